@@ -1,0 +1,239 @@
+"""`audit.yaml`, typed once. The only place that reads the environment.
+
+A config knows where things lie; what a cohort, encoder or statistic *is* lives in its own room.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fmaudit_core.errors import FmauditError
+from fmaudit_core.vocabulary import ATTRIBUTES, TASKS
+
+CONFIG_NAME = "audit.yaml"
+HOME_NAME = ".fmaudit"
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+class ConfigError(FmauditError):
+    """audit.yaml is missing, malformed or contradicts itself."""
+
+    exit_code = 2
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgeBand(_Section):
+    """One age band in completed years, both ends included."""
+
+    low: int = Field(ge=0, le=130)
+    high: int = Field(ge=0, le=130)
+
+    @property
+    def label(self) -> str:
+        """The band as the tables spell it, for example ``18-40``."""
+        return f"{self.low}-{self.high}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", value)
+            if match is None:
+                raise ValueError(f"an age band reads like 18-40, not {value!r}")
+            return {"low": int(match[1]), "high": int(match[2])}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"age band {self.label} ends before it begins")
+        return self
+
+
+DEFAULT_AGE_BANDS = tuple(AgeBand(low=a, high=b) for a, b in ((18, 40), (41, 60), (61, 74), (75, 90)))
+
+
+class PhantomCohort(_Section):
+    """The synthetic CT pulmonary angiogram cohort with planted disparities."""
+
+    kind: Literal["phantom"]
+    n_studies: int = Field(default=700, ge=60)
+    n_slices: int = Field(default=12, ge=4)
+    matrix_px: int = Field(default=192, ge=64)
+    seed: int = 20_26
+
+
+class TableCohort(_Section):
+    """Anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series."""
+
+    kind: Literal["table"]
+    table: Path
+    images: Path
+    #: our column name -> the name in the table, where they differ
+    columns: dict[str, str] = Field(default_factory=dict)
+
+
+CohortSection = Annotated[PhantomCohort | TableCohort, Field(discriminator="kind")]
+
+
+class ImagingSection(_Section):
+    """How CT series become slices."""
+
+    #: processes that decode; 0 takes one per core
+    workers: int = Field(default=0, ge=0)
+    #: a series with fewer slices than this is quarantined by the cohort
+    min_slices: int = Field(default=4, ge=1)
+
+
+class ExtractionSection(_Section):
+    """How slices become embeddings."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: overrides the batch size of every spec
+    batch_size: int | None = Field(default=None, ge=1)
+
+
+class ProbesSection(_Section):
+    """Probes on frozen embeddings."""
+
+    c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+    poolings: tuple[Literal["mean", "max"], ...] = ("mean", "max")
+
+    @field_validator("c_grid")
+    @classmethod
+    def _positive(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if not grid or any(c <= 0 for c in grid) or len(set(grid)) != len(grid):
+            raise ValueError("c_grid needs distinct values above 0")
+        return tuple(sorted(grid))
+
+
+class FairnessSection(_Section):
+    """The statistics of the audit; the defaults are those of the method."""
+
+    n_permutations: int = Field(default=9_999, ge=99)
+    seed: int = 20_26
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
+    #: under this many positives or negatives a subgroup is suppressed
+    suppress_under: int = Field(default=10, ge=1)
+    #: under this many it gets an interval but is never tested
+    test_from: int = Field(default=25, ge=2)
+    threshold_policy: Literal["fixed_fpr", "fixed_sensitivity", "youden"] = "fixed_fpr"
+    fixed_fpr: float = Field(default=0.20, gt=0.0, lt=1.0)
+    fixed_sensitivity: float = Field(default=0.80, gt=0.0, lt=1.0)
+    #: equivalence margin on a gap; differences below it do not matter clinically
+    margin: float = Field(default=0.05, gt=0.0, lt=1.0)
+    primary_metric: Literal["udr", "auroc", "fpr", "tpr"] = "udr"
+    #: the pooling the findings speak of; the others are reported beside it
+    primary_pooling: Literal["mean", "max"] = "mean"
+
+    @model_validator(mode="after")
+    def _rule_ordered(self) -> Self:
+        if self.test_from < self.suppress_under:
+            raise ValueError("test_from must not lie below suppress_under")
+        return self
+
+
+class Audit(_Section):
+    """A whole audit.yaml, with its paths resolved against the file's folder."""
+
+    name: str = Field(default="audit", min_length=1, max_length=120)
+    cohort: CohortSection
+    tasks: tuple[str, ...] = TASKS
+    attributes: tuple[str, ...] = ATTRIBUTES
+    age_bands: tuple[AgeBand, ...] = DEFAULT_AGE_BANDS
+    #: the registry: a folder with one YAML per encoder
+    encoders: Path = Path("encoders")
+    #: the workspace: everything a run makes
+    home: Path = Path(HOME_NAME)
+    imaging: ImagingSection = ImagingSection()
+    extraction: ExtractionSection = ExtractionSection()
+    probes: ProbesSection = ProbesSection()
+    fairness: FairnessSection = FairnessSection()
+
+    @field_validator("tasks", "attributes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("at least one is needed")
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name: use a-z, 0-9, _ and -, up to 64 characters")
+        if len(set(names)) != len(names):
+            raise ValueError("a name is given twice")
+        return names
+
+    @field_validator("age_bands")
+    @classmethod
+    def _apart(cls, bands: tuple[AgeBand, ...]) -> tuple[AgeBand, ...]:
+        for below, above in itertools.pairwise(bands):
+            if above.low <= below.high:
+                raise ValueError(f"age bands {below.label} and {above.label} overlap or are out of order")
+        return bands
+
+    def anchored_at(self, folder: Path) -> Audit:
+        """Copy with every relative path resolved against `folder`."""
+        update: dict[str, Any] = {"encoders": folder / self.encoders, "home": folder / self.home}
+        if isinstance(self.cohort, TableCohort):
+            update["cohort"] = self.cohort.model_copy(
+                update={"table": folder / self.cohort.table, "images": folder / self.cohort.images}
+            )
+        return self.model_copy(update=update)
+
+
+def load_audit(path: Path) -> Audit:
+    """Read and validate an audit.yaml.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not YAML, or a key is unknown, missing or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror or error}).",
+            where=str(path),
+            fix="Write one with `fmaudit init --phantom` or `fmaudit init --table FILE --images DIR`.",
+        ) from error
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not valid YAML: {error}", where=str(path)) from error
+    if not isinstance(raw, dict):
+        raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
+    try:
+        audit = Audit.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_plain(error), where=str(path)) from error
+    home = os.environ.get("FMAUDIT_HOME")
+    if home:
+        audit = audit.model_copy(update={"home": Path(home).absolute()})
+    return audit.anchored_at(path.absolute().parent)
+
+
+def audit_path_from_environment() -> Path:
+    """Where the running process finds its audit.yaml: `FMAUDIT_CONFIG`, else the working directory."""
+    return Path(os.environ.get("FMAUDIT_CONFIG", CONFIG_NAME)).absolute()
+
+
+def _plain(error: ValidationError) -> str:
+    """Pydantic's complaints as sentences: the key, what is wrong with it, and what was given."""
+    said = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"] if part not in ("phantom", "table"))
+        given = problem.get("input")
+        shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+        said.append(f"{key or 'the file'}: {problem['msg']}{shown}")
+    return "; ".join(said) + "."

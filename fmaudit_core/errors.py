@@ -1,0 +1,53 @@
+"""The root of every error a user can meet. Each room keeps its own family in its own module.
+
+FmauditError
+├── ConfigError        config.py        audit.yaml is wrong
+├── CohortError        cohort/errors.py the cohort's tables or paths are wrong
+├── ImagingError       imaging/errors.py a series, view or slice store is wrong
+├── EncoderError       encoders/errors.py a spec, a checkpoint or an extraction is wrong
+├── ProbeError         probes/errors.py a probe cannot be fitted as asked
+├── FairnessError      fairness/errors.py the statistics cannot be computed on these predictions
+├── ReportError        report/errors.py the page cannot be written
+└── WarehouseError     warehouse.py     a table is missing, torn or of another shape
+"""
+
+from __future__ import annotations
+
+
+class FmauditError(Exception):
+    """An error written for the person who has to act on it.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, as one or two sentences. Rows and files are named, patients never are.
+    where : str, optional
+        The file, row, key or partition.
+    fix : str, optional
+        What to do about it.
+    """
+
+    #: exit code of the command line: 1 a problem in the data, 2 wrong usage
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.fix = fix
+        super().__init__(self._paragraph())
+
+    def _paragraph(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head} {self.fix}" if self.fix else head
+
+
+class MissingExtraError(FmauditError):
+    """A command needs an optional part of fmaudit that is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the optional part `{extra}`, which is not installed.",
+            fix=f"Install it with: pip install 'fmaudit[{extra}]'",
+        )

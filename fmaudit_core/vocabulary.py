@@ -1,0 +1,36 @@
+"""The words of the field in one place: tasks, attributes, splits, spelled as the tables spell them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+Split = Literal["train", "val", "test"]
+SPLITS: Final = ("train", "val", "test")
+
+TASKS: Final = (
+    "pe",
+    "mortality_1m",
+    "mortality_6m",
+    "mortality_12m",
+    "readmission_1m",
+    "readmission_6m",
+    "readmission_12m",
+    "pulmonary_hypertension_12m",
+)
+DIAGNOSIS_TASK: Final = "pe"
+
+ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
+#: the level of a study whose attribute was not recorded: reported, never tested
+UNKNOWN: Final = "unknown"
+
+TASK_TITLES: Final = {
+    "pe": "Pulmonary embolism",
+    "mortality_1m": "Mortality, 1 month",
+    "mortality_6m": "Mortality, 6 months",
+    "mortality_12m": "Mortality, 12 months",
+    "readmission_1m": "Readmission, 1 month",
+    "readmission_6m": "Readmission, 6 months",
+    "readmission_12m": "Readmission, 12 months",
+    "pulmonary_hypertension_12m": "Pulmonary hypertension, 12 months",
+}
+ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}

@@ -1,0 +1,1 @@
+"""The Dagster platform around `fmaudit_core`: assets, checks, automation and the command line."""

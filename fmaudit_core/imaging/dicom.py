@@ -1,0 +1,371 @@
+"""DICOM files become the frames of a series, each with its place, its rescale and its pixels in HU.
+
+One file at a time and what a file may hold is told here; how frames make a volume is `series.py`'s to say.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels.decoders.base import get_decoder
+
+from fmaudit_core.imaging.errors import Defect
+
+Float64Array = npt.NDArray[np.float64]
+Int16Array = npt.NDArray[np.int16]
+
+#: HU given to pixels outside the scanned circle, which the scanner marked as padding
+PADDING_HU: Final = -1024
+
+_CT_CLASSES: Final = {uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage}
+_DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
+#: derived parametric maps of ImageType or FrameType (DICOM PS3.3 C.8.16.1.3, C.8.15.2)
+_PARAMETRIC: Final = {"PERFUSION", "CBF", "RCBF", "CBV", "RCBV", "MTT", "RMTT", "TTP", "TMAX", "PERM", "PS"} | {
+    "EFF_ATOMIC_NUM", "ELECTRON_DENSITY", "MAT_SPECIFIC", "MAT_FRACTIONAL", "MAT_REMOVED", "MAT_MODIFIED",
+    "VALUE_MAP", "VELOCITY",
+}  # fmt: skip
+_HOUNSFIELD_TYPES: Final = {"", "HU", "HU_MOD"}
+_LOSSY: Final = {
+    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K,
+}  # fmt: skip
+#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel
+_DECODERS: Final = {
+    uid.RLELossless: "pylibjpeg",
+    uid.JPEGBaseline8Bit: "gdcm",
+    uid.JPEGExtended12Bit: "gdcm",
+    uid.JPEGLossless: "gdcm",
+    uid.JPEGLosslessSV1: "gdcm",
+    uid.JPEGLSLossless: "pyjpegls",
+    uid.JPEGLSNearLossless: "pyjpegls",
+    uid.JPEG2000Lossless: "pylibjpeg",
+    uid.JPEG2000: "pylibjpeg",
+    uid.HTJ2KLossless: "pylibjpeg",
+    uid.HTJ2KLosslessRPCL: "pylibjpeg",
+    uid.HTJ2K: "pylibjpeg",
+}
+_NATIVE: Final = {
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+}
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """One readable DICOM file."""
+
+    path: Path
+    dataset: Dataset
+    #: a value ended before its length, as the parser met it
+    cut_short: bool
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID, empty where the file has none."""
+        return _text(self.dataset, "SeriesInstanceUID")
+
+    @property
+    def misses_uid(self) -> bool:
+        """Whether a UID that identifies class, instance or series is absent or empty."""
+        return not all(_text(self.dataset, name) for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
+
+    @property
+    def is_ct(self) -> bool:
+        """CT by SOP Class UID; if empty by Media Storage SOP Class UID; if absent too, by Modality."""
+        meta = getattr(self.dataset, "file_meta", Dataset())
+        for said in (_text(self.dataset, "SOPClassUID"), _text(meta, "MediaStorageSOPClassUID")):
+            if said:
+                return said in _CT_CLASSES
+        return _text(self.dataset, "Modality") == "CT"
+
+    @property
+    def is_localizer(self) -> bool:
+        """ImageType value 3 LOCALIZER (DICOM PS3.3 C.8.2.1.1.1)."""
+        return "LOCALIZER" in self.image_type
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """Values of ImageType, upper case."""
+        return _values(self.dataset, "ImageType")
+
+    @property
+    def transfer_syntax(self) -> str:
+        """Transfer Syntax UID; without file meta the parser's reading of the bytes."""
+        meta = getattr(self.dataset, "file_meta", Dataset())
+        said = _text(meta, "TransferSyntaxUID")
+        if said:
+            return said
+        implicit, little = self.dataset.original_encoding
+        if implicit:
+            return str(uid.ImplicitVRLittleEndian)
+        return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the pixels were compressed with loss."""
+        return self.transfer_syntax in _LOSSY
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice: where it lies, and how its stored values become HU.
+
+    Parameters
+    ----------
+    index : int
+        Frame of the file, from 0.
+    position, orientation : (3,), (6,) float, LPS mm and cosines
+    spacing_mm : (row step, column step)
+    """
+
+    file: DicomFile
+    index: int
+    position: Float64Array
+    orientation: Float64Array
+    spacing_mm: tuple[float, float]
+    thickness_mm: float | None
+    shape: tuple[int, int]
+    slope: float
+    intercept: float
+
+    def hu(self) -> Int16Array:
+        """HU of this frame.
+
+        Returns
+        -------
+        (rows, columns) int16: slope x stored + intercept, rounded half to even, declared padding at -1024
+
+        Raises
+        ------
+        Defect
+            `no_pixel_data`, `truncated_pixel_data`, `unsupported_transfer_syntax` or `hu_out_of_range`.
+        """
+        stored = _stored_values(self.file, self.index, self.shape)
+        return _to_hu(stored, self.slope, self.intercept, _padding(self.file.dataset))
+
+
+def read_file(path: Path) -> DicomFile:
+    """Parse one file, pixels included but not decoded.
+
+    Raises
+    ------
+    Defect
+        `unreadable`: empty, cut off in its header or not parseable; `not_dicom`: another kind of file; `dicomdir`.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            if path.stat().st_size == 0:
+                raise Defect("unreadable")
+            dataset = _parsed(path)
+            cut_short = any("End of file" in str(one.message) or "end of file" in str(one.message) for one in said)
+            found = DicomFile(path=path, dataset=dataset, cut_short=cut_short)
+            known = found.is_ct or bool(_text(dataset, "SOPClassUID") or _text(dataset, "Modality"))
+        except Defect:
+            raise
+        except Exception as error:  # a damaged header can raise anything in the parser; the file is counted
+            raise Defect("unreadable") from error
+    if _text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
+        raise Defect("dicomdir")
+    if not known:
+        raise Defect("unreadable")
+    return found
+
+
+def _parsed(path: Path) -> Dataset:
+    """Dataset of a file; one without preamble counts as DICOM if its first elements name a SOP class."""
+    try:
+        return pydicom.dcmread(path)
+    except InvalidDicomError as error:
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+        except Exception:
+            raise Defect("not_dicom") from error
+        if not _text(dataset, "SOPClassUID"):
+            raise Defect("not_dicom") from error
+        return dataset
+
+
+def frames_of(file: DicomFile) -> list[Frame]:
+    """Frames of a CT file, single or multi-frame, in stored order.
+
+    Raises
+    ------
+    Defect
+        `no_pixel_data`, `truncated_pixel_data`, `missing_geometry`, `missing_rescale` or `not_hounsfield`.
+    """
+    dataset = file.dataset
+    if "PixelData" not in dataset:
+        raise Defect("truncated_pixel_data" if file.cut_short else "no_pixel_data")
+    if not _has(dataset, "Rows", "Columns", "BitsAllocated"):
+        raise Defect("truncated_pixel_data" if file.cut_short else "unreadable")
+    _check_hounsfield(dataset, file.image_type)
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    if not per_frame:
+        return [_frame(file, 0, [dataset])]
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
+    return [_frame(file, index, [group, *shared, dataset]) for index, group in enumerate(per_frame)]
+
+
+def _frame(file: DicomFile, index: int, groups: list[Dataset]) -> Frame:
+    """Frame whose attributes are looked up in its own group, then the shared one, then the dataset."""
+    frame_type = _macro(groups, "CTImageFrameTypeSequence", "FrameType")
+    transformation = "PixelValueTransformationSequence"
+    if frame_type is not None:
+        values = tuple(str(value).upper() for value in frame_type)
+        if set(values) & _PARAMETRIC:
+            raise Defect("not_hounsfield")
+    if str(_macro(groups, transformation, "RescaleType") or "").strip().upper() not in _HOUNSFIELD_TYPES:
+        raise Defect("not_hounsfield")
+    position = _numbers(_macro(groups, "PlanePositionSequence", "ImagePositionPatient"), 3)
+    orientation = _numbers(_macro(groups, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
+    spacing = _numbers(_macro(groups, "PixelMeasuresSequence", "PixelSpacing"), 2)
+    if position is None or orientation is None or spacing is None or spacing.min() <= 0:
+        raise Defect("missing_geometry")
+    slope = _numbers(_macro(groups, transformation, "RescaleSlope"), 1)
+    intercept = _numbers(_macro(groups, transformation, "RescaleIntercept"), 1)
+    if slope is None or intercept is None or slope[0] == 0:
+        raise Defect("missing_rescale")
+    thickness = _numbers(_macro(groups, "PixelMeasuresSequence", "SliceThickness"), 1)
+    return Frame(
+        file=file,
+        index=index,
+        position=position,
+        orientation=orientation,
+        spacing_mm=(float(spacing[0]), float(spacing[1])),
+        thickness_mm=None if thickness is None else float(thickness[0]),
+        shape=(int(file.dataset.Rows), int(file.dataset.Columns)),
+        slope=float(slope[0]),
+        intercept=float(intercept[0]),
+    )
+
+
+def _check_hounsfield(dataset: Dataset, image_type: tuple[str, ...]) -> None:
+    if set(image_type[2:]) & _PARAMETRIC:
+        raise Defect("not_hounsfield")
+    if int(dataset.get("SamplesPerPixel") or 1) != 1:
+        raise Defect("not_hounsfield")
+
+
+def _stored_values(file: DicomFile, index: int, shape: tuple[int, int]) -> npt.NDArray[np.integer[Any]]:
+    """(rows, columns) stored values of one frame, in the sign the header gives."""
+    dataset = file.dataset
+    if file.cut_short:
+        raise Defect("truncated_pixel_data")
+    syntax = file.transfer_syntax
+    if syntax == uid.ExplicitVRLittleEndian or syntax == uid.ImplicitVRLittleEndian:
+        plain = _native(dataset, index, shape)
+        if plain is not None:
+            return plain
+    if syntax not in _NATIVE and syntax not in _DECODERS:
+        raise Defect("unsupported_transfer_syntax")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # decoders remark on headers that they then follow
+        try:
+            decoder = get_decoder(uid.UID(syntax))
+            values, _ = decoder.as_array(
+                dataset, index=index, raw=True, decoding_plugin=_DECODERS.get(uid.UID(syntax), "")
+            )
+        except Exception as error:  # each library fails in its own way on a damaged stream
+            raise Defect("truncated_pixel_data") from error
+    if values.shape != shape:
+        raise Defect("truncated_pixel_data")
+    return values
+
+
+def _native(dataset: Dataset, index: int, shape: tuple[int, int]) -> npt.NDArray[np.integer[Any]] | None:
+    """Uncompressed 16-bit values without a copy; None where the header asks for more care."""
+    if dataset.BitsAllocated != 16 or (dataset.get("BitsStored") != 16 and dataset.get("PixelRepresentation") == 1):
+        return None
+    size = shape[0] * shape[1]
+    data = dataset.PixelData
+    if len(data) < 2 * size * (index + 1):
+        raise Defect("truncated_pixel_data")
+    kind = np.dtype("<i2" if dataset.get("PixelRepresentation") == 1 else "<u2")
+    values = np.frombuffer(data, dtype=kind, count=size, offset=2 * size * index)
+    stored_bits = int(dataset.get("BitsStored") or 16)
+    if stored_bits < 16:
+        values = values & np.uint16((1 << stored_bits) - 1)
+    return values.reshape(shape)
+
+
+def _to_hu(
+    stored: npt.NDArray[np.integer[Any]], slope: float, intercept: float, padding: tuple[int, int] | None
+) -> Int16Array:
+    low, high = int(stored.min()), int(stored.max())
+    ends = sorted((slope * low + intercept, slope * high + intercept))
+    if ends[0] < -32768.5 or ends[1] > 32767.5:
+        raise Defect("hu_out_of_range")
+    if slope == 1.0 and intercept.is_integer():
+        hu = (stored.astype(np.int32) + np.int32(intercept)).astype(np.int16)
+    else:
+        hu = np.rint(stored.astype(np.float64) * slope + intercept).astype(np.int16)
+    if padding is not None and low <= padding[1] and high >= padding[0]:
+        hu[(stored >= padding[0]) & (stored <= padding[1])] = PADDING_HU
+    return hu
+
+
+def _padding(dataset: Dataset) -> tuple[int, int] | None:
+    """Declared padding as a range of stored values, read in the pixels' own sign."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None or value == "":
+        return None
+    signed = dataset.get("PixelRepresentation") == 1
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = sorted(_in_sign(one, signed) for one in (value, value if limit in (None, "") else limit))
+    return ends[0], ends[1]
+
+
+def _in_sign(value: Any, signed: bool) -> int:
+    number = int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value)
+    if signed:
+        return number - 65536 if number > 32767 else number
+    return number + 65536 if number < 0 else number
+
+
+def _macro(groups: list[Dataset], sequence: str, name: str) -> Any:
+    """Value of an attribute in the first group that has it, inside its functional-group macro or plain."""
+    for group in groups:
+        nested = group.get(sequence)
+        if nested and _has(nested[0], name):
+            return nested[0].get(name)
+        if _has(group, name):
+            return group.get(name)
+    return None
+
+
+def _has(dataset: Dataset, *names: str) -> bool:
+    return all(dataset.get(name) not in (None, "") for name in names)
+
+
+def _numbers(value: Any, count: int) -> Float64Array | None:
+    if value is None or value == "":
+        return None
+    try:
+        found = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return found if found.shape == (count,) and all(math.isfinite(one) for one in found) else None
+
+
+def _text(dataset: Dataset, name: str) -> str:
+    value = dataset.get(name)
+    return "" if value is None else str(value).strip().rstrip("\0")
+
+
+def _values(dataset: Dataset, name: str) -> tuple[str, ...]:
+    value = dataset.get(name)
+    if value is None or value == "":
+        return ()
+    return (value.upper(),) if isinstance(value, str) else tuple(str(one).upper() for one in value)

@@ -1,0 +1,131 @@
+"""Where slices lie in the patient: order, spacing, tilt, and the way to the common LPS axes.
+
+Space is DICOM's: x to the patient's Left, y to Posterior, z to Superior, in mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.imaging.errors import Defect
+
+Float64Array = npt.NDArray[np.float64]
+
+SAME_POSITION_MM = 0.01
+STEP_TOLERANCE = 0.10
+TILT_FROM_DEGREES = 0.5
+OBLIQUE_FROM_DEGREES = 0.5
+ORIENTATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How the slices of a series follow each other.
+
+    Parameters
+    ----------
+    step_mm : float or None
+        Median step along the normal; None for a single slice.
+    tilt_degrees : float
+        Angle between the line through the positions and the normal.
+    """
+
+    step_mm: float | None
+    tilt_degrees: float
+
+
+def slice_normal(orientation: Float64Array) -> Float64Array:
+    """Unit normal of a slice: row cosine x column cosine (DICOM PS3.3 C.7.6.2.1.1).
+
+    Parameters
+    ----------
+    orientation : (6,) float, ImageOrientationPatient
+
+    Raises
+    ------
+    Defect
+        `missing_geometry` where the cosines are not two unit vectors at a right angle.
+    """
+    row, column = orientation[:3], orientation[3:]
+    unit = np.allclose([row @ row, column @ column], 1.0, atol=1e-2) and abs(row @ column) < 1e-2
+    if not unit:
+        raise Defect("missing_geometry")
+    normal = np.cross(row, column)
+    return normal / np.linalg.norm(normal)
+
+
+def is_axial(normal: Float64Array) -> bool:
+    """Whether a slice normal lies within 45 degrees of the patient's long axis."""
+    return bool(abs(normal[2]) >= np.cos(np.pi / 4) - 1e-9)
+
+
+def stacked(positions: Float64Array, normal: Float64Array) -> Stack:
+    """Check that slices in ascending order are evenly spaced.
+
+    Parameters
+    ----------
+    positions : (slices, 3) float, mm, ImagePositionPatient in ascending order along the normal
+    normal : (3,) float, unit
+
+    Raises
+    ------
+    Defect
+        A step differs from the median step by more than 10 %: `missing_slices` if all steps are near whole multiples
+        of the smallest, else `uneven_spacing`.
+    """
+    if len(positions) == 1:
+        return Stack(step_mm=None, tilt_degrees=0.0)
+    steps = np.diff(positions @ normal)
+    median = float(np.median(steps))
+    if np.any(np.abs(steps - median) > STEP_TOLERANCE * median):
+        multiples = steps / steps.min()
+        near_whole = np.abs(multiples - np.rint(multiples)) <= STEP_TOLERANCE
+        raise Defect("missing_slices" if bool(near_whole.all()) else "uneven_spacing")
+    travel = positions[-1] - positions[0]
+    along = abs(travel @ normal) / np.linalg.norm(travel)
+    return Stack(step_mm=median, tilt_degrees=float(np.degrees(np.arccos(min(1.0, along)))))
+
+
+def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Permutation and flips that bring stored axes to the nearest (z, y, x) of LPS; nothing is resampled.
+
+    Parameters
+    ----------
+    directions : (3, 3) float
+        Row i is the direction in LPS space in which the i-th array axis grows.
+
+    Returns
+    -------
+    order : which stored axis becomes z, y and x
+    flip : whether that axis then has to be reversed
+    """
+    strength = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True))
+    order: dict[int, int] = {}
+    for stored, patient in _strongest_first(strength):
+        if stored not in order.values() and patient not in order:
+            order[patient] = stored
+    axes = (order[2], order[1], order[0])
+    flips = tuple(bool(directions[stored, patient] < 0) for stored, patient in zip(axes, (2, 1, 0), strict=True))
+    return axes, (flips[0], flips[1], flips[2])
+
+
+def is_oblique(directions: Float64Array) -> bool:
+    """Whether some axis lies more than half a degree off every patient axis."""
+    strength = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True)).max(axis=1)
+    return bool(np.degrees(np.arccos(np.clip(strength, 0, 1))).max() > OBLIQUE_FROM_DEGREES)
+
+
+def reoriented(
+    array: npt.NDArray[np.generic], axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> npt.NDArray[np.generic]:
+    """View of an array with its axes permuted and reversed as `lps_axes` says."""
+    turned = array.transpose(axes)
+    return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
+
+
+def _strongest_first(strength: Float64Array) -> list[tuple[int, int]]:
+    pairs = [(stored, patient) for stored in range(3) for patient in range(3)]
+    return sorted(pairs, key=lambda pair: -strength[pair])

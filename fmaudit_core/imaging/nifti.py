@@ -1,0 +1,110 @@
+"""NIfTI files become HU volumes on the same axes as DICOM. The other door: `dicom.py`; both end in `series.py`."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.imaging.errors import Defect
+from fmaudit_core.imaging.geometry import is_oblique, lps_axes, reoriented
+
+Int16Array = npt.NDArray[np.int16]
+
+SUFFIXES: Final = (".nii", ".nii.gz")
+#: a whole CT volume holds air; one without a voxel below this is no CT, as NIfTI names no modality
+_AIR_BELOW_HU: Final = -500.0
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the file's name is one of a NIfTI file."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_volume(path: Path) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
+    """HU volume of a NIfTI file.
+
+    Returns
+    -------
+    volume_hu : (z, y, x) int16, LPS
+    spacing_zyx_mm : three floats
+    flags : `oblique` where the grid is turned against the patient's axes (it is kept, not resampled)
+
+    Raises
+    ------
+    Defect
+        `unreadable`, `truncated_pixel_data`, `not_3d`, `missing_geometry`, `non_finite`, `not_hounsfield` or
+        `hu_out_of_range`.
+    """
+    image = _parsed(_bytes_of(path))
+    header = image.header
+    shape = tuple(int(n) for n in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        raise Defect("not_3d")
+    if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
+        raise Defect("missing_geometry")
+    # NIfTI space is RAS+: x and y point the other way in LPS
+    to_lps = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)[:3, :3]
+    spacing = np.linalg.norm(to_lps, axis=0)
+    if not np.isfinite(to_lps).all() or spacing.min() <= 0 or abs(np.linalg.det(to_lps / spacing)) < 1e-3:
+        raise Defect("missing_geometry")
+    axes, flips = lps_axes(to_lps.T)
+    volume = reoriented(_hu(image).reshape(shape, order="F"), axes, flips)
+    flags = ("oblique",) if is_oblique(to_lps.T) else ()
+    spacing_zyx = tuple(float(spacing[axis]) for axis in axes)
+    return np.ascontiguousarray(volume), (spacing_zyx[0], spacing_zyx[1], spacing_zyx[2]), flags
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Whole file, unpacked by its content: a cut-off gzip stream is an error here even where a library fills it up."""
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            return gzip.decompress(raw)
+    except EOFError as error:
+        raise Defect("truncated_pixel_data") from error
+    except (OSError, zlib.error) as error:
+        raise Defect("unreadable") from error
+    if path.name.lower().endswith(".gz") or not raw:
+        raise Defect("unreadable")
+    return raw
+
+
+def _parsed(data: bytes) -> Any:
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        try:
+            image = kind.from_bytes(data)
+        except Exception:  # the header class decides with errors of its own; the next version is tried
+            continue
+        header: Any = image.header
+        need = int(header["vox_offset"]) + int(np.prod(header.get_data_shape())) * header.get_data_dtype().itemsize
+        if len(data) < need:
+            raise Defect("truncated_pixel_data")
+        return image
+    raise Defect("unreadable")
+
+
+def _hu(image: Any) -> Int16Array:
+    """Flat HU in Fortran order: slope x stored + intercept in float64, rounded half to even."""
+    stored = np.asanyarray(image.dataobj.get_unscaled()).ravel(order="F")
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    if stored.dtype.kind not in "iuf":
+        raise Defect("not_hounsfield")
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise Defect("non_finite")
+    plain = slope == 1.0 and intercept == 0.0 and stored.dtype.kind in "iu"
+    values = stored if plain else stored.astype(np.float64) * slope + intercept
+    low, high = float(values.min()), float(values.max())
+    if low < -32768.5 or high > 32767.5:
+        raise Defect("hu_out_of_range")
+    if low >= _AIR_BELOW_HU:
+        raise Defect("not_hounsfield")
+    hu: Int16Array = (values if plain else np.rint(values)).astype(np.int16)
+    return hu

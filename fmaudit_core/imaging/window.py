@@ -1,0 +1,159 @@
+"""HU windows, and the view an encoder has of a volume. Volumes come from `series.py`; views are kept by `slices.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fmaudit_core.imaging.errors import WindowError
+
+Int16Array = npt.NDArray[np.int16]
+UInt8Array = npt.NDArray[np.uint8]
+SliceArray = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A named CT window, in HU."""
+
+    name: str
+    centre_hu: float
+    width_hu: float
+
+
+WINDOWS: Final = {
+    window.name: window
+    for window in (
+        Window("lung", -600.0, 1500.0),
+        Window("pe", 400.0, 1000.0),
+        Window("mediastinal", 40.0, 400.0),
+    )
+}
+
+
+def to_window(volume_hu: Int16Array, *, centre_hu: float, width_hu: float) -> UInt8Array:
+    """Map Hounsfield units to 8-bit grey through one CT window.
+
+    Parameters
+    ----------
+    volume_hu : (..., rows, columns) int16, HU, rescale already applied
+    centre_hu, width_hu : float, HU
+
+    Returns
+    -------
+    (..., rows, columns) uint8, 0 below the window and 255 above it, rounded half to even
+
+    Raises
+    ------
+    WindowError
+        At `width_hu` of 1 or less the formula divides by zero.
+
+    References
+    ----------
+    DICOM PS3.3 C.11.2.1.2.1, the default LINEAR function.
+    """
+    return _lookup_table(centre_hu, width_hu)[volume_hu.view(np.uint16)]
+
+
+def _lookup_table(centre_hu: float, width_hu: float) -> UInt8Array:
+    """(65536,) uint8 grey of every int16 HU, indexed by its bits: a look-up is exact and several times faster."""
+    if width_hu <= 1:
+        raise WindowError(
+            f"a window {width_hu:g} HU wide has no grey values.", fix="Give a width above 1 HU (lung: 1500)."
+        )
+    hu = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.float64)
+    grey = ((hu - (centre_hu - 0.5)) / (width_hu - 1.0) + 0.5) * 255.0
+    return np.rint(np.clip(grey, 0.0, 255.0)).astype(np.uint8)
+
+
+class View(BaseModel):
+    """What an encoder sees of a CT volume.
+
+    Parameters
+    ----------
+    windows : tuple of str
+        Names of `WINDOWS`, one channel each. The default is the paper's single lung-relevant window.
+    values : "uint8" or "int16"
+        8-bit grey, or 16-bit HU as they are (then `windows` does not apply and there is one channel).
+    size_px : int, optional
+        Slices are resized to this many rows and columns (bicubic with antialiasing, squashed); None keeps them.
+    stride : int
+        Every n-th slice, counted from the feet.
+    max_slices : int, optional
+        At most so many slices, evenly spaced over those the stride leaves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    windows: tuple[str, ...] = ("lung",)
+    values: Literal["uint8", "int16"] = "uint8"
+    size_px: int | None = Field(default=None, ge=16, le=4096)
+    stride: int = Field(default=1, ge=1)
+    max_slices: int | None = Field(default=None, ge=1)
+
+    @field_validator("windows")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in WINDOWS]
+        if unknown or not names:
+            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; there are {', '.join(WINDOWS)}")
+        return names
+
+    @property
+    def channels(self) -> int:
+        """Channels of each slice."""
+        return len(self.windows) if self.values == "uint8" else 1
+
+    def key(self) -> str:
+        """Short stable digest: two specs with equal views share their slices."""
+        hu = [[w.centre_hu, w.width_hu] for w in (WINDOWS[name] for name in self.windows)]
+        seen = [self.values, hu if self.values == "uint8" else [], self.size_px, self.stride, self.max_slices]
+        return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
+
+    def chosen(self, n_slices: int) -> npt.NDArray[np.intp]:
+        """Indices of the slices this view keeps of a volume, ascending."""
+        kept = np.arange(0, n_slices, self.stride)
+        if self.max_slices is not None and len(kept) > self.max_slices:
+            kept = kept[np.linspace(0, len(kept) - 1, self.max_slices).round().astype(np.intp)]
+        return kept
+
+    def apply(self, volume_hu: Int16Array) -> SliceArray:
+        """Slices of a volume as this view shows them.
+
+        Parameters
+        ----------
+        volume_hu : (slices, rows, columns) int16, HU
+
+        Returns
+        -------
+        (kept slices, channels, rows, columns), uint8 grey or int16 HU
+        """
+        kept = volume_hu[self.chosen(len(volume_hu))]
+        if self.values == "int16":
+            return kept[:, None] if self.size_px is None else _resized_hu(kept, self.size_px)[:, None]
+        size = self.size_px
+        shape = kept.shape[1:] if size is None else (size, size)
+        out = np.empty((len(kept), self.channels, *shape), dtype=np.uint8)
+        for channel, name in enumerate(self.windows):
+            window = WINDOWS[name]
+            grey = to_window(kept, centre_hu=window.centre_hu, width_hu=window.width_hu)
+            if size is None or grey.shape[1:] == (size, size):
+                out[:, channel] = grey
+            else:
+                for index, one in enumerate(grey):
+                    out[index, channel] = Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)
+        return out
+
+
+def _resized_hu(volume_hu: Int16Array, size: int) -> Int16Array:
+    out = np.empty((len(volume_hu), size, size), dtype=np.int16)
+    for index, one in enumerate(volume_hu):
+        grey = Image.fromarray(one.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
+        out[index] = np.rint(np.clip(np.asarray(grey), -32768, 32767)).astype(np.int16)
+    return out

@@ -1,0 +1,31 @@
+"""The cohort an audit.yaml names, whichever its kind. Readers: `table.py`; the phantom is drawn, then read as a table."""
+
+from __future__ import annotations
+
+from fmaudit_core.cohort.phantom import write_phantom
+from fmaudit_core.cohort.schema import Cohort
+from fmaudit_core.cohort.table import read_table_cohort
+from fmaudit_core.config import PhantomCohort
+from fmaudit_core.progress import Progress, silent
+from fmaudit_core.workspace import Workspace
+
+
+def is_drawn(workspace: Workspace) -> bool:
+    """Whether the cohort's files are there: always for a user's, once drawn for the phantom."""
+    return not isinstance(workspace.audit.cohort, PhantomCohort) or workspace.table.table.exists()
+
+
+def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
+    """Read and validate the cohort; a phantom that is not there yet is drawn first.
+
+    Raises
+    ------
+    CohortError
+        The table, its columns, its rows or its image paths are wrong; says which and where.
+    """
+    audit = workspace.audit
+    if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):
+        write_phantom(
+            workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
+        )
+    return read_table_cohort(workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)

@@ -1,0 +1,363 @@
+"""The slice store: each study's slices written once per view, read by every encoder.
+
+An entry is one file: a header that says what it was made of, then zstandard frames with checksums. It appears by
+rename, so a kill leaves whole entries only, and the next build makes the missing ones. Beside the entries lies one
+quality record per study, so that the quality table never needs the CT again. Series are read in `series.py`, shown
+in `window.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import zstandard
+
+from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.series import REASONS, SeriesRead, read_series
+from fmaudit_core.imaging.window import SliceArray, View
+from fmaudit_core.progress import Progress, silent
+
+#: raised when the reader would make other slices of the same files
+READER_REVISION: Final = 1
+TOO_FEW_SLICES: Final = "too_few_slices"
+
+QUALITY_SCHEMA: Final = pl.Schema(
+    {
+        "study_id": pl.String,
+        "series_uid": pl.String,
+        "status": pl.String,
+        "reason": pl.String,
+        "flags": pl.String,
+        "used": pl.Boolean,
+        "n_slices": pl.Int64,
+        "spacing_mm": pl.Float64,
+        "in_plane_mm": pl.Float64,
+        "rows": pl.Int64,
+        "columns": pl.Int64,
+        "tilt_degrees": pl.Float64,
+        "hu_min": pl.Int64,
+        "hu_max": pl.Int64,
+        "hu_mean": pl.Float64,
+        "n_files": pl.Int64,
+        "transfer_syntaxes": pl.String,
+    }
+)
+
+_MAGIC: Final = b"FMSLICE1"
+_CHUNK_SLICES: Final = 32
+_LEVEL: Final = 1
+_STUDIES_PER_JOB: Final = 4
+_STUDIES_BEFORE_ESTIMATE: Final = 8
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One study to be read: what to make of it and where to put it."""
+
+    study_id: str
+    image: Path
+    made_of: str
+    entries: tuple[tuple[View, Path], ...]
+    record: Path
+    min_slices: int
+
+
+@dataclass(frozen=True)
+class SliceStore:
+    """Slices of all studies, by study and view.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the store; made at the first build.
+    """
+
+    root: Path
+
+    def build(
+        self,
+        images: Sequence[tuple[str, Path]],
+        views: Sequence[View],
+        *,
+        workers: int = 0,
+        min_slices: int = 1,
+        progress: Progress = silent,
+    ) -> pl.DataFrame:
+        """Make the entries that are missing or were made of other files, and tell the quality of every series.
+
+        Parameters
+        ----------
+        images : sequence of (study_id, path of its folder or file)
+        views : sequence of View
+            What to keep of each study; entries of other views stay as they are.
+        workers : int
+            Processes that read series; 0 takes one per core.
+        min_slices : int
+            A study whose largest series has fewer slices is quarantined as `too_few_slices`.
+
+        Returns
+        -------
+        One row per series in the order of `images`, columns of `QUALITY_SCHEMA`. `used` marks the one series of a study
+        whose slices are in the store.
+
+        Raises
+        ------
+        SliceStoreError
+            The disk cannot hold the slices, or a reading process died.
+        """
+        unique = {view.key(): view for view in views}
+        jobs, missing, input_bytes = [], [], {}
+        for study_id, image in images:
+            made_of, n_bytes = _fingerprint(image, min_slices)
+            entries = tuple((view, self._entry(study_id, view)) for view in unique.values())
+            job = _Job(study_id, image, made_of, entries, self._record(study_id), min_slices)
+            jobs.append(job)
+            input_bytes[study_id] = n_bytes
+            if not _is_done(job):
+                missing.append(job)
+        done = len(jobs) - len(missing)
+        progress(done, len(jobs))
+        read_bytes = 0
+        for count, job in enumerate(_performed(missing, workers or os.cpu_count() or 1), start=1):
+            progress(done + count, len(jobs))
+            read_bytes += input_bytes[job.study_id]
+            if count == _STUDIES_BEFORE_ESTIMATE:
+                left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
+                _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
+        rows = [row for job in jobs for row in _rows_of(job)]
+        return pl.DataFrame(rows, schema=QUALITY_SCHEMA)
+
+    def has(self, study_id: str, view: View) -> bool:
+        """Whether the study's slices are there in this view."""
+        return self._entry(study_id, view).exists()
+
+    def read(self, study_id: str, view: View) -> SliceArray:
+        """Slices of one study.
+
+        Returns
+        -------
+        (slices, channels, rows, columns) uint8 grey or int16 HU, from the feet upwards
+
+        Raises
+        ------
+        SliceStoreError
+            The entry is missing, torn or corrupt.
+        """
+        path = self._entry(study_id, view)
+        try:
+            with path.open("rb") as file:
+                header = _read_header(file.read(12), file)
+                out: SliceArray = np.empty(header["shape"], dtype=np.dtype(header["dtype"]))
+                flat, at = out.reshape(-1).view(np.uint8), 0
+                unpack = zstandard.ZstdDecompressor()
+                for size in header["chunks"]:
+                    chunk = unpack.decompress(file.read(size))
+                    flat[at : at + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+                    at += len(chunk)
+        except FileNotFoundError as error:
+            raise SliceStoreError("has not been made yet.", where=str(path), fix=_REBUILD) from error
+        except (OSError, ValueError, KeyError, struct.error, zstandard.ZstdError) as error:
+            raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
+        if at != flat.size:
+            raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}")
+        return out
+
+    def _entry(self, study_id: str, view: View) -> Path:
+        name = _file_name(study_id)
+        return self.root / view.key() / name[:2] / f"{name}.slices"
+
+    def _record(self, study_id: str) -> Path:
+        name = _file_name(study_id)
+        return self.root / "quality" / name[:2] / f"{name}.json"
+
+
+_REBUILD: Final = "Run `fmaudit run` to make it again."
+
+
+def _file_name(study_id: str) -> str:
+    """Name that holds no identifier and suits any file system."""
+    return hashlib.sha256(study_id.encode()).hexdigest()[:32]
+
+
+def _fingerprint(image: Path, min_slices: int) -> tuple[str, int]:
+    """Digest of the files an image path holds (name, size, time of change) and of the reader; and their bytes."""
+    seen, n_bytes = hashlib.sha256(f"{READER_REVISION}/{min_slices}".encode()), 0
+    files = sorted(path for path in image.rglob("*") if path.is_file()) if image.is_dir() else [image]
+    for path in files:
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            n_bytes += status.st_size
+            seen.update(f"{path.relative_to(image)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return seen.hexdigest()[:32], n_bytes
+
+
+def _is_done(job: _Job) -> bool:
+    """Whether the study was read from these files and every view of it lies there whole."""
+    record = _read_record(job.record)
+    if record.get("made_of") != job.made_of:
+        return False
+    used = any(row["used"] for row in record["rows"])
+    return not used or all(_is_whole(path, job.made_of) for _, path in job.entries)
+
+
+def _is_whole(path: Path, made_of: str) -> bool:
+    """Header and size only: checksums are proved when the slices are read."""
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file.read(12), file)
+            return bool(header["made_of"] == made_of and path.stat().st_size == file.tell() + sum(header["chunks"]))
+    except (OSError, ValueError, KeyError, struct.error):
+        return False
+
+
+def _performed(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
+    """Perform jobs, in this process when they are few, and yield each as it is finished, in order."""
+    workers = min(workers, -(-len(jobs) // _STUDIES_PER_JOB))
+    if workers <= 1:
+        for job in jobs:
+            _perform([job])
+            yield job
+        return
+    # spawned, not forked: the parent may hold threads of torch, polars or DuckDB
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[tuple[Future[None], Sequence[_Job]]] = deque()
+        try:
+            for start in range(0, len(jobs), _STUDIES_PER_JOB):
+                batch = jobs[start : start + _STUDIES_PER_JOB]
+                waiting.append((pool.submit(_perform, batch), batch))
+                if len(waiting) >= 4 * workers:
+                    yield from _finished(waiting)
+            while waiting:
+                yield from _finished(waiting)
+        except BrokenProcessPool as error:
+            raise SliceStoreError(
+                "a process that read CT series died (often for lack of memory).",
+                fix="Finished studies are kept: run again, with fewer `imaging.workers` in audit.yaml.",
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(waiting: deque[tuple[Future[None], Sequence[_Job]]]) -> Iterable[_Job]:
+    future, batch = waiting.popleft()
+    future.result()
+    return batch
+
+
+def _perform(jobs: Iterable[_Job]) -> None:
+    for job in jobs:
+        _make(job)
+
+
+def _make(job: _Job) -> None:
+    """Read one study once and write every view of it that is not there, then its quality record."""
+    found = read_series(job.image)
+    rows = [_row(series, index == 0, job.min_slices) for index, series in enumerate(found)]
+    if rows[0]["used"]:
+        volume = found[0].volume_hu
+        if volume is None:
+            raise SliceStoreError("an accepted series has no volume.", where=str(job.image))
+        for view, path in job.entries:
+            if not _is_whole(path, job.made_of):
+                _write_entry(path, view.apply(volume), job.made_of)
+    _write_whole(job.record, json.dumps({"made_of": job.made_of, "rows": rows}).encode())
+
+
+def _row(series: SeriesRead, first: bool, min_slices: int) -> dict[str, Any]:
+    facts = series.facts()
+    accepted = series.status == "accepted"
+    enough = series.n_slices >= min_slices
+    shape, spacing = facts["shape_zyx"] or (None, None, None), facts["spacing_zyx_mm"] or (None, None, None)
+    return {
+        "series_uid": series.series_uid,
+        "status": "accepted" if accepted and enough else "quarantined",
+        "reason": TOO_FEW_SLICES if accepted and not enough else series.reason,
+        "flags": ",".join(series.flags),
+        "used": accepted and enough and first,
+        "spacing_mm": spacing[0],
+        "in_plane_mm": spacing[1],
+        "rows": shape[1],
+        "columns": shape[2],
+        "transfer_syntaxes": ",".join(series.transfer_syntaxes),
+    } | {name: facts[name] for name in ("n_slices", "tilt_degrees", "hu_min", "hu_max", "hu_mean", "n_files")}
+
+
+def _rows_of(job: _Job) -> list[dict[str, Any]]:
+    return [{"study_id": job.study_id, **row} for row in _read_record(job.record)["rows"]]
+
+
+def _read_record(path: Path) -> Mapping[str, Any]:
+    try:
+        record: Mapping[str, Any] = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record
+
+
+def _write_entry(path: Path, slices: SliceArray, made_of: str) -> None:
+    pack = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+    chunks = [
+        pack.compress(np.ascontiguousarray(slices[at : at + _CHUNK_SLICES]).data)
+        for at in range(0, len(slices), _CHUNK_SLICES)
+    ]
+    header = {
+        "made_of": made_of,
+        "shape": slices.shape,
+        "dtype": slices.dtype.str,
+        "chunks": [len(chunk) for chunk in chunks],
+    }
+    text = json.dumps(header).encode()
+    _write_whole(path, _MAGIC + struct.pack("<I", len(text)) + text + b"".join(chunks))
+
+
+def _read_header(start: bytes, file: Any) -> dict[str, Any]:
+    if start[:8] != _MAGIC:
+        raise ValueError("not an entry of the slice store")
+    (length,) = struct.unpack("<I", start[8:12])
+    header: dict[str, Any] = json.loads(file.read(length))
+    return header
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write beside and rename. No fsync: a torn entry is noticed by its size or checksum and made again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    Path(name).replace(path)
+
+
+def _written_bytes(jobs: Iterable[_Job]) -> int:
+    return sum(path.stat().st_size for job in jobs for _, path in job.entries if path.exists())
+
+
+def _check_disk(root: Path, needed: float) -> None:
+    """Stop at once where the slices still to come cannot fit."""
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise SliceStoreError(
+            f"the slices still to be written need about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free.",
+            where=str(root),
+            fix="Free some space, set FMAUDIT_HOME to a larger disk, or give the encoders a smaller view (size_px).",
+        )
+
+
+def reason_text(reason: str) -> str:
+    """What a reason of the quality table means, for people."""
+    return REASONS.get(reason, "fewer slices than the cohort asks for" if reason == TOO_FEW_SLICES else reason)

@@ -1,0 +1,252 @@
+"""What is missing or stale, level by level. A level's expected versions read what the level above it recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fmaudit_core.cohort.schema import Cohort
+from fmaudit_core.cohort.source import is_drawn, read_cohort
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders.store import read_provenance
+from fmaudit_core.errors import FmauditError
+from fmaudit_core.imaging.window import View
+from fmaudit_core.lineage import files_digest, frame_digest, step_version
+from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.workspace import Workspace
+
+COHORT_TABLES = ("studies", "labels", "cohort_flow")
+FAIRNESS_TABLES = ("subgroup_metrics", "fairness_gaps", "threshold_sweep")
+
+#: assets of one level can be made once every level before it is fresh
+LEVELS: tuple[tuple[str, ...], ...] = (
+    COHORT_TABLES,
+    ("ct_slices",),
+    ("study_embeddings",),
+    ("probe_fits",),
+    ("probe_predictions", *FAIRNESS_TABLES),
+    ("audit_findings",),
+    ("audit_report",),
+)
+
+#: the table an asset publishes, where it has another name
+_TABLE_OF = {"ct_slices": "slice_quality", "audit_report": "report_files"}
+
+#: (asset, cell) -> version it was last made with, None if never
+Recorded = Callable[[str, Cell], str | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Assets of one level to make for one cell."""
+
+    assets: tuple[str, ...]
+    cell: Cell
+
+
+def recorded_in_warehouse(workspace: Workspace) -> Recorded:
+    """Versions as the published files themselves tell them."""
+
+    def recorded(asset: str, cell: Cell) -> str | None:
+        if asset == "study_embeddings":
+            return _embeddings_version(workspace.warehouse.embeddings_path(cell.encoder))
+        return workspace.warehouse.version(_TABLE_OF.get(asset, asset), cell)
+
+    return recorded
+
+
+def view_version(workspace: Workspace, view: View) -> str:
+    """Version of the slices one view holds: what every encoder with that view is made of.
+
+    Raises
+    ------
+    WarehouseError
+        The slices of this view have not been made yet.
+    """
+    views = workspace.warehouse.read("ct_views")
+    versions = views.filter(pl.col("view") == view.key()).get_column("version")
+    if versions.is_empty():
+        raise WarehouseError(
+            "the slices of this encoder's view have not been made yet.",
+            where=str(workspace.warehouse.root),
+            fix="Materialise ct_slices, or run `fmaudit run`.",
+        )
+    return str(versions.item())
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Expected version of each asset, from the settings and from what its inputs recorded.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    encoders : mapping of name to EncoderSpec
+        The registry as it stands.
+    """
+
+    workspace: Workspace
+    encoders: Mapping[str, EncoderSpec]
+
+    def cohort(self, cohort: Cohort) -> dict[str, str]:
+        """Versions of the cohort's tables: their content."""
+        frames = {"studies": cohort.studies, "labels": cohort.labels, "cohort_flow": cohort.flow}
+        return {name: step_version(name, frame_digest(frame)) for name, frame in frames.items()}
+
+    def views(self, studies: pl.DataFrame) -> dict[str, str]:
+        """Versions of the slices of every view some encoder sees, by view key."""
+        images = studies.select("study_id", "image_path")
+        made_of = (
+            files_digest(self.workspace.table.images, images.get_column("image_path").to_list()),
+            frame_digest(images),
+            self.workspace.audit.imaging.min_slices,
+        )
+        keys = sorted({spec.view.key() for spec in self.encoders.values()})
+        return {key: step_version("ct_slices", made_of, key) for key in keys}
+
+    def ct_slices(self, studies: pl.DataFrame) -> str:
+        """Version of the slice store as a whole."""
+        return step_version("ct_slices", self.views(studies))
+
+    def study_embeddings(self, encoder: str) -> str:
+        """Version of one encoder's embeddings: its weights and input, and the slices of its view."""
+        spec = self.encoders[encoder]
+        return step_version("study_embeddings", spec.digest(), view_version(self.workspace, spec.view))
+
+    def probe_fits(self, encoder: str) -> str:
+        """Version of one encoder's fitted probes."""
+        warehouse, settings = self.workspace.warehouse, self.workspace.audit.probes
+        return step_version(
+            "probe_fits",
+            _embeddings_version(warehouse.embeddings_path(encoder)),
+            self._studies("study_id", "patient_id", "split"),
+            warehouse.version("labels"),
+            self.workspace.audit.tasks,
+            settings,
+        )
+
+    def probe_predictions(self, cell: Cell) -> str:
+        """Version of one encoder's scores for one task."""
+        fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
+        return step_version("probe_predictions", fits, cell.task)
+
+    def fairness(self, cell: Cell) -> str:
+        """Version of one cell's subgroup statistics."""
+        audit = self.workspace.audit
+        return step_version(
+            "fairness",
+            self.probe_predictions(cell),
+            self._studies("study_id", *audit.attributes),
+            audit.attributes,
+            audit.fairness,
+        )
+
+    def audit_findings(self) -> str:
+        """Version of the findings: every fairness cell that exists for a registered encoder."""
+        audit, warehouse = self.workspace.audit, self.workspace.warehouse
+        cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
+        return step_version("audit_findings", cells, sorted(self.encoders), audit.fairness)
+
+    def audit_report(self) -> str:
+        """Version of the report: the findings and everything the page shows beside them."""
+        warehouse = self.workspace.warehouse
+        shown = [warehouse.version(name) for name in ("audit_findings", "studies", "cohort_flow", "slice_quality")]
+        return step_version("audit_report", shown, self.workspace.audit.name)
+
+    def audited_cells(self) -> list[Cell]:
+        """Cells with published statistics of encoders that are registered, and of tasks that are configured."""
+        return [
+            cell
+            for cell in self.workspace.warehouse.cells("fairness_gaps")
+            if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
+        ]
+
+    def _studies(self, *columns: str) -> str:
+        """Digest of some columns of the study table: another age leaves the probes alone."""
+        return frame_digest(self.workspace.warehouse.read("studies").select(columns))
+
+
+def stale_steps(
+    workspace: Workspace,
+    level: Sequence[str],
+    *,
+    recorded: Recorded,
+    encoders: Mapping[str, EncoderSpec],
+    only_encoders: Sequence[str],
+    only_tasks: Sequence[str],
+) -> list[Step]:
+    """Steps of one level whose recorded version is not the expected one.
+
+    Parameters
+    ----------
+    level : sequence of str
+        One of `LEVELS`; the levels before it are fresh for the encoders given.
+    recorded : Recorded
+        What was last made; see `recorded_in_warehouse`.
+    encoders : mapping of name to EncoderSpec
+        All registered encoders: they decide what the slices and the findings hold.
+    only_encoders, only_tasks : sequence of str
+        The partitions to look at.
+    """
+    versions = Versions(workspace, encoders)
+    first = level[0]
+    if first == "studies":
+        return _stale_cohort(workspace, versions, recorded)
+    if first == "ct_slices":
+        return _stale_slices(workspace, versions, recorded)
+    if first in ("study_embeddings", "probe_fits"):
+        expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
+        cells = [Cell(name) for name in only_encoders]
+        return [Step((first,), cell) for cell in cells if recorded(first, cell) != expected(cell.encoder)]
+    if first == "probe_predictions":
+        cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
+        steps = [_stale_cell(cell, versions, recorded) for cell in cells]
+        return [step for step in steps if step.assets]
+    if first == "audit_findings":
+        fresh = not versions.audited_cells() or recorded(first, WHOLE) == versions.audit_findings()
+        return [] if fresh else [Step((first,), WHOLE)]
+    fresh = recorded("audit_findings", WHOLE) is None or (
+        recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / "index.html").exists()
+    )
+    return [] if fresh else [Step((first,), WHOLE)]
+
+
+def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
+    step = Step(COHORT_TABLES, WHOLE)
+    if not is_drawn(workspace):
+        return [step]
+    expected = versions.cohort(read_cohort(workspace))
+    return [step] if any(recorded(name, WHOLE) != expected[name] for name in COHORT_TABLES) else []
+
+
+def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
+    studies = workspace.warehouse.read("studies")
+    fresh = recorded("ct_slices", WHOLE) == versions.ct_slices(studies) and _slices_are_there(workspace, versions)
+    return [] if fresh else [Step(("ct_slices",), WHOLE)]
+
+
+def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
+    """Whether no entry of the store was lost since the quality table was written."""
+    quality = workspace.warehouse.read("slice_quality")
+    used = quality.filter("used").get_column("study_id").to_list()
+    views = {spec.view.key(): spec.view for spec in versions.encoders.values()}
+    return all(workspace.slices.has(study, view) for study in used for view in views.values())
+
+
+def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:
+    assets: list[str] = []
+    if recorded("probe_predictions", cell) != versions.probe_predictions(cell):
+        assets.append("probe_predictions")
+    expected = versions.fairness(cell)
+    assets += [name for name in FAIRNESS_TABLES if recorded(name, cell) != expected]
+    return Step(tuple(assets), cell)
+
+
+def _embeddings_version(path: Path) -> str | None:
+    try:
+        return read_provenance(path).get("version")
+    except FmauditError:
+        return None

@@ -1,0 +1,1 @@
+"""The asset graph, a module per group: from studies to the report."""

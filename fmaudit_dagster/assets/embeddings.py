@@ -1,0 +1,57 @@
+"""Frozen encoders turn slices into one DuckDB file of embeddings each."""
+
+import dagster as dg
+
+from fmaudit_core.encoders.extract import extract
+from fmaudit_dagster.metadata import OWNERS, bars
+from fmaudit_dagster.partitions import ENCODER, cell_of
+from fmaudit_dagster.progress import progress_of
+from fmaudit_dagster.resources import AuditWorkspace
+
+#: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
+GPU_POOL = "gpu"
+GPU_TAGS = {
+    "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+}
+
+
+@dg.asset(
+    group_name="embeddings",
+    partitions_def=ENCODER,
+    deps=["ct_slices"],
+    kinds={"torch", "duckdb"},
+    owners=OWNERS,
+    pool=GPU_POOL,
+    op_tags=GPU_TAGS,
+)
+def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult:
+    """One vector per study and pooling, and the slice embeddings beside them, from one frozen encoder."""
+    workspace = audit.open()
+    encoder = cell_of(context).encoder
+    spec = audit.spec(workspace, encoder)
+    quality = workspace.warehouse.read("slice_quality")
+
+    result = extract(
+        spec,
+        store=workspace.slices,
+        studies=quality.filter("used").get_column("study_id").to_list(),
+        work=workspace.extraction_folder,
+        out=workspace.warehouse.embeddings_path(encoder),
+        section=workspace.audit.extraction,
+        version=audit.versions(workspace).study_embeddings(encoder),
+        progress=progress_of(context, f"encoding with {encoder}"),
+    )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(result.version),
+        metadata={
+            "dagster/row_count": result.n_studies,
+            "slices": result.n_slices,
+            "failed studies": result.n_failed,
+            "dimension": spec.dim,
+            "device": result.device,
+            "slices per second": round(result.slices_per_second, 1),
+            "weights sha256": spec.weights.sha256 if spec.weights else "no weights",
+            "path": dg.MetadataValue.path(str(workspace.warehouse.embeddings_path(encoder))),
+            "studies by outcome": bars({"embedded": result.n_studies, "failed": result.n_failed}),
+        },
+    )

@@ -1,0 +1,164 @@
+"""The slice store: whole entries or none, nothing done twice, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.slices import SliceStore
+from fmaudit_core.imaging.window import View
+from tests.ct_files import volume_hu, write_series
+
+LUNG, HU = View(size_px=16), View(values="int16")
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """Five studies, the last of them spoiled."""
+    images = []
+    for index in range(5):
+        folder = tmp_path / "ct" / f"s{index}"
+        write_series(folder, volume_hu(seed=index), **({"RescaleSlope": None} if index == 4 else {}))
+        images.append((f"s{index}", folder))
+    return images
+
+
+def entries(root):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(root.rglob("*.slices"))}
+
+
+def test_slices_read_back_as_the_view_shows_the_volume(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    quality = store.build(cohort, [LUNG, HU], workers=1)
+    assert np.array_equal(store.read("s1", HU), volume_hu(seed=1)[:, None])
+    assert np.array_equal(store.read("s1", LUNG), LUNG.apply(volume_hu(seed=1)))
+    assert quality["status"].to_list() == ["accepted"] * 4 + ["quarantined"]
+    assert quality["reason"].to_list()[-1] == "missing_rescale"
+    assert quality["used"].to_list() == [True] * 4 + [False]
+    assert not store.has("s4", LUNG)
+
+
+def test_a_second_build_reads_nothing_and_says_the_same(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    first = store.build(cohort, [LUNG], workers=1)
+    before = entries(store.root)
+    calls = []
+    again = store.build(cohort, [LUNG], workers=1, progress=lambda done, total: calls.append((done, total)))
+    assert again.equals(first)
+    assert entries(store.root) == before
+    assert calls == [(5, 5)]
+
+
+def test_a_new_view_adds_its_own_and_redoes_nothing(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    store.build(cohort, [LUNG], workers=1)
+    before = entries(store.root)
+    store.build(cohort, [LUNG, HU], workers=1)
+    after = entries(store.root)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == 8
+
+
+def test_a_changed_series_is_read_again_and_no_other(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    store.build(cohort, [HU], workers=1)
+    before = entries(store.root)
+    write_series(cohort[2][1], volume_hu(seed=77))
+    store.build(cohort, [HU], workers=1)
+    changed = [path for path, seen in entries(store.root).items() if before[path] != seen]
+    assert len(changed) == 1
+    assert np.array_equal(store.read("s2", HU), volume_hu(seed=77)[:, None])
+
+
+def test_processes_make_what_one_makes(tmp_path, cohort):
+    one, two = SliceStore(tmp_path / "one"), SliceStore(tmp_path / "two")
+    alone = one.build(cohort, [LUNG], workers=1)
+    together = two.build(cohort, [LUNG], workers=2)
+    assert alone.equals(together)
+    assert [seen for _, seen in entries(one.root).values()] == [seen for _, seen in entries(two.root).values()]
+
+
+def test_too_few_slices_are_quarantined(tmp_path, cohort):
+    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1, min_slices=7)
+    assert quality["reason"].to_list() == ["too_few_slices"] * 4 + ["missing_rescale"]
+    assert not quality["used"].any()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_entry_is_named_and_made_again(tmp_path, cohort, damage):
+    store = SliceStore(tmp_path / "store")
+    store.build(cohort, [HU], workers=1)
+    path = next(iter(entries(store.root)))
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[:-5])
+    elif damage == "flip":
+        data[-40] ^= 0xFF
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    read_all = [lambda study=study: store.read(study, HU) for study, _ in cohort[:4]]
+    with pytest.raises(SliceStoreError, match=r"\.slices"):
+        any(read() is None for read in read_all)
+    if damage == "flip":
+        path.unlink()  # as the message says
+    store.build(cohort, [HU], workers=1)
+    assert all(np.array_equal(store.read(f"s{i}", HU), volume_hu(seed=i)[:, None]) for i in range(4))
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path):
+    images = []
+    for index in range(24):
+        folder = tmp_path / "ct" / f"s{index:02d}"
+        write_series(folder, volume_hu(slices=12, size=128, seed=index))
+        images.append((f"s{index:02d}", folder))
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from fmaudit_core.imaging.slices import SliceStore
+        from fmaudit_core.imaging.window import View
+        root = Path(sys.argv[1])
+        images = [(folder.name, folder) for folder in sorted((root / "ct").iterdir())]
+        SliceStore(root / "store").build(images, [View(size_px=96)], workers=1,
+                                         progress=lambda done, total: print(done, flush=True))
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 6:
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    store = SliceStore(tmp_path / "store")
+    finished = entries(store.root)
+    assert 6 <= len(finished) < 24
+    time.sleep(0.01)
+    quality = store.build(images, [View(size_px=96)], workers=1)
+    after = entries(store.root)
+    assert {path: after[path] for path in list(finished)[:5]}.items() <= after.items()
+    redone = [path for path in finished if after[path][0] != finished[path][0]]
+    assert len(redone) <= 1  # the one study whose record was not written yet
+    undisturbed = SliceStore(tmp_path / "undisturbed")
+    assert undisturbed.build(images, [View(size_px=96)], workers=1).equals(quality)
+    assert [data for _, data in after.values()] == [data for _, data in entries(undisturbed.root).values()]
+
+
+def test_a_disk_that_is_too_small_is_told_at_once(tmp_path, cohort, monkeypatch):
+    import shutil
+
+    from fmaudit_core.imaging import slices
+
+    many = cohort[:4] * 3
+    images = [(f"{study}-{index}", folder) for index, (study, folder) in enumerate(many)]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(slices.shutil, "disk_usage", lambda _: usage._replace(free=1))
+    with pytest.raises(SliceStoreError, match=r"need about .* GB, but 0\.0 GB are free"):
+        SliceStore(tmp_path / "store").build(images, [HU], workers=1)

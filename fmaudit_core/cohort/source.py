@@ -1,4 +1,4 @@
-"""The cohort an audit.yaml names, whichever its kind. Readers: `table.py`; the phantom is drawn, then read as a table."""
+"""The cohort an audit.yaml names. Readers: `table.py`; a phantom is drawn first, then read as a table."""
 
 from __future__ import annotations
 

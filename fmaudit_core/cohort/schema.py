@@ -1,0 +1,148 @@
+"""Tables of a cohort: columns, types and rules, as dataframely schemas. Readers fill them; nothing else defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dataframely as dy
+import polars as pl
+
+from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.vocabulary import SPLITS
+
+MAX_AGE = 120
+
+
+class Study(dy.Schema):
+    """One CT study. Further text columns are attributes a subgroup can be formed by."""
+
+    study_id = dy.String(primary_key=True, min_length=1)
+    patient_id = dy.String(nullable=False, min_length=1)
+    split = dy.Enum(SPLITS, nullable=False)
+    age = dy.Int64(nullable=False, min=0, max=MAX_AGE)
+    age_band = dy.String(nullable=False)
+    sex = dy.String(nullable=False)
+    race_ethnicity = dy.String(nullable=False)
+    image_path = dy.String(nullable=False, min_length=1)
+
+    @dy.rule()
+    def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805  # dataframely passes the class
+        """A patient's studies share one split, else every score is inflated."""
+        return pl.col("split").n_unique().over("patient_id") == 1
+
+
+class Label(dy.Schema):
+    """What is known of one task for one study; NULL where it is censored or unknown."""
+
+    study_id = dy.String(primary_key=True)
+    task = dy.String(primary_key=True)
+    label = dy.Bool(nullable=True)
+
+
+class Flow(dy.Schema):
+    """Studies and patients left after each step of the cohort's making."""
+
+    step = dy.String(primary_key=True)
+    n_studies = dy.Int64(nullable=False, min=0)
+    n_patients = dy.Int64(nullable=False, min=0)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A validated cohort.
+
+    Parameters
+    ----------
+    studies : frame of `Study`, and one text column per further attribute
+    labels : frame of `Label`, a row per study and task
+    flow : frame of `Flow`, in order
+    images_root : Path
+        Folder that `image_path` is relative to.
+    """
+
+    studies: pl.DataFrame
+    labels: pl.DataFrame
+    flow: pl.DataFrame
+    images_root: Path
+
+
+class _NumberedStudy(Study):
+    row = dy.Int64(nullable=False)
+
+
+class _NumberedLabel(Label):
+    row = dy.Int64(nullable=False)
+
+
+_STUDY_RULES: Mapping[str, str] = {
+    "study_id|min_length": "no study id",
+    "patient_id|min_length": "no patient id",
+    "primary_key": "a study is listed more than once",
+    "patient_in_one_split": "one patient is in more than one split, which inflates every score",
+    "split|dtype": f"a split that is none of {', '.join(SPLITS)}",
+    "age|min": "age below 0",
+    "age|max": f"age above {MAX_AGE}",
+}
+_LABEL_RULES: Mapping[str, str] = {"primary_key": "a study has two labels for one task"}
+
+
+def validate_studies(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
+    """Studies that keep every rule of `Study`, further columns kept.
+
+    Raises
+    ------
+    CohortError
+        Naming each broken rule and its rows, counted from 1.
+    """
+    _validate(frame, Study, _NumberedStudy, _STUDY_RULES, where)
+    return frame
+
+
+def validate_labels(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
+    """Labels that keep every rule of `Label`.
+
+    Raises
+    ------
+    CohortError
+        Naming each broken rule and its rows, counted from 1.
+    """
+    _validate(frame, Label, _NumberedLabel, _LABEL_RULES, where)
+    return frame
+
+
+def _validate(
+    frame: pl.DataFrame, schema: type[dy.Schema], numbered: type[dy.Schema], said: Mapping[str, str], where: str
+) -> None:
+    missing = [name for name in schema.column_names() if name not in frame.columns]
+    if missing:
+        raise CohortError(f"column {', '.join(missing)} is missing.", where=where)
+    problems = broken_rules(numbered, frame.with_row_index("row", 1), said)
+    if problems:
+        raise CohortError(problems, where=where)
+
+
+def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str, str]) -> str:
+    """Sentences naming each rule of a schema that rows break, and the rows; empty where none does.
+
+    Parameters
+    ----------
+    schema : dataframely schema
+        With a column `row`: the number by which the user finds the row.
+    frame : polars frame
+        Columns of `schema`; further ones are passed over.
+    said : mapping of rule name to what it means when broken
+        In the order of telling; rules without an entry are named as they are.
+    """
+    _, failure = schema.filter(frame.select(schema.column_names()), cast=True)
+    broken = failure.counts()
+    if not broken:
+        return ""
+    details = failure.details()
+    sentences = []
+    for rule in [*(name for name in said if name in broken), *sorted(set(broken) - set(said))]:
+        rows = details.filter(pl.col(rule) == "invalid").get_column("row").cast(pl.Int64).sort().unique().to_list()
+        sentences.append(f"{rows_named(sorted(rows))}: {said.get(rule, rule)}")
+    text = "; ".join(sentences)
+    return text[0].upper() + text[1:] + "."

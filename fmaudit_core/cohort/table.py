@@ -1,0 +1,298 @@
+"""Reader of anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series.
+
+Rows are named as the user finds them: in a CSV the header is row 1, in a Parquet the first study is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import dataframely as dy
+import polars as pl
+
+from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
+from fmaudit_core.cohort.splits import assign_split
+from fmaudit_core.config import AgeBand, TableCohort
+from fmaudit_core.vocabulary import SPLITS, UNKNOWN
+
+SPLIT_WORDS: Final[Mapping[str, str]] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "tuning": "val",
+    "test": "test",
+    "held_out": "test",
+}
+LABEL_WORDS: Final[Mapping[str, bool | None]] = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "positive", "pos"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "negative", "neg"), False),
+    **dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "censored", "censor", "unknown"), None),
+}
+_BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
+_IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
+_NUMBER: Final = r"^\d+(\.\d*)?$"
+
+
+class _TableRow(dy.Schema):
+    """One row of the user's table, as text."""
+
+    row = dy.Int64(nullable=False)
+    study_id = dy.String(nullable=False, min_length=1)
+    patient_id = dy.String(nullable=False, min_length=1)
+    age = dy.String(nullable=False, regex=_NUMBER)
+    split = dy.String(nullable=False, check=lambda column: column.str.to_lowercase().is_in(list(SPLIT_WORDS)))
+
+    @dy.rule()
+    def study_once(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("study_id").is_unique() | (pl.col("study_id") == "")
+
+    @dy.rule()
+    def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805
+        split = pl.col("split").str.to_lowercase().replace(dict(SPLIT_WORDS))
+        return split.n_unique().over("patient_id") == 1
+
+    @dy.rule()
+    def age_in_range(cls) -> pl.Expr:  # noqa: N805
+        return pl.col("age").cast(pl.Float64, strict=False).is_between(0, MAX_AGE + 0.999)
+
+
+class _LabelCell(dy.Schema):
+    """One cell of a task's column."""
+
+    row = dy.Int64(nullable=False)
+    word = dy.String(nullable=False, check=lambda column: column.is_in(list(LABEL_WORDS)))
+
+
+class _ImagePath(dy.Schema):
+    """Where a study's images are said to be, looked up on disk."""
+
+    row = dy.Int64(nullable=False)
+    inside = dy.Bool(nullable=False, check=lambda column: column)
+    exists = dy.Bool(nullable=False, check=lambda column: column)
+
+
+_ROW_RULES: Final = {
+    "study_id|min_length": "no study id",
+    "patient_id|min_length": "no patient id",
+    "study_once": "a study is listed more than once",
+    "patient_in_one_split": "one patient is in more than one split, which inflates every score",
+    "split|check": f"a split that is none of {', '.join(SPLITS)}",
+    "age|regex": "an age that is not a number",
+    "age_in_range": f"an age outside 0 to {MAX_AGE}",
+}
+
+
+def read_table_cohort(
+    section: TableCohort, *, tasks: Sequence[str], attributes: Sequence[str], age_bands: Sequence[AgeBand]
+) -> Cohort:
+    """Read and validate a cohort.
+
+    Parameters
+    ----------
+    section : TableCohort
+        The table, the folder of images, and our column names -> theirs where they differ. The table needs `study_id`,
+        `patient_id`, `age`, a column per task and per attribute; `split` and `image` are optional: without `split`
+        patients are split 70/10/20 by a hash of their id, without `image` a study's folder or .nii.gz file is called as
+        the study.
+    tasks, attributes : sequence of str
+    age_bands : sequence of AgeBand
+        Studies outside all of them are left out and counted.
+
+    Raises
+    ------
+    CohortError
+        Naming the file, the rows and what to do.
+    """
+    where = section.table.name
+    raw = _named_as_ours(_read_text(section.table), section, tasks, attributes)
+    said = broken_rules(_TableRow, raw, _ROW_RULES)
+    if said:
+        raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
+    labels = _labels(raw, tasks, where)
+    raw = raw.with_columns(image_path=_image_paths(raw, section.images, where))
+    studies = _studies(raw, attributes, age_bands)
+    kept = studies.drop_nulls("age_band")
+    if kept.is_empty():
+        bands = ", ".join(band.label for band in age_bands)
+        raise CohortError(f"no study has an age inside the bands {bands}.", where=where)
+    labels = labels.join(kept.select("study_id"), on="study_id", how="semi", maintain_order="left")
+    _check_classes(kept, labels, tasks, where)
+    return Cohort(
+        studies=validate_studies(kept, where=where),
+        labels=validate_labels(labels, where=where),
+        flow=_flow(studies, kept, labels, tasks),
+        images_root=section.images,
+    )
+
+
+def _read_text(table: Path) -> pl.DataFrame:
+    """Every cell as trimmed text, so that an id like ``007`` stays one, and `row`."""
+    suffix = table.suffix.lower()
+    try:
+        if suffix in (".parquet", ".pq"):
+            frame, first = pl.read_parquet(table).select(pl.all().cast(pl.String)), 1
+        elif suffix in (".csv", ".tsv", ".txt"):
+            frame, first = pl.read_csv(table, infer_schema=False, separator=_separator(table)), 2
+        else:
+            raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise CohortError(f"cannot be read ({str(error).splitlines()[0]}).", where=table.name) from error
+    if frame.is_empty():
+        raise CohortError("holds no study.", where=table.name)
+    trimmed = frame.select(pl.all().fill_null("").str.strip_chars())
+    return trimmed.rename(lambda name: name.strip("\ufeff \t")).with_row_index("row", first)
+
+
+def _separator(table: Path) -> str:
+    with table.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
+def _named_as_ours(
+    frame: pl.DataFrame, section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]
+) -> pl.DataFrame:
+    theirs = dict(section.columns)
+    needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
+    missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in frame.columns]
+    if missing:
+        found = [name for name in frame.columns if name != "row"]
+        hints = [_nearest(name, found) for name in dict.fromkeys(missing)]
+        raise CohortError(
+            f"column {', '.join(hints)} is missing; the columns are {', '.join(found)}.",
+            where=section.table.name,
+            fix="Rename it, map it under `cohort: columns:`, or list only the tasks and attributes there are.",
+        )
+    ours = frame.rename({their: our for our, their in theirs.items() if our != their})
+    if "split" not in ours.columns:
+        split = pl.col("patient_id").map_elements(assign_split, return_dtype=pl.String)
+        ours = ours.with_columns(split=split)
+    absent = [name for name in ("sex", "race_ethnicity") if name not in ours.columns]
+    return ours.with_columns(pl.lit("").alias(name) for name in absent)
+
+
+def _nearest(name: str, found: Sequence[str]) -> str:
+    by_lower = {column.lower(): column for column in found}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"{name} (did you mean {by_lower[near[0]]}?)" if near else name
+
+
+def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
+    """One row per study and task; an unknown word stops with the word, its count and its rows."""
+    problems = []
+    for task in tasks:
+        words = raw.select("row", word=pl.col(task).str.to_lowercase())
+        _, failure = _LabelCell.filter(words, cast=True)
+        bad = failure.invalid()
+        if bad.height:
+            shown = ", ".join(f"{word!r}" for word in bad.get_column("word").unique().sort().head(3))
+            rows = sorted(bad.get_column("row").to_list())
+            problems.append(f"{rows_named(rows)}, column {task}: {shown} is no label ({bad.height} in all)")
+    if problems:
+        text = "; ".join(problems)
+        raise CohortError(
+            text[0].upper() + text[1:] + ".", where=where, fix="Labels are 1 or 0, true or false; blank means censored."
+        )
+    long = raw.select("study_id", *tasks).unpivot(index="study_id", variable_name="task", value_name="word")
+    word = pl.col("word").str.to_lowercase()
+    label = word.replace_strict(dict(LABEL_WORDS), return_dtype=pl.Boolean)
+    return long.select("study_id", "task", label=label).sort("study_id", "task")
+
+
+def _image_paths(raw: pl.DataFrame, root: Path, where: str) -> pl.Series:
+    """Path of each study's images relative to the root, checked to exist and to stay inside."""
+    if not root.is_dir():
+        raise CohortError("is not a folder.", where=str(root), fix="Set `cohort: images:` to the folder of CT series.")
+    given = raw.get_column("image" if "image" in raw.columns else "study_id").to_list()
+    suffixes = ("",) if "image" in raw.columns else _IMAGE_SUFFIXES
+    top = root.resolve()
+    paths, inside, exists = [], [], []
+    for name in given:
+        path = _first_there(root, name, suffixes)
+        resolved = path.resolve()
+        within = resolved != top and resolved.is_relative_to(top)
+        inside.append(within)
+        exists.append(not within or _has_images(path))
+        paths.append(path.relative_to(root).as_posix() if path.is_relative_to(root) else name)
+    checked = raw.select("row").with_columns(inside=pl.Series(inside), exists=pl.Series(exists))
+    said = broken_rules(
+        _ImagePath,
+        checked,
+        {"inside|check": "the image path leaves the cohort's folder", "exists|check": "a study without images"},
+    )
+    if said:
+        raise CohortError(
+            said,
+            where=where,
+            fix=f"Images are looked for in {root.name}/, by the column `image` or else by the study's id.",
+        )
+    return pl.Series("image_path", paths, dtype=pl.String)
+
+
+def _first_there(root: Path, name: str, suffixes: Sequence[str]) -> Path:
+    candidates = [root / f"{name}{suffix}" for suffix in suffixes]
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def _has_images(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(child.is_file() for child in path.rglob("*")))
+
+
+def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[AgeBand]) -> pl.DataFrame:
+    age = pl.col("age").cast(pl.Float64).floor().cast(pl.Int64)
+    band = pl.lit(None, dtype=pl.String)
+    for one in age_bands:
+        band = pl.when(age.is_between(one.low, one.high)).then(pl.lit(one.label)).otherwise(band)
+    further = [name for name in attributes if name not in ("age_band", "sex", "race_ethnicity")]
+    split = pl.col("split").str.to_lowercase().replace_strict(dict(SPLIT_WORDS), return_dtype=pl.String)
+    levels = [_level(name) for name in ("sex", "race_ethnicity", *further)]
+    return raw.select(
+        "study_id", "patient_id", split.alias("split"), age.alias("age"), band.alias("age_band"), *levels, "image_path"
+    ).sort("study_id")
+
+
+def _level(name: str) -> pl.Expr:
+    """Level of an attribute as given; blank and its spellings become `unknown`."""
+    blank = pl.col(name).str.to_lowercase().is_in(_BLANK_LEVELS)
+    return pl.when(blank).then(pl.lit(UNKNOWN)).otherwise(pl.col(name)).alias(name)
+
+
+def _check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str], where: str) -> None:
+    """Every task needs a positive and a negative in every split, else nothing can be fitted, chosen or audited."""
+    known = labels.drop_nulls("label").join(studies.select("study_id", "split"), on="study_id")
+    counts = {
+        (task, split): (positive, negative)
+        for task, split, positive, negative in known.group_by("task", "split")
+        .agg(positive=pl.col("label").sum(), negative=(~pl.col("label")).sum())
+        .iter_rows()
+    }
+    lacking = []
+    for task in tasks:
+        for split in SPLITS:
+            positive, negative = counts.get((task, split), (0, 0))
+            if not positive or not negative:
+                lack = " and ".join(name for name, n in (("positive", positive), ("negative", negative)) if not n)
+                lacking.append(f"task {task} has no {lack} in {split}")
+    if lacking:
+        raise CohortError(
+            "; ".join(lacking) + ".", where=where, fix="Leave the task out under `tasks:`, or give other splits."
+        )
+
+
+def _flow(studies: pl.DataFrame, kept: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str]) -> pl.DataFrame:
+    """Studies and patients left after each step."""
+    steps = [("listed in the table", studies), ("age inside the age bands", kept)]
+    for task in tasks:
+        known = labels.filter((pl.col("task") == task) & pl.col("label").is_not_null())
+        steps.append((f"outcome known: {task}", kept.join(known, on="study_id", how="semi")))
+    return pl.DataFrame(
+        [(step, frame.height, frame.get_column("patient_id").n_unique()) for step, frame in steps],
+        schema={"step": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64},
+        orient="row",
+    )

@@ -1,4 +1,4 @@
-"""Tables of a cohort: columns, types and rules, as dataframely schemas. Readers fill them; nothing else defines them."""
+"""Tables of a cohort: columns, types and rules, as dataframely schemas. Readers fill them; nothing else does."""
 
 from __future__ import annotations
 

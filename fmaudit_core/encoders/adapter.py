@@ -1,0 +1,80 @@
+"""What an adapter is, and how a spec finds its own. Adapters load lazily: the control needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.encoders.errors import SpecError
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.errors import MissingExtraError
+from fmaudit_core.imaging.window import SliceArray
+
+ENTRY_POINT_GROUP: Final = "fmaudit.encoders"
+_BUILT_IN: Final = {
+    "efficientnet": "fmaudit_core.encoders.efficientnet",
+    "open_clip": "fmaudit_core.encoders.open_clip",
+    "hu_histogram": "fmaudit_core.encoders.hu_histogram",
+}
+
+
+class Encoder(Protocol):
+    """A loaded, frozen encoder."""
+
+    #: what it runs on, as provenance tells it
+    device: str
+
+    def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
+        """Embed slices of one shape.
+
+        Parameters
+        ----------
+        slices : (n, channels, rows, columns), values as the spec's view gives them
+
+        Returns
+        -------
+        (n, dim) float32
+        """
+        ...
+
+
+#: an adapter module or entry point: (spec, device) -> Encoder; device is "cpu", "cuda" or "auto"
+Load = Callable[[EncoderSpec, str], Encoder]
+
+
+def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
+    """Load a spec's encoder, weights verified, in eval mode.
+
+    Raises
+    ------
+    SpecError
+        No adapter has that name.
+    WeightsError
+        The checkpoint is missing, another one, or does not fit strictly.
+    MissingExtraError
+        The adapter needs a part of fmaudit that is not installed.
+    """
+    return _adapter(spec.adapter)(spec, device)
+
+
+def _adapter(name: str) -> Load:
+    if name in _BUILT_IN:
+        try:
+            module: Any = import_module(_BUILT_IN[name])
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("fmaudit"):
+                raise
+            raise MissingExtraError("encoders", f"the adapter {name}") from error
+        load: Load = module.load
+        return load
+    third_party = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in third_party:
+        found: Load = third_party[name].load()
+        return found
+    known = ", ".join(sorted([*_BUILT_IN, *third_party]))
+    raise SpecError(f"no adapter is called {name}; there are {known}.")

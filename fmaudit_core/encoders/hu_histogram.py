@@ -1,0 +1,58 @@
+"""The control every audit carries: what the distribution of HU alone tells. NumPy only, no weights."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.encoders.errors import SpecError
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.window import SliceArray
+
+#: 64 equal bins and two for what lies outside
+_EDGES_HU: Final = np.linspace(-1024.0, 1024.0, 65)
+#: air, lung, fat, soft tissue, contrast, bone
+_RANGES_HU: Final = ((-1100, -950), (-950, -600), (-200, -30), (0, 120), (150, 500), (500, 3000))
+_TEXTURE_FIGURES: Final = 8
+DIM: Final = len(_EDGES_HU) + 1 + len(_RANGES_HU) + _TEXTURE_FIGURES
+
+
+class HuHistogram:
+    """Per slice: a HU histogram, shares of tissue ranges, and mean and spread of local gradients.
+
+    The 80 figures are 66 shares of HU bins (two open-ended), 6 shares of named ranges, and 8 of texture: mean and
+    standard deviation of HU/1000, and mean, standard deviation and 50th, 90th, 95th and 99th percentile of the
+    gradient's magnitude in 1000 HU per pixel.
+    """
+
+    device = "cpu"
+
+    def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
+        """(n, 1, rows, columns) int16 HU -> (n, 80) float32."""
+        return np.stack([_figures(one[0]) for one in slices])
+
+
+def load(spec: EncoderSpec, device: str) -> HuHistogram:  # noqa: ARG001  # there is nothing to place on a device
+    """Adapter entry: the control sees HU, so its view must keep them."""
+    if spec.view.values != "int16" or spec.dim != DIM:
+        raise SpecError(f"hu_histogram needs a view with `values: int16`, and `dim: {DIM}`.", where=spec.name)
+    return HuHistogram()
+
+
+def _figures(hu: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    flat = hu.astype(np.float32)
+    bins = np.searchsorted(_EDGES_HU, flat.ravel(), side="right")
+    histogram = np.bincount(bins, minlength=len(_EDGES_HU) + 1) / flat.size
+    shares = [((flat >= low) & (flat < high)).mean() for low, high in _RANGES_HU]
+    down, across = np.gradient(flat / 1000.0)
+    slope = np.hypot(down, across).ravel()
+    texture = [
+        flat.mean() / 1000.0,
+        flat.std() / 1000.0,
+        slope.mean(),
+        slope.std(),
+        *np.percentile(slope, (50, 90, 95, 99)),
+    ]
+    return np.concatenate([histogram, shares, texture]).astype(np.float32)

@@ -1,0 +1,86 @@
+"""One DuckDB file of embeddings per encoder: how it is read. How it is made: `extract.py`.
+
+Connections are short: DuckDB keeps one instance per open file and process, and a file is replaced by rename.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.encoders.errors import EncoderError
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32Array]:
+    """Study embeddings of one encoder and pooling.
+
+    Returns
+    -------
+    study_ids : list of str, sorted
+    embeddings : (studies, d) float32
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings, or holds nothing for that pooling.
+    """
+    query = "SELECT study_id, embedding FROM study_embeddings WHERE pooling = ? ORDER BY study_id"
+    ids, embeddings = _rows(path, query, [pooling])
+    if not ids:
+        raise EncoderError(f"holds no embeddings pooled by {pooling}.", where=path.name)
+    return ids, embeddings
+
+
+def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tuple[str, Float32Array]]:
+    """Slice embeddings of some studies, a study at a time: (study_id, (slices, d) float32, from the feet upwards)."""
+    query = "SELECT study_id, embedding FROM slice_embeddings WHERE study_id = ? ORDER BY slice_index"
+    for study_id in study_ids:
+        ids, embeddings = _rows(path, query, [study_id])
+        if not ids:
+            raise EncoderError("a study has no slice embeddings.", where=path.name)
+        yield study_id, embeddings
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """How the embeddings were made: version, weights, spec, view, counts, libraries.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        return dict(connection.execute("SELECT key, value FROM provenance ORDER BY key").fetchall())
+
+
+def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32Array]:
+    with _opened(path) as connection:
+        table = connection.sql(query, params=values).to_arrow_table().combine_chunks()
+    if table.num_rows == 0:
+        return [], np.empty((0, 0), dtype=np.float32)
+    flat = table.column("embedding").chunk(0).flatten().to_numpy()
+    return table.column("study_id").to_pylist(), flat.reshape(table.num_rows, -1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    if not path.exists():
+        raise EncoderError(
+            "has not been made yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
+        )
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            yield connection
+    except duckdb.Error as error:
+        raise EncoderError(
+            f"is not a readable file of embeddings ({str(error).splitlines()[0]}).",
+            where=path.name,
+            fix="Delete it and run `fmaudit run` again.",
+        ) from error

@@ -1,0 +1,60 @@
+"""Batched logistic solver against scikit-learn: 8 tasks x 7 C at 16,000 studies x 1,024 dimensions, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from fmaudit_core.probes.logistic import fit_logistic
+
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+
+
+def cohort(n: int, d: int, tasks: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Correlated features as embeddings have, and labels of 5 to 32 % prevalence that depend on them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 64)) @ rng.normal(size=(64, d)) / 8 + rng.normal(size=(n, d)) * 0.5
+    targets = {}
+    for task in range(tasks):
+        margin = x @ rng.normal(size=d) * 0.05 + rng.logistic(size=n)
+        targets[f"task_{task}"] = (margin > np.quantile(margin, 1 - np.linspace(0.05, 0.32, tasks)[task])).astype(float)
+    return x.astype(np.float32), targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=16_000)
+    parser.add_argument("--dim", type=int, default=1_024)
+    parser.add_argument("--tasks", type=int, default=8)
+    options = parser.parse_args()
+    x, targets = cohort(options.studies, options.dim, options.tasks)
+
+    start = time.perf_counter()
+    fits = fit_logistic(x, targets, c_grid=GRID)
+    ours = time.perf_counter() - start
+
+    standard = (x - x.mean(0)) / x.std(0)
+    start, worst = time.perf_counter(), 0.0
+    for y in targets.values():
+        for c in GRID:
+            LogisticRegression(C=c, solver="lbfgs", max_iter=1_000).fit(standard, y)
+    peer = time.perf_counter() - start
+    task = "task_0"
+    for c in (GRID[0], GRID[3], GRID[-1]):
+        exact = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12).fit(standard, targets[task])
+        raw = exact.coef_[0] / x.std(0)
+        got = fits.coefficients[0, 0, GRID.index(c)]
+        worst = max(worst, float(np.linalg.norm(got - raw) / np.linalg.norm(raw)))
+    n_fits = len(targets) * len(GRID)
+    print(f"{n_fits} fits at {options.studies} x {options.dim}")
+    print(f"  fmaudit, all at once        {ours:8.2f} s   (iterations up to {fits.iterations.max()})")
+    print(f"  scikit-learn lbfgs, a loop  {peer:8.2f} s")
+    print(f"  ratio                       {peer / ours:8.1f} x")
+    print(f"  largest relative difference from newton-cholesky on {task}: {worst:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""What can be wrong with a probe."""
+
+from __future__ import annotations
+
+from fmaudit_core.errors import FmauditError
+
+
+class ProbeError(FmauditError):
+    """A probe cannot be fitted or chosen as asked."""

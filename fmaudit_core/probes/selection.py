@@ -1,0 +1,166 @@
+"""From fits to scores: C chosen on validation alone, predictions on val and test, the trail of the choice kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.special import expit
+from scipy.stats import rankdata
+
+from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.logistic import fit_logistic
+
+Float32Array = npt.NDArray[np.float32]
+#: pooling -> (study ids, (studies, d) embeddings)
+Embeddings = Mapping[str, tuple[Sequence[str], Float32Array]]
+
+PROBE: Final = "logistic"
+MODALITY: Final = "ct"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of one encoder for one task.
+
+    Parameters
+    ----------
+    scores : frame
+        A row per score set and study with a known label in val or test; the threshold is the fairness room's to choose.
+    trail : frame
+        Every C that was tried, its validation AUROC, and which was chosen.
+    n_unscored : int
+        Studies of val and test with a known label but no embedding.
+    """
+
+    scores: pl.DataFrame
+    trail: pl.DataFrame
+    n_unscored: int
+
+
+def fit_probes(
+    embeddings: Embeddings,
+    studies: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    encoder: str,
+    tasks: Sequence[str],
+    c_grid: Sequence[float],
+) -> pl.DataFrame:
+    """Fit the logistic probes of an encoder: every task and C, per pooling.
+
+    Returns
+    -------
+    One row per pooling, task and C: `encoder, pooling, strategy, task, c, n_train, iterations, intercept,
+    coefficients`, the last two for raw embeddings.
+
+    Raises
+    ------
+    ProbeError
+        A task cannot be fitted on the studies that have an embedding.
+    """
+    rows = []
+    for pooling, (ids, matrix) in embeddings.items():
+        train = _aligned(ids, studies.filter(pl.col("split") == "train"))
+        targets = {task: _target(train, labels, task) for task in tasks}
+        fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid)
+        rows += [
+            {
+                "encoder": encoder,
+                "pooling": pooling,
+                "strategy": strategy,
+                "task": task,
+                "c": c,
+                "n_train": int(fits.n_train[t]),
+                "iterations": int(fits.iterations[t, w, i]),
+                "intercept": float(fits.intercepts[t, w, i]),
+                "coefficients": fits.coefficients[t, w, i],
+            }
+            for t, task in enumerate(fits.tasks)
+            for w, strategy in enumerate(fits.strategies)
+            for i, c in enumerate(fits.c_grid)
+        ]
+    return pl.DataFrame(rows, schema_overrides={"coefficients": pl.List(pl.Float64)})
+
+
+def choose_and_predict(
+    fits: pl.DataFrame,
+    embeddings: Embeddings,
+    studies: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    encoder: str,
+    task: str,
+) -> Predictions:
+    """Choose C by validation AUROC (of equals the smaller, which is smoother) and score val and test.
+
+    Raises
+    ------
+    ProbeError
+        Validation holds one class only among the studies that have an embedding.
+    """
+    scores, trail, unscored = [], [], 0
+    for pooling, (ids, matrix) in embeddings.items():
+        audited = studies.filter(pl.col("split") != "train")
+        known = audited.join(
+            labels.filter((pl.col("task") == task) & pl.col("label").is_not_null()), on="study_id"
+        ).sort("study_id")
+        rows = _aligned(ids, known)
+        unscored = max(unscored, known.height - rows.height)
+        x = matrix[rows.get_column("at").to_numpy()].astype(np.float64)
+        in_val = (rows.get_column("split") == "val").to_numpy()
+        y = rows.get_column("label").to_numpy()
+        columns = fits.filter((pl.col("pooling") == pooling) & (pl.col("task") == task)).sort("c")
+        w = np.stack(columns.get_column("coefficients").to_list())
+        scored = expit(x @ w.T + columns.get_column("intercept").to_numpy())
+        aurocs = [_auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
+        best = int(np.argmax(aurocs))
+        named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": MODALITY, "pooling": pooling}
+        scores.append(
+            rows.select(
+                *(pl.lit(value).alias(name) for name, value in named.items()),
+                pl.lit("none").alias("strategy"),
+                "study_id",
+                "patient_id",
+                "split",
+                y_true="label",
+                y_score=pl.Series(scored[:, best]),
+            )
+        )
+        chosen = [i == best for i in range(len(w))]
+        trail.append(
+            pl.DataFrame({"c": columns.get_column("c"), "val_auroc": aurocs, "chosen": chosen}).select(
+                *(pl.lit(value).alias(name) for name, value in named.items()), "c", "val_auroc", "chosen"
+            )
+        )
+    return Predictions(pl.concat(scores), pl.concat(trail), unscored)
+
+
+def _aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
+    """Studies that have an embedding, with its row as `at`, sorted by study."""
+    rows = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
+    return studies.join(rows, on="study_id").sort("study_id")
+
+
+def _target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
+    """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
+    of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
+    joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
+    return joined.get_column("label").cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
+    """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
+    positive = int(y.sum())
+    negative = len(y) - positive
+    if not positive or not negative:
+        raise ProbeError(
+            f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
+            fix="See slice_quality for why studies were quarantined, or leave the task out.",
+        )
+    ranks = rankdata(score)
+    return float((ranks[y].sum() - positive * (positive + 1) / 2) / (positive * negative))

@@ -1,0 +1,127 @@
+"""The batched solver against scikit-learn's newton-cholesky, and what it promises of its columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.logistic import fit_logistic
+
+GRID = (1e-4, 1e-2, 1.0, 100.0)
+
+
+def embeddings(n=400, d=40, seed=0):
+    """Correlated, shifted and scaled features, as embeddings are: few strong directions and noise."""
+    rng = np.random.default_rng(seed)
+    factors = rng.normal(size=(n, 5)) @ rng.normal(size=(5, d)) * 3
+    x = (factors + rng.normal(size=(n, d))) * rng.uniform(0.01, 5, d) + rng.normal(size=d) * 10
+    return x.astype(np.float32)
+
+
+def labels(x, seed=1, rate=0.3):
+    rng = np.random.default_rng(seed)
+    standard = (x - x.mean(0)) / x.std(0)
+    margin = standard @ rng.normal(size=x.shape[1]) * 0.3
+    return (margin + rng.logistic(size=len(x)) > np.quantile(margin, 1 - rate)).astype(float)
+
+
+def reference(x, y, c, weights=None):
+    """Coefficients and intercept on raw features by newton-cholesky at a tight tolerance."""
+    mean, scale = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    known = ~np.isnan(y)
+    model = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+    model.fit(((x - mean) / scale)[known], y[known], sample_weight=None if weights is None else weights[known])
+    raw = model.coef_[0] / scale
+    return raw, model.intercept_[0] - mean @ raw
+
+
+def relative(got, want):
+    return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("shape", [(400, 40), (60, 120), (2000, 8)])
+def test_coefficients_equal_newton_cholesky(shape):
+    x = embeddings(*shape)
+    censored = labels(x, seed=2)
+    censored[::7] = np.nan
+    targets = {"a": labels(x), "b": censored, "rare": labels(x, seed=3, rate=0.06)}
+    fits = fit_logistic(x, targets, c_grid=GRID)
+    for t, (task, y) in enumerate(targets.items()):
+        for i, c in enumerate(GRID):
+            coefficients, intercept = reference(x, y, c)
+            assert relative(fits.coefficients[t, 0, i], coefficients) < 1e-4, (task, c)
+            assert fits.intercepts[t, 0, i] == pytest.approx(intercept, rel=1e-4, abs=1e-4)
+
+
+def test_weight_vectors_equal_sample_weights():
+    x = embeddings()
+    y, weights = labels(x), np.random.default_rng(5).uniform(0, 3, len(x))
+    fits = fit_logistic(x, {"a": y}, c_grid=(1e-2, 1.0), weights={"none": np.ones(len(x)), "w": weights})
+    for i, c in enumerate((1e-2, 1.0)):
+        assert relative(fits.coefficients[0, 1, i], reference(x, y, c, weights)[0]) < 1e-4
+        assert relative(fits.coefficients[0, 0, i], reference(x, y, c)[0]) < 1e-4
+
+
+def test_separable_labels_converge_too():
+    x = embeddings(80, 120)
+    y = (x[:, 0] > np.median(x[:, 0])).astype(float)
+    fits = fit_logistic(x, {"a": y}, c_grid=(100.0,))
+    assert relative(fits.coefficients[0, 0, 0], reference(x, y, 100.0)[0]) < 1e-4
+
+
+def test_a_constant_feature_counts_for_nothing():
+    x = embeddings()
+    with_constant = np.concatenate([x, np.full((len(x), 1), 7.5, np.float32)], axis=1)
+    plain, more = (fit_logistic(one, {"a": labels(x)}, c_grid=(1.0,)) for one in (x, with_constant))
+    assert more.coefficients[0, 0, 0, -1] == 0
+    assert np.allclose(more.score(with_constant, "a", 1.0), plain.score(x, "a", 1.0), atol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_order_of_studies_and_a_doubled_weight_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    x = embeddings(120, 10, seed)
+    y = labels(x, seed)
+    order = rng.permutation(len(x))
+    one = fit_logistic(x, {"a": y}, c_grid=(1.0,))
+    turned = fit_logistic(x[order], {"a": y[order]}, c_grid=(1.0,))
+    assert np.allclose(one.score(x, "a", 1.0), turned.score(x, "a", 1.0), atol=1e-5)
+    doubled = fit_logistic(np.concatenate([x, x]), {"a": np.concatenate([y, y])}, c_grid=(0.5,))
+    weighted = fit_logistic(x, {"a": y}, c_grid=(0.5,), weights={"none": np.full(len(x), 2.0)})
+    assert np.allclose(doubled.score(x, "a", 0.5), weighted.score(x, "a", 0.5), atol=1e-5)
+
+
+def test_the_same_twice():
+    x = embeddings()
+    one, two = (fit_logistic(x, {"a": labels(x)}, c_grid=GRID) for _ in range(2))
+    assert np.array_equal(one.coefficients, two.coefficients)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda x, y: (np.where(np.arange(len(x))[:, None] == 3, np.nan, x), y), "NaN or infinite"),
+        (lambda x, y: (x, np.ones_like(y)), "of one class"),
+        (lambda x, y: (x, np.full_like(y, np.nan)), "of one class"),
+        (lambda x, y: (x, y + 1), "must be 0, 1 or NaN"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told(spoil, said):
+    x = embeddings()
+    x, y = spoil(x, labels(x))
+    with pytest.raises(ProbeError, match=said):
+        fit_logistic(x.astype(np.float32), {"a": y}, c_grid=(1.0,))
+
+
+def test_a_column_that_does_not_converge_is_named(monkeypatch):
+    from fmaudit_core.probes import logistic
+
+    monkeypatch.setattr(logistic, "_MAX_ITERATIONS", 1)
+    x = embeddings()
+    with pytest.raises(ProbeError, match=r"probe for a at C=0\.01 did not converge"):
+        fit_logistic(x, {"a": labels(x)}, c_grid=(0.01, 1.0))

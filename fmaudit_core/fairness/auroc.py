@@ -1,0 +1,85 @@
+"""AUROC of one group of studies, and its variance when patients have several. Rates: `rates.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, rankdata
+
+from fmaudit_core.fairness.intervals import wilson
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """AUROC with its standard error.
+
+    Parameters
+    ----------
+    value : float, None where a class is missing
+    se : float, clustered by patient; None where it cannot be told
+    n_pos, n_neg : int
+    """
+
+    value: float | None
+    se: float | None
+    n_pos: int
+    n_neg: int
+
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """Confidence interval on the logit scale, back in (0, 1).
+
+        Where every pair is ranked right (or wrong) the variance is 0 and says nothing; then a Wilson interval for the smaller
+        class is given, which is wide where studies are few.
+        """
+        if self.value is None or self.se is None:
+            return None
+        z = float(norm.ppf(0.5 + confidence / 2))
+        if self.se == 0 or not 0 < self.value < 1:
+            return wilson(self.value, min(self.n_pos, self.n_neg), z)
+        logit = np.log(self.value / (1 - self.value))
+        half = z * self.se / (self.value * (1 - self.value))
+        return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+
+
+def auroc(
+    y_true: npt.NDArray[np.bool_], y_score: Float64Array, patient: npt.NDArray[np.integer] | None = None
+) -> Auroc:
+    """AUROC, ties half, with the DeLong variance clustered by patient.
+
+    Parameters
+    ----------
+    y_true : (n,) bool
+    y_score : (n,) float
+    patient : (n,) int codes, optional
+        Without it every study counts as a patient of its own, which is DeLong's variance.
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997, Biometrics 53:567.
+    """
+    positive, negative = y_score[y_true], y_score[~y_true]
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        return Auroc(None, None, m, n)
+    # structural components: how each positive fares against all negatives, and the reverse
+    ranks = rankdata(np.concatenate([positive, negative]))
+    of_positive = (ranks[:m] - rankdata(positive)) / n
+    of_negative = 1.0 - (ranks[m:] - rankdata(negative)) / m
+    value = float(of_positive.mean())
+    codes = np.arange(len(y_true)) if patient is None else np.unique(patient, return_inverse=True)[1]
+    size = int(codes.max()) + 1
+    v10 = np.bincount(codes[y_true], of_positive - value, size)
+    v01 = np.bincount(codes[~y_true], of_negative - value, size)
+    with_positive = len(np.unique(codes[y_true]))
+    with_negative = len(np.unique(codes[~y_true]))
+    if with_positive < 2 or with_negative < 2:
+        return Auroc(value, None, m, n)
+    s10 = with_positive / (with_positive - 1) * (v10 @ v10) / m
+    s01 = with_negative / (with_negative - 1) * (v01 @ v01) / n
+    s11 = size / (size - 1) * (v10 @ v01)
+    variance = s10 / m + s01 / n + 2 * s11 / (m * n)
+    return Auroc(value, float(max(float(variance), 0.0) ** 0.5), m, n)

@@ -1,0 +1,9 @@
+"""What can be wrong with predictions that are to be assessed."""
+
+from __future__ import annotations
+
+from fmaudit_core.errors import FmauditError
+
+
+class FairnessError(FmauditError):
+    """The statistics cannot be computed on these predictions."""

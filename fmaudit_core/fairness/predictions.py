@@ -1,0 +1,89 @@
+"""Anybody's predictions, checked before a number is made of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import polars as pl
+
+from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.vocabulary import UNKNOWN
+
+REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
+_DEFAULTS = {
+    "encoder": "model", "task": "task", "probe": "given", "modality": "given", "pooling": "given", "strategy": "none",
+}  # fmt: skip
+
+
+def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
+    """Predictions with every column of a score set, binary labels and attribute levels as text, in a fixed order.
+
+    Raises
+    ------
+    FairnessError
+        A column is missing; a score is missing, NaN, infinite or the same for all; a label is not binary; a patient is in two
+        splits; a study is scored twice by one score set; an attribute has one level.
+    """
+    needed = [*REQUIRED, *attributes]
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        said = [_nearest(name, frame.columns) for name in missing]
+        raise FairnessError(f"column {', '.join(said)} is missing; the columns are {', '.join(frame.columns)}.")
+    given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
+    frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
+    frame = frame.with_columns(
+        pl.col(name).cast(pl.String).fill_null(UNKNOWN).replace("", UNKNOWN) for name in attributes
+    )
+    _check_scores(frame)
+    _check_studies(frame)
+    for name in attributes:
+        levels = frame.get_column(name).unique().to_list()
+        if len(levels) < 2:
+            raise FairnessError(f"attribute {name} has one level only ({levels[0]}), so there is nothing to compare.")
+    return frame.sort(*SCORE_SET, "split", "study_id")
+
+
+def _binary(frame: pl.DataFrame) -> pl.Expr:
+    column = frame.get_column("y_true")
+    if column.null_count():
+        raise FairnessError("y_true holds missing labels.", fix="Leave censored studies out.")
+    if column.dtype == pl.Boolean:
+        return pl.col("y_true")
+    values = column.cast(pl.Float64, strict=False).unique()
+    if values.null_count() or not values.is_in([0.0, 1.0]).all():
+        raise FairnessError("y_true holds labels other than 0 and 1.")
+    return pl.col("y_true").cast(pl.Float64).cast(pl.Boolean)
+
+
+def _check_scores(frame: pl.DataFrame) -> None:
+    bad = frame.filter(pl.col("y_score").is_null() | ~pl.col("y_score").is_finite()).height
+    if bad:
+        raise FairnessError(f"y_score is missing, NaN or infinite in {bad} rows.")
+    for key, scores in frame.group_by(*SCORE_SET, maintain_order=True):
+        if scores.get_column("y_score").n_unique() == 1:
+            raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
+
+
+def _check_studies(frame: pl.DataFrame) -> None:
+    unknown = sorted(set(frame.get_column("split").unique().to_list()) - {"train", "val", "test"})
+    if unknown:
+        raise FairnessError(f"split holds {', '.join(map(str, unknown))}; it must be train, val or test.")
+    splits = frame.group_by("patient_id").agg(pl.col("split").n_unique())
+    leaked = splits.filter(pl.col("split") > 1).height
+    if leaked:
+        raise FairnessError(
+            f"{leaked} patients are in more than one split, which inflates every score.",
+            fix="Give all studies of a patient one split.",
+        )
+    twice = frame.group_by(*SCORE_SET, "study_id").len().filter(pl.col("len") > 1).height
+    if twice:
+        raise FairnessError(f"{twice} studies are scored more than once by one model for one task.")
+    if not (frame.get_column("split") == "test").any():
+        raise FairnessError("there is no study of the split `test` to assess.")
+
+
+def _nearest(name: str, found: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, found, n=1)
+    return f"{name} (did you mean {near[0]}?)" if near else name

@@ -1,0 +1,79 @@
+"""TPR, FPR and UDR of one group of studies, when patients have several. AUROC: `auroc.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.fairness.intervals import proportion_interval
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A proportion of studies, and how much their clustering in patients costs.
+
+    Parameters
+    ----------
+    value : float, None where there is no study
+    n : int
+        Studies of the class the rate is over.
+    design_effect : float, at least 1
+        Variance with patients as clusters over variance without.
+    """
+
+    value: float | None
+    n: int
+    design_effect: float
+
+    @property
+    def n_effective(self) -> float:
+        """Independent studies that would tell as much."""
+        return self.n / self.design_effect
+
+    @property
+    def se(self) -> float | None:
+        """Standard error; a rate of 0 or 1 gets that of half a study, since none would claim certainty."""
+        if self.value is None:
+            return None
+        p = min(max(self.value, 0.5 / self.n), 1 - 0.5 / self.n)
+        return float(np.sqrt(p * (1 - p) / self.n_effective))
+
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """Wilson at n / design effect; Clopper-Pearson where that is under 20."""
+        if self.value is None:
+            return None
+        return proportion_interval(self.value, self.n_effective, confidence)
+
+    def complement(self) -> Rate:
+        """The rate of the opposite call: UDR of a TPR."""
+        return Rate(None if self.value is None else 1.0 - self.value, self.n, self.design_effect)
+
+
+def rate(called: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> Rate:
+    """Share of studies that are called positive.
+
+    Parameters
+    ----------
+    called : (n,) bool, of the studies of one true class
+    patient : (n,) int codes
+
+    References
+    ----------
+    Design effect of a ratio estimator, Rao & Scott 1992. At a rate of 0 or 1 no correlation can be seen, and the largest
+    possible one is taken.
+    """
+    n = len(called)
+    if n == 0:
+        return Rate(None, 0, 1.0)
+    codes = np.unique(patient, return_inverse=True)[1]
+    sizes = np.bincount(codes).astype(np.float64)
+    p = float(called.mean())
+    if p in (0.0, 1.0) or len(sizes) < 2:
+        return Rate(p, n, float((sizes @ sizes) / n))
+    off = np.bincount(codes, called.astype(np.float64)) - p * sizes
+    clustered = len(sizes) / (len(sizes) - 1) * (off @ off) / n**2
+    return Rate(p, n, max(1.0, float(clustered / (p * (1 - p) / n))))

@@ -1,0 +1,51 @@
+"""Rates of a subgroup at every threshold, within a band that holds over all of them at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """TPR and FPR of one subgroup at each of its distinct scores, ascending; bands as half-widths.
+
+    Parameters
+    ----------
+    threshold, tpr, fpr : (k,) float64
+    tpr_half_width, fpr_half_width : float
+    """
+
+    threshold: Float64Array
+    tpr: Float64Array
+    fpr: Float64Array
+    tpr_half_width: float
+    fpr_half_width: float
+
+
+def sweep(
+    y_true: npt.NDArray[np.bool_], y_score: Float64Array, patient: npt.NDArray[np.integer], confidence: float
+) -> Sweep:
+    """Sweep one subgroup that has positives and negatives.
+
+    References
+    ----------
+    Massart 1990 (the constant of Dvoretzky, Kiefer & Wolfowitz), with the effective number of studies: patients as clusters.
+    """
+    threshold = np.unique(y_score)
+    positive, negative = np.sort(y_score[y_true]), np.sort(y_score[~y_true])
+    tpr = 1 - np.searchsorted(positive, threshold, side="left") / len(positive)
+    fpr = 1 - np.searchsorted(negative, threshold, side="left") / len(negative)
+    halves = [_half_width(patient[of], confidence) for of in (y_true, ~y_true)]
+    return Sweep(threshold, tpr, fpr, *halves)
+
+
+def _half_width(patient: npt.NDArray[np.integer], confidence: float) -> float:
+    sizes = np.unique(patient, return_counts=True)[1].astype(np.float64)
+    effective = sizes.sum() ** 2 / (sizes @ sizes)
+    return math.sqrt(math.log(2 / (1 - confidence)) / (2 * effective))

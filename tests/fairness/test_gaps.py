@@ -66,9 +66,9 @@ def test_a_two_group_test_equals_scipys_where_the_designs_coincide():
         lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)),
         vectorized=True, n_resamples=9_999, alternative="greater", random_state=np.random.default_rng(0),
     ).pvalue  # fmt: skip
-    positive = np.ones(n, bool)
-    score = called.astype(float)
-    dealer = Dealer(group, np.arange(n), positive, seed=0, named="t")
+    positive = np.arange(2 * n) < n  # as many negatives, which UDR does not listen to
+    score, group = np.tile(called, 2).astype(float), np.tile(group, 2)
+    dealer = Dealer(group, np.arange(2 * n), positive, seed=0, named="t")
     from fmaudit_core.fairness.gaps import null_gaps
 
     (ours,) = null_gaps([Ranking.of(score, positive, 0.5)], group.astype(np.uint8), dealer.deals(9_999), 2)
@@ -131,7 +131,7 @@ def test_renaming_subgroups_changes_names_only():
 
 
 def test_copies_of_every_study_leave_the_p_of_patients_unchanged():
-    frame = predictions(500, studies_per_patient=1.0)
+    frame = predictions(2_000, studies_per_patient=1.0)
     copies = pl.concat([frame, frame.with_columns(pl.col("study_id") + "-copy")])
     one, two = gaps(frame), gaps(copies)
     assert one["p_value"].to_list() == pytest.approx(two["p_value"].to_list(), abs=1e-12)
@@ -171,13 +171,13 @@ def test_many_equal_patients_earn_the_verdict_of_equivalence():
 @pytest.mark.parametrize("studies_per_patient", [1.2, 3.0])
 def test_under_the_null_the_tests_reject_as_often_as_they_say(studies_per_patient):
     """A short version of benchmarks/bench_fairness_calibration.py: 200 nulls, unequal prevalence from 5 to 32 %."""
-    settings = FairnessSection(n_permutations=199)
+    settings = FairnessSection(n_permutations=199, test_from=15)
     rejected = []
     for seed in range(200):
         frame = predictions(
-            500,
+            1_200,
             studies_per_patient=studies_per_patient,
-            prevalence=(0.08, 0.15, 0.32, 0.2),
+            prevalence=(0.05, 0.15, 0.32, 0.2),
             shares=(0.4, 0.3, 0.2, 0.1),
             seed=seed,
         )

@@ -1,0 +1,141 @@
+"""From statistics to findings: the correction over the declared family, a verdict, and a sentence that claims no more.
+
+The confirmatory family is declared before looking: the diagnosis task, the primary metric and pooling, every attribute, every
+encoder that is not a control. All other rows are exploratory and carry a q-value over the whole grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.assess import GAPS_SCHEMA, assess, verdict
+from fmaudit_core.fairness.multiplicity import benjamini_hochberg
+from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES
+
+FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
+_KEYS: Final = [*SCORE_SET, "attribute", "metric"]
+
+
+def family_task(tasks: Sequence[str]) -> str:
+    """Task of the confirmatory family: the diagnosis, or the first task of an audit without one."""
+    return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]
+
+
+def findings(
+    family: pl.DataFrame,
+    gaps: pl.DataFrame,
+    metrics: pl.DataFrame,
+    *,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+    titles: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """Correct every gap over its family, judge it, and say it.
+
+    Parameters
+    ----------
+    family : frame of predictions with thresholds and attributes
+        Those of the confirmatory family: its task and pooling, encoders that are no controls. May be empty.
+    gaps, metrics : frames
+        `fairness_gaps` and `subgroup_metrics` of all encoders and tasks.
+    titles : mapping, optional
+        Encoder -> name for people.
+
+    Returns
+    -------
+    Frame of `FINDINGS_SCHEMA`: the rows of `gaps`, corrected, with `verdict` and `sentence`
+    """
+    primary = "udr" if settings.primary_metric == "tpr" else settings.primary_metric
+    rows = gaps.drop("p_adjusted", "q_value", "verdict", "confirmatory").join(
+        _family_p(family, attributes, settings, primary), on=_KEYS, how="left", maintain_order="left"
+    )
+    p = rows.get_column("p_value").fill_null(np.nan).to_numpy()
+    rows = rows.with_columns(
+        q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None),
+        confirmatory=pl.col("confirmatory").fill_null(value=False),
+    )
+    judged = rows.with_columns(verdict=verdict(settings))
+    by_gap = dict(metrics.group_by(_KEYS))
+    said = [
+        _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings, titles or {})
+        for row in judged.iter_rows(named=True)
+    ]
+    out = judged.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*FINDINGS_SCHEMA)
+    return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
+
+
+def _family_p(family: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, primary: str) -> pl.DataFrame:
+    """Family-wise p of the confirmatory rows, every model of the family dealt the same labels."""
+    if family.is_empty():
+        empty = dict.fromkeys(_KEYS, pl.String) | {"p_adjusted": pl.Float64, "confirmatory": pl.Boolean}
+        return pl.DataFrame(schema=empty)
+    together = assess(family, attributes=attributes, settings=settings).fairness_gaps
+    return together.filter(pl.col("metric") == primary).select(*_KEYS, "p_adjusted", "confirmatory")
+
+
+def _sentence(
+    row: Mapping[str, Any], subgroups: pl.DataFrame | None, settings: FairnessSection, titles: Mapping[str, str]
+) -> str:
+    attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]).lower()
+    model = titles.get(row["encoder"], row["encoder"])
+    task = TASK_TITLES.get(row["task"], row["task"])
+    if row["gap"] is None or subgroups is None:
+        return (
+            f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} positives and as many "
+            "negatives, so nothing can be said of a difference."
+        )
+    of = {one["subgroup"]: one for one in subgroups.iter_rows(named=True)}
+    worst, best = of[row["worst_subgroup"]], of[row["best_subgroup"]]
+    left_out = _left_out(subgroups)
+    gap = _points(row["gap"], row["metric"])
+    chance = _points(row["null_expected_gap"], row["metric"])
+    p = _p(row)
+    if row["verdict"] == "disparity":
+        return (
+            f"{task}, {model}: {_rate(worst)} in the {attribute} group {worst['subgroup']}, against {_rate(best)} in "
+            f"{best['subgroup']}. The gap is {gap}, where chance alone would give about {chance} ({p}).{left_out}"
+        )
+    if row["verdict"] == "no_disparity_beyond_margin":
+        return (
+            f"{task}, {model}: the tested subgroups by {attribute} differ in {_METRIC_WORDS[row['metric']]} by less than "
+            f"{_points(settings.margin, row['metric'])} (equivalence tests at {settings.alpha:g}).{left_out}"
+        )
+    visible = subgroups.filter(pl.col("status") == "tested").get_column("mde").max()
+    detectable = _points(float(visible), row["metric"]) if isinstance(visible, float) else "an unknown amount"
+    standing = "about what chance gives" if row["gap"] <= row["null_gap_95"] else "more than chance often gives"
+    return (
+        f"{task}, {model}: we cannot tell whether {_METRIC_WORDS[row['metric']]} differs by {attribute}. The gap is {gap}, "
+        f"{standing} (about {chance}; {p}), and in some subgroup a difference below {detectable} would go unseen.{left_out}"
+    )
+
+
+_METRIC_WORDS: Final = {"udr": "the share missed", "fpr": "the share of false alarms", "auroc": "AUROC"}
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    if row["metric"] == "auroc":
+        return f"AUROC {row['value']:.2f} ({row['ci_low']:.2f}-{row['ci_high']:.2f}; n = {row['n']})"
+    of, verb = (row["n_pos"], "positives missed") if row["metric"] == "udr" else (row["n_neg"], "negatives flagged")
+    share, low, high = (100 * row[name] for name in ("value", "ci_low", "ci_high"))
+    return f"{share:.0f} % of {of} {verb} ({low:.0f}-{high:.0f} %)"
+
+
+def _points(value: float, metric: str) -> str:
+    return f"{value:.2f}" if metric == "auroc" else f"{100 * value:.0f} points"
+
+
+def _p(row: Mapping[str, Any]) -> str:
+    if row["p_adjusted"] is not None:
+        return f"p = {row['p_adjusted']:.2g} after correction over the family"
+    return f"q = {row['q_value']:.2g} over all comparisons"
+
+
+def _left_out(subgroups: pl.DataFrame) -> str:
+    names = subgroups.filter(pl.col("status") != "tested").get_column("subgroup").sort().to_list()
+    return f" Too few studies to test: {', '.join(names)}." if names else ""

@@ -1,0 +1,72 @@
+"""Findings: corrected over the declared family, and never saying more than they know."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness import assess
+from fmaudit_core.fairness.findings import FINDINGS_SCHEMA, findings
+from tests.fairness.cohorts import predictions
+
+SETTINGS = FairnessSection(n_permutations=499)
+ATTRIBUTES = ("group", "other")
+
+
+@pytest.fixture(scope="module")
+def found():
+    frame = predictions(1500, shift={"c": 1.6}, shares=(0.4, 0.3, 0.28, 0.02))
+    models = pl.concat(
+        [
+            frame.with_columns(encoder=pl.lit("one"), task=pl.lit("pe"), pooling=pl.lit("mean")),
+            predictions(1500, shares=(0.4, 0.3, 0.28, 0.02)).with_columns(
+                encoder=pl.lit("two"), task=pl.lit("pe"), pooling=pl.lit("mean")
+            ),
+            frame.with_columns(encoder=pl.lit("one"), task=pl.lit("other_task"), pooling=pl.lit("mean")),
+        ]
+    )
+    out = assess(models, attributes=ATTRIBUTES, settings=SETTINGS)
+    family = models.filter(pl.col("task") == "pe")
+    return findings(
+        family, out.fairness_gaps, out.subgroup_metrics, attributes=ATTRIBUTES, settings=SETTINGS, titles={"one": "One"}
+    )
+
+
+def row(found, **keys):
+    return found.row(by_predicate=pl.all_horizontal(pl.col(k) == v for k, v in keys.items()), named=True)
+
+
+def test_the_planted_disparity_is_found_corrected_and_said(found):
+    one = row(found, encoder="one", task="pe", attribute="group", metric="udr")
+    assert one["verdict"] == "disparity"
+    assert one["confirmatory"]
+    assert one["p_adjusted"] >= one["p_value"]
+    assert one["sentence"].startswith("Pulmonary embolism, One: ")
+    assert "positives missed" in one["sentence"]
+    assert "group c" in one["sentence"]
+    assert "Too few studies to test: d." in one["sentence"]
+
+
+def test_what_is_not_shown_is_not_called_fair(found):
+    for one in found.filter(pl.col("verdict") == "insufficient_evidence").iter_rows(named=True):
+        assert "we cannot tell" in one["sentence"]
+        assert "would go unseen" in one["sentence"]
+    assert not found["sentence"].str.contains("(?i)fair|no difference").any()
+
+
+def test_only_the_declared_family_is_confirmatory(found):
+    confirmatory = found.filter("confirmatory")
+    assert confirmatory.height == 4
+    assert set(confirmatory["metric"]) == {"udr"}
+    assert set(confirmatory["task"]) == {"pe"}
+    assert found.filter(~pl.col("confirmatory"))["p_adjusted"].is_null().all()
+    assert found["q_value"].null_count() == found["p_value"].null_count()
+    assert found.schema == FINDINGS_SCHEMA
+
+
+def test_no_count_of_a_suppressed_group_is_said(found):
+    frame = predictions(1500, shift={"c": 1.6}, shares=(0.4, 0.3, 0.28, 0.02))
+    hidden = frame.filter((pl.col("group") == "d") & (pl.col("split") == "test"))
+    for count in (hidden["y_true"].sum(), (~hidden["y_true"]).sum()):
+        assert not found["sentence"].str.contains(rf"of {count} ").any()

@@ -1,0 +1,150 @@
+"""What a report is made of. Rows about single studies or patients are refused: the page gets counts, never people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import polars as pl
+
+from fmaudit_core.config import Audit
+from fmaudit_core.report.errors import ReportError
+
+#: what tells one trained model from another, within one encoder and task
+VARIANT: Final = ("probe", "modality", "pooling", "strategy")
+#: one score set: one threshold, one row of every overview
+SCORE_SET: Final = ("encoder", "task", *VARIANT)
+#: the attribute under which the metrics of all studies together are stored
+OVERALL: Final = "overall"
+
+_KEY = dict.fromkeys(SCORE_SET, pl.String)
+_NUMBER = pl.Float64
+STUDIES: Final = pl.Schema(
+    {"split": pl.String, "attribute": pl.String, "subgroup": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64}
+)
+FLOW: Final = pl.Schema({"step": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64})
+SLICE_QUALITY: Final = pl.Schema({"status": pl.String, "reason": pl.String, "n": pl.Int64})
+METRICS: Final = pl.Schema(
+    {
+        **_KEY,
+        **dict.fromkeys(("attribute", "subgroup", "metric"), pl.String),
+        **dict.fromkeys(("n", "n_pos", "n_neg"), pl.Int64),
+        **dict.fromkeys(("value", "ci_low", "ci_high"), _NUMBER),
+        "status": pl.String,
+        "mde": _NUMBER,
+    }
+)
+GAPS: Final = pl.Schema(
+    {
+        **_KEY,
+        **dict.fromkeys(("attribute", "metric"), pl.String),
+        **dict.fromkeys(("gap", "null_expected_gap"), _NUMBER),
+        **dict.fromkeys(("best_subgroup", "worst_subgroup"), pl.String),
+        **dict.fromkeys(("p_value", "p_gap"), _NUMBER),
+    }
+)
+SWEEP: Final = pl.Schema(
+    {
+        **_KEY,
+        **dict.fromkeys(("attribute", "subgroup"), pl.String),
+        **dict.fromkeys(("threshold", "tpr", "fpr", "band_low", "band_high"), _NUMBER),
+    }
+)
+#: shown where a table has them
+OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted")
+FINDINGS: Final = pl.Schema(
+    {**GAPS, "p_adjusted": _NUMBER, "q_value": _NUMBER, "verdict": pl.String, "sentence": pl.String}
+)
+_TABLES: Final[Mapping[str, pl.Schema]] = {
+    "studies": STUDIES,
+    "flow": FLOW,
+    "slice_quality": SLICE_QUALITY,
+    "subgroup_metrics": METRICS,
+    "fairness_gaps": GAPS,
+    "threshold_sweep": SWEEP,
+    "audit_findings": FINDINGS,
+}
+_ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """Everything the page shows. The same inputs give the same page, byte for byte.
+
+    Parameters
+    ----------
+    audit : Audit
+        The config that was used: methods and limits are written from it.
+    subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
+        As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
+    studies : frame of `STUDIES`
+        Studies and patients per split, attribute and subgroup; see `count_studies`.
+    flow : frame of `FLOW`
+    slice_quality : frame of `SLICE_QUALITY`
+        Series per status and reason; see `count_series`.
+    encoders : sequence of mappings
+        `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`.
+    provenance : mapping of str to str
+        Input digests, versions, run ids.
+    generated_at : str, optional
+        Shown as given; without it the page carries no date.
+
+    Raises
+    ------
+    ReportError
+        A frame lacks a column, or holds rows about single studies or patients.
+    """
+
+    audit: Audit
+    subgroup_metrics: pl.DataFrame
+    fairness_gaps: pl.DataFrame
+    threshold_sweep: pl.DataFrame
+    audit_findings: pl.DataFrame
+    studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
+    flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
+    slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))
+    encoders: Sequence[Mapping[str, Any]] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    generated_at: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, schema in _TABLES.items():
+            frame: pl.DataFrame = getattr(self, name)
+            missing = [column for column in schema if column not in frame.columns]
+            if missing:
+                raise ReportError(f"the table lacks {', '.join(missing)}.", where=name)
+            personal = [column for column in _ABOUT_ONE_PERSON if column in frame.columns]
+            if personal:
+                raise ReportError(
+                    f"the table has the column {', '.join(personal)}: rows about single people do not go into a report.",
+                    where=name,
+                    fix="Give counts: `count_studies` and `count_series` make them.",
+                )
+
+
+def count_studies(studies: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
+    """Studies and patients per split, attribute and subgroup, a frame of `STUDIES`.
+
+    Parameters
+    ----------
+    studies : frame with `split`, `patient_id` and a column per attribute
+        Attributes without a column are left out.
+    """
+    counted = [
+        studies.select("split", "patient_id", subgroup=pl.col(attribute).cast(pl.String), attribute=pl.lit(attribute))
+        .group_by("split", "attribute", "subgroup")
+        .agg(n_studies=pl.len().cast(pl.Int64), n_patients=pl.col("patient_id").n_unique().cast(pl.Int64))
+        for attribute in attributes
+        if attribute in studies.columns
+    ]
+    if not counted:
+        return pl.DataFrame(schema=STUDIES)
+    long = pl.concat(counted).with_columns(pl.col("split").cast(pl.String))
+    return long.select(STUDIES.names()).sort("attribute", "subgroup", "split")
+
+
+def count_series(slice_quality: pl.DataFrame) -> pl.DataFrame:
+    """Series per status and reason, a frame of `SLICE_QUALITY`, the most frequent first."""
+    counted = slice_quality.group_by("status", pl.col("reason").fill_null("")).agg(n=pl.len().cast(pl.Int64))
+    return counted.select(SLICE_QUALITY.names()).sort("status", "n", "reason", descending=[False, True, False])

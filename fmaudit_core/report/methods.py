@@ -1,0 +1,119 @@
+"""The methods and limits sections, written from the config that was used and nothing else."""
+
+from __future__ import annotations
+
+from fmaudit_core.config import Audit, FairnessSection, PhantomCohort
+from fmaudit_core.report.wording import attribute_title, metric_title, percent, points, task_title
+
+_POLICIES = {
+    "fixed_fpr": "the lowest threshold with at most {fpr} false alarms",
+    "fixed_sensitivity": "the highest threshold that finds at least {sensitivity} of the positives",
+    "youden": "the threshold with the largest sum of sensitivity and specificity (Youden)",
+}
+
+
+def methods(audit: Audit, *, encoded: bool) -> list[tuple[str, str]]:
+    """Headed paragraphs.
+
+    Parameters
+    ----------
+    encoded : bool
+        Whether the audit made the predictions itself, from images through encoders.
+    """
+    fairness = audit.fairness
+    said = [("Cohort", _cohort(audit))] if encoded else []
+    if encoded:
+        said.append(("Encoders and probes", _probes(audit)))
+    return [*said, *_statistics(audit, fairness)]
+
+
+def _cohort(audit: Audit) -> str:
+    tasks = ", ".join(task_title(task) for task in audit.tasks)
+    if isinstance(audit.cohort, PhantomCohort):
+        made = (
+            f"A synthetic cohort of {audit.cohort.n_studies:,} CT studies (seed {audit.cohort.seed}) with disparities "
+            "planted on purpose: it shows that the method works and says nothing about patients."
+        )
+    else:
+        made = "Studies of one table, read with their CT series."
+    bands = ", ".join(band.label.replace("-", "–") for band in audit.age_bands)
+    return (
+        f"{made} Outcomes: {tasks}. Age bands in completed years: {bands}. All studies of a patient are in one of the parts "
+        f"train, validation and test. Series with fewer than {audit.imaging.min_slices} slices or any defect of geometry or "
+        "intensity were set aside, by name."
+    )
+
+
+def _probes(audit: Audit) -> str:
+    grid = ", ".join(f"{c:g}" for c in audit.probes.c_grid)
+    poolings = " and ".join(audit.probes.poolings)
+    return (
+        "Each encoder is frozen: it turns the slices of a study into numbers and learns nothing here. Slices are pooled to "
+        f"one vector per study ({poolings}); a logistic regression is fitted on the training part for every outcome, its "
+        f"regularisation C chosen among {grid} by AUROC on the validation part. The findings speak of "
+        f"{audit.fairness.primary_pooling} pooling. All numbers are from the test part."
+    )
+
+
+def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]]:
+    policy = _POLICIES[fairness.threshold_policy].format(
+        fpr=percent(fairness.fixed_fpr, 0), sensitivity=percent(fairness.fixed_sensitivity, 0)
+    )
+    attributes = ", ".join(attribute_title(name).lower() for name in audit.attributes)
+    level = percent(fairness.confidence, 0)
+    return [
+        (
+            "Operating point",
+            f"Chosen on the validation part alone, for each model separately: {policy}. A study scored at or above it is "
+            "called positive.",
+        ),
+        (
+            "Gaps and chance",
+            f"A gap is the difference between the subgroups that fare best and worst, for {attributes}. Gaps are above zero "
+            "even where nobody is treated differently, so each stands beside the gap that chance alone gives: the mean over "
+            f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, within patients with and without the "
+            f"outcome (seed {fairness.seed}). The p-value is that of a studentised test of equality over all tested subgroups, "
+            "by the same permutations; the p of the gap itself is given beside it.",
+        ),
+        (
+            "Many comparisons",
+            "Adjusted p: Westfall and Young's step-down over the declared family (the diagnosis task, "
+            f"{metric_title(fairness.primary_metric)}, every attribute and encoder), at {fairness.alpha:g}. "
+            "q: Benjamini and Hochberg's, over every comparison of the audit.",
+        ),
+        (
+            "Intervals",
+            f"{level} intervals that count patients, not studies: DeLong's for AUROC on the logit scale, Wilson's with design "
+            "effect for shares (Clopper and Pearson's where few).",
+        ),
+        (
+            "Small groups",
+            f"Fixed before looking: with fewer than {fairness.suppress_under} positives or negatives in the test part a "
+            f"subgroup is not shown; with fewer than {fairness.test_from} it gets an interval but is not tested and enters no "
+            "gap. Where a subgroup of an attribute is not shown, the counts of the others are rounded to tens, their rates to "
+            "whole percent and their threshold curves to coarse steps, so that it cannot be worked out by subtraction.",
+        ),
+        (
+            "Verdicts",
+            "Disparity: the adjusted p is below the level above. Within margin: every difference between tested subgroups is "
+            f"shown to be below {points(fairness.margin)}. Cannot tell: neither. A result without a disparity is never taken to "
+            "mean that there is none. The smallest difference that would have shown is each subgroup's against the rest, with "
+            "a chance of 80% of being found.",
+        ),
+    ]
+
+
+def limits(audit: Audit) -> list[str]:
+    """What a reader must not conclude."""
+    said = [
+        "An audit describes these patients, this scanner mix and this operating point. Another hospital needs its own.",
+        "Labels are taken as given. Where an outcome is recorded less often for some patients than for others, the model "
+        "looks better or worse for them than it is.",
+        "Subgroups are those that were recorded. Patients whose attribute was not recorded are reported, never tested.",
+        "A higher share missed together with fewer false alarms at every threshold points to a shift of the score for that "
+        "subgroup, not to images that are read worse: see the threshold sweep.",
+        "A difference says that care would differ, not why it does.",
+    ]
+    if isinstance(audit.cohort, PhantomCohort):
+        said.insert(0, "These are synthetic patients. No number here describes a real person or a real hospital.")
+    return said

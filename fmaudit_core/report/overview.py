@@ -1,0 +1,277 @@
+"""What the whole audit says: the executive summary, the q-value map, every encoder on every task and against the control."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fmaudit_core.report import figures, wording
+from fmaudit_core.report.cells import Book, Key, Row, gap_view
+from fmaudit_core.report.inputs import OVERALL
+
+_VERDICTS: Final = ("disparity", "insufficient_evidence", "no_disparity_beyond_margin")
+
+
+def main_findings(book: Book) -> list[Row]:
+    """The confirmatory findings: main task, primary metric, every encoder and attribute."""
+    out = []
+    for encoder in book.encoders:
+        key = book.main_key(encoder["name"], book.main_task)
+        if key is None:
+            continue
+        metric = book.audit.fairness.primary_metric
+        rows = [row for row in book.findings(key) if row["metric"] == metric]
+        out += [{**gap_view(book, key, row), "control": bool(encoder["control"])} for row in rows]
+    return out
+
+
+def executive_summary(book: Book) -> Row:
+    """Who is missed, how often, how sure: one screen."""
+    task, metric = book.main_task, book.audit.fairness.primary_metric
+    told = [row for row in main_findings(book) if not row["control"]]
+    counted = {verdict: sum(row["verdict"] == verdict for row in told) for verdict in _VERDICTS}
+    shown = next((key for one in book.encoders if (key := book.main_key(one["name"], task))), None)
+    return {
+        "task": wording.task_title(task),
+        "whom": wording.among_whom(task),
+        "headline": _headline(counted, len(told), book.audit.fairness.margin, metric),
+        "n_encoders": len({row["encoder"] for row in told}),
+        "counts": [
+            {"verdict": verdict, "title": wording.VERDICTS[verdict][0], "means": wording.VERDICTS[verdict][1], "n": n}
+            for verdict, n in counted.items()
+        ],
+        "encoder": book.encoder_title(shown.encoder) if shown else "",
+        "missed": _missed(book, shown) if shown else None,
+        "cards": [_card(book, shown, attribute) for attribute in book.attributes(shown)] if shown else [],
+    }
+
+
+def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> str:
+    if n == 0:
+        return "No comparison between subgroups could be made with these data."
+    limit = wording.spread(metric, margin)
+    unseen, within = counted["insufficient_evidence"], counted["no_disparity_beyond_margin"]
+    first = (
+        f"{_of(counted['disparity'], n)} between subgroups shows a disparity"
+        if counted["disparity"] == 1
+        else f"{_of(counted['disparity'], n)} between subgroups show a disparity"
+    )
+    parts = [
+        f"In {unseen} we cannot tell" if unseen else "",
+        f"in {within} a gap beyond {limit} can be ruled out" if within else "",
+    ]
+    rest = "; ".join(part for part in parts if part)
+    return f"{first}. {rest[:1].upper()}{rest[1:]}." if rest else f"{first}."
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count if count else 'None'} of {total} comparisons"
+
+
+def _missed(book: Book, key: Key) -> Row | None:
+    row = book.overall(key, "udr")
+    alarms = book.overall(key, "fpr")
+    if row is None or row["value"] is None:
+        return None
+    return {
+        "value": wording.percent(row["value"]),
+        "interval": wording.interval("udr", row["ci_low"], row["ci_high"]),
+        "n_pos": wording.count(row["n_pos"]),
+        "n": wording.count(row["n"]),
+        "alarms": wording.percent(alarms["value"]) if alarms else None,
+    }
+
+
+def _card(book: Book, key: Key, attribute: str) -> Row:
+    """One attribute at a glance: verdict, who is missed most, and a small forest plot without script."""
+    metric = book.audit.fairness.primary_metric
+    finding = book.finding(key, attribute, metric)
+    rows = book.subgroups(key, metric, attribute)
+    top = max([0.3, *(row["ci_high"] for row in rows if row["ci_high"] is not None)])
+    view = gap_view(book, key, finding) if finding else {"verdict": "", "verdict_title": wording.verdict_title(None)}
+    return {
+        **view,
+        "attribute": wording.attribute_title(attribute),
+        "top": wording.level(metric, top),
+        "bars": [_bar(metric, row, top, finding) for row in rows],
+    }
+
+
+def _bar(metric: str, row: Row, top: float, finding: Row | None) -> Row:
+    rounded = row["counts"] == "rounded"
+    drawn = row["value"] is not None and row["ci_low"] is not None and row["ci_high"] is not None
+    disparity = finding is not None and finding.get("verdict") == "disparity"
+    return {
+        "title": wording.subgroup_title(row["subgroup"]),
+        "value": wording.level(metric, row["value"], rounded=rounded) if drawn else "too few",
+        "interval": wording.interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        "n_pos": wording.count(row["n_pos"], row["counts"]),
+        "at": round(100 * row["value"] / top, 2) if drawn else None,
+        "left": round(100 * row["ci_low"] / top, 2) if drawn else None,
+        "width": round(100 * (row["ci_high"] - row["ci_low"]) / top, 2) if drawn else None,
+        "tested": row["status"] == "tested",
+        "alarm": disparity and finding is not None and finding["worst_subgroup"] == row["subgroup"],
+    }
+
+
+def q_map(book: Book) -> Row:
+    """q-values of the primary metric: encoder and attribute down, task across."""
+    metric = book.audit.fairness.primary_metric
+    rows = []
+    for encoder in book.encoders:
+        keys = {task: book.main_key(encoder["name"], task) for task in book.tasks}
+        attributes = list(dict.fromkeys(name for key in keys.values() if key for name in book.attributes(key)))
+        for attribute in attributes:
+            found = [book.finding(key, attribute, metric) if key else None for key in keys.values()]
+            rows.append(
+                {
+                    "encoder": encoder["title"],
+                    "attribute": wording.attribute_title(attribute),
+                    "cells": [_q_cell(one) for one in found],
+                }
+            )
+    return {
+        "tasks": [wording.task_title(task) for task in book.tasks],
+        "rows": rows,
+        "metric": wording.metric_title(metric),
+    }
+
+
+def _q_cell(row: Row | None) -> Row:
+    if row is None or row.get("gap") is None:
+        return {
+            "text": wording.NONE,
+            "shade": 0,
+            "verdict": "",
+            "tip": "not tested: too few subgroups of sufficient size",
+        }
+    q = row.get("q_value")
+    shade = 0 if q is None else 4 if q < 0.001 else 3 if q < 0.01 else 2 if q < 0.05 else 1 if q < 0.2 else 0
+    verdict = row.get("verdict") or ""
+    tip = f"gap {wording.spread(row['metric'], row['gap'])}, by chance alone {wording.spread(row['metric'], row['null_expected_gap'])}; "
+    tip += f"{wording.p_text(row['p_value'])}; {wording.p_text(row.get('p_adjusted'), 'adjusted p')}; {wording.verdict_title(verdict)}"
+    return {"text": wording.p_number(q), "shade": shade, "verdict": verdict, "tip": tip}
+
+
+def encoder_tasks(book: Book) -> Row:
+    """AUROC of every encoder on every task, and whether its interval lies above the control's."""
+    control = next((one["name"] for one in book.encoders if one["control"]), None)
+    rows = []
+    for encoder in book.encoders:
+        cells = []
+        for task in book.tasks:
+            own, theirs = _auroc(book, encoder["name"], task), _auroc(book, control, task) if control else None
+            cells.append(_auroc_cell(own, theirs, is_control=encoder["name"] == control))
+        beaten = [cell["beats"] for cell in cells if cell["beats"] is not None]
+        rows.append(
+            {
+                "encoder": encoder["title"],
+                "control": bool(encoder["control"]),
+                "cells": cells,
+                "beats": f"{sum(beaten)} of {len(beaten)} tasks" if beaten else wording.NONE,
+            }
+        )
+    return {
+        "tasks": [wording.task_title(task) for task in book.tasks],
+        "rows": rows,
+        "control": book.encoder_title(control) if control else None,
+        "sentence": _control_sentence(book, rows, control),
+    }
+
+
+def _auroc(book: Book, encoder: str, task: str) -> Row | None:
+    key = book.main_key(encoder, task)
+    return book.overall(key, "auroc") if key else None
+
+
+def _beats(own: Row | None, control: Row | None) -> bool | None:
+    """Whether the whole interval lies above the control's: stricter than a test of the difference on the same studies."""
+    if own is None or control is None or own["ci_low"] is None or control["ci_high"] is None:
+        return None
+    return bool(own["ci_low"] > control["ci_high"])
+
+
+def _auroc_cell(own: Row | None, control: Row | None, *, is_control: bool) -> Row:
+    value = own["value"] if own else None
+    return {
+        "value": wording.level("auroc", value),
+        "interval": wording.interval("auroc", own["ci_low"], own["ci_high"]) if own else wording.NONE,
+        "n": wording.count(own["n"]) if own else wording.NONE,
+        "shade": 0 if value is None else min(4, max(0, int((value - 0.5) * 10))),
+        "beats": None if is_control else _beats(own, control),
+    }
+
+
+def _control_sentence(book: Book, rows: list[Row], control: str | None) -> str:
+    if control is None:
+        return "No control encoder was audited, so nothing here says whether an encoder helps at all."
+    title, task = book.encoder_title(control), book.main_task
+    real = [one for one in book.encoders if not one["control"]]
+    outcome = {one["title"]: _beats(_auroc(book, one["name"], task), _auroc(book, control, task)) for one in real}
+    better = [name for name, beats in outcome.items() if beats]
+    unclear = [name for name, beats in outcome.items() if not beats]
+    said = []
+    if better:
+        said.append(f"{_listed(better)} {'lies' if len(better) == 1 else 'lie'} above the control")
+    if unclear:
+        said.append(f"for {_listed(unclear)} this is not shown")
+    text = "; ".join(said) or "no encoder was compared"
+    return (
+        f"The control, {title}, sees only how often each grey value occurs; an encoder that does not rank patients better "
+        f"than it helps nobody. On {wording.task_title(task).lower()}: {text}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def control_figures(book: Book) -> dict[str, Any]:
+    """Per task, every encoder's AUROC before the control's interval."""
+    control = next((one["name"] for one in book.encoders if one["control"]), None)
+    out = {}
+    for task in book.tasks:
+        theirs = _auroc(book, control, task) if control else None
+        rows = []
+        for encoder in book.encoders:
+            own = _auroc(book, encoder["name"], task)
+            if own is not None and encoder["name"] != control:
+                rows.append(_control_row(encoder["title"], own, _beats(own, theirs)))
+        drawn = _control_row(f"{book.encoder_title(control)} (control)", theirs, None) if control and theirs else None
+        out[task] = figures.against_control([{**row, "beats": bool(row["beats"])} for row in rows], drawn)
+    return out
+
+
+def _control_row(label: str, row: Row, beats: bool | None) -> Row:
+    said = {True: "above the control", False: "not shown to be better", None: ""}[beats]
+    text = f"{wording.level('auroc', row['value'])} ({wording.interval('auroc', row['ci_low'], row['ci_high'])})"
+    return {
+        "label": label, "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "beats": beats,
+        "aside": text, "hover": f"<b>{label}</b><br>AUROC {text}<br>{wording.count(row['n'])} studies<br>{said}",
+    }  # fmt: skip
+
+
+def cohort_table(book: Book, rows: list[Row]) -> list[Row]:
+    """Studies per attribute and subgroup, splits across."""
+    splits = ("train", "val", "test")
+    groups: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], {})[row["split"]] = row
+    configured = list(book.audit.attributes)
+    order = sorted(groups, key=lambda name: (configured.index(name) if name in configured else len(configured), name))
+    return [
+        {
+            "attribute": wording.attribute_title(attribute),
+            "rows": [
+                {"title": wording.subgroup_title(subgroup), "cells": [_count_cell(of.get(split)) for split in splits]}
+                for subgroup, of in sorted(groups[attribute].items(), key=lambda item: (item[0] == "unknown", item[0]))
+            ],
+        }
+        for attribute in order
+        if attribute != OVERALL
+    ]
+
+
+def _count_cell(row: Row | None) -> str:
+    if row is None:
+        return wording.NONE
+    return wording.count(row["n_studies"], row["counts"])

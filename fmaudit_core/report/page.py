@@ -1,0 +1,109 @@
+"""The page: one HTML file that needs nothing else. What it may show: `disclosure.py`; how it says it: `wording.py`."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmaudit_core.report import overview, wording
+from fmaudit_core.report.cells import SHOWN_METRICS, Book, cell_figures, cell_view
+from fmaudit_core.report.disclosure import Disclosed, disclose
+from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.methods import limits, methods
+from fmaudit_core.warehouse import written_beside
+
+
+def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:
+    """The report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
+
+    Parameters
+    ----------
+    inputs : ReportInput
+    disclosed : Disclosed, optional
+        The tables as they may be shown, where the caller has them already.
+
+    Returns
+    -------
+    str
+        The same for the same inputs, byte for byte.
+    """
+    tables = disclosed or disclose(inputs)
+    book = Book(inputs, tables)
+    environment = Environment(
+        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.jinja").render(
+        **_context(inputs, tables, book),
+        style=_asset("page.css"),
+        script=_asset("page.js"),
+        plotly=_plotly(),
+        data=_embedded(_data(book)),
+    )
+
+
+def write_page(path: Path, inputs: ReportInput) -> None:
+    """Write the report in one rename: a reader of the old page never meets half of the new one."""
+    with written_beside(path) as beside:
+        beside.write_text(render_page(inputs), encoding="utf-8")
+
+
+def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, Any]:
+    audit = inputs.audit
+    withheld = int((tables.metrics.get_column("counts") == "withheld").sum())
+    return {
+        "audit": audit,
+        "generated_at": inputs.generated_at,
+        "summary": overview.executive_summary(book),
+        "findings": overview.main_findings(book),
+        "metric_titles": [wording.metric_title(metric) for metric in SHOWN_METRICS],
+        "primary_metric": wording.metric_title(audit.fairness.primary_metric),
+        "cells": [cell_view(book, key) for key in book.keys],
+        "encoders": book.encoders,
+        "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],
+        "main_task": book.main_task,
+        "variants": [wording.variant_title(variant) for variant in book.variants],
+        "q_map": overview.q_map(book),
+        "overview": overview.encoder_tasks(book),
+        "flow": inputs.flow.to_dicts(),
+        "slice_quality": inputs.slice_quality.to_dicts(),
+        "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
+        "methods": methods(audit, encoded=bool(inputs.encoders)),
+        "limits": limits(audit),
+        "provenance": sorted(inputs.provenance.items()),
+        "any_withheld": withheld > 0,
+        "margin": wording.points(audit.fairness.margin),
+        "confidence": wording.percent(audit.fairness.confidence, 0),
+        "suppress_under": audit.fairness.suppress_under,
+    }
+
+
+def _data(book: Book) -> dict[str, Any]:
+    cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
+    return {"cells": cells, "control": overview.control_figures(book)}
+
+
+def _ids(book: Book) -> list[str]:
+    return [f"{key.encoder}|{key.task}|{book.variant_index(key)}" for key in book.keys]
+
+
+def _embedded(data: dict[str, Any]) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _asset(name: str) -> str:
+    return files("fmaudit_core.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs()).replace("</script", "<\\/script")

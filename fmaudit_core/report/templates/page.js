@@ -1,0 +1,125 @@
+"use strict";
+// Switches the figures and tables between encoders and outcomes, and draws them in the colours of the theme.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const byId = (id) => document.getElementById(id);
+  const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
+  const PHONE_PX = 520;
+
+  const colour = (name) => {
+    const [key, alpha] = name.split("/");
+    const hex = getComputedStyle(root).getPropertyValue("--fig-" + key).trim();
+    if (!alpha) return hex;
+    const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return `rgba(${r},${g},${b},${alpha})`;
+  };
+  const themed = (value) => {
+    if (typeof value === "string") return value.startsWith("@") ? colour(value.slice(1)) : value;
+    if (Array.isArray(value)) return value.map(themed);
+    if (value && typeof value === "object")
+      return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, themed(one)]));
+    return value;
+  };
+  const axis = (own) => ({
+    gridcolor: "@grid", linecolor: "@grid", zeroline: false, automargin: false, fixedrange: true,
+    tickfont: { size: 12 }, ...own, title: own && own.title ? { font: { size: 12, color: "@muted" }, ...own.title } : undefined,
+  });
+  const draw = (element, spec) => {
+    const width = element.clientWidth;
+    const layout = { ...spec.layout, width, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "@ink" },
+      hoverlabel: { bgcolor: "@paper", bordercolor: "@muted", font: { size: 12, color: "@ink" }, align: "left" }, dragmode: false };
+    for (const key of Object.keys(layout)) if (/^[xy]axis\d?$/.test(key)) layout[key] = axis(layout[key]);
+    if (width < PHONE_PX) {
+      layout.annotations = (layout.annotations || []).filter((one) => one.name !== "aside");
+      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 124), r: 14 };
+    }
+    Plotly.react(element, themed(spec.data), themed(layout), { displayModeBar: false, responsive: false });
+  };
+
+  const chosen = () => ({ encoder: byId("encoder").value, task: byId("task").value, variant: byId("variant").value });
+  const drawn = [];
+  const drawAll = () => drawn.forEach(([element, spec]) => draw(element, spec));
+
+  const sweeps = (holder, list) => {
+    holder.querySelectorAll(".plot").forEach((one) => Plotly.purge(one));
+    holder.replaceChildren();
+    for (const { title, figure } of list) {
+      const block = document.createElement("div");
+      const head = document.createElement("h4");
+      head.textContent = title;
+      const plot = document.createElement("div");
+      plot.className = "plot";
+      plot.setAttribute("role", "img");
+      plot.setAttribute("aria-label", `Share missed and false alarms by threshold: ${title}`);
+      block.append(head, plot);
+      holder.append(block);
+      drawn.push([plot, figure]);
+    }
+  };
+  const show = () => {
+    const { encoder, task, variant } = chosen();
+    // a variant that this encoder lacks gives way to the first it has
+    const id = [variant, ...byId("variant").options].map((one) => `${encoder}|${task}|${one.value ?? one}`).find((one) => data.cells[one]);
+    const cell = data.cells[id];
+    byId("figures").hidden = !cell;
+    drawn.length = 0;
+    document.querySelectorAll(".cell").forEach((one) => {
+      one.hidden = one.dataset.cell !== id;
+      one.open = !one.hidden;
+    });
+    const name = (box) => byId(box).selectedOptions[0].textContent;
+    byId("shown").textContent = cell ? `Showing ${name("encoder")}, ${name("task")}.` : "This encoder was not audited for this outcome.";
+    if (cell) {
+      byId("variant").value = id.split("|")[2];
+      for (const slot of ["udr", "auroc", "gaps"]) drawn.push([document.querySelector(`[data-slot="${slot}"]`), cell[slot]]);
+      sweeps(document.querySelector('[data-slot="sweeps"]'), cell.sweeps);
+    }
+    const control = data.control[task];
+    byId("control-figure").hidden = !control;
+    if (control) drawn.push([document.querySelector('[data-slot="control"]'), control]);
+    drawAll();
+  };
+
+  const theme = byId("theme");
+  const setTheme = (name) => {
+    root.dataset.theme = name;
+    theme.textContent = name === "dark" ? "Light" : "Dark";
+    theme.setAttribute("aria-label", `Switch to the ${name === "dark" ? "light" : "dark"} theme`);
+    drawAll();
+  };
+  theme.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
+  prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
+
+  // print in the light theme at the width of the paper, then come back
+  const PAPER_PX = 660;
+  let before = null;
+  window.addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    document.querySelector("main").style.width = `${PAPER_PX}px`;
+    document.querySelectorAll(".figures").forEach((one) => { one.style.gridTemplateColumns = "minmax(0, 1fr)"; });
+    setTheme("light");
+  });
+  window.addEventListener("afterprint", () => {
+    document.querySelector("main").style.width = "";
+    document.querySelectorAll(".figures").forEach((one) => { one.style.gridTemplateColumns = ""; });
+    if (before) setTheme(before);
+  });
+
+  let width = window.innerWidth;
+  let waiting = 0;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width) return;
+    width = window.innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(drawAll, 120);
+  });
+
+  theme.hidden = false;
+  byId("filters").hidden = false;
+  for (const box of ["encoder", "task", "variant"]) byId(box).addEventListener("change", show);
+  root.dataset.theme = prefersDark.matches ? "dark" : "light";
+  setTheme(root.dataset.theme);
+  show();
+})();

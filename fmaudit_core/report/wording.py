@@ -1,0 +1,191 @@
+"""How numbers and verdicts are said to a clinician. What may be said at all: `disclosure.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES
+
+METRIC_TITLES: Final[Mapping[str, str]] = {
+    "auroc": "AUROC",
+    "udr": "Missed (UDR)",
+    "tpr": "Found (TPR)",
+    "fpr": "False alarms (FPR)",
+    "xauc": "Cross-group AUROC",
+}
+#: rates are said in percent, their differences in percentage points
+RATES: Final = ("udr", "tpr", "fpr")
+
+_LEVEL_TITLES: Final[Mapping[str, str]] = {
+    "nh_white": "White",
+    "nh_black": "Black",
+    "nh_asian": "Asian",
+    "nh_nhpi": "Pacific Islander",
+    "nh_aian": "American Indian",
+    "nh_other": "Other",
+    "hispanic": "Hispanic",
+    "unknown": "Not recorded",
+}
+_MODALITY_TITLES: Final = {"ct": "CT", "ehr": "record", "ct+ehr": "CT and record"}
+
+VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
+    "disparity": ("Disparity", "The subgroups differ by more than chance explains."),
+    "no_disparity_beyond_margin": ("Within margin", "A gap beyond the margin can be ruled out."),
+    "insufficient_evidence": ("Cannot tell", "The data can neither show nor rule out a gap beyond the margin."),
+}
+NONE: Final = "–"
+
+
+def task_title(task: str) -> str:
+    """Title of a task."""
+    return TASK_TITLES.get(task, _spaced(task))
+
+
+def attribute_title(attribute: str) -> str:
+    """Title of an attribute, or of the attributes an intersection crosses."""
+    return ATTRIBUTE_TITLES.get(attribute, _spaced(attribute))
+
+
+def subgroup_title(subgroup: str) -> str:
+    """Title of a subgroup, kept as given where it is not one of the known levels."""
+    if subgroup in _LEVEL_TITLES:
+        return _LEVEL_TITLES[subgroup]
+    spaced = subgroup.replace("_", " ").replace(" x ", " × ")
+    spaced = "–".join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
+    return spaced[:1].upper() + spaced[1:]
+
+
+def metric_title(metric: str) -> str:
+    """Title of a metric."""
+    return METRIC_TITLES.get(metric, metric.upper())
+
+
+def variant_title(variant: Mapping[str, str]) -> str:
+    """Probe, modality, pooling and strategy in a few words."""
+    parts = [
+        f"{_spaced(variant['probe'])} probe",
+        _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
+        f"{variant['pooling']} pooling",
+    ]
+    if variant["strategy"] not in ("", "none"):
+        parts.append(f"mitigation: {_spaced(variant['strategy']).lower()}")
+    return ", ".join(parts)
+
+
+def among_whom(task: str) -> str:
+    """The patients a model can miss, for one task."""
+    return "patients with an embolism" if task == DIAGNOSIS_TASK else f"patients with the outcome ({task_title(task)})"
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A rate in percent."""
+    return NONE if value is None else f"{100 * value:.{decimals}f}%"
+
+
+def points(value: float | None, decimals: int = 1) -> str:
+    """A difference of rates in percentage points."""
+    if value is None:
+        return NONE
+    text = f"{100 * value:.{decimals}f}"
+    return f"{text} point" if text in ("1", "1.0") else f"{text} points"
+
+
+def level(metric: str, value: float | None, *, rounded: bool = False) -> str:
+    """A metric's value; rounded ones carry no decimal that was not kept."""
+    if value is None:
+        return NONE
+    if metric in RATES:
+        return percent(value, 0 if rounded else 1)
+    return f"{value:.{2 if rounded else 3}f}"
+
+
+def spread(metric: str, value: float | None) -> str:
+    """A gap or a detectable difference: points for rates, plain for AUROC."""
+    if value is None:
+        return NONE
+    return points(value) if metric in RATES else f"{value:.3f}"
+
+
+def interval(metric: str, low: float | None, high: float | None, *, rounded: bool = False) -> str:
+    """An interval without its value."""
+    if low is None or high is None:
+        return NONE
+    if metric in RATES:
+        decimals = 0 if rounded else 1
+        return f"{100 * low:.{decimals}f}–{100 * high:.{decimals}f}%"
+    decimals = 2 if rounded else 3
+    return f"{low:.{decimals}f}–{high:.{decimals}f}"
+
+
+def p_number(p: float | None) -> str:
+    """A p or q value as a number."""
+    if p is None:
+        return NONE
+    if p < 0.001:
+        return "<0.001"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def p_text(p: float | None, symbol: str = "p") -> str:
+    """A p or q value with its symbol."""
+    number = p_number(p)
+    if number == NONE:
+        return f"{symbol} not computed"
+    return f"{symbol} {number.replace('<', '< ')}" if number.startswith("<") else f"{symbol} = {number}"
+
+
+def count(value: int | None, counts: str = "exact") -> str:
+    """A count as it may be shown."""
+    if counts == "withheld":
+        return "withheld"
+    if value is None:
+        return NONE
+    return f"≈ {value:,}" if counts == "rounded" else f"{value:,}"
+
+
+def verdict_title(verdict: str | None) -> str:
+    """A verdict as a chip says it."""
+    return VERDICTS[verdict][0] if verdict in VERDICTS else "Not tested"
+
+
+def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: float | None) -> str:
+    """One sentence on who is missed, how often and how sure, for one finding.
+
+    Parameters
+    ----------
+    finding : a row of audit_findings, with the titles `best` and `worst` and their values as text where they may be shown
+    task : str
+    margin : float
+    mde : float, optional
+        The smallest difference the subgroup that fares worst would have shown.
+    """
+    metric, verdict = finding["metric"], finding["verdict"]
+    if metric == "udr" and finding["worst_text"] and finding["best_text"]:
+        who = (
+            f"Of {among_whom(task)}, the model missed {finding['worst_text']} in the subgroup {finding['worst']} and "
+            f"{finding['best_text']} in {finding['best']}"
+        )
+    elif finding["worst"]:
+        who = f"{metric_title(metric)} is furthest apart between {finding['worst']} and {finding['best']}"
+    else:
+        return "Too few patients in the subgroups to compare them: we cannot tell."
+    how_far = f"a gap of {spread(metric, finding['gap'])}, where chance alone gives {spread(metric, finding['null_expected_gap'])}"
+    p = finding.get("p_adjusted") if finding.get("p_adjusted") is not None else finding.get("p_value")
+    if verdict == "disparity":
+        sure = f"More than chance explains ({p_text(p)})."
+    elif verdict == "no_disparity_beyond_margin":
+        sure = f"A gap beyond {spread(metric, margin)} can be ruled out."
+    else:
+        seen = (
+            ""
+            if mde is None
+            else f"; in {finding['worst']} only a difference of {spread(metric, mde)} or more would have shown"
+        )
+        sure = f"We cannot tell whether it is real ({p_text(p)}{seen})."
+    return f"{who}: {how_far}. {sure}"
+
+
+def _spaced(name: str) -> str:
+    spaced = name.replace("_x_", " × ").replace("*", " × ").replace("_", " ").strip()
+    return spaced[:1].upper() + spaced[1:]

@@ -107,6 +107,15 @@ class Versions:
         keys = sorted({spec.view.key() for spec in self.encoders.values()})
         return {key: step_version("ct_slices", made_of, key) for key in keys}
 
+    def view_table(self, studies: pl.DataFrame) -> pl.DataFrame:
+        """`ct_views`: which slices there are, and of which version; an encoder reads the version of its own view."""
+        specs = {spec.view.key(): spec.view for spec in self.encoders.values()}
+        rows = [
+            {"view": key, "version": version, "values": specs[key].values, "windows": ",".join(specs[key].windows)}
+            for key, version in self.views(studies).items()
+        ]
+        return pl.DataFrame(rows, schema=dict.fromkeys(("view", "version", "values", "windows"), pl.String))
+
     def ct_slices(self, studies: pl.DataFrame) -> str:
         """Version of the slice store as a whole."""
         return step_version("ct_slices", self.views(studies))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 Split = Literal["train", "val", "test"]
@@ -34,3 +35,8 @@ TASK_TITLES: Final = {
     "pulmonary_hypertension_12m": "Pulmonary hypertension, 12 months",
 }
 ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}
+
+
+def family_task(tasks: Sequence[str]) -> str:
+    """Task of the confirmatory family: the diagnosis, or the first task of an audit without one."""
+    return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]

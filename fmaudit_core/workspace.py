@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import polars as pl
+
 from fmaudit_core.config import Audit, TableCohort, load_audit
 from fmaudit_core.encoders.registry import Registry
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders.store import read_study_embeddings, read_study_ids
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.lineage import digest
-from fmaudit_core.warehouse import Warehouse
+from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.vocabulary import family_task
+from fmaudit_core.warehouse import Cell, Warehouse
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,40 @@ class Workspace:
         if isinstance(cohort, TableCohort):
             return cohort
         return TableCohort(kind="table", table=self.phantom / "studies.csv", images=self.phantom / "ct")
+
+    def embeddings(self, encoder: str) -> Embeddings:
+        """Study embeddings of one encoder by pooling."""
+        path = self.warehouse.embeddings_path(encoder)
+        return {pooling: read_study_embeddings(path, pooling) for pooling in self.audit.probes.poolings}
+
+    def predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
+        """Scores of some cells with the attributes of their studies, as `fairness.assess` takes them."""
+        attributes = self.warehouse.read("studies").select("study_id", *self.audit.attributes)
+        return self.warehouse.read_cells("probe_predictions", cells).join(
+            attributes, on="study_id", how="left", maintain_order="left"
+        )
+
+    def confirmatory_predictions(self, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]) -> pl.DataFrame:
+        """Scores of the declared family: its task and pooling, encoders that are no controls; may be empty."""
+        task = family_task(self.audit.tasks)
+        family = [cell for cell in cells if cell.task == task and not encoders[cell.encoder].control]
+        if not family:
+            return pl.DataFrame()
+        return self.predictions(family).filter(pl.col("pooling") == self.audit.fairness.primary_pooling)
+
+    def unscored(self, cell: Cell) -> int:
+        """Embedded studies of val and test with a known label that lack a finite score in some score set."""
+        warehouse = self.warehouse
+        scores = warehouse.read("probe_predictions", cell)
+        embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
+        known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
+        audited = warehouse.read("studies").filter(pl.col("split") != "train")
+        expected = known.filter(pl.col("study_id").is_in(embedded)).join(audited, on="study_id", how="semi")
+        finite = scores.filter(pl.col("y_score").is_finite())
+        return sum(
+            expected.join(finite.filter(pl.col("pooling") == pooling), on="study_id", how="anti").height
+            for pooling in self.audit.probes.poolings
+        )
 
 
 def open_workspace(audit_yaml: Path) -> Workspace:

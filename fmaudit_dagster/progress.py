@@ -13,7 +13,7 @@ _bars: Callable[[str], Progress] | None = None
 
 def draw_bars(bars: Callable[[str], Progress] | None) -> None:
     """Send the progress of steps in this process to bars; None sends it to the log again."""
-    global _bars  # noqa: PLW0603  # one terminal, one listener
+    global _bars  # one terminal, one listener
     _bars = bars
 
 

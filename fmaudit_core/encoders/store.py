@@ -48,6 +48,50 @@ def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tupl
         yield study_id, embeddings
 
 
+def read_study_ids(path: Path) -> list[str]:
+    """Studies that have an embedding, sorted.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        rows = connection.execute("SELECT DISTINCT study_id FROM study_embeddings ORDER BY study_id").fetchall()
+    return [study_id for (study_id,) in rows]
+
+
+def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
+    """Check what a published file promises.
+
+    Parameters
+    ----------
+    dim : int
+        The spec's dimension.
+    studies : sequence of str
+        Studies with slices: each must have a vector per pooling, or stand among the failed.
+
+    Raises
+    ------
+    EncoderError
+        A vector has another dimension or is not finite, or a study is neither embedded nor told to have failed.
+    """
+    with _opened(path) as connection:
+        failed = {study_id for (study_id,) in connection.execute("SELECT study_id FROM failed_studies").fetchall()}
+        poolings = [name for (name,) in connection.execute("SELECT DISTINCT pooling FROM study_embeddings").fetchall()]
+    for pooling in sorted(poolings):
+        ids, embeddings = read_study_embeddings(path, pooling)
+        if embeddings.shape[1] != dim:
+            raise EncoderError(
+                f"the vectors have {embeddings.shape[1]} dimensions, the spec says {dim}.", where=path.name
+            )
+        if not np.isfinite(embeddings).all():
+            raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
+        lost = set(studies) - set(ids) - failed
+        if lost:
+            raise EncoderError(f"{len(lost)} studies with slices have no vector pooled by {pooling}.", where=path.name)
+
+
 def read_provenance(path: Path) -> dict[str, str]:
     """How the embeddings were made: version, weights, spec, view, counts, libraries.
 

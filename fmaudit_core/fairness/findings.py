@@ -16,15 +16,10 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.assess import GAPS_SCHEMA, assess, verdict
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.thresholds import SCORE_SET
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
 
 FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]
-
-
-def family_task(tasks: Sequence[str]) -> str:
-    """Task of the confirmatory family: the diagnosis, or the first task of an audit without one."""
-    return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]
 
 
 def findings(

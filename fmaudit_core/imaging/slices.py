@@ -14,13 +14,9 @@ import os
 import shutil
 import struct
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +27,7 @@ import zstandard
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.series import REASONS, SeriesRead, read_series
 from fmaudit_core.imaging.window import SliceArray, View
+from fmaudit_core.parallel import performed
 from fmaudit_core.progress import Progress, silent
 
 #: raised when the reader would make other slices of the same files
@@ -119,7 +116,9 @@ class SliceStore:
         Raises
         ------
         SliceStoreError
-            The disk cannot hold the slices, or a reading process died.
+            The disk cannot hold the slices.
+        WorkerDiedError
+            A reading process died; finished studies stay.
         """
         unique = {view.key(): view for view in views}
         jobs, missing, input_bytes = [], [], {}
@@ -134,7 +133,7 @@ class SliceStore:
         done = len(jobs) - len(missing)
         progress(done, len(jobs))
         read_bytes = 0
-        for count, job in enumerate(_performed(missing, workers or os.cpu_count() or 1), start=1):
+        for count, job in enumerate(performed(_make, missing, workers=workers, chunk=_STUDIES_PER_JOB), start=1):
             progress(done + count, len(jobs))
             read_bytes += input_bytes[job.study_id]
             if count == _STUDIES_BEFORE_ESTIMATE:
@@ -224,45 +223,6 @@ def _is_whole(path: Path, made_of: str) -> bool:
             return bool(header["made_of"] == made_of and path.stat().st_size == file.tell() + sum(header["chunks"]))
     except (OSError, ValueError, KeyError, struct.error):
         return False
-
-
-def _performed(jobs: Sequence[_Job], workers: int) -> Iterator[_Job]:
-    """Perform jobs, in this process when they are few, and yield each as it is finished, in order."""
-    workers = min(workers, -(-len(jobs) // _STUDIES_PER_JOB))
-    if workers <= 1:
-        for job in jobs:
-            _perform([job])
-            yield job
-        return
-    # spawned, not forked: the parent may hold threads of torch, polars or DuckDB
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[tuple[Future[None], Sequence[_Job]]] = deque()
-        try:
-            for start in range(0, len(jobs), _STUDIES_PER_JOB):
-                batch = jobs[start : start + _STUDIES_PER_JOB]
-                waiting.append((pool.submit(_perform, batch), batch))
-                if len(waiting) >= 4 * workers:
-                    yield from _finished(waiting)
-            while waiting:
-                yield from _finished(waiting)
-        except BrokenProcessPool as error:
-            raise SliceStoreError(
-                "a process that read CT series died (often for lack of memory).",
-                fix="Finished studies are kept: run again, with fewer `imaging.workers` in audit.yaml.",
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _finished(waiting: deque[tuple[Future[None], Sequence[_Job]]]) -> Iterable[_Job]:
-    future, batch = waiting.popleft()
-    future.result()
-    return batch
-
-
-def _perform(jobs: Iterable[_Job]) -> None:
-    for job in jobs:
-        _make(job)
 
 
 def _make(job: _Job) -> None:

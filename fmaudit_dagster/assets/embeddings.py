@@ -1,5 +1,7 @@
 """Frozen encoders turn slices into one DuckDB file of embeddings each."""
 
+from typing import Any
+
 import dagster as dg
 
 from fmaudit_core.encoders.extract import extract
@@ -10,25 +12,24 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 #: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
 GPU_POOL = "gpu"
-GPU_TAGS = {
-    "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
-}
+GPU_TAGS = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
 
 
 @dg.asset(
     group_name="embeddings",
     partitions_def=ENCODER,
     deps=["ct_slices"],
-    kinds={"torch", "duckdb"},
+    kinds={"pytorch", "duckdb"},
     owners=OWNERS,
     pool=GPU_POOL,
     op_tags=GPU_TAGS,
+    tags={"fmaudit/compute": "gpu"},
 )
-def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult:
-    """One vector per study and pooling, and the slice embeddings beside them, from one frozen encoder."""
+def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """One vector per study and pooling from one frozen encoder, and its slice embeddings beside them."""
     workspace = audit.open()
     encoder = cell_of(context).encoder
-    spec = audit.spec(workspace, encoder)
+    spec = workspace.registry.spec(encoder)
     quality = workspace.warehouse.read("slice_quality")
 
     result = extract(
@@ -41,17 +42,17 @@ def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -
         version=audit.versions(workspace).study_embeddings(encoder),
         progress=progress_of(context, f"encoding with {encoder}"),
     )
+
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.version),
         metadata={
             "dagster/row_count": result.n_studies,
             "slices": result.n_slices,
-            "failed studies": result.n_failed,
             "dimension": spec.dim,
             "device": result.device,
             "slices per second": round(result.slices_per_second, 1),
             "weights sha256": spec.weights.sha256 if spec.weights else "no weights",
             "path": dg.MetadataValue.path(str(workspace.warehouse.embeddings_path(encoder))),
-            "studies by outcome": bars({"embedded": result.n_studies, "failed": result.n_failed}),
+            "studies": bars({"embedded": result.n_studies, "failed": result.n_failed}),
         },
     )

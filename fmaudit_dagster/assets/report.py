@@ -1,22 +1,51 @@
 """What the audit found, and the page that says so."""
 
+from typing import Any
+
 import dagster as dg
-import polars as pl
+from fmaudit_core.report.export import write_report
+from fmaudit_core.reporting import report_files, report_input
 
 from fmaudit_core.fairness.findings import findings
-from fmaudit_core.lineage import file_digest
-from fmaudit_core.report.export import write_report
-from fmaudit_core.report.inputs import report_input
+from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, counted, made
 from fmaudit_dagster.resources import AuditWorkspace
 
 
-@dg.asset(
-    group_name="report",
-    deps=["subgroup_metrics", "fairness_gaps", "threshold_sweep", "probe_predictions"],
-    kinds={"polars", "parquet"},
-    owners=OWNERS,
-)
-def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult:
-    """Verdict per encoder, task, attribute and metric, after correction over the whole family of tests."""
+@dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
+def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """A verdict per encoder, task, attribute and metric, corrected over the declared family, in plain words."""
     workspace = audit.open()
+    versions = audit.versions(workspace)
+    cells, warehouse = versions.audited_cells(), workspace.warehouse
+
+    found = findings(
+        workspace.confirmatory_predictions(cells, versions.encoders),
+        warehouse.read_cells("fairness_gaps", cells),
+        warehouse.read_cells("subgroup_metrics", cells),
+        attributes=workspace.audit.attributes,
+        settings=workspace.audit.fairness,
+        titles={name: spec.label for name, spec in versions.encoders.items()},
+    )
+
+    published = warehouse.publish("audit_findings", found, version=versions.audit_findings())
+    warehouse.refresh_views()
+    return made(
+        published,
+        found,
+        disparities=found.filter(found.get_column("verdict") == "disparity").height,
+        verdicts=counted(found, "verdict"),
+    )
+
+
+@dg.asset(group_name="report", deps=["audit_findings", "cohort_flow", "ct_slices"], kinds={"plotly"}, owners=OWNERS)
+def audit_report(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """The page for people and the files for machines."""
+    workspace = audit.open()
+    versions = audit.versions(workspace)
+
+    written = write_report(workspace.reports, report_input(workspace, versions))
+
+    files = report_files(written)
+    published = workspace.warehouse.publish("report_files", files, version=versions.audit_report())
+    return made(published, files, page=dg.MetadataValue.url(written.page.as_uri()))

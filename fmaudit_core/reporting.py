@@ -1,0 +1,73 @@
+"""Gathers from a workspace what the report shows. How it is shown: `report/`."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version as installed
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.encoders.store import read_provenance
+from fmaudit_core.plan import Versions
+from fmaudit_core.report.export import ReportFiles
+from fmaudit_core.report.inputs import ReportInput, count_series, count_studies
+from fmaudit_core.workspace import Workspace
+
+
+def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
+    """Everything the page shows, as counts: no row about a study or a patient."""
+    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    encoders = [
+        {
+            "name": name,
+            "title": spec.label,
+            "dim": spec.dim,
+            "weights_sha256": spec.weights.sha256 if spec.weights else "",
+            "licence": spec.licence,
+            "source": spec.source,
+            "control": spec.control,
+            "n_studies": int(read_provenance(warehouse.embeddings_path(name))["n_studies"]),
+        }
+        for name, spec in versions.encoders.items()
+        if any(cell.encoder == name for cell in cells)
+    ]
+    return ReportInput(
+        audit=workspace.audit,
+        subgroup_metrics=warehouse.read_cells("subgroup_metrics", cells),
+        fairness_gaps=warehouse.read_cells("fairness_gaps", cells),
+        threshold_sweep=warehouse.read_cells("threshold_sweep", cells),
+        audit_findings=warehouse.read("audit_findings"),
+        studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
+        flow=warehouse.read("cohort_flow"),
+        slice_quality=count_series(warehouse.read("slice_quality")),
+        encoders=encoders,
+        provenance=_provenance(workspace, versions),
+    )
+
+
+def report_files(written: ReportFiles) -> pl.DataFrame:
+    """The files of a report with their sizes and digests, one row each."""
+    rows = [
+        {
+            "file": path.relative_to(written.folder).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in written.all_files
+    ]
+    return pl.DataFrame(rows, schema={"file": pl.String, "bytes": pl.Int64, "sha256": pl.String})
+
+
+def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
+    """What every number descends from: versions of the inputs, of the encoders, and of the software."""
+    warehouse = workspace.warehouse
+    told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
+    told["version of the slices"] = warehouse.version("slice_quality") or ""
+    for name in versions.encoders:
+        path = warehouse.embeddings_path(name)
+        if path.exists():
+            told[f"version of the embeddings of {name}"] = read_provenance(path)["version"]
+    told |= {name: installed(name) for name in ("numpy", "scipy", "polars", "duckdb", "pydicom")}
+    return told | {"fmaudit": fmaudit_core.__version__, "python": platform.python_version()}

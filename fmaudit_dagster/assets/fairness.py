@@ -1,0 +1,65 @@
+"""For whom it fails, and how sure we are: the statistics of one encoder on one task."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from fmaudit_core.fairness import assess
+from fmaudit_core.plan import FAIRNESS_TABLES
+from fmaudit_dagster.metadata import OWNERS, bars, made
+from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.resources import AuditWorkspace
+
+_TEXTS = {
+    "subgroup_metrics": "AUROC, TPR, FPR and UDR of every subgroup, with counts and intervals clustered by patient.",
+    "fairness_gaps": "How far apart subgroups are, and how far apart chance alone would put them.",
+    "threshold_sweep": "TPR and FPR of every subgroup at every threshold, within a simultaneous band.",
+}
+
+
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            name,
+            deps=["probe_predictions", "studies"],
+            group_name="fairness",
+            kinds={"numba", "parquet"},
+            owners=OWNERS,
+            description=_TEXTS[name],
+            skippable=True,
+        )
+        for name in FAIRNESS_TABLES
+    ],
+    partitions_def=ENCODER_BY_TASK,
+    can_subset=True,
+)
+def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[dg.MaterializeResult[Any]]:
+    """Assess the predictions of one encoder on one task."""
+    workspace, cell = audit.open(), cell_of(context)
+    settings = workspace.audit.fairness
+
+    found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
+
+    version = audit.versions(workspace).fairness(cell)
+    shown = found.subgroup_metrics.filter(
+        (pl.col("metric") == settings.primary_metric)
+        & (pl.col("pooling") == settings.primary_pooling)
+        & pl.col("value").is_not_null()
+    )
+    gaps = found.fairness_gaps.filter(
+        (pl.col("metric") == settings.primary_metric) & (pl.col("pooling") == settings.primary_pooling)
+    )
+    plots = {
+        "subgroup_metrics": {
+            settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0)
+        },
+        "fairness_gaps": {"gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0)},
+        "threshold_sweep": {},
+    }
+    for name in FAIRNESS_TABLES:
+        if dg.AssetKey(name) in context.selected_asset_keys:
+            frame: pl.DataFrame = getattr(found, name)
+            published = workspace.warehouse.publish(name, frame, version=version, cell=cell)
+            yield made(published, frame, asset=name, **plots[name])

@@ -1,0 +1,74 @@
+"""Probes on frozen embeddings: all fits of an encoder at once, then the scores of each task."""
+
+from typing import Any
+
+import dagster as dg
+
+from fmaudit_core.fairness.thresholds import with_thresholds
+from fmaudit_core.probes.selection import choose_and_predict, fit_probes
+from fmaudit_core.warehouse import Cell
+from fmaudit_dagster.metadata import OWNERS, bars, made
+from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.resources import AuditWorkspace
+
+
+@dg.asset(
+    group_name="probes",
+    partitions_def=ENCODER,
+    deps=["study_embeddings", "studies", "labels"],
+    kinds={"numpy", "parquet"},
+    owners=OWNERS,
+)
+def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """Logistic probes of one encoder for every task, pooling and C, as columns of one problem."""
+    workspace, cell = audit.open(), cell_of(context)
+    warehouse = workspace.warehouse
+
+    fits = fit_probes(
+        workspace.embeddings(cell.encoder),
+        warehouse.read("studies"),
+        warehouse.read("labels"),
+        encoder=cell.encoder,
+        tasks=workspace.audit.tasks,
+        c_grid=workspace.audit.probes.c_grid,
+    )
+
+    version = audit.versions(workspace).probe_fits(cell.encoder)
+    published = warehouse.publish("probe_fits", fits, version=version, cell=cell)
+    return made(published, fits, most_iterations=int(fits.get_column("iterations").to_numpy().max()))
+
+
+@dg.asset(
+    group_name="probes",
+    partitions_def=ENCODER_BY_TASK,
+    deps=["probe_fits", "study_embeddings", "studies", "labels"],
+    kinds={"numpy", "parquet"},
+    owners=OWNERS,
+)
+def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """Scores on val and test by the probe whose C validation chose, and the trail of that choice."""
+    workspace, cell = audit.open(), cell_of(context)
+    warehouse = workspace.warehouse
+
+    predictions = choose_and_predict(
+        warehouse.read("probe_fits", Cell(cell.encoder)),
+        workspace.embeddings(cell.encoder),
+        warehouse.read("studies"),
+        warehouse.read("labels"),
+        encoder=cell.encoder,
+        task=cell.task,
+    )
+    scores = with_thresholds(predictions.scores, workspace.audit.fairness)
+
+    version = audit.versions(workspace).probe_predictions(cell)
+    warehouse.publish("probe_selection", predictions.trail, version=version, cell=cell)
+    published = warehouse.publish("probe_predictions", scores, version=version, cell=cell)
+    chosen = predictions.trail.filter("chosen")
+    validated = dict(chosen.select("pooling", "val_auroc").iter_rows())
+    return made(
+        published,
+        scores,
+        unscored=predictions.n_unscored,
+        validation_auroc=max(validated.values()),
+        by_pooling=bars(validated, top=1.0),
+    )

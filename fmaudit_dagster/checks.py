@@ -1,0 +1,108 @@
+"""What must hold of each asset. A failed blocking check stops what is downstream in its run."""
+
+import dagster as dg
+import polars as pl
+
+from fmaudit_core.cohort.schema import validate_labels, validate_studies
+from fmaudit_core.encoders.errors import EncoderError
+from fmaudit_core.encoders.store import check_embeddings
+from fmaudit_core.errors import FmauditError
+from fmaudit_core.vocabulary import DIAGNOSIS_TASK
+from fmaudit_dagster.partitions import cell_of
+from fmaudit_dagster.resources import AuditWorkspace
+
+
+@dg.asset_check(asset="studies", blocking=True)
+def no_patient_in_two_splits(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """Every rule of the study table holds of what was published; above all, a patient is in one split."""
+    studies = audit.open().warehouse.read("studies")
+    try:
+        validate_studies(studies, where="studies")
+    except FmauditError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    return dg.AssetCheckResult(passed=True, metadata={"patients": studies.get_column("patient_id").n_unique()})
+
+
+@dg.asset_check(asset="labels", blocking=True)
+def one_label_per_study_and_task(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """No study has two labels for one task."""
+    labels = audit.open().warehouse.read("labels")
+    try:
+        validate_labels(labels, where="labels")
+    except FmauditError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    return dg.AssetCheckResult(passed=True, metadata={"known labels": labels.drop_nulls("label").height})
+
+
+@dg.asset_check(asset="ct_slices")
+def most_series_are_readable(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """Fewer than one study in twenty is without a usable series."""
+    quality = audit.open().warehouse.read("slice_quality")
+    usable = quality.group_by("study_id").agg(pl.col("used").any()).get_column("used")
+    share = 1.0 - usable.sum() / len(usable)
+    return dg.AssetCheckResult(
+        passed=share < 0.05, severity=dg.AssetCheckSeverity.WARN, metadata={"share of studies lost": float(share)}
+    )
+
+
+@dg.asset_check(asset="study_embeddings", blocking=True)
+def embeddings_are_finite_and_whole(
+    context: dg.AssetCheckExecutionContext, audit: AuditWorkspace
+) -> dg.AssetCheckResult:
+    """Every usable study has a finite vector of the spec's dimension in every pooling, or is told among the failed."""
+    workspace = audit.open()
+    failed = []
+    encoders = [cell_of(context).encoder] if context.has_partition_key else list(workspace.registry.specs())
+    for encoder in encoders:
+        usable = workspace.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
+        try:
+            check_embeddings(
+                workspace.warehouse.embeddings_path(encoder), dim=workspace.registry.spec(encoder).dim, studies=usable
+            )
+        except EncoderError as error:
+            failed.append(f"{encoder}: {error}")
+    return dg.AssetCheckResult(passed=not failed, description="; ".join(failed) or None)
+
+
+@dg.asset_check(asset="probe_predictions", blocking=True)
+def every_known_label_is_scored(context: dg.AssetCheckExecutionContext, audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """Scores are finite, and every embedded study of val and test with a known label has one per score set."""
+    workspace = audit.open()
+    cells = [cell_of(context)] if context.has_partition_key else workspace.warehouse.cells("probe_predictions")
+    lacking = {str(cell): missing for cell in cells if (missing := workspace.unscored(cell))}
+    return dg.AssetCheckResult(passed=not lacking, metadata={"studies without a score": sum(lacking.values())})
+
+
+@dg.asset_check(asset="audit_findings")
+def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """On the diagnosis, every encoder's test AUROC lies above the control's: one that does not helps nobody."""
+    workspace = audit.open()
+    specs = workspace.registry.specs()
+    cells = [cell for cell in audit.versions(workspace).audited_cells() if cell.task == DIAGNOSIS_TASK]
+    metrics = workspace.warehouse.read_cells("subgroup_metrics", cells) if cells else pl.DataFrame()
+    if metrics.is_empty():
+        return dg.AssetCheckResult(passed=True, description="The audit has no diagnosis task.")
+    overall = metrics.filter(
+        (pl.col("attribute") == "overall")
+        & (pl.col("metric") == "auroc")
+        & (pl.col("pooling") == workspace.audit.fairness.primary_pooling)
+    )
+    auroc = dict(overall.select("encoder", "value").iter_rows())
+    bar = max((value for name, value in auroc.items() if specs[name].control), default=None)
+    below = [name for name, value in auroc.items() if bar is not None and not specs[name].control and value <= bar]
+    return dg.AssetCheckResult(
+        passed=not below,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"Not above the control: {', '.join(below)}." if below else None,
+        metadata={name: float(value) for name, value in auroc.items()},
+    )
+
+
+CHECKS = [
+    no_patient_in_two_splits,
+    one_label_per_study_and_task,
+    most_series_are_readable,
+    embeddings_are_finite_and_whole,
+    every_known_label_is_scored,
+    encoders_beat_the_control,
+]

@@ -90,6 +90,12 @@ class Book:
         """Place of a score set's variant among `variants`."""
         return [tuple(one.values()) for one in self.variants].index(key.variant)
 
+    @property
+    def primary_metric(self) -> str:
+        """The metric the findings speak of; the share missed is how a configured TPR is told."""
+        metric = self.audit.fairness.primary_metric
+        return "udr" if metric == "tpr" else metric
+
     def overall(self, key: Key, metric: str) -> Row | None:
         """Metric of all studies together."""
         rows = self._metrics.get(key, [])
@@ -101,7 +107,7 @@ class Book:
 
     def findings(self, key: Key) -> list[Row]:
         """Findings of a score set, in order of attribute and metric."""
-        metrics = [self.audit.fairness.primary_metric, *SHOWN_METRICS]
+        metrics = [self.primary_metric, *SHOWN_METRICS]
         rows = self._findings.get(key, [])
         return sorted(
             rows, key=lambda row: (self._rank(row["attribute"]), _index(metrics, row["metric"]), row["metric"])
@@ -226,7 +232,7 @@ def _metric_view(metric: str, row: Row | None) -> Row:
         "metric": metric,
         "value": wording.level(metric, row.get("value"), rounded=rounded),
         "interval": wording.interval(metric, row.get("ci_low"), row.get("ci_high"), rounded=rounded),
-        "mde": wording.spread(metric, row.get("mde")),
+        "mde": wording.spread(metric, row.get("mde"), rounded=rounded),
         "p_rest": wording.p_number(row.get("p_rest_adjusted")),
     }
 
@@ -236,12 +242,15 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
     metric, attribute = row["metric"], row["attribute"]
     margin = book.audit.fairness.margin
     worst, best = (book.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
+    rounded = worst is not None and worst["counts"] == "rounded"
     said = {
         **row,
         "worst": wording.subgroup_title(row["worst_subgroup"]) if row["worst_subgroup"] else None,
         "best": wording.subgroup_title(row["best_subgroup"]) if row["best_subgroup"] else None,
         "worst_text": _level_text(metric, worst),
         "best_text": _level_text(metric, best),
+        "gap_text": wording.spread(metric, row["gap"], rounded=rounded),
+        "null_text": wording.spread(metric, row["null_expected_gap"], rounded=rounded),
     }
     return {
         "encoder": book.encoder_title(key.encoder),
@@ -255,15 +264,16 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "best_value": said["best_text"] or "",
         "worst_tip": _tip(metric, worst),
         "best_tip": _tip(metric, best),
-        "gap": wording.spread(metric, row["gap"]),
-        "null": wording.spread(metric, row["null_expected_gap"]),
-        "null_95": wording.spread(metric, row.get("null_gap_95")),
+        "gap": said["gap_text"],
+        "null": said["null_text"],
         "p_value": wording.p_number(row["p_value"]),
         "p_gap": wording.p_number(row["p_gap"]),
         "p_adjusted": wording.p_number(row.get("p_adjusted")),
         "q_value": wording.p_number(row.get("q_value")),
         "tip": _gap_tip(row),
-        "sentence": wording.summary_of(said, key.task, margin, worst["mde"] if worst else None),
+        "sentence": wording.summary_of(
+            said, key.task, margin, wording.spread(metric, worst["mde"] if worst else None, rounded=rounded)
+        ),
     }
 
 
@@ -281,7 +291,7 @@ def _tip(metric: str, row: Row | None) -> str:
     return (
         f"interval {wording.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)}; "
         f"n {wording.count(row['n'], row['counts'])}, {wording.count(row['n_pos'], row['counts'])} with the outcome; "
-        f"smallest difference that would have shown {wording.spread(metric, row['mde'])}"
+        f"smallest difference that would have shown {wording.spread(metric, row['mde'], rounded=rounded)}"
     )
 
 
@@ -333,7 +343,7 @@ def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
                 "aside": _aside(metric, row),
             }
         )
-    title = "with outcome · detectable" if metric == "udr" else "studies · detectable"
+    title = "positive · visible" if metric == "udr" else "studies · visible"
     return figures.forest(rows, metric, overall["value"] if overall else None, title)
 
 
@@ -341,7 +351,11 @@ def _aside(metric: str, row: Row) -> str:
     if row["counts"] == "withheld":
         return "too few to show"
     n = wording.count(row["n_pos" if metric == "udr" else "n"], row["counts"])
-    return f"{n} · {wording.spread(metric, row['mde'])}" if row["mde"] is not None else n
+    return (
+        f"{n} · {wording.spread(metric, row['mde'], rounded=row['counts'] == 'rounded')}"
+        if row["mde"] is not None
+        else n
+    )
 
 
 def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
@@ -353,7 +367,7 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
         f"{wording.metric_title(metric)} {wording.level(metric, row['value'], rounded=rounded)} "
         f"({wording.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)})",
         f"{wording.count(row['n'], row['counts'])} studies, {wording.count(row['n_pos'], row['counts'])} with the outcome",
-        f"would have shown: {wording.spread(metric, row['mde'])} or more from the rest",
+        f"would have shown: {wording.spread(metric, row['mde'], rounded=rounded)} or more from the rest",
     ]
     if row.get("p_rest_adjusted") is not None:
         lines.append(f"against the rest: {wording.p_text(row['p_rest_adjusted'], 'adjusted p')}")
@@ -387,8 +401,11 @@ def _sweep(book: Book, key: Key, attribute: str) -> figures.Spec:
     by_subgroup: dict[str, list[Row]] = {}
     for row in book.curves(key, attribute):
         by_subgroup.setdefault(row["subgroup"], []).append(row)
+    finding = book.finding(key, attribute, "udr") or {}
+    ends = (finding.get("best_subgroup"), finding.get("worst_subgroup"))
     curves = [
         {
+            "banded": len(by_subgroup) < 3 or subgroup in ends,
             "label": wording.subgroup_title(subgroup),
             "threshold": [round(row["threshold"], 5) for row in rows],
             "udr": [_complement(row["tpr"]) for row in rows],

@@ -22,7 +22,7 @@ from fmaudit_core.warehouse import written_beside
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
 #: settings that say where things lie on one machine, and nothing about the audit
-_PLACES: Final = {"encoders": True, "home": True, "cohort": {"table", "images"}}
+_PLACES: Final[dict[str, Any]] = {"encoders": True, "home": True, "cohort": {"table", "images"}}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str])
 
 def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
     names = (
-        *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap", "worst_subgroup", "best_subgroup",
-        "p_value", "p_gap", "p_adjusted", "q_value", "sentence",
+        *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap",
+        "worst_subgroup", "best_subgroup", "p_value", "p_gap", "p_adjusted", "q_value", "sentence",
     )  # fmt: skip
     return {name: row[name] for name in names if name in row}

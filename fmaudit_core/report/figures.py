@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fmaudit_core.report.wording import NONE, RATES, metric_title
+from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 
 Spec = dict[str, Any]
 
@@ -65,7 +65,7 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
         "data": data,
         "layout": {
             "height": 84 + _ROW_PX * at,
-            "margin": {"l": 132, "r": 138, "t": 26, "b": 46},
+            "margin": {"l": 142, "r": 128, "t": 30, "b": 46},
             "xaxis": {"title": {"text": metric_title(metric) + unit}, **_forest_range(rows, scale, metric)},
             "yaxis": {
                 "range": [at - 0.4, -0.6],
@@ -104,7 +104,7 @@ def _marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: 
     low = [scale * (row["value"] - (row["low"] if row["low"] is not None else row["value"])) for _, row in rows]
     high = [scale * ((row["high"] if row["high"] is not None else row["value"]) - row["value"]) for _, row in rows]
     return {
-        "type": "scatter", "mode": "markers", "name": name, "x": _short(values), "y": [at for at, _ in rows],
+        "type": "scatter", "mode": "markers", "cliponaxis": False, "name": name, "x": _short(values), "y": [at for at, _ in rows],
         "error_x": {
             "type": "data", "symmetric": False, "array": _short(high), "arrayminus": _short(low), "color": colour,
             "thickness": 1.6, "width": 0,
@@ -148,7 +148,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
             "marker": {"color": "@band"}, "hoverinfo": "skip",
         },
         {
-            "type": "scatter", "mode": "markers", "x": _short([100 * row["null"] for _, row in bars]),
+            "type": "scatter", "mode": "markers", "cliponaxis": False, "x": _short([100 * row["null"] for _, row in bars]),
             "y": [at for at, _ in bars], "hoverinfo": "skip",
             "marker": {"symbol": "line-ns", "size": 15, "line": {"width": 2, "color": "@muted"}},
         },
@@ -164,9 +164,9 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
         if chosen:
             data.append(
                 {
-                    "type": "scatter", "mode": "markers", "x": _short([100 * row["gap"] for _, row in chosen]),
-                    "y": [at for at, _ in chosen], "hovertext": [row["hover"] for _, row in chosen],
-                    "hoverinfo": "text",
+                    "type": "scatter", "mode": "markers", "cliponaxis": False,
+                    "x": _short([100 * row["gap"] for _, row in chosen]), "y": [at for at, _ in chosen],
+                    "hovertext": [row["hover"] for _, row in chosen], "hoverinfo": "text",
                     "marker": {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2, "color": colour}},
                 }
             )  # fmt: skip
@@ -174,14 +174,14 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
         "data": data,
         "layout": {
             "height": 96 + 30 * max(1, len(rows)),
-            "margin": {"l": 132, "r": 84, "t": 24, "b": 46},
-            "xaxis": {"title": {"text": "Gap between subgroups (points; AUROC × 100)"}, "rangemode": "tozero"},
+            "margin": {"l": 142, "r": 84, "t": 24, "b": 46},
+            "xaxis": {"title": {"text": f"Gap (points; AUROC {TIMES} 100)"}, "rangemode": "tozero"},
             "yaxis": {
                 "range": [len(rows) - 0.4, -0.6], "tickvals": list(range(len(rows))), "ticktext": ticks,
                 "showgrid": False, "ticklabelstandoff": 6,
             },
             "annotations": [_aside(at, row["aside"]) for at, row in enumerate(rows)],
-            "shapes": [] if margin is None else [_line(100 * margin, "dash")],
+            "shapes": [] if margin is None else [{**_line(100 * margin, "dash"), "layer": "above"}],
             "showlegend": False,
             "hovermode": "closest",
         },
@@ -194,7 +194,8 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
     Parameters
     ----------
     curves : sequence of mappings
-        `label`, `threshold`, `udr`, `fpr`, `low`, `high` (lists; the band is the UDR's), all 0 to 1.
+        `label`, `banded` (whether the band is drawn), and as lists `threshold`, `udr`, `fpr`, `low`, `high` (the band is the
+        UDR's), all 0 to 1.
     chosen : float, optional
         The operating threshold.
     """
@@ -202,17 +203,19 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
     for nth, curve in enumerate(curves):
         colour, dash = f"@c{nth % _COLOURS}", _DASHES[nth % len(_DASHES)]
         common = {"type": "scatter", "mode": "lines", "x": curve["threshold"], "legendgroup": str(nth)}
+        if curve["banded"]:
+            edge = {**common, "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "showlegend": False}
+            data += [
+                {**edge, "y": _percent(curve["low"])},
+                {**edge, "y": _percent(curve["high"]), "fill": "tonexty", "fillcolor": f"{colour}/0.14"},
+            ]
+        line = {"width": 2, "color": colour, "dash": dash}
+        said = "%{y:.0f}%<extra></extra>"
         data += [
-            {**common, "y": _percent(curve["low"]), "line": {"width": 0, "color": colour}, "hoverinfo": "skip",
-             "showlegend": False},
-            {**common, "y": _percent(curve["high"]), "line": {"width": 0, "color": colour}, "hoverinfo": "skip",
-             "showlegend": False, "fill": "tonexty", "fillcolor": f"@c{nth % _COLOURS}/0.10"},
-            {**common, "y": _percent(curve["udr"]), "line": {"width": 2, "color": colour, "dash": dash},
-             "name": curve["label"],
-             "hovertemplate": f"{curve['label']}: missed %{{y:.0f}}%<extra></extra>"},
-            {**common, "y": _percent(curve["fpr"]), "yaxis": "y2", "showlegend": False,
-             "line": {"width": 2, "color": colour, "dash": dash},
-             "hovertemplate": f"{curve['label']}: false alarms %{{y:.0f}}%<extra></extra>"},
+            {**common, "y": _percent(curve["udr"]), "line": line, "name": curve["label"],
+             "hovertemplate": f"{curve['label']}: missed {said}"},
+            {**common, "y": _percent(curve["fpr"]), "line": line, "yaxis": "y2", "showlegend": False,
+             "hovertemplate": f"{curve['label']}: false alarms {said}"},
         ]  # fmt: skip
     shapes, notes = [], []
     if chosen is not None:
@@ -227,14 +230,14 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
         "data": data,
         "layout": {
             "height": 460,
-            "margin": {"l": 56, "r": 14, "t": 30, "b": 110},
+            "margin": {"l": 52, "r": 14, "t": 30, "b": 112, "autoexpand": False},
             "xaxis": {"title": {"text": "Threshold on the score"}, "anchor": "y2"},
             "yaxis": {"title": {"text": "Missed (%)"}, "domain": [0.55, 1.0], "range": [-2, 102]},
             "yaxis2": {"title": {"text": "False alarms (%)"}, "domain": [0.0, 0.45], "range": [-2, 102]},
             "shapes": shapes,
             "annotations": notes,
             "showlegend": True,
-            "legend": {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"},
+            "legend": {"orientation": "h", "y": -0.19, "yanchor": "top", "x": 0, "xanchor": "left"},
             "hovermode": "x",
         },
     }
@@ -272,7 +275,7 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
         "data": marks,
         "layout": {
             "height": 96 + 34 * max(1, len(shown)),
-            "margin": {"l": 190, "r": 110, "t": 24, "b": 46},
+            "margin": {"l": 200, "r": 140, "t": 24, "b": 46},
             "xaxis": {"title": {"text": metric_title("auroc")}, **_forest_range(shown, 1.0, "auroc")},
             "yaxis": {
                 "range": [len(shown) - 0.4, -0.6], "tickvals": list(range(len(shown))),

@@ -18,8 +18,15 @@ SCORE_SET: Final = ("encoder", "task", *VARIANT)
 #: the attribute under which the metrics of all studies together are stored
 OVERALL: Final = "overall"
 
-_KEY = dict.fromkeys(SCORE_SET, pl.String)
-_NUMBER = pl.Float64
+_Columns = dict[str, type[pl.DataType]]
+
+
+def _columns(names: Sequence[str], of: type[pl.DataType]) -> _Columns:
+    return dict.fromkeys(names, of)
+
+
+_KEY: Final = _columns(SCORE_SET, pl.String)
+_NUMBER: Final = pl.Float64
 STUDIES: Final = pl.Schema(
     {"split": pl.String, "attribute": pl.String, "subgroup": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64}
 )
@@ -28,33 +35,38 @@ SLICE_QUALITY: Final = pl.Schema({"status": pl.String, "reason": pl.String, "n":
 METRICS: Final = pl.Schema(
     {
         **_KEY,
-        **dict.fromkeys(("attribute", "subgroup", "metric"), pl.String),
-        **dict.fromkeys(("n", "n_pos", "n_neg"), pl.Int64),
-        **dict.fromkeys(("value", "ci_low", "ci_high"), _NUMBER),
-        "status": pl.String,
-        "mde": _NUMBER,
+        **_columns(("attribute", "subgroup", "metric"), pl.String),
+        **_columns(("n", "n_pos", "n_neg"), pl.Int64),
+        **_columns(("value", "ci_low", "ci_high"), _NUMBER),
+        **_columns(("status",), pl.String),
+        **_columns(("mde",), _NUMBER),
     }
 )
 GAPS: Final = pl.Schema(
     {
         **_KEY,
-        **dict.fromkeys(("attribute", "metric"), pl.String),
-        **dict.fromkeys(("gap", "null_expected_gap"), _NUMBER),
-        **dict.fromkeys(("best_subgroup", "worst_subgroup"), pl.String),
-        **dict.fromkeys(("p_value", "p_gap"), _NUMBER),
+        **_columns(("attribute", "metric"), pl.String),
+        **_columns(("gap", "null_expected_gap"), _NUMBER),
+        **_columns(("best_subgroup", "worst_subgroup"), pl.String),
+        **_columns(("p_value", "p_gap"), _NUMBER),
     }
 )
 SWEEP: Final = pl.Schema(
     {
         **_KEY,
-        **dict.fromkeys(("attribute", "subgroup"), pl.String),
-        **dict.fromkeys(("threshold", "tpr", "fpr", "band_low", "band_high"), _NUMBER),
+        **_columns(("attribute", "subgroup"), pl.String),
+        **_columns(("threshold", "tpr", "fpr", "band_low", "band_high"), _NUMBER),
     }
 )
 #: shown where a table has them
 OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted")
 FINDINGS: Final = pl.Schema(
-    {**GAPS, "p_adjusted": _NUMBER, "q_value": _NUMBER, "verdict": pl.String, "sentence": pl.String}
+    [
+        *GAPS.items(),
+        *_columns(("p_adjusted", "q_value"), _NUMBER).items(),
+        ("verdict", pl.String),
+        ("sentence", pl.String),
+    ]
 )
 _TABLES: Final[Mapping[str, pl.Schema]] = {
     "studies": STUDIES,

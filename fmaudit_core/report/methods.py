@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fmaudit_core.config import Audit, FairnessSection, PhantomCohort
-from fmaudit_core.report.wording import attribute_title, metric_title, percent, points, task_title
+from fmaudit_core.report.wording import DASH, attribute_title, margin_text, metric_title, percent, task_title
 
 _POLICIES = {
     "fixed_fpr": "the lowest threshold with at most {fpr} false alarms",
@@ -36,7 +36,7 @@ def _cohort(audit: Audit) -> str:
         )
     else:
         made = "Studies of one table, read with their CT series."
-    bands = ", ".join(band.label.replace("-", "–") for band in audit.age_bands)
+    bands = ", ".join(band.label.replace("-", DASH) for band in audit.age_bands)
     return (
         f"{made} Outcomes: {tasks}. Age bands in completed years: {bands}. All studies of a patient are in one of the parts "
         f"train, validation and test. Series with fewer than {audit.imaging.min_slices} slices or any defect of geometry or "
@@ -96,9 +96,9 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
         (
             "Verdicts",
             "Disparity: the adjusted p is below the level above. Within margin: every difference between tested subgroups is "
-            f"shown to be below {points(fairness.margin)}. Cannot tell: neither. A result without a disparity is never taken to "
-            "mean that there is none. The smallest difference that would have shown is each subgroup's against the rest, with "
-            "a chance of 80% of being found.",
+            f"shown to be below {margin_text('udr', fairness.margin)}. Cannot tell: neither. A result "
+            "without a disparity is never taken to mean that there is none. The smallest difference that would have shown is "
+            "each subgroup's against the rest, with a chance of 80% of being found.",
         ),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from fmaudit_core.report import figures, wording
@@ -18,37 +19,50 @@ def main_findings(book: Book) -> list[Row]:
         key = book.main_key(encoder["name"], book.main_task)
         if key is None:
             continue
-        metric = book.audit.fairness.primary_metric
+        metric = book.primary_metric
         rows = [row for row in book.findings(key) if row["metric"] == metric]
-        out += [{**gap_view(book, key, row), "control": bool(encoder["control"])} for row in rows]
+        out += [
+            {**gap_view(book, key, row), "encoder": _named(encoder), "control": bool(encoder["control"])}
+            for row in rows
+        ]
     return out
 
 
 def executive_summary(book: Book) -> Row:
     """Who is missed, how often, how sure: one screen."""
-    task, metric = book.main_task, book.audit.fairness.primary_metric
+    task, metric = book.main_task, book.primary_metric
     told = [row for row in main_findings(book) if not row["control"]]
     counted = {verdict: sum(row["verdict"] == verdict for row in told) for verdict in _VERDICTS}
     shown = next((key for one in book.encoders if (key := book.main_key(one["name"], task))), None)
+    highs = [row["ci_high"] for row in book.subgroups(shown, metric) if row["ci_high"] is not None] if shown else []
+    top = 1.0 if metric == "auroc" else min(1.0, math.ceil(20 * max([0.2, *highs])) / 20)
     return {
         "task": wording.task_title(task),
         "whom": wording.among_whom(task),
         "headline": _headline(counted, len(told), book.audit.fairness.margin, metric),
-        "n_encoders": len({row["encoder"] for row in told}),
         "counts": [
             {"verdict": verdict, "title": wording.VERDICTS[verdict][0], "means": wording.VERDICTS[verdict][1], "n": n}
             for verdict, n in counted.items()
         ],
         "encoder": book.encoder_title(shown.encoder) if shown else "",
         "missed": _missed(book, shown) if shown else None,
-        "cards": [_card(book, shown, attribute) for attribute in book.attributes(shown)] if shown else [],
+        "top": wording.level(metric, top, rounded=True),
+        "scope": _scope(book, len({row["encoder"] for row in told}), len({row["attribute"] for row in told})),
+        "cards": [_card(book, shown, attribute, top) for attribute in book.attributes(shown)] if shown else [],
     }
+
+
+def _scope(book: Book, n_encoders: int, n_attributes: int) -> str:
+    metric = wording.metric_title(book.primary_metric)
+    encoders = "1 encoder" if n_encoders == 1 else f"{n_encoders} encoders"
+    attributes = "1 attribute" if n_attributes == 1 else f"{n_attributes} attributes"
+    return f"{wording.task_title(book.main_task)}, {metric[:1].lower()}{metric[1:]}: {encoders}, {attributes}"
 
 
 def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> str:
     if n == 0:
         return "No comparison between subgroups could be made with these data."
-    limit = wording.spread(metric, margin)
+    limit = wording.margin_text(metric, margin)
     unseen, within = counted["insufficient_evidence"], counted["no_disparity_beyond_margin"]
     first = (
         f"{_of(counted['disparity'], n)} between subgroups shows a disparity"
@@ -81,17 +95,15 @@ def _missed(book: Book, key: Key) -> Row | None:
     }
 
 
-def _card(book: Book, key: Key, attribute: str) -> Row:
+def _card(book: Book, key: Key, attribute: str, top: float) -> Row:
     """One attribute at a glance: verdict, who is missed most, and a small forest plot without script."""
-    metric = book.audit.fairness.primary_metric
+    metric = book.primary_metric
     finding = book.finding(key, attribute, metric)
     rows = book.subgroups(key, metric, attribute)
-    top = max([0.3, *(row["ci_high"] for row in rows if row["ci_high"] is not None)])
     view = gap_view(book, key, finding) if finding else {"verdict": "", "verdict_title": wording.verdict_title(None)}
     return {
         **view,
         "attribute": wording.attribute_title(attribute),
-        "top": wording.level(metric, top),
         "bars": [_bar(metric, row, top, finding) for row in rows],
     }
 
@@ -115,25 +127,28 @@ def _bar(metric: str, row: Row, top: float, finding: Row | None) -> Row:
 
 def q_map(book: Book) -> Row:
     """q-values of the primary metric: encoder and attribute down, task across."""
-    metric = book.audit.fairness.primary_metric
-    rows = []
+    metric = book.primary_metric
+    groups = []
     for encoder in book.encoders:
-        keys = {task: book.main_key(encoder["name"], task) for task in book.tasks}
-        attributes = list(dict.fromkeys(name for key in keys.values() if key for name in book.attributes(key)))
-        for attribute in attributes:
-            found = [book.finding(key, attribute, metric) if key else None for key in keys.values()]
-            rows.append(
-                {
-                    "encoder": encoder["title"],
-                    "attribute": wording.attribute_title(attribute),
-                    "cells": [_q_cell(one) for one in found],
-                }
-            )
+        keys = [book.main_key(encoder["name"], task) for task in book.tasks]
+        attributes = list(dict.fromkeys(name for key in keys if key for name in book.attributes(key)))
+        rows = [
+            {
+                "attribute": wording.attribute_title(attribute),
+                "cells": [_q_cell(book.finding(key, attribute, metric) if key else None) for key in keys],
+            }
+            for attribute in attributes
+        ]
+        groups.append({"encoder": _named(encoder), "rows": rows})
     return {
         "tasks": [wording.task_title(task) for task in book.tasks],
-        "rows": rows,
+        "groups": groups,
         "metric": wording.metric_title(metric),
     }
+
+
+def _named(encoder: Row) -> str:
+    return f"{encoder['title']} (control)" if encoder["control"] else str(encoder["title"])
 
 
 def _q_cell(row: Row | None) -> Row:
@@ -147,8 +162,12 @@ def _q_cell(row: Row | None) -> Row:
     q = row.get("q_value")
     shade = 0 if q is None else 4 if q < 0.001 else 3 if q < 0.01 else 2 if q < 0.05 else 1 if q < 0.2 else 0
     verdict = row.get("verdict") or ""
-    tip = f"gap {wording.spread(row['metric'], row['gap'])}, by chance alone {wording.spread(row['metric'], row['null_expected_gap'])}; "
-    tip += f"{wording.p_text(row['p_value'])}; {wording.p_text(row.get('p_adjusted'), 'adjusted p')}; {wording.verdict_title(verdict)}"
+    metric = row["metric"]
+    tip = (
+        f"gap {wording.spread(metric, row['gap'])}, by chance alone {wording.spread(metric, row['null_expected_gap'])}; "
+        f"{wording.p_text(row['p_value'])}; {wording.p_text(row.get('p_adjusted'), 'adjusted p')}; "
+        f"{wording.verdict_title(verdict)}"
+    )
     return {"text": wording.p_number(q), "shade": shade, "verdict": verdict, "tip": tip}
 
 
@@ -174,7 +193,7 @@ def encoder_tasks(book: Book) -> Row:
         "tasks": [wording.task_title(task) for task in book.tasks],
         "rows": rows,
         "control": book.encoder_title(control) if control else None,
-        "sentence": _control_sentence(book, rows, control),
+        "sentence": _control_sentence(book, control),
     }
 
 
@@ -201,7 +220,7 @@ def _auroc_cell(own: Row | None, control: Row | None, *, is_control: bool) -> Ro
     }
 
 
-def _control_sentence(book: Book, rows: list[Row], control: str | None) -> str:
+def _control_sentence(book: Book, control: str | None) -> str:
     if control is None:
         return "No control encoder was audited, so nothing here says whether an encoder helps at all."
     title, task = book.encoder_title(control), book.main_task

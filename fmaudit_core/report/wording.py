@@ -34,7 +34,9 @@ VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
     "no_disparity_beyond_margin": ("Within margin", "A gap beyond the margin can be ruled out."),
     "insufficient_evidence": ("Cannot tell", "The data can neither show nor rule out a gap beyond the margin."),
 }
-NONE: Final = "–"
+DASH: Final = "\N{EN DASH}"
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
+NONE: Final = DASH
 
 
 def task_title(task: str) -> str:
@@ -51,9 +53,16 @@ def subgroup_title(subgroup: str) -> str:
     """Title of a subgroup, kept as given where it is not one of the known levels."""
     if subgroup in _LEVEL_TITLES:
         return _LEVEL_TITLES[subgroup]
-    spaced = subgroup.replace("_", " ").replace(" x ", " × ")
-    spaced = "–".join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
+    spaced = subgroup.replace("_", " ").replace(" x ", f" {TIMES} ")
+    spaced = DASH.join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
     return spaced[:1].upper() + spaced[1:]
+
+
+def step_title(step: str) -> str:
+    """A step of the cohort's making, the task in it by its title."""
+    head, colon, task = step.partition(": ")
+    said = f"{head}: {task_title(task)}" if colon and task in TASK_TITLES else step
+    return said[:1].upper() + said[1:]
 
 
 def metric_title(metric: str) -> str:
@@ -100,11 +109,16 @@ def level(metric: str, value: float | None, *, rounded: bool = False) -> str:
     return f"{value:.{2 if rounded else 3}f}"
 
 
-def spread(metric: str, value: float | None) -> str:
+def spread(metric: str, value: float | None, *, rounded: bool = False) -> str:
     """A gap or a detectable difference: points for rates, plain for AUROC."""
     if value is None:
         return NONE
-    return points(value) if metric in RATES else f"{value:.3f}"
+    return points(value, 0 if rounded else 1) if metric in RATES else f"{value:.{2 if rounded else 3}f}"
+
+
+def margin_text(metric: str, margin: float) -> str:
+    """The margin as it was configured."""
+    return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}" if metric in RATES else f"{margin:g}"
 
 
 def interval(metric: str, low: float | None, high: float | None, *, rounded: bool = False) -> str:
@@ -113,9 +127,9 @@ def interval(metric: str, low: float | None, high: float | None, *, rounded: boo
         return NONE
     if metric in RATES:
         decimals = 0 if rounded else 1
-        return f"{100 * low:.{decimals}f}–{100 * high:.{decimals}f}%"
+        return f"{100 * low:.{decimals}f}{DASH}{100 * high:.{decimals}f}%"
     decimals = 2 if rounded else 3
-    return f"{low:.{decimals}f}–{high:.{decimals}f}"
+    return f"{low:.{decimals}f}{DASH}{high:.{decimals}f}"
 
 
 def p_number(p: float | None) -> str:
@@ -146,46 +160,46 @@ def count(value: int | None, counts: str = "exact") -> str:
 
 def verdict_title(verdict: str | None) -> str:
     """A verdict as a chip says it."""
-    return VERDICTS[verdict][0] if verdict in VERDICTS else "Not tested"
+    return VERDICTS.get(verdict or "", ("Not tested", ""))[0]
 
 
-def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: float | None) -> str:
-    """One sentence on who is missed, how often and how sure, for one finding.
+def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -> str:
+    """Who is missed, how often and how sure, for one finding.
 
     Parameters
     ----------
-    finding : a row of audit_findings, with the titles `best` and `worst` and their values as text where they may be shown
+    finding : a row of audit_findings
+        With the titles `best` and `worst`, their values as text (`best_text`, `worst_text`), and `gap_text` and `null_text`,
+        all as they may be shown.
     task : str
     margin : float
-    mde : float, optional
-        The smallest difference the subgroup that fares worst would have shown.
+    mde : str
+        The smallest difference that would have shown in the subgroup that fares worst.
     """
-    metric, verdict = finding["metric"], finding["verdict"]
-    if metric == "udr" and finding["worst_text"] and finding["best_text"]:
-        who = (
-            f"Of {among_whom(task)}, the model missed {finding['worst_text']} in the subgroup {finding['worst']} and "
-            f"{finding['best_text']} in {finding['best']}"
-        )
-    elif finding["worst"]:
-        who = f"{metric_title(metric)} is furthest apart between {finding['worst']} and {finding['best']}"
+    metric, worst, best = finding["metric"], finding["worst"], finding["best"]
+    if not worst or finding["gap"] is None:
+        return "Fewer than two subgroups are large enough to be tested: we cannot tell whether they differ."
+    values = f"{finding['worst_text']} in the subgroup {worst} and {finding['best_text']} in {best}"
+    if metric == "udr":
+        who = f"Of {among_whom(task)}, the model missed {values}"
+    elif metric == "fpr":
+        who = f"Of patients without the outcome, the model raised a false alarm for {values}"
     else:
-        return "Too few patients in the subgroups to compare them: we cannot tell."
-    how_far = f"a gap of {spread(metric, finding['gap'])}, where chance alone gives {spread(metric, finding['null_expected_gap'])}"
-    p = finding.get("p_adjusted") if finding.get("p_adjusted") is not None else finding.get("p_value")
-    if verdict == "disparity":
-        sure = f"More than chance explains ({p_text(p)})."
-    elif verdict == "no_disparity_beyond_margin":
-        sure = f"A gap beyond {spread(metric, margin)} can be ruled out."
-    else:
-        seen = (
-            ""
-            if mde is None
-            else f"; in {finding['worst']} only a difference of {spread(metric, mde)} or more would have shown"
-        )
-        sure = f"We cannot tell whether it is real ({p_text(p)}{seen})."
-    return f"{who}: {how_far}. {sure}"
+        who = f"{metric_title(metric)} is {values}"
+    sure = _how_sure(finding, margin, f"in {worst} only a difference of {mde} or more would have shown")
+    return f"{who}: a gap of {finding['gap_text']}, where chance alone gives about {finding['null_text']}. {sure}"
+
+
+def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
+    adjusted = finding.get("p_adjusted")
+    p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
+    if finding.get("verdict") == "disparity":
+        return f"This is more than chance explains ({p})."
+    if finding.get("verdict") == "no_disparity_beyond_margin":
+        return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out."
+    return f"We cannot tell whether it is real ({p}); {unseen}."
 
 
 def _spaced(name: str) -> str:
-    spaced = name.replace("_x_", " × ").replace("*", " × ").replace("_", " ").strip()
+    spaced = name.replace("_x_", f" {TIMES} ").replace("*", f" {TIMES} ").replace("_", " ").strip()
     return spaced[:1].upper() + spaced[1:]

@@ -20,6 +20,7 @@ ENCODERS = ("lite0", "lite1", "grey_histogram")
 TASKS = ("pe", "mortality_1m", "readmission_12m")
 #: nobody else has this many
 SMALL = {"n": 2917, "n_pos": 7, "n_neg": 2910}
+SMALL_VALUES = {"value": 0.2917, "ci_low": 0.2911, "ci_high": 0.2923}
 
 
 def _interval(value: float, n: int) -> tuple[float, float]:
@@ -35,7 +36,11 @@ def _metric_rows(
     status = "tested" if n_pos >= 25 else "interval_only" if n_pos >= 10 else "suppressed"
     if level == "unknown" and status == "tested":
         status = "interval_only"
-    values = {"auroc": (skill, n_pos), "udr": (missed, n_pos), "tpr": (1 - missed, n_pos), "fpr": (0.2, n - n_pos)}
+    false_alarms = 0.2 + 0.3 * (0.3 - missed)
+    auroc = skill - 0.2 * (missed - 0.3)
+    values = {
+        "auroc": (auroc, n_pos), "udr": (missed, n_pos), "tpr": (1 - missed, n_pos), "fpr": (false_alarms, n - n_pos),
+    }  # fmt: skip
     rows = []
     for metric, (value, size) in values.items():
         low, high = _interval(value, size)
@@ -66,6 +71,19 @@ def _sweep_rows(
 
 def _gap_row(key: dict[str, str], attribute: str, metric: str, rows: list[dict[str, Any]], p: float) -> dict[str, Any]:
     tested = [row for row in rows if row["metric"] == metric and row["status"] == "tested"]
+    if len(tested) < 2:
+        blank = dict.fromkeys(
+            ("gap", "null_expected_gap", "null_gap_95", "corrected_sd", "best_subgroup", "worst_subgroup", "q_statistic",
+             "p_value", "p_gap", "p_adjusted", "q_value")
+        )  # fmt: skip
+        return {
+            **key,
+            "attribute": attribute,
+            "metric": metric,
+            **blank,
+            "n_permutations": 0,
+            "verdict": "insufficient_evidence",
+        }
     best, worst = min(tested, key=lambda row: row["value"]), max(tested, key=lambda row: row["value"])
     if metric == "auroc":
         best, worst = worst, best
@@ -116,7 +134,7 @@ def made_up(
                         sweeps += _sweep_rows(key, attribute, level, worse, rng)
                     if small_group and attribute == "race_ethnicity":
                         rows += [
-                            {**row, **SMALL, "subgroup": "nh_nhpi", "status": "suppressed", "value": 0.2917, "ci_low": 0.2911, "ci_high": 0.2923}
+                            {**row, **SMALL, **SMALL_VALUES, "subgroup": "nh_nhpi", "status": "suppressed"}
                             for row in rows[:4]
                         ]  # fmt: skip
                         sweeps += _sweep_rows(key, attribute, "nh_nhpi", 0.1, rng)
@@ -139,7 +157,7 @@ def made_up(
                 "n_studies": [6120, 6003, 6000],
                 "n_patients": [5211, 5102, 5100],
             }
-        ),  # fmt: skip
+        ),
         slice_quality=count_series(
             pl.DataFrame(
                 {
@@ -147,7 +165,7 @@ def made_up(
                     "reason": ["", *[""] * 39, "too_few_slices", "gap_between_slices", "too_few_slices"],
                 }
             )
-        ),  # fmt: skip
+        ),
         encoders=(
             {
                 "name": "lite0",
@@ -176,7 +194,7 @@ def made_up(
                 "control": True,
                 "n_studies": 6000,
             },
-        ),  # fmt: skip
+        ),
         provenance={"code_version": "0.1.0", "cohort_digest": "3f" * 16, "run_id": "f00d" * 8},
     )
 

@@ -6,6 +6,8 @@
   const byId = (id) => document.getElementById(id);
   const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
   const PHONE_PX = 520;
+  const PAPER_PX = 690;  // A4 within the margins of the print style
+  let paperPx = 0;
 
   const colour = (name) => {
     const [key, alpha] = name.split("/");
@@ -26,14 +28,14 @@
     tickfont: { size: 12 }, ...own, title: own && own.title ? { font: { size: 12, color: "@muted" }, ...own.title } : undefined,
   });
   const draw = (element, spec) => {
-    const width = element.clientWidth;
+    const width = paperPx ? (element.closest(".sweeps") ? paperPx / 2 - 12 : paperPx) : element.clientWidth;
     const layout = { ...spec.layout, width, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "@ink" },
       hoverlabel: { bgcolor: "@paper", bordercolor: "@muted", font: { size: 12, color: "@ink" }, align: "left" }, dragmode: false };
     for (const key of Object.keys(layout)) if (/^[xy]axis\d?$/.test(key)) layout[key] = axis(layout[key]);
     if (width < PHONE_PX) {
       layout.annotations = (layout.annotations || []).filter((one) => one.name !== "aside");
-      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 124), r: 14 };
+      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 138), r: 14 };
     }
     Plotly.react(element, themed(spec.data), themed(layout), { displayModeBar: false, responsive: false });
   };
@@ -93,17 +95,14 @@
   prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
 
   // print in the light theme at the width of the paper, then come back
-  const PAPER_PX = 660;
   let before = null;
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
-    document.querySelector("main").style.width = `${PAPER_PX}px`;
-    document.querySelectorAll(".figures").forEach((one) => { one.style.gridTemplateColumns = "minmax(0, 1fr)"; });
+    paperPx = PAPER_PX;
     setTheme("light");
   });
   window.addEventListener("afterprint", () => {
-    document.querySelector("main").style.width = "";
-    document.querySelectorAll(".figures").forEach((one) => { one.style.gridTemplateColumns = ""; });
+    paperPx = 0;
     if (before) setTheme(before);
   });
 

@@ -51,11 +51,11 @@ def report_files(written: ReportFiles) -> pl.DataFrame:
     """The files of a report with their sizes and digests, one row each."""
     rows = [
         {
-            "file": path.relative_to(written.folder).as_posix(),
+            "file": path.name,
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
-        for path in written.all_files
+        for path in written.all()
     ]
     return pl.DataFrame(rows, schema={"file": pl.String, "bytes": pl.Int64, "sha256": pl.String})
 

@@ -39,9 +39,9 @@ def most_series_are_readable(audit: AuditWorkspace) -> dg.AssetCheckResult:
     """Fewer than one study in twenty is without a usable series."""
     quality = audit.open().warehouse.read("slice_quality")
     usable = quality.group_by("study_id").agg(pl.col("used").any()).get_column("used")
-    share = 1.0 - usable.sum() / len(usable)
+    share = 1.0 - float(usable.sum()) / len(usable)
     return dg.AssetCheckResult(
-        passed=share < 0.05, severity=dg.AssetCheckSeverity.WARN, metadata={"share of studies lost": float(share)}
+        passed=share < 0.05, severity=dg.AssetCheckSeverity.WARN, metadata={"share of studies lost": share}
     )
 
 

@@ -29,7 +29,7 @@ def cohort(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator
     read = read_cohort(workspace, progress=progress_of(context, "drawing the phantom cohort"))
     versions = audit.versions(workspace).cohort(read)
     known = read.labels.drop_nulls("label")
-    plots = {
+    plots: dict[str, dict[str, Any]] = {
         "studies": {"by split": counted(read.studies, "split"), "by age band": counted(read.studies, "age_band")},
         "labels": {"positives by task": counted(known.filter("label"), "task")},
         "cohort_flow": {},

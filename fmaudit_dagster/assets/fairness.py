@@ -51,7 +51,7 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     gaps = found.fairness_gaps.filter(
         (pl.col("metric") == settings.primary_metric) & (pl.col("pooling") == settings.primary_pooling)
     )
-    plots = {
+    plots: dict[str, dict[str, Any]] = {
         "subgroup_metrics": {
             settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0)
         },

@@ -67,8 +67,9 @@ def test_weight_vectors_equal_sample_weights():
         assert relative(fits.coefficients[0, 0, i], reference(x, y, c)[0]) < 1e-4
 
 
-def test_separable_labels_converge_too():
-    x = embeddings(80, 120)
+@pytest.mark.parametrize("shape", [(80, 120), (150, 600)])
+def test_separable_labels_converge_too(shape):
+    x = embeddings(*shape)
     y = (x[:, 0] > np.median(x[:, 0])).astype(float)
     fits = fit_logistic(x, {"a": y}, c_grid=(100.0,))
     assert relative(fits.coefficients[0, 0, 0], reference(x, y, 100.0)[0]) < 1e-4
@@ -122,7 +123,8 @@ def test_what_cannot_be_fitted_is_told(spoil, said):
 def test_a_column_that_does_not_converge_is_named(monkeypatch):
     from fmaudit_core.probes import logistic
 
-    monkeypatch.setattr(logistic, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(logistic, "_PATIENCE", 1)
+    monkeypatch.setattr(logistic, "_MAX_NEWTON", 1)
     x = embeddings()
     with pytest.raises(ProbeError, match=r"probe for a at C=0\.01 did not converge"):
         fit_logistic(x, {"a": labels(x)}, c_grid=(0.01, 1.0))

@@ -2,186 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import polars as pl
-
-from fmaudit_core.config import Audit
 from fmaudit_core.report import figures, wording
-from fmaudit_core.report.disclosure import Disclosed
-from fmaudit_core.report.inputs import OVERALL, SCORE_SET, VARIANT, ReportInput
-from fmaudit_core.vocabulary import DIAGNOSIS_TASK
-
-Row = dict[str, Any]
-
-#: metrics of a cell's table, in the order of its columns
-SHOWN_METRICS: Final = ("udr", "fpr", "auroc")
-
-
-@dataclass(frozen=True)
-class Key:
-    """A score set."""
-
-    encoder: str
-    task: str
-    probe: str
-    modality: str
-    pooling: str
-    strategy: str
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Key:
-        """The score set a table's row belongs to."""
-        return cls(*(str(row[name]) for name in SCORE_SET))
-
-    @property
-    def variant(self) -> tuple[str, ...]:
-        """What is left beside encoder and task."""
-        return (self.probe, self.modality, self.pooling, self.strategy)
-
-
-class Book:
-    """The disclosed tables, looked up by score set; rows of other columns never get in.
-
-    Parameters
-    ----------
-    inputs : ReportInput
-    tables : Disclosed
-    """
-
-    def __init__(self, inputs: ReportInput, tables: Disclosed) -> None:
-        self.audit: Audit = inputs.audit
-        self.encoders: list[Row] = _encoders(inputs)
-        self._titles = {one["name"]: one["title"] for one in self.encoders}
-        self._metrics = _by_key(tables.metrics)
-        self._sweeps = _by_key(tables.sweep)
-        self._findings = _by_key(_all_findings(tables))
-        variants = sorted({key.variant for key in self._metrics}, key=self._preference)
-        self.variants = [dict(zip(VARIANT, variant, strict=True)) for variant in variants]
-        order = {name: at for at, name in enumerate(self._titles)}
-        tasks = self.tasks
-        self.keys = sorted(
-            self._metrics, key=lambda key: (order[key.encoder], tasks.index(key.task), variants.index(key.variant))
-        )
-
-    @property
-    def tasks(self) -> list[str]:
-        """Tasks with results, in the order of the config."""
-        found = {key.task for key in self._metrics}
-        return [task for task in self.audit.tasks if task in found] + sorted(found - set(self.audit.tasks))
-
-    @property
-    def main_task(self) -> str:
-        """The task the findings speak of: the diagnosis where it was audited."""
-        return DIAGNOSIS_TASK if DIAGNOSIS_TASK in self.tasks else next(iter(self.tasks), DIAGNOSIS_TASK)
-
-    def encoder_title(self, name: str) -> str:
-        """Title of an encoder."""
-        return str(self._titles.get(name, name))
-
-    def main_key(self, encoder: str, task: str) -> Key | None:
-        """The score set that speaks for an encoder on a task: the primary pooling, imaging alone, unmitigated."""
-        keys = [key for key in self._metrics if key.encoder == encoder and key.task == task]
-        return min(keys, key=lambda key: self._preference(key.variant), default=None)
-
-    def variant_index(self, key: Key) -> int:
-        """Place of a score set's variant among `variants`."""
-        return [tuple(one.values()) for one in self.variants].index(key.variant)
-
-    @property
-    def primary_metric(self) -> str:
-        """The metric the findings speak of; the share missed is how a configured TPR is told."""
-        metric = self.audit.fairness.primary_metric
-        return "udr" if metric == "tpr" else metric
-
-    def overall(self, key: Key, metric: str) -> Row | None:
-        """Metric of all studies together."""
-        rows = self._metrics.get(key, [])
-        return next((row for row in rows if row["attribute"] == OVERALL and row["metric"] == metric), None)
-
-    def threshold(self, key: Key) -> float | None:
-        """Operating threshold."""
-        return next((row["threshold"] for row in self._metrics.get(key, []) if row.get("threshold") is not None), None)
-
-    def findings(self, key: Key) -> list[Row]:
-        """Findings of a score set, in order of attribute and metric."""
-        metrics = [self.primary_metric, *SHOWN_METRICS]
-        rows = self._findings.get(key, [])
-        return sorted(
-            rows, key=lambda row: (self._rank(row["attribute"]), _index(metrics, row["metric"]), row["metric"])
-        )
-
-    def finding(self, key: Key, attribute: str, metric: str) -> Row | None:
-        """One finding."""
-        rows = self._findings.get(key, [])
-        return next((row for row in rows if row["attribute"] == attribute and row["metric"] == metric), None)
-
-    def subgroups(self, key: Key, metric: str, attribute: str | None = None) -> list[Row]:
-        """Rows of one metric, attributes in the order of the config, subgroups by name with the unrecorded last."""
-        rows = [
-            row
-            for row in self._metrics.get(key, [])
-            if row["metric"] == metric and row["attribute"] != OVERALL and attribute in (None, row["attribute"])
-        ]
-        return sorted(
-            rows, key=lambda row: (self._rank(row["attribute"]), row["subgroup"] == "unknown", row["subgroup"])
-        )
-
-    def subgroup(self, key: Key, metric: str, attribute: str, subgroup: str | None) -> Row | None:
-        """One subgroup's row."""
-        rows = self.subgroups(key, metric, attribute)
-        return next((row for row in rows if row["subgroup"] == subgroup), None)
-
-    def curves(self, key: Key, attribute: str) -> list[Row]:
-        """Rows of the sweep for one attribute."""
-        return [row for row in self._sweeps.get(key, []) if row["attribute"] == attribute]
-
-    def attributes(self, key: Key) -> list[str]:
-        """Attributes of a score set, in the order of the config."""
-        found = {row["attribute"] for row in self._metrics.get(key, [])} - {OVERALL}
-        return sorted(found, key=self._rank)
-
-    def _rank(self, attribute: str) -> tuple[int, str]:
-        return _index(self.audit.attributes, attribute), attribute
-
-    def _preference(self, variant: tuple[str, ...]) -> tuple[bool, bool, bool, bool, tuple[str, ...]]:
-        probe, modality, pooling, strategy = variant
-        primary = self.audit.fairness.primary_pooling
-        return strategy != "none", modality != "ct", pooling != primary, probe != "logistic", variant
-
-
-def _index(names: Sequence[str], name: str) -> int:
-    return list(names).index(name) if name in names else len(names)
-
-
-def _by_key(frame: pl.DataFrame) -> dict[Key, list[Row]]:
-    out: dict[Key, list[Row]] = {}
-    for row in frame.iter_rows(named=True):
-        out.setdefault(Key.of(row), []).append(row)
-    return out
-
-
-def _all_findings(tables: Disclosed) -> pl.DataFrame:
-    """Findings, and beside them the gaps no finding speaks of."""
-    on = [*SCORE_SET, "attribute", "metric"]
-    further = [name for name in tables.gaps.columns if name in on or name not in tables.findings.columns]
-    told = tables.findings.join(tables.gaps.select(further), on=on, how="left", maintain_order="left")
-    untold = tables.gaps.join(tables.findings.select(on), on=on, how="anti", maintain_order="left")
-    return pl.concat([told, untold], how="diagonal_relaxed")
-
-
-def _encoders(inputs: ReportInput) -> list[Row]:
-    """Encoders as given, then those only the tables know; controls last."""
-    given = [{"control": False, **one, "title": one.get("title") or one["name"]} for one in inputs.encoders]
-    names = {one["name"] for one in given}
-    found = inputs.subgroup_metrics.get_column("encoder").unique().sort().to_list()
-    given += [{"name": name, "title": name, "control": False} for name in found if name not in names]
-    return sorted(given, key=lambda one: bool(one["control"]))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
+from fmaudit_core.report.book import SHOWN_METRICS, Book, Key, Row
+from fmaudit_core.report.inputs import OVERALL, VARIANT
 
 
 def cell_view(book: Book, key: Key) -> Row:
@@ -305,9 +130,6 @@ def _gap_tip(row: Row) -> str:
     return "; ".join(parts)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-
-
 def cell_figures(book: Book, key: Key) -> dict[str, Any]:
     """Figures of one score set, by the slot of the page they go into."""
     return {
@@ -331,8 +153,8 @@ def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
         title = wording.subgroup_title(row["subgroup"])
         rows.append(
             {
-                "attribute": wording.attribute_title(row["attribute"]),
-                "label": title,
+                "attribute": figures.tick_label(wording.attribute_title(row["attribute"])),
+                "label": figures.tick_label(title),
                 "value": row["value"],
                 "low": row["ci_low"],
                 "high": row["ci_high"],
@@ -343,7 +165,7 @@ def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
                 "aside": _aside(metric, row),
             }
         )
-    title = "positive · visible" if metric == "udr" else "studies · visible"
+    title = "positives · detectable" if metric == "udr" else "studies · detectable"
     return figures.forest(rows, metric, overall["value"] if overall else None, title)
 
 
@@ -363,7 +185,7 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
         return ""
     rounded = row["counts"] == "rounded"
     lines = [
-        f"<b>{title}</b>",
+        f"<b>{figures.plain(title)}</b>",
         f"{wording.metric_title(metric)} {wording.level(metric, row['value'], rounded=rounded)} "
         f"({wording.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)})",
         f"{wording.count(row['n'], row['counts'])} studies, {wording.count(row['n_pos'], row['counts'])} with the outcome",
@@ -372,10 +194,9 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
     if row.get("p_rest_adjusted") is not None:
         lines.append(f"against the rest: {wording.p_text(row['p_rest_adjusted'], 'adjusted p')}")
     if finding.get("gap") is not None:
-        lines.append(
-            f"{wording.attribute_title(row['attribute'])}: {wording.p_text(finding.get('p_adjusted'), 'adjusted p')}, "
-            f"{wording.p_text(finding.get('q_value'), 'q')}"
-        )
+        tests = ((finding.get("p_adjusted"), "adjusted p"), (finding.get("q_value"), "q"))
+        said = ", ".join(wording.p_text(p, symbol) for p, symbol in tests)
+        lines.append(f"{figures.plain(wording.attribute_title(row['attribute']))}: {said}")
     return "<br>".join(lines)
 
 
@@ -383,7 +204,8 @@ def _gaps(book: Book, key: Key) -> figures.Spec:
     metrics = {"udr": "missed", "fpr": "false alarms", "auroc": "AUROC", "tpr": "found"}
     rows = [
         {
-            "label": f"{wording.attribute_title(row['attribute'])}<br><sup>{metrics.get(row['metric'], row['metric'])}</sup>",
+            "label": f"{figures.plain(wording.attribute_title(row['attribute']))}<br>"
+            f"<sup>{metrics.get(row['metric'], row['metric'])}</sup>",
             "gap": row["gap"],
             "null": row["null_expected_gap"],
             "null_p95": row.get("null_gap_95"),
@@ -406,7 +228,7 @@ def _sweep(book: Book, key: Key, attribute: str) -> figures.Spec:
     curves = [
         {
             "banded": len(by_subgroup) < 3 or subgroup in ends,
-            "label": wording.subgroup_title(subgroup),
+            "label": figures.plain(wording.subgroup_title(subgroup)),
             "threshold": [round(row["threshold"], 5) for row in rows],
             "udr": [_complement(row["tpr"]) for row in rows],
             "fpr": [row["fpr"] for row in rows],

@@ -143,11 +143,14 @@ def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
     every = frame.get_column("threshold").unique().sort()
     at = sorted({round(i * (len(every) - 1) / (_SWEEP_POINTS - 1)) for i in range(_SWEEP_POINTS)})
     grid = every.gather(at).to_frame()
-    curves = [
-        grid.join_asof(curve.sort("threshold"), on="threshold", strategy="forward")
-        for _, curve in frame.group_by("subgroup", maintain_order=True)
-    ]
-    return pl.concat(curves).drop_nulls("subgroup").select(frame.columns)
+    curves = [_on_grid(curve, grid) for _, curve in frame.group_by("subgroup", maintain_order=True)]
+    return pl.concat(curves).select(frame.columns)
+
+
+def _on_grid(curve: pl.DataFrame, grid: pl.DataFrame) -> pl.DataFrame:
+    """One subgroup's curve; above its highest score nobody is called positive."""
+    joined = grid.join_asof(curve.sort("threshold"), on="threshold", strategy="forward")
+    return joined.with_columns(pl.col("tpr", "fpr").fill_null(0.0)).fill_null(strategy="forward")
 
 
 def _studies(studies: pl.DataFrame, protected: pl.DataFrame, metrics: pl.DataFrame, rule: int) -> pl.DataFrame:

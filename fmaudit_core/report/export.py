@@ -13,7 +13,8 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.report import overview
-from fmaudit_core.report.cells import Book, Key, gap_view
+from fmaudit_core.report.book import Book, Key
+from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import SCORE_SET, ReportInput
 from fmaudit_core.report.page import render_page

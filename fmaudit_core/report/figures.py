@@ -6,7 +6,9 @@ percent. Every mark hovers its whole story.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Final
 
 from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
@@ -14,6 +16,7 @@ from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 Spec = dict[str, Any]
 
 _ROW_PX: Final = 27
+_LABEL_CHARS: Final = 19
 _COLOURS: Final = 7
 _DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
 
@@ -65,7 +68,7 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
         "data": data,
         "layout": {
             "height": 84 + _ROW_PX * at,
-            "margin": {"l": 142, "r": 128, "t": 30, "b": 46},
+            "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {"title": {"text": metric_title(metric) + unit}, **_forest_range(rows, scale, metric)},
             "yaxis": {
                 "range": [at - 0.4, -0.6],
@@ -274,8 +277,8 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
     return {
         "data": marks,
         "layout": {
-            "height": 96 + 34 * max(1, len(shown)),
-            "margin": {"l": 200, "r": 140, "t": 24, "b": 46},
+            "height": 96 + 38 * max(1, len(shown)),
+            "margin": {"l": 142, "r": 140, "t": 24, "b": 46},
             "xaxis": {"title": {"text": metric_title("auroc")}, **_forest_range(shown, 1.0, "auroc")},
             "yaxis": {
                 "range": [len(shown) - 0.4, -0.6], "tickvals": list(range(len(shown))),
@@ -287,6 +290,18 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
             "hovermode": "closest",
         },
     }  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """Text that plotly, which reads some HTML, draws as it is."""
+    return escape(text, quote=False)
+
+
+def tick_label(text: str) -> str:
+    """A name beside an axis, on two short lines where it is long."""
+    lines = textwrap.wrap(text, _LABEL_CHARS) or [""]
+    shown = lines if len(lines) < 3 else [lines[0], f"{lines[1]}\N{HORIZONTAL ELLIPSIS}"]
+    return "<br>".join(plain(line) for line in shown)
 
 
 def _short(values: Sequence[float | None]) -> list[float | None]:

@@ -6,7 +6,8 @@ import math
 from typing import Any, Final
 
 from fmaudit_core.report import figures, wording
-from fmaudit_core.report.cells import Book, Key, Row, gap_view
+from fmaudit_core.report.book import Book, Key, Row
+from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.inputs import OVERALL
 
 _VERDICTS: Final = ("disparity", "insufficient_evidence", "no_disparity_beyond_margin")
@@ -264,8 +265,8 @@ def _control_row(label: str, row: Row, beats: bool | None) -> Row:
     said = {True: "above the control", False: "not shown to be better", None: ""}[beats]
     text = f"{wording.level('auroc', row['value'])} ({wording.interval('auroc', row['ci_low'], row['ci_high'])})"
     return {
-        "label": label, "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "beats": beats,
-        "aside": text, "hover": f"<b>{label}</b><br>AUROC {text}<br>{wording.count(row['n'])} studies<br>{said}",
+        "label": figures.tick_label(label), "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "beats": beats,
+        "aside": text, "hover": f"<b>{figures.plain(label)}</b><br>AUROC {text}<br>{wording.count(row['n'])} studies<br>{said}",
     }  # fmt: skip
 
 

@@ -1,0 +1,181 @@
+"""The disclosed tables, looked up by encoder, task and model. Nothing else of the inputs' tables reaches a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from fmaudit_core.config import Audit
+from fmaudit_core.report.disclosure import Disclosed
+from fmaudit_core.report.inputs import OVERALL, SCORE_SET, VARIANT, ReportInput
+from fmaudit_core.vocabulary import DIAGNOSIS_TASK
+
+Row = dict[str, Any]
+
+#: metrics of a cell's table, in the order of its columns
+SHOWN_METRICS: Final = ("udr", "fpr", "auroc")
+
+
+@dataclass(frozen=True)
+class Key:
+    """A score set."""
+
+    encoder: str
+    task: str
+    probe: str
+    modality: str
+    pooling: str
+    strategy: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Key:
+        """The score set a table's row belongs to."""
+        return cls(*(str(row[name]) for name in SCORE_SET))
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What is left beside encoder and task."""
+        return (self.probe, self.modality, self.pooling, self.strategy)
+
+
+class Book:
+    """The disclosed tables, looked up by score set; rows of other columns never get in.
+
+    Parameters
+    ----------
+    inputs : ReportInput
+    tables : Disclosed
+    """
+
+    def __init__(self, inputs: ReportInput, tables: Disclosed) -> None:
+        self.audit: Audit = inputs.audit
+        self.encoders: list[Row] = _encoders(inputs)
+        self._titles = {one["name"]: one["title"] for one in self.encoders}
+        self._metrics = _by_key(tables.metrics)
+        self._sweeps = _by_key(tables.sweep)
+        self._findings = _by_key(_all_findings(tables))
+        variants = sorted({key.variant for key in self._metrics}, key=self._preference)
+        self.variants = [dict(zip(VARIANT, variant, strict=True)) for variant in variants]
+        order = {name: at for at, name in enumerate(self._titles)}
+        tasks = self.tasks
+        self.keys = sorted(
+            self._metrics, key=lambda key: (order[key.encoder], tasks.index(key.task), variants.index(key.variant))
+        )
+
+    @property
+    def tasks(self) -> list[str]:
+        """Tasks with results, in the order of the config."""
+        found = {key.task for key in self._metrics}
+        return [task for task in self.audit.tasks if task in found] + sorted(found - set(self.audit.tasks))
+
+    @property
+    def main_task(self) -> str:
+        """The task the findings speak of: the diagnosis where it was audited."""
+        return DIAGNOSIS_TASK if DIAGNOSIS_TASK in self.tasks else next(iter(self.tasks), DIAGNOSIS_TASK)
+
+    def encoder_title(self, name: str) -> str:
+        """Title of an encoder."""
+        return str(self._titles.get(name, name))
+
+    def main_key(self, encoder: str, task: str) -> Key | None:
+        """The score set that speaks for an encoder on a task: the primary pooling, imaging alone, unmitigated."""
+        keys = [key for key in self._metrics if key.encoder == encoder and key.task == task]
+        return min(keys, key=lambda key: self._preference(key.variant), default=None)
+
+    def variant_index(self, key: Key) -> int:
+        """Place of a score set's variant among `variants`."""
+        return [tuple(one.values()) for one in self.variants].index(key.variant)
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric the findings speak of; the share missed is how a configured TPR is told."""
+        metric = self.audit.fairness.primary_metric
+        return "udr" if metric == "tpr" else metric
+
+    def overall(self, key: Key, metric: str) -> Row | None:
+        """Metric of all studies together."""
+        rows = self._metrics.get(key, [])
+        return next((row for row in rows if row["attribute"] == OVERALL and row["metric"] == metric), None)
+
+    def threshold(self, key: Key) -> float | None:
+        """Operating threshold."""
+        return next((row["threshold"] for row in self._metrics.get(key, []) if row.get("threshold") is not None), None)
+
+    def findings(self, key: Key) -> list[Row]:
+        """Findings of a score set, in order of attribute and metric."""
+        metrics = [self.primary_metric, *SHOWN_METRICS]
+        rows = self._findings.get(key, [])
+        return sorted(
+            rows, key=lambda row: (self._rank(row["attribute"]), _index(metrics, row["metric"]), row["metric"])
+        )
+
+    def finding(self, key: Key, attribute: str, metric: str) -> Row | None:
+        """One finding."""
+        rows = self._findings.get(key, [])
+        return next((row for row in rows if row["attribute"] == attribute and row["metric"] == metric), None)
+
+    def subgroups(self, key: Key, metric: str, attribute: str | None = None) -> list[Row]:
+        """Rows of one metric, attributes in the order of the config, subgroups by name with the unrecorded last."""
+        rows = [
+            row
+            for row in self._metrics.get(key, [])
+            if row["metric"] == metric and row["attribute"] != OVERALL and attribute in (None, row["attribute"])
+        ]
+        return sorted(
+            rows, key=lambda row: (self._rank(row["attribute"]), row["subgroup"] == "unknown", row["subgroup"])
+        )
+
+    def subgroup(self, key: Key, metric: str, attribute: str, subgroup: str | None) -> Row | None:
+        """One subgroup's row."""
+        rows = self.subgroups(key, metric, attribute)
+        return next((row for row in rows if row["subgroup"] == subgroup), None)
+
+    def curves(self, key: Key, attribute: str) -> list[Row]:
+        """Rows of the sweep for one attribute."""
+        return [row for row in self._sweeps.get(key, []) if row["attribute"] == attribute]
+
+    def attributes(self, key: Key) -> list[str]:
+        """Attributes of a score set, in the order of the config."""
+        found = {row["attribute"] for row in self._metrics.get(key, [])} - {OVERALL}
+        return sorted(found, key=self._rank)
+
+    def _rank(self, attribute: str) -> tuple[int, str]:
+        return _index(self.audit.attributes, attribute), attribute
+
+    def _preference(self, variant: tuple[str, ...]) -> tuple[bool, bool, bool, bool, tuple[str, ...]]:
+        probe, modality, pooling, strategy = variant
+        primary = self.audit.fairness.primary_pooling
+        return strategy != "none", modality != "ct", pooling != primary, probe != "logistic", variant
+
+
+def _index(names: Sequence[str], name: str) -> int:
+    return list(names).index(name) if name in names else len(names)
+
+
+def _by_key(frame: pl.DataFrame) -> dict[Key, list[Row]]:
+    out: dict[Key, list[Row]] = {}
+    for row in frame.iter_rows(named=True):
+        out.setdefault(Key.of(row), []).append(row)
+    return out
+
+
+def _all_findings(tables: Disclosed) -> pl.DataFrame:
+    """Findings, and beside them the gaps no finding speaks of."""
+    on = [*SCORE_SET, "attribute", "metric"]
+    further = [name for name in tables.gaps.columns if name in on or name not in tables.findings.columns]
+    told = tables.findings.join(tables.gaps.select(further), on=on, how="left", maintain_order="left")
+    untold = tables.gaps.join(tables.findings.select(on), on=on, how="anti", maintain_order="left")
+    return pl.concat([told, untold], how="diagonal_relaxed")
+
+
+def _encoders(inputs: ReportInput) -> list[Row]:
+    """Encoders as given, then those only the tables know; controls last."""
+    blank = dict.fromkeys(("dim", "n_studies", "licence", "weights_sha256")) | {"control": False}
+    given = [{**blank, **one, "title": one.get("title") or one["name"]} for one in inputs.encoders]
+    names = {one["name"] for one in given}
+    found = inputs.subgroup_metrics.get_column("encoder").unique().sort().to_list()
+    given += [{**blank, "name": name, "title": name} for name in found if name not in names]
+    return sorted(given, key=lambda one: bool(one["control"]))

@@ -1,0 +1,142 @@
+"""The page in a real browser: silent, offline, switchable, and its numbers those of the tables."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmaudit_core.report.export import write_report
+from fmaudit_core.report.inputs import ReportInput
+from tests.report.frames import made_up
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the page was not opened"),
+]
+
+
+@pytest.fixture(scope="module")
+def inputs() -> ReportInput:
+    return made_up(small_group=True)
+
+
+@pytest.fixture(scope="module")
+def url(inputs: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_report(tmp_path_factory.mktemp("report"), inputs).page.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+def _open(
+    browser: Any, url: str, *, width: int = 1280, theme: str = "light", script: bool = True
+) -> tuple[Any, list[str]]:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=script
+    )
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on("request", lambda request: heard.append(f"request: {request.url}") if request.url != url else None)
+    page.goto(url)
+    return page, heard
+
+
+def _cell(page: Any, subgroup: str, metric: str) -> str:
+    """Text of a metric in the one table of subgroups that is shown."""
+    row = page.locator(
+        ".cell[open]:not([hidden]) .subgroups tr", has=page.get_by_role("rowheader", name=subgroup, exact=True)
+    )
+    return str(row.locator(f'[data-metric="{metric}"] .num').inner_text())
+
+
+def _drawn(page: Any, slot: str) -> list[float]:
+    marks = f"""[...document.querySelector('[data-slot="{slot}"]').data].filter((one) => one.mode === "markers")"""
+    return sorted(page.evaluate(f"{marks}.flatMap((one) => [...one.x])"))
+
+
+def test_the_page_opens_without_a_request_or_a_complaint(browser: Any, url: str) -> None:
+    page, heard = _open(browser, url)
+    page.locator('[data-slot="udr"] .main-svg').first.wait_for()
+    assert page.locator(".plot .main-svg").count() >= 3 * 7
+    assert heard == []
+
+
+def test_it_starts_with_embolism_and_the_first_encoder_that_is_no_control(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url)
+    assert page.input_value("#encoder") == "lite0"
+    assert page.input_value("#task") == "pe"
+    assert page.locator(".cell:visible").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "task", "variant", "pooling"),
+    [("lite1", "mortality_1m", "0", "mean"), ("grey_histogram", "pe", "1", "max")],
+)
+def test_the_filters_switch_figures_and_tables_to_the_numbers_of_the_tables(
+    browser: Any, url: str, inputs: ReportInput, encoder: str, task: str, variant: str, pooling: str
+) -> None:
+    page, heard = _open(browser, url)
+    page.select_option("#encoder", encoder)
+    page.select_option("#task", task)
+    page.select_option("#variant", variant)
+    rows = inputs.subgroup_metrics.filter(encoder=encoder, task=task, pooling=pooling)
+    female = rows.filter(subgroup="female")
+    for metric in ("udr", "fpr"):
+        assert _cell(page, "Female", metric) == f"{100 * female.filter(metric=metric)['value'].item():.1f}%"
+    assert _cell(page, "Female", "auroc") == f"{female.filter(metric='auroc')['value'].item():.3f}"
+    shown = rows.filter(metric="auroc", attribute="age_band").get_column("value").to_list()
+    drawn = _drawn(page, "auroc")
+    assert all(any(abs(x - value) < 1e-4 for x in drawn) for value in shown)
+    assert heard == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_sticks_out_at_the_side(browser: Any, url: str, width: int, theme: str) -> None:
+    page, heard = _open(browser, url, width=width, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    # no tick label is cut off at the left of a figure
+    cut = "[...document.querySelectorAll('.plot')].filter((plot) => [...plot.querySelectorAll('.ytick text')].some("
+    assert (
+        page.evaluate(
+            f"{cut}(text) => text.getBoundingClientRect().left < plot.getBoundingClientRect().left - 1)).length"
+        )
+        == 0
+    )
+    assert heard == []
+
+
+def test_the_theme_can_be_switched_by_keyboard(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url)
+    page.focus("#theme")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_without_script_the_findings_and_tables_are_there(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url, script=False)
+    assert page.locator("table.findings").is_visible()
+    assert page.locator("table.subgroups").first.is_visible()
+    assert "The figures need JavaScript" in page.inner_text("#explore")
+
+
+def test_it_prints_with_its_figures(browser: Any, url: str, tmp_path: Path) -> None:
+    page, heard = _open(browser, url, theme="dark")
+    page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
+    assert (tmp_path / "report.pdf").stat().st_size > 100_000
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert heard == []

@@ -1,0 +1,140 @@
+"""Small groups: not shown, and not to be worked out from what is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fmaudit_core.report.disclosure import Disclosed, disclose
+from fmaudit_core.report.export import write_report
+from fmaudit_core.report.inputs import ReportInput
+from tests.report.frames import SMALL, SMALL_VALUES, made_up
+from tests.report.reading import without_plotly
+
+#: as a page or a table might print them
+TELLTALES = ("2917", "2,917", "2910", "2,910", "0.9917", "99.17", "0.9911", "0.9923")
+
+
+@pytest.fixture(scope="module")
+def inputs() -> ReportInput:
+    return made_up(small_group=True)
+
+
+@pytest.fixture(scope="module")
+def tables(inputs: ReportInput) -> Disclosed:
+    return disclose(inputs)
+
+
+def test_a_suppressed_subgroup_is_named_and_has_no_number(tables: Disclosed) -> None:
+    rows = tables.metrics.filter(subgroup="nh_nhpi")
+    assert set(rows.get_column("counts")) == {"withheld"}
+    numbers = ["n", "n_pos", "n_neg", "value", "ci_low", "ci_high", "mde", "p_rest", "p_rest_adjusted"]
+    assert rows.select(numbers).null_count().row(0) == (rows.height,) * len(numbers)
+    assert tables.sweep.filter(subgroup="nh_nhpi").is_empty()
+
+
+def test_no_file_of_the_report_holds_a_number_of_a_suppressed_subgroup(inputs: ReportInput, tmp_path: Path) -> None:
+    # the totals that hold the small group would tell as much: none of the made-up ones does
+    written = write_report(tmp_path, inputs)
+    for path in written.all():
+        text = path.read_text(encoding="utf-8")
+        ours = without_plotly(text) if path.suffix == ".html" else text
+        alone = [one for one in TELLTALES if re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", ours)]
+        assert alone == [], path.name
+    assert str(SMALL["n"]) in TELLTALES
+    assert str(SMALL_VALUES["value"]) in TELLTALES
+
+
+def test_whatever_a_suppressed_subgroup_holds_the_report_is_the_same(inputs: ReportInput, tmp_path: Path) -> None:
+    hidden = pl.col("subgroup") == "nh_nhpi"
+    metrics = inputs.subgroup_metrics.with_columns(
+        *(
+            pl.when(hidden).then(pl.lit(n)).otherwise(name).cast(pl.Int64).alias(name)
+            for name, n in (("n", 31), ("n_pos", 2))
+        ),
+        value=pl.when(hidden).then(0.5).otherwise("value"),
+    )
+    sweep = inputs.threshold_sweep.with_columns(tpr=pl.when(hidden).then(0.5).otherwise("tpr"))
+    other = dataclasses.replace(inputs, subgroup_metrics=metrics, threshold_sweep=sweep)
+    first, second = (write_report(tmp_path / name, one) for name, one in (("a", inputs), ("b", other)))
+    assert [path.read_bytes() for path in first.all()] == [path.read_bytes() for path in second.all()]
+
+
+def test_a_status_that_says_otherwise_is_not_believed(inputs: ReportInput) -> None:
+    wrong = inputs.subgroup_metrics.with_columns(
+        status=pl.when(subgroup="nh_nhpi").then(pl.lit("tested")).otherwise("status")
+    )
+    rows = disclose(dataclasses.replace(inputs, subgroup_metrics=wrong)).metrics.filter(subgroup="nh_nhpi")
+    assert set(rows.get_column("status")) == {"suppressed"}
+    assert rows.get_column("n").null_count() == rows.height
+
+
+@pytest.mark.parametrize("count", ["n", "n_pos", "n_neg"])
+def test_the_count_of_a_suppressed_subgroup_does_not_follow_by_subtraction(
+    inputs: ReportInput, tables: Disclosed, count: str
+) -> None:
+    chosen = {"encoder": "lite0", "task": "pe", "pooling": "mean", "metric": "udr", "attribute": "race_ethnicity"}
+    true = inputs.subgroup_metrics.filter(**chosen)
+    shown = tables.metrics.filter(**chosen, counts="rounded").get_column(count).to_list()
+    assert len(shown) == true.height - 1
+    assert all(value % 10 == 0 for value in shown)
+    # each rounded count stands for ten true ones, so the rest of the total has at least that many values
+    total = true.get_column(count).sum()
+    least, most = (total - sum(value + off for value in shown) for off in (4, -5))
+    assert most - least >= 9
+    assert least <= SMALL[count] <= most
+
+
+def test_attributes_without_a_small_subgroup_keep_their_counts(inputs: ReportInput, tables: Disclosed) -> None:
+    other = {"attribute": "sex"}
+    assert (
+        tables.metrics.filter(**other).get_column("n").equals(inputs.subgroup_metrics.filter(**other).get_column("n"))
+    )
+    assert set(tables.metrics.filter(**other).get_column("counts")) == {"exact"}
+
+
+def test_rates_beside_a_small_subgroup_fit_more_than_one_count(tables: Disclosed) -> None:
+    rates = tables.metrics.filter(attribute="race_ethnicity", counts="rounded").drop_nulls("value").get_column("value")
+    assert ((rates * 100) - (rates * 100).round()).abs().max() < 1e-9
+    curves = tables.sweep.filter(attribute="race_ethnicity").get_column("tpr")
+    assert ((curves * 20) - (curves * 20).round()).abs().max() < 1e-9
+
+
+def test_a_thinned_curve_is_the_one_of_the_table(inputs: ReportInput, tables: Disclosed) -> None:
+    chosen = {"encoder": "lite0", "task": "pe", "pooling": "mean", "attribute": "sex", "subgroup": "female"}
+    full = inputs.threshold_sweep.filter(**chosen).sort("threshold").rows(named=True)
+    thin = tables.sweep.filter(**chosen).rows(named=True)
+    assert 30 < len(thin) <= 41
+    for row in thin:
+        # called positive at or above the threshold: the rate there is that of the next score
+        above = [one for one in full if one["threshold"] >= row["threshold"]]
+        assert row["tpr"] == pytest.approx(above[0]["tpr"] if above else 0.0, abs=5e-4)
+
+
+def test_cohort_counts_withhold_the_small_and_round_their_neighbours() -> None:
+    inputs = made_up()
+    studies = inputs.studies.with_columns(
+        n_studies=pl.when(subgroup="nh_black", split="val").then(7).otherwise("n_studies")
+    )
+    shown = disclose(dataclasses.replace(inputs, studies=studies)).studies
+    val = shown.filter(attribute="race_ethnicity", split="val")
+    assert val.filter(subgroup="nh_black").get_column("n_studies").to_list() == [None]
+    assert all(n % 10 == 0 for n in val.drop_nulls("n_studies").get_column("n_studies"))
+    assert set(shown.filter(attribute="sex").get_column("counts")) == {"exact"}
+
+
+def test_a_subgroup_small_for_one_task_only_is_hidden_for_that_task(inputs: ReportInput) -> None:
+    only = inputs.subgroup_metrics.filter(~((pl.col("subgroup") == "nh_nhpi") & (pl.col("task") != "pe")))
+    shown = disclose(dataclasses.replace(inputs, subgroup_metrics=only)).metrics.filter(attribute="race_ethnicity")
+    assert set(shown.filter(task="pe").get_column("counts")) == {"withheld", "rounded"}
+    assert set(shown.filter(task="mortality_1m").get_column("counts")) == {"exact"}
+
+
+def test_sentences_that_came_with_the_table_are_not_passed_on(inputs: ReportInput, tmp_path: Path) -> None:
+    summary = json.loads(write_report(tmp_path, inputs).summary.read_text(encoding="utf-8"))
+    assert all("neighbours" not in one["sentence"] for one in summary["findings"])

@@ -1,0 +1,46 @@
+"""The files for machines: what the page says, as JSON and CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import polars as pl
+
+from fmaudit_core.report.disclosure import disclose
+from fmaudit_core.report.export import write_report
+from tests.report.frames import made_up
+
+
+def test_a_report_is_a_page_a_summary_and_tables_of_known_digest(tmp_path: Path) -> None:
+    written = write_report(tmp_path / "new" / "reports", made_up())
+    assert {path.name for path in written.all()} == {path.name for path in written.page.parent.iterdir()}
+    summary = json.loads(written.summary.read_text(encoding="utf-8"))
+    for name, digest in summary["tables"].items():
+        assert hashlib.sha256((written.page.parent / name).read_bytes()).hexdigest() == digest
+
+
+def test_the_same_inputs_give_the_same_files(tmp_path: Path) -> None:
+    first, second = (write_report(tmp_path / name, made_up(poolings=("mean",))) for name in ("a", "b"))
+    assert [path.read_bytes() for path in first.all()] == [path.read_bytes() for path in second.all()]
+
+
+def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None:
+    inputs = made_up(small_group=True, poolings=("mean",))
+    metrics = disclose(inputs).metrics
+    read = pl.read_csv(write_report(tmp_path, inputs).tables["subgroup_metrics"], schema_overrides=metrics.schema)
+    assert read.equals(metrics)
+
+
+def test_the_summary_tells_settings_but_no_path(tmp_path: Path) -> None:
+    inputs = made_up(poolings=("mean",))
+    anchored = inputs.audit.anchored_at(Path("/data/secret"))
+    summary = write_report(tmp_path, dataclasses.replace(inputs, audit=anchored)).summary
+    text = summary.read_text(encoding="utf-8")
+    assert "secret" not in text
+    told = json.loads(text)
+    assert told["config"]["fairness"]["n_permutations"] == 9_999
+    assert told["verdicts"] == {"disparity": 2, "insufficient_evidence": 2, "no_disparity_beyond_margin": 2}
+    assert told["headline"].startswith("2 of 6 comparisons")

@@ -1,0 +1,221 @@
+"""The page: alone, the same each time, and in words that claim no more than the tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import polars as pl
+import pytest
+
+from fmaudit_core.config import Audit, PhantomCohort
+from fmaudit_core.report.errors import ReportError
+from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.page import render_page, write_page
+from tests.report.frames import TASKS, made_up
+from tests.report.reading import Page, without_plotly
+
+
+@pytest.fixture(scope="module")
+def inputs() -> ReportInput:
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def text(inputs: ReportInput) -> str:
+    return render_page(inputs)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(without_plotly(text))
+
+
+def test_the_page_loads_nothing(text: str, page: Page) -> None:
+    assert page.loads == []
+    assert not re.search(r"url\(|@import", "".join(page.styles))
+    assert not re.search(r"https?:", without_plotly(text))
+    assert "default-src 'none'" in text
+
+
+def test_the_same_inputs_in_any_row_order_give_the_same_page(inputs: ReportInput, text: str) -> None:
+    names = ("subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "studies")
+    shuffled = {name: getattr(inputs, name).sample(fraction=1.0, shuffle=True, seed=3) for name in names}
+    assert render_page(dataclasses.replace(inputs, **shuffled)) == text
+
+
+def test_a_date_stands_only_where_it_was_given(inputs: ReportInput, text: str) -> None:
+    assert "2026-03-01" not in without_plotly(text)
+    dated = Page(without_plotly(render_page(dataclasses.replace(inputs, generated_at="2026-03-01"))))
+    assert "2026-03-01" in dated.visible
+
+
+def test_every_confirmatory_finding_is_told_with_its_gap_beside_chance_and_its_p(
+    inputs: ReportInput, page: Page
+) -> None:
+    told = inputs.audit_findings.filter(task="pe", pooling="mean", metric="udr")
+    assert told.height == 9
+    for row in told.iter_rows(named=True):
+        shown = [f"{100 * row[name]:.1f} points" for name in ("gap", "null_expected_gap")]
+        assert any(set(shown) <= set(cells) for cells in page.rows), shown
+    assert page.visible.count("This is more than chance explains (adjusted p = 0.001)") >= 2
+
+
+def test_each_score_set_has_a_table_with_the_numbers_of_the_metrics(inputs: ReportInput, page: Page) -> None:
+    auroc = inputs.subgroup_metrics.filter(metric="auroc", status="tested")
+    rows = [" ".join(row) for row in page.rows]
+    for row in auroc.iter_rows(named=True):
+        said = f"{row['value']:.3f} {row['ci_low']:.3f}\N{EN DASH}{row['ci_high']:.3f}"
+        assert any(said in one and f"{row['n']:,}" in one for one in rows)
+
+
+def test_nobody_is_called_fair_and_nothing_significant(page: Page) -> None:
+    said = (page.visible + " ".join(page.attributes)).lower()
+    assert not re.search(r"\b(un)?fair(ly|ness)?\b", said)
+    assert "signific" not in said
+
+
+def test_insufficient_evidence_reads_as_cannot_tell_with_what_would_have_shown(page: Page) -> None:
+    sentences = re.findall(
+        r"We cannot tell whether it is real \(adjusted p = [\d.]+\); in [^.]+ only a difference of", page.visible
+    )
+    assert sentences
+    assert "insufficient_evidence" not in page.visible
+
+
+def test_the_share_missed_is_explained_once(page: Page) -> None:
+    assert page.visible.count("of patients with an embolism, the share the model missed") == 1
+
+
+def test_the_control_is_told_apart_and_compared(page: Page) -> None:
+    assert "EfficientNet-lite0 (ImageNet) and EfficientNet-lite1 (ImageNet) lie above the control" in page.visible
+    assert "HU histogram (control)" in page.visible
+
+
+def test_an_encoder_within_the_controls_interval_is_not_said_to_beat_it(inputs: ReportInput) -> None:
+    weak = pl.when(pl.col("encoder") == "lite1", pl.col("metric") == "auroc")
+    metrics = inputs.subgroup_metrics.with_columns(
+        value=weak.then(0.6).otherwise("value"), ci_low=weak.then(0.55).otherwise("ci_low"),
+        ci_high=weak.then(0.65).otherwise("ci_high"),
+    )  # fmt: skip
+    page = Page(without_plotly(render_page(dataclasses.replace(inputs, subgroup_metrics=metrics))))
+    assert "for EfficientNet-lite1 (ImageNet) this is not shown" in page.visible
+
+
+def test_without_a_control_the_page_says_what_that_means(inputs: ReportInput) -> None:
+    named = [{**one, "control": False} for one in inputs.encoders]
+    page = Page(without_plotly(render_page(dataclasses.replace(inputs, encoders=named))))
+    assert "No control encoder was audited" in page.visible
+
+
+def test_methods_are_those_of_the_config(inputs: ReportInput) -> None:
+    settings = inputs.audit.fairness.model_copy(
+        update={
+            "n_permutations": 4321,
+            "threshold_policy": "youden",
+            "margin": 0.075,
+            "suppress_under": 13,
+            "confidence": 0.9,
+        }
+    )
+    audit = inputs.audit.model_copy(update={"fairness": settings})
+    said = Page(without_plotly(render_page(dataclasses.replace(inputs, audit=audit)))).visible
+    assert "4,321 permutations" in said
+    assert "(Youden)" in said
+    assert "below 7.5 points" in said
+    assert "fewer than 13 positives or negatives" in said
+    assert "90% intervals" in said
+
+
+def test_a_phantom_is_said_to_be_synthetic(inputs: ReportInput) -> None:
+    audit = Audit(cohort=PhantomCohort(kind="phantom"), tasks=TASKS)
+    said = Page(without_plotly(render_page(dataclasses.replace(inputs, audit=audit)))).visible
+    assert "These are synthetic patients" in said
+
+
+def test_predictions_alone_make_a_page_without_cohort_and_encoders(inputs: ReportInput) -> None:
+    alone = ReportInput(
+        audit=inputs.audit,
+        subgroup_metrics=inputs.subgroup_metrics,
+        fairness_gaps=inputs.fairness_gaps,
+        threshold_sweep=inputs.threshold_sweep,
+        audit_findings=inputs.audit_findings,
+    )
+    page = Page(without_plotly(render_page(alone)))
+    assert "Encoders and probes" not in page.visible
+    assert "lite0" in page.visible
+
+
+def test_an_audit_in_which_nothing_could_be_tested_still_has_a_page(inputs: ReportInput) -> None:
+    untested = [
+        pl.lit(None).cast(pl.String if name.endswith("subgroup") else pl.Float64).alias(name)
+        for name in (
+            "gap",
+            "null_expected_gap",
+            "best_subgroup",
+            "worst_subgroup",
+            "p_value",
+            "p_gap",
+            "p_adjusted",
+            "q_value",
+        )
+    ]
+    told = {name: getattr(inputs, name).with_columns(untested) for name in ("fairness_gaps", "audit_findings")}
+    page = Page(without_plotly(render_page(dataclasses.replace(inputs, **told))))
+    assert "we cannot tell whether they differ" in page.visible
+
+
+def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
+    evil = "</script><script>alert(1)</script>"
+    metrics, sweep, gaps, findings = (
+        getattr(inputs, name).with_columns(
+            pl.col(column).replace("75-90", evil)
+            for column in ("subgroup", "best_subgroup", "worst_subgroup")
+            if column in getattr(inputs, name).columns
+        )
+        for name in ("subgroup_metrics", "threshold_sweep", "fairness_gaps", "audit_findings")
+    )
+    audit = inputs.audit.model_copy(update={"name": f"a {evil}"})
+    text = render_page(
+        ReportInput(
+            audit=audit, subgroup_metrics=metrics, fairness_gaps=gaps, threshold_sweep=sweep, audit_findings=findings,
+            provenance={"run": evil},
+        )
+    )  # fmt: skip
+    assert "<script>alert" not in text
+    assert "alert(1)" in Page(without_plotly(text)).visible
+
+
+@pytest.mark.parametrize("name", ["study_id", "patient_id", "y_score"])
+def test_rows_about_single_people_are_refused(inputs: ReportInput, name: str) -> None:
+    with pytest.raises(ReportError, match=f"studies: the table has the column {name}"):
+        dataclasses.replace(inputs, studies=inputs.studies.with_columns(pl.lit("x").alias(name)))
+
+
+def test_a_missing_column_is_named(inputs: ReportInput) -> None:
+    with pytest.raises(ReportError, match=r"subgroup_metrics: the table lacks mde\."):
+        dataclasses.replace(inputs, subgroup_metrics=inputs.subgroup_metrics.drop("mde"))
+
+
+def test_embedded_figures_are_json_a_browser_reads(text: str) -> None:
+    embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert embedded is not None
+    data = json.loads(embedded[1])
+    assert len(data["cells"]) == 3 * 3 * 2
+    assert set(data["control"]) == set(TASKS)
+
+
+def test_a_page_is_replaced_whole(inputs: ReportInput, text: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "reports" / "index.html"
+    write_page(path, inputs)
+    assert path.read_text(encoding="utf-8") == text
+
+    def torn(_: ReportInput) -> str:
+        raise ReportError("broke off")
+
+    monkeypatch.setattr("fmaudit_core.report.page.render_page", torn)
+    with pytest.raises(ReportError):
+        write_page(path, inputs)
+    assert path.read_text(encoding="utf-8") == text
+    assert [one.name for one in path.parent.iterdir()] == ["index.html"]

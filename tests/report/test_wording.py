@@ -1,0 +1,64 @@
+"""Numbers and verdicts as a clinician reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from fmaudit_core.report import wording
+
+FINDING = {
+    "metric": "udr", "worst": "75 to 90", "best": "18 to 40", "worst_text": "42.0%", "best_text": "22.0%", "gap": 0.2,
+    "gap_text": "20.0 points", "null_text": "9.0 points", "p_adjusted": 0.0004, "q_value": 0.01,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [(None, "p not computed"), (0.0001, "p < 0.001"), (0.0123, "p = 0.012"), (0.5, "p = 0.50"), (1.0, "p = 1.00")],
+)
+def test_p_values(p: float | None, said: str) -> None:
+    assert wording.p_text(p) == said
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("disparity", "This is more than chance explains (adjusted p < 0.001)."),
+        ("no_disparity_beyond_margin", "A difference beyond 5 points can be ruled out."),
+        (
+            "insufficient_evidence",
+            "We cannot tell whether it is real (adjusted p < 0.001); in 75 to 90 only a difference of 31 points or more would "
+            "have shown.",
+        ),
+    ],
+)
+def test_a_finding_says_who_how_often_and_how_sure(verdict: str, said: str) -> None:
+    sentence = wording.summary_of({**FINDING, "verdict": verdict}, "pe", 0.05, "31 points")
+    assert sentence == (
+        "Of patients with an embolism, the model missed 42.0% in the subgroup 75 to 90 and 22.0% in 18 to 40: a gap of 20.0 "
+        f"points, where chance alone gives about 9.0 points. {said}"
+    )
+
+
+def test_an_exploratory_finding_is_told_with_its_q() -> None:
+    said = wording.summary_of({**FINDING, "p_adjusted": None, "verdict": "disparity"}, "pe", 0.05, "")
+    assert said.endswith("(q = 0.010).")
+
+
+def test_other_tasks_do_not_speak_of_embolism() -> None:
+    said = wording.summary_of({**FINDING, "verdict": "disparity"}, "mortality_1m", 0.05, "")
+    assert said.startswith("Of patients with the outcome (Mortality, 1 month), the model missed")
+
+
+def test_untested_subgroups_are_no_finding() -> None:
+    said = wording.summary_of(
+        {**FINDING, "worst": None, "gap": None, "verdict": "insufficient_evidence"}, "pe", 0.05, ""
+    )
+    assert "we cannot tell" in said
+
+
+def test_levels_are_named_for_people() -> None:
+    assert wording.subgroup_title("18-40") == "18\N{EN DASH}40"
+    assert wording.subgroup_title("nh_black") == "Black"
+    assert wording.subgroup_title("some_group") == "Some group"
+    assert wording.subgroup_title("unknown") == "Not recorded"

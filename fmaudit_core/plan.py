@@ -140,7 +140,9 @@ class Versions:
     def probe_predictions(self, cell: Cell) -> str:
         """Version of one encoder's scores for one task."""
         fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
-        return step_version("probe_predictions", fits, cell.task)
+        settings = self.workspace.audit.fairness
+        policy = (settings.threshold_policy, settings.fixed_fpr, settings.fixed_sensitivity)
+        return step_version("probe_predictions", fits, cell.task, policy)
 
     def fairness(self, cell: Cell) -> str:
         """Version of one cell's subgroup statistics."""

@@ -1,7 +1,10 @@
 """The one Definitions object: what `dagster`, the UI and the command line load."""
 
+from pathlib import Path
+
 import dagster as dg
 
+from fmaudit_core.config import audit_path_from_environment
 from fmaudit_dagster.assets.cohort import cohort
 from fmaudit_dagster.assets.embeddings import study_embeddings
 from fmaudit_dagster.assets.fairness import fairness
@@ -9,7 +12,7 @@ from fmaudit_dagster.assets.imaging import ct_slices
 from fmaudit_dagster.assets.probes import probe_fits, probe_predictions
 from fmaudit_dagster.assets.report import audit_findings, audit_report
 from fmaudit_dagster.checks import CHECKS
-from fmaudit_dagster.resources import served_audit
+from fmaudit_dagster.resources import AuditWorkspace
 
 ASSETS = [
     cohort,
@@ -22,10 +25,16 @@ ASSETS = [
     audit_report,
 ]
 
-defs = dg.Definitions(
-    assets=ASSETS,
-    asset_checks=CHECKS,
-    resources={"audit": served_audit()},
-    # a run is a process of its own already; steps share it, as they share the warehouse
-    executor=dg.in_process_executor,
-)
+
+def definitions_for(audit_yaml: Path) -> dg.Definitions:
+    """The platform for one audit.yaml; the file is read when a step runs, and may come later."""
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=CHECKS,
+        resources={"audit": AuditWorkspace(audit_yaml=str(audit_yaml))},
+        # a run is a process of its own already; steps share it, as they share the warehouse
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions_for(audit_path_from_environment())

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.config import audit_path_from_environment
 from fmaudit_core.plan import Versions
 from fmaudit_core.workspace import Workspace, open_workspace
 
@@ -21,8 +20,3 @@ class AuditWorkspace(dg.ConfigurableResource[Workspace]):
     def versions(self, workspace: Workspace) -> Versions:
         """Expected versions under the registry as it stands."""
         return Versions(workspace, workspace.registry.specs())
-
-
-def served_audit() -> AuditWorkspace:
-    """Resource for the audit that the environment names."""
-    return AuditWorkspace(audit_yaml=str(audit_path_from_environment()))

@@ -17,7 +17,7 @@ from fmaudit_core.cohort.phantom_plan import Artery, StudyPlan
 Float32Array = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
 
-FIELD_OF_VIEW_MM: Final = 384.0
+FIELD_OF_VIEW_MM: Final = 340.0
 #: the drawn part of the chest, from the heart's base to above the aortic arch
 HEIGHT_MM: Final = 150.0
 
@@ -51,10 +51,10 @@ class Tube:
 
 #: x on the left is positive; the right arteries mirror the left ones
 ARTERIES: Final[dict[Artery, Tube]] = {
-    "interlobar_right": Tube((-46, 4, 0.25), (-66, 26, -0.75), (10.5, 8.0)),
-    "interlobar_left": Tube((50, 8, 0.25), (70, 30, -0.75), (10.0, 7.5)),
-    "upper_right": Tube((-44, -4, 0.2), (-58, -18, 0.95), (8.5, 6.5)),
-    "upper_left": Tube((50, -2, 0.2), (62, -16, 0.95), (8.5, 6.5)),
+    "interlobar_right": Tube((-50, 4, 0.25), (-68, 26, -0.8), (16.0, 12.0)),
+    "interlobar_left": Tube((54, 8, 0.25), (72, 30, -0.8), (15.5, 11.5)),
+    "upper_right": Tube((-44, -4, 0.2), (-58, -18, 0.95), (13.0, 9.5)),
+    "upper_left": Tube((50, -2, 0.2), (62, -16, 0.95), (13.0, 9.5)),
     "basal_right": Tube((-84, 30, -0.1), (-98, 54, -1.0), (4.2, 3.0)),
     "basal_left": Tube((88, 32, -0.1), (102, 56, -1.0), (4.2, 3.0)),
 }
@@ -109,6 +109,11 @@ class _Canvas:
         self.x = (along - study.habitus.shift_x_mm)[None, None, :]
         self.y = (along - study.habitus.shift_y_mm)[None, :, None]
         self.height = slice_heights(n_slices)[:, None, None]
+        #: how this patient differs: calibre of the arteries, attenuation of fat, muscle and mediastinum
+        self.calibre = float(self.patient.uniform(0.85, 1.15))
+        self.fat_hu = FAT_HU + 9 * float(self.patient.standard_normal())
+        self.muscle_hu = MUSCLE_HU + 8 * float(self.patient.standard_normal())
+        self.mediastinum_hu = MEDIASTINUM_HU + 12 * float(self.patient.standard_normal())
         self.hu = np.full((n_slices, matrix_px, matrix_px), AIR_HU, dtype=np.float32)
 
     def ellipse(
@@ -142,7 +147,7 @@ def _draw_trunk(canvas: _Canvas) -> None:
     """Skin to muscle: fat around, breasts in front, the chest wall's muscle inside."""
     habitus = canvas.study.habitus
     body = canvas.ellipse(0, 0, habitus.half_width_mm, habitus.half_depth_mm)
-    canvas.hu[np.broadcast_to(body < 1, canvas.hu.shape)] = FAT_HU
+    canvas.hu[np.broadcast_to(body < 1, canvas.hu.shape)] = canvas.fat_hu
     if habitus.breast_mm:
         fullness = np.clip(1.0 - canvas.height**2, 0.05, 1.0)
         for side in (-1, 1):
@@ -152,9 +157,9 @@ def _draw_trunk(canvas: _Canvas) -> None:
                 62.0,
                 habitus.breast_mm * fullness + 1,
             )
-            canvas.hu[(front < 1) & (canvas.hu == AIR_HU)] = FAT_HU + 25
+            canvas.hu[(front < 1) & (canvas.hu == AIR_HU)] = canvas.fat_hu + 25
     wall = canvas.ellipse(0, 0, habitus.half_width_mm - habitus.fat_mm, habitus.half_depth_mm - habitus.fat_mm)
-    canvas.hu[np.broadcast_to(wall < 1, canvas.hu.shape)] = MUSCLE_HU
+    canvas.hu[np.broadcast_to(wall < 1, canvas.hu.shape)] = canvas.muscle_hu
 
 
 def _draw_lungs(canvas: _Canvas) -> None:
@@ -179,13 +184,15 @@ def _draw_lungs(canvas: _Canvas) -> None:
 def _draw_heart_and_vessels(canvas: _Canvas) -> None:
     """Mediastinum, heart, aorta and the pulmonary arteries with what clots are in them."""
     signs, contrast = canvas.study.signs, canvas.study.scanner.contrast_hu
-    canvas.hu[canvas.ellipse(2, 8, 42 - 6 * np.abs(canvas.height), 62) < 1] = MEDIASTINUM_HU
+    canvas.hu[canvas.ellipse(2, 8, 42 - 6 * np.abs(canvas.height), 62) < 1] = canvas.mediastinum_hu
     size = 1.0 + 0.11 * signs.heart_size
     bulge = np.sqrt(np.clip(1.0 - ((canvas.height + 0.75) / 0.85) ** 2, 0.0, 1.0)) + 1e-3
     canvas.hu[canvas.ellipse(22, -22, 60 * size * bulge, 46 * size * bulge) < 1] = MYOCARDIUM_HU
     for x, y, half in ((2, -30, 24), (40, -14, 22)):
-        canvas.hu[canvas.ellipse(x, y, half * size * bulge, half * size * bulge) < 1] = 0.6 * contrast
-    aorta = 0.55 * contrast
+        canvas.hu[canvas.ellipse(x, y, half * size * bulge, half * size * bulge) < 1] = (
+            0.2 + canvas.study.scanner.contrast_left
+        ) * contrast
+    aorta = canvas.study.scanner.contrast_left * contrast
     canvas.hu[(canvas.ellipse(-14, -14, 15, 15) < 1) & (canvas.height > -0.2) & (canvas.height < 0.75)] = aorta
     canvas.hu[np.broadcast_to(canvas.ellipse(22, 48, 12, 12) < 1, canvas.hu.shape)] = aorta
     canvas.hu[(canvas.ellipse(2, 16, 34, 13) < 1) & (np.abs(canvas.height - 0.82) < 0.1)] = aorta
@@ -196,6 +203,7 @@ def _draw_heart_and_vessels(canvas: _Canvas) -> None:
     for tube in ARTERIES.values():
         middle_x, middle_y, radius, runs = _discs(canvas, tube)
         canvas.hu[(canvas.ellipse(middle_x, middle_y, radius, radius) < 1) & runs] = contrast
+    _draw_veins_and_nodes(canvas)
     for embolus, shown in zip(canvas.study.emboli, embolus_slices(canvas.study, len(canvas.hu)), strict=True):
         middle_x, middle_y, radius, _ = _discs(canvas, ARTERIES[embolus.artery])
         clot = canvas.ellipse(middle_x, middle_y, radius * embolus.fill, radius * embolus.fill) < 1
@@ -204,12 +212,27 @@ def _draw_heart_and_vessels(canvas: _Canvas) -> None:
         canvas.hu[clot & held] = embolus.hu
 
 
+def _draw_veins_and_nodes(canvas: _Canvas) -> None:
+    """Veins that fill as the left heart does, and hilar lymph nodes as dense as clots: what is not an embolus."""
+    filled = (0.1 + canvas.study.scanner.contrast_left) * canvas.study.scanner.contrast_hu
+    for x, y in ((-62, -12), (66, -8), (-38, 30), (42, 34)):
+        half = 6.5 * float(canvas.patient.uniform(0.7, 1.3))
+        canvas.hu[(canvas.ellipse(x, y, half, half) < 1) & (canvas.height < 0.1) & (canvas.hu < 0)] = filled
+    for _ in range(int(canvas.patient.integers(0, 7))):
+        side = 1 if canvas.patient.random() < 0.5 else -1
+        x, y = side * canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
+        half_x, half_y = canvas.patient.uniform(6, 14, 2)
+        at, reach = canvas.patient.uniform(-0.8, 0.8), canvas.patient.uniform(0.1, 0.5)
+        node = (canvas.ellipse(x, y, half_x, half_y) < 1) & (np.abs(canvas.height - at) < reach) & (canvas.hu < 0)
+        canvas.hu[node] = canvas.patient.uniform(30, 80)
+
+
 def _discs(canvas: _Canvas, tube: Tube) -> tuple[Float32Array, Float32Array, Float32Array, npt.NDArray[np.bool_]]:
     """Middle, radius and presence of a tube in every slice."""
     (x0, y0, h0), (x1, y1, h1) = tube.start, tube.end
     along = np.clip((canvas.height - h0) / (h1 - h0), 0.0, 1.0)
     low, high = sorted((h0, h1))
-    radius = tube.radius_mm[0] + along * (tube.radius_mm[1] - tube.radius_mm[0])
+    radius = canvas.calibre * (tube.radius_mm[0] + along * (tube.radius_mm[1] - tube.radius_mm[0]))
     return x0 + along * (x1 - x0), y0 + along * (y1 - y0), radius, (canvas.height >= low) & (canvas.height <= high)
 
 

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -134,6 +134,8 @@ class Scanner:
     noise_hu: float
     #: attenuation of the contrast in the pulmonary arteries
     contrast_hu: float
+    #: how much of it has already reached the left heart and the aorta
+    contrast_left: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def _people(split: Split, n_studies: int, rng: np.random.Generator) -> list[_Per
         queues.append([_Slot(band, bool(pe)) for pe in rng.permutation([True] * n_pe + [False] * (n_band - n_pe))])
 
     people = []
-    for younger, older in zip(queues, queues[1:], strict=False):
+    for younger, older in pairwise(queues):
         if min(len(younger), len(older)) >= 8:  # a birthday between two scans moves a patient to the next band
             people.append(_Person(split, (younger.pop(), older.pop())))
     turn = 0
@@ -358,13 +360,14 @@ def _scanner(study_number: int, rng: np.random.Generator) -> Scanner:
         feet_first=study_number % 17 == 5,
         numbered_backwards=study_number % 11 == 7,
         kvp=(100, 120, 120)[study_number % 3],
-        noise_hu=float(rng.uniform(14, 24)),
+        noise_hu=float(rng.uniform(10, 18)),
         contrast_hu=float(rng.uniform(300, 450)),
+        contrast_left=float(rng.uniform(0.35, 0.85)),
     )
 
 
 def _emboli(slot: _Slot, rng: np.random.Generator) -> tuple[Embolus, ...]:
-    """Filling defects of one study: one subsegmental in the young, two to four central ones in all others."""
+    """Filling defects of one study: one subsegmental in the young, three or four central ones in all others."""
     if slot.band is BANDS[0]:
         artery: Artery = "basal_right" if rng.random() < 0.5 else "basal_left"
         return (
@@ -379,13 +382,13 @@ def _emboli(slot: _Slot, rng: np.random.Generator) -> tuple[Embolus, ...]:
     central: tuple[Artery, ...] = ("interlobar_right", "interlobar_left", "upper_right", "upper_left")
     first = int(rng.integers(0, 2))
     others = [i for i in range(len(central)) if i != first]
-    chosen = [first, *rng.permutation(others)[: int(rng.integers(1, 4))]]
+    chosen = [first, *rng.permutation(others)[: int(rng.integers(2, 4))]]
     return tuple(
         Embolus(
             artery=central[int(i)],
             along=float(rng.uniform(0.3, 0.7)),
-            length_slices=int(rng.integers(3, 6)),
-            fill=float(rng.uniform(0.7, 0.95)),
+            length_slices=int(rng.integers(5, 8)),
+            fill=float(rng.uniform(0.8, 0.98)),
             hu=float(rng.uniform(30, 70)),
         )
         for i in chosen

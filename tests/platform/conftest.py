@@ -1,0 +1,67 @@
+"""One small phantom audit, run once for all tests of the platform."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+import yaml
+
+from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.workspace import open_workspace
+
+AUDIT = {
+    "name": "A small phantom",
+    "cohort": {"kind": "phantom", "n_studies": 150, "n_slices": 6, "matrix_px": 64},
+    "tasks": ["pe", "mortality_12m"],
+    "fairness": {"n_permutations": 199, "suppress_under": 3, "test_from": 5},
+    "imaging": {"workers": 1},
+}
+
+
+def write_audit(folder, **changes):
+    """An audit.yaml with the control and a small real encoder beside it."""
+    (folder / "encoders").mkdir(parents=True, exist_ok=True)
+    for name in ("hu_histogram", "efficientnet_lite0"):
+        shutil.copyfile(shipped_specs()[name], folder / "encoders" / f"{name}.yaml")
+    (folder / "audit.yaml").write_text(yaml.safe_dump(AUDIT | changes))
+    return open_workspace(folder / "audit.yaml")
+
+
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory):
+    """A workspace whose audit was run whole, by the command line's runner, in this process."""
+    from fmaudit_dagster.instance import prepare
+
+    workspace = write_audit(tmp_path_factory.mktemp("audited"))
+    prepare(workspace)
+    assert os.environ["FMAUDIT_CONFIG"] == str(workspace.audit_yaml)
+    return workspace, run(workspace)
+
+
+@pytest.fixture
+def copied(audited, tmp_path):
+    """A copy of the audited workspace that a test may change."""
+    source = audited[0].audit_yaml.parent
+    target = tmp_path / "copy"
+    shutil.copytree(source, target, copy_function=shutil.copy2)
+    return open_workspace(target / "audit.yaml")
+
+
+def run(workspace, **options):
+    """What `fmaudit run` does, without its bars."""
+    from fmaudit_dagster.instance import opened
+    from fmaudit_dagster.runner import run_audit
+
+    with opened(workspace) as instance:
+        from fmaudit_dagster.definitions import ASSETS, CHECKS, definitions_for
+
+        assert ASSETS
+        assert CHECKS
+        return run_audit(workspace, instance, definitions_for(workspace.audit_yaml), **options)
+
+
+def made(outcome):
+    """Assets and cells of a run, as text."""
+    return sorted(f"{asset} {step.cell}" for step in outcome.made for asset in step.assets)

@@ -1,0 +1,172 @@
+"""The command line as people meet it: help, errors as paragraphs, exit codes, and a kill in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from fmaudit_core.workspace import open_workspace
+from fmaudit_dagster.cli import main
+from tests.ct_files import write_series
+from tests.platform.conftest import AUDIT, write_audit
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in sorted(main.commands)), ["encoders", "list"], ["encoders", "add"]]
+)
+def test_every_command_has_help(command):
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len(result.output.splitlines()) > 4
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, fmaudit_dagster.cli; "
+        "sys.exit(bool({'torch', 'dagster', 'polars', 'numba', 'plotly'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_an_audit_it_says_what_to_do(tmp_path):
+    result = call("-c", tmp_path / "audit.yaml", "run")
+    assert result.exit_code == 2
+    assert "fmaudit init" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cohort": {"kind": "magic"}}, "cohort"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"age_bands": ["18-40", "30-50"]}, "overlap"),
+        ({"fairness": {"alpha": 2}}, "fairness.alpha"),
+        ({"tasks": ["a|b"]}, "is not a name"),
+    ],
+)
+def test_a_wrong_audit_is_told_by_its_key(tmp_path, change, said):
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(AUDIT | change))
+    result = call("-c", tmp_path / "audit.yaml", "run")
+    assert result.exit_code == 2
+    assert said in result.stderr.replace("\n", " ")
+
+
+def test_series_tells_one_object_per_series_and_draws_it(tmp_path):
+    write_series(tmp_path / "ct")
+    result = call("series", tmp_path / "ct", "--json", "--png", tmp_path / "ct.png")
+    assert result.exit_code == 0
+    (facts,) = json.loads(result.output)
+    assert set(facts) >= {
+        "status", "reason", "flags", "series_uid", "n_slices", "shape_zyx", "spacing_zyx_mm", "hu_min", "hu_max",
+        "hu_mean", "transfer_syntaxes",
+    }  # fmt: skip
+    assert facts["shape_zyx"] == [6, 32, 32]
+    assert (tmp_path / "ct.png").read_bytes().startswith(b"\x89PNG")
+    assert call("series", tmp_path / "nowhere").exit_code == 1
+
+
+def cohort_table(folder, **changes):
+    n = 30
+    frame = pl.DataFrame(
+        {
+            "study_id": [f"s{i}" for i in range(n)],
+            "patient_id": [f"p{i}" for i in range(n)],
+            "split": [("train", "val", "test")[i % 3] for i in range(n)],
+            "age": [20 + 2 * i for i in range(n)],
+            "sex": ["female", "male"] * 15,
+            "race_ethnicity": ["a", "b", "c"] * 10,
+            "pe": [(i // 3) % 2 for i in range(n)],
+        }
+    ).with_columns(**changes)
+    frame.write_csv(folder / "cohort.csv")
+    for i in range(n):
+        write_series(folder / "ct" / f"s{i}")
+
+
+def test_init_checks_a_table_at_once(tmp_path):
+    cohort_table(tmp_path)
+    config = tmp_path / "audit.yaml"
+    options = ("init", "--table", tmp_path / "cohort.csv", "--images", tmp_path / "ct", "--task", "pe")
+    result = call("-c", config, *options)
+    assert result.exit_code == 0, result.output
+    assert "30 studies of 30 patients are valid" in result.output
+    assert open_workspace(config).audit.tasks == ("pe",)
+    assert call("-c", config, *options).exit_code == 2  # there is one already
+
+
+def test_init_refuses_a_wrong_table_and_leaves_nothing(tmp_path):
+    cohort_table(tmp_path, age=pl.lit(500))
+    config = tmp_path / "audit.yaml"
+    result = call("-c", config, "init", "--table", tmp_path / "cohort.csv", "--images", tmp_path / "ct", "--task", "pe")
+    assert result.exit_code == 1
+    assert "an age outside 0 to 120" in result.stderr.replace("\n", " ")
+    assert not config.exists()
+
+
+def test_sql_and_encoders_and_report(audited):
+    config = audited[0].audit_yaml
+    result = call("-c", config, "sql", "SELECT count(*) AS n FROM studies")
+    assert "150" in result.output
+    assert "threshold_sweep" in call("-c", config, "sql").output
+    assert "the query failed" in call("-c", config, "sql", "SELECT nothing").stderr
+    listed = call("-c", config, "encoders", "list").output
+    assert "hu_histogram" in listed
+    assert "Shipped, not registered: efficientnet_lite1" in listed
+    assert call("-c", config, "report").output.strip().endswith("index.html")
+
+
+def tables(workspace):
+    """Rows of every result table and of the embeddings, without what tells versions and paths."""
+    warehouse = workspace.warehouse
+    return {
+        (name, str(cell)): warehouse.read(name, cell)
+        for name in warehouse.tables()
+        if name not in ("ct_views", "report_files")
+        for cell in warehouse.cells(name)
+    }
+
+
+def test_killed_at_several_moments_it_ends_with_the_same_tables(audited, tmp_path):
+    workspace = write_audit(tmp_path)
+    command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "run"]
+
+    def appears(pattern, at_least):
+        return lambda: len(list(workspace.home.rglob(pattern))) >= at_least
+
+    moments = [
+        appears("ct/study-*", 40),  # drawing
+        appears("slices/**/*.slices", 60),  # slicing
+        appears("extraction/**/shard-*.npz", 1),  # encoding
+        appears("warehouse/fairness_gaps/**/part.parquet", 1),  # publishing the statistics
+    ]
+    for moment in moments:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while not moment() and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            os.kill(process.pid, signal.SIGKILL)
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    undisturbed, resumed = tables(audited[0]), tables(workspace)
+    assert undisturbed.keys() == resumed.keys()
+    for key, frame in undisturbed.items():
+        if key[0] == "probe_fits":  # coefficients are lists; their scores stand in probe_predictions
+            continue
+        assert frame.equals(resumed[key]), key
+    again = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "nothing to do" in again.stdout

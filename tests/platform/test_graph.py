@@ -1,0 +1,178 @@
+"""The asset graph in process: everything once, nothing twice, and exactly what descends from a change."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+import yaml
+
+from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
+from fmaudit_core.warehouse import Cell
+from tests.platform.conftest import made, run, write_audit
+
+CONTRACT = {
+    "studies": "study_id patient_id split age age_band sex race_ethnicity",
+    "labels": "study_id task label",
+    "slice_quality": "study_id series_uid status reason n_slices spacing_mm",
+    "probe_predictions": "encoder task probe modality pooling study_id patient_id split y_true y_score threshold",
+    "subgroup_metrics": "encoder task probe modality pooling strategy attribute subgroup metric n n_pos n_neg value ci_low "
+    "ci_high status mde",
+    "fairness_gaps": "encoder task probe modality pooling strategy attribute metric gap null_expected_gap corrected_sd "
+    "best_subgroup worst_subgroup q_statistic p_value p_gap p_adjusted q_value n_permutations verdict",
+    "threshold_sweep": "encoder task attribute subgroup threshold tpr fpr band_low band_high",
+}
+CELLS = [Cell(e, t) for e in ("efficientnet_lite0", "hu_histogram") for t in ("mortality_12m", "pe")]
+
+
+def test_every_table_holds_the_columns_other_tools_read(audited):
+    warehouse = audited[0].warehouse
+    for table, columns in CONTRACT.items():
+        cells = (
+            CELLS
+            if table in ("probe_predictions", "subgroup_metrics", "fairness_gaps", "threshold_sweep")
+            else [Cell()]
+        )
+        for cell in cells:
+            assert set(columns.split()) <= set(warehouse.read(table, cell).columns), table
+
+
+def test_the_whole_chain_ran_for_every_cell_and_ends_in_a_report(audited):
+    workspace, outcome = audited
+    assert outcome.failures == {}
+    assert workspace.warehouse.cells("fairness_gaps") == CELLS
+    assert (workspace.reports / "index.html").stat().st_size > 100_000
+    assert workspace.warehouse.read("audit_findings").height == 2 * 2 * 2 * 3 * 3
+
+
+def test_embeddings_are_of_every_study_and_of_the_specs_dimension(audited):
+    workspace = audited[0]
+    path = workspace.warehouse.embeddings_path("efficientnet_lite0")
+    ids, embeddings = read_study_embeddings(path, "mean")
+    assert ids == sorted(workspace.warehouse.read("studies")["study_id"])
+    assert embeddings.shape == (150, 1280)
+    assert read_provenance(path)["weights_sha256"] == workspace.registry.spec("efficientnet_lite0").weights.sha256
+
+
+def test_a_second_run_does_nothing(audited):
+    assert run(audited[0]).made == []
+
+
+def test_other_thresholds_redo_the_statistics_and_no_more(copied):
+    before = read_provenance(copied.warehouse.embeddings_path("hu_histogram"))
+    raw = yaml.safe_load(copied.audit_yaml.read_text())
+    raw["fairness"]["alpha"] = 0.01
+    copied.audit_yaml.write_text(yaml.safe_dump(raw))
+    from fmaudit_core.workspace import open_workspace
+
+    changed = open_workspace(copied.audit_yaml)
+    redone = {line.split()[0] for line in made(run(changed))}
+    assert redone == {
+        "subgroup_metrics",
+        "fairness_gaps",
+        "threshold_sweep",
+        "audit_findings",
+        "audit_report",
+    }
+    assert read_provenance(changed.warehouse.embeddings_path("hu_histogram")) == before
+
+
+def test_a_new_encoder_runs_its_own_chain_and_the_findings(copied):
+    spec = yaml.safe_load((copied.audit.encoders / "hu_histogram.yaml").read_text())
+    spec |= {"name": "every_second", "view": {"values": "int16", "stride": 2}, "control": False}
+    (copied.audit.encoders / "second.yaml").write_text(yaml.safe_dump(spec))
+    redone = made(run(copied))
+    assert all(line.split()[1] in ("every_second", "whole") for line in redone)
+    assert {line.split()[0] for line in redone if line.endswith("whole")} == {
+        "ct_slices",
+        "audit_findings",
+        "audit_report",
+    }
+    assert "every_second" in copied.warehouse.read("audit_findings")["encoder"].to_list()
+    assert run(copied).made == []
+
+
+def test_an_encoder_that_fails_never_hides_the_others(copied):
+    spec = yaml.safe_load((copied.audit.encoders / "hu_histogram.yaml").read_text())
+    (copied.audit.encoders / "wrong.yaml").write_text(yaml.safe_dump(spec | {"name": "wrong", "dim": 81}))
+    (copied.audit.encoders / "broken.yaml").write_text("{")
+    outcome = run(copied)
+    assert list(outcome.failures) == ["study_embeddings (wrong)"]
+    assert "hu_histogram needs a view" in outcome.failures["study_embeddings (wrong)"]
+    assert set(copied.warehouse.read("audit_findings")["encoder"]) == {"efficientnet_lite0", "hu_histogram"}
+
+
+def test_a_lost_slice_entry_and_a_lost_table_are_made_again(copied):
+    next((copied.home / "slices").rglob("*.slices")).unlink()
+    copied.warehouse.path("fairness_gaps", CELLS[0]).unlink()
+    assert made(run(copied)) == ["ct_slices whole", f"fairness_gaps {CELLS[0]}"]
+
+
+def test_one_encoder_and_task_alone(tmp_path):
+    workspace = write_audit(tmp_path)
+    outcome = run(workspace, encoders=["hu_histogram"], tasks=["pe"])
+    assert workspace.warehouse.cells("fairness_gaps") == [Cell("hu_histogram", "pe")]
+    assert not workspace.warehouse.embeddings_path("efficientnet_lite0").exists()
+    assert outcome.failures == {}
+
+
+def test_an_unknown_encoder_is_told(audited):
+    from fmaudit_core.errors import FmauditError
+
+    with pytest.raises(FmauditError, match=r"no encoder clip\. There are: efficientnet_lite0, hu_histogram"):
+        run(audited[0], encoders=["clip"])
+
+
+def test_leakage_blocks_what_is_downstream(copied):
+    """A table that was tampered with after its reader validated it fails the blocking check."""
+    import dagster as dg
+
+    from fmaudit_dagster.checks import no_patient_in_two_splits
+    from fmaudit_dagster.resources import AuditWorkspace
+
+    studies = copied.warehouse.read("studies").with_columns(patient_id=pl.lit("one"))
+    copied.warehouse.publish("studies", studies, version="tampered")
+    result = no_patient_in_two_splits(audit=AuditWorkspace(audit_yaml=str(copied.audit_yaml)))
+    assert isinstance(result, dg.AssetCheckResult)
+    assert not result.passed
+    assert "more than one split" in result.description
+
+
+def test_lineage_reads_from_studies_to_report(audited):
+    import dagster as dg
+
+    from fmaudit_dagster.definitions import definitions_for
+
+    graph = definitions_for(audited[0].audit_yaml).resolve_asset_graph()
+    above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
+    assert {key.to_user_string() for key in above} == {
+        "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "probe_predictions",
+        "subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "audit_report",
+    }  # fmt: skip
+    for key in above:
+        node = graph.get(key)
+        assert node.description
+        assert node.owners
+        assert node.kinds
+        assert node.group_name != "default"
+
+
+def test_no_identifier_reaches_the_report_or_the_metadata(audited):
+    from fmaudit_dagster.instance import opened
+
+    workspace = audited[0]
+    studies = workspace.warehouse.read("studies")
+    people = [*studies["patient_id"].unique(), *studies["study_id"]]
+    text = "".join(
+        path.read_text() for path in workspace.reports.iterdir() if path.suffix in (".html", ".json", ".csv")
+    )
+    assert not [one for one in people if one in text]
+    import dagster as dg
+
+    with opened(workspace) as instance:
+        records = [
+            str(one.asset_materialization.metadata)
+            for key in instance.all_asset_keys()
+            for one in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=50).records
+        ]
+    assert len(records) > 20
+    assert not [one for one in people if any(one in record for record in records)]

@@ -1,0 +1,116 @@
+"""`fmaudit ui` through a real browser: the graph, a materialised partition, and a run launched from the server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from fmaudit_core.warehouse import Cell
+
+pytestmark = pytest.mark.browser
+CELL = Cell("hu_histogram", "pe")
+
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchPipelineExecution(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def served(copied):
+    """The UI of a copy of the audited workspace; ends with all its children."""
+    port = free_port()
+    command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(copied.audit_yaml), "ui", "--port", str(port)]
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/server_info", timeout=2).read()
+                break
+            except OSError:
+                assert process.poll() is None, process.stderr.read().decode()
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+        yield copied, address
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=40) == 0
+    with socket.socket() as probe:  # nothing is left listening
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def ask(address, query, **variables):
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{address}/graphql", body, {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=60).read())["data"]
+
+
+def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the_same_rows(served, chromium, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    workspace, address = served
+    with sync_playwright() as play:
+        browser = play.chromium.launch(
+            executable_path=str(chromium),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.goto(f"{address}/asset-groups", wait_until="networkidle")
+        page.get_by_text("study_embeddings").first.wait_for(timeout=60_000)
+        assert page.get_by_text("audit_report").count()
+        page.goto(f"{address}/assets/fairness_gaps?view=partitions&partition={CELL.encoder}%7C{CELL.task}")
+        page.get_by_text("null_expected_gap").first.wait_for(timeout=60_000)
+        folder = os.environ.get("FMAUDIT_SCREENSHOTS")
+        if folder:
+            page.screenshot(path=f"{folder}/partition.png")
+        browser.close()
+
+    before = workspace.warehouse.read("fairness_gaps", CELL)
+    path = workspace.warehouse.path("fairness_gaps", CELL)
+    stamp = path.stat().st_mtime_ns
+    params = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "fmaudit_dagster.definitions",
+            "pipelineName": "__ASSET_JOB",
+            "assetSelection": [{"path": ["fairness_gaps"]}],
+            "assetCheckSelection": [],
+        },
+        "mode": "default",
+        "executionMetadata": {
+            "tags": [
+                {"key": "dagster/partition/encoder", "value": CELL.encoder},
+                {"key": "dagster/partition/task", "value": CELL.task},
+                {"key": "dagster/partition", "value": f"{CELL.encoder}|{CELL.task}"},
+            ]
+        },
+    }
+    launched = ask(address, LAUNCH, params=params)["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    deadline = time.monotonic() + 120
+    while (status := ask(address, STATUS, id=launched["run"]["runId"])["runOrError"]["status"]) != "SUCCESS":
+        assert status not in ("FAILURE", "CANCELED")
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert path.stat().st_mtime_ns > stamp
+    assert workspace.warehouse.read("fairness_gaps", CELL).equals(before)

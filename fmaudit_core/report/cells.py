@@ -136,12 +136,19 @@ def cell_figures(book: Book, key: Key) -> dict[str, Any]:
         "udr": _forest(book, key, "udr"),
         "auroc": _forest(book, key, "auroc"),
         "gaps": _gaps(book, key),
-        "sweeps": [
-            {"title": wording.attribute_title(attribute), "figure": _sweep(book, key, attribute)}
-            for attribute in book.attributes(key)
-            if book.curves(key, attribute)
-        ],
+        "sweeps": _sweeps(book, key),
     }
+
+
+def _sweeps(book: Book, key: Key) -> list[Row]:
+    """A figure per attribute that has curves."""
+    curves = {attribute: _curves(book, key, attribute) for attribute in book.attributes(key)}
+    most = max((len(one) for one in curves.values()), default=0)
+    return [
+        {"title": wording.attribute_title(attribute), "figure": figures.sweep(one, book.threshold(key), most)}
+        for attribute, one in curves.items()
+        if one
+    ]
 
 
 def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
@@ -219,13 +226,13 @@ def _gaps(book: Book, key: Key) -> figures.Spec:
     return figures.gaps(rows, book.audit.fairness.margin)
 
 
-def _sweep(book: Book, key: Key, attribute: str) -> figures.Spec:
+def _curves(book: Book, key: Key, attribute: str) -> list[Row]:
     by_subgroup: dict[str, list[Row]] = {}
     for row in book.curves(key, attribute):
         by_subgroup.setdefault(row["subgroup"], []).append(row)
     finding = book.finding(key, attribute, "udr") or {}
     ends = (finding.get("best_subgroup"), finding.get("worst_subgroup"))
-    curves = [
+    return [
         {
             "banded": len(by_subgroup) < 3 or subgroup in ends,
             "label": figures.plain(wording.subgroup_title(subgroup)),
@@ -237,7 +244,6 @@ def _sweep(book: Book, key: Key, attribute: str) -> figures.Spec:
         }
         for subgroup, rows in sorted(by_subgroup.items())
     ]
-    return figures.sweep(curves, book.threshold(key))
 
 
 def _complement(value: float | None) -> float | None:

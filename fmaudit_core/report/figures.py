@@ -6,6 +6,7 @@ percent. Every mark hovers its whole story.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -16,9 +17,11 @@ from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 Spec = dict[str, Any]
 
 _ROW_PX: Final = 27
+_LEGEND_ROW_PX: Final = 30
+_SWEEP_PX: Final = 320
 _LABEL_CHARS: Final = 19
 _COLOURS: Final = 7
-_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "solid", "dash")
+_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None, aside_title: str) -> Spec:
@@ -191,7 +194,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     }  # fmt: skip
 
 
-def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
+def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves: int) -> Spec:
     """Share missed and false alarms of each subgroup at every threshold, with the band and the threshold chosen.
 
     Parameters
@@ -201,10 +204,13 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
         UDR's), all 0 to 1.
     chosen : float, optional
         The operating threshold.
+    most_curves : int
+        Curves of the fullest figure beside this one: all leave as much room for their legend.
     """
     data: list[Spec] = []
+    below_px = 68 + _LEGEND_ROW_PX * math.ceil(most_curves / 2)
     for nth, curve in enumerate(curves):
-        colour, dash = f"@c{nth % _COLOURS}", _DASHES[nth % len(_DASHES)]
+        colour, dash = f"@c{nth % _COLOURS}", _DASHES[(nth + nth // _COLOURS) % len(_DASHES)]
         common = {"type": "scatter", "mode": "lines", "x": curve["threshold"], "legendgroup": str(nth)}
         if curve["banded"]:
             edge = {**common, "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "showlegend": False}
@@ -232,15 +238,15 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None) -> Spec:
     return {
         "data": data,
         "layout": {
-            "height": 460,
-            "margin": {"l": 52, "r": 14, "t": 30, "b": 112, "autoexpand": False},
+            "height": 30 + _SWEEP_PX + below_px,
+            "margin": {"l": 52, "r": 14, "t": 30, "b": below_px, "autoexpand": False},
             "xaxis": {"title": {"text": "Threshold on the score"}, "anchor": "y2"},
             "yaxis": {"title": {"text": "Missed (%)"}, "domain": [0.55, 1.0], "range": [-2, 102]},
             "yaxis2": {"title": {"text": "False alarms (%)"}, "domain": [0.0, 0.45], "range": [-2, 102]},
             "shapes": shapes,
             "annotations": notes,
             "showlegend": True,
-            "legend": {"orientation": "h", "y": -0.19, "yanchor": "top", "x": 0, "xanchor": "left"},
+            "legend": {"orientation": "h", "y": -60 / _SWEEP_PX, "yanchor": "top", "x": 0, "xanchor": "left"},
             "hovermode": "x",
         },
     }

@@ -28,7 +28,7 @@ def methods(audit: Audit, *, encoded: bool) -> list[tuple[str, str]]:
 
 
 def _cohort(audit: Audit) -> str:
-    tasks = ", ".join(task_title(task) for task in audit.tasks)
+    tasks = "; ".join(task_title(task) for task in audit.tasks)
     if isinstance(audit.cohort, PhantomCohort):
         made = (
             f"A synthetic cohort of {audit.cohort.n_studies:,} CT studies (seed {audit.cohort.seed}) with disparities "

@@ -75,3 +75,10 @@ def test_a_sweep_has_the_operating_point_and_curves_told_apart_without_colour(bo
     assert figure["layout"]["shapes"][0]["x0"] == 0.31
     named = [trace for trace in figure["data"] if trace.get("name")]
     assert len({trace["line"]["dash"] for trace in named}) == len(named) == 4
+
+
+def test_every_curve_has_its_place_in_the_legend(book: Book) -> None:
+    sweeps = [one["figure"] for one in cell_figures(book, KEY)["sweeps"]]
+    most = max(sum("name" in trace for trace in figure["data"]) for figure in sweeps)
+    # two entries fit beside one another on a phone
+    assert {figure["layout"]["margin"]["b"] for figure in sweeps} == {68 + 30 * -(-most // 2)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -206,7 +207,9 @@ def test_embedded_figures_are_json_a_browser_reads(text: str) -> None:
     assert set(data["control"]) == set(TASKS)
 
 
-def test_a_page_is_replaced_whole(inputs: ReportInput, text: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_replaced_whole(
+    inputs: ReportInput, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "reports" / "index.html"
     write_page(path, inputs)
     assert path.read_text(encoding="utf-8") == text

@@ -121,13 +121,7 @@ def _tip(metric: str, row: Row | None) -> str:
 
 
 def _gap_tip(row: Row) -> str:
-    parts = [
-        f"by chance alone {wording.spread(row['metric'], row['null_expected_gap'])}",
-        wording.p_text(row["p_value"]),
-        wording.p_text(row.get("p_adjusted"), "adjusted p"),
-        wording.p_text(row.get("q_value"), "q"),
-    ]
-    return "; ".join(parts)
+    return f"by chance alone {wording.spread(row['metric'], row['null_expected_gap'])}; {wording.tests_text(row)}"
 
 
 def cell_figures(book: Book, key: Key) -> dict[str, Any]:
@@ -201,9 +195,8 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
     if row.get("p_rest_adjusted") is not None:
         lines.append(f"against the rest: {wording.p_text(row['p_rest_adjusted'], 'adjusted p')}")
     if finding.get("gap") is not None:
-        tests = ((finding.get("p_adjusted"), "adjusted p"), (finding.get("q_value"), "q"))
-        said = ", ".join(wording.p_text(p, symbol) for p, symbol in tests)
-        lines.append(f"{figures.plain(wording.attribute_title(row['attribute']))}: {said}")
+        attribute = figures.plain(wording.attribute_title(row["attribute"]))
+        lines.append(f"{attribute}: {wording.tests_text(finding)}")
     return "<br>".join(lines)
 
 

@@ -166,7 +166,7 @@ def _q_cell(row: Row | None) -> Row:
     metric = row["metric"]
     tip = (
         f"gap {wording.spread(metric, row['gap'])}, by chance alone {wording.spread(metric, row['null_expected_gap'])}; "
-        f"{wording.p_text(row['p_value'])}; {wording.p_text(row.get('p_adjusted'), 'adjusted p')}; "
+        f"{wording.tests_text(row)}; "
         f"{wording.verdict_title(verdict)}"
     )
     return {"text": wording.p_number(q), "shade": shade, "verdict": verdict, "tip": tip}

@@ -149,6 +149,13 @@ def p_text(p: float | None, symbol: str = "p") -> str:
     return f"{symbol} {number.replace('<', '< ')}" if number.startswith("<") else f"{symbol} = {number}"
 
 
+def tests_text(row: Mapping[str, Any]) -> str:
+    """The p of a gap, its adjusted p and its q, as far as they were computed."""
+    tests = (("p_value", "p"), ("p_adjusted", "adjusted p"), ("q_value", "q"))
+    said = [p_text(row[name], symbol) for name, symbol in tests if row.get(name) is not None]
+    return "; ".join(said) or "not tested"
+
+
 def count(value: int | None, counts: str = "exact") -> str:
     """A count as it may be shown."""
     if counts == "withheld":

@@ -31,7 +31,7 @@
     const width = paperPx ? (element.closest(".sweeps") ? paperPx / 2 - 12 : paperPx) : element.clientWidth;
     const layout = { ...spec.layout, width, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "@ink" },
-      hoverlabel: { bgcolor: "@paper", bordercolor: "@muted", font: { size: 12, color: "@ink" }, align: "left" }, dragmode: false };
+      hoverlabel: { bgcolor: "@paper", bordercolor: "@muted", font: { size: 12, color: "@ink", family: getComputedStyle(document.body).fontFamily }, align: "left" }, dragmode: false };
     for (const key of Object.keys(layout)) if (/^[xy]axis\d?$/.test(key)) layout[key] = axis(layout[key]);
     if (width < PHONE_PX) {
       layout.annotations = (layout.annotations || []).filter((one) => one.name !== "aside");

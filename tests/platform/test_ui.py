@@ -75,11 +75,15 @@ def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
         )
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.goto(f"{address}/asset-groups", wait_until="networkidle")
-        page.get_by_text("study_embeddings").first.wait_for(timeout=60_000)
-        assert page.get_by_text("audit_report").count()
+        page.goto(f"{address}/asset-groups")
+        for group in ("cohort", "imaging", "embeddings", "probes", "fairness", "report"):
+            page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+        page.goto(f"{address}/assets/audit_report?view=lineage&lineageScope=upstream&lineageDepth=10")
+        for asset in ("studies", "study_embeddings", "fairness_gaps", "audit_findings"):
+            page.get_by_text(asset, exact=True).first.wait_for(timeout=60_000)
         page.goto(f"{address}/assets/fairness_gaps?view=partitions&partition={CELL.encoder}%7C{CELL.task}")
-        page.get_by_text("null_expected_gap").first.wait_for(timeout=60_000)
+        page.get_by_text("dagster/row_count").first.wait_for(timeout=60_000)
+        assert page.get_by_text("Materialized", exact=True).count()
         folder = os.environ.get("FMAUDIT_SCREENSHOTS")
         if folder:
             page.screenshot(path=f"{folder}/partition.png")

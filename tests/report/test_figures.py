@@ -60,7 +60,9 @@ def test_hover_text_tells_counts_interval_and_p(book: Book) -> None:
     traces = cell_figures(book, KEY)["udr"]["data"]
     said = [text for trace in traces for text in trace.get("hovertext", [])]
     for text in said:
-        assert all(word in text for word in ("studies", "with the outcome", "would have shown", "; adjusted p ", "; q "))
+        assert all(
+            word in text for word in ("studies", "with the outcome", "would have shown", "; adjusted p ", "; q ")
+        )
 
 
 def test_every_gap_is_drawn_beside_its_null(book: Book) -> None:

@@ -113,3 +113,18 @@ def slices_of(image, itk):
     upward = 1.0 if normal[2] > 0 else -1.0
     first = upward * float(origin @ normal)
     return [(first + upward * index * step, array[index]) for index in range(len(array))]
+
+
+def test_the_command_line_says_the_same_of_every_case():
+    from click.testing import CliRunner
+
+    from fmaudit_dagster.cli import main
+
+    for name, want in SERIES.items():
+        result = CliRunner().invoke(main, ["series", str(CTDATA / name), "--json"])
+        assert result.exit_code == 0, name
+        first = json.loads(result.stdout)[0]
+        assert first["status"] == want["status"] or want.get("either"), name
+        if first["status"] == "accepted" and "shape_zyx" in want:
+            assert first["shape_zyx"] == want["shape_zyx"], name
+            assert first["hu_mean"] == pytest.approx(want["hu_mean"], abs=2.0 if want.get("lossy") else 1e-3), name

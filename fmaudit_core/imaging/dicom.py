@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 
 from fmaudit_core.imaging.errors import Defect
@@ -70,17 +72,17 @@ class DicomFile:
     #: a value ended before its length, as the parser met it
     cut_short: bool
 
-    @property
+    @cached_property
     def series_uid(self) -> str:
         """Series Instance UID, empty where the file has none."""
         return _text(self.dataset, "SeriesInstanceUID")
 
-    @property
+    @cached_property
     def misses_uid(self) -> bool:
         """Whether a UID that identifies class, instance or series is absent or empty."""
         return not all(_text(self.dataset, name) for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
 
-    @property
+    @cached_property
     def is_ct(self) -> bool:
         """CT by SOP Class UID; if empty by Media Storage SOP Class UID; if absent too, by Modality."""
         meta = getattr(self.dataset, "file_meta", Dataset())
@@ -94,12 +96,18 @@ class DicomFile:
         """ImageType value 3 LOCALIZER (DICOM PS3.3 C.8.2.1.1.1)."""
         return "LOCALIZER" in self.image_type
 
-    @property
+    @cached_property
     def image_type(self) -> tuple[str, ...]:
         """Values of ImageType, upper case."""
         return _values(self.dataset, "ImageType")
 
-    @property
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns; empty where the header does not tell how its pixels lie."""
+        told = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
+        return () if None in told or "" in told else (int(told[0]), int(told[1]))
+
+    @cached_property
     def transfer_syntax(self) -> str:
         """Transfer Syntax UID; without file meta the parser's reading of the bytes."""
         meta = getattr(self.dataset, "file_meta", Dataset())
@@ -135,7 +143,7 @@ class Frame:
     orientation: Float64Array
     spacing_mm: tuple[float, float]
     thickness_mm: float | None
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     slope: float
     intercept: float
 
@@ -208,7 +216,7 @@ def frames_of(file: DicomFile) -> list[Frame]:
     dataset = file.dataset
     if "PixelData" not in dataset:
         raise Defect("truncated_pixel_data" if file.cut_short else "no_pixel_data")
-    if not _has(dataset, "Rows", "Columns", "BitsAllocated"):
+    if not file.shape:
         raise Defect("truncated_pixel_data" if file.cut_short else "unreadable")
     _check_hounsfield(dataset, file.image_type)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
@@ -245,7 +253,7 @@ def _frame(file: DicomFile, index: int, groups: list[Dataset]) -> Frame:
         orientation=orientation,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
         thickness_mm=None if thickness is None else float(thickness[0]),
-        shape=(int(file.dataset.Rows), int(file.dataset.Columns)),
+        shape=file.shape,
         slope=float(slope[0]),
         intercept=float(intercept[0]),
     )
@@ -258,7 +266,7 @@ def _check_hounsfield(dataset: Dataset, image_type: tuple[str, ...]) -> None:
         raise Defect("not_hounsfield")
 
 
-def _stored_values(file: DicomFile, index: int, shape: tuple[int, int]) -> npt.NDArray[np.integer[Any]]:
+def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]]:
     """(rows, columns) stored values of one frame, in the sign the header gives."""
     dataset = file.dataset
     if file.cut_short:
@@ -284,7 +292,7 @@ def _stored_values(file: DicomFile, index: int, shape: tuple[int, int]) -> npt.N
     return values
 
 
-def _native(dataset: Dataset, index: int, shape: tuple[int, int]) -> npt.NDArray[np.integer[Any]] | None:
+def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]] | None:
     """Uncompressed 16-bit values without a copy; None where the header asks for more care."""
     if dataset.BitsAllocated != 16 or (dataset.get("BitsStored") != 16 and dataset.get("PixelRepresentation") == 1):
         return None
@@ -337,11 +345,13 @@ def _in_sign(value: Any, signed: bool) -> int:
 def _macro(groups: list[Dataset], sequence: str, name: str) -> Any:
     """Value of an attribute in the first group that has it, inside its functional-group macro or plain."""
     for group in groups:
-        nested = group.get(sequence)
+        # a plain image, by far the most common, has no functional groups to look into
+        nested = group.get(sequence) if len(groups) > 1 else None
         if nested and _has(nested[0], name):
             return nested[0].get(name)
-        if _has(group, name):
-            return group.get(name)
+        value = group.get(name)
+        if value not in (None, ""):
+            return value
     return None
 
 
@@ -353,10 +363,11 @@ def _numbers(value: Any, count: int) -> Float64Array | None:
     if value is None or value == "":
         return None
     try:
-        found = np.atleast_1d(np.asarray(value, dtype=np.float64))
+        # plain floats first: numpy takes pydicom's own number class apart slowly
+        found = [float(one) for one in value] if isinstance(value, MultiValue) else [float(value)]
     except (TypeError, ValueError):
         return None
-    return found if found.shape == (count,) and all(math.isfinite(one) for one in found) else None
+    return np.array(found) if len(found) == count and all(map(math.isfinite, found)) else None
 
 
 def _text(dataset: Dataset, name: str) -> str:

@@ -127,7 +127,9 @@ class SeriesRead:
             "tilt_degrees": round(self.tilt_degrees, 2),
             "hu_min": int(volume.min()) if measured and volume is not None else None,
             "hu_max": int(volume.max()) if measured and volume is not None else None,
-            "hu_mean": round(float(volume.mean(dtype=np.float64)), 4) if measured and volume is not None else None,
+            "hu_mean": round(int(volume.sum(dtype=np.int64)) / volume.size, 4)
+            if measured and volume is not None
+            else None,
             "transfer_syntaxes": list(self.transfer_syntaxes),
         }
 

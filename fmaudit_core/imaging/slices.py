@@ -59,7 +59,7 @@ QUALITY_SCHEMA: Final = pl.Schema(
 _MAGIC: Final = b"FMSLICE1"
 _CHUNK_SLICES: Final = 32
 _LEVEL: Final = 1
-_STUDIES_PER_JOB: Final = 4
+_STUDIES_PER_JOB: Final = 2
 _STUDIES_BEFORE_ESTIMATE: Final = 8
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import numpy as np
@@ -58,9 +59,10 @@ def to_window(volume_hu: Int16Array, *, centre_hu: float, width_hu: float) -> UI
     ----------
     DICOM PS3.3 C.11.2.1.2.1, the default LINEAR function.
     """
-    return _lookup_table(centre_hu, width_hu)[volume_hu.view(np.uint16)]
+    return _lookup_table(centre_hu, width_hu).take(volume_hu.view(np.uint16))
 
 
+@cache
 def _lookup_table(centre_hu: float, width_hu: float) -> UInt8Array:
     """(65536,) uint8 grey of every int16 HU, indexed by its bits: a look-up is exact and several times faster."""
     if width_hu <= 1:
@@ -134,7 +136,8 @@ class View(BaseModel):
         -------
         (kept slices, channels, rows, columns), uint8 grey or int16 HU
         """
-        kept = volume_hu[self.chosen(len(volume_hu))]
+        chosen = self.chosen(len(volume_hu))
+        kept = volume_hu if len(chosen) == len(volume_hu) else volume_hu[chosen]
         if self.values == "int16":
             return kept[:, None] if self.size_px is None else _resized_hu(kept, self.size_px)[:, None]
         size = self.size_px

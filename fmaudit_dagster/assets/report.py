@@ -3,11 +3,11 @@
 from typing import Any
 
 import dagster as dg
-from fmaudit_core.report.export import write_report
-from fmaudit_core.reporting import report_files, report_input
 
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.plan import FAIRNESS_TABLES
+from fmaudit_core.report.export import write_report
+from fmaudit_core.reporting import report_files, report_input
 from fmaudit_dagster.metadata import OWNERS, counted, made
 from fmaudit_dagster.resources import AuditWorkspace
 

@@ -9,14 +9,16 @@ from typing import Any, Final
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 
 from fmaudit_core.imaging.errors import Defect
 from fmaudit_core.imaging.geometry import is_oblique, lps_axes, reoriented
-from fmaudit_core.imaging.rescale import Int16Array, to_hu
+
+Int16Array = npt.NDArray[np.int16]
 
 SUFFIXES: Final = (".nii", ".nii.gz")
 #: a whole CT volume holds air; one without a voxel below this is no CT, as NIfTI names no modality
-_AIR_BELOW_HU: Final = -500
+_AIR_BELOW_HU: Final = -500.0
 
 
 def is_nifti(path: Path) -> bool:
@@ -90,11 +92,19 @@ def _parsed(data: bytes) -> Any:
 
 
 def _hu(image: Any) -> Int16Array:
-    """Flat HU in Fortran order."""
+    """Flat HU in Fortran order: slope x stored + intercept in float64, rounded half to even."""
     stored = np.asanyarray(image.dataobj.get_unscaled()).ravel(order="F")
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     if stored.dtype.kind not in "iuf":
         raise Defect("not_hounsfield")
-    hu = to_hu(stored, float(image.dataobj.slope), float(image.dataobj.inter))
-    if hu.min() >= _AIR_BELOW_HU:
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise Defect("non_finite")
+    plain = slope == 1.0 and intercept == 0.0 and stored.dtype.kind in "iu"
+    values = stored if plain else stored.astype(np.float64) * slope + intercept
+    low, high = float(values.min()), float(values.max())
+    if low < -32768.5 or high > 32767.5:
+        raise Defect("hu_out_of_range")
+    if low >= _AIR_BELOW_HU:
         raise Defect("not_hounsfield")
+    hu: Int16Array = (values if plain else np.rint(values)).astype(np.int16)
     return hu

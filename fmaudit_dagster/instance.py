@@ -1,13 +1,18 @@
 """Dagster's own storage for one workspace: where it lies and how it is set up."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
+import psutil
 
 from fmaudit_core.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
+
+#: which process executes a run of the command line
+PROCESS_TAG = "fmaudit/process"
 
 _SETTINGS = """\
 # written by fmaudit where missing; yours to change
@@ -51,7 +56,23 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     prepare(workspace)
     with dg.DagsterInstance.get() as instance:
         register_encoders(instance, list(workspace.registry.specs()))
+        end_killed_runs(instance)
         yield instance
+
+
+def this_process() -> str:
+    """Name of this process, by which a later one can tell whether it still lives."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def end_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed, and give back their places in pools: else the next run waits for ever."""
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(running):
+        node, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
+        if node == platform.node() and not psutil.pid_exists(int(process)):
+            instance.report_run_failed(run, "Its process was killed.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def register_encoders(instance: dg.DagsterInstance, names: list[str]) -> list[str]:

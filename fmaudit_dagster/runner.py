@@ -14,6 +14,7 @@ from fmaudit_core.lineage import digest
 from fmaudit_core.plan import LEVELS, Recorded, Step, recorded_in_warehouse, stale_steps
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
+from fmaudit_dagster.instance import PROCESS_TAG, this_process
 from fmaudit_dagster.partitions import partition_key
 
 #: told each step as it starts: its assets and its cell
@@ -125,7 +126,11 @@ def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step) ->
             partition_key=None if key is None else str(key),
             asset_selection=[dg.AssetKey(name) for name in step.assets],
             raise_on_error=False,
-            tags={"fmaudit/step": digest(step.assets, str(step.cell))[:12], **_named(step.cell)},
+            tags={
+                PROCESS_TAG: this_process(),
+                "fmaudit/step": digest(step.assets, str(step.cell))[:12],
+                **_named(step.cell),
+            },
         )
     finally:
         logging.disable(logging.NOTSET)

@@ -1,1 +1,1 @@
-"""Probes on frozen embeddings: fitted on train (`logistic.py`), chosen on validation, scored on val and test."""
+"""Probes on frozen embeddings: fitted on train (`logistic.py`, by `solver.py`), chosen and scored in `selection.py`."""

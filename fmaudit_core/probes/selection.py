@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from fmaudit_core.probes.errors import ProbeError
-from fmaudit_core.probes.logistic import fit_logistic
+from fmaudit_core.probes.logistic import fit_logistic, logits
 
 Float32Array = npt.NDArray[np.float32]
 #: pooling -> (study ids, (studies, d) embeddings)
@@ -101,7 +101,7 @@ def choose_and_predict(
     Raises
     ------
     ProbeError
-        Validation holds one class only among the studies that have an embedding.
+        Validation holds one class only among the studies that have an embedding, or an embedding is not finite.
     """
     scores, trail, unscored = [], [], 0
     for pooling, (ids, matrix) in embeddings.items():
@@ -111,12 +111,12 @@ def choose_and_predict(
         ).sort("study_id")
         rows = _aligned(ids, known)
         unscored = max(unscored, known.height - rows.height)
-        x = matrix[rows.get_column("at").to_numpy()].astype(np.float64)
+        x = matrix[rows.get_column("at").to_numpy()]
         in_val = (rows.get_column("split") == "val").to_numpy()
         y = rows.get_column("label").to_numpy()
         columns = fits.filter((pl.col("pooling") == pooling) & (pl.col("task") == task)).sort("c")
         w = np.stack(columns.get_column("coefficients").to_list())
-        scored = expit(x @ w.T + columns.get_column("intercept").to_numpy())
+        scored = expit(logits(x, w, columns.get_column("intercept").to_numpy()))
         aurocs = [_auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
         best = int(np.argmax(aurocs))
         named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": MODALITY, "pooling": pooling}

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from fmaudit_core.probes import logistic, solver
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic
 
@@ -75,6 +77,44 @@ def test_separable_labels_converge_too(shape):
     assert relative(fits.coefficients[0, 0, 0], reference(x, y, 100.0)[0]) < 1e-4
 
 
+def newton(x, y, c):
+    """Standardised coefficients by damped Newton with dense float64 Hessians: slow, and nothing shared with the solver."""
+    z = (x.astype(np.float64) - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64)
+    z = np.column_stack([z, np.ones(len(z))])
+    penalty = np.append(np.full(z.shape[1] - 1, 1 / c), 0.0)
+    u = np.zeros(z.shape[1])
+
+    def loss(at):
+        return np.logaddexp(0, z @ at).sum() - y @ (z @ at) + penalty @ at**2 / 2
+
+    for _ in range(200):
+        p = expit(z @ u)
+        step = np.linalg.solve((z.T * (p * (1 - p))) @ z + np.diag(penalty), z.T @ (p - y) + penalty * u)
+        length = 1.0
+        while loss(u - length * step) > loss(u) * (1 + 1e-13):
+            length /= 2
+        u -= length * step
+        if np.linalg.norm(step) < 1e-10 * np.linalg.norm(u):
+            return u[:-1]
+    raise AssertionError("the reference did not converge")
+
+
+@pytest.mark.parametrize("shape", [(1000, 60), (250, 120)])
+@pytest.mark.parametrize("noise", [0.5, 1e-2, 1e-3])
+@pytest.mark.parametrize("sharpness", [1.0, 0.05], ids=["plain", "nearly separable"])
+def test_few_strong_directions_and_nearly_separable_labels_at_every_c(shape, noise, sharpness):
+    n, d = shape
+    rng = np.random.default_rng(7)
+    x = (rng.normal(size=(n, 8)) @ rng.normal(size=(8, d)) + noise * rng.normal(size=(n, d))).astype(np.float32)
+    margin = (x - x.mean(0)) / x.std(0) @ rng.normal(size=d) * 20 / np.sqrt(d) + sharpness * rng.logistic(size=n)
+    y = (margin > np.quantile(margin, 0.7)).astype(float)
+    grid = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+    fits = fit_logistic(x, {"a": y}, c_grid=grid)
+    for i, c in enumerate(grid):
+        got = fits.coefficients[0, 0, i] * x.std(0, dtype=np.float64)
+        assert relative(got, newton(x, y, c)) < 1e-4, c
+
+
 def test_a_constant_feature_counts_for_nothing():
     x = embeddings()
     with_constant = np.concatenate([x, np.full((len(x), 1), 7.5, np.float32)], axis=1)
@@ -120,11 +160,37 @@ def test_what_cannot_be_fitted_is_told(spoil, said):
         fit_logistic(x.astype(np.float32), {"a": y}, c_grid=(1.0,))
 
 
-def test_a_column_that_does_not_converge_is_named(monkeypatch):
-    from fmaudit_core.probes import logistic
+def test_no_training_study_is_told():
+    with pytest.raises(ProbeError, match="no training study"):
+        fit_logistic(np.empty((0, 4), np.float32), {"a": np.empty(0)}, c_grid=(1.0,))
 
-    monkeypatch.setattr(logistic, "_PATIENCE", 1)
-    monkeypatch.setattr(logistic, "_MAX_NEWTON", 1)
+
+def test_weights_that_leave_one_class_are_told():
+    x = embeddings()
+    y = labels(x)
+    with pytest.raises(ProbeError, match="weights w leave it one class"):
+        fit_logistic(x, {"a": y}, c_grid=(1.0,), weights={"w": 1 - y})
+
+
+def test_scores_are_the_expit_of_decisions_whatever_the_block(monkeypatch):
+    x = embeddings()
+    fits = fit_logistic(x, {"a": labels(x)}, c_grid=(1.0,))
+    whole = fits.score(x, "a", 1.0)
+    monkeypatch.setattr(logistic, "_CHUNK", 7)
+    assert np.allclose(whole, expit(fits.decision(x, "a", 1.0)), rtol=1e-12)
+
+
+def test_an_embedding_that_is_not_finite_is_not_scored():
+    x = embeddings()
+    fits = fit_logistic(x, {"a": labels(x)}, c_grid=(1.0,))
+    x[5, 2] = np.inf
+    with pytest.raises(ProbeError, match="NaN or infinite"):
+        fits.score(x, "a", 1.0)
+
+
+def test_a_column_that_does_not_converge_is_named(monkeypatch):
+    monkeypatch.setattr(solver, "_MAX_LBFGS", 1)
+    monkeypatch.setattr(solver, "_MAX_NEWTON", 1)
     x = embeddings()
     with pytest.raises(ProbeError, match=r"probe for a at C=0\.01 did not converge"):
         fit_logistic(x, {"a": labels(x)}, c_grid=(0.01, 1.0))

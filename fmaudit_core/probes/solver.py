@@ -1,0 +1,285 @@
+"""The solver behind `logistic.py`: many penalised logistic problems over one matrix, all columns at once.
+
+Far from the optimum: L-BFGS (Nocedal 1980) in float32 matrix products. Its initial Hessian is mean weight x Gram + ridge,
+diagonal in the eigenbasis of the one Gram matrix that the columns share, so the number of iterations hardly depends on the
+penalty. Near it: Newton's method with float64 gradients, the step found by conjugate gradients under the same preconditioner. A
+column has converged when that step, taken with its own Hessian, is small; the initial Hessian would not do for a criterion,
+because it is far too stiff where labels are nearly separable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+FloatArray = Float32Array | Float64Array
+BoolArray = npt.NDArray[np.bool_]
+
+#: a column has converged when its Newton step is this small against its coefficients
+TOLERANCE: Final = 1e-5
+#: how near L-BFGS brings a column, and how many iterations it gets: what is left is Newton's
+_NEAR: Final = 1e-5
+_MAX_LBFGS: Final = 40
+_MEMORY: Final = 10
+_MAX_NEWTON: Final = 60
+#: conjugate gradients stop at this share of the gradient, in the preconditioner's norm; where conditions are hard, a small
+#: remainder of the gradient can hide a large remainder of the step
+_FORCING: Final = 0.1
+_HARD_FORCING: Final = 0.01
+_MAX_CG: Final = 1_000
+#: up to this condition number a Hessian times a vector is good to a percent in float32
+_FLOAT32_CONDITION: Final = 1e5
+_MAX_HALVINGS: Final = 40
+_ARMIJO: Final = 1e-4
+_LEAST_NORM: Final = 1e-8
+
+
+@dataclass
+class _Columns:
+    """State of the columns that still run; every array's last axis is the column."""
+
+    at: npt.NDArray[np.intp]
+    y: Float64Array
+    sample: Float64Array
+    ridge: Float64Array
+    stiffness: Float64Array
+    w: Float64Array
+    z: Float64Array
+    p: Float64Array
+    loss: Float64Array
+
+    def only(self, keep: BoolArray) -> _Columns:
+        """The columns in `keep`."""
+        return _Columns(**{name: np.ascontiguousarray(value[..., keep]) for name, value in vars(self).items()})
+
+
+def minimise(
+    x: Float64Array, y: Float64Array, sample: Float64Array, ridge: Float64Array
+) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+    """Minimise sum_i sample_i logloss(y_i, x_i w + b) + ridge |w|^2 / 2 for every column.
+
+    Parameters
+    ----------
+    x : (n, d) float64, standardised
+    y, sample : (n, k) float64, targets and sample weights; each column has weight on both classes
+    ridge : (k,) float64, above 0
+
+    Returns
+    -------
+    (d + 1, k) coefficients with the intercept last, and (k,) iterations, -1 where a column has not converged.
+    """
+    return _Solver(x, y, sample, ridge).solve()
+
+
+class _Solver:
+    """The matrix in both precisions, and the eigenbasis of its Gram matrix."""
+
+    def __init__(self, x: Float64Array, y: Float64Array, sample: Float64Array, ridge: Float64Array) -> None:
+        self.exact, self.fast = x, x.astype(np.float32)
+        self.y, self.sample, self.ridge = y, sample, ridge
+        gram = (self.fast.T @ self.fast).astype(np.float64)
+        values, self.basis = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        self.values = np.maximum(values, 0.0)
+
+    def solve(self) -> tuple[Float64Array, npt.NDArray[np.int64]]:
+        """Coefficients and iterations of every column; see `minimise`."""
+        k = self.y.shape[1]
+        solved, taken = np.zeros((self.exact.shape[1] + 1, k)), np.zeros(k, dtype=np.int64)
+        rate = (self.sample * self.y).sum(axis=0) / self.sample.sum(axis=0)
+        solved[-1] = np.log(rate / (1 - rate))
+        self._descend(solved, taken)
+        self._finish(solved, taken)
+        return solved, taken
+
+    def _start(self, w: Float64Array) -> _Columns:
+        """All columns at `w`, their margins in float64."""
+        z = self.exact @ w[:-1] + w[-1]
+        p, loss = _logistic(z, self.y, self.sample)
+        return _Columns(
+            at=np.arange(w.shape[1]),
+            y=self.y,
+            sample=self.sample,
+            ridge=self.ridge,
+            stiffness=self._stiffness(self.sample * p * (1 - p), self.ridge),
+            w=w.copy(),
+            z=z,
+            p=p,
+            loss=loss + _penalty(self.ridge, w),
+        )
+
+    def _stiffness(self, curve: Float64Array, ridge: Float64Array) -> Float64Array:
+        """(d + 1, k) diagonal of the preconditioner in the eigenbasis: every study curves as the mean study."""
+        total = np.maximum(curve.sum(axis=0), np.finfo(float).tiny)
+        return np.concatenate([self.values[:, None] * (total / len(curve)) + ridge, total[None]])
+
+    def _gradient(self, c: _Columns, x: FloatArray) -> Float64Array:
+        residual = c.sample * (c.p - c.y)
+        out = np.empty_like(c.w)
+        out[:-1] = x.T @ residual.astype(x.dtype, copy=False) + c.ridge * c.w[:-1]
+        out[-1] = residual.sum(axis=0)
+        return out
+
+    def _preconditioned(self, vectors: Float64Array, stiffness: Float64Array) -> Float64Array:
+        """Inverse of the initial Hessian times vectors: a rotation, a division, and the rotation back."""
+        out = np.empty_like(vectors)
+        out[:-1] = self.basis @ ((self.basis.T @ vectors[:-1]) / stiffness[:-1])
+        out[-1] = vectors[-1] / stiffness[-1]
+        return out
+
+    def _descend(self, solved: Float64Array, taken: npt.NDArray[np.int64]) -> None:
+        """Bring every column near by L-BFGS; writes into `solved` and `taken`."""
+        c = self._start(solved)
+        gradient = self._gradient(c, self.fast)
+        stiff = self._preconditioned(gradient, c.stiffness)
+        steps: list[Float64Array] = []
+        turns: list[Float64Array] = []
+        gamma = np.ones(len(c.at))
+        for _ in range(_MAX_LBFGS):
+            run = _norm(stiff) > _NEAR * np.maximum(_norm(c.w), _LEAST_NORM)
+            if not run.all():
+                solved[:, c.at[~run]] = c.w[:, ~run]
+                if not run.any():
+                    return
+                c, gradient, stiff, gamma = c.only(run), gradient[:, run], stiff[:, run], gamma[run]
+                steps, turns = [one[:, run] for one in steps], [one[:, run] for one in turns]
+            direction = -self._two_loops(gradient, steps, turns, gamma, c.stiffness)
+            along = (self.fast @ direction[:-1].astype(np.float32)).astype(np.float64) + direction[-1]
+            length = _searched(c, direction, along, _dot(gradient, direction))
+            taken[c.at] += 1
+            new = self._gradient(c, self.fast)
+            new_stiff = self._preconditioned(new, c.stiffness)
+            turn = new - gradient
+            bend, scaled = _dot(turn, length * direction), _dot(turn, new_stiff - stiff)
+            gamma = np.where((bend > 0) & (scaled > 0), bend / np.where(scaled > 0, scaled, 1.0), 1.0)
+            steps, turns = [*steps[-_MEMORY + 1 :], length * direction], [*turns[-_MEMORY + 1 :], turn]
+            gradient, stiff = new, new_stiff
+        solved[:, c.at] = c.w
+
+    def _two_loops(
+        self,
+        gradient: Float64Array,
+        steps: Sequence[Float64Array],
+        turns: Sequence[Float64Array],
+        gamma: Float64Array,
+        stiffness: Float64Array,
+    ) -> Float64Array:
+        """L-BFGS two-loop recursion, every column its own (Nocedal & Wright 2006, algorithm 7.4)."""
+        q = gradient.copy()
+        inner = [_dot(s, t) for s, t in zip(steps, turns, strict=True)]
+        rho = [np.where(one > 0, 1.0 / np.where(one > 0, one, 1.0), 0.0) for one in inner]
+        alphas = []
+        for s, t, r in zip(reversed(steps), reversed(turns), reversed(rho), strict=True):
+            alphas.append(r * _dot(s, q))
+            q -= alphas[-1] * t
+        q = self._preconditioned(q, stiffness) * gamma
+        for s, t, r, alpha in zip(steps, turns, rho, reversed(alphas), strict=True):
+            q += (alpha - r * _dot(t, q)) * s
+        return q
+
+    def _finish(self, solved: Float64Array, taken: npt.NDArray[np.int64]) -> None:
+        """Newton's method until every column's step is small; writes into `solved` and `taken`."""
+        c = self._start(solved)
+        for _ in range(_MAX_NEWTON):
+            gradient = self._gradient(c, self.exact)
+            step, along = self._newton_step(c, gradient)
+            length = _searched(c, step, along, _dot(gradient, step))
+            taken[c.at] += 1
+            small = (length == 1.0) & (_norm(step) <= TOLERANCE * np.maximum(_norm(c.w), _LEAST_NORM))
+            solved[:, c.at[small]] = c.w[:, small]
+            if small.all():
+                return
+            if small.any():
+                c = c.only(~small)
+        taken[c.at] = -1
+
+    def _newton_step(self, c: _Columns, gradient: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Newton step and what it adds to the margins, by preconditioned conjugate gradients (Dembo et al. 1982).
+
+        The matrix may be float32 here where conditions allow: that perturbs the step by a percent, not where it leads.
+        """
+        curve = c.sample * c.p * (1 - c.p)
+        c.stiffness = self._stiffness(curve, c.ridge)
+        features = c.stiffness[:-1]
+        easy = bool((features.max(axis=0) <= _FLOAT32_CONDITION * features.min(axis=0)).all())
+        x = self.fast if easy else self.exact
+        step, along = np.zeros_like(c.w), np.zeros_like(c.z)
+        residual = -gradient
+        direction = self._preconditioned(residual, c.stiffness)
+        size = _dot(residual, direction)
+        enough, run = (_FORCING if easy else _HARD_FORCING) ** 2 * size, np.arange(len(c.at))
+        for _ in range(_MAX_CG):
+            on = size > enough[run]
+            if not on.all():
+                run, size, curve = run[on], size[on], curve[:, on]
+                residual, direction = residual[:, on], direction[:, on]
+            if not len(run):
+                break
+            ahead = x @ direction[:-1].astype(x.dtype, copy=False) + direction[-1]
+            pulled = curve * ahead
+            turned = np.empty_like(direction)
+            turned[:-1] = x.T @ pulled.astype(x.dtype, copy=False) + c.ridge[run] * direction[:-1]
+            turned[-1] = pulled.sum(axis=0)
+            length = size / _dot(direction, turned)
+            step[:, run] += length * direction
+            along[:, run] += length * ahead
+            residual = residual - length * turned
+            stiff = self._preconditioned(residual, c.stiffness[:, run])
+            before, size = size, _dot(residual, stiff)
+            direction = stiff + (size / before) * direction
+        return step, along
+
+
+def _searched(c: _Columns, direction: Float64Array, along: Float64Array, slope: Float64Array) -> Float64Array:
+    """Backtrack per column and move there; margins are linear in the step, so a trial costs no matrix product.
+
+    Returns
+    -------
+    (k,) share of the direction that was taken, 0 where none lowers the loss
+    """
+    length = np.ones(len(c.at))
+    slack = 1e-12 * np.abs(c.loss)  # near the optimum the loss changes by less than it is rounded
+    for trial in range(_MAX_HALVINGS + 1):
+        w, z = c.w + length * direction, c.z + length * along
+        p, loss = _logistic(z, c.y, c.sample)
+        loss += _penalty(c.ridge, w)
+        worse = loss > c.loss + _ARMIJO * length * slope + slack
+        if not worse.any():
+            break
+        length[worse] *= 0.5 if trial < _MAX_HALVINGS - 1 else 0.0
+    c.w, c.z, c.p, c.loss = w, z, p, loss
+    return length
+
+
+def _logistic(z: Float64Array, y: Float64Array, sample: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """(n, k) probabilities and (k,) weighted log losses, from one exponential that cannot overflow."""
+    small = np.exp(-np.abs(z))
+    one = 1.0 + small
+    p = np.where(z > 0, 1.0, small) / one
+    each = np.log(one)
+    each += np.maximum(z, 0.0)
+    each -= y * z
+    return p, _dot(sample, each)
+
+
+def _penalty(ridge: Float64Array, w: Float64Array) -> Float64Array:
+    penalty: Float64Array = 0.5 * ridge * _dot(w[:-1], w[:-1])
+    return penalty
+
+
+def _dot(a: Float64Array, b: Float64Array) -> Float64Array:
+    """(k,) inner products, column by column."""
+    products: Float64Array = np.einsum("ij,ij->j", a, b)
+    return products
+
+
+def _norm(w: Float64Array) -> Float64Array:
+    """(k,) length of the coefficients, the intercept left out."""
+    norms: Float64Array = np.linalg.norm(w[:-1], axis=0)
+    return norms

@@ -133,7 +133,7 @@ def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str
     frame : polars frame
         Columns of `schema`; further ones are passed over.
     said : mapping of rule name to what it means when broken
-        In the order of telling; rules without an entry are named as they are.
+        In the order of telling; a rule without an entry is told by its column.
     """
     _, failure = schema.filter(frame.select(schema.column_names()), cast=True)
     broken = failure.counts()
@@ -143,6 +143,14 @@ def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str
     sentences = []
     for rule in [*(name for name in said if name in broken), *sorted(set(broken) - set(said))]:
         rows = details.filter(pl.col(rule) == "invalid").get_column("row").cast(pl.Int64).sort().unique().to_list()
-        sentences.append(f"{rows_named(sorted(rows))}: {said.get(rule, rule)}")
+        sentences.append(f"{rows_named(sorted(rows))}: {said.get(rule) or _plain(rule)}")
     text = "; ".join(sentences)
     return text[0].upper() + text[1:] + "."
+
+
+def _plain(rule: str) -> str:
+    """What a broken rule means, where nobody said: `sex|nullability` is ``no sex``."""
+    column, _, kind = rule.partition("|")
+    if kind in ("nullability", "min_length"):
+        return f"no {column}"
+    return f"{column} of the wrong type" if kind == "dtype" else rule.replace("|", " breaks ")

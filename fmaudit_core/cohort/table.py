@@ -1,6 +1,6 @@
 """Reader of anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series.
 
-Rows are named as the user finds them: in a CSV the header is row 1, in a Parquet the first study is.
+From file to text cells: `cells.py`. Where images lie: `images.py`. What a validated cohort is: `schema.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Final
 import dataframely as dy
 import polars as pl
 
+from fmaudit_core.cohort.cells import read_cells
 from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.config import AgeBand, TableCohort
@@ -36,7 +38,12 @@ LABEL_WORDS: Final[Mapping[str, bool | None]] = {
 }
 _BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-_NUMBER: Final = r"^\d+(\.\d*)?$"
+_NUMBER: Final = r"^[+-]?\d+(\.\d*)?$"
+#: columns with a meaning of their own: no task or attribute can be called so
+_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path")
+_OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
+#: of a cell that is no label, so much is shown: it may be anything, a note on a patient too
+_SHOWN_CHARACTERS: Final = 20
 
 
 class _TableRow(dy.Schema):
@@ -54,12 +61,13 @@ class _TableRow(dy.Schema):
 
     @dy.rule()
     def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805
-        split = pl.col("split").str.to_lowercase().replace(dict(SPLIT_WORDS))
-        return split.n_unique().over("patient_id") == 1
+        split = _split_of(pl.col("split"))
+        return (split.drop_nulls().n_unique().over("patient_id") <= 1) | (pl.col("patient_id") == "")
 
     @dy.rule()
     def age_in_range(cls) -> pl.Expr:  # noqa: N805
-        return pl.col("age").cast(pl.Float64, strict=False).is_between(0, MAX_AGE + 0.999)
+        age = pl.col("age").cast(pl.Float64, strict=False)
+        return ~pl.col("age").str.contains(_NUMBER) | age.is_between(0, MAX_AGE + 1, closed="left")
 
 
 class _LabelCell(dy.Schema):
@@ -73,10 +81,16 @@ class _ImagePath(dy.Schema):
     """Where a study's images are said to be, looked up on disk."""
 
     row = dy.Int64(nullable=False)
+    name = dy.String(nullable=False, min_length=1)
     inside = dy.Bool(nullable=False, check=lambda column: column)
     exists = dy.Bool(nullable=False, check=lambda column: column)
 
 
+_IMAGE_RULES: Final = {
+    "name|min_length": "no image path",
+    "inside|check": "the image path leaves the cohort's folder",
+    "exists|check": "a study without images",
+}
 _ROW_RULES: Final = {
     "study_id|min_length": "no study id",
     "patient_id|min_length": "no patient id",
@@ -110,7 +124,9 @@ def read_table_cohort(
         Naming the file, the rows and what to do.
     """
     where = section.table.name
-    raw = _named_as_ours(_read_text(section.table), section, tasks, attributes)
+    _check_names(tasks, attributes)
+    cells, rows = read_cells(section.table)
+    raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
     said = broken_rules(_TableRow, raw, _ROW_RULES)
     if said:
         raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
@@ -131,45 +147,37 @@ def read_table_cohort(
     )
 
 
-def _read_text(table: Path) -> pl.DataFrame:
-    """Every cell as trimmed text, so that an id like ``007`` stays one, and `row`."""
-    suffix = table.suffix.lower()
-    try:
-        if suffix in (".parquet", ".pq"):
-            frame, first = pl.read_parquet(table).select(pl.all().cast(pl.String)), 1
-        elif suffix in (".csv", ".tsv", ".txt"):
-            frame, first = pl.read_csv(table, infer_schema=False, separator=_separator(table)), 2
-        else:
-            raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise CohortError(f"cannot be read ({str(error).splitlines()[0]}).", where=table.name) from error
-    if frame.is_empty():
-        raise CohortError("holds no study.", where=table.name)
-    trimmed = frame.select(pl.all().fill_null("").str.strip_chars())
-    return trimmed.rename(lambda name: name.strip("\ufeff \t")).with_row_index("row", first)
+def _split_of(words: pl.Expr) -> pl.Expr:
+    """The split a word stands for; NULL where it is none."""
+    return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
-def _separator(table: Path) -> str:
-    with table.open(encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
-    return max(",;\t", key=header.count)
+def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
+    clashing = [name for name in dict.fromkeys((*tasks, *attributes)) if name in _OWN]
+    if clashing:
+        raise CohortError(
+            f"{', '.join(clashing)} cannot be a task or an attribute: the column has a meaning of its own.",
+            where="audit.yaml",
+            fix="Ages are audited as age_band." if "age" in clashing else "Give the column another name.",
+        )
 
 
 def _named_as_ours(
     frame: pl.DataFrame, section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]
 ) -> pl.DataFrame:
+    """The columns that are read, under our names; a patient's split and levels that nobody gave are filled in."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
     missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in frame.columns]
     if missing:
-        found = [name for name in frame.columns if name != "row"]
-        hints = [_nearest(name, found) for name in dict.fromkeys(missing)]
+        hints = [_nearest(name, frame.columns) for name in dict.fromkeys(missing)]
         raise CohortError(
-            f"column {', '.join(hints)} is missing; the columns are {', '.join(found)}.",
+            f"column {', '.join(hints)} is missing; the columns are {', '.join(frame.columns)}.",
             where=section.table.name,
             fix="Rename it, map it under `cohort: columns:`, or list only the tasks and attributes there are.",
         )
-    ours = frame.rename({their: our for our, their in theirs.items() if our != their})
+    given = [name for name in _OPTIONAL if theirs.get(name, name) in frame.columns]
+    ours = frame.select(pl.col(theirs.get(name, name)).alias(name) for name in dict.fromkeys((*needed, *given)))
     if "split" not in ours.columns:
         split = pl.col("patient_id").map_elements(assign_split, return_dtype=pl.String)
         ours = ours.with_columns(split=split)
@@ -191,7 +199,8 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
         _, failure = _LabelCell.filter(words, cast=True)
         bad = failure.invalid()
         if bad.height:
-            shown = ", ".join(f"{word!r}" for word in bad.get_column("word").unique().sort().head(3))
+            words_shown = bad.get_column("word").str.head(_SHOWN_CHARACTERS).unique().sort().head(3)
+            shown = ", ".join(f"{word!r}" for word in words_shown)
             rows = sorted(bad.get_column("row").to_list())
             problems.append(f"{rows_named(rows)}, column {task}: {shown} is no label ({bad.height} in all)")
     if problems:
@@ -209,39 +218,22 @@ def _image_paths(raw: pl.DataFrame, root: Path, where: str) -> pl.Series:
     """Path of each study's images relative to the root, checked to exist and to stay inside."""
     if not root.is_dir():
         raise CohortError("is not a folder.", where=str(root), fix="Set `cohort: images:` to the folder of CT series.")
-    given = raw.get_column("image" if "image" in raw.columns else "study_id").to_list()
+    named = raw.get_column("image" if "image" in raw.columns else "study_id")
     suffixes = ("",) if "image" in raw.columns else _IMAGE_SUFFIXES
-    top = root.resolve()
-    paths, inside, exists = [], [], []
-    for name in given:
-        path = _first_there(root, name, suffixes)
-        resolved = path.resolve()
-        within = resolved != top and resolved.is_relative_to(top)
-        inside.append(within)
-        exists.append(not within or _has_images(path))
-        paths.append(path.relative_to(root).as_posix() if path.is_relative_to(root) else name)
-    checked = raw.select("row").with_columns(inside=pl.Series(inside), exists=pl.Series(exists))
-    said = broken_rules(
-        _ImagePath,
-        checked,
-        {"inside|check": "the image path leaves the cohort's folder", "exists|check": "a study without images"},
+    located = [locate(root, name, suffixes) for name in named]
+    checked = raw.select("row").with_columns(
+        name=named,
+        inside=pl.Series([one.inside for one in located]) | (named == ""),
+        exists=pl.Series([one.exists for one in located]) | (named == ""),
     )
+    said = broken_rules(_ImagePath, checked, _IMAGE_RULES)
     if said:
         raise CohortError(
             said,
             where=where,
             fix=f"Images are looked for in {root.name}/, by the column `image` or else by the study's id.",
         )
-    return pl.Series("image_path", paths, dtype=pl.String)
-
-
-def _first_there(root: Path, name: str, suffixes: Sequence[str]) -> Path:
-    candidates = [root / f"{name}{suffix}" for suffix in suffixes]
-    return next((path for path in candidates if path.exists()), candidates[0])
-
-
-def _has_images(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(child.is_file() for child in path.rglob("*")))
+    return pl.Series("image_path", [one.path for one in located], dtype=pl.String)
 
 
 def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[AgeBand]) -> pl.DataFrame:
@@ -250,10 +242,15 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
     for one in age_bands:
         band = pl.when(age.is_between(one.low, one.high)).then(pl.lit(one.label)).otherwise(band)
     further = [name for name in attributes if name not in ("age_band", "sex", "race_ethnicity")]
-    split = pl.col("split").str.to_lowercase().replace_strict(dict(SPLIT_WORDS), return_dtype=pl.String)
     levels = [_level(name) for name in ("sex", "race_ethnicity", *further)]
     return raw.select(
-        "study_id", "patient_id", split.alias("split"), age.alias("age"), band.alias("age_band"), *levels, "image_path"
+        "study_id",
+        "patient_id",
+        _split_of(pl.col("split")).alias("split"),
+        age.alias("age"),
+        band.alias("age_band"),
+        *levels,
+        "image_path",
     ).sort("study_id")
 
 

@@ -189,3 +189,159 @@ def test_no_error_names_a_patient(read):
     with pytest.raises(CohortError) as raised:
         read(with_cell(1, "patient_id", "p00"))
     assert "p00" not in str(raised.value)
+
+
+def written(tmp_path, text, *, columns=None, attributes=ATTRIBUTES, tasks=TASKS):
+    """Read a cohort from the text of its CSV, with images for all twelve studies."""
+    table = tmp_path / "cohort.csv"
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for i in range(12):
+        folder = tmp_path / "ct" / f"s{i:02d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "0.dcm").write_bytes(b"x")
+    section = TableCohort(kind="table", table=table, images=tmp_path / "ct", columns=columns or {})
+    return read_table_cohort(section, tasks=tasks, attributes=attributes, age_bands=DEFAULT_AGE_BANDS)
+
+
+PLAIN = rows().write_csv()
+LINES = PLAIN.splitlines()
+
+
+def with_line(row, line):
+    """The table with another line as its 1-based row."""
+    return "\n".join([*LINES[: row - 1], line, *LINES[row:]]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf" + PLAIN.encode(),
+        PLAIN.replace("\n", "\r\n"),
+        PLAIN + ",,,,,,\n  ,,,,,,\n\n",
+        "\n".join(f"{line},," for line in LINES),
+        "sep=;\n" + PLAIN.replace(",", ";"),
+        PLAIN.replace(",", " ,\u00a0"),
+        "\n".join([LINES[0] + ",row,row_index", *(f"{line},9,9" for line in LINES[1:])]),
+    ],
+    ids=["BOM", "CRLF", "blank rows", "blank columns", "sep=", "spaces", "a column called row"],
+)
+def test_what_spreadsheets_leave_behind_changes_nothing(tmp_path, text):
+    want, got = written(tmp_path, PLAIN), written(tmp_path, text)
+    assert got.studies.equals(want.studies)
+    assert got.labels.equals(want.labels)
+
+
+def test_rows_are_numbered_as_in_the_file_though_blank_ones_are_passed_over(tmp_path):
+    lines = [*LINES[:3], "", ",,,,,,", with_line(4, "s02,p02,test,old,f,a,0").splitlines()[3], *LINES[4:]]
+    with pytest.raises(CohortError, match=r"Row 6: an age that is not a number\."):
+        written(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (with_line(6, "s04,p04,val,50,f,a"), r"Row 6: fewer or more cells than the header's 7"),
+        (with_line(6, "s04,p04,val,50,f,a,1,9"), r"Row 6: fewer or more cells"),
+        (with_line(6, 's04,p04,val,50,"f,a,1'), r"cannot be read as CSV"),
+        (
+            "\n".join(f"{line},pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)),
+            r"column pe is there twice",
+        ),
+        ("\n".join(f"{line}, pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)), r"pe is there twice"),
+        (PLAIN.encode("utf-16"), r"is not UTF-8 text"),
+        (PLAIN.replace("female", "f\xe9minin").encode("latin-1"), r"is not UTF-8 text"),
+        ("", r"is empty"),
+        (with_line(6, "s04,p04,val,-3,f,a,1"), r"Row 6: an age outside 0 to 120\. "),
+        (with_line(6, "s04,p04,val,121,f,a,1"), r"Row 6: an age outside 0 to 120\. "),
+        (with_line(6, "s04,p04,val,nan,f,a,1"), r"Row 6: an age that is not a number\. "),
+        (with_line(6, "s04,p04,val,,f,a,1"), r"Row 6: an age that is not a number\. "),
+        (PLAIN.replace("p01", "").replace("p02", ""), r"csv: Rows 3 and 4: no patient id\. "),
+        (with_line(6, "s04,p03,dev,50,f,a,1"), r"csv: Row 6: a split that is none of train, val, test\. "),
+    ],
+)
+def test_a_broken_file_is_told_once_and_with_its_row(tmp_path, text, said):
+    with pytest.raises(CohortError, match=said):
+        written(tmp_path, text)
+
+
+def test_a_row_cut_short_is_not_a_censored_label(tmp_path):
+    with pytest.raises(CohortError, match="Row 13"):
+        written(tmp_path, PLAIN.rstrip()[:-2])
+
+
+def test_many_rows_are_named_by_the_first_five(read):
+    with pytest.raises(
+        CohortError, match=r"Rows 2, 3, 4, 5, 6 and 7 more, column pe: 'maybe' is no label \(12 in all\)"
+    ):
+        read(rows().with_columns(pe=pl.lit("maybe")))
+
+
+def test_a_long_note_where_a_label_belongs_is_not_repeated_whole(read):
+    with pytest.raises(CohortError) as raised:
+        read(with_cell(6, "pe", "seen again by her son on the ward"))
+    assert "son" not in str(raised.value)
+
+
+def test_completed_years_decide_the_age_band(tmp_path):
+    cohort = written(tmp_path, with_line(2, "s00,p00,train,40.9,f,a,0"))
+    assert cohort.studies.row(0, named=True)["age"] == 40
+    assert cohort.studies.row(0, named=True)["age_band"] == "18-40"
+
+
+@pytest.mark.parametrize("name", ["age", "split", "image", "row", "patient_id"])
+def test_columns_with_a_meaning_of_their_own_are_no_attributes(tmp_path, name):
+    with pytest.raises(CohortError, match=f"{name} cannot be a task or an attribute"):
+        written(tmp_path, PLAIN, attributes=("sex", name))
+
+
+def test_a_column_may_be_mapped_onto_a_name_that_is_there_and_read_twice(tmp_path):
+    text = "\n".join([LINES[0] + ",Gender", *(f"{line},z" for line in LINES[1:])])
+    cohort = written(tmp_path, text, columns={"sex": "Gender", "race_ethnicity": "Gender"})
+    assert set(cohort.studies["sex"]) == set(cohort.studies["race_ethnicity"]) == {"z"}
+
+
+def test_ids_are_kept_as_written(tmp_path):
+    for i in range(12):
+        (tmp_path / "ct" / f"{i:03d}.0").mkdir(parents=True)
+        (tmp_path / "ct" / f"{i:03d}.0" / "0.dcm").write_bytes(b"x")
+    frame = rows().with_columns(study_id=pl.Series([f"{i:03d}.0" for i in range(12)]))
+    assert written(tmp_path, frame.write_csv()).studies["study_id"].to_list()[:2] == ["000.0", "001.0"]
+
+
+@pytest.mark.parametrize("image", ["x\0y", "x" * 300, "loop", "nothing"])
+def test_a_path_where_nothing_can_lie_is_told(read, tmp_path, image):
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "ct" / "loop").symlink_to(tmp_path / "ct" / "loop")
+    frame = rows().with_columns(image=pl.when(pl.col("study_id") == "s05").then(pl.lit(image)).otherwise("study_id"))
+    with pytest.raises(CohortError, match=r"Row 7: a study without images"):
+        read(frame)
+
+
+def test_a_blank_image_path_is_told(read):
+    frame = rows().with_columns(image=pl.when(pl.col("study_id") == "s05").then(pl.lit("")).otherwise("study_id"))
+    with pytest.raises(CohortError, match=r"csv: Row 7: no image path\. "):
+        read(frame)
+
+
+def test_a_file_in_a_study_that_links_out_of_the_folder_is_told(read, tmp_path):
+    (tmp_path / "elsewhere.dcm").write_bytes(b"x")
+    (tmp_path / "ct" / "s05" / "series").mkdir(parents=True)
+    (tmp_path / "ct" / "s05" / "series" / "1.dcm").symlink_to(tmp_path / "elsewhere.dcm")
+    with pytest.raises(CohortError, match=r"Row 7: the image path leaves"):
+        read(rows())
+
+
+def test_a_link_within_the_folder_and_a_linked_root_are_fine(tmp_path):
+    want = written(tmp_path, PLAIN)
+    (tmp_path / "ct").rename(tmp_path / "real")
+    (tmp_path / "ct").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "s05").rename(tmp_path / "real" / "kept")
+    (tmp_path / "real" / "s05").symlink_to(tmp_path / "real" / "kept")
+    assert written(tmp_path, PLAIN).studies.equals(want.studies)
+
+
+def test_hidden_files_are_no_images(read, tmp_path):
+    (tmp_path / "ct" / "s04").mkdir(parents=True)
+    (tmp_path / "ct" / "s04" / ".DS_Store").write_bytes(b"x")
+    with pytest.raises(CohortError, match=r"Row 6: a study without images"):
+        read(rows(), images=[f"s{i:02d}" for i in range(12) if i != 4])

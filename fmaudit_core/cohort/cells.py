@@ -60,7 +60,7 @@ def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
     first = text.split("\n", 1)[0].strip()
     declared = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)  # Excel's own first line
     separator = declared[1] if declared else max(_SEPARATORS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         numbered = list(enumerate(reader, start=1))[1 if declared else 0 :]
     except csv.Error as error:

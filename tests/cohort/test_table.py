@@ -220,10 +220,11 @@ def with_line(row, line):
         PLAIN + ",,,,,,\n  ,,,,,,\n\n",
         "\n".join(f"{line},," for line in LINES),
         "sep=;\n" + PLAIN.replace(",", ";"),
-        PLAIN.replace(",", " ,\u00a0"),
+        PLAIN.replace('""', "").replace(",", "\u00a0, "),
+        PLAIN.replace(",", ", "),
         "\n".join([LINES[0] + ",row,row_index", *(f"{line},9,9" for line in LINES[1:])]),
     ],
-    ids=["BOM", "CRLF", "blank rows", "blank columns", "sep=", "spaces", "a column called row"],
+    ids=["BOM", "CRLF", "blank rows", "blank columns", "sep=", "spaces", "spaces before quotes", "a column called row"],
 )
 def test_what_spreadsheets_leave_behind_changes_nothing(tmp_path, text):
     want, got = written(tmp_path, PLAIN), written(tmp_path, text)

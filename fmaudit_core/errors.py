@@ -13,6 +13,9 @@ FmauditError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class FmauditError(Exception):
     """An error written for the person who has to act on it.
@@ -51,3 +54,10 @@ class MissingExtraError(FmauditError):
             f"{needed_for} needs the optional part `{extra}`, which is not installed.",
             fix=f"Install it with: pip install 'fmaudit[{extra}]'",
         )
+
+
+def did_you_mean(name: str, found: Sequence[str]) -> str:
+    """A name that is not there, with the nearest one that is: ``pe (did you mean PE_?)``."""
+    by_lower = {one.lower(): one for one in found}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"{name} (did you mean {by_lower[near[0]]}?)" if near else name

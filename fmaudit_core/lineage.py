@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +70,16 @@ def files_digest(root: Path, paths: Sequence[str]) -> str:
     """
     seen = hashlib.sha256()
     for relative in sorted(paths):
-        top = root / relative
-        files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
-        for path in files:
-            status = path.stat()
+        for path, status in files_below(root / relative):
             seen.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return seen.hexdigest()[:32]
+
+
+def files_below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files of a folder, or the file itself, in order, each with its status; one that has gone meanwhile is passed over."""
+    for path in sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]:
+        with suppress(FileNotFoundError):
+            yield path, path.stat()
 
 
 def _plain(value: object) -> Any:

@@ -15,6 +15,7 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import files_digest, frame_digest, step_version
+from fmaudit_core.report.export import PAGE
 from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
@@ -107,18 +108,18 @@ class Versions:
         keys = sorted({spec.view.key() for spec in self.encoders.values()})
         return {key: step_version("ct_slices", made_of, key) for key in keys}
 
-    def view_table(self, studies: pl.DataFrame) -> pl.DataFrame:
-        """`ct_views`: which slices there are, and of which version; an encoder reads the version of its own view."""
+    def view_table(self, views: Mapping[str, str]) -> pl.DataFrame:
+        """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view."""
         specs = {spec.view.key(): spec.view for spec in self.encoders.values()}
         rows = [
             {"view": key, "version": version, "values": specs[key].values, "windows": ",".join(specs[key].windows)}
-            for key, version in self.views(studies).items()
+            for key, version in views.items()
         ]
         return pl.DataFrame(rows, schema=dict.fromkeys(("view", "version", "values", "windows"), pl.String))
 
-    def ct_slices(self, studies: pl.DataFrame) -> str:
-        """Version of the slice store as a whole."""
-        return step_version("ct_slices", self.views(studies))
+    def ct_slices(self, views: Mapping[str, str]) -> str:
+        """Version of the slice store as a whole, of the versions `views` gives: they cost a look at every image file."""
+        return step_version("ct_slices", views)
 
     def study_embeddings(self, encoder: str) -> str:
         """Version of one encoder's embeddings: its weights and input, and the slices of its view."""
@@ -220,7 +221,7 @@ def stale_steps(
         fresh = not versions.audited_cells() or recorded(first, WHOLE) == versions.audit_findings()
         return [] if fresh else [Step((first,), WHOLE)]
     fresh = recorded("audit_findings", WHOLE) is None or (
-        recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / "index.html").exists()
+        recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / PAGE).exists()
     )
     return [] if fresh else [Step((first,), WHOLE)]
 
@@ -235,7 +236,8 @@ def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) 
 
 def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
     studies = workspace.warehouse.read("studies")
-    fresh = recorded("ct_slices", WHOLE) == versions.ct_slices(studies) and _slices_are_there(workspace, versions)
+    expected = versions.ct_slices(versions.views(studies))
+    fresh = recorded("ct_slices", WHOLE) == expected and _slices_are_there(workspace, versions)
     return [] if fresh else [Step(("ct_slices",), WHOLE)]
 
 

@@ -7,10 +7,8 @@ into the file itself: a copied or partly deleted workspace still tells the truth
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import duckdb
 import polars as pl
 
 from fmaudit_core.errors import FmauditError
+from fmaudit_core.publish import written_beside
 
 VIEWS_FILE = "fmaudit.duckdb"
 _PART = "part.parquet"
@@ -56,27 +55,6 @@ class Published:
     path: Path
     n_rows: int
     version: str
-
-
-@contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
-    """Yield a temporary path in `target`'s folder; on success it becomes `target` in one rename.
-
-    A kill at any moment leaves the old file whole. The temporary file is removed when writing fails.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 @dataclass(frozen=True)

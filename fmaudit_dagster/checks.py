@@ -1,10 +1,12 @@
 """What must hold of each asset. A failed blocking check stops what is downstream in its run."""
 
+import functools
+from collections.abc import Callable
+
 import dagster as dg
 import polars as pl
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
-from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
@@ -16,22 +18,18 @@ from fmaudit_dagster.resources import AuditWorkspace
 def no_patient_in_two_splits(audit: AuditWorkspace) -> dg.AssetCheckResult:
     """Every rule of the study table holds of what was published; above all, a patient is in one split."""
     studies = audit.open().warehouse.read("studies")
-    try:
-        validate_studies(studies, where="studies")
-    except FmauditError as error:
-        return dg.AssetCheckResult(passed=False, description=str(error))
-    return dg.AssetCheckResult(passed=True, metadata={"patients": studies.get_column("patient_id").n_unique()})
+    problem = _broken(lambda: validate_studies(studies, where="studies"))
+    patients = studies.get_column("patient_id").n_unique()
+    return dg.AssetCheckResult(passed=problem is None, description=problem, metadata={"patients": patients})
 
 
 @dg.asset_check(asset="labels", blocking=True)
 def one_label_per_study_and_task(audit: AuditWorkspace) -> dg.AssetCheckResult:
     """No study has two labels for one task."""
     labels = audit.open().warehouse.read("labels")
-    try:
-        validate_labels(labels, where="labels")
-    except FmauditError as error:
-        return dg.AssetCheckResult(passed=False, description=str(error))
-    return dg.AssetCheckResult(passed=True, metadata={"known labels": labels.drop_nulls("label").height})
+    problem = _broken(lambda: validate_labels(labels, where="labels"))
+    known = labels.drop_nulls("label").height
+    return dg.AssetCheckResult(passed=problem is None, description=problem, metadata={"known labels": known})
 
 
 @dg.asset_check(asset="ct_slices")
@@ -51,16 +49,14 @@ def embeddings_are_finite_and_whole(
 ) -> dg.AssetCheckResult:
     """Every usable study has a finite vector of the spec's dimension in every pooling, or is told among the failed."""
     workspace = audit.open()
-    failed = []
+    warehouse, failed = workspace.warehouse, []
+    usable = warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
     encoders = [cell_of(context).encoder] if context.has_partition_key else list(workspace.registry.specs())
     for encoder in encoders:
-        usable = workspace.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
-        try:
-            check_embeddings(
-                workspace.warehouse.embeddings_path(encoder), dim=workspace.registry.spec(encoder).dim, studies=usable
-            )
-        except EncoderError as error:
-            failed.append(f"{encoder}: {error}")
+        path, dim = warehouse.embeddings_path(encoder), workspace.registry.spec(encoder).dim
+        problem = _broken(functools.partial(check_embeddings, path, dim=dim, studies=usable))
+        if problem is not None:
+            failed.append(f"{encoder}: {problem}")
     return dg.AssetCheckResult(passed=not failed, description="; ".join(failed) or None)
 
 
@@ -96,6 +92,15 @@ def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
         description=f"Not above the control: {', '.join(below)}." if below else None,
         metadata={name: float(value) for name, value in auroc.items()},
     )
+
+
+def _broken(validate: Callable[[], object]) -> str | None:
+    """What a core validation says is wrong, None where all holds."""
+    try:
+        validate()
+    except FmauditError as error:
+        return str(error)
+    return None
 
 
 CHECKS = [

@@ -224,7 +224,9 @@ def series(path: Path, as_json: bool, png: Path | None) -> None:
 @_told
 def report(config: Path, show: bool) -> None:
     """Print where the report lies, or open it."""
-    page = _workspace(config).reports / "index.html"
+    from fmaudit_core.report.export import PAGE
+
+    page = _workspace(config).reports / PAGE
     if not page.exists():
         raise FmauditError("there is no report yet.", where=str(page), fix="Run `fmaudit run` first.")
     click.echo(page)

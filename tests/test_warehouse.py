@@ -12,7 +12,8 @@ import time
 import polars as pl
 import pytest
 
-from fmaudit_core.warehouse import Cell, Warehouse, WarehouseError, written_beside
+from fmaudit_core.publish import written_beside
+from fmaudit_core.warehouse import Cell, Warehouse, WarehouseError
 
 CELL = Cell(encoder="a", task="pe")
 
@@ -64,7 +65,8 @@ def test_killed_while_publishing_the_old_rows_stay(tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from fmaudit_core.warehouse import Cell, Warehouse, written_beside
+        from fmaudit_core.publish import written_beside
+        from fmaudit_core.warehouse import Cell, Warehouse
         target = Warehouse(Path(sys.argv[1])).path("gaps", Cell("a", "pe"))
         with written_beside(target) as beside:
             beside.write_bytes(b"half a table")

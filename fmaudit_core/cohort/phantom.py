@@ -21,7 +21,7 @@ from fmaudit_core.cohort.phantom_plan import DISPARITY_ATTRIBUTE, NULL_ATTRIBUTE
 from fmaudit_core.config import PhantomCohort
 from fmaudit_core.parallel import performed
 from fmaudit_core.progress import Progress, silent
-from fmaudit_core.warehouse import written_beside
+from fmaudit_core.publish import written_beside
 
 _STUDIES_PER_CHUNK = 8
 

@@ -5,7 +5,6 @@ From file to text cells: `cells.py`. Where images lie: `images.py`. What a valid
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.config import AgeBand, TableCohort
+from fmaudit_core.errors import did_you_mean
 from fmaudit_core.vocabulary import SPLITS, UNKNOWN
 
 SPLIT_WORDS: Final[Mapping[str, str]] = {
@@ -170,7 +170,7 @@ def _named_as_ours(
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
     missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in frame.columns]
     if missing:
-        hints = [_nearest(name, frame.columns) for name in dict.fromkeys(missing)]
+        hints = [did_you_mean(name, frame.columns) for name in dict.fromkeys(missing)]
         raise CohortError(
             f"column {', '.join(hints)} is missing; the columns are {', '.join(frame.columns)}.",
             where=section.table.name,
@@ -183,12 +183,6 @@ def _named_as_ours(
         ours = ours.with_columns(split=split)
     absent = [name for name in ("sex", "race_ethnicity") if name not in ours.columns]
     return ours.with_columns(pl.lit("").alias(name) for name in absent)
-
-
-def _nearest(name: str, found: Sequence[str]) -> str:
-    by_lower = {column.lower(): column for column in found}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f"{name} (did you mean {by_lower[near[0]]}?)" if near else name
 
 
 def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:

@@ -36,7 +36,7 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.window import SliceArray, View
 from fmaudit_core.progress import Progress, silent
-from fmaudit_core.warehouse import written_beside
+from fmaudit_core.publish import written_beside
 
 Float32Array = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.warehouse import written_beside
+from fmaudit_core.publish import written_beside
 
 SUFFIXES = (".yaml", ".yml")
 

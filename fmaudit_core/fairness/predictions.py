@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import polars as pl
 
+from fmaudit_core.errors import did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.vocabulary import UNKNOWN
@@ -29,7 +29,7 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     needed = [*REQUIRED, *attributes]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        said = [_nearest(name, frame.columns) for name in missing]
+        said = [did_you_mean(name, frame.columns) for name in missing]
         raise FairnessError(f"column {', '.join(said)} is missing; the columns are {', '.join(frame.columns)}.")
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
     frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
@@ -82,8 +82,3 @@ def _check_studies(frame: pl.DataFrame) -> None:
         raise FairnessError(f"{twice} studies are scored more than once by one model for one task.")
     if not (frame.get_column("split") == "test").any():
         raise FairnessError("there is no study of the split `test` to assess.")
-
-
-def _nearest(name: str, found: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, found, n=1)
-    return f"{name} (did you mean {near[0]}?)" if near else name

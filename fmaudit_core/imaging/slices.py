@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +22,12 @@ import polars as pl
 import zstandard
 
 from fmaudit_core.imaging.errors import SliceStoreError
-from fmaudit_core.imaging.series import REASONS, SeriesRead, read_series
+from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import SliceArray, View
+from fmaudit_core.lineage import files_below
 from fmaudit_core.parallel import performed
 from fmaudit_core.progress import Progress, silent
+from fmaudit_core.publish import written_beside
 
 #: raised when the reader would make other slices of the same files
 READER_REVISION: Final = 1
@@ -197,12 +196,9 @@ def _file_name(study_id: str) -> str:
 def _fingerprint(image: Path, min_slices: int) -> tuple[str, int]:
     """Digest of the files an image path holds (name, size, time of change) and of the reader; and their bytes."""
     seen, n_bytes = hashlib.sha256(f"{READER_REVISION}/{min_slices}".encode()), 0
-    files = sorted(path for path in image.rglob("*") if path.is_file()) if image.is_dir() else [image]
-    for path in files:
-        with suppress(FileNotFoundError):
-            status = path.stat()
-            n_bytes += status.st_size
-            seen.update(f"{path.relative_to(image)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    for path, status in files_below(image):
+        n_bytes += status.st_size
+        seen.update(f"{path.relative_to(image)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return seen.hexdigest()[:32], n_bytes
 
 
@@ -295,12 +291,9 @@ def _read_header(start: bytes, file: Any) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside and rename. No fsync: a torn entry is noticed by its size or checksum and made again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    Path(name).replace(path)
+    """Write one entry or record; a torn one is noticed by its size or checksum and made again."""
+    with written_beside(path, durable=False) as beside:
+        beside.write_bytes(data)
 
 
 def _written_bytes(jobs: Iterable[_Job]) -> int:
@@ -316,8 +309,3 @@ def _check_disk(root: Path, needed: float) -> None:
             where=str(root),
             fix="Free some space, set FMAUDIT_HOME to a larger disk, or give the encoders a smaller view (size_px).",
         )
-
-
-def reason_text(reason: str) -> str:
-    """What a reason of the quality table means, for people."""
-    return REASONS.get(reason, "fewer slices than the cohort asks for" if reason == TOO_FEW_SLICES else reason)

@@ -12,13 +12,13 @@ from typing import Any, Final
 import polars as pl
 
 import fmaudit_core
+from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview
 from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import SCORE_SET, ReportInput
 from fmaudit_core.report.page import render_page
-from fmaudit_core.warehouse import written_beside
 
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"

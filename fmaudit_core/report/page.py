@@ -10,13 +10,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.methods import limits, methods
-from fmaudit_core.warehouse import written_beside
 
 
 def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:

@@ -26,8 +26,9 @@ def ct_slices(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.Ma
         progress=progress_of(context, "reading CT series"),
     )
 
-    version = versions.ct_slices(studies)
-    workspace.warehouse.publish("ct_views", versions.view_table(studies), version=version)
+    made_of = versions.views(studies)
+    version = versions.ct_slices(made_of)
+    workspace.warehouse.publish("ct_views", versions.view_table(made_of), version=version)
     published = workspace.warehouse.publish("slice_quality", quality, version=version)
     quarantined = quality.filter(pl.col("status") == "quarantined")
     return made(

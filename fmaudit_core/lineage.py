@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -76,10 +77,16 @@ def files_digest(root: Path, paths: Sequence[str]) -> str:
 
 
 def files_below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Files of a folder, or the file itself, in order, each with its status; one that has gone meanwhile is passed over."""
-    for path in sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]:
-        with suppress(FileNotFoundError):
-            yield path, path.stat()
+    """Files of a folder, or the file itself, in order, each with its status.
+
+    Hidden files and folders are no part of it; a file that has gone meanwhile is passed over.
+    """
+    for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        if not any(part.startswith(".") for part in path.relative_to(top).parts):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
 
 
 def _plain(value: object) -> Any:

@@ -57,7 +57,8 @@ def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: 
         except BrokenProcessPool as error:
             raise WorkerDiedError(
                 "a working process died, often for lack of memory.",
-                fix="What is finished is kept: run again, with fewer `imaging: workers` in audit.yaml.",
+                fix="What is finished is kept: run again, with fewer `imaging: workers` in audit.yaml. "
+                'A script of your own must start its work below `if __name__ == "__main__":`.',
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -139,15 +139,13 @@ class Warehouse:
     def refresh_views(self) -> Path:
         """Publish `fmaudit.duckdb`: one view over every table, with paths relative to the warehouse."""
         target = self.root / VIEWS_FILE
-        with written_beside(target) as beside:
-            beside.unlink()  # DuckDB makes the file itself
-            with duckdb.connect(str(beside)) as connection:
-                self._search_here(connection)
-                for table in self.tables():
-                    connection.execute(
-                        f"CREATE VIEW \"{table}\" AS SELECT * FROM read_parquet('{table}/**/*.parquet', "
-                        "union_by_name=true, hive_partitioning=false)"
-                    )
+        with written_beside(target) as beside, duckdb.connect(str(beside)) as connection:
+            self._search_here(connection)
+            for table in self.tables():
+                connection.execute(
+                    f"CREATE VIEW \"{table}\" AS SELECT * FROM read_parquet('{table}/**/*.parquet', "
+                    "union_by_name=true, hive_partitioning=false)"
+                )
         return target
 
     @contextmanager

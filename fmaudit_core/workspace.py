@@ -47,8 +47,13 @@ class Workspace:
 
     @cached_property
     def slices(self) -> SliceStore:
-        """8-bit slices, one entry per series and view."""
+        """Slices, one entry per study and view; `mending_slices` also makes torn ones again."""
         return SliceStore(self.home / "slices")
+
+    def mending_slices(self) -> SliceStore:
+        """The slice store with the images it is made of, so that a torn entry is made again when it is read."""
+        paths = self.warehouse.read("studies").select("study_id", "image_path").iter_rows()
+        return SliceStore(self.slices.root, {study: self.table.images / path for study, path in paths})
 
     @property
     def registry(self) -> Registry:

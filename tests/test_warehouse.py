@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 import polars as pl
 import pytest
 
-from fmaudit_core.publish import written_beside
+from fmaudit_core.publish import PublishError, written_beside
 from fmaudit_core.warehouse import Cell, Warehouse, WarehouseError
 
 CELL = Cell(encoder="a", task="pe")
@@ -81,6 +82,28 @@ def test_killed_while_publishing_the_old_rows_stay(tmp_path):
     warehouse = Warehouse(tmp_path)
     assert warehouse.read("gaps", CELL).equals(rows(1))
     assert warehouse.version("gaps", CELL) == "v1"
+    folder = warehouse.path("gaps", CELL).parent
+    assert len(list(folder.iterdir())) == 2  # the half table lies beside until the next one is written
+    warehouse.publish("gaps", rows(2), version="v2", cell=CELL)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path):
+    target = tmp_path / "table.parquet"
+    with written_beside(target) as mine:
+        mine.write_text("mine")
+        with written_beside(target) as other:
+            other.write_text("other")
+            assert mine.exists()
+    assert target.read_text() == "mine"
+
+
+def test_a_full_disk_is_told_as_one(tmp_path):
+    target = tmp_path / "table.parquet"
+    told = pytest.raises(PublishError, match=r"table\.parquet: cannot be written: no space left on device\. Free")
+    with told, written_beside(target):
+        raise OSError(errno.ENOSPC, "raised by the file system")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_views_answer_from_any_folder_and_in_a_copied_workspace(tmp_path, monkeypatch):

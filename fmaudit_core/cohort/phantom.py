@@ -7,7 +7,6 @@ the patients afterwards: `phantom_outcomes.py`. Once drawn, it is read like anyb
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,7 +73,8 @@ def _draw(job: _Drawing) -> None:
     """Draw one study beside its place, then rename: a study is there whole or not at all."""
     volume = draw(job.study, n_slices=job.n_slices, matrix_px=job.matrix_px)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=job.folder.parent, prefix=".drawing-"))
+    beside = job.folder.with_name(f".drawing-{job.folder.name}")
+    shutil.rmtree(beside, ignore_errors=True)  # left by a kill
     try:
         write_series(beside / "series", job.study, volume)
         (beside / "series").rename(job.folder)

@@ -250,27 +250,23 @@ def _load_shard(path: Path) -> _Shard:
 def _publish(out: Path, shards: Sequence[Path], spec: EncoderSpec, made_of: str, device: str) -> tuple[int, int, int]:
     """Stream the shards into a DuckDB file beside `out`, then rename it."""
     n_studies = n_slices = n_failed = 0
-    with written_beside(out) as beside:
-        beside.unlink()  # DuckDB makes the file itself
-        with duckdb.connect(str(beside)) as connection:
-            vector = f"FLOAT[{spec.dim}]"
-            connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
-            connection.execute(
-                f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})"
-            )
-            connection.execute("CREATE TABLE failed_studies(study_id VARCHAR, reason VARCHAR)")
-            connection.execute("CREATE TABLE provenance(key VARCHAR, value VARCHAR)")
-            for path in shards:
-                shard = _load_shard(path)
-                _insert(connection, shard)
-                n_studies += len(shard.study_ids)
-                n_slices += len(shard.embeddings)
-                n_failed += len(shard.failed_ids)
-            if not n_studies:
-                raise ExtractionError("no study could be embedded; nothing was published.", where=spec.name)
-            counts = {"n_studies": n_studies, "n_slices": n_slices, "n_failed": n_failed}
-            told = _provenance(spec, made_of, device) | {key: str(value) for key, value in counts.items()}
-            connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(told.items()))
+    with written_beside(out) as beside, duckdb.connect(str(beside)) as connection:
+        vector = f"FLOAT[{spec.dim}]"
+        connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
+        connection.execute(f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})")
+        connection.execute("CREATE TABLE failed_studies(study_id VARCHAR, reason VARCHAR)")
+        connection.execute("CREATE TABLE provenance(key VARCHAR, value VARCHAR)")
+        for path in shards:
+            shard = _load_shard(path)
+            _insert(connection, shard)
+            n_studies += len(shard.study_ids)
+            n_slices += len(shard.embeddings)
+            n_failed += len(shard.failed_ids)
+        if not n_studies:
+            raise ExtractionError("no study could be embedded; nothing was published.", where=spec.name)
+        counts = {"n_studies": n_studies, "n_slices": n_slices, "n_failed": n_failed}
+        told = _provenance(spec, made_of, device) | {key: str(value) for key, value in counts.items()}
+        connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(told.items()))
     return n_studies, n_slices, n_failed
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,13 +22,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 
-from fmaudit_core.imaging.errors import Defect
+from fmaudit_core.imaging.errors import Defect, damage_is
+from fmaudit_core.imaging.rescale import Int16Array, IntegerArray, to_hu
 
 Float64Array = npt.NDArray[np.float64]
-Int16Array = npt.NDArray[np.int16]
-
-#: HU given to pixels outside the scanned circle, which the scanner marked as padding
-PADDING_HU: Final = -1024
 
 _CT_CLASSES: Final = {uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage}
 _DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
@@ -40,9 +38,10 @@ _HOUNSFIELD_TYPES: Final = {"", "HU", "HU_MOD"}
 _LOSSY: Final = {
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K,
 }  # fmt: skip
-#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel
+#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel. RLE is pydicom's own:
+#: pylibjpeg-rle panics on damaged streams, past every `except Exception`
 _DECODERS: Final = {
-    uid.RLELossless: "pylibjpeg",
+    uid.RLELossless: "pydicom",
     uid.JPEGBaseline8Bit: "gdcm",
     uid.JPEGExtended12Bit: "gdcm",
     uid.JPEGLossless: "gdcm",
@@ -119,6 +118,10 @@ class DicomFile:
             return str(uid.ImplicitVRLittleEndian)
         return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
 
+    def identify(self) -> None:
+        """Read now what tells files apart: a header too damaged for that is unreadable, not a crash later on."""
+        _ = (self.series_uid, self.misses_uid, self.image_type, self.transfer_syntax, self.shape)
+
     @property
     def is_lossy(self) -> bool:
         """Whether the pixels were compressed with loss."""
@@ -159,8 +162,14 @@ class Frame:
         Defect
             `no_pixel_data`, `truncated_pixel_data`, `unsupported_transfer_syntax` or `hu_out_of_range`.
         """
-        stored = _stored_values(self.file, self.index, self.shape)
-        return _to_hu(stored, self.slope, self.intercept, _padding(self.file.dataset))
+        with damage_is("truncated_pixel_data"):
+            stored = _stored_values(self.file, self.index, self.shape)
+            return to_hu(stored, self.slope, self.intercept, padding=_padding(self.file.dataset))
+
+    def let_go(self) -> None:
+        """Forget the stored pixels of a file that held this frame alone, so that a series is in memory once."""
+        if "PerFrameFunctionalGroupsSequence" not in self.file.dataset:
+            self.file.dataset.pop("PixelData", None)
 
 
 def read_file(path: Path) -> DicomFile:
@@ -171,23 +180,17 @@ def read_file(path: Path) -> DicomFile:
     Defect
         `unreadable`: empty, cut off in its header or not parseable; `not_dicom`: another kind of file; `dicomdir`.
     """
-    with warnings.catch_warnings(record=True) as said:
+    with damage_is("unreadable"), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        try:
-            if path.stat().st_size == 0:
-                raise Defect("unreadable")
-            dataset = _parsed(path)
-            cut_short = any("End of file" in str(one.message) or "end of file" in str(one.message) for one in said)
-            found = DicomFile(path=path, dataset=dataset, cut_short=cut_short)
-            known = found.is_ct or bool(_text(dataset, "SOPClassUID") or _text(dataset, "Modality"))
-        except Defect:
-            raise
-        except Exception as error:  # a damaged header can raise anything in the parser; the file is counted
-            raise Defect("unreadable") from error
-    if _text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
-        raise Defect("dicomdir")
-    if not known:
-        raise Defect("unreadable")
+        if path.stat().st_size == 0:
+            raise Defect("unreadable")
+        dataset = _parsed(path)
+        found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in said))
+        if _text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
+            raise Defect("dicomdir")
+        if not (found.is_ct or _text(dataset, "SOPClassUID") or _text(dataset, "Modality")):
+            raise Defect("unreadable")
+        found.identify()
     return found
 
 
@@ -213,17 +216,26 @@ def frames_of(file: DicomFile) -> list[Frame]:
     Defect
         `no_pixel_data`, `truncated_pixel_data`, `missing_geometry`, `missing_rescale` or `not_hounsfield`.
     """
+    with damage_is("unreadable"):
+        return list(_frames(file))
+
+
+def _frames(file: DicomFile) -> Iterator[Frame]:
     dataset = file.dataset
     if "PixelData" not in dataset:
         raise Defect("truncated_pixel_data" if file.cut_short else "no_pixel_data")
     if not file.shape:
         raise Defect("truncated_pixel_data" if file.cut_short else "unreadable")
     _check_hounsfield(dataset, file.image_type)
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    if n_frames != len(per_frame or [dataset]):  # a frame without a group of its own has no place
+        raise Defect("missing_geometry")
     if not per_frame:
-        return [_frame(file, 0, [dataset])]
+        yield _frame(file, 0, [dataset])
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])
-    return [_frame(file, index, [group, *shared, dataset]) for index, group in enumerate(per_frame)]
+    for index, group in enumerate(per_frame):
+        yield _frame(file, index, [group, *shared, dataset])
 
 
 def _frame(file: DicomFile, index: int, groups: list[Dataset]) -> Frame:
@@ -266,7 +278,7 @@ def _check_hounsfield(dataset: Dataset, image_type: tuple[str, ...]) -> None:
         raise Defect("not_hounsfield")
 
 
-def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]]:
+def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> IntegerArray:
     """(rows, columns) stored values of one frame, in the sign the header gives."""
     dataset = file.dataset
     if file.cut_short:
@@ -276,23 +288,19 @@ def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> npt.N
         plain = _native(dataset, index, shape)
         if plain is not None:
             return plain
-    if syntax not in _NATIVE and syntax not in _DECODERS:
+    plugin = "" if syntax in _NATIVE else _DECODERS.get(uid.UID(syntax))
+    if plugin is None:
         raise Defect("unsupported_transfer_syntax")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # decoders remark on headers that they then follow
-        try:
-            decoder = get_decoder(uid.UID(syntax))
-            values, _ = decoder.as_array(
-                dataset, index=index, raw=True, decoding_plugin=_DECODERS.get(uid.UID(syntax), "")
-            )
-        except Exception as error:  # each library fails in its own way on a damaged stream
-            raise Defect("truncated_pixel_data") from error
+    decoder = get_decoder(uid.UID(syntax))
+    if plugin and plugin not in decoder.available_plugins:
+        raise Defect("unsupported_transfer_syntax")
+    values, _ = decoder.as_array(dataset, index=index, raw=True, decoding_plugin=plugin)
     if values.shape != shape:
         raise Defect("truncated_pixel_data")
     return values
 
 
-def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]] | None:
+def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> IntegerArray | None:
     """Uncompressed 16-bit values without a copy; None where the header asks for more care."""
     if dataset.BitsAllocated != 16 or (dataset.get("BitsStored") != 16 and dataset.get("PixelRepresentation") == 1):
         return None
@@ -306,22 +314,6 @@ def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> npt.NDArray
     if stored_bits < 16:
         values = values & np.uint16((1 << stored_bits) - 1)
     return values.reshape(shape)
-
-
-def _to_hu(
-    stored: npt.NDArray[np.integer[Any]], slope: float, intercept: float, padding: tuple[int, int] | None
-) -> Int16Array:
-    low, high = int(stored.min()), int(stored.max())
-    ends = sorted((slope * low + intercept, slope * high + intercept))
-    if ends[0] < -32768.5 or ends[1] > 32767.5:
-        raise Defect("hu_out_of_range")
-    if slope == 1.0 and intercept.is_integer():
-        hu = (stored.astype(np.int32) + np.int32(intercept)).astype(np.int16)
-    else:
-        hu = np.rint(stored.astype(np.float64) * slope + intercept).astype(np.int16)
-    if padding is not None and low <= padding[1] and high >= padding[0]:
-        hu[(stored >= padding[0]) & (stored <= padding[1])] = PADDING_HU
-    return hu
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

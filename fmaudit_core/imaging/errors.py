@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from fmaudit_core.errors import FmauditError
 
 
@@ -29,3 +33,16 @@ class Defect(Exception):  # noqa: N818  # not an error of the run: the series is
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+@contextmanager
+def damage_is(reason: str) -> Iterator[None]:
+    """Whatever a parser or decoder raises on a damaged file, by one name. Their remarks are not the reader's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (Defect, MemoryError):
+            raise
+        except Exception as error:  # values are converted when they are asked for, each library fails in its own way
+            raise Defect(reason) from error

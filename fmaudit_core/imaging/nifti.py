@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any, Final
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
-from fmaudit_core.imaging.errors import Defect
+from fmaudit_core.imaging.errors import Defect, damage_is
 from fmaudit_core.imaging.geometry import is_oblique, lps_axes, reoriented
-
-Int16Array = npt.NDArray[np.int16]
+from fmaudit_core.imaging.rescale import Int16Array, to_hu
 
 SUFFIXES: Final = (".nii", ".nii.gz")
 #: a whole CT volume holds air; one without a voxel below this is no CT, as NIfTI names no modality
-_AIR_BELOW_HU: Final = -500.0
+_AIR_BELOW_HU: Final = -500
 
 
 def is_nifti(path: Path) -> bool:
@@ -41,7 +40,11 @@ def read_volume(path: Path) -> tuple[Int16Array, tuple[float, float, float], tup
         `unreadable`, `truncated_pixel_data`, `not_3d`, `missing_geometry`, `non_finite`, `not_hounsfield` or
         `hu_out_of_range`.
     """
-    image = _parsed(_bytes_of(path))
+    with damage_is("unreadable"):
+        return _volume(_parsed(_bytes_of(path)))
+
+
+def _volume(image: Any) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
     header = image.header
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
@@ -84,7 +87,9 @@ def _parsed(data: bytes) -> Any:
         except Exception:  # the header class decides with errors of its own; the next version is tried
             continue
         header: Any = image.header
-        need = int(header["vox_offset"]) + int(np.prod(header.get_data_shape())) * header.get_data_dtype().itemsize
+        need = (
+            int(header["vox_offset"]) + math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+        )
         if len(data) < need:
             raise Defect("truncated_pixel_data")
         return image
@@ -92,19 +97,11 @@ def _parsed(data: bytes) -> Any:
 
 
 def _hu(image: Any) -> Int16Array:
-    """Flat HU in Fortran order: slope x stored + intercept in float64, rounded half to even."""
+    """Flat HU in Fortran order."""
     stored = np.asanyarray(image.dataobj.get_unscaled()).ravel(order="F")
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     if stored.dtype.kind not in "iuf":
         raise Defect("not_hounsfield")
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise Defect("non_finite")
-    plain = slope == 1.0 and intercept == 0.0 and stored.dtype.kind in "iu"
-    values = stored if plain else stored.astype(np.float64) * slope + intercept
-    low, high = float(values.min()), float(values.max())
-    if low < -32768.5 or high > 32767.5:
-        raise Defect("hu_out_of_range")
-    if low >= _AIR_BELOW_HU:
+    hu = to_hu(stored, float(image.dataobj.slope), float(image.dataobj.inter))
+    if hu.min() >= _AIR_BELOW_HU:
         raise Defect("not_hounsfield")
-    hu: Int16Array = (values if plain else np.rint(values)).astype(np.int16)
     return hu

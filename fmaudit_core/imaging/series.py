@@ -31,6 +31,7 @@ import numpy.typing as npt
 from fmaudit_core.imaging import geometry, nifti
 from fmaudit_core.imaging.dicom import DicomFile, Frame, frames_of, read_file
 from fmaudit_core.imaging.errors import Defect, ImagingError
+from fmaudit_core.lineage import files_below
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -64,8 +65,10 @@ FLAGS: Final = {
     "localizer_removed": "a scout shared the series",
     "duplicate_slices": "equal copies of slices were dropped",
     "unreadable_files": "files beside the series could not be read",
+    "assumed_thickness": "one slice without SliceThickness: its z spacing is given as 1 mm",
     "lossy": "compressed with loss: HU are approximate",
 }
+_ASSUMED_THICKNESS_MM: Final = 1.0
 _TEXT_SUFFIXES: Final = {".txt", ".csv", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".log", ".tsv"}
 
 
@@ -149,20 +152,12 @@ def read_series(path: Path) -> list[SeriesRead]:
     """
     if not path.exists():
         raise ImagingError("does not exist.", where=str(path), fix="Give a folder of DICOM files or a NIfTI file.")
-    files = [path] if path.is_file() else _files_below(path)
+    files = [file for file, _ in files_below(path)]
     volumes = [_read_nifti(one) for one in files if nifti.is_nifti(one)]
     found = volumes + _read_dicom([one for one in files if not nifti.is_nifti(one)], alone=path.is_file())
     if not found:
         found = [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
     return sorted(found, key=lambda series: (series.status != "accepted", -series.n_slices, series.series_uid))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 def _read_nifti(path: Path) -> SeriesRead:
@@ -235,7 +230,9 @@ def _assembled(files: list[DicomFile], flags: set[str]) -> SeriesRead:
     stack = geometry.stacked(np.array([frame.position for frame in kept]), normal)
     directions = np.array([normal, first.orientation[3:], first.orientation[:3]])
     axes, flips = geometry.lps_axes(directions)
-    spacing = (stack.step_mm or first.thickness_mm or 1.0, *first.spacing_mm)
+    step_mm = stack.step_mm or first.thickness_mm
+    spacing = (step_mm or _ASSUMED_THICKNESS_MM, *first.spacing_mm)
+    flags |= set() if step_mm else {"assumed_thickness"}
     flags |= {"duplicate_slices"} if len(kept) < len(frames) else set()
     flags |= {"missing_uid"} if any(file.misses_uid for file in files) else set()
     flags |= {"lossy"} if any(file.is_lossy for file in files) else set()
@@ -266,11 +263,14 @@ def _check_consistent(frames: Sequence[Frame]) -> None:
 
 def _decoded(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> tuple[list[Frame], Int16Array]:
     """Frames in order with equal copies dropped, and their HU (slices, rows, columns)."""
-    volume = np.empty((len(frames), *frames[0].shape), dtype=np.int16)
+    volume = np.empty((0,), dtype=np.int16)
     kept: list[Frame] = []
     for frame in frames:
         hu = frame.hu()
-        if kept and abs((frame.position - kept[-1].position) @ normal) < geometry.SAME_POSITION_MM:
+        frame.let_go()
+        if not kept:  # only now: a damaged header may ask for any amount of memory
+            volume = np.empty((len(frames), *frame.shape), dtype=np.int16)
+        elif abs((frame.position - kept[-1].position) @ normal) < geometry.SAME_POSITION_MM:
             if not np.array_equal(hu, volume[len(kept) - 1]):
                 raise Defect("duplicate_positions")
             continue

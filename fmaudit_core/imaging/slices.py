@@ -1,9 +1,9 @@
 """The slice store: each study's slices written once per view, read by every encoder.
 
 An entry is one file: a header that says what it was made of, then zstandard frames with checksums. It appears by
-rename, so a kill leaves whole entries only, and the next build makes the missing ones. Beside the entries lies one
-quality record per study, so that the quality table never needs the CT again. Series are read in `series.py`, shown
-in `window.py`.
+rename, so a kill leaves whole entries only, and the next build makes the missing ones. An entry that is found torn or
+corrupt when it is read is made again on the spot. Beside the entries lies one quality record per study, so that the
+quality table never needs the CT again. Series are read in `series.py`, shown in `window.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import shutil
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from fmaudit_core.progress import Progress, silent
 from fmaudit_core.publish import written_beside
 
 #: raised when the reader would make other slices of the same files
-READER_REVISION: Final = 1
+READER_REVISION: Final = 2
 TOO_FEW_SLICES: Final = "too_few_slices"
 
 QUALITY_SCHEMA: Final = pl.Schema(
@@ -71,7 +71,6 @@ class _Job:
     made_of: str
     entries: tuple[tuple[View, Path], ...]
     record: Path
-    min_slices: int
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,12 @@ class SliceStore:
     ----------
     root : Path
         Folder of the store; made at the first build.
+    images : mapping of study_id to path, optional
+        Where the CT of a study lies: a torn entry is made again from it, a missing one too.
     """
 
     root: Path
+    images: Mapping[str, Path] = field(default_factory=dict)
 
     def build(
         self,
@@ -122,11 +124,8 @@ class SliceStore:
         unique = {view.key(): view for view in views}
         jobs, missing, input_bytes = [], [], {}
         for study_id, image in images:
-            made_of, n_bytes = _fingerprint(image, min_slices)
-            entries = tuple((view, self._entry(study_id, view)) for view in unique.values())
-            job = _Job(study_id, image, made_of, entries, self._record(study_id), min_slices)
+            job, input_bytes[study_id] = self._job(study_id, image, list(unique.values()))
             jobs.append(job)
-            input_bytes[study_id] = n_bytes
             if not _is_done(job):
                 missing.append(job)
         done = len(jobs) - len(missing)
@@ -138,7 +137,7 @@ class SliceStore:
             if count == _STUDIES_BEFORE_ESTIMATE:
                 left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
                 _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
-        rows = [row for job in jobs for row in _rows_of(job)]
+        rows = [row for job in jobs for row in _rows_of(job, min_slices)]
         return pl.DataFrame(rows, schema=QUALITY_SCHEMA)
 
     def has(self, study_id: str, view: View) -> bool:
@@ -159,22 +158,22 @@ class SliceStore:
         """
         path = self._entry(study_id, view)
         try:
-            with path.open("rb") as file:
-                header = _read_header(file.read(12), file)
-                out: SliceArray = np.empty(header["shape"], dtype=np.dtype(header["dtype"]))
-                flat, at = out.reshape(-1).view(np.uint8), 0
-                unpack = zstandard.ZstdDecompressor()
-                for size in header["chunks"]:
-                    chunk = unpack.decompress(file.read(size))
-                    flat[at : at + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
-                    at += len(chunk)
-        except FileNotFoundError as error:
-            raise SliceStoreError("has not been made yet.", where=str(path), fix=_REBUILD) from error
-        except (OSError, ValueError, KeyError, struct.error, zstandard.ZstdError) as error:
-            raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
-        if at != flat.size:
-            raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}")
-        return out
+            return _read_entry(path)
+        except SliceStoreError:
+            if study_id not in self.images:
+                raise
+        path.unlink(missing_ok=True)
+        job, _ = self._job(study_id, self.images[study_id], [view])
+        if _read_record(job.record).get("made_of") != job.made_of:
+            raise SliceStoreError("its CT has changed since the slices were made.", where=str(path), fix=_REBUILD)
+        _make(job)
+        return _read_entry(path)
+
+    def _job(self, study_id: str, image: Path, views: Sequence[View]) -> tuple[_Job, int]:
+        """What there is to make of a study, and the bytes its CT takes on disk."""
+        made_of, n_bytes = _fingerprint(image)
+        entries = tuple((view, self._entry(study_id, view)) for view in views)
+        return _Job(study_id, image, made_of, entries, self._record(study_id)), n_bytes
 
     def _entry(self, study_id: str, view: View) -> Path:
         name = _file_name(study_id)
@@ -186,6 +185,8 @@ class SliceStore:
 
 
 _REBUILD: Final = "Run `fmaudit run` to make it again."
+#: what bytes that are no entry raise: a header's text and numbers may be anything
+_TORN: Final = (ValueError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zstandard.ZstdError)
 
 
 def _file_name(study_id: str) -> str:
@@ -193,9 +194,9 @@ def _file_name(study_id: str) -> str:
     return hashlib.sha256(study_id.encode()).hexdigest()[:32]
 
 
-def _fingerprint(image: Path, min_slices: int) -> tuple[str, int]:
+def _fingerprint(image: Path) -> tuple[str, int]:
     """Digest of the files an image path holds (name, size, time of change) and of the reader; and their bytes."""
-    seen, n_bytes = hashlib.sha256(f"{READER_REVISION}/{min_slices}".encode()), 0
+    seen, n_bytes = hashlib.sha256(f"{READER_REVISION}".encode()), 0
     for path, status in files_below(image):
         n_bytes += status.st_size
         seen.update(f"{path.relative_to(image)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -207,8 +208,8 @@ def _is_done(job: _Job) -> bool:
     record = _read_record(job.record)
     if record.get("made_of") != job.made_of:
         return False
-    used = any(row["used"] for row in record["rows"])
-    return not used or all(_is_whole(path, job.made_of) for _, path in job.entries)
+    accepted = any(row["status"] == "accepted" for row in record["rows"])
+    return not accepted or all(_is_whole(path, job.made_of) for _, path in job.entries)
 
 
 def _is_whole(path: Path, made_of: str) -> bool:
@@ -217,35 +218,31 @@ def _is_whole(path: Path, made_of: str) -> bool:
         with path.open("rb") as file:
             header = _read_header(file.read(12), file)
             return bool(header["made_of"] == made_of and path.stat().st_size == file.tell() + sum(header["chunks"]))
-    except (OSError, ValueError, KeyError, struct.error):
+    except (OSError, *_TORN):
         return False
 
 
 def _make(job: _Job) -> None:
     """Read one study once and write every view of it that is not there, then its quality record."""
-    found = read_series(job.image)
-    rows = [_row(series, index == 0, job.min_slices) for index, series in enumerate(found)]
-    if rows[0]["used"]:
-        volume = found[0].volume_hu
-        if volume is None:
-            raise SliceStoreError("an accepted series has no volume.", where=str(job.image))
+    gone = [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
+    found = read_series(job.image) if job.image.exists() else gone
+    volume = found[0].volume_hu
+    if volume is not None:
         for view, path in job.entries:
             if not _is_whole(path, job.made_of):
                 _write_entry(path, view.apply(volume), job.made_of)
-    _write_whole(job.record, json.dumps({"made_of": job.made_of, "rows": rows}).encode())
+    record = {"made_of": job.made_of, "rows": [_row(series) for series in found]}
+    _write_whole(job.record, json.dumps(record).encode())
 
 
-def _row(series: SeriesRead, first: bool, min_slices: int) -> dict[str, Any]:
+def _row(series: SeriesRead) -> dict[str, Any]:
     facts = series.facts()
-    accepted = series.status == "accepted"
-    enough = series.n_slices >= min_slices
     shape, spacing = facts["shape_zyx"] or (None, None, None), facts["spacing_zyx_mm"] or (None, None, None)
     return {
         "series_uid": series.series_uid,
-        "status": "accepted" if accepted and enough else "quarantined",
-        "reason": TOO_FEW_SLICES if accepted and not enough else series.reason,
+        "status": series.status,
+        "reason": series.reason,
         "flags": ",".join(series.flags),
-        "used": accepted and enough and first,
         "spacing_mm": spacing[0],
         "in_plane_mm": spacing[1],
         "rows": shape[1],
@@ -254,8 +251,15 @@ def _row(series: SeriesRead, first: bool, min_slices: int) -> dict[str, Any]:
     } | {name: facts[name] for name in ("n_slices", "tilt_degrees", "hu_min", "hu_max", "hu_mean", "n_files")}
 
 
-def _rows_of(job: _Job) -> list[dict[str, Any]]:
-    return [{"study_id": job.study_id, **row} for row in _read_record(job.record)["rows"]]
+def _rows_of(job: _Job, min_slices: int) -> list[dict[str, Any]]:
+    """Quality of a study's series, largest accepted one first: it is used unless it has too few slices."""
+    rows = []
+    for index, row in enumerate(_read_record(job.record)["rows"]):
+        accepted = row["status"] == "accepted"
+        short = accepted and row["n_slices"] < min_slices
+        judged = {"status": "quarantined", "reason": TOO_FEW_SLICES} if short else {}
+        rows.append({"study_id": job.study_id, "used": accepted and not short and index == 0, **row, **judged})
+    return rows
 
 
 def _read_record(path: Path) -> Mapping[str, Any]:
@@ -264,6 +268,26 @@ def _read_record(path: Path) -> Mapping[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return record
+
+
+def _read_entry(path: Path) -> SliceArray:
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file.read(12), file)
+            out: SliceArray = np.empty(header["shape"], dtype=np.dtype(header["dtype"]))
+            flat, at = out.reshape(-1).view(np.uint8), 0
+            unpack = zstandard.ZstdDecompressor()
+            for size in header["chunks"]:
+                chunk = unpack.decompress(file.read(size))
+                flat[at : at + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+                at += len(chunk)
+            if at != flat.size:
+                raise ValueError("not all slices are there")
+    except FileNotFoundError as error:
+        raise SliceStoreError("has not been made yet.", where=str(path), fix=_REBUILD) from error
+    except (OSError, *_TORN) as error:
+        raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
+    return out
 
 
 def _write_entry(path: Path, slices: SliceArray, made_of: str) -> None:

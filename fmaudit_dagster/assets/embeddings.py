@@ -34,7 +34,7 @@ def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -
 
     result = extract(
         spec,
-        store=workspace.slices,
+        store=workspace.mending_slices(),
         studies=quality.filter("used").get_column("study_id").to_list(),
         work=workspace.extraction_folder,
         out=workspace.warehouse.embeddings_path(encoder),

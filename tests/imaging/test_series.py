@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import json
+import sys
 
+import gdcm
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from fmaudit_core.imaging.errors import ImagingError
-from fmaudit_core.imaging.series import read_series
+from fmaudit_core.imaging.series import REASONS, read_series
 from tests.ct_files import volume_hu, write_series, write_slice
 
 
@@ -141,10 +150,100 @@ def test_a_cut_off_gzip_stream_is_named(tmp_path):
     assert only(tmp_path / "ct.nii.gz").reason == "truncated_pixel_data"
 
 
-def test_no_gpl_decoder_is_needed(tmp_path):
-    """Every compressed syntax has a decoder of our own choice, and none of them is pylibjpeg-libjpeg."""
-    from fmaudit_core.imaging import dicom
+def as_jpeg_lossless(path):
+    """Rewrite a file with GDCM, the one library here that writes this syntax."""
+    reader, writer, change = gdcm.ImageReader(), gdcm.ImageWriter(), gdcm.ImageChangeTransferSyntax()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    dataset = pydicom.dcmread(path)
+    dataset.RescaleType = "HU"  # GDCM wrote "unspecified"
+    dataset.save_as(path)
 
-    assert set(dicom._DECODERS.values()) == {"gdcm", "pyjpegls", "pylibjpeg"}
-    jpeg = [syntax for syntax, plugin in dicom._DECODERS.items() if plugin == "pylibjpeg"]
-    assert all("2000" in syntax.name or "JPEG 2000" in syntax.name or "RLE" in syntax.name for syntax in jpeg)
+
+def compressed_series(folder, syntax):
+    volume = write_series(folder)
+    for path in folder.iterdir():
+        if syntax == JPEGLosslessSV1:
+            as_jpeg_lossless(path)
+        else:
+            dataset = pydicom.dcmread(path)
+            dataset.compress(syntax, generate_instance_uid=False)
+            dataset.save_as(path)
+    return volume
+
+
+COMPRESSED = [RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless]
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
+def test_compressed_slices_read_alike_and_need_no_gpl_decoder(tmp_path, monkeypatch, syntax):
+    monkeypatch.setitem(sys.modules, "libjpeg", None)  # as where it is not installed
+    volume = compressed_series(tmp_path, syntax)
+    series = only(tmp_path)
+    assert series.transfer_syntaxes == (syntax,)
+    assert series.flags == ()
+    assert np.array_equal(series.volume_hu, volume)
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: syntax.keyword)
+def test_a_stream_cut_inside_its_item_refuses_the_series(tmp_path, syntax):
+    compressed_series(tmp_path, syntax)
+    path = next(tmp_path.iterdir())
+    dataset = pydicom.dcmread(path)
+    stream = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([stream[: len(stream) // 4 * 2]])
+    dataset.save_as(path)
+    assert only(tmp_path).reason == "truncated_pixel_data"
+
+
+def test_a_syntax_without_its_decoder_is_named_as_such(tmp_path, monkeypatch):
+    compressed_series(tmp_path, JPEGLSLossless)
+    monkeypatch.setattr(JPEGLSLosslessDecoder, "_available", {})
+    assert only(tmp_path).reason == "unsupported_transfer_syntax"
+
+
+@pytest.mark.parametrize("padding", [-32768, -2000])
+def test_padding_below_16_bits_of_hu_is_air_and_refuses_nothing(tmp_path, padding):
+    want = volume_hu()
+    want[:, :2] = -1024
+    for index, hu in enumerate(want):
+        stored = (hu + 1024).astype("<i2")
+        stored[:2] = padding
+        changes = {"PixelRepresentation": 1, "PixelPaddingValue": padding, "PixelData": stored.tobytes()}
+        write_slice(tmp_path / f"{index}", hu, z_mm=2.0 * index, number=1, **changes)
+    assert np.array_equal(only(tmp_path).volume_hu, want)
+
+
+@pytest.mark.parametrize(("n_frames", "reason"), [(1, ""), (2, "missing_geometry")])
+def test_frames_without_a_place_of_their_own_are_refused(tmp_path, n_frames, reason):
+    write_slice(tmp_path / "x", volume_hu(1)[0], z_mm=0, number=1, NumberOfFrames=n_frames)
+    assert only(tmp_path).reason == reason
+
+
+def test_one_slice_without_thickness_says_that_its_spacing_is_assumed(tmp_path):
+    write_slice(tmp_path / "x", volume_hu(1)[0], z_mm=0, number=1, SliceThickness=None)
+    assert only(tmp_path).flags == ("assumed_thickness",)
+
+
+@given(seed=st.integers(0, 2**32 - 1), syntax=st.sampled_from([None, *COMPRESSED]))
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_file_is_read_or_named_and_never_a_traceback(tmp_path_factory, seed, syntax):
+    folder = tmp_path_factory.getbasetemp() / "damage" / (syntax.keyword if syntax else "plain")
+    if not folder.exists():
+        write_series(folder) if syntax is None else compressed_series(folder, syntax)
+    whole = next(folder.glob("*.dcm")).read_bytes()
+    rng = np.random.default_rng(seed)
+    damaged = bytearray(whole[: rng.integers(len(whole) // 2, len(whole) + 1)])
+    for at in rng.integers(0, min(len(damaged), 1200), rng.integers(0, 12)):
+        damaged[at] = rng.integers(256)
+    (folder / "damaged").write_bytes(damaged)
+    for series in read_series(folder / "damaged"):
+        assert series.status == "accepted" or series.reason in REASONS
+        json.dumps(series.facts())

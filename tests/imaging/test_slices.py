@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,26 +93,70 @@ def test_too_few_slices_are_quarantined(tmp_path, cohort):
     assert not quality["used"].any()
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_a_damaged_entry_is_named_and_made_again(tmp_path, cohort, damage):
+def test_another_least_number_of_slices_reads_no_series_again(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    store.build(cohort, [LUNG], workers=1, min_slices=7)
+    before = entries(store.root)
+    assert store.build(cohort, [LUNG], workers=1, min_slices=2)["used"].sum() == 4
+    assert entries(store.root) == before
+
+
+def test_a_study_whose_images_are_gone_is_counted_and_stops_nothing(tmp_path, cohort):
+    shutil.rmtree(cohort[0][1])
+    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1)
+    assert quality["reason"].to_list() == ["no_images", "", "", "", "missing_rescale"]
+    assert quality["used"].sum() == 3
+
+
+def test_hidden_files_are_no_part_of_a_series(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store")
+    first = store.build(cohort, [LUNG], workers=1)
+    before = entries(store.root)
+    (cohort[0][1] / ".DS_Store").write_bytes(b"left by a file browser")
+    assert store.build(cohort, [LUNG], workers=1).equals(first)
+    assert entries(store.root) == before
+
+
+@pytest.fixture(params=["cut", "flip", "header", "gone"])
+def damaged(request, tmp_path, cohort):
+    """A store one of whose entries was cut, changed in its slices or its header, or lost."""
     store = SliceStore(tmp_path / "store")
     store.build(cohort, [HU], workers=1)
     path = next(iter(entries(store.root)))
     data = bytearray(path.read_bytes())
-    if damage == "cut":
-        path.write_bytes(data[:-5])
-    elif damage == "flip":
+    if request.param == "cut":
+        data = data[:-5]
+    elif request.param == "flip":
         data[-40] ^= 0xFF
-        path.write_bytes(data)
-    else:
+    elif request.param == "header":
+        data = data.replace(b'"<i2"', b'"<z9"')
+    path.write_bytes(data)
+    if request.param == "gone":
         path.unlink()
-    read_all = [lambda study=study: store.read(study, HU) for study, _ in cohort[:4]]
+    return store
+
+
+def read_all(store):
+    return all(np.array_equal(store.read(f"s{i}", HU), volume_hu(seed=i)[:, None]) for i in range(4))
+
+
+def test_a_damaged_entry_is_named(damaged):
     with pytest.raises(SliceStoreError, match=r"\.slices"):
-        any(read() is None for read in read_all)
-    if damage == "flip":
-        path.unlink()  # as the message says
-    store.build(cohort, [HU], workers=1)
-    assert all(np.array_equal(store.read(f"s{i}", HU), volume_hu(seed=i)[:, None]) for i in range(4))
+        read_all(damaged)
+
+
+def test_a_damaged_entry_is_made_again_from_its_ct(damaged, cohort):
+    assert read_all(SliceStore(damaged.root, dict(cohort)))
+    assert read_all(damaged)
+
+
+def test_a_damaged_entry_is_not_made_again_from_other_ct(damaged, cohort):
+    for _, folder in cohort:
+        (folder / "another.dcm").write_bytes(b"came later")
+    with pytest.raises(SliceStoreError, match="CT has changed"):
+        read_all(SliceStore(damaged.root, dict(cohort)))
+    damaged.build(cohort, [HU], workers=1)
+    assert read_all(damaged)
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path):
@@ -152,8 +197,6 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_told_at_once(tmp_path, cohort, monkeypatch):
-    import shutil
-
     from fmaudit_core.imaging import slices
 
     many = cohort[:4] * 3

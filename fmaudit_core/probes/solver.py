@@ -2,9 +2,10 @@
 
 Far from the optimum: L-BFGS (Nocedal 1980) in float32 matrix products. Its initial Hessian is mean weight x Gram + ridge,
 diagonal in the eigenbasis of the one Gram matrix that the columns share, so the number of iterations hardly depends on the
-penalty. Near it: Newton's method with float64 gradients, the step found by conjugate gradients under the same preconditioner. A
-column has converged when that step, taken with its own Hessian, is small; the initial Hessian would not do for a criterion,
-because it is far too stiff where labels are nearly separable.
+penalty. Near it: Newton's method with float64 gradients, the step found by conjugate gradients under the same preconditioner.
+Where labels are nearly separable the studies curve too differently for a shared preconditioner: such a column gets the
+Cholesky factor of its own Hessian, and keeps it over steps while it serves. A column has converged when its Newton step is
+small.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
+from scipy.linalg import cho_factor, cho_solve, eigh
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 FloatArray = Float32Array | Float64Array
+Factor = tuple[Float32Array, bool]
 BoolArray = npt.NDArray[np.bool_]
 
 #: a column has converged when its Newton step is this small against its coefficients
@@ -34,6 +36,10 @@ _MAX_NEWTON: Final = 60
 _FORCING: Final = 0.1
 _HARD_FORCING: Final = 0.01
 _MAX_CG: Final = 1_000
+#: a column whose step takes more than this gets a new factor of its own Hessian, which costs about as much
+_CHEAP_CG: Final = 25
+#: added to the diagonal of a factor, as a share of its largest entry: float32 could not tell less from 0
+_FACTOR_RIDGE: Final = 1e-6
 #: up to this condition number a Hessian times a vector is good to a percent in float32
 _FLOAT32_CONDITION: Final = 1e5
 _MAX_HALVINGS: Final = 40
@@ -87,6 +93,9 @@ class _Solver:
         gram = (self.fast.T @ self.fast).astype(np.float64)
         values, self.basis = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         self.values = np.maximum(values, 0.0)
+        #: column -> Cholesky factor of its own Hessian, where the shared preconditioner does not serve
+        self.factors: dict[int, Factor] = {}
+        self.room = np.empty_like(self.fast)
 
     def solve(self) -> tuple[Float64Array, npt.NDArray[np.int64]]:
         """Coefficients and iterations of every column; see `minimise`."""
@@ -125,6 +134,20 @@ class _Solver:
         out[:-1] = x.T @ residual.astype(x.dtype, copy=False) + c.ridge * c.w[:-1]
         out[-1] = residual.sum(axis=0)
         return out
+
+    def _own_factor(self, curve: Float64Array, ridge: float) -> Factor:
+        """Cholesky factor of one column's Hessian, (d + 1, d + 1) with the intercept last."""
+        d = self.fast.shape[1]
+        weighted = np.multiply(self.fast, np.sqrt(curve).astype(np.float32)[:, None], out=self.room)
+        hessian = np.empty((d + 1, d + 1), dtype=np.float32, order="F")
+        hessian[:d, :d] = weighted.T @ weighted
+        hessian[:d, d] = hessian[d, :d] = self.fast.T @ curve.astype(np.float32)
+        hessian[d, d] = curve.sum()
+        diagonal = np.einsum("ii->i", hessian)
+        diagonal[:d] += ridge
+        diagonal += _FACTOR_RIDGE * diagonal.max()
+        factor: Factor = cho_factor(hessian, overwrite_a=True, check_finite=False)
+        return factor
 
     def _preconditioned(self, vectors: Float64Array, stiffness: Float64Array) -> Float64Array:
         """Inverse of the initial Hessian times vectors: a rotation, a division, and the rotation back."""
@@ -211,16 +234,23 @@ class _Solver:
         x = self.fast if easy else self.exact
         step, along = np.zeros_like(c.w), np.zeros_like(c.z)
         residual = -gradient
-        direction = self._preconditioned(residual, c.stiffness)
+        direction = self._well_conditioned(residual, c.stiffness, c.at)
         size = _dot(residual, direction)
         enough, run = (_FORCING if easy else _HARD_FORCING) ** 2 * size, np.arange(len(c.at))
-        for _ in range(_MAX_CG):
+        fresh = False
+        for count in range(_MAX_CG):
             on = size > enough[run]
             if not on.all():
                 run, size, curve = run[on], size[on], curve[:, on]
                 residual, direction = residual[:, on], direction[:, on]
             if not len(run):
                 break
+            if count >= _CHEAP_CG and not fresh:  # start again from here, under a preconditioner of their own
+                for j, column in enumerate(run):
+                    self.factors[int(c.at[column])] = self._own_factor(curve[:, j], float(c.ridge[column]))
+                direction, fresh = self._well_conditioned(residual, c.stiffness[:, run], c.at[run]), True
+                before, size = size, _dot(residual, direction)
+                enough[run] *= size / before
             ahead = x @ direction[:-1].astype(x.dtype, copy=False) + direction[-1]
             pulled = curve * ahead
             turned = np.empty_like(direction)
@@ -230,10 +260,20 @@ class _Solver:
             step[:, run] += length * direction
             along[:, run] += length * ahead
             residual = residual - length * turned
-            stiff = self._preconditioned(residual, c.stiffness[:, run])
+            stiff = self._well_conditioned(residual, c.stiffness[:, run], c.at[run])
             before, size = size, _dot(residual, stiff)
             direction = stiff + (size / before) * direction
         return step, along
+
+    def _well_conditioned(
+        self, vectors: Float64Array, stiffness: Float64Array, at: npt.NDArray[np.intp]
+    ) -> Float64Array:
+        """Preconditioned vectors: by a column's own factor where it has one, else by the shared one."""
+        out = self._preconditioned(vectors, stiffness)
+        for j, column in enumerate(at):
+            if int(column) in self.factors:
+                out[:, j] = cho_solve(self.factors[int(column)], vectors[:, j].astype(np.float32), check_finite=False)
+        return out
 
 
 def _searched(c: _Columns, direction: Float64Array, along: Float64Array, slope: Float64Array) -> Float64Array:

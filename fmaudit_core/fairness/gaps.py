@@ -138,13 +138,14 @@ def _homogeneity(theta: Float64Array, pooled: Float64Array, spread: Float64Array
 
 
 def _auroc(counts: Counts) -> Estimates:
-    wins, m, n = counts.wins, counts.positives, counts.negatives
-    within = np.einsum("bgg->bg", wins)
-    total = wins.sum(axis=(1, 2))
-    rest_wins = total[:, None] - wins.sum(axis=2) - wins.sum(axis=1) + within
+    m, n = counts.positives, counts.negatives
+    total = counts.over_all.sum(axis=1, keepdims=True)
+    rest_wins = total - counts.over_all - counts.under_all + counts.within
     all_m, all_n = m.sum(axis=1, keepdims=True), n.sum(axis=1, keepdims=True)
     rest_pairs = (all_m - m) * (all_n - n)
-    return Estimates(_ratio(within, m * n), _ratio(rest_wins, rest_pairs), _ratio(total, (all_m * all_n)[:, 0]))
+    return Estimates(
+        _ratio(counts.within, m * n), _ratio(rest_wins, rest_pairs), _ratio(total[:, 0], (all_m * all_n)[:, 0])
+    )
 
 
 def _rate(above: Float64Array, of: Float64Array) -> Estimates:

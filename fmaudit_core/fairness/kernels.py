@@ -1,7 +1,8 @@
-"""Compiled counting: all subgroups of all permutations in one pass over the scores in order.
+"""Compiled counting: all subgroups of all labellings in one pass over the scores in order.
 
-For each labelling the pass keeps the negatives of every subgroup met so far; a positive adds them to its row of wins. Wins
-of subgroup g over negatives of h give AUROC within (g = h), against the rest, and across subgroups (xAUC) alike.
+For each labelling the pass keeps the negatives met so far, over all and by subgroup. A positive beats those of its own subgroup
+(AUROC within) and those of all (with what its subgroup's negatives lose to all, AUROC of the rest). Deals of labels are drawn
+in `permutation.py`, weights of a bootstrap in `bootstrap.py`.
 """
 
 from __future__ import annotations
@@ -43,16 +44,20 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts per labelling and subgroup.
+    """Counts per labelling and subgroup, each (B, g) float64.
 
     Parameters
     ----------
-    wins : (B, g, g) float64, positives of the row's subgroup ranked above negatives of the column's, ties half
-    positives, negatives : (B, g) float64
-    positives_above, negatives_above : (B, g) float64, those at or above the threshold
+    within : pairs of a positive ranked above a negative, both of the subgroup, ties half
+    over_all : the same with a positive of the subgroup and a negative of any
+    under_all : the same with a positive of any and a negative of the subgroup
+    positives, negatives : studies
+    positives_above, negatives_above : studies at or above the threshold
     """
 
-    wins: Float64Array
+    within: Float64Array
+    over_all: Float64Array
+    under_all: Float64Array
     positives: Float64Array
     negatives: Float64Array
     positives_above: Float64Array
@@ -66,53 +71,113 @@ def count(ranking: Ranking, labels: npt.NDArray[np.uint8], n_groups: int) -> Cou
     ----------
     labels : (B, n) uint8, subgroup of each study in study order, below `n_groups`
     """
-    wins = np.zeros((len(labels), n_groups, n_groups))
-    tallies = np.zeros((4, len(labels), n_groups))
+    tallies = np.zeros((len(labels), n_groups, 7))
+    positive = ranking.positive[ranking.order]
     _count(
         ranking.order,
         ranking.block_end,
-        ranking.positive,
+        positive,
+        int(positive.sum()),
         ranking.first_above,
         np.ascontiguousarray(labels),
-        wins,
         tallies,
     )
-    return Counts(wins, *tallies)
+    return Counts(*(tallies[..., which] for which in range(7)))
+
+
+def count_weighted(
+    ranking: Ranking, labels: npt.NDArray[np.uint8], weights: npt.NDArray[np.uint16], n_groups: int
+) -> Counts:
+    """Count one labelling under many integer weights of the studies; pairs across subgroups are left at 0.
+
+    Parameters
+    ----------
+    labels : (n,) uint8
+    weights : (B, n) uint16, how often each study is drawn
+    """
+    tallies = np.zeros((len(weights), n_groups, 7))
+    _count_weighted(
+        ranking.order,
+        ranking.block_end,
+        ranking.positive[ranking.order],
+        ranking.first_above,
+        labels[ranking.order],
+        np.ascontiguousarray(weights),
+        tallies,
+    )
+    return Counts(*(tallies[..., which] for which in range(7)))
 
 
 @numba.njit(parallel=True, cache=True)
-def _count(order, block_end, positive, first_above, labels, wins, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _count(order, block_end, positive, n_positive, first_above, labels, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
     n_labellings, n = labels.shape
-    n_groups = wins.shape[1]
+    n_groups = tallies.shape[1]
     for b in numba.prange(n_labellings):
-        below = np.zeros(n_groups)
-        tied = np.zeros(n_groups)
+        tally = tallies[b]
+        below, tied = np.zeros(n_groups), np.zeros(n_groups)
+        all_below, positives_met = 0.0, 0.0
         at = 0
         while at < n:
             end = block_end[at]
+            tied_negatives, tied_positives = 0.0, 0.0
             if end > at + 1:
                 tied[:] = 0.0
                 for place in range(at, end):
-                    study = order[place]
-                    if not positive[study]:
-                        tied[labels[b, study]] += 1.0
+                    if positive[place]:
+                        tied_positives += 1.0
+                    else:
+                        tied[labels[b, order[place]]] += 1.0
+                        tied_negatives += 1.0
             for place in range(at, end):
-                study = order[place]
-                group = labels[b, study]
+                group = labels[b, order[place]]
                 above = 1.0 if place >= first_above else 0.0
-                if positive[study]:
-                    for other in range(n_groups):
-                        wins[b, group, other] += below[other]
+                if positive[place]:
+                    tally[group, 0] += below[group]
+                    tally[group, 1] += all_below
                     if end > at + 1:
-                        for other in range(n_groups):
-                            wins[b, group, other] += 0.5 * tied[other]
-                    tallies[0, b, group] += 1.0
-                    tallies[2, b, group] += above
+                        tally[group, 0] += 0.5 * tied[group]
+                        tally[group, 1] += 0.5 * tied_negatives
+                    tally[group, 3] += 1.0
+                    tally[group, 5] += above
+                    if end == at + 1:
+                        positives_met += 1.0
                 else:
-                    tallies[1, b, group] += 1.0
-                    tallies[3, b, group] += above
+                    tally[group, 2] += n_positive - positives_met - 0.5 * tied_positives
+                    tally[group, 4] += 1.0
+                    tally[group, 6] += above
                     if end == at + 1:
                         below[group] += 1.0
+                        all_below += 1.0
             if end > at + 1:
                 below += tied
+                all_below += tied_negatives
+                positives_met += tied_positives
+            at = end
+
+
+@numba.njit(parallel=True, cache=True)
+def _count_weighted(order, block_end, positive, first_above, labels, weights, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
+    n_draws, n = weights.shape
+    n_groups = tallies.shape[1]
+    for b in numba.prange(n_draws):
+        tally = tallies[b]
+        below, tied = np.zeros(n_groups), np.zeros(n_groups)
+        at = 0
+        while at < n:
+            end = block_end[at]
+            tied[:] = 0.0
+            for place in range(at, end):
+                if not positive[place]:
+                    tied[labels[place]] += weights[b, order[place]]
+            for place in range(at, end):
+                group, weight = labels[place], float(weights[b, order[place]])
+                above = weight if place >= first_above else 0.0
+                if positive[place]:
+                    tally[group, 0] += weight * (below[group] + 0.5 * tied[group])
+                    tally[group, 3] += weight
+                    tally[group, 5] += above
+                else:
+                    tally[group, 4] += weight
+                    tally[group, 6] += above
+            below += tied
             at = end

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.kernels import Counts, Ranking, count
+from fmaudit_core.fairness.kernels import Counts, Labels, Ranking, count
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -72,9 +72,7 @@ def estimates(counts: Counts) -> dict[str, Estimates]:
     }
 
 
-def null_gaps(
-    rankings: Sequence[Ranking], own: npt.NDArray[np.uint8], deals: Iterable[npt.NDArray[np.uint8]], n_groups: int
-) -> list[dict[str, Gap]]:
+def null_gaps(rankings: Sequence[Ranking], own: Labels, deals: Iterable[Labels], n_groups: int) -> list[dict[str, Gap]]:
     """Gap of every metric for several score sets on the same studies, each labelling dealt once for all of them.
 
     Parameters

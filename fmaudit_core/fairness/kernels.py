@@ -2,7 +2,7 @@
 
 For each labelling the pass keeps the negatives met so far, over all and by subgroup. A positive beats those of its own subgroup
 (AUROC within) and those of all (with what its subgroup's negatives lose to all, AUROC of the rest). Deals of labels are drawn
-in `permutation.py`, weights of a bootstrap in `bootstrap.py`.
+in `permutation.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Float64Array = npt.NDArray[np.float64]
+#: subgroup of each study; uint16 where there are more than 256
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Counts:
     negatives_above: Float64Array
 
 
-def count(ranking: Ranking, labels: npt.NDArray[np.uint8], n_groups: int) -> Counts:
+def count(ranking: Ranking, labels: Labels, n_groups: int) -> Counts:
     """Count every labelling of the studies by subgroup.
 
     Parameters
@@ -80,29 +82,6 @@ def count(ranking: Ranking, labels: npt.NDArray[np.uint8], n_groups: int) -> Cou
         int(positive.sum()),
         ranking.first_above,
         np.ascontiguousarray(labels),
-        tallies,
-    )
-    return Counts(*(tallies[..., which] for which in range(7)))
-
-
-def count_weighted(
-    ranking: Ranking, labels: npt.NDArray[np.uint8], weights: npt.NDArray[np.uint16], n_groups: int
-) -> Counts:
-    """Count one labelling under many integer weights of the studies; pairs across subgroups are left at 0.
-
-    Parameters
-    ----------
-    labels : (n,) uint8
-    weights : (B, n) uint16, how often each study is drawn
-    """
-    tallies = np.zeros((len(weights), n_groups, 7))
-    _count_weighted(
-        ranking.order,
-        ranking.block_end,
-        ranking.positive[ranking.order],
-        ranking.first_above,
-        labels[ranking.order],
-        np.ascontiguousarray(weights),
         tallies,
     )
     return Counts(*(tallies[..., which] for which in range(7)))
@@ -152,32 +131,4 @@ def _count(order, block_end, positive, n_positive, first_above, labels, tallies)
                 below += tied
                 all_below += tied_negatives
                 positives_met += tied_positives
-            at = end
-
-
-@numba.njit(parallel=True, cache=True)
-def _count_weighted(order, block_end, positive, first_above, labels, weights, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
-    n_draws, n = weights.shape
-    n_groups = tallies.shape[1]
-    for b in numba.prange(n_draws):
-        tally = tallies[b]
-        below, tied = np.zeros(n_groups), np.zeros(n_groups)
-        at = 0
-        while at < n:
-            end = block_end[at]
-            tied[:] = 0.0
-            for place in range(at, end):
-                if not positive[place]:
-                    tied[labels[place]] += weights[b, order[place]]
-            for place in range(at, end):
-                group, weight = labels[place], float(weights[b, order[place]])
-                above = weight if place >= first_above else 0.0
-                if positive[place]:
-                    tally[group, 0] += weight * (below[group] + 0.5 * tied[group])
-                    tally[group, 3] += weight
-                    tally[group, 5] += above
-                else:
-                    tally[group, 4] += weight
-                    tally[group, 6] += above
-            below += tied
             at = end

@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.fairness.kernels import Labels
+
 #: labels held at once: keeps memory flat whatever the cohort and the number of permutations
 _CHUNK_BYTES = 64 << 20
 
@@ -62,13 +64,13 @@ class Dealer:
         self._members = np.concatenate(strata)
         self._ends = np.cumsum([len(one) for one in strata])
 
-    def deals(self, n_permutations: int) -> Iterator[npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]:
+    def deals(self, n_permutations: int) -> Iterator[Labels]:
         """Chunks of labellings, (chunk, n) in study order, `n_permutations` rows in all."""
         rows = max(1, min(n_permutations, _CHUNK_BYTES // max(8 * len(self._group), 1)))
         for start in range(0, n_permutations, rows):
             yield self._deal(start, min(rows, n_permutations - start))
 
-    def _deal(self, start: int, rows: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    def _deal(self, start: int, rows: int) -> Labels:
         """Who gets whose labels: within each stratum, patients exchange with one another."""
         out = np.empty((rows, len(self._group)), dtype=self._group.dtype)
         _deal(self._seed, start, self._members, self._ends, self._codes, self._nth, self._starts, self._studies, out)

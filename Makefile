@@ -6,7 +6,7 @@ DEMO := demo
 # idle OpenMP threads that spin take the cores from the ones that work
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check wheel bench clean
 
 demo: $(VENV)/.demo-ready
 	test -f $(DEMO)/audit.yaml || $(BIN)/fmaudit -c $(DEMO)/audit.yaml init --phantom
@@ -19,6 +19,10 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the wheel alone, without extras, in an empty environment
+wheel:
+	PYTHON=$(PYTHON) bash tests/try_wheel.sh
 
 bench: $(VENV)/.test-ready
 	for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done

@@ -121,14 +121,15 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
     from fmaudit_dagster.instance import prepare
 
     prepare(workspace)
-    from fmaudit_dagster.console import print_findings, run_with_bars
+    from fmaudit_dagster.console import run_with_bars
+    from fmaudit_dagster.findings_table import print_findings
 
     for file, problem in workspace.registry.problems().items():
         click.echo(f"Passed over {file}: {problem}", err=True)
     outcome = run_with_bars(workspace, encoders=encoders, tasks=tasks, everything=everything)
     if not outcome.made and not outcome.failures:
         click.echo("Everything is up to date: nothing to do.")
-    print_findings(workspace)
+    print_findings(workspace.reports)
     for cell, why in outcome.failures.items():
         click.echo(f"Failed: {cell}: {why}", err=True)
     if outcome.failures:
@@ -148,6 +149,41 @@ def ui(config: Path, port: int, read_only: bool) -> None:
 
     click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
     sys.exit(serve(workspace, port=port, read_only=read_only))
+
+
+@main.command()
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="CSV or Parquet: study_id, patient_id, split, y_true, y_score, a column per attribute; task and encoder if several.",
+)
+@click.option(
+    "--attributes", help="Columns to compare by, with commas [default: race_ethnicity, sex, age_band if there]."
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="assessment", show_default=True)
+@click.option("--threshold", type=float, help="Operating threshold; without it one is chosen on the split `val`.")
+@click.option("--permutations", type=click.IntRange(min=99), help="Permutations of each test [default: 9999].")
+@click.option("--seed", type=int, help="Seed of the permutations [default: 2026].")
+@_told
+def assess(
+    predictions: Path,
+    attributes: str | None,
+    out: Path,
+    threshold: float | None,
+    permutations: int | None,
+    seed: int | None,
+) -> None:
+    """Assess anybody's predictions: tables as Parquet and CSV, and the page, into --out. Needs no audit.yaml."""
+    from fmaudit_core.assessing import assess_file
+    from fmaudit_core.config import FairnessSection
+    from fmaudit_dagster.findings_table import print_findings
+
+    given = {"n_permutations": permutations, "seed": seed}
+    settings = FairnessSection.model_validate({name: value for name, value in given.items() if value is not None})
+    names = [name.strip() for name in attributes.split(",") if name.strip()] if attributes else []
+    assess_file(predictions, out, attributes=names, settings=settings, threshold=threshold)
+    print_findings(out)
 
 
 @main.group()

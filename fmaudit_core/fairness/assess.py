@@ -90,7 +90,7 @@ SWEEP_SCHEMA: Final = pl.Schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Assessment:
     """What `assess` found, as polars frames.
 
@@ -104,6 +104,32 @@ class Assessment:
     subgroup_metrics: pl.DataFrame
     fairness_gaps: pl.DataFrame
     threshold_sweep: pl.DataFrame
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """Every table by its name."""
+        return dict(vars(self))
+
+    def verdicts(self) -> pl.DataFrame:
+        """Each gap beside its null-expected gap with p and verdict: the columns to look at first."""
+        one_of_a_kind = [name for name in SCORE_SET if self.fairness_gaps.get_column(name).n_unique() < 2]
+        shown = (
+            *SCORE_SET, "attribute", "metric", "worst_subgroup", "best_subgroup", "gap", "null_expected_gap", "p_value",
+            "p_adjusted", "q_value", "verdict",
+        )  # fmt: skip
+        return self.fairness_gaps.select(name for name in shown if name not in one_of_a_kind)
+
+    def __repr__(self) -> str:
+        """The verdicts, and how large the tables are."""
+        sizes = ", ".join(f"{name} {frame.height:,} rows" for name, frame in self.tables().items())
+        with pl.Config(
+            tbl_rows=40, tbl_cols=-1, tbl_width_chars=180, tbl_hide_column_data_types=True, float_precision=3
+        ):
+            return f"Assessment ({sizes})\n{self.verdicts()}"
+
+    def _repr_html_(self) -> str:
+        sizes = ", ".join(f"<code>{name}</code> {frame.height:,} rows" for name, frame in self.tables().items())
+        with pl.Config(tbl_rows=40, tbl_cols=-1, float_precision=3):
+            return f"<p><b>Assessment</b>: {sizes}</p>{self.verdicts()._repr_html_()}"
 
 
 @dataclass(frozen=True)

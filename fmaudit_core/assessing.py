@@ -1,0 +1,150 @@
+"""The statistics alone, on a file of anybody's predictions: read, assess, write tables and page. No workspace, no Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.config import Audit, FairnessSection, TableCohort
+from fmaudit_core.errors import FmauditError
+from fmaudit_core.fairness.assess import Assessment, assess
+from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.findings import findings
+from fmaudit_core.fairness.predictions import REQUIRED, checked_predictions
+from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.publish import written_beside
+from fmaudit_core.report.export import ReportFiles, write_report
+from fmaudit_core.report.inputs import ReportInput, count_studies
+from fmaudit_core.vocabulary import ATTRIBUTES, family_task
+
+#: columns of a predictions file that are never an attribute
+_NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "age"}
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What an assessment of a file wrote.
+
+    Parameters
+    ----------
+    assessment : Assessment
+    tables : Parquet files, one per table of the assessment
+    report : the page and its files
+    """
+
+    assessment: Assessment
+    tables: Sequence[Path]
+    report: ReportFiles
+
+
+def read_predictions(path: Path) -> pl.DataFrame:
+    """Rows of a CSV or Parquet file, identifiers and splits as text.
+
+    Raises
+    ------
+    FairnessError
+        The file is missing, of another kind, or not readable as what its name says.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".parquet", ".pq"):
+        raise FairnessError(
+            f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
+            where=str(path),
+        )
+    try:
+        frame = pl.read_csv(path, infer_schema_length=None) if kind == ".csv" else pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise FairnessError("there is no such file.", where=str(path)) from error
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise FairnessError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+    texts = [name for name in ("study_id", "patient_id", "split", *SCORE_SET) if name in frame.columns]
+    return frame.with_columns(pl.col(name).cast(pl.String) for name in texts)
+
+
+def assess_file(
+    predictions: Path,
+    out: Path,
+    *,
+    attributes: Sequence[str] = (),
+    settings: FairnessSection | None = None,
+    threshold: float | None = None,
+    name: str | None = None,
+) -> Assessed:
+    """Assess a file of predictions and write tables and page into `out`.
+
+    Parameters
+    ----------
+    predictions : Path
+        CSV or Parquet; columns as `fairness.assess` takes them.
+    attributes : sequence of str, optional
+        Where not given, those of race_ethnicity, sex and age_band that the file has.
+
+    Raises
+    ------
+    FairnessError
+        The predictions cannot be assessed as they are; says why and what to do.
+    """
+    settings = settings or FairnessSection()
+    frame = read_predictions(predictions)
+    chosen = list(attributes) or [one for one in ATTRIBUTES if one in frame.columns]
+    if not chosen:
+        others = [one for one in frame.columns if one not in _NOT_ATTRIBUTES]
+        raise FairnessError(
+            f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
+            where=str(predictions),
+            fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
+        )
+    try:
+        found = assess(frame, attributes=chosen, settings=settings, threshold=threshold)
+        family = _family(checked_predictions(frame, chosen), settings, threshold)
+    except FmauditError as error:
+        raise type(error)(error.what, where=f"{predictions}, {error.where}" if error.where else str(predictions), fix=error.fix) from error
+    judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
+    tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
+    studies = frame.unique("study_id", keep="first", maintain_order=True)
+    digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+    report = write_report(
+        out,
+        ReportInput(
+            audit=_audit(frame, name or predictions.stem, predictions, chosen, settings),
+            subgroup_metrics=found.subgroup_metrics,
+            fairness_gaps=found.fairness_gaps,
+            threshold_sweep=found.threshold_sweep,
+            audit_findings=judged,
+            studies=count_studies(studies, chosen),
+            provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
+        ),
+    )
+    return Assessed(found, tables, report)
+
+
+def _family(checked: pl.DataFrame, settings: FairnessSection, threshold: float | None) -> pl.DataFrame:
+    """Predictions of the declared family: one task, and the primary pooling where poolings are told apart."""
+    tasks = checked.get_column("task").unique(maintain_order=True).sort().to_list()
+    family = checked.filter(pl.col("task") == family_task(tasks))
+    primary = family.filter(pl.col("pooling") == settings.primary_pooling)
+    family = primary if primary.height else family
+    return family if threshold is None else family.with_columns(threshold=pl.lit(float(threshold)))
+
+
+def _audit(
+    frame: pl.DataFrame, name: str, predictions: Path, attributes: Sequence[str], settings: FairnessSection
+) -> Audit:
+    """What the page is told of the config. Names of tasks are the file's own, so they are not validated as an audit's."""
+    tasks = frame.get_column("task").unique().sort().to_list() if "task" in frame.columns else ["task"]
+    cohort = TableCohort(kind="table", table=predictions, images=predictions.parent)
+    return Audit.model_construct(
+        name=name, cohort=cohort, tasks=tuple(tasks), attributes=tuple(attributes), fairness=settings
+    )
+
+
+def _written(path: Path, frame: pl.DataFrame) -> Path:
+    with written_beside(path) as beside:
+        frame.write_parquet(beside)
+    return path

@@ -1,0 +1,55 @@
+"""The findings as the terminal shows them. What a report holds: `fmaudit_core/report`."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from fmaudit_core.report.export import JSON, PAGE
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
+
+_LEAST_WIDTH = 100
+_VERDICTS = {
+    "disparity": "[bold red]disparity[/]",
+    "no_disparity_beyond_margin": "[green]within margin[/]",
+    "insufficient_evidence": "[yellow]cannot tell[/]",
+}
+
+
+def print_findings(reports: Path) -> None:
+    """Print the confirmatory findings of a report's folder and where the report lies.
+
+    Numbers and sentences are the report's: it withholds what would give a suppressed subgroup's counts away.
+    """
+    page, summary = reports / PAGE, reports / JSON
+    if not summary.exists():
+        return
+    found = json.loads(summary.read_text(encoding="utf-8"))["findings"]
+    confirmatory = [row for row in found if row["confirmatory"]]
+    console = Console(width=max(Console().width, _LEAST_WIDTH))
+    table = Table(title="Findings of the declared family", title_justify="left")
+    for heading in ("Encoder", "Task", "Attribute", "Gap", "By chance", "p adjusted", "Verdict"):
+        table.add_column(heading, justify="right" if heading in ("Gap", "By chance", "p adjusted") else "left")
+    for row in confirmatory:
+        table.add_row(
+            row["encoder"],
+            TASK_TITLES.get(row["task"], row["task"]),
+            ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]),
+            _number(row["gap"], 2),
+            _number(row["null_expected_gap"], 2),
+            _number(row["p_adjusted"], 4),
+            _VERDICTS[row["verdict"]],
+        )
+    console.print(table)
+    for row in confirmatory:
+        attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
+        console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", highlight=False)
+    others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
+    console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")
+    click.echo(f"Report: {page}")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -104,7 +104,8 @@ def assess_file(
         found = assess(frame, attributes=chosen, settings=settings, threshold=threshold)
         family = _family(checked_predictions(frame, chosen), settings, threshold)
     except FmauditError as error:
-        raise type(error)(error.what, where=f"{predictions}, {error.where}" if error.where else str(predictions), fix=error.fix) from error
+        where = f"{predictions}, {error.where}" if error.where else str(predictions)
+        raise type(error)(error.what, where=where, fix=error.fix) from error
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)

@@ -133,6 +133,8 @@ class FairnessSection(_Section):
     fixed_sensitivity: float = Field(default=0.80, gt=0.0, lt=1.0)
     #: equivalence margin on a gap; differences below it do not matter clinically
     margin: float = Field(default=0.05, gt=0.0, lt=1.0)
+    #: margin of non-inferiority in AUROC, where two models are compared
+    auroc_margin: float = Field(default=0.02, gt=0.0, lt=1.0)
     primary_metric: Literal["udr", "auroc", "fpr", "tpr"] = "udr"
     #: the pooling the findings speak of; the others are reported beside it
     primary_pooling: Literal["mean", "max"] = "mean"

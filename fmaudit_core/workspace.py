@@ -108,6 +108,11 @@ class Workspace:
             return pl.DataFrame()
         return self.predictions(family).filter(pl.col("pooling") == self.audit.fairness.primary_pooling)
 
+    def compared_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
+        """Test scores of the primary pooling: what encoders are compared by, two and two."""
+        primary = self.audit.fairness.primary_pooling
+        return self.predictions(cells).filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+
     def unscored(self, cell: Cell) -> int:
         """Embedded studies of val and test with a known label that lack a finite score in some score set."""
         warehouse = self.warehouse

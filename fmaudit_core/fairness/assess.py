@@ -12,6 +12,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
@@ -19,14 +20,16 @@ from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.power import all_within_margin, corrected_sd, minimal_detectable_difference
 from fmaudit_core.fairness.predictions import checked_predictions
 from fmaudit_core.fairness.rates import Rate, rate
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, studies_of
+from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
+from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, with_thresholds
-from fmaudit_core.vocabulary import ATTRIBUTES, UNKNOWN
+from fmaudit_core.vocabulary import ATTRIBUTES
 
 Float64Array = npt.NDArray[np.float64]
 
 METRICS: Final = ("auroc", "tpr", "fpr", "udr")
-OVERALL: Final = "overall"
 
 _KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
 METRICS_SCHEMA: Final = pl.Schema(
@@ -99,11 +102,17 @@ class Assessment:
     subgroup_metrics : a row per score set, attribute, subgroup and metric; `overall` is an attribute of one level
     fairness_gaps : a row per score set, attribute and metric of `GAP_METRICS`
     threshold_sweep : a row per score set, subgroup and distinct score
+    subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
+    cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
+    model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
     """
 
     subgroup_metrics: pl.DataFrame
     fairness_gaps: pl.DataFrame
     threshold_sweep: pl.DataFrame
+    subgroup_calibration: pl.DataFrame
+    cross_group_auroc: pl.DataFrame
+    model_comparisons: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Every table by its name."""
@@ -130,16 +139,6 @@ class Assessment:
         sizes = ", ".join(f"<code>{name}</code> {frame.height:,} rows" for name, frame in self.tables().items())
         with pl.Config(tbl_rows=40, tbl_cols=-1, float_precision=3):
             return f"<p><b>Assessment</b>: {sizes}</p>{self.verdicts()._repr_html_()}"
-
-
-@dataclass(frozen=True)
-class _Studies:
-    """Test studies of one score set, as arrays in order of study."""
-
-    y_true: npt.NDArray[np.bool_]
-    y_score: Float64Array
-    patient: npt.NDArray[np.int64]
-    threshold: float
 
 
 def assess(
@@ -179,7 +178,11 @@ def assess(
     gaps: list[dict[str, Any]] = []
     sweeps: list[pl.DataFrame] = []
     nulls: list[Float64Array] = []
-    for cohort in _score_sets_by_studies(test):
+    calibrated: list[dict[str, Any]] = []
+    crossed: list[dict[str, Any]] = []
+    for cohort in by_studies(test):
+        calibrated += calibration_rows(cohort, attributes, settings)
+        crossed += cross_rows(cohort, attributes, settings)
         for attribute in (OVERALL, *attributes):
             rows = _subgroup_rows(cohort, attribute, settings, alpha)
             sweeps += _sweeps(cohort, attribute, rows, settings)
@@ -194,32 +197,19 @@ def assess(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
         fairness_gaps.sort(*order, "metric"),
         pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
+        pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
+        pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
+        model_comparisons(test, attributes, settings),
     )
 
 
-def _score_sets_by_studies(test: pl.DataFrame) -> Iterator[dict[tuple[Any, ...], pl.DataFrame]]:
-    """Score sets of one task on the very same studies, together: they share their deals."""
-    alike: dict[tuple[Any, ...], dict[tuple[Any, ...], pl.DataFrame]] = {}
-    for key, frame in test.group_by(*SCORE_SET, maintain_order=True):
-        task = key[SCORE_SET.index("task")]
-        studies = frame.select("study_id", "y_true").hash_rows().to_numpy().tobytes()
-        alike.setdefault((task, studies), {})[key] = frame
-    yield from alike.values()
-
-
-def _subgroup_rows(
-    cohort: Mapping[tuple[Any, ...], pl.DataFrame], attribute: str, settings: FairnessSection, alpha: float
-) -> list[dict[str, Any]]:
+def _subgroup_rows(cohort: ScoreSets, attribute: str, settings: FairnessSection, alpha: float) -> list[dict[str, Any]]:
     return [
         row
         for key, frame in cohort.items()
-        for level in _levels(frame, attribute)
+        for level in levels(frame, attribute)
         for row in _metric_rows(key, frame, attribute, level, settings, alpha)
     ]
-
-
-def _levels(frame: pl.DataFrame, attribute: str) -> list[str]:
-    return ["all"] if attribute == OVERALL else sorted(frame.get_column(attribute).unique().to_list())
 
 
 def _metric_rows(
@@ -229,13 +219,11 @@ def _metric_rows(
     inside = np.ones(frame.height, dtype=bool)
     if attribute != OVERALL:
         inside = (frame.get_column(attribute) == level).to_numpy()
-    group, rest = _studies(frame.filter(inside)), _studies(frame.filter(~inside))
+    group, rest = studies_of(frame.filter(inside)), studies_of(frame.filter(~inside))
     n_pos, n_neg = int(group.y_true.sum()), int((~group.y_true).sum())
-    status = small_group_rule(n_pos, n_neg, settings)
+    status = small_group_rule(n_pos, n_neg, settings, level)
     named = dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute, "subgroup": level, "status": status}
     shown = status in ("tested", "interval_only")
-    if shown and level == UNKNOWN:
-        named["status"] = status = "interval_only"  # reported, never tested
     elsewhere = _measured(rest) if shown and attribute != OVERALL else {}
     for metric, one in _measured(group).items():
         row = named | {"metric": metric, "threshold": group.threshold if shown else None}
@@ -249,28 +237,7 @@ def _metric_rows(
         yield row
 
 
-def small_group_rule(n_pos: int, n_neg: int, settings: FairnessSection) -> str:
-    """Status of a subgroup, fixed before looking at any result: by its positives and negatives in the evaluated split."""
-    smaller = min(n_pos, n_neg)
-    if smaller == 0:
-        return "not_estimable"
-    if smaller < settings.suppress_under:
-        return "suppressed"
-    return "tested" if smaller >= settings.test_from else "interval_only"
-
-
-def _studies(frame: pl.DataFrame) -> _Studies:
-    codes = frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy()
-    threshold = frame.get_column("threshold")
-    return _Studies(
-        y_true=frame.get_column("y_true").to_numpy(),
-        y_score=frame.get_column("y_score").to_numpy(),
-        patient=codes,
-        threshold=float(threshold[0]) if len(threshold) else float("nan"),
-    )
-
-
-def _measured(studies: _Studies) -> dict[str, Any]:
+def _measured(studies: Studies) -> dict[str, Any]:
     called, y = studies.y_score >= studies.threshold, studies.y_true
     tpr = rate(called[y], studies.patient[y])
     return {
@@ -282,7 +249,7 @@ def _measured(studies: _Studies) -> dict[str, Any]:
 
 
 def _sweeps(
-    cohort: Mapping[tuple[Any, ...], pl.DataFrame],
+    cohort: ScoreSets,
     attribute: str,
     rows: Sequence[Mapping[str, Any]],
     settings: FairnessSection,
@@ -295,7 +262,7 @@ def _sweeps(
     out = []
     for key, level in sorted(shown):
         frame = cohort[key]
-        one = _studies(frame if attribute == OVERALL else frame.filter(pl.col(attribute) == level))
+        one = studies_of(frame if attribute == OVERALL else frame.filter(pl.col(attribute) == level))
         found = sweep(one.y_true, one.y_score, one.patient, settings.confidence)
         columns = {
             "threshold": found.threshold,
@@ -314,7 +281,7 @@ def _sweeps(
 
 
 def _gap_rows(
-    cohort: Mapping[tuple[Any, ...], pl.DataFrame],
+    cohort: ScoreSets,
     attribute: str,
     rows: list[dict[str, Any]],
     settings: FairnessSection,
@@ -322,7 +289,7 @@ def _gap_rows(
     """Gaps of one attribute for score sets on the same studies; fills the subgroups' `p_rest` in `rows` too."""
     first = next(iter(cohort.values()))
     status = {row["subgroup"]: row["status"] for row in rows}
-    tested = [level for level in _levels(first, attribute) if status[level] == "tested"]
+    tested = [level for level in levels(first, attribute) if status[level] == "tested"]
     found: list[dict[str, Gap] | None] = [None] * len(cohort)
     if len(tested) > 1:
         found = list(_permuted(cohort, attribute, tested, settings))
@@ -339,10 +306,10 @@ def _gap_rows(
 
 
 def _permuted(
-    cohort: Mapping[tuple[Any, ...], pl.DataFrame], attribute: str, tested: Sequence[str], settings: FairnessSection
+    cohort: ScoreSets, attribute: str, tested: Sequence[str], settings: FairnessSection
 ) -> list[dict[str, Gap]]:
     frames = [frame.filter(pl.col(attribute).is_in(tested)) for frame in cohort.values()]
-    studies = [_studies(frame) for frame in frames]
+    studies = [studies_of(frame) for frame in frames]
     group = frames[0].get_column(attribute).replace_strict({level: g for g, level in enumerate(tested)})
     own = group.cast(pl.UInt8).to_numpy()
     task = frames[0].get_column("task")[0]

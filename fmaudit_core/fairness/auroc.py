@@ -61,25 +61,51 @@ def auroc(
     ----------
     DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997, Biometrics 53:567.
     """
-    positive, negative = y_score[y_true], y_score[~y_true]
-    m, n = len(positive), len(negative)
+    m, n = int(y_true.sum()), int((~y_true).sum())
     if not m or not n:
         return Auroc(None, None, m, n)
-    # structural components: how each positive fares against all negatives, and the reverse
+    components = structural_components(y_true, y_score)
+    value = float(components[y_true].mean())
+    return Auroc(value, clustered_se(y_true, components, patient), m, n)
+
+
+def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) -> Float64Array:
+    """How each positive fares against all negatives, and each negative against all positives; ties half.
+
+    Returns
+    -------
+    (n,) float64 in (0, 1): over the positives and over the negatives the mean is the AUROC
+    """
+    positive, negative = y_score[y_true], y_score[~y_true]
+    m, n = len(positive), len(negative)
     ranks = rankdata(np.concatenate([positive, negative]))
-    of_positive = (ranks[:m] - rankdata(positive)) / n
-    of_negative = 1.0 - (ranks[m:] - rankdata(negative)) / m
-    value = float(of_positive.mean())
+    out = np.empty(m + n)
+    out[y_true] = (ranks[:m] - rankdata(positive)) / n
+    out[~y_true] = 1.0 - (ranks[m:] - rankdata(negative)) / m
+    return out
+
+
+def clustered_se(
+    y_true: npt.NDArray[np.bool_], components: Float64Array, patient: npt.NDArray[np.integer] | None
+) -> float | None:
+    """Standard error of the mean structural component, or of a difference of two, with patients as clusters.
+
+    Returns
+    -------
+    float, None where fewer than two patients have a class
+    """
+    m, n = int(y_true.sum()), int((~y_true).sum())
     codes = np.arange(len(y_true)) if patient is None else np.unique(patient, return_inverse=True)[1]
     size = int(codes.max()) + 1
-    v10 = np.bincount(codes[y_true], of_positive - value, size)
-    v01 = np.bincount(codes[~y_true], of_negative - value, size)
+    value = components[y_true].mean()
+    v10 = np.bincount(codes[y_true], components[y_true] - value, size)
+    v01 = np.bincount(codes[~y_true], components[~y_true] - value, size)
     with_positive = len(np.unique(codes[y_true]))
     with_negative = len(np.unique(codes[~y_true]))
     if with_positive < 2 or with_negative < 2:
-        return Auroc(value, None, m, n)
+        return None
     s10 = with_positive / (with_positive - 1) * (v10 @ v10) / m
     s01 = with_negative / (with_negative - 1) * (v01 @ v01) / n
     s11 = size / (size - 1) * (v10 @ v01)
     variance = s10 / m + s01 / n + 2 * s11 / (m * n)
-    return Auroc(value, float(max(float(variance), 0.0) ** 0.5), m, n)
+    return float(max(float(variance), 0.0) ** 0.5)

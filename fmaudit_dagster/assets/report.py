@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_core.report.export import write_report
@@ -14,7 +15,7 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 @dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
 def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """A verdict per encoder, task, attribute and metric, corrected over the declared family, in plain words."""
+    """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in pairs."""
     workspace = audit.open()
     versions = audit.versions(workspace)
     cells, warehouse = versions.audited_cells(), workspace.warehouse
@@ -28,7 +29,13 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         titles={name: spec.label for name, spec in versions.encoders.items()},
     )
 
-    published = warehouse.publish("audit_findings", found, version=versions.audit_findings())
+    compared = model_comparisons(
+        workspace.compared_predictions(cells), workspace.audit.attributes, workspace.audit.fairness
+    )
+
+    version = versions.audit_findings()
+    warehouse.publish("model_comparisons", compared, version=version)
+    published = warehouse.publish("audit_findings", found, version=version)
     warehouse.refresh_views()
     return made(
         published,

@@ -42,6 +42,9 @@ def test_the_whole_chain_ran_for_every_cell_and_ends_in_a_report(audited):
     assert workspace.warehouse.cells("fairness_gaps") == CELLS
     assert (workspace.reports / "index.html").stat().st_size > 100_000
     assert workspace.warehouse.read("audit_findings").height == 2 * 2 * 2 * 3 * 3
+    compared = workspace.warehouse.read("model_comparisons")
+    assert set(compared.select("encoder", "other_encoder").iter_rows()) == {("efficientnet_lite0", "hu_histogram")}
+    assert compared.filter(attribute="overall", metric="auroc").height == 2  # a row per task
 
 
 def test_embeddings_are_of_every_study_and_of_the_specs_dimension(audited):

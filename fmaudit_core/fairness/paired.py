@@ -1,0 +1,103 @@
+"""Two models on the same studies: the difference with its interval and p, and whether one is not inferior.
+
+One model: `auroc.py`, `rates.py`. A table of all pairs: `comparisons.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from fmaudit_core.fairness.auroc import clustered_se, structural_components
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A metric of two models on the same studies.
+
+    Parameters
+    ----------
+    first, second : float
+    se : float, standard error of `first - second`, clustered by patient; None where it cannot be told
+    """
+
+    first: float
+    second: float
+    se: float | None
+
+    @property
+    def difference(self) -> float:
+        """First minus second."""
+        return self.first - self.second
+
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """Wald interval of the difference, within [-1, 1]; None where no study tells the models apart."""
+        if not self.se:
+            return None
+        half = float(norm.ppf(0.5 + confidence / 2)) * self.se
+        return max(-1.0, self.difference - half), min(1.0, self.difference + half)
+
+    def p_value(self) -> float | None:
+        """Two-sided p of no difference."""
+        return float(2 * norm.sf(abs(self.difference) / self.se)) if self.se else None
+
+    def p_non_inferior(self, margin: float, *, higher_is_better: bool) -> float | None:
+        """One-sided p of the first being worse than the second by the margin or more."""
+        if not self.se:
+            return None
+        ahead = self.difference if higher_is_better else -self.difference
+        return float(norm.sf((ahead + margin) / self.se))
+
+
+def paired_auroc(
+    y_true: BoolArray, first: Float64Array, second: Float64Array, patient: npt.NDArray[np.integer] | None = None
+) -> Paired | None:
+    """Difference of two AUROCs on the same studies.
+
+    Parameters
+    ----------
+    y_true : (n,) bool
+    first, second : (n,) float, scores of the two models in the same order
+    patient : (n,) int codes, optional
+        Without it every study counts as a patient of its own, which is DeLong's test.
+
+    Returns
+    -------
+    None where a class is missing
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997, Biometrics 53:567.
+    """
+    if not y_true.any() or y_true.all():
+        return None
+    one, two = structural_components(y_true, first), structural_components(y_true, second)
+    return Paired(float(one[y_true].mean()), float(two[y_true].mean()), clustered_se(y_true, one - two, patient))
+
+
+def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.integer]) -> Paired | None:
+    """Difference of two shares of the same studies.
+
+    Parameters
+    ----------
+    first, second : (n,) bool, whether each model calls the study, all studies of one true class
+    patient : (n,) int codes
+
+    References
+    ----------
+    The clustered McNemar test, Durkalski et al. 2003; with one study a patient, McNemar's with its variance not pooled.
+    """
+    if not len(first):
+        return None
+    change = first.astype(np.float64) - second.astype(np.float64)
+    codes = np.unique(patient, return_inverse=True)[1]
+    size = int(codes.max()) + 1
+    off = np.bincount(codes, change - change.mean(), size)
+    se = None if size < 2 else float(np.sqrt(size / (size - 1) * (off @ off)) / len(change))
+    return Paired(float(first.mean()), float(second.mean()), se)

@@ -1,0 +1,60 @@
+"""Score sets of checked predictions: which share their studies, and their arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.fairness.thresholds import SCORE_SET
+
+Float64Array = npt.NDArray[np.float64]
+#: score sets by their key, in the order of `SCORE_SET`
+ScoreSets = dict[tuple[Any, ...], pl.DataFrame]
+
+#: the attribute of one level under which all studies together are reported
+OVERALL: Final = "overall"
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Studies of one score set, as arrays in order of study."""
+
+    y_true: npt.NDArray[np.bool_]
+    y_score: Float64Array
+    patient: npt.NDArray[np.int64]
+    threshold: float
+
+    def only(self, inside: npt.NDArray[np.bool_]) -> Studies:
+        """Some of the studies."""
+        return Studies(self.y_true[inside], self.y_score[inside], self.patient[inside], self.threshold)
+
+
+def studies_of(frame: pl.DataFrame) -> Studies:
+    """Arrays of a score set's rows."""
+    threshold = frame.get_column("threshold")
+    return Studies(
+        y_true=frame.get_column("y_true").to_numpy(),
+        y_score=frame.get_column("y_score").to_numpy(),
+        patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy(),
+        threshold=float(threshold[0]) if len(threshold) else float("nan"),
+    )
+
+
+def by_studies(test: pl.DataFrame) -> Iterator[ScoreSets]:
+    """Score sets of one task on the very same studies, together: they share their deals."""
+    alike: dict[tuple[Any, ...], ScoreSets] = {}
+    for key, frame in test.group_by(*SCORE_SET, maintain_order=True):
+        task = key[SCORE_SET.index("task")]
+        studies = frame.select("study_id", "y_true").hash_rows().to_numpy().tobytes()
+        alike.setdefault((task, studies), {})[key] = frame
+    yield from alike.values()
+
+
+def levels(frame: pl.DataFrame, attribute: str) -> list[str]:
+    """Subgroups of an attribute by name."""
+    return ["all"] if attribute == OVERALL else sorted(frame.get_column(attribute).unique().to_list())

@@ -1,0 +1,126 @@
+"""Is it the ranking, or are a subgroup's scores shifted: AUROC across subgroups and calibration within them, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.fairness.calibration import calibration, is_probability, wald
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, studies_of
+from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.thresholds import SCORE_SET
+
+_KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
+CALIBRATION_SCHEMA: Final = pl.Schema(
+    {
+        **_KEY_SCHEMA,
+        "attribute": pl.String,
+        "subgroup": pl.String,
+        "status": pl.String,
+        "n": pl.Int64,
+        "n_pos": pl.Int64,
+        "n_neg": pl.Int64,
+        "slope": pl.Float64,
+        "slope_low": pl.Float64,
+        "slope_high": pl.Float64,
+        "intercept": pl.Float64,
+        "intercept_low": pl.Float64,
+        "intercept_high": pl.Float64,
+        "ece": pl.Float64,
+        "ece_by_chance": pl.Float64,
+    }
+)
+CROSS_SCHEMA: Final = pl.Schema(
+    {
+        **_KEY_SCHEMA,
+        "attribute": pl.String,
+        "positives_of": pl.String,
+        "negatives_of": pl.String,
+        "status": pl.String,
+        "n_pos": pl.Int64,
+        "n_neg": pl.Int64,
+        "value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+    }
+)
+
+
+def calibration_rows(
+    cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection
+) -> Iterator[dict[str, Any]]:
+    """Rows of `CALIBRATION_SCHEMA`; a score set whose scores are no probabilities is `not_probability` throughout."""
+    for key, frame in cohort.items():
+        probabilities = is_probability(frame.get_column("y_score").to_numpy())
+        for attribute, level, studies in _subgroups(frame, attributes):
+            n_pos, n_neg = int(studies.y_true.sum()), int((~studies.y_true).sum())
+            status = small_group_rule(n_pos, n_neg, settings, level) if probabilities else "not_probability"
+            row = _named(key) | {"attribute": attribute, "subgroup": level, "status": status}
+            if status in ("tested", "interval_only"):
+                found = calibration(studies.y_true, studies.y_score, studies.patient)
+                slope = wald(found.slope, found.slope_se, settings.confidence)
+                intercept = wald(found.intercept, found.intercept_se, settings.confidence)
+                row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg}
+                row |= {"slope": found.slope, "slope_low": slope[0], "slope_high": slope[1]}
+                row |= {"intercept": found.intercept, "intercept_low": intercept[0], "intercept_high": intercept[1]}
+                row |= {"ece": found.ece, "ece_by_chance": found.ece_by_chance}
+            yield row
+
+
+def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
+    """Rows of `CROSS_SCHEMA`: how often a positive of one subgroup scores above a negative of another (xAUC).
+
+    A subgroup that the rule suppresses is in no pair.
+
+    References
+    ----------
+    Kallus & Zhou, NeurIPS 2019; interval as that of an AUROC, clustered by patient.
+    """
+    for key, frame in cohort.items():
+        for attribute in attributes:
+            of = {level: studies for name, level, studies in _subgroups(frame, [attribute]) if name == attribute}
+            status = {
+                level: small_group_rule(int(one.y_true.sum()), int((~one.y_true).sum()), settings, level)
+                for level, one in of.items()
+            }
+            shown = [level for level in of if status[level] in ("tested", "interval_only")]
+            for first in shown:
+                for second in shown:
+                    tested = status[first] == status[second] == "tested"
+                    named = _named(key) | {"attribute": attribute, "positives_of": first, "negatives_of": second}
+                    yield (
+                        named
+                        | {"status": "tested" if tested else "interval_only"}
+                        | _cross(of, first, second, settings)
+                    )
+
+
+def _cross(of: Mapping[str, Studies], first: str, second: str, settings: FairnessSection) -> dict[str, Any]:
+    positives, negatives = of[first], of[second]
+    y, other = positives.y_true, ~negatives.y_true
+    found = auroc(
+        np.concatenate([np.ones(int(y.sum()), dtype=bool), np.zeros(int(other.sum()), dtype=bool)]),
+        np.concatenate([positives.y_score[y], negatives.y_score[other]]),
+        np.concatenate([positives.patient[y], negatives.patient[other]]),
+    )
+    low, high = found.interval(settings.confidence) or (None, None)
+    return {"n_pos": found.n_pos, "n_neg": found.n_neg, "value": found.value, "ci_low": low, "ci_high": high}
+
+
+def _subgroups(frame: pl.DataFrame, attributes: Sequence[str]) -> Iterator[tuple[str, str, Studies]]:
+    """All studies, then each subgroup of each attribute; patients keep one code throughout."""
+    whole = studies_of(frame)
+    yield OVERALL, "all", whole
+    for attribute in attributes:
+        of_study = frame.get_column(attribute).to_numpy()
+        for level in levels(frame, attribute):
+            yield attribute, level, whole.only(of_study == level)
+
+
+def _named(key: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(SCORE_SET, key, strict=True))

@@ -135,6 +135,8 @@ class FairnessSection(_Section):
     margin: float = Field(default=0.05, gt=0.0, lt=1.0)
     #: margin of non-inferiority in AUROC, where two models are compared
     auroc_margin: float = Field(default=0.02, gt=0.0, lt=1.0)
+    #: how many attributes are crossed at most; 1 crosses none
+    intersection_depth: int = Field(default=2, ge=1, le=3)
     primary_metric: Literal["udr", "auroc", "fpr", "tpr"] = "udr"
     #: the pooling the findings speak of; the others are reported beside it
     primary_pooling: Literal["mean", "max"] = "mean"

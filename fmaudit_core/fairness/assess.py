@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,18 +11,18 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
+from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.power import all_within_margin, corrected_sd, minimal_detectable_difference
+from fmaudit_core.fairness.power import all_within_margin, corrected_sd
 from fmaudit_core.fairness.predictions import checked_predictions
-from fmaudit_core.fairness.rates import Rate, rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, studies_of
+from fmaudit_core.fairness.rates import Rate
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, studies_of
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, with_thresholds
 from fmaudit_core.vocabulary import ATTRIBUTES
@@ -104,6 +104,7 @@ class Assessment:
     threshold_sweep : a row per score set, subgroup and distinct score
     subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
+    intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`, ranked by who fares worst
     model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
     """
 
@@ -112,6 +113,7 @@ class Assessment:
     threshold_sweep: pl.DataFrame
     subgroup_calibration: pl.DataFrame
     cross_group_auroc: pl.DataFrame
+    intersections: pl.DataFrame
     model_comparisons: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -180,9 +182,11 @@ def assess(
     nulls: list[Float64Array] = []
     calibrated: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
+    intersected: list[dict[str, Any]] = []
     for cohort in by_studies(test):
         calibrated += calibration_rows(cohort, attributes, settings)
         crossed += cross_rows(cohort, attributes, settings)
+        intersected += intersection_rows(cohort, attributes, settings, alpha)
         for attribute in (OVERALL, *attributes):
             rows = _subgroup_rows(cohort, attribute, settings, alpha)
             sweeps += _sweeps(cohort, attribute, rows, settings)
@@ -199,53 +203,21 @@ def assess(
         pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
+        pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
         model_comparisons(test, attributes, settings),
     )
 
 
 def _subgroup_rows(cohort: ScoreSets, attribute: str, settings: FairnessSection, alpha: float) -> list[dict[str, Any]]:
-    return [
-        row
-        for key, frame in cohort.items()
-        for level in levels(frame, attribute)
-        for row in _metric_rows(key, frame, attribute, level, settings, alpha)
-    ]
-
-
-def _metric_rows(
-    key: tuple[Any, ...], frame: pl.DataFrame, attribute: str, level: str, settings: FairnessSection, alpha: float
-) -> Iterator[dict[str, Any]]:
-    """The four metrics of one subgroup under the small-group rule."""
-    inside = np.ones(frame.height, dtype=bool)
-    if attribute != OVERALL:
-        inside = (frame.get_column(attribute) == level).to_numpy()
-    group, rest = studies_of(frame.filter(inside)), studies_of(frame.filter(~inside))
-    n_pos, n_neg = int(group.y_true.sum()), int((~group.y_true).sum())
-    status = small_group_rule(n_pos, n_neg, settings, level)
-    named = dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute, "subgroup": level, "status": status}
-    shown = status in ("tested", "interval_only")
-    elsewhere = _measured(rest) if shown and attribute != OVERALL else {}
-    for metric, one in _measured(group).items():
-        row = named | {"metric": metric, "threshold": group.threshold if shown else None}
-        if shown:
-            low, high = one.interval(settings.confidence) or (None, None)
-            row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}
-            row |= {"ci_low": low, "ci_high": high, "n_patients": len(np.unique(group.patient))}
-            other = elsewhere.get(metric)
-            if other is not None and one.se is not None and other.se is not None:
-                row["mde"] = minimal_detectable_difference(one.se, other.se, alpha)
-        yield row
-
-
-def _measured(studies: Studies) -> dict[str, Any]:
-    called, y = studies.y_score >= studies.threshold, studies.y_true
-    tpr = rate(called[y], studies.patient[y])
-    return {
-        "auroc": auroc(y, studies.y_score, studies.patient),
-        "tpr": tpr,
-        "fpr": rate(called[~y], studies.patient[~y]),
-        "udr": tpr.complement(),
-    }
+    rows = []
+    for key, frame in cohort.items():
+        whole, named = studies_of(frame), dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute}
+        of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
+        for level in levels(frame, attribute):
+            inside = np.ones(frame.height, dtype=bool) if of_study is None else of_study == level
+            found = metric_rows(whole, inside, level, settings, alpha)
+            rows += [named | {"subgroup": level} | row for row in found]
+    return rows
 
 
 def _sweeps(

@@ -75,16 +75,48 @@ def count(ranking: Ranking, labels: Labels, n_groups: int) -> Counts:
     """
     tallies = np.zeros((len(labels), n_groups, 7))
     positive = ranking.positive[ranking.order]
-    _count(
-        ranking.order,
-        ranking.block_end,
-        positive,
-        int(positive.sum()),
-        ranking.first_above,
-        np.ascontiguousarray(labels),
-        tallies,
-    )
+    dealt = np.ascontiguousarray(labels)
+    if bool((ranking.block_end == np.arange(1, len(positive) + 1)).all()):
+        # every positive's negatives below it and every negative's positives above it are the same in all labellings
+        weight = np.where(positive, np.cumsum(~positive), positive.sum() - np.cumsum(positive)).astype(np.float64)
+        _count_distinct(ranking.order, positive, weight, ranking.first_above, dealt, tallies)
+    else:
+        n_positive = int(positive.sum())
+        _count(ranking.order, ranking.block_end, positive, n_positive, ranking.first_above, dealt, tallies)
     return Counts(*(tallies[..., which] for which in range(7)))
+
+
+@numba.njit(parallel=True, cache=True)
+def _count_distinct(order, positive, weight, first_above, labels, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """The pass where no two scores are equal: what `_count` does, in a fraction of its time."""
+    n_labellings, n = labels.shape
+    n_groups = tallies.shape[1]
+    for b in numba.prange(n_labellings):
+        negatives, positives = np.zeros(n_groups), np.zeros(n_groups)
+        within, over, under = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
+        for half in range(2):
+            start, end = (0, first_above) if half == 0 else (first_above, n)
+            for place in range(start, end):
+                group = labels[b, order[place]]
+                if positive[place]:
+                    within[group] += negatives[group]
+                    over[group] += weight[place]
+                    positives[group] += 1.0
+                else:
+                    negatives[group] += 1.0
+                    under[group] += weight[place]
+            if half == 0:
+                for group in range(n_groups):
+                    tallies[b, group, 5] = -positives[group]
+                    tallies[b, group, 6] = -negatives[group]
+        for group in range(n_groups):
+            tallies[b, group, 0] = within[group]
+            tallies[b, group, 1] = over[group]
+            tallies[b, group, 2] = under[group]
+            tallies[b, group, 3] = positives[group]
+            tallies[b, group, 4] = negatives[group]
+            tallies[b, group, 5] += positives[group]
+            tallies[b, group, 6] += negatives[group]
 
 
 @numba.njit(parallel=True, cache=True)

@@ -38,10 +38,9 @@ _HOUNSFIELD_TYPES: Final = {"", "HU", "HU_MOD"}
 _LOSSY: Final = {
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K,
 }  # fmt: skip
-#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel. RLE is pydicom's own:
-#: pylibjpeg-rle panics on damaged streams, past every `except Exception`
+#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel
 _DECODERS: Final = {
-    uid.RLELossless: "pydicom",
+    uid.RLELossless: "pylibjpeg",
     uid.JPEGBaseline8Bit: "gdcm",
     uid.JPEGExtended12Bit: "gdcm",
     uid.JPEGLossless: "gdcm",

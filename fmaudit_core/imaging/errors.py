@@ -44,5 +44,10 @@ def damage_is(reason: str) -> Iterator[None]:
             yield
         except (Defect, MemoryError):
             raise
-        except Exception as error:  # values are converted when they are asked for, each library fails in its own way
+        except (
+            BaseException
+        ) as error:  # values are converted when they are asked for, each library fails in its own way
+            # pylibjpeg-rle is written in Rust, whose panics are no `Exception`; a Ctrl-C is none of ours
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise Defect(reason) from error

@@ -1,0 +1,61 @@
+"""The four metrics of one subgroup of a score set, with intervals, under the small-group rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.fairness.power import minimal_detectable_difference
+from fmaudit_core.fairness.rates import rate
+from fmaudit_core.fairness.score_sets import Studies
+from fmaudit_core.fairness.small_groups import small_group_rule
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def metric_rows(
+    whole: Studies, inside: BoolArray, level: str, settings: FairnessSection, alpha: float
+) -> Iterator[dict[str, Any]]:
+    """Rows of AUROC, TPR, FPR and UDR; numbers only where the rule shows them.
+
+    Parameters
+    ----------
+    whole : Studies
+        All studies of the score set.
+    inside : (n,) bool, those of the subgroup
+    level : str
+        Name of the subgroup.
+    alpha : float
+        Level of the test whose minimal detectable difference from the rest is told.
+    """
+    group = whole.only(inside)
+    n_pos, n_neg = int(group.y_true.sum()), int((~group.y_true).sum())
+    status = small_group_rule(n_pos, n_neg, settings, level)
+    shown = status in ("tested", "interval_only")
+    rest = _measured(whole.only(~inside)) if shown and not inside.all() else {}
+    for metric, one in _measured(group).items():
+        row: dict[str, Any] = {"metric": metric, "status": status, "threshold": group.threshold if shown else None}
+        if shown:
+            low, high = one.interval(settings.confidence) or (None, None)
+            row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}
+            row |= {"ci_low": low, "ci_high": high, "n_patients": len(np.unique(group.patient))}
+            other = rest.get(metric)
+            if other is not None and one.se is not None and other.se is not None:
+                row["mde"] = minimal_detectable_difference(one.se, other.se, alpha)
+        yield row
+
+
+def _measured(studies: Studies) -> dict[str, Any]:
+    called, y = studies.y_score >= studies.threshold, studies.y_true
+    tpr = rate(called[y], studies.patient[y])
+    return {
+        "auroc": auroc(y, studies.y_score, studies.patient),
+        "tpr": tpr,
+        "fpr": rate(called[~y], studies.patient[~y]),
+        "udr": tpr.complement(),
+    }

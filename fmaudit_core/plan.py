@@ -20,7 +20,14 @@ from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow")
-FAIRNESS_TABLES = ("subgroup_metrics", "fairness_gaps", "threshold_sweep")
+FAIRNESS_TABLES = (
+    "subgroup_metrics",
+    "fairness_gaps",
+    "threshold_sweep",
+    "subgroup_calibration",
+    "cross_group_auroc",
+    "intersections",
+)
 
 #: assets of one level can be made once every level before it is fresh
 LEVELS: tuple[tuple[str, ...], ...] = (

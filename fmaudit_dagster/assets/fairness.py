@@ -16,6 +16,9 @@ _TEXTS = {
     "subgroup_metrics": "AUROC, TPR, FPR and UDR of every subgroup, with counts and intervals clustered by patient.",
     "fairness_gaps": "How far apart subgroups are, and how far apart chance alone would put them.",
     "threshold_sweep": "TPR and FPR of every subgroup at every threshold, within a simultaneous band.",
+    "subgroup_calibration": "Calibration slope, intercept and error of every subgroup.",
+    "cross_group_auroc": "How often a positive of one subgroup scores above a negative of another (xAUC).",
+    "intersections": "Two attributes at a time: metrics of every intersection, and a corrected search for the worst off.",
 }
 
 
@@ -56,10 +59,9 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
             settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0)
         },
         "fairness_gaps": {"gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0)},
-        "threshold_sweep": {},
     }
     for name in FAIRNESS_TABLES:
         if dg.AssetKey(name) in context.selected_asset_keys:
             frame: pl.DataFrame = getattr(found, name)
             published = workspace.warehouse.publish(name, frame, version=version, cell=cell)
-            yield made(published, frame, asset=name, **plots[name])
+            yield made(published, frame, asset=name, **plots.get(name, {}))

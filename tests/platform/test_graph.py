@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
+from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
 
@@ -70,9 +71,7 @@ def test_other_thresholds_redo_the_statistics_and_no_more(copied):
     changed = open_workspace(copied.audit_yaml)
     redone = {line.split()[0] for line in made(run(changed))}
     assert redone == {
-        "subgroup_metrics",
-        "fairness_gaps",
-        "threshold_sweep",
+        *FAIRNESS_TABLES,
         "audit_findings",
         "audit_report",
     }
@@ -149,7 +148,7 @@ def test_lineage_reads_from_studies_to_report(audited):
     above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
     assert {key.to_user_string() for key in above} == {
         "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "probe_predictions",
-        "subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "audit_report",
+        *FAIRNESS_TABLES, "audit_findings", "audit_report",
     }  # fmt: skip
     for key in above:
         node = graph.get(key)

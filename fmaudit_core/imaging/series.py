@@ -251,14 +251,12 @@ def _assembled(files: list[DicomFile], flags: set[str]) -> SeriesRead:
 
 
 def _check_consistent(frames: Sequence[Frame]) -> None:
-    first = frames[0]
-    for frame in frames[1:]:
-        if (
-            frame.shape != first.shape
-            or not np.allclose(frame.spacing_mm, first.spacing_mm, rtol=0, atol=geometry.ORIENTATION_TOLERANCE)
-            or not np.allclose(frame.orientation, first.orientation, rtol=0, atol=geometry.ORIENTATION_TOLERANCE)
-        ):
-            raise Defect("inconsistent_geometry")
+    geometries = np.array([(*frame.spacing_mm, *frame.orientation) for frame in frames])
+    if (
+        len({frame.shape for frame in frames}) > 1
+        or np.abs(geometries - geometries[0]).max() > geometry.ORIENTATION_TOLERANCE
+    ):
+        raise Defect("inconsistent_geometry")
 
 
 def _decoded(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> tuple[list[Frame], Int16Array]:

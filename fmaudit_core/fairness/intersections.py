@@ -18,7 +18,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import GAP_METRICS, estimates, exceedance
-from fmaudit_core.fairness.kernels import Labels, Ranking, count
+from fmaudit_core.fairness.kernels import Ranking, count
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, studies_of
@@ -147,25 +147,27 @@ def _searched(
     names = "+".join(TIMES.join(one.attributes) for one in combined)
     dealer = Dealer(joint, sets[0].patient, sets[0].y_true, seed=settings.seed, named=f"{task}/{names}")
     rankings = [Ranking.of(one.y_score, one.y_true, one.threshold) for one in sets]
-    observed = [_worse(ranking, joint[None], combined) for ranking in rankings]
+    own = [one.by_joint[joint][None] for one in combined]
+    observed = [_worse(ranking, own, combined) for ranking in rankings]
     dealt: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in GAP_METRICS} for _ in sets]
     for labels in dealer.deals(settings.n_permutations):
+        intersected = [one.by_joint[labels] for one in combined]
         for ranking, kept in zip(rankings, dealt, strict=True):
-            for metric, found in _worse(ranking, labels, combined).items():
+            for metric, found in _worse(ranking, intersected, combined).items():
                 kept[metric].append(found)
     return [
-        {metric: _judged_search(own[metric][0], np.concatenate(null[metric])) for metric in GAP_METRICS}
-        for own, null in zip(observed, dealt, strict=True)
+        {metric: _judged_search(found[metric][0], np.concatenate(null[metric])) for metric in GAP_METRICS}
+        for found, null in zip(observed, dealt, strict=True)
     ]
 
 
 def _worse(
-    ranking: Ranking, joint: Labels | npt.NDArray[np.int64], combined: Sequence[_Combination]
+    ranking: Ranking, labels: Sequence[npt.NDArray[np.uint8]], combined: Sequence[_Combination]
 ) -> dict[str, Float64Array]:
-    """(B, k) by how much each tested intersection fares worse than all other studies, for every metric."""
+    """(B, k), from (B, n) labels of every combination: by how much each tested intersection fares worse than all other studies, for every metric."""
     out: dict[str, list[Float64Array]] = {metric: [] for metric in GAP_METRICS}
-    for one in combined:
-        for metric, found in estimates(count(ranking, one.by_joint[joint], len(one.tested) + 1)).items():
+    for one, dealt in zip(combined, labels, strict=True):
+        for metric, found in estimates(count(ranking, dealt, len(one.tested) + 1)).items():
             sign = -1.0 if metric == "auroc" else 1.0
             out[metric].append(sign * (found.by_group - found.by_rest)[:, : len(one.tested)])
     return {metric: np.concatenate(parts, axis=1) for metric, parts in out.items()}

@@ -164,7 +164,7 @@ def _searched(
 def _worse(
     ranking: Ranking, labels: Sequence[npt.NDArray[np.uint8]], combined: Sequence[_Combination]
 ) -> dict[str, Float64Array]:
-    """(B, k), from (B, n) labels of every combination: by how much each tested intersection fares worse than all other studies, for every metric."""
+    """(B, k), from (B, n) labels of every combination: by how much each tested one fares worse than all other studies."""
     out: dict[str, list[Float64Array]] = {metric: [] for metric in GAP_METRICS}
     for one, dealt in zip(combined, labels, strict=True):
         for metric, found in estimates(count(ranking, dealt, len(one.tested) + 1)).items():

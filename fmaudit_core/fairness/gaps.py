@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.kernels import Counts, Labels, Ranking, count
+from fmaudit_core.fairness.kernels import Counts, Labellings, Labels, Ranking, count
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -72,23 +72,25 @@ def estimates(counts: Counts) -> dict[str, Estimates]:
     }
 
 
-def null_gaps(rankings: Sequence[Ranking], own: Labels, deals: Iterable[Labels], n_groups: int) -> list[dict[str, Gap]]:
+def null_gaps(
+    rankings: Sequence[Ranking], own: Labels, deals: Iterable[Labellings], n_groups: int
+) -> list[dict[str, Gap]]:
     """Gap of every metric for several score sets on the same studies, each labelling dealt once for all of them.
 
     Parameters
     ----------
     rankings : the score sets
     own : (n,) uint8, the true subgroup of each study
-    deals : chunks of (b, n) uint8, labellings under the null; see `permutation.Dealer`
+    deals : labellings under the null, in chunks; see `permutation.Dealer`
     """
     dealt: list[dict[str, list[Estimates]]] = [{metric: [] for metric in GAP_METRICS} for _ in rankings]
-    for labels in deals:
+    for labellings in deals:
         for ranking, kept in zip(rankings, dealt, strict=True):
-            for metric, found in estimates(count(ranking, labels, n_groups)).items():
+            for metric, found in estimates(count(ranking, labellings, n_groups)).items():
                 kept[metric].append(found)
     out = []
     for ranking, kept in zip(rankings, dealt, strict=True):
-        observed = estimates(count(ranking, own[None], n_groups))
+        observed = estimates(count(ranking, Labellings.of(own[None]), n_groups))
         out.append({metric: _gap(observed[metric], _joined(kept[metric]), metric) for metric in GAP_METRICS})
     return out
 
@@ -137,13 +139,10 @@ def _homogeneity(theta: Float64Array, pooled: Float64Array, spread: Float64Array
 
 def _auroc(counts: Counts) -> Estimates:
     m, n = counts.positives, counts.negatives
-    total = counts.over_all.sum(axis=1, keepdims=True)
-    rest_wins = total - counts.over_all - counts.under_all + counts.within
+    rest_wins = counts.over_all - counts.touching
     all_m, all_n = m.sum(axis=1, keepdims=True), n.sum(axis=1, keepdims=True)
-    rest_pairs = (all_m - m) * (all_n - n)
-    return Estimates(
-        _ratio(counts.within, m * n), _ratio(rest_wins, rest_pairs), _ratio(total[:, 0], (all_m * all_n)[:, 0])
-    )
+    pooled = _ratio(np.full(len(m), counts.over_all), (all_m * all_n)[:, 0])
+    return Estimates(_ratio(counts.within, m * n), _ratio(rest_wins, (all_m - m) * (all_n - n)), pooled)
 
 
 def _rate(above: Float64Array, of: Float64Array) -> Estimates:

@@ -18,7 +18,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import GAP_METRICS, estimates, exceedance
-from fmaudit_core.fairness.kernels import Ranking, count
+from fmaudit_core.fairness.kernels import Labellings, Ranking, count
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, studies_of
@@ -147,11 +147,11 @@ def _searched(
     names = "+".join(TIMES.join(one.attributes) for one in combined)
     dealer = Dealer(joint, sets[0].patient, sets[0].y_true, seed=settings.seed, named=f"{task}/{names}")
     rankings = [Ranking.of(one.y_score, one.y_true, one.threshold) for one in sets]
-    own = [one.by_joint[joint][None] for one in combined]
+    own = [Labellings.of(one.by_joint[joint][None]) for one in combined]
     observed = [_worse(ranking, own, combined) for ranking in rankings]
     dealt: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in GAP_METRICS} for _ in sets]
-    for labels in dealer.deals(settings.n_permutations):
-        intersected = [one.by_joint[labels] for one in combined]
+    for labellings in dealer.deals(settings.n_permutations):
+        intersected = [labellings.mapped(one.by_joint) for one in combined]
         for ranking, kept in zip(rankings, dealt, strict=True):
             for metric, found in _worse(ranking, intersected, combined).items():
                 kept[metric].append(found)
@@ -162,11 +162,11 @@ def _searched(
 
 
 def _worse(
-    ranking: Ranking, labels: Sequence[npt.NDArray[np.uint8]], combined: Sequence[_Combination]
+    ranking: Ranking, labellings: Sequence[Labellings], combined: Sequence[_Combination]
 ) -> dict[str, Float64Array]:
-    """(B, k), from (B, n) labels of every combination: by how much each tested one fares worse than all other studies."""
+    """(B, k), from labellings by every combination: by how much each tested one fares worse than all other studies."""
     out: dict[str, list[Float64Array]] = {metric: [] for metric in GAP_METRICS}
-    for one, dealt in zip(combined, labels, strict=True):
+    for one, dealt in zip(combined, labellings, strict=True):
         for metric, found in estimates(count(ranking, dealt, len(one.tested) + 1)).items():
             sign = -1.0 if metric == "auroc" else 1.0
             out[metric].append(sign * (found.by_group - found.by_rest)[:, : len(one.tested)])

@@ -1,13 +1,14 @@
-"""Compiled counting: all subgroups of all labellings in one pass over the scores in order.
+"""Compiled counting: all subgroups of many labellings in one pass over the scores in order.
 
-For each labelling the pass keeps the negatives met so far, over all and by subgroup. A positive beats those of its own subgroup
-(AUROC within) and those of all (with what its subgroup's negatives lose to all, AUROC of the rest). Deals of labels are drawn
-in `permutation.py`.
+For each labelling the pass keeps the negatives met so far, by subgroup. A positive beats those of its own subgroup (AUROC
+within); the pairs that touch a subgroup at either end leave the AUROC of the rest. Labellings lie side by side in blocks, so
+that a processor counts several at once. Deals of labels are drawn in `permutation.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numba
 import numpy as np
@@ -17,31 +18,98 @@ Float64Array = npt.NDArray[np.float64]
 #: subgroup of each study; uint16 where there are more than 256
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
+#: labellings side by side: the labels of one study in a block fill a cache line
+LANES: Final = 64
+#: studies whose labels are asked of memory together, so that the waits for them overlap
+_AHEAD: Final = 16
+_INT32_MAX: Final = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Labellings:
+    """Many labellings of the same studies by subgroup.
+
+    Parameters
+    ----------
+    lanes : (blocks, n, LANES), labelling ``block * LANES + lane`` of each study in study order
+    size : int
+        Labellings; what the last block holds beyond them means nothing.
+    """
+
+    lanes: Labels
+    size: int
+
+    @classmethod
+    def of(cls, rows: Labels) -> Labellings:
+        """Labellings given as rows, (B, n)."""
+        size, n = rows.shape
+        blocks = -(-size // LANES)
+        padded = np.zeros((blocks * LANES, n), dtype=rows.dtype)
+        padded[:size] = rows
+        return cls(np.ascontiguousarray(padded.reshape(blocks, LANES, n).transpose(0, 2, 1)), size)
+
+    def rows(self) -> Labels:
+        """The labellings as rows, (B, n)."""
+        blocks, n, _ = self.lanes.shape
+        return self.lanes.transpose(0, 2, 1).reshape(blocks * LANES, n)[: self.size]
+
+    def mapped(self, to: Labels) -> Labellings:
+        """Every label exchanged for another: `to` has the new one at the place of the old."""
+        return Labellings(to[self.lanes], self.size)
+
 
 @dataclass(frozen=True)
 class Ranking:
     """Scores of one score set in ascending order, sorted once for all permutations.
 
+    Each study is an event. Where scores are tied, each positive is one before the negatives it ties with and one after them,
+    which makes a tie half a pair once the counts are halved.
+
     Parameters
     ----------
-    order : (n,) int64, studies from the lowest score to the highest
-    block_end : (n,) int64, where the block of equal scores at each place ends
-    positive : (n,) bool, in study order
-    first_above : int, place of the first score at or above the threshold
+    study : (events,) int64, places in study order
+    positive : (events,) bool
+    n_below : (events,) int32, negatives before each event
+    first_above : int, the first event at or above the threshold
+    scale : float, what an event of a positive counts for: 1, or a half with ties
+    n_positive, n_negative : int
     """
 
-    order: npt.NDArray[np.int64]
-    block_end: npt.NDArray[np.int64]
+    study: npt.NDArray[np.int64]
     positive: npt.NDArray[np.bool_]
+    n_below: npt.NDArray[np.int32]
     first_above: int
+    scale: float
+    n_positive: int
+    n_negative: int
 
     @classmethod
     def of(cls, score: Float64Array, positive: npt.NDArray[np.bool_], threshold: float) -> Ranking:
-        """Sort scores; equal scores share a block, and a score at the threshold counts as called positive."""
+        """Sort scores; a score at the threshold counts as called positive."""
         order = np.argsort(score, kind="stable").astype(np.int64)
         ranked = score[order]
-        ends = np.searchsorted(ranked, ranked, side="right").astype(np.int64)
-        return cls(order, ends, positive, int(np.searchsorted(ranked, threshold, side="left")))
+        scale = 1.0
+        if np.any(ranked[1:] == ranked[:-1]):
+            scale = 0.5
+            study = np.concatenate([np.flatnonzero(positive), np.flatnonzero(~positive), np.flatnonzero(positive)])
+            turn = np.repeat([0, 1, 2], [positive.sum(), (~positive).sum(), positive.sum()])
+            order = study[np.lexsort((turn, score[study]))]
+            ranked = score[order]
+        is_positive = positive[order]
+        return cls(
+            study=order,
+            positive=is_positive,
+            n_below=np.cumsum(~is_positive).astype(np.int32),
+            first_above=int(np.searchsorted(ranked, threshold, side="left")),
+            scale=scale,
+            n_positive=int(positive.sum()),
+            n_negative=int((~positive).sum()),
+        )
+
+    @property
+    def n_pairs_right(self) -> float:
+        """Pairs of a positive ranked above a negative, ties half, over all studies."""
+        return self.scale * float(self.n_below[self.positive].sum(dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -51,116 +119,93 @@ class Counts:
     Parameters
     ----------
     within : pairs of a positive ranked above a negative, both of the subgroup, ties half
-    over_all : the same with a positive of the subgroup and a negative of any
-    under_all : the same with a positive of any and a negative of the subgroup
+    touching : the same with the positive, the negative or both of the subgroup
     positives, negatives : studies
     positives_above, negatives_above : studies at or above the threshold
+    over_all : float, pairs ranked right over all studies
     """
 
     within: Float64Array
-    over_all: Float64Array
-    under_all: Float64Array
+    touching: Float64Array
     positives: Float64Array
     negatives: Float64Array
     positives_above: Float64Array
     negatives_above: Float64Array
+    over_all: float
 
 
-def count(ranking: Ranking, labels: Labels, n_groups: int) -> Counts:
-    """Count every labelling of the studies by subgroup.
+def count(ranking: Ranking, labellings: Labellings, n_groups: int) -> Counts:
+    """Count every labelling of the studies by subgroup; each label lies below `n_groups`."""
+    lanes = labellings.lanes
+    shape = (len(lanes), n_groups, LANES)
+    most = ranking.n_positive * ranking.n_negative / ranking.scale
+    pairs = np.int32 if most <= _INT32_MAX else np.int64
+    within, touching = np.empty(shape, dtype=pairs), np.empty(shape, dtype=pairs)
+    positives, negatives, positives_below, negatives_below = (np.empty(shape, dtype=np.int32) for _ in range(4))
+    _count(
+        ranking.study, ranking.positive, ranking.n_below, ranking.first_above, lanes,
+        within, touching, positives, negatives, positives_below, negatives_below,
+    )  # fmt: skip
+    half = ranking.scale
+    return Counts(
+        within=_by_labelling(within, half, labellings.size),
+        touching=_by_labelling(touching, half, labellings.size),
+        positives=_by_labelling(positives, half, labellings.size),
+        negatives=_by_labelling(negatives, 1.0, labellings.size),
+        positives_above=_by_labelling(positives - positives_below, half, labellings.size),
+        negatives_above=_by_labelling(negatives - negatives_below, 1.0, labellings.size),
+        over_all=ranking.n_pairs_right,
+    )
 
-    Parameters
-    ----------
-    labels : (B, n) uint8, subgroup of each study in study order, below `n_groups`
-    """
-    tallies = np.zeros((len(labels), n_groups, 7))
-    positive = ranking.positive[ranking.order]
-    dealt = np.ascontiguousarray(labels)
-    if bool((ranking.block_end == np.arange(1, len(positive) + 1)).all()):
-        # every positive's negatives below it and every negative's positives above it are the same in all labellings
-        weight = np.where(positive, np.cumsum(~positive), positive.sum() - np.cumsum(positive)).astype(np.float64)
-        _count_distinct(ranking.order, positive, weight, ranking.first_above, dealt, tallies)
-    else:
-        n_positive = int(positive.sum())
-        _count(ranking.order, ranking.block_end, positive, n_positive, ranking.first_above, dealt, tallies)
-    return Counts(*(tallies[..., which] for which in range(7)))
+
+def _by_labelling(counted: npt.NDArray[np.integer], scale: float, size: int) -> Float64Array:
+    """(blocks, g, LANES) -> (size, g), a subgroup's counts side by side in memory: sums over subgroups are then quick."""
+    return (counted.transpose(1, 0, 2).reshape(counted.shape[1], -1)[:, :size] * scale).T
+
+
+@numba.njit(cache=True)
+def _negative(labels, negatives):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for group in range(len(negatives)):
+        for lane in range(LANES):
+            negatives[group, lane] += np.int32(labels[lane] == group)
+
+
+@numba.njit(cache=True)
+def _positive(labels, n_below, negatives, positives, within, touching):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for group in range(len(negatives)):
+        for lane in range(LANES):
+            own = negatives[group, lane]
+            mask = -np.int32(labels[lane] == group)  # all bits where the positive is of this subgroup, none elsewhere
+            positives[group, lane] -= mask
+            within[group, lane] += own & mask
+            touching[group, lane] += own + ((n_below - own) & mask)
 
 
 @numba.njit(parallel=True, cache=True)
-def _count_distinct(order, positive, weight, first_above, labels, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """The pass where no two scores are equal: what `_count` does, in a fraction of its time."""
-    n_labellings, n = labels.shape
-    n_groups = tallies.shape[1]
-    for b in numba.prange(n_labellings):
-        negatives, positives = np.zeros(n_groups), np.zeros(n_groups)
-        within, over, under = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
+def _count(  # type: ignore[no-untyped-def]  # pragma: no cover
+    study, positive, n_below, first_above, lanes,
+    within, touching, positives, negatives, positives_below, negatives_below,
+):  # fmt: skip
+    n_groups = within.shape[1]
+    asked = np.zeros(len(lanes), dtype=np.int64)
+    for block in numba.prange(len(lanes)):
+        labels = lanes[block]
+        n_pos, n_neg = np.zeros((n_groups, LANES), dtype=np.int32), np.zeros((n_groups, LANES), dtype=np.int32)
+        inside, touched = np.zeros_like(within[block]), np.zeros_like(touching[block])
         for half in range(2):
-            start, end = (0, first_above) if half == 0 else (first_above, n)
-            for place in range(start, end):
-                group = labels[b, order[place]]
-                if positive[place]:
-                    within[group] += negatives[group]
-                    over[group] += weight[place]
-                    positives[group] += 1.0
-                else:
-                    negatives[group] += 1.0
-                    under[group] += weight[place]
-            if half == 0:
-                for group in range(n_groups):
-                    tallies[b, group, 5] = -positives[group]
-                    tallies[b, group, 6] = -negatives[group]
-        for group in range(n_groups):
-            tallies[b, group, 0] = within[group]
-            tallies[b, group, 1] = over[group]
-            tallies[b, group, 2] = under[group]
-            tallies[b, group, 3] = positives[group]
-            tallies[b, group, 4] = negatives[group]
-            tallies[b, group, 5] += positives[group]
-            tallies[b, group, 6] += negatives[group]
-
-
-@numba.njit(parallel=True, cache=True)
-def _count(order, block_end, positive, n_positive, first_above, labels, tallies):  # type: ignore[no-untyped-def]  # pragma: no cover
-    n_labellings, n = labels.shape
-    n_groups = tallies.shape[1]
-    for b in numba.prange(n_labellings):
-        tally = tallies[b]
-        below, tied = np.zeros(n_groups), np.zeros(n_groups)
-        all_below, positives_met = 0.0, 0.0
-        at = 0
-        while at < n:
-            end = block_end[at]
-            tied_negatives, tied_positives = 0.0, 0.0
-            if end > at + 1:
-                tied[:] = 0.0
-                for place in range(at, end):
-                    if positive[place]:
-                        tied_positives += 1.0
+            start, end = (0, first_above) if half == 0 else (first_above, len(study))
+            for first in range(start, end, _AHEAD):
+                last = min(first + _AHEAD, end)
+                for event in range(first, last):
+                    asked[block] += labels[study[event], 0]
+                for event in range(first, last):
+                    if positive[event]:
+                        _positive(labels[study[event]], n_below[event], n_neg, n_pos, inside, touched)
                     else:
-                        tied[labels[b, order[place]]] += 1.0
-                        tied_negatives += 1.0
-            for place in range(at, end):
-                group = labels[b, order[place]]
-                above = 1.0 if place >= first_above else 0.0
-                if positive[place]:
-                    tally[group, 0] += below[group]
-                    tally[group, 1] += all_below
-                    if end > at + 1:
-                        tally[group, 0] += 0.5 * tied[group]
-                        tally[group, 1] += 0.5 * tied_negatives
-                    tally[group, 3] += 1.0
-                    tally[group, 5] += above
-                    if end == at + 1:
-                        positives_met += 1.0
-                else:
-                    tally[group, 2] += n_positive - positives_met - 0.5 * tied_positives
-                    tally[group, 4] += 1.0
-                    tally[group, 6] += above
-                    if end == at + 1:
-                        below[group] += 1.0
-                        all_below += 1.0
-            if end > at + 1:
-                below += tied
-                all_below += tied_negatives
-                positives_met += tied_positives
-            at = end
+                        _negative(labels[study[event]], n_neg)
+            if half == 0:
+                positives_below[block] = n_pos
+                negatives_below[block] = n_neg
+        within[block], touching[block] = inside, touched
+        positives[block], negatives[block] = n_pos, n_neg
+    return asked

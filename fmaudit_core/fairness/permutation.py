@@ -14,10 +14,12 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.kernels import Labels
+from fmaudit_core.fairness.kernels import LANES, Labellings
 
-#: labels held at once: keeps memory flat whatever the cohort and the number of permutations
-_CHUNK_BYTES = 64 << 20
+#: labels dealt at once: they stay in the processor's cache while every score set counts them
+_CHUNK_BYTES = 4 << 20
+#: blocks dealt at once at least: work for every core
+_LEAST_BLOCKS = 4
 
 
 class Dealer:
@@ -64,45 +66,48 @@ class Dealer:
         self._members = np.concatenate(strata)
         self._ends = np.cumsum([len(one) for one in strata])
 
-    def deals(self, n_permutations: int) -> Iterator[Labels]:
-        """Chunks of labellings, (chunk, n) in study order, `n_permutations` rows in all."""
-        rows = max(1, min(n_permutations, _CHUNK_BYTES // max(8 * len(self._group), 1)))
+    def deals(self, n_permutations: int) -> Iterator[Labellings]:
+        """Labellings of the studies in study order, in chunks; `n_permutations` in all."""
+        block = LANES * max(len(self._group), 1) * self._group.itemsize
+        rows = LANES * max(_LEAST_BLOCKS, _CHUNK_BYTES // block)
         for start in range(0, n_permutations, rows):
             yield self._deal(start, min(rows, n_permutations - start))
 
-    def _deal(self, start: int, rows: int) -> Labels:
+    def _deal(self, start: int, size: int) -> Labellings:
         """Who gets whose labels: within each stratum, patients exchange with one another."""
-        out = np.empty((rows, len(self._group)), dtype=self._group.dtype)
-        _deal(self._seed, start, self._members, self._ends, self._codes, self._nth, self._starts, self._studies, out)
-        return out
+        lanes = np.empty((-(-size // LANES), len(self._group), LANES), dtype=self._group.dtype)
+        _deal(self._seed, start, self._members, self._ends, self._codes, self._nth, self._starts, self._studies, lanes)
+        return Labellings(lanes, size)
 
 
 @numba.njit(parallel=True, cache=True)
 def _deal(seed, start, members, ends, codes, nth, starts, labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Fisher-Yates within each stratum. Row b has a stream of its own, so chunks and threads change nothing.
+    """Fisher-Yates within each stratum. Each labelling has a stream of its own, so chunks and threads change nothing.
 
     SplitMix64 (Steele, Lea & Flood 2014); numbers below a bound by multiplication (Lemire 2019), whose bias at 32 bits is
     below one in a million for a million patients.
     """
-    for b in numba.prange(len(out)):
-        state = seed + np.uint64(start + b) * np.uint64(0xD1342543DE82EF95)
-        dealt = members.copy()
-        giver = np.empty_like(members)
-        low = 0
-        for end in ends:
-            for i in range(end - 1, low, -1):
-                state += np.uint64(0x9E3779B97F4A7C15)
-                z = state
-                z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                z = z ^ (z >> np.uint64(31))
-                j = low + np.int64(((z >> np.uint64(32)) * np.uint64(i - low + 1)) >> np.uint64(32))
-                dealt[i], dealt[j] = dealt[j], dealt[i]
-            low = end
-        for i in range(len(members)):
-            giver[members[i]] = dealt[i]
-        for study in range(len(codes)):
-            out[b, study] = labels[starts[giver[codes[study]]] + nth[study]]
+    for block in numba.prange(len(out)):
+        dealt, giver = members.copy(), np.empty_like(members)
+        for lane in range(LANES):
+            row = block * LANES + lane
+            state = seed + np.uint64(start + row) * np.uint64(0xD1342543DE82EF95)
+            dealt[:] = members
+            low = 0
+            for end in ends:
+                for i in range(end - 1, low, -1):
+                    state += np.uint64(0x9E3779B97F4A7C15)
+                    z = state
+                    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                    z = z ^ (z >> np.uint64(31))
+                    j = low + np.int64(((z >> np.uint64(32)) * np.uint64(i - low + 1)) >> np.uint64(32))
+                    dealt[i], dealt[j] = dealt[j], dealt[i]
+                low = end
+            for i in range(len(members)):
+                giver[members[i]] = dealt[i]
+            for study in range(len(codes)):
+                out[block, study, lane] = labels[starts[giver[codes[study]]] + nth[study]]
 
 
 def _coded(patient: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.gaps import estimates
-from fmaudit_core.fairness.kernels import Ranking, count
+from fmaudit_core.fairness.kernels import Labellings, Ranking, count
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
 from tests.fairness.cohorts import LEVELS, predictions
@@ -25,9 +25,10 @@ def test_counting_equals_sklearn_for_groups_and_their_rest_with_ties():
     rng = np.random.default_rng(0)
     n, y = 400, rng.random(400) < 0.3
     score = np.round(rng.normal(size=n) + y, 1)
-    labels = rng.integers(0, 3, (5, n)).astype(np.uint8)
-    found = estimates(count(Ranking.of(score, y, 0.5), labels, 3))
-    for b in range(5):
+    labels = rng.integers(0, 3, (70, n)).astype(np.uint8)  # more than one block
+    assert np.array_equal(Labellings.of(labels).rows(), labels)
+    found = estimates(count(Ranking.of(score, y, 0.5), Labellings.of(labels), 3))
+    for b in (0, 1, 63, 64, 69):
         for g in range(3):
             inside = labels[b] == g
             assert found["auroc"].by_group[b, g] == pytest.approx(roc_auc_score(y[inside], score[inside]), abs=1e-12)
@@ -81,7 +82,7 @@ def test_labels_move_with_their_patient_and_within_outcome_strata():
     group = frame["group"].replace_strict({level: i for i, level in enumerate(LEVELS)}).to_numpy()
     positive = frame["y_true"].to_numpy()
     ever = np.array([positive[patient == one].any() for one in patient])
-    (dealt,) = Dealer(group, patient, positive, seed=1, named="t").deals(50)
+    dealt = rows(Dealer(group, patient, positive, seed=1, named="t"), 50)
     first = np.array([np.flatnonzero(patient == one)[0] for one in patient])
     assert np.array_equal(dealt, dealt[:, first])
     once = np.unique(first)
@@ -95,7 +96,7 @@ def test_labels_move_with_their_patient_and_within_outcome_strata():
 def test_a_changing_attribute_is_dealt_as_a_trajectory():
     patient = np.repeat(np.arange(40), 2)
     group = np.where(np.arange(80) % 2 == 0, 0, np.repeat(np.arange(40) % 2, 2))
-    (dealt,) = Dealer(group, patient, np.arange(80) % 5 == 0, seed=1, named="t").deals(20)
+    dealt = rows(Dealer(group, patient, np.arange(80) % 5 == 0, seed=1, named="t"), 20)
     pairs = dealt.reshape(20, 40, 2)
     assert set(map(tuple, pairs.reshape(-1, 2))) == {(0, 0), (0, 1)}  # no trajectory that nobody had
     assert np.all(pairs[..., 1].sum(axis=1) == 20)
@@ -105,12 +106,17 @@ def test_deals_do_not_depend_on_how_they_are_chunked(monkeypatch):
     from fmaudit_core.fairness import permutation
 
     patient, group = np.arange(50), np.arange(50) % 3
-    whole = np.concatenate(list(Dealer(group, patient, group > 0, seed=1, named="t").deals(37)))
-    monkeypatch.setattr(permutation, "_CHUNK_BYTES", 8 * 50 * 37)
-    again = np.concatenate(list(Dealer(group, patient, group > 0, seed=1, named="t").deals(37)))
+    whole = rows(Dealer(group, patient, group > 0, seed=1, named="t"), 777)
+    monkeypatch.setattr(permutation, "_CHUNK_BYTES", 0)
+    assert len(list(Dealer(group, patient, group > 0, seed=1, named="t").deals(777))) > 1
+    again = rows(Dealer(group, patient, group > 0, seed=1, named="t"), 777)
     assert np.array_equal(whole, again)
-    other = np.concatenate(list(Dealer(group, patient, group > 0, seed=1, named="u").deals(37)))
+    other = rows(Dealer(group, patient, group > 0, seed=1, named="u"), 777)
     assert not np.array_equal(whole, other)
+
+
+def rows(dealer, n_permutations):
+    return np.concatenate([one.rows() for one in dealer.deals(n_permutations)])
 
 
 def gaps(frame, **kwargs):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata
 
-from fmaudit_core.fairness.intervals import wilson
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.intervals import normal_quantile, wilson
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Auroc:
         """
         if self.value is None or self.se is None:
             return None
-        z = float(norm.ppf(0.5 + confidence / 2))
+        z = normal_quantile(confidence)
         if self.se == 0 or not 0 < self.value < 1:
             return wilson(self.value, min(self.n_pos, self.n_neg), z)
         logit = np.log(self.value / (1 - self.value))
@@ -77,11 +77,9 @@ def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) 
     (n,) float64 in (0, 1): over the positives and over the negatives the mean is the AUROC
     """
     positive, negative = y_score[y_true], y_score[~y_true]
-    m, n = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]))
-    out = np.empty(m + n)
-    out[y_true] = (ranks[:m] - rankdata(positive)) / n
-    out[~y_true] = 1.0 - (ranks[m:] - rankdata(negative)) / m
+    out = np.empty(len(y_true))
+    out[y_true] = _share_below(np.sort(negative), positive)
+    out[~y_true] = 1.0 - _share_below(np.sort(positive), negative)
     return out
 
 
@@ -95,13 +93,13 @@ def clustered_se(
     float, None where fewer than two patients have a class
     """
     m, n = int(y_true.sum()), int((~y_true).sum())
-    codes = np.arange(len(y_true)) if patient is None else np.unique(patient, return_inverse=True)[1]
-    size = int(codes.max()) + 1
+    codes = np.arange(len(y_true)) if patient is None else patient_codes(patient)
+    of_positives, of_negatives = codes[y_true], codes[~y_true]
     value = components[y_true].mean()
-    v10 = np.bincount(codes[y_true], components[y_true] - value, size)
-    v01 = np.bincount(codes[~y_true], components[~y_true] - value, size)
-    with_positive = len(np.unique(codes[y_true]))
-    with_negative = len(np.unique(codes[~y_true]))
+    highest = int(codes.max()) + 1
+    v10 = np.bincount(of_positives, components[y_true] - value, highest)
+    v01 = np.bincount(of_negatives, components[~y_true] - value, highest)
+    with_positive, with_negative, size = (len(cluster_sizes(of)) for of in (of_positives, of_negatives, codes))
     if with_positive < 2 or with_negative < 2:
         return None
     s10 = with_positive / (with_positive - 1) * (v10 @ v10) / m
@@ -109,3 +107,10 @@ def clustered_se(
     s11 = size / (size - 1) * (v10 @ v01)
     variance = s10 / m + s01 / n + 2 * s11 / (m * n)
     return float(max(float(variance), 0.0) ** 0.5)
+
+
+def _share_below(ascending: Float64Array, scores: Float64Array) -> Float64Array:
+    """For each score, the share of `ascending` below it, ties half."""
+    below = np.searchsorted(ascending, scores, side="left") + np.searchsorted(ascending, scores, side="right")
+    share: Float64Array = below / (2.0 * len(ascending))
+    return share

@@ -11,7 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
-from scipy.stats import norm
+
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.intervals import normal_quantile
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -75,7 +77,7 @@ def wald(value: float | None, se: float | None, confidence: float) -> tuple[floa
     """Interval of a coefficient."""
     if value is None or se is None:
         return None, None
-    half = float(norm.ppf(0.5 + confidence / 2)) * se
+    half = normal_quantile(confidence) * se
     return value - half, value + half
 
 
@@ -95,9 +97,9 @@ def _fitted(
             break
     else:
         return None
-    codes = np.unique(patient, return_inverse=True)[1]
-    k = int(codes.max()) + 1
-    scores = np.stack([np.bincount(codes, column * (y - p), k) for column in x.T], axis=1)
+    codes = patient_codes(patient)
+    k = len(cluster_sizes(codes))
+    scores = np.stack([np.bincount(codes, column * (y - p)) for column in x.T], axis=1)
     bread = np.linalg.inv(hessian)
     covariance = k / max(k - 1, 1) * bread @ (scores.T @ scores) @ bread
     return w, np.sqrt(np.diag(covariance))

@@ -5,24 +5,24 @@ The difference of one pair: `paired.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.paired import Paired, paired_auroc, paired_rate
-from fmaudit_core.fairness.score_sets import OVERALL, levels
+from fmaudit_core.fairness.paired import Paired, paired_components, paired_rate
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, named, studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 #: what tells the two models of a comparison apart: all of a score set but its task
 MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
+_TASK: Final = SCORE_SET.index("task")
 COMPARISONS_SCHEMA: Final = pl.Schema(
     {
         "task": pl.String,
@@ -63,74 +63,76 @@ def model_comparisons(test: pl.DataFrame, attributes: Sequence[str], settings: F
     other; `non_inferior` whether the first is worse by less than the margin (AUROC: `auroc_margin`), tested one-sided. Only
     `tested` rows carry p, the q-values are over all of them.
     """
-    rows = [
-        row
-        for _, of_task in test.group_by("task", maintain_order=True)
-        for first, second in combinations(of_task.partition_by(*SCORE_SET, maintain_order=True), 2)
-        for row in _pair(first, second, attributes, settings)
-    ]
+    cohorts = list(by_studies(test))
+    rows = [row for cohort in cohorts for row in _pairs(cohort, attributes, settings)]
+    for one, other in combinations(cohorts, 2):
+        for first, second in product(one, other):
+            if first[_TASK] == second[_TASK]:
+                rows += _pairs(_on_both(one[first], other[second]), attributes, settings)
     out = pl.DataFrame(rows, schema=COMPARISONS_SCHEMA)
     p = out.get_column("p_value").fill_null(np.nan).to_numpy()
-    return out.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))
+    out = out.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))
+    return out.sort("task", *MODEL, *(f"other_{name}" for name in MODEL), "attribute", "subgroup", "metric")
 
 
-def _pair(
-    first: pl.DataFrame, second: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection
-) -> Iterator[dict[str, Any]]:
-    named = {"task": first["task"][0]} | {name: first[name][0] for name in MODEL}
-    named |= {f"other_{name}": second[name][0] for name in MODEL}
-    scored = second.select("study_id", other_score="y_score", other_threshold="threshold")
-    both = first.join(scored, on="study_id", how="inner", maintain_order="left")
-    if both.is_empty():
+def _on_both(first: pl.DataFrame, second: pl.DataFrame) -> ScoreSets:
+    """Two score sets on the studies that both scored, in one order, the first by name first; none where there are none."""
+    sets = [first.join(second, on="study_id", how="semi"), second.join(first, on="study_id", how="semi")]
+    if sets[0].is_empty():
+        return {}
+    return dict(sorted((one.select(SCORE_SET).row(0), one.sort("study_id")) for one in sets))
+
+
+def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
+    """Every two of the score sets, which are on the same studies in the same order."""
+    if len(cohort) < 2:
         return
-    arrays = _Both(
-        y_true=both.get_column("y_true").to_numpy(),
-        first=both.get_column("y_score").to_numpy(),
-        second=both.get_column("other_score").to_numpy(),
-        patient=both.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy(),
-        thresholds=(both["threshold"][0], both["other_threshold"][0]),
-    )
+    frames = list(cohort.values())
+    sets = [studies_of(frame) for frame in frames]
+    of_pair = {
+        (a, b): _named(first, second)
+        for (a, first), (b, second) in combinations(enumerate(cohort), 2)
+    }  # fmt: skip
     for attribute in (OVERALL, *attributes):
-        of_study = None if attribute == OVERALL else both.get_column(attribute).to_numpy()
-        for level in levels(both, attribute):
-            inside = arrays if of_study is None else arrays.only(of_study == level)
-            yield from _rows(named | {"attribute": attribute, "subgroup": level}, inside, settings)
+        of_study = None if attribute == OVERALL else frames[0].get_column(attribute).to_numpy()
+        for level in levels(frames[0], attribute):
+            inside = sets if of_study is None else [one.only(of_study == level) for one in sets]
+            subgroup = {"attribute": attribute, "subgroup": level}
+            yield from _compared(of_pair, subgroup, inside, settings)
 
 
-@dataclass(frozen=True)
-class _Both:
-    """Studies that two models scored."""
-
-    y_true: npt.NDArray[np.bool_]
-    first: npt.NDArray[np.float64]
-    second: npt.NDArray[np.float64]
-    patient: npt.NDArray[np.int64]
-    thresholds: tuple[float, float]
-
-    def only(self, inside: npt.NDArray[np.bool_]) -> _Both:
-        """The studies of one subgroup."""
-        return _Both(
-            self.y_true[inside], self.first[inside], self.second[inside], self.patient[inside], self.thresholds
-        )
+def _named(first: tuple[Any, ...], second: tuple[Any, ...]) -> dict[str, Any]:
+    one, other = named(first), named(second)
+    return one | {f"other_{name}": other[name] for name in MODEL}
 
 
-def _rows(named: dict[str, Any], both: _Both, settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    y = both.y_true
+def _compared(
+    of_pair: Mapping[tuple[int, int], dict[str, Any]],
+    subgroup: dict[str, Any],
+    sets: Sequence[Studies],
+    settings: FairnessSection,
+) -> Iterator[dict[str, Any]]:
+    """Rows of one subgroup for every pair; what a model shows by itself is worked out once, not once a pair."""
+    y, patient = sets[0].y_true, sets[0].patient
     n_pos, n_neg = int(y.sum()), int((~y).sum())
-    status = small_group_rule(n_pos, n_neg, settings, named["subgroup"])
+    status = small_group_rule(n_pos, n_neg, settings, subgroup["subgroup"])
     if status not in ("tested", "interval_only"):
-        yield from (named | {"metric": metric, "status": status} for metric in ("auroc", "udr", "fpr"))
+        for pair in of_pair.values():
+            yield from (pair | subgroup | {"metric": metric, "status": status} for metric in ("auroc", "udr", "fpr"))
         return
-    called, other = both.first >= both.thresholds[0], both.second >= both.thresholds[1]
-    found = {
-        "auroc": paired_auroc(y, both.first, both.second, both.patient),
-        "udr": paired_rate(~called[y], ~other[y], both.patient[y]),
-        "fpr": paired_rate(called[~y], other[~y], both.patient[~y]),
-    }
     counts = {"status": status, "n": len(y), "n_pos": n_pos, "n_neg": n_neg}
-    for metric, pair in found.items():
-        if pair is not None:
-            yield named | counts | {"metric": metric} | _told(pair, metric, settings, tested=status == "tested")
+    components = [structural_components(y, one.y_score) for one in sets]
+    called = [one.y_score >= one.threshold for one in sets]
+    for (a, b), pair in of_pair.items():
+        found = {
+            "auroc": paired_components(y, components[a], components[b], patient),
+            "udr": paired_rate(~called[a][y], ~called[b][y], patient[y]),
+            "fpr": paired_rate(called[a][~y], called[b][~y], patient[~y]),
+        }
+        for metric, one in found.items():
+            if one is not None:
+                told = _told(one, metric, settings, tested=status == "tested")
+                yield pair | subgroup | counts | {"metric": metric} | told
 
 
 def _told(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.fairness.kernels import Counts, Labellings, Labels, Ranking, count
+from fmaudit_core.fairness.multiplicity import DUST
 
 Float64Array = npt.NDArray[np.float64]
 
 #: metrics whose gap is tested; the gap in TPR is the gap in UDR
 GAP_METRICS: Final = ("auroc", "udr", "fpr")
-#: scores that differ by rounding only are equal
-_DUST: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def null_gaps(
 
 def exceedance(null: Float64Array, observed: float) -> float:
     """Permutation p: (1 + #{T* >= T}) / (B + 1)."""
-    return float((1 + np.count_nonzero(null >= observed - _DUST)) / (len(null) + 1))
+    return float((1 + np.count_nonzero(null >= observed - DUST)) / (len(null) + 1))
 
 
 def _gap(observed: Estimates, null: Estimates, metric: str) -> Gap:
@@ -160,8 +159,9 @@ def _ratio(part: Float64Array, whole: Float64Array) -> Float64Array:
 
 
 def _joined(parts: Sequence[Estimates]) -> Estimates:
+    """Estimates one below the other, a subgroup's still side by side in memory."""
     return Estimates(
-        np.concatenate([one.by_group for one in parts]),
-        np.concatenate([one.by_rest for one in parts]),
+        np.concatenate([one.by_group.T for one in parts], axis=1).T,
+        np.concatenate([one.by_rest.T for one in parts], axis=1).T,
         np.concatenate([one.pooled for one in parts]),
     )

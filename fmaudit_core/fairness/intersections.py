@@ -17,11 +17,11 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.gaps import GAP_METRICS, estimates, exceedance
-from fmaudit_core.fairness.kernels import Labellings, Ranking, count
-from fmaudit_core.fairness.multiplicity import step_down_max_t
+from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
+from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
+from fmaudit_core.fairness.multiplicity import DUST, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.score_sets import ScoreSets, Studies, studies_of
+from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -63,14 +63,14 @@ class _Combination:
     levels : names of the intersections that occur, ascending
     parts : (n,) int, place in `levels` of each study
     tested : places in `levels` of those that are tested
-    by_joint : (k,) uint8, from a study's set of all attributes to its place in `tested`, ``len(tested)`` for all others
+    by_joint : (k,) labels, from a study's set of all attributes to its place in `tested`, ``len(tested)`` for all others
     """
 
     attributes: tuple[str, ...]
     levels: list[str]
     parts: npt.NDArray[np.int64]
     tested: list[int]
-    by_joint: npt.NDArray[np.uint8]
+    by_joint: Labels
 
 
 def intersection_rows(
@@ -95,7 +95,7 @@ def intersection_rows(
     return [
         row
         for key, studies, found in zip(cohort, sets, searched, strict=True)
-        for row in _rows(dict(zip(SCORE_SET, key, strict=True)), studies, combined, found, settings, alpha)
+        for row in _rows(named(key), studies, combined, found, settings, alpha)
     ]
 
 
@@ -111,10 +111,11 @@ def _combination(
         at
         for at, name in enumerate(names_of)
         if small_group_rule(int(n_pos[at]), int(n_neg[at]), settings, _judged(name)) == "tested"
-    ][:254]  # labels are bytes; no audit comes near
-    place = np.full(len(names_of), len(tested), dtype=np.uint8)
-    place[tested] = np.arange(len(tested), dtype=np.uint8)
-    by_joint = np.zeros(int(joint.max()) + 1, dtype=np.uint8)
+    ]
+    labels = np.uint8 if len(tested) < 256 else np.uint16
+    place = np.full(len(names_of), len(tested), dtype=labels)
+    place[tested] = np.arange(len(tested), dtype=labels)
+    by_joint = np.zeros(int(joint.max()) + 1, dtype=labels)
     by_joint[joint] = place[parts]
     return _Combination(names, names_of, parts, tested, by_joint)
 
@@ -180,12 +181,12 @@ def _judged_search(observed: Float64Array, null: Float64Array) -> _Found:
     order = np.argsort(-t, kind="stable")
     rank = np.empty(len(t), dtype=np.int64)
     rank[order] = np.arange(1, len(t) + 1)
-    p = np.array([exceedance(dealt[:, at], one) for at, one in enumerate(t)])
-    return _Found(observed, p, step_down_max_t(list(t), dealt), rank)
+    p = (1 + (dealt >= t - DUST).sum(axis=0)) / (len(dealt) + 1)
+    return _Found(observed, p, step_down_max_t(t, dealt), rank)
 
 
 def _rows(
-    named: dict[str, Any],
+    of_set: dict[str, Any],
     studies: Studies,
     combined: Sequence[_Combination],
     searched: dict[str, _Found],
@@ -205,5 +206,5 @@ def _rows(
                     sign = -1.0 if row["metric"] == "auroc" else 1.0
                     shown |= {"difference": sign * float(found.difference[place]), "p_worse": float(found.p[place])}
                     shown |= {"p_worse_adjusted": float(found.adjusted[place]), "rank": int(found.rank[place])}
-                yield named | attribute | {"subgroup": level} | shown
+                yield of_set | attribute | {"subgroup": level} | shown
         before += len(one.tested)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtri
 
 #: under this many studies an exact interval replaces Wilson's
 EXACT_UNDER = 20
+
+
+def normal_quantile(confidence: float) -> float:
+    """Standard errors on either side of an estimate that its interval takes."""
+    return float(ndtri(0.5 + confidence / 2))
 
 
 def wilson(p: float, n: float, z: float) -> tuple[float, float]:
@@ -29,8 +34,8 @@ def clopper_pearson(p: float, n: float, confidence: float) -> tuple[float, float
     """Exact interval of a proportion (Clopper & Pearson 1934); `n` may be an effective size, not whole."""
     tail = (1 - confidence) / 2
     successes = p * n
-    low = 0.0 if p <= 0 else float(beta.ppf(tail, successes, n - successes + 1))
-    high = 1.0 if p >= 1 else float(beta.ppf(1 - tail, successes + 1, n - successes))
+    low = 0.0 if p <= 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if p >= 1 else float(betaincinv(successes + 1, n - successes, 1 - tail))
     return low, high
 
 
@@ -38,7 +43,7 @@ def proportion_interval(p: float, n_effective: float, confidence: float) -> tupl
     """Wilson's interval at the effective size; exact where that is under 20."""
     if n_effective < EXACT_UNDER:
         return clopper_pearson(p, n_effective, confidence)
-    return wilson(p, n_effective, float(norm.ppf(0.5 + confidence / 2)))
+    return wilson(p, n_effective, normal_quantile(confidence))
 
 
 def difference_interval(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Float64Array = npt.NDArray[np.float64]
 
+#: statistics that differ by rounding only are equal
+DUST: Final = 1e-12
 
-def step_down_max_t(observed: Sequence[float], null: Float64Array) -> Float64Array:
+
+def step_down_max_t(observed: Sequence[float] | Float64Array, null: Float64Array) -> Float64Array:
     """Family-wise adjusted p of several statistics by Westfall & Young's step-down procedure.
 
     Parameters
@@ -34,19 +38,44 @@ def step_down_max_t(observed: Sequence[float], null: Float64Array) -> Float64Arr
     k, n = len(observed), len(null)
     if k == 0:
         return np.empty(0)
-    raw = np.empty(k)
-    dealt = np.empty((n, k))
-    for j in range(k):
-        ranked = np.sort(null[:, j])
-        raw[j] = (1 + n - np.searchsorted(ranked, observed[j] - 1e-12, side="left")) / (n + 1)
-        dealt[:, j] = (n - np.searchsorted(ranked, null[:, j] - 1e-12, side="left")) / n
-    order = np.argsort(raw, kind="stable")
-    # the least p among this hypothesis and all less extreme ones, for every deal
-    least = np.minimum.accumulate(dealt[:, order[::-1]], axis=1)[:, ::-1]
-    adjusted = (1 + (least <= raw[order]).sum(axis=0)) / (n + 1)
+    as_extreme, of_null = exceedances(np.asarray(observed), null)
+    raw = (1 + as_extreme) / (n + 1)
+    order = np.argsort(as_extreme, kind="stable")
+    # the least count among this hypothesis and all less extreme ones, for every deal
+    least = np.minimum.accumulate(of_null[order[::-1]], axis=0)[::-1]
+    # a deal's own count is out of n, the observed one's p out of n + 1
+    adjusted = (1 + (least * (n + 1) <= (1 + as_extreme[order])[:, None] * n).sum(axis=1)) / (n + 1)
     out = np.empty(k)
     out[order] = np.maximum.accumulate(adjusted)
     return np.maximum(out, raw)
+
+
+def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many of a statistic's null values are at least as large: as the observed one, and as each null value itself.
+
+    Values that differ by rounding only are equal.
+
+    Parameters
+    ----------
+    observed : (k,) float64
+    null : (B, k) float64
+
+    Returns
+    -------
+    (k,) and (k, B) int64
+    """
+    n, k = null.shape
+    across = np.ascontiguousarray(null.T)
+    order = np.argsort(across, axis=1)
+    ranked = np.take_along_axis(across, order, axis=1)
+    apart = np.empty((k, n), dtype=bool)
+    apart[:, :1] = True
+    np.greater(ranked[:, 1:], ranked[:, :-1] + DUST, out=apart[:, 1:])
+    first = np.maximum.accumulate(np.where(apart, np.arange(n), 0), axis=1)
+    of_null = np.empty((k, n), dtype=np.int64)
+    np.put_along_axis(of_null, order, n - first, axis=1)
+    as_extreme = np.array([n - np.searchsorted(row, one - DUST) for row, one in zip(ranked, observed, strict=True)])
+    return as_extreme.astype(np.int64), of_null
 
 
 def benjamini_hochberg(p: Float64Array) -> Float64Array:

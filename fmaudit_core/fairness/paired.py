@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from fmaudit_core.fairness.auroc import clustered_se, structural_components
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.intervals import normal_quantile
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -40,19 +42,19 @@ class Paired:
         """Wald interval of the difference, within [-1, 1]; None where no study tells the models apart."""
         if not self.se:
             return None
-        half = float(norm.ppf(0.5 + confidence / 2)) * self.se
+        half = normal_quantile(confidence) * self.se
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
     def p_value(self) -> float | None:
         """Two-sided p of no difference."""
-        return float(2 * norm.sf(abs(self.difference) / self.se)) if self.se else None
+        return float(2 * ndtr(-abs(self.difference) / self.se)) if self.se else None
 
     def p_non_inferior(self, margin: float, *, higher_is_better: bool) -> float | None:
         """One-sided p of the first being worse than the second by the margin or more."""
         if not self.se:
             return None
         ahead = self.difference if higher_is_better else -self.difference
-        return float(norm.sf((ahead + margin) / self.se))
+        return float(ndtr(-(ahead + margin) / self.se))
 
 
 def paired_auroc(
@@ -77,7 +79,15 @@ def paired_auroc(
     """
     if not y_true.any() or y_true.all():
         return None
-    one, two = structural_components(y_true, first), structural_components(y_true, second)
+    return paired_components(
+        y_true, structural_components(y_true, first), structural_components(y_true, second), patient
+    )
+
+
+def paired_components(
+    y_true: BoolArray, one: Float64Array, two: Float64Array, patient: npt.NDArray[np.integer] | None = None
+) -> Paired:
+    """`paired_auroc` from the structural components of both models: a model compared with many has its own but once."""
     return Paired(float(one[y_true].mean()), float(two[y_true].mean()), clustered_se(y_true, one - two, patient))
 
 
@@ -96,8 +106,8 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
     if not len(first):
         return None
     change = first.astype(np.float64) - second.astype(np.float64)
-    codes = np.unique(patient, return_inverse=True)[1]
-    size = int(codes.max()) + 1
-    off = np.bincount(codes, change - change.mean(), size)
+    codes = patient_codes(patient)
+    size = len(cluster_sizes(codes))
+    off = np.bincount(codes, change - change.mean())
     se = None if size < 2 else float(np.sqrt(size / (size - 1) * (off @ off)) / len(change))
     return Paired(float(first.mean()), float(second.mean()), se)

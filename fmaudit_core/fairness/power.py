@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fmaudit_core.fairness.intervals import difference_interval
 
@@ -16,7 +16,7 @@ POWER = 0.8
 
 def minimal_detectable_difference(se_group: float, se_rest: float, alpha: float) -> float:
     """Smallest true difference from the rest that a two-sided test at `alpha` finds with power 0.8."""
-    z = float(norm.ppf(1 - alpha / 2) + norm.ppf(POWER))
+    z = float(ndtri(1 - alpha / 2) + ndtri(POWER))
     return z * math.hypot(se_group, se_rest)
 
 

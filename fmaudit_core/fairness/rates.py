@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
 from fmaudit_core.fairness.intervals import proportion_interval
 
 Float64Array = npt.NDArray[np.float64]
@@ -69,11 +70,11 @@ def rate(called: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> Rat
     n = len(called)
     if n == 0:
         return Rate(None, 0, 1.0)
-    codes = np.unique(patient, return_inverse=True)[1]
-    sizes = np.bincount(codes).astype(np.float64)
+    codes = patient_codes(patient)
+    sizes = cluster_sizes(codes)
     p = float(called.mean())
     if p in (0.0, 1.0) or len(sizes) < 2:
         return Rate(p, n, float((sizes @ sizes) / n))
-    off = np.bincount(codes, called.astype(np.float64)) - p * sizes
+    off = np.bincount(codes, called - p)
     clustered = len(sizes) / (len(sizes) - 1) * (off @ off) / n**2
     return Rate(p, n, max(1.0, float(clustered / (p * (1 - p) / n))))

@@ -45,6 +45,11 @@ def studies_of(frame: pl.DataFrame) -> Studies:
     )
 
 
+def named(key: tuple[Any, ...]) -> dict[str, Any]:
+    """The columns that a score set's key fills in a table's row."""
+    return dict(zip(SCORE_SET, key, strict=True))
+
+
 def by_studies(test: pl.DataFrame) -> Iterator[ScoreSets]:
     """Score sets of one task on the very same studies, together: they share their deals."""
     alike: dict[tuple[Any, ...], ScoreSets] = {}

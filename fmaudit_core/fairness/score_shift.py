@@ -11,7 +11,7 @@ import polars as pl
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.calibration import calibration, is_probability, wald
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, studies_of
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, named, studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
@@ -60,7 +60,7 @@ def calibration_rows(
         for attribute, level, studies in _subgroups(frame, attributes):
             n_pos, n_neg = int(studies.y_true.sum()), int((~studies.y_true).sum())
             status = small_group_rule(n_pos, n_neg, settings, level) if probabilities else "not_probability"
-            row = _named(key) | {"attribute": attribute, "subgroup": level, "status": status}
+            row = named(key) | {"attribute": attribute, "subgroup": level, "status": status}
             if status in ("tested", "interval_only"):
                 found = calibration(studies.y_true, studies.y_score, studies.patient)
                 slope = wald(found.slope, found.slope_se, settings.confidence)
@@ -92,9 +92,9 @@ def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessS
             for first in shown:
                 for second in shown:
                     tested = status[first] == status[second] == "tested"
-                    named = _named(key) | {"attribute": attribute, "positives_of": first, "negatives_of": second}
+                    of_pair = named(key) | {"attribute": attribute, "positives_of": first, "negatives_of": second}
                     yield (
-                        named
+                        of_pair
                         | {"status": "tested" if tested else "interval_only"}
                         | _cross(of, first, second, settings)
                     )
@@ -120,7 +120,3 @@ def _subgroups(frame: pl.DataFrame, attributes: Sequence[str]) -> Iterator[tuple
         of_study = frame.get_column(attribute).to_numpy()
         for level in levels(frame, attribute):
             yield attribute, level, whole.only(of_study == level)
-
-
-def _named(key: tuple[Any, ...]) -> dict[str, Any]:
-    return dict(zip(SCORE_SET, key, strict=True))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.fairness.clusters import cluster_sizes
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
@@ -43,7 +44,7 @@ def metric_rows(
         if shown:
             low, high = one.interval(settings.confidence) or (None, None)
             row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}
-            row |= {"ci_low": low, "ci_high": high, "n_patients": len(np.unique(group.patient))}
+            row |= {"ci_low": low, "ci_high": high, "n_patients": len(cluster_sizes(group.patient))}
             other = rest.get(metric)
             if other is not None and one.se is not None and other.se is not None:
                 row["mde"] = minimal_detectable_difference(one.se, other.se, alpha)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -46,6 +48,6 @@ def sweep(
 
 
 def _half_width(patient: npt.NDArray[np.integer], confidence: float) -> float:
-    sizes = np.unique(patient, return_counts=True)[1].astype(np.float64)
+    sizes = cluster_sizes(patient_codes(patient))
     effective = sizes.sum() ** 2 / (sizes @ sizes)
     return math.sqrt(math.log(2 / (1 - confidence)) / (2 * effective))

@@ -13,10 +13,10 @@ import polars as pl
 import fmaudit_core
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.errors import FmauditError
-from fmaudit_core.fairness.assess import Assessment, assess
+from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
-from fmaudit_core.fairness.predictions import REQUIRED, checked_predictions
+from fmaudit_core.fairness.predictions import REQUIRED, evaluated
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.export import ReportFiles, write_report
@@ -101,8 +101,9 @@ def assess_file(
             fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
         )
     try:
-        found = assess(frame, attributes=chosen, settings=settings, threshold=threshold)
-        family = _family(checked_predictions(frame, chosen), settings, threshold)
+        checked = evaluated(frame, chosen, settings, threshold)
+        found = assess_evaluated(checked, chosen, settings)
+        family = _family(checked.test, settings)
     except FmauditError as error:
         where = f"{predictions}, {error.where}" if error.where else str(predictions)
         raise type(error)(error.what, where=where, fix=error.fix) from error
@@ -125,13 +126,12 @@ def assess_file(
     return Assessed(found, tables, report)
 
 
-def _family(checked: pl.DataFrame, settings: FairnessSection, threshold: float | None) -> pl.DataFrame:
+def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
     """Predictions of the declared family: one task, and the primary pooling where poolings are told apart."""
-    tasks = checked.get_column("task").unique(maintain_order=True).sort().to_list()
-    family = checked.filter(pl.col("task") == family_task(tasks))
+    tasks = test.get_column("task").unique(maintain_order=True).sort().to_list()
+    family = test.filter(pl.col("task") == family_task(tasks))
     primary = family.filter(pl.col("pooling") == settings.primary_pooling)
-    family = primary if primary.height else family
-    return family if threshold is None else family.with_columns(threshold=pl.lit(float(threshold)))
+    return primary if primary.height else family
 
 
 def _audit(

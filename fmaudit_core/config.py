@@ -131,6 +131,9 @@ class FairnessSection(_Section):
     threshold_policy: Literal["fixed_fpr", "fixed_sensitivity", "youden"] = "fixed_fpr"
     fixed_fpr: float = Field(default=0.20, gt=0.0, lt=1.0)
     fixed_sensitivity: float = Field(default=0.80, gt=0.0, lt=1.0)
+    #: whether intervals of rates tell how uncertain the threshold is too, by other validation patients drawn
+    threshold_uncertainty: bool = False
+    n_bootstraps: int = Field(default=1_000, ge=100)
     #: equivalence margin on a gap; differences below it do not matter clinically
     margin: float = Field(default=0.05, gt=0.0, lt=1.0)
     #: margin of non-inferiority in AUROC, where two models are compared

@@ -7,27 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.comparisons import model_comparisons
-from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
+from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, corrected, gap_rows
 from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
-from fmaudit_core.fairness.kernels import Ranking
-from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
-from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.power import all_within_margin, corrected_sd
-from fmaudit_core.fairness.predictions import checked_predictions
-from fmaudit_core.fairness.rates import Rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, studies_of
+from fmaudit_core.fairness.predictions import Evaluated, evaluated
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, named, studies_of
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.sweep import sweep
-from fmaudit_core.fairness.thresholds import SCORE_SET, with_thresholds
+from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.vocabulary import ATTRIBUTES
-
-Float64Array = npt.NDArray[np.float64]
 
 METRICS: Final = ("auroc", "tpr", "fpr", "udr")
 
@@ -51,30 +43,6 @@ METRICS_SCHEMA: Final = pl.Schema(
         "threshold": pl.Float64,
         "p_rest": pl.Float64,
         "p_rest_adjusted": pl.Float64,
-    }
-)
-GAPS_SCHEMA: Final = pl.Schema(
-    {
-        **_KEY_SCHEMA,
-        "attribute": pl.String,
-        "metric": pl.String,
-        "gap": pl.Float64,
-        "null_expected_gap": pl.Float64,
-        "corrected_sd": pl.Float64,
-        "best_subgroup": pl.String,
-        "worst_subgroup": pl.String,
-        "q_statistic": pl.Float64,
-        "p_value": pl.Float64,
-        "p_gap": pl.Float64,
-        "p_adjusted": pl.Float64,
-        "q_value": pl.Float64,
-        "n_permutations": pl.Int64,
-        "verdict": pl.String,
-        "null_gap_95": pl.Float64,
-        "n_tested": pl.Int64,
-        "n_untested": pl.Int64,
-        "within_margin": pl.Boolean,
-        "confirmatory": pl.Boolean,
     }
 )
 SWEEP_SCHEMA: Final = pl.Schema(
@@ -169,33 +137,33 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    checked = checked_predictions(frame, attributes)
-    if threshold is not None:
-        checked = checked.with_columns(threshold=pl.lit(float(threshold)))
-    elif "threshold" not in checked.columns or checked.get_column("threshold").null_count():
-        checked = with_thresholds(checked, settings)
-    test = checked.filter(pl.col("split") == "test")
+    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings)
+
+
+def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection) -> Assessment:
+    """`assess` of predictions that were checked and have their thresholds."""
+    test = evaluated.test
     alpha = settings.alpha / len(attributes)
     metrics: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
     sweeps: list[pl.DataFrame] = []
-    nulls: list[Float64Array] = []
+    nulls = []
     calibrated: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
     for cohort in by_studies(test):
         calibrated += calibration_rows(cohort, attributes, settings)
         crossed += cross_rows(cohort, attributes, settings)
-        intersected += intersection_rows(cohort, attributes, settings, alpha)
+        intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
         for attribute in (OVERALL, *attributes):
-            rows = _subgroup_rows(cohort, attribute, settings, alpha)
+            rows = _subgroup_rows(cohort, attribute, settings, alpha, evaluated.draws)
             sweeps += _sweeps(cohort, attribute, rows, settings)
             if attribute != OVERALL:
-                found, dealt = _gap_rows(cohort, attribute, rows, settings)
+                found, dealt = gap_rows(cohort, attribute, rows, settings)
                 gaps += found
                 nulls += dealt
             metrics += rows
-    fairness_gaps = _corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings)
+    fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings)
     order = [*SCORE_SET, "attribute"]
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
@@ -208,15 +176,17 @@ def assess(
     )
 
 
-def _subgroup_rows(cohort: ScoreSets, attribute: str, settings: FairnessSection, alpha: float) -> list[dict[str, Any]]:
+def _subgroup_rows(
+    cohort: ScoreSets, attribute: str, settings: FairnessSection, alpha: float, draws: Draws
+) -> list[dict[str, Any]]:
     rows = []
     for key, frame in cohort.items():
-        whole, named = studies_of(frame), dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute}
+        whole, of_set = studies_of(frame, draws.get(key)), named(key) | {"attribute": attribute}
         of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
         for level in levels(frame, attribute):
             inside = np.ones(frame.height, dtype=bool) if of_study is None else of_study == level
             found = metric_rows(whole, inside, level, settings, alpha)
-            rows += [named | {"subgroup": level} | row for row in found]
+            rows += [of_set | {"subgroup": level} | row for row in found]
     return rows
 
 
@@ -245,123 +215,8 @@ def _sweeps(
             "fpr_band_low": np.clip(found.fpr - found.fpr_half_width, 0, 1),
             "fpr_band_high": np.clip(found.fpr + found.fpr_half_width, 0, 1),
         }
-        named = dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute, "subgroup": level}
+        of_subgroup = named(key) | {"attribute": attribute, "subgroup": level}
         out.append(
-            pl.DataFrame(columns).with_columns(pl.lit(v).alias(k) for k, v in named.items()).select(*SWEEP_SCHEMA)
+            pl.DataFrame(columns).with_columns(pl.lit(v).alias(k) for k, v in of_subgroup.items()).select(*SWEEP_SCHEMA)
         )
     return out
-
-
-def _gap_rows(
-    cohort: ScoreSets,
-    attribute: str,
-    rows: list[dict[str, Any]],
-    settings: FairnessSection,
-) -> tuple[list[dict[str, Any]], list[Float64Array]]:
-    """Gaps of one attribute for score sets on the same studies; fills the subgroups' `p_rest` in `rows` too."""
-    first = next(iter(cohort.values()))
-    status = {row["subgroup"]: row["status"] for row in rows}
-    tested = [level for level in levels(first, attribute) if status[level] == "tested"]
-    found: list[dict[str, Gap] | None] = [None] * len(cohort)
-    if len(tested) > 1:
-        found = list(_permuted(cohort, attribute, tested, settings))
-    gaps, nulls = [], []
-    for key, by_metric in zip(cohort, found, strict=True):
-        of_set = [row for row in rows if tuple(row[name] for name in SCORE_SET) == key]
-        for metric in GAP_METRICS:
-            named = dict(zip(SCORE_SET, key, strict=True)) | {"attribute": attribute, "metric": metric}
-            named |= {"n_tested": len(tested), "n_untested": len(status) - len(tested), "n_permutations": 0}
-            gap = by_metric[metric] if by_metric else None
-            gaps.append(named | (_gap_row(gap, tested, of_set, metric, settings) if gap else {}))
-            nulls.append(gap.null_q if gap else np.empty(0))
-    return gaps, nulls
-
-
-def _permuted(
-    cohort: ScoreSets, attribute: str, tested: Sequence[str], settings: FairnessSection
-) -> list[dict[str, Gap]]:
-    frames = [frame.filter(pl.col(attribute).is_in(tested)) for frame in cohort.values()]
-    studies = [studies_of(frame) for frame in frames]
-    group = frames[0].get_column(attribute).replace_strict({level: g for g, level in enumerate(tested)})
-    own = group.cast(pl.UInt8).to_numpy()
-    task = frames[0].get_column("task")[0]
-    dealer = Dealer(own, studies[0].patient, studies[0].y_true, seed=settings.seed, named=f"{task}/{attribute}")
-    rankings = [Ranking.of(one.y_score, one.y_true, one.threshold) for one in studies]
-    return null_gaps(rankings, own, dealer.deals(settings.n_permutations), len(tested))
-
-
-def _gap_row(
-    gap: Gap, tested: Sequence[str], rows: Sequence[dict[str, Any]], metric: str, settings: FairnessSection
-) -> dict[str, Any]:
-    of_metric = {row["subgroup"]: row for row in rows if row["metric"] == metric}
-    chosen = [of_metric[level] for level in tested]
-    for row, p, adjusted in zip(chosen, gap.p_rest, gap.p_rest_adjusted, strict=True):
-        row |= {"p_rest": float(p), "p_rest_adjusted": float(adjusted)}
-    if metric == "udr":
-        for level, p, adjusted in zip(tested, gap.p_rest, gap.p_rest_adjusted, strict=True):
-            tpr = next(row for row in rows if row["subgroup"] == level and row["metric"] == "tpr")
-            tpr |= {"p_rest": float(p), "p_rest_adjusted": float(adjusted)}
-    known = [row for row in chosen if row["se"] is not None]
-    return {
-        "gap": gap.gap,
-        "null_expected_gap": gap.null_expected_gap,
-        "null_gap_95": gap.null_gap_95,
-        "corrected_sd": corrected_sd([row["value"] for row in known], [row["se"] for row in known]),
-        "best_subgroup": tested[gap.best],
-        "worst_subgroup": tested[gap.worst],
-        "q_statistic": gap.q_statistic,
-        "p_value": gap.p_value,
-        "p_gap": gap.p_gap,
-        "n_permutations": settings.n_permutations,
-        "within_margin": _within_margin(known, metric, settings),
-    }
-
-
-def _within_margin(rows: Sequence[dict[str, Any]], metric: str, settings: FairnessSection) -> bool:
-    """Whether all tested subgroups provably lie within the margin of one another."""
-    confidence = 1 - 2 * settings.alpha
-    intervals = []
-    for row in rows:
-        n = row["n_neg"] if metric == "fpr" else row["n_pos"]
-        if metric == "auroc":
-            z_ratio = (row["ci_high"] - row["ci_low"]) / 2
-            intervals.append((row["value"] - z_ratio, row["value"] + z_ratio))
-        else:
-            variance = max(row["se"] ** 2, 1e-12)
-            p = min(max(row["value"], 0.5 / n), 1 - 0.5 / n)
-            intervals.append(
-                Rate(row["value"], n, max(1.0, variance * n / (p * (1 - p)))).interval(confidence) or (0, 1)
-            )
-    return all_within_margin([row["value"] for row in rows], intervals, settings.margin)
-
-
-def _corrected(gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection) -> pl.DataFrame:
-    """Family-wise p over the primary metric of each task, q over all rows, and the verdicts."""
-    p = gaps.get_column("p_value").fill_null(np.nan).to_numpy()
-    primary = (
-        gaps.get_column("metric") == ("udr" if settings.primary_metric == "tpr" else settings.primary_metric)
-    ).to_numpy()
-    adjusted = np.full(gaps.height, np.nan)
-    for task in gaps.get_column("task").unique(maintain_order=True):
-        family = np.flatnonzero(primary & (gaps.get_column("task") == task).to_numpy() & ~np.isnan(p))
-        if len(family):
-            observed = gaps.get_column("q_statistic").gather(family).to_list()
-            adjusted[family] = step_down_max_t(observed, np.stack([nulls[int(at)] for at in family], axis=1))
-    out = gaps.with_columns(
-        p_adjusted=pl.Series(adjusted).fill_nan(None),
-        q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None),
-        confirmatory=pl.Series(primary),
-    )
-    return out.with_columns(verdict=verdict(settings))
-
-
-def verdict(settings: FairnessSection) -> pl.Expr:
-    """One of three: never "fair", and never a disparity on a raw p."""
-    decisive = pl.coalesce("p_adjusted", "q_value")
-    return (
-        pl.when(decisive <= settings.alpha)
-        .then(pl.lit("disparity"))
-        .when(pl.col("within_margin").fill_null(False))
-        .then(pl.lit("no_disparity_beyond_margin"))
-        .otherwise(pl.lit("insufficient_evidence"))
-    )

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.assess import GAPS_SCHEMA, assess, verdict
+from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, verdict
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
+from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
 
@@ -46,9 +47,8 @@ def findings(
     -------
     Frame of `FINDINGS_SCHEMA`: the rows of `gaps`, corrected, with `verdict` and `sentence`
     """
-    primary = "udr" if settings.primary_metric == "tpr" else settings.primary_metric
     rows = gaps.drop("p_adjusted", "q_value", "verdict", "confirmatory").join(
-        _family_p(family, attributes, settings, primary), on=_KEYS, how="left", maintain_order="left"
+        _family_p(family, attributes, settings), on=_KEYS, how="left", maintain_order="left"
     )
     p = rows.get_column("p_value").fill_null(np.nan).to_numpy()
     rows = rows.with_columns(
@@ -65,13 +65,13 @@ def findings(
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 
-def _family_p(family: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, primary: str) -> pl.DataFrame:
+def _family_p(family: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection) -> pl.DataFrame:
     """Family-wise p of the confirmatory rows, every model of the family dealt the same labels."""
     if family.is_empty():
         empty = dict.fromkeys(_KEYS, pl.String) | {"p_adjusted": pl.Float64, "confirmatory": pl.Boolean}
         return pl.DataFrame(schema=empty)
-    together = assess(family, attributes=attributes, settings=settings).fairness_gaps
-    return together.filter(pl.col("metric") == primary).select(*_KEYS, "p_adjusted", "confirmatory")
+    fixed = settings.model_copy(update={"threshold_uncertainty": False})  # it widens intervals and moves no p
+    return family_p(evaluated(family, attributes, fixed).test, attributes, settings)
 
 
 def _sentence(

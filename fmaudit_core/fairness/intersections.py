@@ -24,7 +24,7 @@ from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.fairness.subgroups import metric_rows
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.vocabulary import UNKNOWN
 
 Float64Array = npt.NDArray[np.float64]
@@ -74,7 +74,7 @@ class _Combination:
 
 
 def intersection_rows(
-    cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection, alpha: float
+    cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection, alpha: float, draws: Draws
 ) -> list[dict[str, Any]]:
     """Rows of `INTERSECTIONS_SCHEMA` for score sets on the same studies.
 
@@ -90,7 +90,7 @@ def intersection_rows(
     ]
     if not combined:
         return []
-    sets = [studies_of(frame) for frame in cohort.values()]
+    sets = [studies_of(frame, draws.get(key)) for key, frame in cohort.items()]
     searched = _searched(sets, joint, combined, first.get_column("task")[0], settings)
     return [
         row
@@ -112,12 +112,12 @@ def _combination(
         for at, name in enumerate(names_of)
         if small_group_rule(int(n_pos[at]), int(n_neg[at]), settings, _judged(name)) == "tested"
     ]
-    labels = np.uint8 if len(tested) < 256 else np.uint16
-    place = np.full(len(names_of), len(tested), dtype=labels)
-    place[tested] = np.arange(len(tested), dtype=labels)
-    by_joint = np.zeros(int(joint.max()) + 1, dtype=labels)
+    place = np.full(len(names_of), len(tested))
+    place[tested] = np.arange(len(tested))
+    by_joint = np.zeros(int(joint.max()) + 1, dtype=np.int64)
     by_joint[joint] = place[parts]
-    return _Combination(names, names_of, parts, tested, by_joint)
+    labels = by_joint.astype(np.uint8) if len(tested) < 256 else by_joint.astype(np.uint16)
+    return _Combination(names, names_of, parts, tested, labels)
 
 
 def _judged(level: str) -> str:

@@ -160,7 +160,9 @@ def count(ranking: Ranking, labellings: Labellings, n_groups: int) -> Counts:
 
 def _by_labelling(counted: npt.NDArray[np.integer], scale: float, size: int) -> Float64Array:
     """(blocks, g, LANES) -> (size, g), a subgroup's counts side by side in memory: sums over subgroups are then quick."""
-    return (counted.transpose(1, 0, 2).reshape(counted.shape[1], -1)[:, :size] * scale).T
+    by_group: Float64Array = counted.transpose(1, 0, 2).reshape(counted.shape[1], -1)[:, :size].astype(np.float64)
+    by_group *= scale
+    return by_group.T
 
 
 @numba.njit(cache=True)

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from scipy.special import ndtri
 
 from fmaudit_core.fairness.intervals import difference_interval
@@ -34,14 +33,3 @@ def all_within_margin(values: Sequence[float], intervals: Sequence[tuple[float, 
         if low <= -margin or high >= margin:
             return False
     return len(values) > 1
-
-
-def corrected_sd(values: Sequence[float], standard_errors: Sequence[float]) -> float:
-    """Between-subgroup standard deviation with the sampling variance taken out, 0 where sampling explains it all.
-
-    References
-    ----------
-    Lum, Zhang & Bower, FAccT 2022.
-    """
-    between = float(np.var(values, ddof=1)) - float(np.mean(np.square(standard_errors)))
-    return math.sqrt(max(between, 0.0))

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
+from fmaudit_core.config import FairnessSection
 from fmaudit_core.errors import did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
 from fmaudit_core.vocabulary import UNKNOWN
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
     "encoder": "model", "task": "task", "probe": "given", "modality": "given", "pooling": "given", "strategy": "none",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Checked predictions of the evaluated split.
+
+    Parameters
+    ----------
+    test : frame with `threshold`
+    draws : thresholds that other validation patients would have given, by score set; empty where thresholds count as fixed
+    """
+
+    test: pl.DataFrame
+    draws: Draws
+
+
+def evaluated(
+    frame: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, threshold: float | None = None
+) -> Evaluated:
+    """Check predictions, and give each score set its threshold: the one given, else its own, else chosen on validation.
+
+    Raises
+    ------
+    FairnessError
+        The predictions cannot be assessed as they are; says why and what to do.
+    """
+    checked = checked_predictions(frame, attributes)
+    if threshold is not None:
+        checked = checked.with_columns(threshold=pl.lit(float(threshold)))
+    elif "threshold" not in checked.columns or checked.get_column("threshold").null_count():
+        checked = with_thresholds(checked, settings)
+    draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
+    return Evaluated(checked.filter(pl.col("split") == "test"), draws)
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:

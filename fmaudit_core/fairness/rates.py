@@ -49,6 +49,20 @@ class Rate:
             return None
         return proportion_interval(self.value, self.n_effective, confidence)
 
+    def with_threshold_of(self, scores: Float64Array, draws: Float64Array) -> Rate:
+        """The rate with the uncertainty of its threshold added: the variance of the rate over thresholds drawn.
+
+        Parameters
+        ----------
+        scores : (n,) float64, of the studies of the class the rate is over
+        draws : (B,) float64, thresholds that other validation patients would have given
+        """
+        if self.value is None:
+            return self
+        shares = 1 - np.searchsorted(np.sort(scores), draws, side="left") / self.n
+        p = min(max(self.value, 0.5 / self.n), 1 - 0.5 / self.n)
+        return Rate(self.value, self.n, self.design_effect + float(np.var(shares)) * self.n / (p * (1 - p)))
+
     def complement(self) -> Rate:
         """The rate of the opposite call: UDR of a TPR."""
         return Rate(None if self.value is None else 1.0 - self.value, self.n, self.design_effect)

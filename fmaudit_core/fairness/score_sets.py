@@ -22,19 +22,26 @@ OVERALL: Final = "overall"
 
 @dataclass(frozen=True)
 class Studies:
-    """Studies of one score set, as arrays in order of study."""
+    """Studies of one score set, as arrays in order of study.
+
+    Parameters
+    ----------
+    threshold : float, the operating threshold
+    draws : (B,) float64, thresholds that other validation patients would have given; None where it counts as fixed
+    """
 
     y_true: npt.NDArray[np.bool_]
     y_score: Float64Array
     patient: npt.NDArray[np.int64]
     threshold: float
+    draws: Float64Array | None = None
 
     def only(self, inside: npt.NDArray[np.bool_]) -> Studies:
         """Some of the studies."""
-        return Studies(self.y_true[inside], self.y_score[inside], self.patient[inside], self.threshold)
+        return Studies(self.y_true[inside], self.y_score[inside], self.patient[inside], self.threshold, self.draws)
 
 
-def studies_of(frame: pl.DataFrame) -> Studies:
+def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studies:
     """Arrays of a score set's rows."""
     threshold = frame.get_column("threshold")
     return Studies(
@@ -42,6 +49,7 @@ def studies_of(frame: pl.DataFrame) -> Studies:
         y_score=frame.get_column("y_score").to_numpy(),
         patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy(),
         threshold=float(threshold[0]) if len(threshold) else float("nan"),
+        draws=draws,
     )
 
 

@@ -53,10 +53,12 @@ def metric_rows(
 
 def _measured(studies: Studies) -> dict[str, Any]:
     called, y = studies.y_score >= studies.threshold, studies.y_true
-    tpr = rate(called[y], studies.patient[y])
+    tpr, fpr = (rate(called[of], studies.patient[of]) for of in (y, ~y))
+    if studies.draws is not None:
+        tpr, fpr = (one.with_threshold_of(studies.y_score[of], studies.draws) for one, of in ((tpr, y), (fpr, ~y)))
     return {
         "auroc": auroc(y, studies.y_score, studies.patient),
         "tpr": tpr,
-        "fpr": rate(called[~y], studies.patient[~y]),
+        "fpr": fpr,
         "udr": tpr.complement(),
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,11 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.errors import FairnessError
 
 Float64Array = npt.NDArray[np.float64]
+
+#: rates that differ by rounding only are equal
+_DUST = 1e-12
+#: score set -> thresholds that other validation patients would have given
+Draws = dict[tuple[Any, ...], Float64Array]
 
 #: what makes a score set: each gets a threshold of its own
 SCORE_SET = ("encoder", "task", "probe", "modality", "pooling", "strategy")
@@ -36,16 +43,62 @@ def choose_threshold(y_true: npt.NDArray[np.bool_], y_score: Float64Array, setti
             "no threshold can be chosen: validation lacks positives or negatives.",
             fix="Give studies of both classes the split `val`, or a threshold of your own with --threshold.",
         )
-    scores = np.unique(y_score)
+    return float(_chosen(y_true, y_score, np.ones((1, len(y_true))), settings)[0])
+
+
+def _chosen(
+    y_true: npt.NDArray[np.bool_], y_score: Float64Array, weights: Float64Array, settings: FairnessSection
+) -> Float64Array:
+    """(B,) thresholds, one for each row of (B, n) weights of the studies; a class without weight keeps everybody's."""
+    scores, place = np.unique(y_score, return_inverse=True)
     candidates = np.append(scores, np.nextafter(scores[-1], np.inf))  # the last calls nobody positive
-    tpr = 1 - np.searchsorted(np.sort(y_score[y_true]), candidates, side="left") / y_true.sum()
-    fpr = 1 - np.searchsorted(np.sort(y_score[~y_true]), candidates, side="left") / (~y_true).sum()
+    tpr, fpr = (_rates(weights[:, of], place[of], len(candidates)) for of in (y_true, ~y_true))
     if settings.threshold_policy == "fixed_fpr":
-        return float(candidates[np.argmax(fpr <= settings.fixed_fpr)])
+        lowest: Float64Array = candidates[np.argmax(fpr <= settings.fixed_fpr + _DUST, axis=1)]
+        return lowest
     if settings.threshold_policy == "fixed_sensitivity":
-        return float(candidates[np.flatnonzero(tpr >= settings.fixed_sensitivity)[-1]])
-    gain = tpr - fpr
-    return float(candidates[np.flatnonzero(gain == gain.max())[-1]])
+        at = tpr >= settings.fixed_sensitivity - _DUST
+    else:
+        gain = tpr - fpr
+        at = gain >= gain.max(axis=1, keepdims=True) - _DUST
+    last: Float64Array = candidates[at.shape[1] - 1 - np.argmax(at[:, ::-1], axis=1)]
+    return last
+
+
+def _rates(weights: Float64Array, place: npt.NDArray[np.intp], n_candidates: int) -> Float64Array:
+    """(B, candidates): weighted share of a class at or above each candidate; `place` says which candidate a study's score is."""
+    order = np.argsort(place, kind="stable")
+    below = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, order], axis=1)], axis=1)
+    first = np.searchsorted(place[order], np.arange(n_candidates), side="left")
+    total = below[:, -1:]
+    share: Float64Array = 1 - below[:, first] / np.where(total > 0, total, 1.0)
+    return share
+
+
+def threshold_draws(checked: pl.DataFrame, settings: FairnessSection) -> Draws:
+    """Thresholds that other validation patients would have given: the policy on bootstrap samples of them.
+
+    Whole patients are drawn, with positives and without them apart, so that no sample lacks a class. The seed and the task
+    decide the samples: models on the same validation studies share them.
+
+    Returns
+    -------
+    Score set -> (n_bootstraps,) float64
+    """
+    out: Draws = {}
+    for key, frame in checked.filter(pl.col("split") == "val").group_by(*SCORE_SET, maintain_order=True):
+        y_true, y_score = frame.get_column("y_true").to_numpy(), frame.get_column("y_score").to_numpy()
+        patient = frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1
+        digest = hashlib.sha256(f"{settings.seed}/{key[SCORE_SET.index('task')]}/thresholds".encode()).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        ever = np.bincount(patient, y_true) > 0
+        drawn = np.zeros((settings.n_bootstraps, len(ever)))
+        for stratum in (ever, ~ever):
+            n = int(stratum.sum())
+            if n:
+                drawn[:, stratum] = rng.multinomial(n, np.full(n, 1 / n), settings.n_bootstraps)
+        out[key] = _chosen(y_true, y_score, drawn[:, patient], settings)
+    return out
 
 
 def with_thresholds(

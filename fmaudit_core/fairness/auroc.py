@@ -78,8 +78,10 @@ def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) 
     """
     positive, negative = y_score[y_true], y_score[~y_true]
     out = np.empty(len(y_true))
-    out[y_true] = _share_below(np.sort(negative), positive)
-    out[~y_true] = 1.0 - _share_below(np.sort(positive), negative)
+    by_positive, by_negative = np.argsort(positive), np.argsort(negative)
+    ranked, among = positive[by_positive], negative[by_negative]
+    out[np.flatnonzero(y_true)[by_positive]] = _share_below(among, ranked)
+    out[np.flatnonzero(~y_true)[by_negative]] = 1.0 - _share_below(ranked, among)
     return out
 
 
@@ -110,7 +112,7 @@ def clustered_se(
 
 
 def _share_below(ascending: Float64Array, scores: Float64Array) -> Float64Array:
-    """For each score, the share of `ascending` below it, ties half."""
+    """For each score, the share of `ascending` below it, ties half; quickest for scores that ascend too."""
     below = np.searchsorted(ascending, scores, side="left") + np.searchsorted(ascending, scores, side="right")
     share: Float64Array = below / (2.0 * len(ascending))
     return share

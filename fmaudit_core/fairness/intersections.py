@@ -19,7 +19,7 @@ import polars as pl
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
 from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
-from fmaudit_core.fairness.multiplicity import DUST, step_down_max_t
+from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
@@ -181,8 +181,8 @@ def _judged_search(observed: Float64Array, null: Float64Array) -> _Found:
     order = np.argsort(-t, kind="stable")
     rank = np.empty(len(t), dtype=np.int64)
     rank[order] = np.arange(1, len(t) + 1)
-    p = (1 + (dealt >= t - DUST).sum(axis=0)) / (len(dealt) + 1)
-    return _Found(observed, p, step_down_max_t(t, dealt), rank)
+    p, adjusted = step_down(t, dealt)
+    return _Found(observed, p, adjusted, rank)
 
 
 def _rows(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -35,22 +37,28 @@ def step_down_max_t(observed: Sequence[float] | Float64Array, null: Float64Array
     ----------
     Westfall & Young 1993, algorithm 2.8; Ge, Dudoit & Speed 2003.
     """
+    return step_down(observed, null)[1]
+
+
+def step_down(observed: Sequence[float] | Float64Array, null: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Raw permutation p of each statistic, and its `step_down_max_t`: both (k,) float64."""
     k, n = len(observed), len(null)
     if k == 0:
-        return np.empty(0)
-    as_extreme, of_null = exceedances(np.asarray(observed), null)
+        return np.empty(0), np.empty(0)
+    as_extreme, of_null = exceedances(np.asarray(observed, dtype=np.float64), null)
     raw = (1 + as_extreme) / (n + 1)
     order = np.argsort(as_extreme, kind="stable")
     # the least count among this hypothesis and all less extreme ones, for every deal
     least = np.minimum.accumulate(of_null[order[::-1]], axis=0)[::-1]
     # a deal's own count is out of n, the observed one's p out of n + 1
-    adjusted = (1 + (least * (n + 1) <= (1 + as_extreme[order])[:, None] * n).sum(axis=1)) / (n + 1)
+    most = (1 + as_extreme[order]) * n // (n + 1)
+    adjusted = (1 + np.count_nonzero(least <= most[:, None], axis=1)) / (n + 1)
     out = np.empty(k)
     out[order] = np.maximum.accumulate(adjusted)
-    return np.maximum(out, raw)
+    return raw, np.maximum(out, raw)
 
 
-def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """How many of a statistic's null values are at least as large: as the observed one, and as each null value itself.
 
     Values that differ by rounding only are equal.
@@ -62,20 +70,35 @@ def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray
 
     Returns
     -------
-    (k,) and (k, B) int64
+    (k,) int64 and (k, B) int32
     """
     n, k = null.shape
     across = np.ascontiguousarray(null.T)
-    order = np.argsort(across, axis=1)
-    ranked = np.take_along_axis(across, order, axis=1)
-    apart = np.empty((k, n), dtype=bool)
-    apart[:, :1] = True
-    np.greater(ranked[:, 1:], ranked[:, :-1] + DUST, out=apart[:, 1:])
-    first = np.maximum.accumulate(np.where(apart, np.arange(n), 0), axis=1)
-    of_null = np.empty((k, n), dtype=np.int64)
-    np.put_along_axis(of_null, order, n - first, axis=1)
-    as_extreme = np.array([n - np.searchsorted(row, one - DUST) for row, one in zip(ranked, observed, strict=True)])
-    return as_extreme.astype(np.int64), of_null
+    order = np.empty((k, n), dtype=np.int64)
+
+    def sort(j: int) -> None:
+        order[j] = np.argsort(across[j])
+
+    with ThreadPoolExecutor(numba.get_num_threads()) as threads:  # sorting lets go of the interpreter
+        list(threads.map(sort, range(k)))
+    as_extreme, of_null = np.empty(k, dtype=np.int64), np.empty((k, n), dtype=np.int32)
+    _exceedances(across, order, observed, as_extreme, of_null)
+    return as_extreme, of_null
+
+
+@numba.njit(parallel=True, cache=True)
+def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """One pass over each statistic's null values in ascending order; a value close to the one before shares its count."""
+    k, n = null.shape
+    for j in numba.prange(k):
+        first, above = 0, 0
+        for place in range(n):
+            at = order[j, place]
+            if place and null[j, at] > null[j, order[j, place - 1]] + DUST:
+                first = place
+            of_null[j, at] = n - first
+            above += null[j, at] >= observed[j] - DUST
+        as_extreme[j] = above
 
 
 def benjamini_hochberg(p: Float64Array) -> Float64Array:

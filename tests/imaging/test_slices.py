@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
 from tests.ct_files import volume_hu, write_series
@@ -88,16 +89,16 @@ def test_processes_make_what_one_makes(tmp_path, cohort):
 
 
 def test_too_few_slices_are_quarantined(tmp_path, cohort):
-    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1, min_slices=7)
+    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=7))
     assert quality["reason"].to_list() == ["too_few_slices"] * 4 + ["missing_rescale"]
     assert not quality["used"].any()
 
 
 def test_another_least_number_of_slices_reads_no_series_again(tmp_path, cohort):
     store = SliceStore(tmp_path / "store")
-    store.build(cohort, [LUNG], workers=1, min_slices=7)
+    store.build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=7))
     before = entries(store.root)
-    assert store.build(cohort, [LUNG], workers=1, min_slices=2)["used"].sum() == 4
+    assert store.build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=2))["used"].sum() == 4
     assert entries(store.root) == before
 
 
@@ -169,7 +170,8 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(tmp_path):
         """
         import sys
         from pathlib import Path
-        from fmaudit_core.imaging.slices import SliceStore
+        from fmaudit_core.imaging.rules import SeriesRules
+from fmaudit_core.imaging.slices import SliceStore
         from fmaudit_core.imaging.window import View
         root = Path(sys.argv[1])
         images = [(folder.name, folder) for folder in sorted((root / "ct").iterdir())]

@@ -124,7 +124,7 @@ def id_text(column: str) -> pl.Expr:
 
 def moment(column: str) -> pl.Expr:
     """Datetime in microseconds of ISO text with ``T`` or a space, with or without time, fraction and UTC; else NULL."""
-    text = pl.col(column).str.strip_chars().str.replace("T", " ", literal=True)
+    text = pl.col(column).str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "${1} ")
     text = text.str.replace(r"\s*(Z|UTC|\+00:?00)$", "")
     return pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in _TIME_FORMATS)
 

@@ -14,6 +14,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.cohort.ages import band_of, completed_years
+from fmaudit_core.cohort.columns import Column, collected, newest, scan_table, whole_number
 from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS, Release, locate_release, optional_tables_missing
 from fmaudit_core.cohort.inspect_labels import boolean, labels_of, task_columns
@@ -24,9 +25,9 @@ from fmaudit_core.cohort.inspect_people import (
     people_of_omop,
     race_ethnicity,
 )
-from fmaudit_core.cohort.inspect_tables import Notes, read_listed, split_of
+from fmaudit_core.cohort.inspect_tables import Notes, read_listed, split_of, volume_name
 from fmaudit_core.cohort.meds import MedsDataset, find_meds, open_meds
-from fmaudit_core.cohort.omop import find_omop
+from fmaudit_core.cohort.omop import find_omop, folders_below
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import Cohort, validate_labels, validate_studies
 from fmaudit_core.config import AgeBand, InspectCohort
@@ -102,6 +103,7 @@ def read_inspect_cohort(
     if release.old_record:
         notes.add("the medical record of 0.2.0 is not read", 1, "files", "give OMOP or MEDS under `cohort: ehr:`")
     listed = read_listed(release, columns, notes)
+    _note_crosswalk(section, listed, notes)
     demographics = _demographics(section, notes, cache, progress)
     described = _described(listed, demographics, release, age_bands)
     steps = _steps(described, release)
@@ -109,7 +111,9 @@ def read_inspect_cohort(
     where = release.labels.name
     if kept.is_empty():
         raise CohortError("no study is left after the exclusions.", where=where)
-    labels = labels_of(kept, tasks, where)
+    # every word must be understood, also of a study that is left out
+    labels = labels_of(described.unique("study_id", keep="first", maintain_order=True), tasks, where)
+    labels = labels.join(kept.select("study_id"), on="study_id", how="semi", maintain_order="left")
     check_classes(kept, labels, tasks, where)
     _note_studies(kept, demographics, notes)
     studies = _studies(kept)
@@ -175,6 +179,22 @@ def _people_of_meds(dataset: MedsDataset, notes: Notes, cache: Path) -> pl.DataF
             people.write_parquet(beside)
     notes.rows.extend(pl.read_parquet(noted).iter_rows())
     return pl.read_parquet(path)
+
+
+def _note_crosswalk(section: InspectCohort, listed: pl.DataFrame, notes: Notes) -> None:
+    """Count volumes that the medical record's own crosswalk gives to another person; the release's table is followed."""
+    folders = folders_below(section.ehr or section.root, VOLUME_FOLDERS)
+    found = [path for folder in folders for path in folder.glob("image_ehr_crosswalk*.csv")]
+    if not found:
+        return
+    path = newest(found)
+    columns = [Column("crosswalk", ("person_id", "patient_id")), Column("volume", ("image_id",))]
+    rows = collected(scan_table(path, columns), where=path.name)
+    rows = rows.select(whole_number("crosswalk"), volume_name("volume")).drop_nulls().unique()
+    apart = listed.join(rows, on="volume").filter(pl.col("person_id") != pl.col("crosswalk"))
+    notes.add(
+        f"another person in {path.name}", apart.get_column("volume").n_unique(), "volumes", "study_mapping is followed"
+    )
 
 
 def _described(

@@ -84,9 +84,7 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.
         repeats = table.height - _once(table, path.name).height
         notes.add(f"identical repeats in {path.name}", repeats, "rows", "one of each is kept")
     mapping, splits = _once(mapping, where), _once(splits, release.splits.name)
-    mapping = mapping.with_columns(
-        _persons(mapping, where), pl.col("volume").str.strip_chars().str.replace(r"(?i)\.nii(\.gz)?$", "")
-    )
+    mapping = mapping.with_columns(_persons(mapping, where), volume_name("volume"))
     splits = splits.with_columns(_persons(splits, release.splits.name))
     mapping = _with_time(mapping, where)
     joined = mapping.join(splits.select("study_id", split_person="person_id"), on="study_id", how="left")
@@ -175,7 +173,7 @@ def _with_series(listed: pl.DataFrame, release: Release, notes: Notes) -> pl.Dat
     columns = [_IMAGE, *(Column(name, theirs, needed=name == "n") for name, theirs in names.items())]
     rows = collected(scan_table(release.series, columns, rows=True), where=release.series.name)
     rows = rows.with_columns(
-        pl.col("volume").str.replace(r"(?i)\.nii(\.gz)?$", ""),
+        volume_name("volume"),
         *(pl.col(name).cast(pl.Float64, strict=False) for name in names),
     )
     largest = rows.sort("n", "row", descending=[True, False], nulls_last=True).unique(
@@ -219,6 +217,11 @@ def _check_splits(listed: pl.DataFrame, where: str) -> None:
             where=where,
             fix="The release's splits are by patient: download the file again.",
         )
+
+
+def volume_name(column: str) -> pl.Expr:
+    """Name of a volume without the ending that some tables write."""
+    return pl.col(column).cast(pl.String).str.strip_chars().str.replace(r"(?i)\.nii(\.gz)?$", "")
 
 
 def split_of() -> pl.Expr:

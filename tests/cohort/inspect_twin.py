@@ -71,7 +71,13 @@ PLANTED = {
 }
 
 _RACE_CONCEPT = {"nh_white": 8527, "nh_black": 8516, "nh_asian": 8515, "nh_nhpi": 8557, "nh_aian": 8657}
-_RACE_CODE = {"nh_white": "Race/5", "nh_black": "Race/3", "nh_asian": "Race/2", "nh_nhpi": "Race/4", "nh_aian": "Race/1"}
+_RACE_CODE = {
+    "nh_white": "Race/5",
+    "nh_black": "Race/3",
+    "nh_asian": "Race/2",
+    "nh_nhpi": "Race/4",
+    "nh_aian": "Race/1",
+}
 
 
 @dataclass(frozen=True)
@@ -163,19 +169,22 @@ class Twin:
             if one.split != "val" and sum(p.patient_id == one.patient_id for p in self.plans) == 1
         ]
         assigned = iter(single)
-        for role in ("age_17", "age_91", "no_concept", "no_concept", "aian"):
+        for role in ("age_17", "age_91", "no_concept", "no_concept", "nh_aian", "nh_nhpi", "nh_other"):
             patient = next(assigned)
             person, time = people[patient], firsts[patient].time
             self._roles[patient] = role
             if role.startswith("age_"):
                 years = int(role[4:])
-                birth = time.replace(year=time.year - years, day=min(time.day, 28), hour=0, minute=0) - timedelta(days=30)
+                birth = time.replace(year=time.year - years, day=min(time.day, 28), hour=0, minute=0) - timedelta(
+                    days=30
+                )
                 people[patient] = replace(person, birth=birth)
             elif role == "no_concept":
                 people[patient] = replace(person, race=None, hispanic=None)
             else:
-                people[patient] = replace(person, race="nh_aian", hispanic=None)
-        hispanic = [patient for patient, person in sorted(people.items()) if person.hispanic]
+                # nobody asked the first of them for her ethnicity
+                people[patient] = replace(person, race=role, hispanic=None if role == "nh_aian" else False)
+        hispanic = [one for one, person in sorted(people.items()) if person.hispanic and one not in self._roles]
         for patient, race in zip(hispanic, ("nh_white", "nh_black", "nh_white"), strict=False):
             people[patient] = replace(people[patient], race=race)
             self._roles[patient] = "hispanic_with_race"
@@ -192,7 +201,17 @@ class Twin:
         free = [one.study_id for one in self.plans if one.split != "val" and one.patient_id not in self._roles]
         given: dict[str, list[str]] = {}
         at = 0
-        for kind in ("no_ct", "no_time", "note_time", "truncated", "four_d", "unrescaled", "unrescaled_unknown", "thick", "flipped"):
+        for kind in (
+            "no_ct",
+            "no_time",
+            "note_time",
+            "truncated",
+            "four_d",
+            "unrescaled",
+            "unrescaled_unknown",
+            "thick",
+            "flipped",
+        ):
             for _ in range(PLANTED[kind]):
                 given.setdefault(free[at], []).append(kind)
                 at += 1
@@ -399,12 +418,39 @@ class Twin:
         opened = midnight - timedelta(days=2)
         rows = [
             # billed on the day of the scan, placed at midnight
-            (person, midnight, EMBOLISM_CODE, None, None, "condition_occurrence", "shc_hsp_acct_dx_list", "billing_on_day"),
+            (
+                person,
+                midnight,
+                EMBOLISM_CODE,
+                None,
+                None,
+                "condition_occurrence",
+                "shc_hsp_acct_dx_list",
+                "billing_on_day",
+            ),
             # billed for a stay that is still open, placed at its start two days before
             (person, opened, INPATIENT_CODE, None, t + timedelta(days=5), "visit_occurrence", None, "open_visit"),
-            (person, opened, EMBOLISM_CODE, None, None, "condition_occurrence", "shc_pat_enc_dx", "billing_in_open_visit"),
+            (
+                person,
+                opened,
+                EMBOLISM_CODE,
+                None,
+                None,
+                "condition_occurrence",
+                "shc_pat_enc_dx",
+                "billing_in_open_visit",
+            ),
             (person, t, "LOINC/48065-7", 9_999.0, None, "measurement", None, "at_t"),
-            (person, midnight - timedelta(days=3), "STANFORD_NOTE/imaging", None, None, "note", None, "note_with_answer"),
+            (
+                person,
+                midnight - timedelta(days=3),
+                "STANFORD_NOTE/imaging",
+                None,
+                None,
+                "note",
+                None,
+                "note_with_answer",
+            ),
         ]
         schema = {
             "person_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "value": pl.Float64,
@@ -479,7 +525,9 @@ class Twin:
             "birth_DATETIME": f"{one.birth:%Y-%m-%dT%H:%M:%S}" if timed else "",
             "race_concept_id": _RACE_CONCEPT.get(one.race or "", 0),
             "ethnicity_concept_id": ethnicity,
-            "race_source_value": "Declines to State|Unknown" if one.race is None else "",
+            "race_source_value": {None: "Declines to State|Unknown", "nh_other": "Other|Non-Hispanic"}.get(
+                one.race, ""
+            ),
         }
 
     def write_meds(self, folder: Path) -> Path:
@@ -488,10 +536,13 @@ class Twin:
         for one in self._sorted_people:
             person = one.person_id
             rows.append((person, one.birth, BIRTH_CODE, None, None, "person", None))
-            rows.append((person, one.birth, {"female": "Gender/F", "male": "Gender/M"}[one.sex], None, None, "person", None))
+            rows.append(
+                (person, one.birth, {"female": "Gender/F", "male": "Gender/M"}[one.sex], None, None, "person", None)
+            )
             if one.race:
-                # one level comes by a source code that the vocabulary alone explains
-                code = "Race/source-asian" if one.race == "nh_asian" else _RACE_CODE[one.race]
+                # two levels come by source codes that the vocabulary alone explains
+                code = {"nh_asian": "Race/source-asian", "nh_other": "Race/source-other"}.get(one.race, "")
+                code = code or _RACE_CODE[one.race]
                 rows.append((person, one.birth, code, None, None, "person", None))
             if one.hispanic is not None:
                 code = "Ethnicity/Hispanic" if one.hispanic else "Ethnicity/Not Hispanic"
@@ -516,11 +567,14 @@ class Twin:
         events.filter(pl.col("subject_id") >= middle).write_parquet(folder / "data" / "data_1.parquet")
         codes = [
             {"code": code, "description": code, "parent_codes": None} for code in events["code"].unique().sort()
-            if code != "Race/source-asian"
-        ] + [{"code": "Race/source-asian", "description": "Asian - East", "parent_codes": ["Race/2"]}]  # fmt: skip
-        pl.DataFrame(codes, schema={"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}).write_parquet(
-            folder / "metadata" / "codes.parquet"
-        )
+            if not code.startswith("Race/source")
+        ] + [
+            {"code": "Race/source-asian", "description": "Asian - East", "parent_codes": ["Race/2"]},
+            {"code": "Race/source-other", "description": "Other Race", "parent_codes": []},
+        ]  # fmt: skip
+        pl.DataFrame(
+            codes, schema={"code": pl.String, "description": pl.String, "parent_codes": pl.List(pl.String)}
+        ).write_parquet(folder / "metadata" / "codes.parquet")
         return folder
 
     def write_ehr(self, folder: Path, scratch: Path) -> Path:
@@ -563,7 +617,12 @@ class Twin:
             ("image_id", lambda one: (one.image_id, one.image_id)),
         ):
             rows = [
-                {"patient_id": ids(one)[0], "procedure_time": ids(one)[1], "label": float(bool(one.labels["pe"])), "prob": p}
+                {
+                    "patient_id": ids(one)[0],
+                    "procedure_time": ids(one)[1],
+                    "label": float(bool(one.labels["pe"])),
+                    "prob": p,
+                }
                 for one, p in zip(test, scores, strict=True)
             ]
             (folder / style).mkdir(exist_ok=True)
@@ -587,4 +646,4 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes = b"x", **cha
     archive.addfile(member, io.BytesIO(content))
 
 
-__all__ = ["COLUMNS", "PLANTED", "SLICES", "STAMP", "OUTPATIENT_CODE", "Twin", "add_member"]
+__all__ = ["COLUMNS", "OUTPATIENT_CODE", "PLANTED", "SLICES", "STAMP", "Twin", "add_member"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tarfile
 import zlib
@@ -44,14 +43,20 @@ def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: 
             fix="Free some space or set FMAUDIT_HOME to a larger disk; or unpack it yourself and give the folder.",
         )
     for left in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(left)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        if not _is_alive(left.name.rsplit(".", 1)[1]):
+            shutil.rmtree(left, ignore_errors=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)  # of a dead process that had our number
     try:
         with archive.open("rb") as raw:
             _unpack(raw, archive.name, beside, suffixes, size, progress)
         if not beside.is_dir():
             raise CohortError(f"holds no {' or '.join(suffixes)} file.", where=archive.name)
-        beside.rename(target)
+        try:
+            beside.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was first
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
@@ -78,6 +83,16 @@ def _unpack(raw: IO[bytes], name: str, folder: Path, suffixes: Sequence[str], si
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileExistsError):
             raise  # the disk, not the archive
         raise CohortError("is damaged or cut off.", where=name, fix="Download it again.") from error
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        return True
+    return True
 
 
 def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:

@@ -112,7 +112,8 @@ def _hu(image: Any, rescale: Rescale | None) -> tuple[Int16Array, bool]:
     if stored.dtype.kind not in "iuf":
         raise Defect("not_hounsfield")
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    rescaled = rescale is not None and rescale[0] != 0 and (slope, intercept) == (1.0, 0.0) and stored.min() >= 0
+    unscaled = (slope, intercept) == (1.0, 0.0) and bool(stored.min() >= 0)
+    rescaled = rescale is not None and rescale[0] != 0 and unscaled
     if rescale is not None and rescaled:
         slope, intercept = rescale
     hu = to_hu(stored, slope, intercept)

@@ -24,7 +24,6 @@ from fmaudit_core.cohort.phantom_outcomes import (
     DEATH_CODE,
     EMBOLISM_CODE,
     INPATIENT_CODE,
-    OUTPATIENT_CODE,
     draw_courses,
     ehr_events,
     labels_of,
@@ -644,6 +643,3 @@ def add_member(archive: tarfile.TarFile, name: str, content: bytes = b"x", **cha
     for key, value in changes.items():
         setattr(member, key, value)
     archive.addfile(member, io.BytesIO(content))
-
-
-__all__ = ["COLUMNS", "OUTPATIENT_CODE", "PLANTED", "SLICES", "STAMP", "Twin", "add_member"]

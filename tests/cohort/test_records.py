@@ -111,3 +111,33 @@ def test_ids_and_times_as_exports_write_them():
     assert pl.DataFrame({"t": texts}).select(moment("t"))["t"].to_list() == [when] * 5
     others = pl.DataFrame({"t": ["2129-09-04", "soon", None]}).select(moment("t"))["t"].to_list()
     assert others == [datetime(2129, 9, 4), None, None]
+
+
+def test_the_twin_holds_every_trap_in_both_forms(written, tmp_path):
+    """What a reader of features must not see: each planted event stands in MEDS, and all but the note in OMOP."""
+    traps = TWIN.planted_events
+    assert traps["planted"].to_list() == [
+        "billing_on_day", "open_visit", "billing_in_open_visit", "at_t", "note_with_answer",
+    ]  # fmt: skip
+    dataset = open_meds(find_meds(written / "ehr"), unpack_into=tmp_path)
+    events = dataset.events([Column("clarity_table", ("clarity_table",)), Column("text", ("text_value",))]).collect()
+    found = events.join(traps, left_on=["subject_id", "time", "code"], right_on=["person_id", "time", "code"])
+    assert found.height == 5
+    assert "acute pulmonary embolism" in found["text"].to_list()
+    conditions = find_omop(written).read("condition_occurrence", [Column("code", ("condition_source_value",))])
+    assert conditions.height == TWIN.events.filter(table="condition_occurrence").height
+    deaths = events.filter(code="MEDS_DEATH").select("subject_id", "time")
+    times = dict(TWIN.truth.select("patient_id", "time").iter_rows())
+    assert deaths.height > 0
+    assert all(died > times[str(person)] for person, died in deaths.iter_rows() if times.get(str(person)))
+
+
+def test_predictions_of_the_twin_say_the_same_in_both_styles(tmp_path):
+    TWIN.write_predictions(tmp_path)
+    by_time, by_image = (
+        pl.read_csv(tmp_path / style / "pe_pred_proba.csv", infer_schema=False)
+        for style in ("patient_time", "image_id")
+    )
+    assert by_time.select("label", "prob").equals(by_image.select("label", "prob"))
+    assert by_image["patient_id"].equals(by_image["procedure_time"], check_names=False)
+    assert set(by_time["label"]) == {"0.0", "1.0"}

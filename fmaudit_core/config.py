@@ -83,7 +83,22 @@ class TableCohort(_Section):
     columns: dict[str, str] = Field(default_factory=dict)
 
 
-CohortSection = Annotated[PhantomCohort | TableCohort, Field(discriminator="kind")]
+class InspectCohort(_Section):
+    """The INSPECT release as it is downloaded; docs/inspect.md says what of it."""
+
+    kind: Literal["inspect"]
+    root: Path
+    #: the folder of volumes, where it is not in the download
+    images: Path | None = None
+    #: the folder of OMOP tables or of MEDS data, where it is not in the download
+    ehr: Path | None = None
+    #: a table of person_id, sex, race_ethnicity and birth_date or age, to be taken instead of the medical record's
+    demographics: Path | None = None
+    #: a person without a recorded ethnicity is of the race alone, or unknown
+    unknown_ethnicity: Literal["as_race", "unknown"] = "as_race"
+
+
+CohortSection = Annotated[PhantomCohort | TableCohort | InspectCohort, Field(discriminator="kind")]
 
 
 class ImagingSection(_Section):
@@ -93,6 +108,8 @@ class ImagingSection(_Section):
     workers: int = Field(default=0, ge=0)
     #: a series with fewer slices than this is quarantined by the cohort
     min_slices: int = Field(default=4, ge=1)
+    #: slices further apart than this, in mm, are quarantined; where not given, 5 for INSPECT and no limit for others
+    max_spacing_mm: float | None = Field(default=None, gt=0)
 
 
 class ExtractionSection(_Section):
@@ -191,10 +208,10 @@ class Audit(_Section):
     def anchored_at(self, folder: Path) -> Audit:
         """Copy with every relative path resolved against `folder`."""
         update: dict[str, Any] = {"encoders": folder / self.encoders, "home": folder / self.home}
-        if isinstance(self.cohort, TableCohort):
-            update["cohort"] = self.cohort.model_copy(
-                update={"table": folder / self.cohort.table, "images": folder / self.cohort.images}
-            )
+        cohort = self.cohort
+        given = {name: getattr(cohort, name) for name in type(cohort).model_fields}
+        paths = {name: folder / value for name, value in given.items() if isinstance(value, Path)}
+        update["cohort"] = cohort.model_copy(update=paths)
         return self.model_copy(update=update)
 
 
@@ -212,7 +229,7 @@ def load_audit(path: Path) -> Audit:
         raise ConfigError(
             f"cannot be read ({error.strerror or error}).",
             where=str(path),
-            fix="Write one with `fmaudit init --phantom` or `fmaudit init --table FILE --images DIR`.",
+            fix="Write one with `fmaudit init --phantom`, `--inspect DIR`, or `--table FILE --images DIR`.",
         ) from error
     try:
         raw = yaml.safe_load(text)
@@ -239,7 +256,7 @@ def _plain(error: ValidationError) -> str:
     """Pydantic's complaints as sentences: the key, what is wrong with it, and what was given."""
     said = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"] if part not in ("phantom", "table"))
+        key = ".".join(str(part) for part in problem["loc"] if part not in ("phantom", "table", "inspect"))
         given = problem.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
         said.append(f"{key or 'the file'}: {problem['msg']}{shown}")

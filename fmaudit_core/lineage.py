@@ -24,6 +24,8 @@ STEP_REVISIONS: Mapping[str, int] = {
     "studies": 1,
     "labels": 1,
     "cohort_flow": 1,
+    "label_flow": 1,
+    "cohort_notes": 1,
     "ct_slices": 1,
     "study_embeddings": 1,
     "probe_fits": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,7 @@ from fmaudit_core.report.export import PAGE
 from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
-COHORT_TABLES = ("studies", "labels", "cohort_flow")
+COHORT_TABLES = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
 FAIRNESS_TABLES = (
     "subgroup_metrics",
     "fairness_gaps",
@@ -39,6 +39,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("audit_findings",),
     ("audit_report",),
 )
+
+#: what of a study decides on its slices
+_CT_COLUMNS = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
 
 #: the table an asset publishes, where it has another name
 _TABLE_OF = {"ct_slices": "slice_quality", "audit_report": "report_files"}
@@ -101,16 +104,15 @@ class Versions:
 
     def cohort(self, cohort: Cohort) -> dict[str, str]:
         """Versions of the cohort's tables: their content."""
-        frames = {"studies": cohort.studies, "labels": cohort.labels, "cohort_flow": cohort.flow}
-        return {name: step_version(name, frame_digest(frame)) for name, frame in frames.items()}
+        return {name: step_version(name, frame_digest(frame)) for name, frame in cohort.tables().items()}
 
     def views(self, studies: pl.DataFrame) -> dict[str, str]:
         """Versions of the slices of every view some encoder sees, by view key."""
-        images = studies.select("study_id", "image_path")
+        images = studies.select(name for name in _CT_COLUMNS if name in studies.columns)
         made_of = (
-            files_digest(self.workspace.table.images, images.get_column("image_path").to_list()),
+            files_digest(self.workspace.images_root, images.get_column("image_path").to_list()),
             frame_digest(images),
-            self.workspace.audit.imaging.min_slices,
+            asdict(self.workspace.series_rules),
         )
         keys = sorted({spec.view.key() for spec in self.encoders.values()})
         return {key: step_version("ct_slices", made_of, key) for key in keys}

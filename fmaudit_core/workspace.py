@@ -9,15 +9,20 @@ from pathlib import Path
 
 import polars as pl
 
-from fmaudit_core.config import Audit, TableCohort, load_audit
+from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_study_embeddings, read_study_ids
+from fmaudit_core.imaging.rescale import Rescale
+from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.lineage import digest
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import Cell, Warehouse
+
+#: thicker slices of INSPECT are quarantined unless the audit says otherwise
+INSPECT_MAX_SPACING_MM = 5.0
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,26 @@ class Workspace:
         return SliceStore(self.home / "slices")
 
     def mending_slices(self) -> SliceStore:
-        """The slice store with the images it is made of, so that a torn entry is made again when it is read."""
-        paths = self.warehouse.read("studies").select("study_id", "image_path").iter_rows()
-        return SliceStore(self.slices.root, {study: self.table.images / path for study, path in paths})
+        """The slice store with the images it is made of, so that it is built, and a torn entry is made again when it is read."""
+        studies = self.warehouse.read("studies")
+        images = {
+            study: self.images_root / path for study, path in studies.select("study_id", "image_path").iter_rows()
+        }
+        rescales: dict[str, Rescale] = {}
+        if "rescale_slope" in studies.columns:
+            known = studies.select("study_id", "rescale_slope", "rescale_intercept").drop_nulls()
+            rescales = {study: (slope, intercept) for study, slope, intercept in known.iter_rows()}
+        return SliceStore(self.slices.root, images, rescales)
+
+    @property
+    def series_rules(self) -> SeriesRules:
+        """What a series must be beyond readable: INSPECT's volumes carry no modality and are told by their values."""
+        inspect, imaging = isinstance(self.audit.cohort, InspectCohort), self.audit.imaging
+        return SeriesRules(
+            min_slices=imaging.min_slices,
+            max_spacing_mm=imaging.max_spacing_mm or (INSPECT_MAX_SPACING_MM if inspect else None),
+            chest_values=inspect,
+        )
 
     @property
     def registry(self) -> Registry:
@@ -86,7 +108,20 @@ class Workspace:
         cohort = self.audit.cohort
         if isinstance(cohort, TableCohort):
             return cohort
+        if isinstance(cohort, InspectCohort):
+            raise ConfigError("INSPECT is no single table.", where=str(self.audit_yaml))
         return TableCohort(kind="table", table=self.phantom / "studies.csv", images=self.phantom / "ct")
+
+    @property
+    def images_root(self) -> Path:
+        """The folder that the studies' image paths are relative to."""
+        cohort = self.audit.cohort
+        return cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
+
+    @property
+    def ehr_cache(self) -> Path:
+        """Where an archived medical record is unpacked, and what is costly to read of it twice is kept."""
+        return self.home / "ehr"
 
     def embeddings(self, encoder: str) -> Embeddings:
         """Study embeddings of one encoder by pooling."""

@@ -59,7 +59,24 @@ def main(context: click.Context, config: Path | None) -> None:
     "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV or Parquet, a row per study."
 )
 @click.option(
-    "--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the table's CT series."
+    "--inspect",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The INSPECT release as downloaded (docs/inspect.md).",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of the table's CT series, or of INSPECT's volumes where they lie apart.",
+)
+@click.option(
+    "--ehr",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of INSPECT's OMOP or MEDS files where they lie apart.",
+)
+@click.option(
+    "--demographics",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Without OMOP or MEDS: person_id, sex, race_ethnicity, birth_date or age.",
 )
 @click.option(
     "--task", "tasks", multiple=True, help="A task's column; may be given several times [default: the eight]."
@@ -72,7 +89,10 @@ def init(
     config: Path,
     phantom: bool,
     table: Path | None,
+    inspect: Path | None,
     images: Path | None,
+    ehr: Path | None,
+    demographics: Path | None,
     tasks: tuple[str, ...],
     studies: int | None,
     name: str | None,
@@ -82,19 +102,21 @@ def init(
     from fmaudit_core.scaffold import write_audit
     from fmaudit_core.workspace import open_workspace
 
-    if phantom == (table is not None) or (table is not None and images is None):
-        raise click.UsageError("Give either --phantom, or --table FILE with --images DIR.")
+    kinds = [name for name, given in (("phantom", phantom), ("table", table), ("inspect", inspect)) if given]
+    if len(kinds) != 1 or (table is not None and images is None):
+        raise click.UsageError("Give one of --phantom, --inspect DIR, or --table FILE with --images DIR.")
+    if inspect is None and (ehr or demographics):
+        raise click.UsageError("--ehr and --demographics go with --inspect DIR.")
+    paths = {"table": table, "root": inspect, "images": images, "ehr": ehr, "demographics": demographics}
+    cohort: dict[str, Any] = {"kind": kinds[0]}
     if phantom:
-        cohort: dict[str, Any] = {"kind": "phantom"} | ({"n_studies": studies} if studies else {})
+        cohort |= {"n_studies": studies} if studies else {}
     else:
-        cohort = {
-            "kind": "table",
-            "table": str(table and table.absolute()),
-            "images": str(images and images.absolute()),
-        }
+        cohort |= {key: str(path.absolute()) for key, path in paths.items() if path is not None}
+    titles = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
     folder = config.parent
     folder.mkdir(parents=True, exist_ok=True)
-    written = write_audit(folder, cohort, name=name or ("Phantom cohort" if phantom else folder.name), tasks=tasks)
+    written = write_audit(folder, cohort, name=name or titles.get(kinds[0], folder.name), tasks=tasks)
     workspace = open_workspace(written)
     if is_drawn(workspace):
         try:
@@ -105,6 +127,8 @@ def init(
         click.echo(
             f"{read.studies.height} studies of {read.studies.get_column('patient_id').n_unique()} patients are valid."
         )
+        for note, n, unit, detail in read.notes.iter_rows():
+            click.echo(f"  {note}: {n} {unit}{f' ({detail})' if detail else ''}")
     click.echo(f"Wrote {written} and {len(workspace.registry.specs())} encoder specs. Next: fmaudit run")
 
 

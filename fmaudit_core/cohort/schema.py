@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dataframely as dy
 import polars as pl
 
 from fmaudit_core.cohort.errors import CohortError, rows_named
-from fmaudit_core.vocabulary import SPLITS
+from fmaudit_core.vocabulary import SPLITS, UNKNOWN
 
 MAX_AGE = 120
 
@@ -21,7 +21,7 @@ class Study(dy.Schema):
     study_id = dy.String(primary_key=True, min_length=1)
     patient_id = dy.String(nullable=False, min_length=1)
     split = dy.Enum(SPLITS, nullable=False)
-    age = dy.Int64(nullable=False, min=0, max=MAX_AGE)
+    age = dy.Int64(nullable=True, min=0, max=MAX_AGE)
     age_band = dy.String(nullable=False)
     sex = dy.String(nullable=False)
     race_ethnicity = dy.String(nullable=False)
@@ -31,6 +31,11 @@ class Study(dy.Schema):
     def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805  # dataframely passes the class
         """A patient's studies share one split, else every score is inflated."""
         return pl.col("split").n_unique().over("patient_id") == 1
+
+    @dy.rule()
+    def age_known_or_said(cls) -> pl.Expr:  # noqa: N805
+        """A study without an age is kept only where its band says so."""
+        return pl.col("age").is_not_null() | (pl.col("age_band") == UNKNOWN)
 
 
 class Label(dy.Schema):
@@ -49,6 +54,15 @@ class Flow(dy.Schema):
     n_patients = dy.Int64(nullable=False, min=0)
 
 
+class Note(dy.Schema):
+    """Something worth knowing of the files a cohort was read from, which excludes nobody."""
+
+    note = dy.String(primary_key=True)
+    n = dy.Int64(nullable=False, min=0)
+    unit = dy.String(nullable=False)
+    detail = dy.String(nullable=False)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """A validated cohort.
@@ -60,12 +74,28 @@ class Cohort:
     flow : frame of `Flow`, in order
     images_root : Path
         Folder that `image_path` is relative to.
+    label_flow : frame of `outcomes.LABEL_FLOW`
+        Known and censored outcomes per task, split and subgroup.
+    notes : frame of `Note`, in order
+        Defects that were repaired, files that were chosen; empty where there is nothing to say.
     """
 
     studies: pl.DataFrame
     labels: pl.DataFrame
     flow: pl.DataFrame
     images_root: Path
+    label_flow: pl.DataFrame
+    notes: pl.DataFrame = field(default_factory=Note.create_empty)
+
+    def tables(self) -> dict[str, pl.DataFrame]:
+        """The cohort's tables by the names they are published under."""
+        return {
+            "studies": self.studies,
+            "labels": self.labels,
+            "cohort_flow": self.flow,
+            "label_flow": self.label_flow,
+            "cohort_notes": self.notes,
+        }
 
 
 class _NumberedStudy(Study):
@@ -84,6 +114,7 @@ _STUDY_RULES: Mapping[str, str] = {
     "split|dtype": f"a split that is none of {', '.join(SPLITS)}",
     "age|min": "age below 0",
     "age|max": f"age above {MAX_AGE}",
+    "age_known_or_said": "no age",
 }
 _LABEL_RULES: Mapping[str, str] = {"primary_key": "a study has two labels for one task"}
 

@@ -1,11 +1,12 @@
-"""The cohort an audit.yaml names. Readers: `table.py`; a phantom is drawn first, then read as a table."""
+"""The cohort an audit.yaml names. Readers: `table.py`, `inspect.py`; a phantom is drawn first, then read as a table."""
 
 from __future__ import annotations
 
+from fmaudit_core.cohort.inspect import read_inspect_cohort
 from fmaudit_core.cohort.phantom import write_phantom
 from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.cohort.table import read_table_cohort
-from fmaudit_core.config import PhantomCohort
+from fmaudit_core.config import InspectCohort, PhantomCohort
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.workspace import Workspace
 
@@ -21,9 +22,18 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
     Raises
     ------
     CohortError
-        The table, its columns, its rows or its image paths are wrong; says which and where.
+        The tables, their columns, rows or image paths are wrong; says which and where.
     """
     audit = workspace.audit
+    if isinstance(audit.cohort, InspectCohort):
+        return read_inspect_cohort(
+            audit.cohort,
+            tasks=audit.tasks,
+            attributes=audit.attributes,
+            age_bands=audit.age_bands,
+            cache=workspace.ehr_cache,
+            progress=progress,
+        )
     if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):
         write_phantom(
             workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers

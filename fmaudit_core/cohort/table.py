@@ -12,9 +12,11 @@ from typing import Final
 import dataframely as dy
 import polars as pl
 
+from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.cells import read_cells
 from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.images import locate
+from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.config import AgeBand, TableCohort
@@ -138,12 +140,13 @@ def read_table_cohort(
         bands = ", ".join(band.label for band in age_bands)
         raise CohortError(f"no study has an age inside the bands {bands}.", where=where)
     labels = labels.join(kept.select("study_id"), on="study_id", how="semi", maintain_order="left")
-    _check_classes(kept, labels, tasks, where)
+    check_classes(kept, labels, tasks, where)
     return Cohort(
         studies=validate_studies(kept, where=where),
         labels=validate_labels(labels, where=where),
-        flow=_flow(studies, kept, labels, tasks),
+        flow=flow_of([("listed in the table", studies), ("age inside the age bands", kept)], labels, tasks),
         images_root=section.images,
+        label_flow=label_flow(kept, labels, attributes),
     )
 
 
@@ -232,9 +235,6 @@ def _image_paths(raw: pl.DataFrame, root: Path, where: str) -> pl.Series:
 
 def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[AgeBand]) -> pl.DataFrame:
     age = pl.col("age").cast(pl.Float64).floor().cast(pl.Int64)
-    band = pl.lit(None, dtype=pl.String)
-    for one in age_bands:
-        band = pl.when(age.is_between(one.low, one.high)).then(pl.lit(one.label)).otherwise(band)
     further = [name for name in attributes if name not in ("age_band", "sex", "race_ethnicity")]
     levels = [_level(name) for name in ("sex", "race_ethnicity", *further)]
     return raw.select(
@@ -242,7 +242,7 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
         "patient_id",
         _split_of(pl.col("split")).alias("split"),
         age.alias("age"),
-        band.alias("age_band"),
+        band_of(age, age_bands).alias("age_band"),
         *levels,
         "image_path",
     ).sort("study_id")
@@ -252,38 +252,3 @@ def _level(name: str) -> pl.Expr:
     """Level of an attribute as given; blank and its spellings become `unknown`."""
     blank = pl.col(name).str.to_lowercase().is_in(_BLANK_LEVELS)
     return pl.when(blank).then(pl.lit(UNKNOWN)).otherwise(pl.col(name)).alias(name)
-
-
-def _check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str], where: str) -> None:
-    """Every task needs a positive and a negative in every split, else nothing can be fitted, chosen or audited."""
-    known = labels.drop_nulls("label").join(studies.select("study_id", "split"), on="study_id")
-    counts = {
-        (task, split): (positive, negative)
-        for task, split, positive, negative in known.group_by("task", "split")
-        .agg(positive=pl.col("label").sum(), negative=(~pl.col("label")).sum())
-        .iter_rows()
-    }
-    lacking = []
-    for task in tasks:
-        for split in SPLITS:
-            positive, negative = counts.get((task, split), (0, 0))
-            if not positive or not negative:
-                lack = " and ".join(name for name, n in (("positive", positive), ("negative", negative)) if not n)
-                lacking.append(f"task {task} has no {lack} in {split}")
-    if lacking:
-        raise CohortError(
-            "; ".join(lacking) + ".", where=where, fix="Leave the task out under `tasks:`, or give other splits."
-        )
-
-
-def _flow(studies: pl.DataFrame, kept: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str]) -> pl.DataFrame:
-    """Studies and patients left after each step."""
-    steps = [("listed in the table", studies), ("age inside the age bands", kept)]
-    for task in tasks:
-        known = labels.filter((pl.col("task") == task) & pl.col("label").is_not_null())
-        steps.append((f"outcome known: {task}", kept.join(known, on="study_id", how="semi")))
-    return pl.DataFrame(
-        [(step, frame.height, frame.get_column("patient_id").n_unique()) for step, frame in steps],
-        schema={"step": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64},
-        orient="row",
-    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from fmaudit_core.imaging.errors import Defect, damage_is
 from fmaudit_core.imaging.geometry import is_oblique, lps_axes, reoriented
-from fmaudit_core.imaging.rescale import Int16Array, to_hu
+from fmaudit_core.imaging.rescale import Int16Array, Rescale, to_hu
 
 SUFFIXES: Final = (".nii", ".nii.gz")
 #: a whole CT volume holds air; one without a voxel below this is no CT, as NIfTI names no modality
@@ -25,14 +25,23 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_volume(path: Path) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
+def read_volume(
+    path: Path, *, rescale: Rescale | None = None
+) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
     """HU volume of a NIfTI file.
+
+    Parameters
+    ----------
+    rescale : (slope, intercept), optional
+        What is known of the scan from outside the file. Used only where the file names no scaling of its own and holds no
+        negative value, so that its values cannot be HU.
 
     Returns
     -------
     volume_hu : (z, y, x) int16, LPS
     spacing_zyx_mm : three floats
-    flags : `oblique` where the grid is turned against the patient's axes (it is kept, not resampled)
+    flags : `oblique` where the grid is turned against the patient's axes (it is kept, not resampled),
+        `rescaled` where `rescale` was used
 
     Raises
     ------
@@ -41,10 +50,10 @@ def read_volume(path: Path) -> tuple[Int16Array, tuple[float, float, float], tup
         `hu_out_of_range`.
     """
     with damage_is("unreadable"):
-        return _volume(_parsed(_bytes_of(path)))
+        return _volume(_parsed(_bytes_of(path)), rescale)
 
 
-def _volume(image: Any) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
+def _volume(image: Any, rescale: Rescale | None) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
     header = image.header
     shape = tuple(int(n) for n in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
@@ -59,8 +68,9 @@ def _volume(image: Any) -> tuple[Int16Array, tuple[float, float, float], tuple[s
     if not np.isfinite(to_lps).all() or spacing.min() <= 0 or abs(np.linalg.det(to_lps / spacing)) < 1e-3:
         raise Defect("missing_geometry")
     axes, flips = lps_axes(to_lps.T)
-    volume = reoriented(_hu(image).reshape(shape, order="F"), axes, flips)
-    flags = ("oblique",) if is_oblique(to_lps.T) else ()
+    hu, rescaled = _hu(image, rescale)
+    volume = reoriented(hu.reshape(shape, order="F"), axes, flips)
+    flags = (*(("oblique",) if is_oblique(to_lps.T) else ()), *(("rescaled",) if rescaled else ()))
     spacing_zyx = tuple(float(spacing[axis]) for axis in axes)
     return np.ascontiguousarray(volume), (spacing_zyx[0], spacing_zyx[1], spacing_zyx[2]), flags
 
@@ -96,12 +106,17 @@ def _parsed(data: bytes) -> Any:
     raise Defect("unreadable")
 
 
-def _hu(image: Any) -> Int16Array:
-    """Flat HU in Fortran order."""
+def _hu(image: Any, rescale: Rescale | None) -> tuple[Int16Array, bool]:
+    """Flat HU in Fortran order, and whether `rescale` was used."""
     stored = np.asanyarray(image.dataobj.get_unscaled()).ravel(order="F")
     if stored.dtype.kind not in "iuf":
         raise Defect("not_hounsfield")
-    hu = to_hu(stored, float(image.dataobj.slope), float(image.dataobj.inter))
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    unscaled = (slope, intercept) == (1.0, 0.0) and bool(stored.min() >= 0)
+    rescaled = rescale is not None and rescale[0] != 0 and unscaled
+    if rescale is not None and rescaled:
+        slope, intercept = rescale
+    hu = to_hu(stored, slope, intercept)
     if hu.min() >= _AIR_BELOW_HU:
         raise Defect("not_hounsfield")
-    return hu
+    return hu, rescaled

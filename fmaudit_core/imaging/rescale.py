@@ -13,6 +13,9 @@ Int16Array = npt.NDArray[np.int16]
 IntegerArray = npt.NDArray[np.integer[Any]]
 StoredArray = IntegerArray | npt.NDArray[np.floating[Any]]
 
+#: slope in HU per stored unit, and intercept in HU
+Rescale = tuple[float, float]
+
 #: HU given to pixels outside the scanned circle, which the scanner marked as padding
 PADDING_HU: Final = -1024
 #: values converted at a time: a block and its float64 copies stay in the processor's cache

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from fmaudit_core.imaging import geometry, nifti
 from fmaudit_core.imaging.dicom import DicomFile, Frame, frames_of, read_file
 from fmaudit_core.imaging.errors import Defect, ImagingError
+from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.lineage import files_below
 
 Int16Array = npt.NDArray[np.int16]
@@ -60,6 +61,7 @@ REASONS: Final = {
 FLAGS: Final = {
     "missing_uid": "a UID is empty",
     "gantry_tilt": "positions run at an angle to the slice normal; kept slice by slice",
+    "rescaled": "stored values became HU by the slope and intercept that the cohort's tables give",
     "oblique": "the grid is turned against the patient's axes; kept, not resampled",
     "reoriented": "axes were permuted or reversed to LPS",
     "localizer_removed": "a scout shared the series",
@@ -69,6 +71,7 @@ FLAGS: Final = {
     "lossy": "compressed with loss: HU are approximate",
 }
 _ASSUMED_THICKNESS_MM: Final = 1.0
+_LARGE_MATRIX_PX: Final = 256
 _TEXT_SUFFIXES: Final = {".txt", ".csv", ".json", ".xml", ".md", ".html", ".yaml", ".yml", ".log", ".tsv"}
 
 
@@ -129,6 +132,7 @@ class SeriesRead:
             "spacing_zyx_mm": [round(mm, 5) for mm in self.spacing_zyx_mm] if self.spacing_zyx_mm else None,
             "tilt_degrees": round(self.tilt_degrees, 2),
             "hu_min": int(volume.min()) if measured and volume is not None else None,
+            "hu_p01": _first_percentile(volume) if measured and volume is not None else None,
             "hu_max": int(volume.max()) if measured and volume is not None else None,
             "hu_mean": round(int(volume.sum(dtype=np.int64)) / volume.size, 4)
             if measured and volume is not None
@@ -137,13 +141,21 @@ class SeriesRead:
         }
 
 
-def read_series(path: Path) -> list[SeriesRead]:
+def _first_percentile(volume_hu: Int16Array) -> float:
+    """First percentile in HU, over every fourth row and column of a large matrix: exact to the last unit is not asked for."""
+    step = 4 if volume_hu.shape[-1] >= _LARGE_MATRIX_PX else 1
+    return float(np.percentile(volume_hu[:, ::step, ::step], 1))
+
+
+def read_series(path: Path, *, rescale: Rescale | None = None) -> list[SeriesRead]:
     """Every series under a path, the largest accepted one first.
 
     Parameters
     ----------
     path : Path
         A folder of DICOM files or NIfTI volumes (searched with its subfolders), or one such file.
+    rescale : (slope, intercept), optional
+        For NIfTI files whose values were never rescaled; see `nifti.read_volume`.
 
     Raises
     ------
@@ -153,16 +165,16 @@ def read_series(path: Path) -> list[SeriesRead]:
     if not path.exists():
         raise ImagingError("does not exist.", where=str(path), fix="Give a folder of DICOM files or a NIfTI file.")
     files = [file for file, _ in files_below(path)]
-    volumes = [_read_nifti(one) for one in files if nifti.is_nifti(one)]
+    volumes = [_read_nifti(one, rescale) for one in files if nifti.is_nifti(one)]
     found = volumes + _read_dicom([one for one in files if not nifti.is_nifti(one)], alone=path.is_file())
     if not found:
         found = [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
     return sorted(found, key=lambda series: (series.status != "accepted", -series.n_slices, series.series_uid))
 
 
-def _read_nifti(path: Path) -> SeriesRead:
+def _read_nifti(path: Path, rescale: Rescale | None) -> SeriesRead:
     try:
-        volume, spacing, flags = nifti.read_volume(path)
+        volume, spacing, flags = nifti.read_volume(path, rescale=rescale)
     except Defect as defect:
         return SeriesRead(status="quarantined", reason=defect.reason)
     return SeriesRead(status="accepted", flags=flags, spacing_zyx_mm=spacing, volume_hu=volume)

@@ -22,6 +22,8 @@ import polars as pl
 import zstandard
 
 from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.rescale import Rescale
+from fmaudit_core.imaging.rules import NO_RULES, SeriesRules
 from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import SliceArray, View
 from fmaudit_core.lineage import files_below
@@ -30,8 +32,7 @@ from fmaudit_core.progress import Progress, silent
 from fmaudit_core.publish import written_beside
 
 #: raised when the reader would make other slices of the same files
-READER_REVISION: Final = 2
-TOO_FEW_SLICES: Final = "too_few_slices"
+READER_REVISION: Final = 3
 
 QUALITY_SCHEMA: Final = pl.Schema(
     {
@@ -48,6 +49,7 @@ QUALITY_SCHEMA: Final = pl.Schema(
         "columns": pl.Int64,
         "tilt_degrees": pl.Float64,
         "hu_min": pl.Int64,
+        "hu_p01": pl.Float64,
         "hu_max": pl.Int64,
         "hu_mean": pl.Float64,
         "n_files": pl.Int64,
@@ -71,6 +73,7 @@ class _Job:
     made_of: str
     entries: tuple[tuple[View, Path], ...]
     record: Path
+    rescale: Rescale | None
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,13 @@ class SliceStore:
         Folder of the store; made at the first build.
     images : mapping of study_id to path, optional
         Where the CT of a study lies: a torn entry is made again from it, a missing one too.
+    rescales : mapping of study_id to (slope, intercept), optional
+        HU per stored unit and HU, where a cohort's tables know it: used only for NIfTI files whose values were never rescaled.
     """
 
     root: Path
     images: Mapping[str, Path] = field(default_factory=dict)
+    rescales: Mapping[str, Rescale] = field(default_factory=dict)
 
     def build(
         self,
@@ -94,7 +100,7 @@ class SliceStore:
         views: Sequence[View],
         *,
         workers: int = 0,
-        min_slices: int = 1,
+        rules: SeriesRules = NO_RULES,
         progress: Progress = silent,
     ) -> pl.DataFrame:
         """Make the entries that are missing or were made of other files, and tell the quality of every series.
@@ -106,8 +112,8 @@ class SliceStore:
             What to keep of each study; entries of other views stay as they are.
         workers : int
             Processes that read series; 0 takes one per core.
-        min_slices : int
-            A study whose largest series has fewer slices is quarantined as `too_few_slices`.
+        rules : SeriesRules
+            A series that breaks one is quarantined under its name.
 
         Returns
         -------
@@ -137,7 +143,7 @@ class SliceStore:
             if count == _STUDIES_BEFORE_ESTIMATE:
                 left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
                 _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
-        rows = [row for job in jobs for row in _rows_of(job, min_slices)]
+        rows = [row for job in jobs for row in _rows_of(job, rules)]
         return pl.DataFrame(rows, schema=QUALITY_SCHEMA)
 
     def has(self, study_id: str, view: View) -> bool:
@@ -171,9 +177,10 @@ class SliceStore:
 
     def _job(self, study_id: str, image: Path, views: Sequence[View]) -> tuple[_Job, int]:
         """What there is to make of a study, and the bytes its CT takes on disk."""
-        made_of, n_bytes = _fingerprint(image)
+        rescale = self.rescales.get(study_id)
+        made_of, n_bytes = _fingerprint(image, rescale)
         entries = tuple((view, self._entry(study_id, view)) for view in views)
-        return _Job(study_id, image, made_of, entries, self._record(study_id)), n_bytes
+        return _Job(study_id, image, made_of, entries, self._record(study_id), rescale), n_bytes
 
     def _entry(self, study_id: str, view: View) -> Path:
         name = _file_name(study_id)
@@ -194,9 +201,9 @@ def _file_name(study_id: str) -> str:
     return hashlib.sha256(study_id.encode()).hexdigest()[:32]
 
 
-def _fingerprint(image: Path) -> tuple[str, int]:
-    """Digest of the files an image path holds (name, size, time of change) and of the reader; and their bytes."""
-    seen, n_bytes = hashlib.sha256(f"{READER_REVISION}".encode()), 0
+def _fingerprint(image: Path, rescale: Rescale | None) -> tuple[str, int]:
+    """Digest of the files an image path holds (name, size, time of change), its rescale and the reader; and their bytes."""
+    seen, n_bytes = hashlib.sha256(f"{READER_REVISION}{rescale or ''}".encode()), 0
     for path, status in files_below(image):
         n_bytes += status.st_size
         seen.update(f"{path.relative_to(image)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
@@ -225,7 +232,7 @@ def _is_whole(path: Path, made_of: str) -> bool:
 def _make(job: _Job) -> None:
     """Read one study once and write every view of it that is not there, then its quality record."""
     gone = [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
-    found = read_series(job.image) if job.image.exists() else gone
+    found = read_series(job.image, rescale=job.rescale) if job.image.exists() else gone
     volume = found[0].volume_hu
     if volume is not None:
         for view, path in job.entries:
@@ -248,17 +255,17 @@ def _row(series: SeriesRead) -> dict[str, Any]:
         "rows": shape[1],
         "columns": shape[2],
         "transfer_syntaxes": ",".join(series.transfer_syntaxes),
-    } | {name: facts[name] for name in ("n_slices", "tilt_degrees", "hu_min", "hu_max", "hu_mean", "n_files")}
+    } | {name: facts[name] for name in ("n_slices", "tilt_degrees", "hu_min", "hu_p01", "hu_max", "hu_mean", "n_files")}
 
 
-def _rows_of(job: _Job, min_slices: int) -> list[dict[str, Any]]:
-    """Quality of a study's series, largest accepted one first: it is used unless it has too few slices."""
+def _rows_of(job: _Job, rules: SeriesRules) -> list[dict[str, Any]]:
+    """Quality of a study's series, largest accepted one first: it is used unless it breaks a rule."""
     rows = []
     for index, row in enumerate(_read_record(job.record)["rows"]):
         accepted = row["status"] == "accepted"
-        short = accepted and row["n_slices"] < min_slices
-        judged = {"status": "quarantined", "reason": TOO_FEW_SLICES} if short else {}
-        rows.append({"study_id": job.study_id, "used": accepted and not short and index == 0, **row, **judged})
+        broken = rules.broken_by(row) if accepted else None
+        judged = {"status": "quarantined", "reason": broken} if broken else {}
+        rows.append({"study_id": job.study_id, "used": accepted and not broken and index == 0, **row, **judged})
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmaudit_core.config import Audit, FairnessSection, PhantomCohort
+from fmaudit_core.config import Audit, FairnessSection, InspectCohort, PhantomCohort
 from fmaudit_core.report.wording import DASH, attribute_title, margin_text, metric_title, percent, task_title
 
 _POLICIES = {
@@ -33,6 +33,11 @@ def _cohort(audit: Audit) -> str:
         made = (
             f"A synthetic cohort of {audit.cohort.n_studies:,} CT studies (seed {audit.cohort.seed}) with disparities "
             "planted on purpose: it shows that the method works and says nothing about patients."
+        )
+    elif isinstance(audit.cohort, InspectCohort):
+        made = (
+            "Studies of the INSPECT release with its own splits and outcomes; an outcome that follow-up does not reach is "
+            "censored and left out of its task. Sex, race, ethnicity and birth are from the medical record."
         )
     else:
         made = "Studies of one table, read with their CT series."

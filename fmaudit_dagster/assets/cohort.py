@@ -18,6 +18,8 @@ _SPECS = [
         "studies": "One row per CT study: patient, split, age band, sex, race and ethnicity.",
         "labels": "One row per study and task; NULL where the outcome is censored or unknown.",
         "cohort_flow": "How many studies and patients are left after each rule.",
+        "label_flow": "Known and censored outcomes per task, split and subgroup.",
+        "cohort_notes": "What was repaired or chosen when the files were read.",
     }.items()
 ]
 
@@ -32,9 +34,8 @@ def cohort(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator
     plots: dict[str, dict[str, Any]] = {
         "studies": {"by split": counted(read.studies, "split"), "by age band": counted(read.studies, "age_band")},
         "labels": {"positives by task": counted(known.filter("label"), "task")},
-        "cohort_flow": {},
     }
-    for name, frame in {"studies": read.studies, "labels": read.labels, "cohort_flow": read.flow}.items():
+    for name, frame in read.tables().items():
         if dg.AssetKey(name) in context.selected_asset_keys:
             published = workspace.warehouse.publish(name, frame, version=versions[name])
-            yield made(published, frame, asset=name, **plots[name])
+            yield made(published, frame, asset=name, **plots.get(name, {}))

@@ -16,13 +16,13 @@ def ct_slices(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.Ma
     workspace = audit.open()
     studies = workspace.warehouse.read("studies")
     versions = audit.versions(workspace)
-    root = workspace.table.images
+    store = workspace.mending_slices()
 
-    quality = workspace.slices.build(
-        [(study, root / path) for study, path in studies.select("study_id", "image_path").iter_rows()],
+    quality = store.build(
+        list(store.images.items()),
         [spec.view for spec in versions.encoders.values()],
         workers=workspace.audit.imaging.workers,
-        min_slices=workspace.audit.imaging.min_slices,
+        rules=workspace.series_rules,
         progress=progress_of(context, "reading CT series"),
     )
 

@@ -10,10 +10,12 @@ import sys
 import textwrap
 import time
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
 from tests.ct_files import volume_hu, write_series
@@ -68,6 +70,56 @@ def test_a_new_view_adds_its_own_and_redoes_nothing(tmp_path, cohort):
     assert len(after) == 8
 
 
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        (SeriesRules(max_spacing_mm=1.9), "too_thick"),
+        (SeriesRules(max_spacing_mm=2.0), ""),
+        (SeriesRules(chest_values=True), "not_chest_values"),  # air, but nothing denser than tissue
+        (SeriesRules(), ""),
+    ],
+)
+def test_a_rule_of_the_cohort_quarantines_and_reads_no_ct_again(tmp_path, cohort, rules, reason):
+    store = SliceStore(tmp_path / "store")
+    first = store.build(cohort, [LUNG], workers=1)
+    before = entries(store.root)
+    judged = store.build(cohort, [LUNG], workers=1, rules=rules)
+    assert judged["reason"].to_list() == [reason] * 4 + ["missing_rescale"]
+    assert judged["used"].to_list() == [not reason] * 4 + [False]
+    assert entries(store.root) == before
+    assert first["hu_p01"].drop_nulls().to_list() == [np.percentile(volume_hu(seed=i), 1) for i in range(4)]
+
+
+def test_a_known_rescale_is_used_only_where_the_file_has_none(tmp_path):
+    """Values of 0 and above without a scaling; the same values with one; and HU as they are."""
+    hu = volume_hu()
+    affine, stored = np.diag([-1.0, -1.0, 2.0, 1.0]), (hu + 1024).transpose(2, 1, 0)
+    scaled = nib.Nifti1Image(stored, affine)
+    scaled.header.set_slope_inter(1, -1000)
+    images = {
+        "bare": nib.Nifti1Image(stored, affine),
+        "scaled": scaled,
+        "hu": nib.Nifti1Image(hu.transpose(2, 1, 0), affine),
+    }
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in images}
+    for name, image in images.items():
+        image.to_filename(paths[name])
+    rescales = dict.fromkeys(images, (1.0, -1024.0))
+    store = SliceStore(tmp_path / "store", paths, rescales)
+    quality = store.build(list(paths.items()), [HU], workers=1)
+    assert quality["flags"].to_list() == ["rescaled", "", ""]
+    assert np.array_equal(store.read("bare", HU)[:, 0], hu)
+    assert np.array_equal(store.read("scaled", HU)[:, 0], hu + 24)
+    assert np.array_equal(store.read("hu", HU)[:, 0], hu)
+    assert (
+        SliceStore(tmp_path / "other", paths).build(list(paths.items()), [HU], workers=1)["reason"][0]
+        == "not_hounsfield"
+    )
+    other = SliceStore(tmp_path / "store", paths, rescales | {"bare": (1.0, -1000.0)})
+    other.build(list(paths.items()), [HU], workers=1)
+    assert np.array_equal(other.read("bare", HU)[:, 0], hu + 24)
+
+
 def test_a_changed_series_is_read_again_and_no_other(tmp_path, cohort):
     store = SliceStore(tmp_path / "store")
     store.build(cohort, [HU], workers=1)
@@ -88,16 +140,16 @@ def test_processes_make_what_one_makes(tmp_path, cohort):
 
 
 def test_too_few_slices_are_quarantined(tmp_path, cohort):
-    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1, min_slices=7)
+    quality = SliceStore(tmp_path / "store").build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=7))
     assert quality["reason"].to_list() == ["too_few_slices"] * 4 + ["missing_rescale"]
     assert not quality["used"].any()
 
 
 def test_another_least_number_of_slices_reads_no_series_again(tmp_path, cohort):
     store = SliceStore(tmp_path / "store")
-    store.build(cohort, [LUNG], workers=1, min_slices=7)
+    store.build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=7))
     before = entries(store.root)
-    assert store.build(cohort, [LUNG], workers=1, min_slices=2)["used"].sum() == 4
+    assert store.build(cohort, [LUNG], workers=1, rules=SeriesRules(min_slices=2))["used"].sum() == 4
     assert entries(store.root) == before
 
 

@@ -1,0 +1,129 @@
+"""The INSPECT twin from download to report: `fmaudit init --inspect`, then `fmaudit run` with the control."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from fmaudit_core.imaging.window import View
+from fmaudit_core.workspace import open_workspace
+from fmaudit_dagster.cli import main
+from tests.cohort.inspect_twin import SLICES, Twin
+from tests.platform.conftest import run
+
+TWIN = Twin()
+TASKS = ("pe", "readmission_12m")
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory):
+    """A workspace that `fmaudit init --inspect` wrote and `fmaudit run` filled, and what init said."""
+    from fmaudit_dagster.instance import prepare
+
+    top = tmp_path_factory.mktemp("inspected")
+    full = TWIN.write_tables(top / "download")
+    TWIN.write_volumes(full / "CTPA")
+    TWIN.write_ehr(top / "download" / "EHR", top / "scratch")
+    config = top / "audit" / "audit.yaml"
+    tasks = [option for task in TASKS for option in ("--task", task)]
+    said = call("-c", config, "init", "--inspect", top / "download", *tasks)
+    assert said.exit_code == 0, said.output
+    (config.parent / "encoders" / "efficientnet_lite0.yaml").unlink()
+    settings = yaml.safe_load(config.read_text())
+    settings |= {
+        "fairness": {"n_permutations": 99, "suppress_under": 2, "test_from": 3},
+        "probes": {"c_grid": [0.01, 1.0]},
+        "imaging": {"workers": 1},
+    }
+    config.write_text(yaml.safe_dump(settings))
+    workspace = open_workspace(config)
+    prepare(workspace)
+    outcome = run(workspace)
+    assert outcome.failures == {}
+    return workspace, said.output
+
+
+def test_init_tells_what_was_read_and_what_was_odd(inspected):
+    assert "58 studies of 39 patients are valid." in inspected[1]
+    assert "labels_20250611.tsv" in inspected[1]
+    assert "no time: 2 studies" in inspected[1]
+
+
+def test_volumes_are_accepted_or_quarantined_by_name(inspected):
+    quality = inspected[0].warehouse.read("slice_quality")
+    reasons = dict(quality.select("study_id", "reason").iter_rows())
+    expected = {"truncated": "truncated_pixel_data", "unrescaled_unknown": "not_hounsfield", "thick": "too_thick"}
+    for defect, reason in expected.items():
+        for one in TWIN.with_defect(defect):
+            assert reasons.pop(one.impression_id) == reason
+    assert set(reasons.values()) == {""}
+    assert quality.filter("used")["n_slices"].unique().to_list() == [SLICES]
+
+
+@pytest.mark.parametrize("defect", ["unrescaled", "flipped", "four_d", "no_contrast"])
+def test_slices_are_the_hu_that_were_drawn(inspected, defect):
+    """Unrescaled by the table's slope and intercept, turned by the affine, squeezed: the same volume comes out."""
+    workspace = inspected[0]
+    one = TWIN.with_defect(defect)[0]
+    view = next(spec.view for spec in workspace.registry.specs().values())
+    drawn = TWIN.hu(one)
+    if defect == "unrescaled":
+        drawn = np.clip(drawn, -1024, 3071)
+    assert np.array_equal(workspace.slices.read(one.impression_id, view), view.apply(drawn))
+    assert View(values="int16").apply(drawn).shape == (SLICES, 1, 64, 64)
+    flags = workspace.warehouse.read("slice_quality").filter(study_id=one.impression_id)["flags"].item()
+    assert flags == ("rescaled" if defect == "unrescaled" else "")
+
+
+def test_the_audit_ends_in_findings_and_runs_once(inspected):
+    workspace = inspected[0]
+    predictions = workspace.warehouse.read_cells("probe_predictions", workspace.warehouse.cells("probe_predictions"))
+    assert set(predictions["task"]) == set(TASKS)
+    known = workspace.warehouse.read("labels").filter(task="readmission_12m").drop_nulls("label")["study_id"]
+    assert set(predictions.filter(task="readmission_12m")["study_id"]) <= set(known)
+    flow = workspace.warehouse.read("label_flow").filter(task="readmission_12m", attribute="sex")
+    assert flow["n_censored"].sum() > 0
+    assert workspace.warehouse.read("cohort_notes").height > 5
+    assert (workspace.reports / "index.html").exists()
+    assert run(workspace).made == []
+
+
+def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
+    workspace, said = inspected
+    text = said + "".join(path.read_text() for path in workspace.reports.iterdir() if path.suffix != ".png")
+    text += workspace.warehouse.read("cohort_notes").write_csv()
+    for one in TWIN.studies:
+        assert one.impression_id not in text
+        assert str(one.person.person_id) not in text
+        assert one.image_id not in text
+    assert "SECRET TEXT" not in text
+    columns = {name for table in workspace.warehouse.tables() for name in workspace.warehouse.read(table, next(
+        iter(workspace.warehouse.cells(table)))).columns}  # fmt: skip
+    assert "impressions" not in columns
+
+
+def test_other_rescales_are_another_version_of_the_slices(inspected):
+    from fmaudit_core.plan import Versions
+
+    workspace = inspected[0]
+    versions = Versions(workspace, workspace.registry.specs())
+    studies = workspace.warehouse.read("studies")
+    before = versions.views(studies)
+    assert versions.views(studies.with_columns(age=pl.lit(50))) == before
+    assert versions.views(studies.with_columns(rescale_slope=pl.lit(2.0))) != before
+
+
+def test_init_refuses_a_folder_that_is_no_download(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = call("-c", tmp_path / "audit.yaml", "init", "--inspect", tmp_path / "empty")
+    assert result.exit_code == 1
+    assert "is not a whole INSPECT download. Missing: labels_*.tsv" in " ".join(result.stderr.split())
+    assert not (tmp_path / "audit.yaml").exists()
+    assert call("-c", tmp_path / "audit.yaml", "init", "--inspect", tmp_path, "--phantom").exit_code == 2

@@ -189,6 +189,9 @@ def ui(config: Path, port: int, read_only: bool) -> None:
 @click.option("--threshold", type=float, help="Operating threshold; without it one is chosen on the split `val`.")
 @click.option("--permutations", type=click.IntRange(min=99), help="Permutations of each test [default: 9999].")
 @click.option("--seed", type=int, help="Seed of the permutations [default: 2026].")
+@click.option(
+    "--threshold-uncertainty", is_flag=True, help="Carry the chosen threshold's own uncertainty into intervals."
+)
 @_told
 def assess(
     predictions: Path,
@@ -197,13 +200,14 @@ def assess(
     threshold: float | None,
     permutations: int | None,
     seed: int | None,
+    threshold_uncertainty: bool,
 ) -> None:
     """Assess anybody's predictions: tables as Parquet and CSV, and the page, into --out. Needs no audit.yaml."""
     from fmaudit_core.assessing import assess_file
     from fmaudit_core.config import FairnessSection
     from fmaudit_dagster.findings_table import print_findings
 
-    given = {"n_permutations": permutations, "seed": seed}
+    given = {"n_permutations": permutations, "seed": seed, "threshold_uncertainty": threshold_uncertainty}
     settings = FairnessSection.model_validate({name: value for name, value in given.items() if value is not None})
     names = [name.strip() for name in attributes.split(",") if name.strip()] if attributes else []
     assess_file(predictions, out, attributes=names, settings=settings, threshold=threshold)

@@ -39,7 +39,7 @@ def test_the_interval_of_the_corrected_spread_holds_the_truth(between):
 
 
 def test_delongs_interval_is_the_published_one():
-    """Ratings of 109 CT images, Hanley & McNeil 1982, table 1; area, error and interval as Stata's manual of roctab prints them."""
+    """Ratings of 109 CT images, Hanley & McNeil 1982, table 1; area, error and interval as Stata's manual prints them."""
     normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
     y = np.repeat([False, True], [sum(normal), sum(abnormal)])
     rating = np.concatenate([np.repeat(np.arange(1, 6), normal), np.repeat(np.arange(1, 6), abnormal)]).astype(float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import time
 
 import polars as pl
 import pytest
@@ -407,7 +406,7 @@ def test_volumes_may_lie_elsewhere(forms, tmp_path):
     assert all((cohort.images_root / path).is_file() for path in cohort.studies["image_path"])
 
 
-def test_a_release_of_full_size_is_read_in_seconds(tmp_path):
+def test_a_release_of_full_size_is_read_whole(tmp_path):
     """23,248 studies: the tables of the release, its persons, and a folder of that many volumes."""
     n = 23_248
     rng_split = ["train"] * 15 + ["valid"] + ["test"] * 4
@@ -433,10 +432,9 @@ def test_a_release_of_full_size_is_read_in_seconds(tmp_path):
         "ethnicity_concept_id": [38003564] * 19_400, "birth_DATETIME": ["1950-01-01T00:00:00"] * 19_400,
     }  # fmt: skip
     pl.DataFrame(people).write_csv(tmp_path / "person.csv")
-    began = time.perf_counter()
     cohort = read(tmp_path)
     assert cohort.studies.height == n
-    assert time.perf_counter() - began < 10  # about one second; a look at each file or row by row takes far longer
+    assert cohort.studies.get_column("patient_id").n_unique() == 19_400
 
 
 def test_the_newest_of_several_stamps_is_taken(forms):

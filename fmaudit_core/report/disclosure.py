@@ -2,7 +2,8 @@
 
 A subgroup under the rule is *protected*: none of its numbers is shown. Its counts must not follow from its neighbours'
 either: where an attribute has a protected subgroup, the counts of the others are rounded to tens and their rates to whole
-percent, and their threshold curves are drawn in coarse steps, whose height then tells no denominator.
+percent, and their threshold curves are drawn in coarse steps, whose height then tells no denominator. Who is protected and how
+counts are rounded: `protection.py`; intersections: `crossings.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,27 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.report.inputs import OPTIONAL_METRICS, OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.report.crossings import shown_intersections
+from fmaudit_core.report.inputs import CALIBRATION, COMPARISONS, CROSS, MODEL, OPTIONAL_METRICS, SCORE_SET, ReportInput
+from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, told
 
+#: columns whose values have one row per subgroup
+_SUBGROUP: Final = [*SCORE_SET, "attribute"]
+_METRIC: Final = [*_SUBGROUP, "metric"]
 _COUNTS: Final = ("n", "n_pos", "n_neg")
 _VALUES: Final = ("value", "ci_low", "ci_high", "mde")
-_ROUND_TO: Final = 10
-#: a rate in whole percent fits several denominators
-_DECIMALS: Final = 2
+_ESTIMATE: Final = ("value", "ci_low", "ci_high")
+_CALIBRATIONS: Final = (
+    "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high", "ece", "ece_by_chance",
+)  # fmt: skip
+_DIFFERENCES: Final = ("value", "other_value", "difference", "ci_low", "ci_high")
+_COMPARED: Final = ("p_value", "q_value", "p_non_inferior", "non_inferior")
+_PAIR: Final = ("task", *MODEL, *(f"other_{name}" for name in MODEL))
 _COARSE_STEP: Final = 0.05
 _SWEEP_POINTS: Final = 41
 _CURVES: Final = ("tpr", "fpr", "band_low", "band_high", "fpr_band_low", "fpr_band_high")
-_SPREADS: Final = ("gap", "null_expected_gap", "null_gap_95", "corrected_sd")
+_SPREADS: Final = ("gap", "null_expected_gap", "null_gap_95", "corrected_sd", "corrected_sd_low", "corrected_sd_high")
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,13 @@ class Disclosed:
 
     Parameters
     ----------
-    metrics : frame
+    metrics, calibration, comparisons : frames
         With a column `counts`: ``exact``, ``rounded`` or ``withheld``. Withheld rows have no number at all.
     gaps, findings, sweep : frames
+    cross : frame
+        Pairs of subgroups that may both be shown, with `counts`.
+    intersections : frame
+        With `counts` as in metrics, but ``unsaid`` in place of ``rounded``: no counts, estimates in whole percent.
     studies : frame
         With `counts` as in metrics.
     """
@@ -42,87 +57,98 @@ class Disclosed:
     gaps: pl.DataFrame
     findings: pl.DataFrame
     sweep: pl.DataFrame
+    calibration: pl.DataFrame
+    cross: pl.DataFrame
+    intersections: pl.DataFrame
+    comparisons: pl.DataFrame
     studies: pl.DataFrame
 
 
 def disclose(inputs: ReportInput) -> Disclosed:
     """Withhold, round and thin until no small group can be read off, directly or by subtraction."""
-    rule = inputs.audit.fairness.suppress_under
-    protected = _protected(inputs.subgroup_metrics, rule)
-    coarse = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(True))
+    settings = inputs.audit.fairness
+    protected = protected_levels(inputs.subgroup_metrics, _METRIC, None, settings)
+    protected = protected_levels(inputs.subgroup_calibration, _SUBGROUP, protected, settings)
+    metrics = _metrics(inputs.subgroup_metrics, protected)
     return Disclosed(
-        metrics=_metrics(inputs.subgroup_metrics, protected, coarse),
-        gaps=_rounded_spreads(inputs.fairness_gaps, coarse),
-        findings=_rounded_spreads(inputs.audit_findings, coarse),
-        sweep=_sweep(inputs.threshold_sweep, protected, coarse),
-        studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, rule),
+        metrics=metrics,
+        gaps=_rounded_spreads(inputs.fairness_gaps, protected),
+        findings=_rounded_spreads(inputs.audit_findings, protected),
+        sweep=_sweep(inputs.threshold_sweep, protected),
+        calibration=_calibration(inputs.subgroup_calibration, protected),
+        cross=_cross(inputs.cross_group_auroc, metrics, protected),
+        intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
+        comparisons=_comparisons(inputs.model_comparisons, protected, settings),
+        studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under),
     )
 
 
-def _protected(metrics: pl.DataFrame, rule: int) -> pl.DataFrame:
-    """(task, attribute, subgroup) under the rule, in any row; the status is not trusted alone."""
-    few = (pl.col("n_pos") < rule) | (pl.col("n_neg") < rule)
-    small = pl.col("status").is_in(["suppressed", "not_estimable"]) | few.fill_null(False)
-    return (
-        metrics.filter(small & (pl.col("attribute") != OVERALL))
-        .select("task", "attribute", "subgroup")
-        .unique()
-        .with_columns(protected=pl.lit(True))
-    )
-
-
-def _marked(frame: pl.DataFrame, protected: pl.DataFrame, coarse: pl.DataFrame) -> pl.DataFrame:
-    marked = frame.join(protected, on=["task", "attribute", "subgroup"], how="left", maintain_order="left")
-    marked = marked.join(coarse, on=["task", "attribute"], how="left", maintain_order="left")
-    return marked.with_columns(pl.col("protected", "coarse").fill_null(False))
-
-
-def _to_tens(name: str) -> pl.Expr:
-    return ((pl.col(name) + _ROUND_TO // 2) // _ROUND_TO * _ROUND_TO).cast(pl.Int64)
-
-
-def _metrics(metrics: pl.DataFrame, protected: pl.DataFrame, coarse: pl.DataFrame) -> pl.DataFrame:
+def _metrics(metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     # columns beyond the contract may count too: only known ones of a protected or rounded row pass
     further = [name for name in OPTIONAL_METRICS if name in metrics.columns]
-    named = [*SCORE_SET, "attribute", "subgroup", "metric", *_COUNTS, *_VALUES, "status", *further]
-    marked = _marked(metrics.select(named), protected, coarse)
-    shown = [
-        pl.when("protected").then(None).when("coarse").then(_to_tens(name)).otherwise(pl.col(name)).alias(name)
-        for name in _COUNTS
-    ]
-    values = [
-        pl.when("protected")
-        .then(None)
-        .when("coarse")
-        .then(pl.col(name).round(_DECIMALS))
-        .otherwise(pl.col(name))
-        .alias(name)
-        for name in _VALUES
-    ]
-    tests = [pl.when("protected").then(None).otherwise(pl.col(name)).alias(name) for name in further]
-    kind = (
-        pl.when("protected").then(pl.lit("withheld")).when("coarse").then(pl.lit("rounded")).otherwise(pl.lit("exact"))
+    named = [*_METRIC[:-1], "subgroup", "metric", *_COUNTS, *_VALUES, "status", *further]
+    return _suppressed(told(marked(metrics.select(named), protected), _METRIC, _COUNTS, values=_VALUES, tests=further))
+
+
+def _suppressed(rows: pl.DataFrame) -> pl.DataFrame:
+    """One status for all that is withheld: which class is small is not told."""
+    return rows.with_columns(status=pl.when(counts="withheld").then(pl.lit("suppressed")).otherwise("status"))
+
+
+def _calibration(calibration: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+    rows = marked(calibration.select(CALIBRATION.names()), protected)
+    return _suppressed(told(rows, _SUBGROUP, _COUNTS, values=_CALIBRATIONS))
+
+
+def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
+    """The studies that two models both scored may be fewer: a subgroup can be small here alone."""
+    by = [*_PAIR, "attribute", "metric"]
+    rows = comparisons.select(COMPARISONS.names())
+    here = marked(rows, protected_levels(rows, by, protected, settings))
+    return _suppressed(told(here, by, _COUNTS, values=_DIFFERENCES, tests=_COMPARED))
+
+
+def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+    """Pairs of subgroups that may be shown, with the counts of the subgroups as they are shown elsewhere."""
+    rows = cross.select(CROSS.names())
+    for end in ("positives_of", "negatives_of"):
+        hidden = protected.rename({"subgroup": end})
+        rows = rows.join(hidden, on=["task", "attribute", end], how="anti", maintain_order="left")
+    shown = metrics.filter(counts="rounded").unique([*_SUBGROUP, "subgroup"], maintain_order=True)
+    for end, count in (("positives_of", "n_pos"), ("negatives_of", "n_neg")):
+        own = shown.select(*_SUBGROUP, pl.col("subgroup").alias(end), pl.col(count).alias(f"told_{count}"))
+        rows = rows.join(own, on=[*_SUBGROUP, end], how="left", maintain_order="left")
+    coarse = pl.struct("task", "attribute").is_in(
+        protected.select(pl.struct("task", "attribute")).to_series().implode()
     )
-    status = pl.when("protected").then(pl.lit("suppressed")).otherwise(pl.col("status"))
-    return marked.with_columns(*shown, *values, *tests, counts=kind, status=status).drop("protected", "coarse")
+    return rows.select(
+        *(name for name in CROSS.names() if name not in _ESTIMATE and not name.startswith("n_")),
+        *(pl.when(coarse).then(f"told_{name}").otherwise(name).alias(name) for name in ("n_pos", "n_neg")),
+        *(pl.when(coarse).then(pl.col(name).round(DECIMALS)).otherwise(name).alias(name) for name in _ESTIMATE),
+        counts=pl.when(coarse).then(pl.lit("rounded")).otherwise(pl.lit("exact")),
+    )
 
 
-def _rounded_spreads(frame: pl.DataFrame, coarse: pl.DataFrame) -> pl.DataFrame:
-    marked = frame.join(coarse, on=["task", "attribute"], how="left", maintain_order="left")
+def _coarse(protected: pl.DataFrame) -> pl.DataFrame:
+    return protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
+
+
+def _rounded_spreads(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+    rows = frame.join(_coarse(protected), on=["task", "attribute"], how="left", maintain_order="left")
     spreads = [name for name in _SPREADS if name in frame.columns]
     rounded = [
-        pl.when(pl.col("coarse").fill_null(False))
-        .then(pl.col(name).round(_DECIMALS))
+        pl.when(pl.col("coarse").fill_null(value=False))
+        .then(pl.col(name).round(DECIMALS))
         .otherwise(pl.col(name))
         .alias(name)
         for name in spreads
     ]
-    return marked.with_columns(rounded).drop("coarse")
+    return rows.with_columns(rounded).drop("coarse")
 
 
-def _sweep(sweep: pl.DataFrame, protected: pl.DataFrame, coarse: pl.DataFrame) -> pl.DataFrame:
+def _sweep(sweep: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """Curves of subgroups that may be shown, at thresholds common to the subgroups of an attribute."""
-    kept = _marked(sweep, protected, coarse).filter(~pl.col("protected"))
+    kept = marked(sweep, protected).filter(~pl.col("protected"))
     thinned = [_thinned(frame) for _, frame in kept.group_by([*SCORE_SET, "attribute"], maintain_order=True)]
     if not thinned:
         return kept.drop("protected", "coarse")
@@ -157,13 +183,10 @@ def _studies(studies: pl.DataFrame, protected: pl.DataFrame, metrics: pl.DataFra
     """Counts of the cohort; a subgroup too small in every task it was assessed for is too small here."""
     n_tasks = metrics.get_column("task").n_unique()
     always = protected.group_by("attribute", "subgroup").agg(small=pl.col("task").n_unique() >= n_tasks).filter("small")
-    marked = studies.join(always, on=["attribute", "subgroup"], how="left", maintain_order="left").with_columns(
-        withheld=pl.col("small").fill_null(False) | (pl.col("n_studies") < rule) | (pl.col("n_patients") < rule)
+    rows = studies.join(always, on=["attribute", "subgroup"], how="left", maintain_order="left").with_columns(
+        protected=pl.col("small").fill_null(value=False) | (pl.col("n_studies") < rule) | (pl.col("n_patients") < rule),
+        status=pl.lit(None, dtype=pl.String),
     )
-    rounded = pl.col("withheld").any().over("split", "attribute")
-    shown = [
-        pl.when("withheld").then(None).when(rounded).then(_to_tens(name)).otherwise(pl.col(name)).alias(name)
-        for name in ("n_studies", "n_patients")
-    ]
-    kind = pl.when("withheld").then(pl.lit("withheld")).when(rounded).then(pl.lit("rounded")).otherwise(pl.lit("exact"))
-    return marked.with_columns(*shown, counts=kind).drop("withheld", "small")
+    rows = rows.with_columns(coarse=pl.col("protected").any().over("split", "attribute"))
+    shown = told(rows, ["split", "attribute"], ("n_studies", "n_patients"))
+    return shown.select(*studies.columns, "counts")

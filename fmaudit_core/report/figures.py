@@ -16,8 +16,8 @@ from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 
 Spec = dict[str, Any]
 
-_ROW_PX: Final = 27
-_LEGEND_ROW_PX: Final = 30
+ROW_PX: Final = 27
+_LEGENDROW_PX: Final = 30
 _SWEEP_PX: Final = 320
 _LABEL_CHARS: Final = 19
 _COLOURS: Final = 7
@@ -40,7 +40,7 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
     scale = 100.0 if metric in RATES else 1.0
     ticks: list[tuple[int, str]] = []
     asides: list[Spec] = []
-    marks: dict[str, list[tuple[int, Mapping[str, Any]]]] = {"tested": [], "interval": [], "alarm": []}
+    by_look: dict[str, list[tuple[int, Mapping[str, Any]]]] = {"tested": [], "interval": [], "alarm": []}
     unseen_x: list[float | None] = []
     unseen_y: list[float | None] = []
     at, attribute = 0, None
@@ -50,10 +50,10 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
             ticks.append((at, f"<b>{attribute}</b>"))
             at += 1
         ticks.append((at, row["label"]))
-        asides.append(_aside(at, row["aside"]))
+        asides.append(aside(at, row["aside"]))
         if row["value"] is not None:
             kind = "alarm" if row["alarm"] else "tested" if row["status"] == "tested" else "interval"
-            marks[kind].append((at, row))
+            by_look[kind].append((at, row))
             if overall is not None and row["mde"] is not None:
                 unseen_x += [scale * max(0.0, overall - row["mde"]), scale * min(1.0, overall + row["mde"]), None]
                 unseen_y += [at, at, None]
@@ -64,13 +64,13 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
         "interval": ("@accent", "circle-open", "interval only: too few to test"),
         "alarm": ("@alarm", "diamond", "fares worst where a disparity was found"),
     }
-    data += [_marks(marks[kind], scale, *look) for kind, look in looks.items() if marks[kind]]
-    shapes = [] if overall is None else [_line(scale * overall)]
+    data += [marks(by_look[kind], scale, *look) for kind, look in looks.items() if by_look[kind]]
+    shapes = [] if overall is None else [line(scale * overall)]
     unit = " (%)" if metric in RATES else ""
     return {
         "data": data,
         "layout": {
-            "height": 84 + _ROW_PX * at,
+            "height": 84 + ROW_PX * at,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {"title": {"text": metric_title(metric) + unit}, **_forest_range(rows, scale, metric)},
             "yaxis": {
@@ -80,7 +80,7 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
                 "showgrid": False,
                 "ticklabelstandoff": 6,
             },
-            "annotations": [*asides, _aside(-0.55, f"<i>{aside_title}</i>", "bottom")],
+            "annotations": [*asides, aside(-0.55, f"<i>{aside_title}</i>", "bottom")],
             "shapes": shapes,
             "showlegend": False,
             "hovermode": "closest",
@@ -100,19 +100,20 @@ def _forest_range(rows: Sequence[Mapping[str, Any]], scale: float, metric: str) 
 
 def _unseen(x: Sequence[float | None], y: Sequence[float | None]) -> Spec:
     return {
-        "type": "scatter", "mode": "lines", "x": _short(x), "y": list(y), "hoverinfo": "skip",
+        "type": "scatter", "mode": "lines", "x": short(x), "y": list(y), "hoverinfo": "skip",
         "line": {"color": "@band", "width": 13},
     }  # fmt: skip
 
 
-def _marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: str, symbol: str, name: str) -> Spec:
+def marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: str, symbol: str, name: str) -> Spec:
+    """Values with intervals: rows with their places, each with `value`, `low`, `high` and `hover`."""
     values = [scale * row["value"] for _, row in rows]
     low = [scale * (row["value"] - (row["low"] if row["low"] is not None else row["value"])) for _, row in rows]
     high = [scale * ((row["high"] if row["high"] is not None else row["value"]) - row["value"]) for _, row in rows]
     return {
-        "type": "scatter", "mode": "markers", "cliponaxis": False, "name": name, "x": _short(values), "y": [at for at, _ in rows],
+        "type": "scatter", "mode": "markers", "cliponaxis": False, "name": name, "x": short(values), "y": [at for at, _ in rows],
         "error_x": {
-            "type": "data", "symmetric": False, "array": _short(high), "arrayminus": _short(low), "color": colour,
+            "type": "data", "symmetric": False, "array": short(high), "arrayminus": short(low), "color": colour,
             "thickness": 1.6, "width": 0,
         },
         "marker": {"color": colour, "symbol": symbol, "size": 9, "line": {"width": 2, "color": colour}},
@@ -120,14 +121,16 @@ def _marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: 
     }  # fmt: skip
 
 
-def _aside(y: float, text: str, yanchor: str = "middle") -> Spec:
+def aside(y: float, text: str, yanchor: str = "middle") -> Spec:
+    """Text at the right of a row; left out where there is no room."""
     return {
         "name": "aside", "text": text, "xref": "paper", "x": 1.02, "xanchor": "left", "y": y, "yanchor": yanchor,
         "showarrow": False, "font": {"size": 11, "color": "@muted"}, "align": "left",
     }  # fmt: skip
 
 
-def _line(x: float, dash: str = "dot") -> Spec:
+def line(x: float, dash: str = "dot") -> Spec:
+    """A vertical line through the figure."""
     return {
         "type": "line", "x0": round(x, 4), "x1": round(x, 4), "yref": "paper", "y0": 0, "y1": 1,
         "line": {"color": "@muted", "width": 1, "dash": dash}, "layer": "below",
@@ -150,11 +153,11 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     ends = [100 * (row["null_p95"] if row["null_p95"] is not None else row["null"]) for _, row in bars]
     data: list[Spec] = [
         {
-            "type": "bar", "orientation": "h", "x": _short(ends), "y": [at for at, _ in bars], "width": 0.46,
+            "type": "bar", "orientation": "h", "x": short(ends), "y": [at for at, _ in bars], "width": 0.46,
             "marker": {"color": "@band"}, "hoverinfo": "skip",
         },
         {
-            "type": "scatter", "mode": "markers", "cliponaxis": False, "x": _short([100 * row["null"] for _, row in bars]),
+            "type": "scatter", "mode": "markers", "cliponaxis": False, "x": short([100 * row["null"] for _, row in bars]),
             "y": [at for at, _ in bars], "hoverinfo": "skip",
             "marker": {"symbol": "line-ns", "size": 15, "line": {"width": 2, "color": "@muted"}},
         },
@@ -171,7 +174,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
             data.append(
                 {
                     "type": "scatter", "mode": "markers", "cliponaxis": False,
-                    "x": _short([100 * row["gap"] for _, row in chosen]), "y": [at for at, _ in chosen],
+                    "x": short([100 * row["gap"] for _, row in chosen]), "y": [at for at, _ in chosen],
                     "hovertext": [row["hover"] for _, row in chosen], "hoverinfo": "text",
                     "marker": {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2, "color": colour}},
                 }
@@ -186,8 +189,8 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
                 "range": [len(rows) - 0.4, -0.6], "tickvals": list(range(len(rows))), "ticktext": ticks,
                 "showgrid": False, "ticklabelstandoff": 6,
             },
-            "annotations": [_aside(at, row["aside"]) for at, row in enumerate(rows)],
-            "shapes": [] if margin is None else [{**_line(100 * margin, "dash"), "layer": "above"}],
+            "annotations": [aside(at, row["aside"]) for at, row in enumerate(rows)],
+            "shapes": [] if margin is None else [{**line(100 * margin, "dash"), "layer": "above"}],
             "showlegend": False,
             "hovermode": "closest",
         },
@@ -208,7 +211,7 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
         Curves of the fullest figure beside this one: all leave as much room for their legend.
     """
     data: list[Spec] = []
-    below_px = 68 + _LEGEND_ROW_PX * math.ceil(most_curves / 2)
+    below_px = 68 + _LEGENDROW_PX * math.ceil(most_curves / 2)
     for nth, curve in enumerate(curves):
         colour, dash = f"@c{nth % _COLOURS}", _DASHES[(nth + nth // _COLOURS) % len(_DASHES)]
         common = {"type": "scatter", "mode": "lines", "x": curve["threshold"], "legendgroup": str(nth)}
@@ -218,17 +221,17 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
                 {**edge, "y": _percent(curve["low"])},
                 {**edge, "y": _percent(curve["high"]), "fill": "tonexty", "fillcolor": f"{colour}/0.14"},
             ]
-        line = {"width": 2, "color": colour, "dash": dash}
+        drawn = {"width": 2, "color": colour, "dash": dash}
         said = "%{y:.0f}%<extra></extra>"
         data += [
-            {**common, "y": _percent(curve["udr"]), "line": line, "name": curve["label"],
+            {**common, "y": _percent(curve["udr"]), "line": drawn, "name": curve["label"],
              "hovertemplate": f"{curve['label']}: missed {said}"},
-            {**common, "y": _percent(curve["fpr"]), "line": line, "yaxis": "y2", "showlegend": False,
+            {**common, "y": _percent(curve["fpr"]), "line": drawn, "yaxis": "y2", "showlegend": False,
              "hovertemplate": f"{curve['label']}: false alarms {said}"},
         ]  # fmt: skip
     shapes, notes = [], []
     if chosen is not None:
-        shapes = [_line(chosen, "solid")]
+        shapes = [line(chosen, "solid")]
         notes = [
             {
                 "text": f"operating point {chosen:.3f}", "x": chosen, "xanchor": "left", "yref": "paper", "y": 1.0,
@@ -263,7 +266,7 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
         The same of the control.
     """
     shown = [*rows, *([control] if control else [])]
-    marks = []
+    drawn = []
     for beats, colour, symbol in (
         (True, "@good", "square"),
         (False, "@muted", "circle-open"),
@@ -271,7 +274,7 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
     ):
         chosen = [(at, row) for at, row in enumerate(shown) if row["beats"] is beats and row["value"] is not None]
         if chosen:
-            marks.append(_marks(chosen, 1.0, colour, symbol, ""))
+            drawn.append(marks(chosen, 1.0, colour, symbol, ""))
     shapes = []
     if control and control["low"] is not None and control["high"] is not None:
         shapes = [
@@ -281,7 +284,7 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
             }
         ]  # fmt: skip
     return {
-        "data": marks,
+        "data": drawn,
         "layout": {
             "height": 96 + 38 * max(1, len(shown)),
             "margin": {"l": 142, "r": 140, "t": 24, "b": 46},
@@ -290,7 +293,7 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
                 "range": [len(shown) - 0.4, -0.6], "tickvals": list(range(len(shown))),
                 "ticktext": [row["label"] for row in shown], "showgrid": False, "ticklabelstandoff": 6,
             },
-            "annotations": [_aside(at, row["aside"]) for at, row in enumerate(shown) if row["aside"] != NONE],
+            "annotations": [aside(at, row["aside"]) for at, row in enumerate(shown) if row["aside"] != NONE],
             "shapes": shapes,
             "showlegend": False,
             "hovermode": "closest",
@@ -310,7 +313,7 @@ def tick_label(text: str) -> str:
     return "<br>".join(plain(line) for line in shown)
 
 
-def _short(values: Sequence[float | None]) -> list[float | None]:
+def short(values: Sequence[float | None]) -> list[float | None]:
     """Four decimals: a page of figures stays small, and no digit betrays a denominator."""
     return [None if value is None else round(value, 4) for value in values]
 

@@ -60,6 +60,54 @@ SWEEP: Final = pl.Schema(
 )
 #: shown where a table has them
 OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted")
+#: between the names of crossed attributes, and between those of their levels
+CROSSED: Final = " x "
+#: one of two models that are compared: all of a score set but its task
+MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
+_COUNTS: Final = _columns(("n", "n_pos", "n_neg"), pl.Int64)
+_ESTIMATE: Final = _columns(("value", "ci_low", "ci_high"), _NUMBER)
+CALIBRATION: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "subgroup", "status"), pl.String),
+        **_COUNTS,
+        **_columns(("slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"), _NUMBER),
+        **_columns(("ece", "ece_by_chance"), _NUMBER),
+    }
+)
+CROSS: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "positives_of", "negatives_of", "status"), pl.String),
+        **_columns(("n_pos", "n_neg"), pl.Int64),
+        **_ESTIMATE,
+    }
+)
+INTERSECTIONS: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "subgroup"), pl.String),
+        "depth": pl.Int64,
+        "metric": pl.String,
+        **_COUNTS,
+        **_ESTIMATE,
+        "status": pl.String,
+        **_columns(("mde", "difference", "p_worse", "p_worse_adjusted"), _NUMBER),
+        "rank": pl.Int64,
+    }
+)
+COMPARISONS: Final = pl.Schema(
+    {
+        "task": pl.String,
+        **_columns(MODEL, pl.String),
+        **_columns([f"other_{name}" for name in MODEL], pl.String),
+        **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
+        **_COUNTS,
+        **_columns(("value", "other_value", "difference", "ci_low", "ci_high"), _NUMBER),
+        **_columns(("p_value", "q_value", "p_non_inferior"), _NUMBER),
+        "non_inferior": pl.Boolean,
+    }
+)
 FINDINGS: Final = pl.Schema(
     [
         *GAPS.items(),
@@ -76,6 +124,10 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "fairness_gaps": GAPS,
     "threshold_sweep": SWEEP,
     "audit_findings": FINDINGS,
+    "subgroup_calibration": CALIBRATION,
+    "cross_group_auroc": CROSS,
+    "intersections": INTERSECTIONS,
+    "model_comparisons": COMPARISONS,
 }
 _ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
 
@@ -89,6 +141,7 @@ class ReportInput:
     audit : Audit
         The config that was used: methods and limits are written from it.
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
+    subgroup_calibration, cross_group_auroc, intersections, model_comparisons : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
     studies : frame of `STUDIES`
         Studies and patients per split, attribute and subgroup; see `count_studies`.
@@ -113,6 +166,10 @@ class ReportInput:
     fairness_gaps: pl.DataFrame
     threshold_sweep: pl.DataFrame
     audit_findings: pl.DataFrame
+    subgroup_calibration: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CALIBRATION))
+    cross_group_auroc: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CROSS))
+    intersections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERSECTIONS))
+    model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

@@ -1,0 +1,141 @@
+"""Who is protected by the small-group rule, and counts beside them from which theirs do not follow.
+
+An attribute's protected subgroups together are known to everybody who can subtract: the total less what is shown. So one of
+the shown subgroups, the *carrier*, is told as if the protected ones were in the middle of their ten: with 0 to 9 of them as if
+there were 5. What is shown is then the very same for each of the ten numbers that may be hidden. All counts are rounded to tens
+on top. The carrier is chosen by name, never by size: a choice by size would tell which is larger. Intersections: `crossings.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.report.inputs import OVERALL
+
+#: a rate in whole percent fits several denominators
+DECIMALS: Final = 2
+#: a hidden count must have at least this many values beside its own
+ROOM: Final = 4
+_ROUND_TO: Final = 10
+_LEVEL: Final = ["task", "attribute", "subgroup"]
+
+
+def small(rule: int) -> pl.Expr:
+    """Whether a row is under the rule; its status is not trusted alone."""
+    few = (pl.col("n_pos") < rule) | (pl.col("n_neg") < rule)
+    return pl.col("status").is_in(["suppressed", "not_estimable"]) | few.fill_null(value=False)
+
+
+def least(settings: FairnessSection) -> pl.Expr:
+    """Positives, or negatives, that a shown row has at least: its status says so."""
+    return pl.when(status="tested").then(settings.test_from).otherwise(settings.suppress_under)
+
+
+def protected_levels(
+    frame: pl.DataFrame, by: Sequence[str], known: pl.DataFrame | None, settings: FairnessSection
+) -> pl.DataFrame:
+    """Subgroups of which nothing may be shown: task, attribute, subgroup.
+
+    Those under the rule in any row, and all subgroups of an attribute whose carrier has too little room.
+
+    Parameters
+    ----------
+    frame : frame with `attribute`, `subgroup`, `status`, `n_pos`, `n_neg`
+    by : sequence of str
+        Columns whose values have one row per subgroup, `attribute` among them.
+    known : frame, optional
+        Those protected already.
+    """
+    found = frame.filter(small(settings.suppress_under) & (pl.col("attribute") != OVERALL)).select(_LEVEL)
+    if known is not None:
+        found = pl.concat([known, found])
+    found = found.unique()
+    rows = marked(frame, found).filter("coarse")
+    beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("carrier")
+    tight = pl.any_horizontal(
+        (pl.col(name) + pl.col(f"hidden_{name}") % _ROUND_TO - least(settings) < ROOM).fill_null(value=False)
+        for name in ("n_pos", "n_neg")
+    )
+    whole = beside.filter(tight).select("task", "attribute").unique()
+    return pl.concat([found, rows.join(whole, on=["task", "attribute"], how="semi").select(_LEVEL)]).unique()
+
+
+def marked(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+    """The rows with two columns more: `protected`, and `coarse` where a neighbour (or the row itself) is."""
+    levels = protected.select(_LEVEL).with_columns(protected=pl.lit(value=True))
+    beside = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
+    out = frame.join(levels, on=_LEVEL, how="left", maintain_order="left")
+    out = out.join(beside, on=["task", "attribute"], how="left", maintain_order="left")
+    return out.with_columns(pl.col("protected", "coarse").fill_null(value=False))
+
+
+def told(
+    rows: pl.DataFrame,
+    by: Sequence[str],
+    counts: Sequence[str],
+    *,
+    values: Sequence[str] = (),
+    tests: Sequence[str] = (),
+) -> pl.DataFrame:
+    """Marked rows as they may be shown, with `counts`: ``exact``, ``rounded`` or ``withheld`` (no number at all).
+
+    Parameters
+    ----------
+    rows : frame of `marked`
+    by : sequence of str
+        Columns whose values have one row per subgroup, `attribute` among them.
+    counts : sequence of str
+        Rounded where coarse. Of `n_pos` and `n_neg`, an `n` beside them is told as the sum.
+    values : sequence of str
+        Rounded to `DECIMALS` where coarse.
+    tests : sequence of str
+        Shown as they are unless protected.
+    """
+    parts = [name for name in counts if name != "n" or "n_pos" not in counts]
+    beside = _beside(rows, rows, by, parts)
+    protected, coarse = pl.col("protected"), pl.col("coarse")
+    rounded = beside.with_columns(pl.when(coarse).then(_told(name)).otherwise(name).alias(name) for name in parts)
+    if len(parts) < len(counts):
+        rounded = rounded.with_columns(n=pl.when(coarse).then(pl.col("n_pos") + pl.col("n_neg")).otherwise("n"))
+    rounded = rounded.with_columns(
+        pl.when(coarse).then(pl.col(name).round(DECIMALS)).otherwise(name).alias(name) for name in values
+    )
+    shown = rounded.with_columns(
+        pl.when(protected).then(None).otherwise(name).alias(name) for name in (*counts, *values, *tests)
+    )
+    kind = pl.when(protected).then(pl.lit("withheld")).when(coarse).then(pl.lit("rounded")).otherwise(pl.lit("exact"))
+    return shown.select(*(name for name in rows.columns if name not in ("protected", "coarse")), counts=kind)
+
+
+def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], counts: Sequence[str]) -> pl.DataFrame:
+    """The rows with `carrier`, and per count `hidden_<count>`: the protected ones together, as the total betrays them.
+
+    Without a row of all studies in `all_rows` they are added up.
+    """
+    whole = [name for name in by if name != "attribute"]
+    totals = all_rows.filter(attribute=OVERALL).select(*whole, *(pl.col(name).alias(f"all_{name}") for name in counts))
+    out = rows.join(totals.unique(whole), on=whole, how="left", maintain_order="left")
+    shown = ~pl.col("protected")
+    by_name = pl.concat_str(pl.when(status="tested").then(pl.lit("0")).otherwise(pl.lit("1")), pl.col("subgroup"))
+    place = pl.when(shown).then(by_name)
+    return out.with_columns(
+        *(
+            pl.coalesce(
+                pl.col(f"all_{name}") - pl.col(name).filter(shown).sum().over(by),
+                pl.col(name).filter(~shown).sum().over(by),
+            ).alias(f"hidden_{name}")
+            for name in counts
+        ),
+        carrier=(place == place.min().over(by)).fill_null(value=False),
+    )
+
+
+def _told(count: str) -> pl.Expr:
+    hidden = pl.col(f"hidden_{count}")
+    middle = hidden // _ROUND_TO * _ROUND_TO + _ROUND_TO // 2
+    carried = pl.when("carrier").then((hidden - middle).fill_null(0)).otherwise(0)
+    return (pl.col(count) + carried + _ROUND_TO // 2) // _ROUND_TO * _ROUND_TO

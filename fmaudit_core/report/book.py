@@ -10,7 +10,7 @@ import polars as pl
 
 from fmaudit_core.config import Audit
 from fmaudit_core.report.disclosure import Disclosed
-from fmaudit_core.report.inputs import OVERALL, SCORE_SET, VARIANT, ReportInput
+from fmaudit_core.report.inputs import MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 
 Row = dict[str, Any]
@@ -57,6 +57,10 @@ class Book:
         self._metrics = _by_key(tables.metrics)
         self._sweeps = _by_key(tables.sweep)
         self._findings = _by_key(_all_findings(tables))
+        self._calibration = _by_key(tables.calibration)
+        self._cross = _by_key(tables.cross)
+        self._intersections = _by_key(tables.intersections)
+        self._comparisons = tables.comparisons.rows(named=True)
         variants = sorted({key.variant for key in self._metrics}, key=self._preference)
         self.variants = [dict(zip(VARIANT, variant, strict=True)) for variant in variants]
         order = {name: at for at, name in enumerate(self._titles)}
@@ -136,6 +140,60 @@ class Book:
     def curves(self, key: Key, attribute: str) -> list[Row]:
         """Rows of the sweep for one attribute."""
         return [row for row in self._sweeps.get(key, []) if row["attribute"] == attribute]
+
+    def calibration(self, key: Key) -> list[Row]:
+        """Calibration of all studies first, then of each subgroup in the order of `subgroups`."""
+        rows = self._calibration.get(key, [])
+        return sorted(
+            rows,
+            key=lambda row: (
+                row["attribute"] != OVERALL, self._rank(row["attribute"]), row["subgroup"] == "unknown", row["subgroup"],
+            ),
+        )  # fmt: skip
+
+    def cross(self, key: Key, attribute: str) -> dict[tuple[str, str], Row]:
+        """Cross-group AUROC of one attribute, by the subgroups of the positives and of the negatives."""
+        rows = self._cross.get(key, [])
+        return {(row["positives_of"], row["negatives_of"]): row for row in rows if row["attribute"] == attribute}
+
+    def intersections(self, key: Key, metric: str) -> list[Row]:
+        """Intersections by how they fare, worst first, then those not tested by name, then those withheld."""
+        rows = [row for row in self._intersections.get(key, []) if row["metric"] == metric]
+        return sorted(
+            rows,
+            key=lambda row: (
+                row["counts"] == "withheld", row["rank"] is None, row["rank"] or 0, row["attribute"], row["subgroup"],
+            ),
+        )  # fmt: skip
+
+    def comparisons(self, task: str) -> list[tuple[Key, Key, list[Row]]]:
+        """Pairs of models of one task with their rows: the models the findings speak of first."""
+        pairs: dict[tuple[Key, Key], list[Row]] = {}
+        for row in self._comparisons:
+            if row["task"] == task:
+                other = {"task": task} | {name: row[f"other_{name}"] for name in MODEL}
+                pairs.setdefault((Key.of(row), Key.of(other)), []).append(row)
+        ordered = sorted(pairs, key=lambda pair: self._pair_preference(*pair))
+        return [(first, second, self._compared(pairs[first, second])) for first, second in ordered]
+
+    def _compared(self, rows: list[Row]) -> list[Row]:
+        metrics = ["auroc", *SHOWN_METRICS]
+        return sorted(
+            rows,
+            key=lambda row: (
+                row["attribute"] != OVERALL, self._rank(row["attribute"]), row["subgroup"] == "unknown", row["subgroup"],
+                _index(metrics, row["metric"]),
+            ),
+        )  # fmt: skip
+
+    def _pair_preference(self, first: Key, second: Key) -> tuple[Any, ...]:
+        names = list(self._titles)
+        worse = max(self._preference(first.variant), self._preference(second.variant))
+        return first.variant != second.variant, worse, _index(names, first.encoder), _index(names, second.encoder)
+
+    def is_control(self, encoder: str) -> bool:
+        """Whether an encoder is the control."""
+        return any(one["name"] == encoder and one["control"] for one in self.encoders)
 
     def attributes(self, key: Key) -> list[str]:
         """Attributes of a score set, in the order of the config."""

@@ -7,6 +7,8 @@ from typing import Any
 from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book, Key, Row
 from fmaudit_core.report.inputs import OVERALL, VARIANT
+from fmaudit_core.report.intersected import intersections_figure, intersections_view
+from fmaudit_core.report.score_shift import calibration_figure, calibration_view, cross_views
 
 
 def cell_view(book: Book, key: Key) -> Row:
@@ -27,6 +29,9 @@ def cell_view(book: Book, key: Key) -> Row:
             for attribute in book.attributes(key)
         ],
         "gaps": [gap_view(book, key, row) for row in book.findings(key)],
+        "calibration": calibration_view(book, key),
+        "cross": cross_views(book, key),
+        "intersections": intersections_view(book, key),
     }
 
 
@@ -91,6 +96,10 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "best_tip": _tip(metric, best),
         "gap": said["gap_text"],
         "null": said["null_text"],
+        "sd": wording.spread(metric, row.get("corrected_sd"), rounded=rounded),
+        "sd_interval": wording.difference_interval(
+            metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
+        ),
         "p_value": wording.p_number(row["p_value"]),
         "p_gap": wording.p_number(row["p_gap"]),
         "p_adjusted": wording.p_number(row.get("p_adjusted")),
@@ -130,6 +139,8 @@ def cell_figures(book: Book, key: Key) -> dict[str, Any]:
         "udr": _forest(book, key, "udr"),
         "auroc": _forest(book, key, "auroc"),
         "gaps": _gaps(book, key),
+        "calibration": calibration_figure(book, key),
+        "intersections": intersections_figure(book, key),
         "sweeps": _sweeps(book, key),
     }
 

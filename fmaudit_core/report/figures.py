@@ -17,7 +17,7 @@ from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 Spec = dict[str, Any]
 
 ROW_PX: Final = 27
-_LEGENDROW_PX: Final = 30
+_LEGEND_ROW_PX: Final = 30
 _SWEEP_PX: Final = 320
 _LABEL_CHARS: Final = 19
 _COLOURS: Final = 7
@@ -211,7 +211,7 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
         Curves of the fullest figure beside this one: all leave as much room for their legend.
     """
     data: list[Spec] = []
-    below_px = 68 + _LEGENDROW_PX * math.ceil(most_curves / 2)
+    below_px = 68 + _LEGEND_ROW_PX * math.ceil(most_curves / 2)
     for nth, curve in enumerate(curves):
         colour, dash = f"@c{nth % _COLOURS}", _DASHES[(nth + nth // _COLOURS) % len(_DASHES)]
         common = {"type": "scatter", "mode": "lines", "x": curve["threshold"], "legendgroup": str(nth)}
@@ -311,6 +311,12 @@ def tick_label(text: str) -> str:
     lines = textwrap.wrap(text, _LABEL_CHARS) or [""]
     shown = lines if len(lines) < 3 else [lines[0], f"{lines[1]}\N{HORIZONTAL ELLIPSIS}"]
     return "<br>".join(plain(line) for line in shown)
+
+
+def tick_line(text: str) -> str:
+    """A name on one line beside an axis."""
+    shown = text if len(text) <= _LABEL_CHARS else f"{text[: _LABEL_CHARS - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+    return plain(shown)
 
 
 def short(values: Sequence[float | None]) -> list[float | None]:

@@ -12,19 +12,61 @@ _POLICIES = {
 }
 
 
-def methods(audit: Audit, *, encoded: bool) -> list[tuple[str, str]]:
+def methods(audit: Audit, *, encoded: bool, compared: bool) -> list[tuple[str, str]]:
     """Headed paragraphs.
 
     Parameters
     ----------
     encoded : bool
         Whether the audit made the predictions itself, from images through encoders.
+    compared : bool
+        Whether models were compared in pairs.
     """
     fairness = audit.fairness
     said = [("Cohort", _cohort(audit))] if encoded else []
     if encoded:
         said.append(("Encoders and probes", _probes(audit)))
-    return [*said, *_statistics(audit, fairness)]
+    said += [*_statistics(audit, fairness), _score_shift(fairness), *_intersections(fairness)]
+    return [*said, _comparisons(fairness)] if compared else said
+
+
+def _score_shift(fairness: FairnessSection) -> tuple[str, str]:
+    return (
+        "Ranking or shift of scores",
+        "Per subgroup: the slope of the outcome's log odds on the score's (Cox), calibration in the large with the slope held "
+        f"at 1, both with {percent(fairness.confidence, 0)} intervals robust to several studies of a patient; the expected "
+        "calibration error over up to ten bins of equal size, beside what a perfectly calibrated model would show in the same "
+        "bins. Models whose scores leave 0 to 1 are not calibrated. Across subgroups: how often a positive of one scores above "
+        "a negative of another (xAUC), with intervals as for AUROC.",
+    )
+
+
+def _intersections(fairness: FairnessSection) -> list[tuple[str, str]]:
+    depth = fairness.intersection_depth
+    if depth < 2:
+        return []
+    crossed = "two attributes at a time" if depth == 2 else f"two to {depth} attributes at a time"
+    return [
+        (
+            "Intersections",
+            f"Crossed: {crossed}, under the same rule for small groups. Each that can be tested is compared with all other "
+            "studies, in the direction of faring worse; ranks are by the studentised difference. The null permutes patients' "
+            f"whole sets of attributes ({fairness.n_permutations:,} permutations, seed {fairness.seed}), and the adjusted p is "
+            "Westfall and Young's over all tested intersections of a model and metric, so that the worst of many is judged as "
+            "the worst of many. Where some crossing of a combination is too small or empty, its other intersections are shown "
+            "without counts and in whole percent, and lines that would leave a hidden one no room are not shown at all.",
+        )
+    ]
+
+
+def _comparisons(fairness: FairnessSection) -> tuple[str, str]:
+    return (
+        "Two models on the same patients",
+        "AUROC: DeLong's test for paired samples, clustered by patient; missed and false alarms: the paired difference of "
+        "rates, clustered likewise. Not worse by much: a one-sided test against the margin "
+        f"({margin_text('auroc', fairness.auroc_margin)} in AUROC, {margin_text('udr', fairness.margin)} in rates) at "
+        f"{fairness.alpha:g}. q: Benjamini and Hochberg's over all pairs, subgroups and metrics.",
+    )
 
 
 def _cohort(audit: Audit) -> str:

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -14,9 +14,13 @@ from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
+from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.methods import limits, methods
+
+#: shorter lists are not worth a reference
+_SHARED_FROM: Final = 6
 
 
 def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:
@@ -72,13 +76,18 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
         "variants": [wording.variant_title(variant) for variant in book.variants],
         "q_map": overview.q_map(book),
         "overview": overview.encoder_tasks(book),
+        "pairs": pair_views(book),
+        "more_pairs": more_pairs(book),
+        "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
         "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
         "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
-        "methods": methods(audit, encoded=bool(inputs.encoders)),
+        "methods": methods(audit, encoded=bool(inputs.encoders), compared=not tables.comparisons.is_empty()),
         "limits": limits(audit),
         "provenance": sorted(inputs.provenance.items()),
         "any_withheld": withheld > 0,
+        "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
+        "alpha": f"{audit.fairness.alpha:g}",
         "margin": wording.margin_text("udr", audit.fairness.margin),
         "confidence": wording.percent(audit.fairness.confidence, 0),
         "suppress_under": audit.fairness.suppress_under,
@@ -87,7 +96,24 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
 
 def _data(book: Book) -> dict[str, Any]:
     cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
-    return {"cells": cells, "control": overview.control_figures(book)}
+    arrays: list[Any] = []
+    figures = {"cells": cells, "control": overview.control_figures(book), "pairs": pair_figures(book)}
+    return {**_shared(figures, arrays, {}), "arrays": arrays}
+
+
+def _shared(value: Any, arrays: list[Any], places: dict[str, int]) -> Any:
+    """The same with every list of numbers kept once, in `arrays`, and ``{"$": place}`` where it stood: curves share axes."""
+    if isinstance(value, dict):
+        return {key: _shared(one, arrays, places) for key, one in value.items()}
+    if not isinstance(value, list):
+        return value
+    if len(value) < _SHARED_FROM or any(isinstance(one, str | dict | list) for one in value):
+        return [_shared(one, arrays, places) for one in value]
+    text = json.dumps(value)
+    if text not in places:
+        places[text] = len(arrays)
+        arrays.append(value)
+    return {"$": places[text]}
 
 
 def _ids(book: Book) -> list[str]:

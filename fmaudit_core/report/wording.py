@@ -36,6 +36,7 @@ VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
 }
 DASH: Final = "\N{EN DASH}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
+MINUS: Final = "\N{MINUS SIGN}"
 NONE: Final = DASH
 
 
@@ -46,14 +47,18 @@ def task_title(task: str) -> str:
 
 def attribute_title(attribute: str) -> str:
     """Title of an attribute, or of the attributes an intersection crosses."""
+    if " x " in attribute:
+        return f" {TIMES} ".join(attribute_title(one) for one in attribute.split(" x "))
     return ATTRIBUTE_TITLES.get(attribute, _spaced(attribute))
 
 
 def subgroup_title(subgroup: str) -> str:
-    """Title of a subgroup, kept as given where it is not one of the known levels."""
+    """Title of a subgroup or a crossing of subgroups, kept as given where it is not one of the known levels."""
+    if " x " in subgroup:
+        return f" {TIMES} ".join(subgroup_title(one) for one in subgroup.split(" x "))
     if subgroup in _LEVEL_TITLES:
         return _LEVEL_TITLES[subgroup]
-    spaced = subgroup.replace("_", " ").replace(" x ", f" {TIMES} ")
+    spaced = subgroup.replace("_", " ")
     spaced = DASH.join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
     return spaced[:1].upper() + spaced[1:]
 
@@ -71,12 +76,13 @@ def metric_title(metric: str) -> str:
 
 
 def variant_title(variant: Mapping[str, str]) -> str:
-    """Probe, modality, pooling and strategy in a few words."""
-    parts = [
-        f"{_spaced(variant['probe'])} probe",
-        _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
-        f"{variant['pooling']} pooling",
-    ]
+    """Probe, modality, pooling and strategy in a few words; those that predictions came without are left out."""
+    said = {
+        "probe": f"{_spaced(variant['probe'])} probe",
+        "modality": _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
+        "pooling": f"{variant['pooling']} pooling",
+    }
+    parts = [text for name, text in said.items() if variant[name] != "given"]
     if variant["strategy"] not in ("", "none"):
         parts.append(f"mitigation: {_spaced(variant['strategy']).lower()}")
     return ", ".join(parts)
@@ -132,6 +138,40 @@ def interval(metric: str, low: float | None, high: float | None, *, rounded: boo
     return f"{low:.{decimals}f}{DASH}{high:.{decimals}f}"
 
 
+def signed(value: float | None, decimals: int = 3, *, plus: bool = True) -> str:
+    """A number that may be below zero."""
+    if value is None:
+        return NONE
+    text = f"{value:+.{decimals}f}" if plus else f"{value:.{decimals}f}"
+    return text.replace("-", MINUS)
+
+
+def between(low: float | None, high: float | None, decimals: int = 3) -> str:
+    """An interval whose ends may be below zero."""
+    if low is None or high is None:
+        return NONE
+    return f"{signed(low, decimals, plus=False)} to {signed(high, decimals, plus=False)}"
+
+
+def difference(metric: str, value: float | None, *, rounded: bool = False) -> str:
+    """A difference with its sign: points for rates, plain for AUROC."""
+    if value is None:
+        return NONE
+    if metric in RATES:
+        text = signed(100 * value, 0 if rounded else 1)
+        return f"{text} {'point' if text[1:] in ('1', '1.0') else 'points'}"
+    return signed(value, 2 if rounded else 3)
+
+
+def difference_interval(metric: str, low: float | None, high: float | None, *, rounded: bool = False) -> str:
+    """Interval of a difference, in the unit of `difference`."""
+    if low is None or high is None:
+        return NONE
+    if metric in RATES:
+        return between(100 * low, 100 * high, 0 if rounded else 1)
+    return between(low, high, 2 if rounded else 3)
+
+
 def p_number(p: float | None) -> str:
     """A p or q value as a number."""
     if p is None:
@@ -156,10 +196,12 @@ def tests_text(row: Mapping[str, Any]) -> str:
     return "; ".join(said) or "not tested"
 
 
-def count(value: int | None, counts: str = "exact") -> str:
-    """A count as it may be shown."""
+def count(value: int | None, counts: str = "exact", least: int | None = None) -> str:
+    """A count as it may be shown; one that is not said is told as what it is at least."""
     if counts == "withheld":
         return "withheld"
+    if counts == "unsaid" and least is not None:
+        return f"{least:,} or more"
     if value is None:
         return NONE
     return f"≈ {value:,}" if counts == "rounded" else f"{value:,}"

@@ -19,6 +19,7 @@
   const themed = (value) => {
     if (typeof value === "string") return value.startsWith("@") ? colour(value.slice(1)) : value;
     if (Array.isArray(value)) return value.map(themed);
+    if (value && value.$ !== undefined) return data.arrays[value.$];
     if (value && typeof value === "object")
       return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, themed(one)]));
     return value;
@@ -75,12 +76,21 @@
     byId("shown").textContent = cell ? `Showing ${name("encoder")}, ${name("task")}.` : "This encoder was not audited for this outcome.";
     if (cell) {
       byId("variant").value = id.split("|")[2];
-      for (const slot of ["udr", "auroc", "gaps"]) drawn.push([document.querySelector(`[data-slot="${slot}"]`), cell[slot]]);
+      for (const slot of ["udr", "auroc", "gaps", "calibration", "intersections"]) {
+        const plot = document.querySelector(`[data-slot="${slot}"]`);
+        plot.closest("figure").hidden = !cell[slot];
+        if (cell[slot]) drawn.push([plot, cell[slot]]);
+      }
       sweeps(document.querySelector('[data-slot="sweeps"]'), cell.sweeps);
     }
     const control = data.control[task];
     byId("control-figure").hidden = !control;
     if (control) drawn.push([document.querySelector('[data-slot="control"]'), control]);
+    document.querySelectorAll(".pair").forEach((one) => { one.hidden = one.dataset.task !== task; });
+    const pairs = data.pairs[task];
+    const pairFigure = byId("pair-figure");
+    if (pairFigure) pairFigure.hidden = !pairs;
+    if (pairs) drawn.push([document.querySelector('[data-slot="pairs"]'), pairs]);
     drawAll();
   };
 

@@ -1,0 +1,148 @@
+"""Two models on the same patients, as the page shows them: the difference, how sure, and whether the first is worse by much."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fmaudit_core.report import dots, figures, wording
+from fmaudit_core.report.book import Book, Key, Row
+from fmaudit_core.report.inputs import OVERALL, VARIANT
+
+#: pairs of a task that the page shows; the CSV has them all
+_MOST_PAIRS: Final = 10
+
+
+def pair_views(book: Book) -> list[Row]:
+    """The pairs of every task, those the findings speak of first."""
+    return [
+        _pair_view(book, first, second, rows)
+        for task in book.tasks
+        for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+    ]
+
+
+def more_pairs(book: Book) -> int:
+    """Pairs that are in the CSV alone."""
+    return sum(max(0, len(book.comparisons(task)) - _MOST_PAIRS) for task in book.tasks)
+
+
+def pair_figures(book: Book) -> dict[str, figures.Spec]:
+    """Difference in AUROC of all studies for every pair, by task."""
+    margin = book.audit.fairness.auroc_margin
+    out = {}
+    for task in book.tasks:
+        drawn = [
+            _drawn(book, first, second, row)
+            for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+            for row in rows
+            if row["attribute"] == OVERALL and row["metric"] == "auroc" and row["difference"] is not None
+        ]
+        if drawn:
+            out[task] = dots.differences(drawn, margin)
+    return out
+
+
+def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
+    names = _names(book, first, second)
+    overall = [row for row in rows if row["attribute"] == OVERALL]
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["attribute"] != OVERALL:
+            groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], []).append(row)
+    return {
+        "task": first.task,
+        "outcome": wording.task_title(first.task),
+        "first": names[0],
+        "second": names[1],
+        "said": _sentence(book, names, overall),
+        "overall": [_line(book, row) for row in overall if row["counts"] != "withheld"],
+        "groups": [
+            {
+                "attribute": wording.attribute_title(attribute),
+                "subgroups": [
+                    {
+                        "title": wording.subgroup_title(subgroup),
+                        "withheld": any(row["counts"] == "withheld" for row in of),
+                        "n": wording.count(of[0]["n"], of[0]["counts"]),
+                        "rows": [_line(book, row) for row in of],
+                    }
+                    for subgroup, of in by_subgroup.items()
+                ],
+            }
+            for attribute, by_subgroup in groups.items()
+        ],
+    }
+
+
+def _names(book: Book, first: Key, second: Key) -> tuple[str, str]:
+    """Titles that tell the two apart: encoders, and their variants where these differ or are not the first."""
+    titles = []
+    for key in (first, second):
+        title = book.encoder_title(key.encoder) + (" (control)" if book.is_control(key.encoder) else "")
+        variant = wording.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
+        if variant and (first.variant != second.variant or book.variant_index(key)):
+            title += f", {variant}"
+        titles.append(title)
+    return titles[0], titles[1]
+
+
+def _line(book: Book, row: Row) -> Row:
+    metric, rounded = row["metric"], row["counts"] == "rounded"
+    return {
+        "metric": wording.metric_title(metric),
+        "first": wording.level(metric, row["value"], rounded=rounded),
+        "second": wording.level(metric, row["other_value"], rounded=rounded),
+        "difference": wording.difference(metric, row["difference"], rounded=rounded),
+        "interval": wording.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        "p": wording.p_number(row["p_value"]),
+        "q": wording.p_number(row["q_value"]),
+        "worse": _worse(book, row),
+    }
+
+
+def _worse(book: Book, row: Row) -> str:
+    """Non-inferiority in words."""
+    if row["non_inferior"] is None:
+        return "not tested"
+    p = wording.p_text(row["p_non_inferior"])
+    if row["non_inferior"]:
+        return f"not by {_margin(book, row['metric'])} or more ({p})"
+    return f"by {_margin(book, row['metric'])} or more cannot be ruled out ({p})"
+
+
+def _margin(book: Book, metric: str) -> str:
+    settings = book.audit.fairness
+    return wording.margin_text(metric, settings.auroc_margin if metric == "auroc" else settings.margin)
+
+
+def _sentence(book: Book, names: tuple[str, str], overall: list[Row]) -> str:
+    row = next((row for row in overall if row["metric"] == "auroc" and row["difference"] is not None), None)
+    if row is None:
+        return "Too few studies were scored by both to compare them."
+    said = _line(book, row)
+    text = (
+        f"On the same {wording.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
+        f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
+        f"{wording.p_text(row['p_value'])}, {wording.p_text(row['q_value'], 'q')})."
+    )
+    margin = _margin(book, "auroc")
+    if row["non_inferior"] is None:
+        return text
+    if row["non_inferior"]:
+        return f"{text} That {names[0]} is worse by {margin} or more can be ruled out."
+    return f"{text} That {names[0]} is worse by {margin} or more cannot be ruled out."
+
+
+def _drawn(book: Book, first: Key, second: Key, row: Row) -> dict[str, Any]:
+    names, said = _names(book, first, second), _line(book, row)
+    apart = row["q_value"] is not None and row["q_value"] <= book.audit.fairness.alpha
+    return {
+        "label": "<br>".join(figures.tick_line(name) for name in names),
+        "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
+        "hover": (
+            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {said['first']} and {said['second']}"
+            f"<br>difference {said['difference']} ({said['interval']})<br>{wording.p_text(row['p_value'])}; "
+            f"{wording.p_text(row['q_value'], 'q')}"
+        ),
+        "aside": f"{said['difference']} ({said['interval']})",
+    }  # fmt: skip

@@ -32,7 +32,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_predictions": 1,
     "fairness": 1,
     "audit_findings": 1,
-    "audit_report": 1,
+    "audit_report": 2,
 }
 
 

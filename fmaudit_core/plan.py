@@ -15,7 +15,7 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import files_digest, frame_digest, step_version
-from fmaudit_core.report.export import PAGE
+from fmaudit_core.report.export import PAGE, told_config
 from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
@@ -172,10 +172,21 @@ class Versions:
         return step_version("audit_findings", cells, sorted(self.encoders), audit.fairness)
 
     def audit_report(self) -> str:
-        """Version of the report: the findings and everything the page shows beside them."""
+        """Version of the report: the findings, and everything the page shows beside them."""
         warehouse = self.workspace.warehouse
-        shown = [warehouse.version(name) for name in ("audit_findings", "studies", "cohort_flow", "slice_quality")]
-        return step_version("audit_report", shown, self.workspace.audit.name)
+        tables = ("audit_findings", "model_comparisons", "studies", "cohort_flow", "slice_quality")
+        cells = {
+            f"{name} {cell}": warehouse.version(name, cell) for cell in self.audited_cells() for name in FAIRNESS_TABLES
+        }
+        encoders = {
+            name: (
+                spec.digest(), spec.label, spec.licence, spec.source, spec.control,
+                _embeddings_version(warehouse.embeddings_path(name)),
+            )
+            for name, spec in self.encoders.items()
+        }  # fmt: skip
+        shown = [warehouse.version(name) for name in tables]
+        return step_version("audit_report", shown, cells, encoders, told_config(self.workspace.audit))
 
     def audited_cells(self) -> list[Cell]:
         """Cells with published statistics of encoders that are registered, and of tasks that are configured."""
@@ -227,7 +238,9 @@ def stale_steps(
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
         return [step for step in steps if step.assets]
     if first == "audit_findings":
-        fresh = not versions.audited_cells() or recorded(first, WHOLE) == versions.audit_findings()
+        fresh = not versions.audited_cells() or (
+            recorded(first, WHOLE) == versions.audit_findings() == workspace.warehouse.version("model_comparisons")
+        )
         return [] if fresh else [Step((first,), WHOLE)]
     fresh = recorded("audit_findings", WHOLE) is None or (
         recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / PAGE).exists()

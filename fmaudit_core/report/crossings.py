@@ -119,7 +119,9 @@ def _decided(
     if by_name.keys() == shown.keys():
         return list(by_name), set(shown), True
     crossings = [one for name, one in by_name.items() if name not in shown]
-    for table in _tables(rows, alone, names, settings):
+    # what a protected subgroup adds up to is not told, so nothing follows from its lines
+    told = alone.join(protected, on=["task", "attribute", "subgroup"], how="anti", maintain_order="left")
+    for table in _tables(rows, told, names, settings):
         for at in (0, 1):
             _withhold_tight(shown, crossings, table, at)
     return sorted(by_name.keys() | occurring), set(shown), False

@@ -19,8 +19,8 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title, empty for all studies), `label`, `slope` and `intercept` (each a mapping of `value`, `low`, `high`,
-        `hover`), `tested`, `aside`.
+        In the order of display: `attribute` (title, empty for all studies), `label`, `slope` and `intercept` (each a mapping of
+        `value`, `low`, `high`, `hover`), `tested`, `aside`.
     """
     ticks: list[tuple[int, str]] = []
     asides: list[Spec] = []

@@ -12,18 +12,21 @@ from typing import Any, Final
 import polars as pl
 
 import fmaudit_core
+from fmaudit_core.config import Audit
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview
 from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed, disclose
-from fmaudit_core.report.inputs import SCORE_SET, ReportInput
+from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
 from fmaudit_core.report.page import render_page
 
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
 #: settings that say where things lie on one machine, and nothing about the audit
 _PLACES: Final[dict[str, Any]] = {"encoders": True, "home": True, "cohort": {"table", "images"}}
+#: of each score set and metric, so many of the intersections that fare worst go into the summary
+_WORST: Final = 3
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class ReportFiles:
     def all(self) -> list[Path]:
         """Every file, the page first."""
         return [self.page, self.summary, *self.tables.values()]
+
+
+def told_config(audit: Audit) -> dict[str, Any]:
+    """The settings a report tells: all but where things lie."""
+    return audit.model_dump(mode="json", exclude=_PLACES)
 
 
 def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
@@ -114,12 +122,28 @@ def _summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str])
         "headline": told["headline"],
         "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
         "findings": [_finding(row) for row in _resaid(inputs, tables).iter_rows(named=True)],
-        "config": inputs.audit.model_dump(mode="json", exclude=_PLACES),
+        **_beside_findings(tables),
+        "config": told_config(inputs.audit),
         "encoders": [dict(one) for one in inputs.encoders],
         "cohort_flow": inputs.flow.to_dicts(),
         "slice_quality": inputs.slice_quality.to_dicts(),
         "provenance": dict(sorted(inputs.provenance.items())),
         "tables": dict(digests),
+    }
+
+
+def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
+    """Of the larger tables what a reader asks first; the rest is in the CSV files."""
+    tested = tables.cross.filter(status="tested").drop_nulls("value").sort("value")
+    ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
+    return {
+        "calibration": tables.calibration.filter(attribute=OVERALL).to_dicts(),
+        "lowest_cross_group_auroc": tested.group_by(*SCORE_SET, "attribute", maintain_order=True)
+        .first()
+        .sort(*SCORE_SET, "attribute")
+        .to_dicts(),
+        "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
+        "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
     }
 
 

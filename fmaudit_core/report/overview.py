@@ -153,13 +153,11 @@ def _named(encoder: Row) -> str:
 
 
 def _q_cell(row: Row | None) -> Row:
-    if row is None or row.get("gap") is None:
-        return {
-            "text": wording.NONE,
-            "shade": 0,
-            "verdict": "",
-            "tip": "not tested: too few subgroups of sufficient size",
-        }
+    if row is None:
+        return {"text": wording.NONE, "shade": 0, "verdict": "", "tip": "not audited"}
+    if row.get("gap") is None:
+        tip = "not tested: too few subgroups of sufficient size"
+        return {"text": wording.NONE, "shade": 0, "verdict": "insufficient_evidence", "tip": tip}
     q = row.get("q_value")
     shade = 0 if q is None else 4 if q < 0.001 else 3 if q < 0.01 else 2 if q < 0.05 else 1 if q < 0.2 else 0
     verdict = row.get("verdict") or ""

@@ -115,5 +115,7 @@ def _pair(row: Row | None) -> Row:
         "interval": wording.interval("xauc", row["ci_low"], row["ci_high"], rounded=rounded),
         "shade": min(4, max(0, int((row["value"] - 0.5) * 10))),
         "hatched": row["status"] != "tested",
-        "tip": "{} with, {} without the outcome".format(*counts),
+        "tip": "{} with, {} without the outcome{}".format(
+            *counts, "" if row["status"] == "tested" else "; interval only"
+        ),
     }

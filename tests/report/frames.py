@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import Audit, TableCohort
-from fmaudit_core.report.inputs import ReportInput, count_series, count_studies
+from fmaudit_core.report.inputs import (
+    CALIBRATION,
+    COMPARISONS,
+    CROSS,
+    INTERSECTIONS,
+    ReportInput,
+    count_series,
+    count_studies,
+)
 
 LEVELS = {
     "race_ethnicity": {"hispanic": 0.17, "nh_asian": 0.16, "nh_black": 0.09, "nh_white": 0.53, "unknown": 0.05},
@@ -99,6 +108,120 @@ def _gap_row(key: dict[str, str], attribute: str, metric: str, rows: list[dict[s
     }  # fmt: skip
 
 
+def _status(n_pos: int, level: str) -> str:
+    if n_pos < 10:
+        return "suppressed"
+    return "tested" if n_pos >= 25 and "unknown" not in level.split(" x ") else "interval_only"
+
+
+def _counts(n: int) -> dict[str, int]:
+    n_pos = max(1, round(0.2 * n))
+    return {"n": n, "n_pos": n_pos, "n_neg": n - n_pos}
+
+
+def _calibration_rows(key: dict[str, str], n_test: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    groups = {"overall": {"all": 1.0}, **LEVELS}
+    for attribute, levels in groups.items():
+        for level, share in levels.items():
+            counts = _counts(round(share * n_test))
+            slope, intercept = rng.normal(0.95, 0.1), rng.normal(0, 0.15)
+            half = 4 / np.sqrt(counts["n_pos"])
+            rows.append(
+                {
+                    **key, "attribute": attribute, "subgroup": level, "status": _status(counts["n_pos"], level), **counts,
+                    "slope": slope, "slope_low": slope - half, "slope_high": slope + half,
+                    "intercept": intercept, "intercept_low": intercept - half, "intercept_high": intercept + half,
+                    "ece": float(rng.uniform(0.02, 0.06)), "ece_by_chance": float(0.9 / np.sqrt(counts["n"])),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _cross_rows(key: dict[str, str], n_test: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    for attribute, levels in LEVELS.items():
+        for first, second in itertools.product(levels, repeat=2):
+            n_pos = _counts(round(levels[first] * n_test))["n_pos"]
+            n_neg = _counts(round(levels[second] * n_test))["n_neg"]
+            value = float(rng.uniform(0.65, 0.85))
+            low, high = _interval(value, n_pos)
+            status = "interval_only" if "unknown" in (first, second) else "tested"
+            rows.append(
+                {
+                    **key, "attribute": attribute, "positives_of": first, "negatives_of": second, "status": status,
+                    "n_pos": n_pos, "n_neg": n_neg, "value": value, "ci_low": low, "ci_high": high,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _intersection_rows(key: dict[str, str], n_test: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    blank = dict.fromkeys(("n", "n_pos", "n_neg", "value", "ci_low", "ci_high", "mde"))
+    untested = dict.fromkeys(("difference", "p_worse", "p_worse_adjusted", "rank"))
+    out = []
+    for metric in ("udr", "fpr", "auroc"):
+        rows = []
+        for one, other in itertools.combinations(LEVELS, 2):
+            for (first, share), (second, part) in itertools.product(LEVELS[one].items(), LEVELS[other].items()):
+                counts, level = _counts(round(share * part * n_test)), f"{first} x {second}"
+                status = _status(counts["n_pos"], level)
+                row = {**key, "attribute": f"{one} x {other}", "subgroup": level, "depth": 2, "metric": metric}
+                if status != "suppressed":
+                    value = float(rng.uniform(0.2, 0.5))
+                    low, high = _interval(value, counts["n_pos"])
+                    row |= {**counts, "value": value, "ci_low": low, "ci_high": high, "mde": 0.2}
+                else:
+                    row |= blank
+                rows.append(row | {"status": status} | untested)
+        tested = sorted((row for row in rows if row["status"] == "tested"), key=lambda row: -row["value"])
+        for rank, row in enumerate(tested, start=1):
+            row |= {
+                "difference": row["value"] - 0.3,
+                "p_worse": 0.001 * rank,
+                "p_worse_adjusted": min(1.0, 0.02 * rank),
+            }
+            row["rank"] = rank
+        out += rows
+    return out
+
+
+def _comparison_rows(
+    first: dict[str, str], second: dict[str, str], n_test: int, rng: np.random.Generator
+) -> list[dict[str, Any]]:
+    rows = []
+    groups = {"overall": {"all": 1.0}, **LEVELS}
+    for attribute, levels in groups.items():
+        for level, share in levels.items():
+            counts = _counts(round(share * n_test))
+            status = _status(counts["n_pos"], level)
+            for metric in ("auroc", "udr", "fpr"):
+                value, other = (float(rng.uniform(0.3, 0.4)) for _ in range(2))
+                half = 2 / np.sqrt(counts["n_pos"]) / 5
+                row = {
+                    **first, **{f"other_{name}": one for name, one in second.items() if name != "task"},
+                    "attribute": attribute, "subgroup": level, "metric": metric, "status": status, **counts,
+                    "value": value, "other_value": other, "difference": value - other,
+                    "ci_low": value - other - half, "ci_high": value - other + half,
+                }  # fmt: skip
+                tested = {"p_value": 0.03, "q_value": 0.2, "p_non_inferior": 0.01, "non_inferior": True}
+                rows.append(row | (tested if status == "tested" else dict.fromkeys(tested)))
+    return rows
+
+
+def _with_small(rows: list[dict[str, Any]], values: dict[str, float], ends: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of another subgroup with `SMALL` counts, made of those of hispanic studies, and left in as no careful room would."""
+    small = []
+    for row in rows:
+        for end in ends:
+            level = row[end].split(" x ")
+            if level[0] == "hispanic" and row["attribute"].startswith("race_ethnicity"):
+                named = " x ".join(["nh_nhpi", *level[1:]])
+                counts = {name: SMALL[name] for name in SMALL if name in row}
+                small.append({**row, **counts, **values, end: named, "status": "suppressed"})
+    return rows + small
+
+
 def made_up(
     *,
     n_test: int = 2400,
@@ -141,6 +264,7 @@ def made_up(
                     metrics += rows
                     p = (0.0004 if e < 2 else 0.04) if attribute == "age_band" else float(rng.uniform(0.1, 0.9))
                     gaps += [_gap_row(key, attribute, metric, rows, p) for metric in ("udr", "fpr", "auroc")]
+    further = _further(n_test, poolings, small_group=small_group)
     findings = [{**row, "sentence": f"A sentence that counts {SMALL['n']} neighbours."} for row in gaps]
     return ReportInput(
         audit=Audit(
@@ -150,6 +274,7 @@ def made_up(
         fairness_gaps=pl.DataFrame(gaps),
         threshold_sweep=pl.DataFrame(sweeps),
         audit_findings=pl.DataFrame(findings),
+        **further,
         studies=count_studies(_studies(rng, 5 * n_test // 2), tuple(LEVELS)),
         flow=pl.DataFrame(
             {
@@ -197,6 +322,45 @@ def made_up(
         ),
         provenance={"code_version": "0.1.0", "cohort_digest": "3f" * 16, "run_id": "f00d" * 8},
     )
+
+
+def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> dict[str, pl.DataFrame]:
+    """The tables beside the gaps; `grey_histogram` scores are no probabilities."""
+    rng = np.random.default_rng(11)
+    tables: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons")
+    }
+    fixed = {"probe": "logistic", "modality": "ct", "strategy": "none"}
+    for encoder, task, pooling in itertools.product(ENCODERS, TASKS, poolings):
+        key = {"encoder": encoder, "task": task, **fixed, "pooling": pooling}
+        calibrated = _calibration_rows(key, n_test, rng)
+        if encoder == "grey_histogram":
+            told = {*key, "attribute", "subgroup"}
+            calibrated = [
+                {name: one if name in told else None for name, one in row.items()} | {"status": "not_probability"}
+                for row in calibrated
+            ]
+        tables["subgroup_calibration"] += calibrated
+        tables["cross_group_auroc"] += _cross_rows(key, n_test, rng)
+        tables["intersections"] += _intersection_rows(key, n_test, rng)
+    for task, (first, second) in itertools.product(TASKS, itertools.combinations(ENCODERS, 2)):
+        pair = [{"encoder": one, "task": task, **fixed, "pooling": "mean"} for one in (first, second)]
+        tables["model_comparisons"] += _comparison_rows(pair[0], pair[1], n_test, rng)
+    if small_group:
+        told = {"ece": SMALL_VALUES["value"], "slope": SMALL_VALUES["ci_low"], "intercept": SMALL_VALUES["ci_high"]}
+        ends = ("positives_of", "negatives_of")
+        tables["subgroup_calibration"] = _with_small(tables["subgroup_calibration"], told, ("subgroup",))
+        tables["cross_group_auroc"] = _with_small(tables["cross_group_auroc"], SMALL_VALUES, ends)
+        tables["intersections"] = _with_small(tables["intersections"], SMALL_VALUES, ("subgroup",))
+        tables["model_comparisons"] = _with_small(tables["model_comparisons"], SMALL_VALUES, ("subgroup",))
+    schemas = {
+        "subgroup_calibration": CALIBRATION, "cross_group_auroc": CROSS, "intersections": INTERSECTIONS,
+        "model_comparisons": COMPARISONS,
+    }  # fmt: skip
+    return {
+        name: pl.DataFrame(rows, schema=schemas[name], orient="row").select(schemas[name].names())
+        for name, rows in tables.items()
+    }
 
 
 def _studies(rng: np.random.Generator, n: int) -> pl.DataFrame:

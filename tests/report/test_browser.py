@@ -70,7 +70,7 @@ def _drawn(page: Any, slot: str) -> list[float]:
 def test_the_page_opens_without_a_request_or_a_complaint(browser: Any, url: str) -> None:
     page, heard = _open(browser, url)
     page.locator('[data-slot="udr"] .main-svg').first.wait_for()
-    assert page.locator(".plot .main-svg").count() >= 3 * 7
+    assert page.locator(".plot .main-svg").count() >= 3 * 10
     assert heard == []
 
 
@@ -101,6 +101,53 @@ def test_the_filters_switch_figures_and_tables_to_the_numbers_of_the_tables(
     drawn = _drawn(page, "auroc")
     assert all(any(abs(x - value) < 1e-4 for x in drawn) for value in shown)
     assert heard == []
+
+
+def test_calibration_and_intersections_follow_the_filters(browser: Any, url: str, inputs: ReportInput) -> None:
+    page, heard = _open(browser, url)
+    page.select_option("#encoder", "lite1")
+    page.select_option("#task", "mortality_1m")
+    chosen = {"encoder": "lite1", "task": "mortality_1m", "pooling": "mean"}
+    slope = inputs.subgroup_calibration.filter(**chosen, subgroup="female").get_column("slope").item()
+    assert any(abs(x - slope) < 1e-4 for x in _drawn(page, "calibration"))
+    shown = page.locator(".cell[open]:not([hidden])")
+    assert (
+        f"{slope:.2f}"
+        in shown.locator(".calibration tr", has=page.get_by_role("rowheader", name="Female", exact=True)).inner_text()
+    )
+    worst = inputs.intersections.filter(**chosen, attribute="sex x age_band", metric="udr").drop_nulls("rank")
+    assert any(abs(x - 100 * worst.get_column("value").max()) < 1e-3 for x in _drawn(page, "intersections"))
+    # scores that are no probabilities: the figure gives way to a sentence
+    page.select_option("#encoder", "grey_histogram")
+    assert not page.locator('[data-slot="calibration"]').is_visible()
+    assert "no probabilities" in shown.inner_text()
+    page.select_option("#encoder", "lite0")
+    assert page.locator('[data-slot="calibration"] .main-svg').first.is_visible()
+    assert heard == []
+
+
+def test_pairs_are_those_of_the_outcome_and_their_subgroups_unfold(browser: Any, url: str, inputs: ReportInput) -> None:
+    page, heard = _open(browser, url)
+    page.select_option("#task", "readmission_12m")
+    assert page.locator(".pair:visible").count() == 3
+    assert set(page.locator(".pair:visible").evaluate_all("(all) => all.map((one) => one.dataset.task)")) == {
+        "readmission_12m"
+    }
+    drawn = _drawn(page, "pairs")
+    rows = inputs.model_comparisons.filter(task="readmission_12m", attribute="overall", metric="auroc")
+    assert drawn == sorted(round(one, 4) for one in rows.get_column("difference"))
+    first = page.locator(".pair:visible").first
+    assert not first.get_by_text("Sex: Female").is_visible()
+    first.locator("summary").click()
+    assert first.get_by_text("Sex: Female").is_visible()
+    assert "too few to show" in first.inner_text()
+    assert heard == []
+
+
+def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url)
+    hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first
+    assert "repeating-linear-gradient" in hatched.evaluate("(one) => getComputedStyle(one).backgroundImage")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from fmaudit_core.report.disclosure import disclose
 from fmaudit_core.report.export import write_report
@@ -32,6 +33,33 @@ def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None
     metrics = disclose(inputs).metrics
     read = pl.read_csv(write_report(tmp_path, inputs).tables["subgroup_metrics"], schema_overrides=metrics.schema)
     assert read.equals(metrics)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("subgroup_calibration", "calibration"), ("cross_group_auroc", "cross"), ("intersections", "intersections"),
+        ("model_comparisons", "comparisons"),
+    ],
+)  # fmt: skip
+def test_every_table_is_exported_as_it_may_be_shown(tmp_path: Path, name: str, part: str) -> None:
+    inputs = made_up(small_group=True, poolings=("mean",))
+    want = getattr(disclose(inputs), part)
+    assert want.height
+    read = pl.read_csv(write_report(tmp_path, inputs).tables[name], schema_overrides=want.schema)
+    assert read.equals(want)
+
+
+def test_the_summary_tells_the_worst_intersections_and_the_pairs(tmp_path: Path) -> None:
+    inputs = made_up(poolings=("mean",))
+    told = json.loads(write_report(tmp_path, inputs).summary.read_text(encoding="utf-8"))
+    worst = [row for row in told["worst_intersections"] if row["encoder"] == "lite0" and row["task"] == "pe"]
+    assert [row["rank"] for row in worst if row["metric"] == "udr"] == [1, 2, 3]
+    assert len(told["model_comparisons"]) == 3 * 3 * 3
+    assert {row["attribute"] for row in told["calibration"]} == {"overall"}
+    true = inputs.cross_group_auroc.filter(encoder="lite0", task="pe", attribute="age_band").get_column("value").min()
+    lowest = [row for row in told["lowest_cross_group_auroc"] if (row["encoder"], row["task"]) == ("lite0", "pe")]
+    assert next(row["value"] for row in lowest if row["attribute"] == "age_band") == true
 
 
 def test_the_summary_tells_settings_but_no_path(tmp_path: Path) -> None:

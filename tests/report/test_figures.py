@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import cell_figures
+from fmaudit_core.report.compared import pair_figures
 from fmaudit_core.report.disclosure import disclose
 from fmaudit_core.report.overview import control_figures
 from tests.report.frames import made_up
@@ -34,8 +36,9 @@ def _painted(spec: Any) -> Any:
 
 def test_plotly_accepts_every_figure(book: Book) -> None:
     drawn = cell_figures(book, KEY)
-    specs = [drawn["udr"], drawn["auroc"], drawn["gaps"], *(one["figure"] for one in drawn["sweeps"])]
-    for spec in [*specs, *control_figures(book).values()]:
+    specs = [drawn[name] for name in ("udr", "auroc", "gaps", "calibration", "intersections")]
+    specs += [one["figure"] for one in drawn["sweeps"]]
+    for spec in [*specs, *control_figures(book).values(), *pair_figures(book).values()]:
         go.Figure(_painted(spec))  # plotly validates every property and value
         json.dumps(spec, allow_nan=False)
 
@@ -84,3 +87,42 @@ def test_every_curve_has_its_place_in_the_legend(book: Book) -> None:
     most = max(sum("name" in trace for trace in figure["data"]) for figure in sweeps)
     # two entries fit beside one another on a phone
     assert {figure["layout"]["margin"]["b"] for figure in sweeps} == {68 + 30 * -(-most // 2)}
+
+
+def test_calibration_shows_slope_and_intercept_before_their_right_values(book: Book) -> None:
+    figure = cell_figures(book, KEY)["calibration"]
+    rows = [row for row in book.calibration(KEY) if row["slope"] is not None]
+    for axis, name in (("x", "slope"), ("x2", "intercept")):
+        marks = [trace for trace in figure["data"] if trace["xaxis"] == axis]
+        assert sorted(x for trace in marks for x in trace["x"]) == sorted(round(row[name], 4) for row in rows)
+    right = {shape.get("xref", "x"): shape["x0"] for shape in figure["layout"]["shapes"]}
+    assert right == {"x": 1.0, "x2": 0.0}
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration_figure(book: Book) -> None:
+    assert cell_figures(book, dataclasses.replace(KEY, encoder="grey_histogram"))["calibration"] is None
+
+
+def test_intersections_stand_in_the_order_of_the_search(book: Book) -> None:
+    figure = cell_figures(book, KEY)["intersections"]
+    tested = [row for row in book.intersections(KEY, "udr") if row["rank"] is not None]
+    assert [row["rank"] for row in tested] == list(range(1, len(tested) + 1))
+    at = {
+        y: x
+        for trace in figure["data"]
+        if trace.get("mode") == "markers"
+        for x, y in zip(trace["x"], trace["y"], strict=True)
+    }
+    assert [x for _, x in sorted(at.items())] == [round(100 * row["value"], 4) for row in tested[:15]]
+    symbols = {trace["marker"]["symbol"] for trace in figure["data"] if trace.get("mode") == "markers"}
+    assert "diamond" in symbols
+
+
+def test_pairs_stand_beside_the_margin(book: Book) -> None:
+    figure = pair_figures(book)["pe"]
+    band = next(shape for shape in figure["layout"]["shapes"] if shape["type"] == "rect")
+    assert (band["x0"], band["x1"]) == (-0.02, 0)
+    drawn = sorted(x for trace in figure["data"] for x in trace["x"])
+    rows = [row for _, _, rows in book.comparisons("pe") for row in rows]
+    shown = [row["difference"] for row in rows if row["attribute"] == "overall" and row["metric"] == "auroc"]
+    assert drawn == sorted(round(one, 4) for one in shown)

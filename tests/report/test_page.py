@@ -41,7 +41,10 @@ def test_the_page_loads_nothing(text: str, page: Page) -> None:
 
 
 def test_the_same_inputs_in_any_row_order_give_the_same_page(inputs: ReportInput, text: str) -> None:
-    names = ("subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "studies")
+    names = (
+        "subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "studies", "subgroup_calibration",
+        "cross_group_auroc", "intersections", "model_comparisons",
+    )  # fmt: skip
     shuffled = {name: getattr(inputs, name).sample(fraction=1.0, shuffle=True, seed=3) for name in names}
     assert render_page(dataclasses.replace(inputs, **shuffled)) == text
 
@@ -69,6 +72,72 @@ def test_each_score_set_has_a_table_with_the_numbers_of_the_metrics(inputs: Repo
     for row in auroc.iter_rows(named=True):
         said = f"{row['value']:.3f} {row['ci_low']:.3f}\N{EN DASH}{row['ci_high']:.3f}"
         assert any(said in one and f"{row['n']:,}" in one for one in rows)
+
+
+def test_calibration_is_told_beside_what_perfect_calibration_would_show(inputs: ReportInput, page: Page) -> None:
+    for row in inputs.subgroup_calibration.filter(status="tested", pooling="mean").iter_rows(named=True):
+        said = [f"{row['ece']:.3f}", f"{row['ece_by_chance']:.3f}"]
+        assert any(f"{row['n']:,}" in cells and cells[-3:-1] == said for cells in page.rows), said
+
+
+def test_scores_that_are_no_probabilities_are_said_to_be_none(page: Page) -> None:
+    # the control's, three tasks by two poolings
+    assert page.visible.count("The scores of this model are no probabilities") == 3 * 2
+
+
+def test_auroc_across_subgroups_is_a_matrix_hatched_where_untested(inputs: ReportInput, text: str, page: Page) -> None:
+    rows = inputs.cross_group_auroc.filter(encoder="lite0", task="pe", pooling="mean", attribute="age_band")
+    for (positives,), of in rows.group_by("positives_of", maintain_order=True):
+        low, high = str(positives).split("-")
+        cells = [
+            f"{row['value']:.3f} {row['ci_low']:.3f}\N{EN DASH}{row['ci_high']:.3f}" for row in of.iter_rows(named=True)
+        ]
+        assert any(" ".join(row).startswith(" ".join([f"{low}\N{EN DASH}{high}", *cells])) for row in page.rows)
+    hatched = re.findall(r'<td class="s\d few" title="[^"]+; interval only">', text)
+    assert len(hatched) == inputs.cross_group_auroc.filter(status="interval_only").height
+
+
+def test_intersections_tell_the_worst_of_how_many_and_what_is_not_shown(inputs: ReportInput, page: Page) -> None:
+    rows = inputs.intersections.filter(encoder="lite0", task="pe", pooling="mean", metric="udr")
+    assert rows.filter(status="suppressed").height
+    said = re.search(
+        r"Of (\d+) intersections that could be tested and shown, (.+?) fares worst: missed \(UDR\) (\S+)", page.visible
+    )
+    assert said is not None
+    assert int(said[1]) <= rows.filter(status="tested").height
+    assert "This is more than the worst of so many shows by chance (adjusted p = 0.020)" in page.visible
+    assert "intersections are not shown: too small, empty, or needed to hide one that is" in page.visible
+
+
+def test_counts_of_intersections_beside_a_small_one_are_told_as_what_the_rule_asks_for(page: Page) -> None:
+    told = [row for row in page.rows if len(row) == 9 and row[0].isdigit()]
+    assert any(row[2:4] == ["50 or more", "25 or more"] for row in told)
+    assert any(row[1] == "Female \N{MULTIPLICATION SIGN} 41\N{EN DASH}60" and row[2].isdigit() for row in told)
+
+
+def test_pairs_of_models_are_told_with_difference_p_and_margin(inputs: ReportInput, page: Page) -> None:
+    rows = inputs.model_comparisons.filter(task="pe", attribute="overall", metric="auroc")
+    for row in rows.iter_rows(named=True):
+        first, second = (f"{row[name]:.3f}" for name in ("value", "other_value"))
+        assert f"AUROC is {first} with" in page.visible
+        difference = f"{row['difference']:+.3f}".replace("-", "\N{MINUS SIGN}")
+        assert any(
+            cells[1:3] == [first, second] and cells[3].startswith(difference) for cells in page.rows if len(cells) == 7
+        )
+    assert "not by 0.02 or more (p = 0.010)" in page.visible
+    assert "not by 5 points or more (p = 0.010)" in page.visible
+
+
+def test_a_model_that_may_be_worse_is_not_called_otherwise(inputs: ReportInput) -> None:
+    rows = inputs.model_comparisons.with_columns(
+        non_inferior=pl.when(pl.col("non_inferior").is_not_null()).then(pl.lit(value=False)), p_non_inferior=pl.lit(0.4)
+    )
+    page = Page(without_plotly(render_page(dataclasses.replace(inputs, model_comparisons=rows))))
+    assert "by 0.02 or more cannot be ruled out (p = 0.40)" in page.visible
+    assert "is worse by 0.02 or more cannot be ruled out." in page.visible
+    assert "can be ruled out" not in page.visible.replace("a gap beyond 5 points can be ruled out", "").replace(
+        "A difference beyond 5 points can be ruled out", ""
+    )
 
 
 def test_nobody_is_called_fair_and_nothing_significant(page: Page) -> None:
@@ -127,6 +196,28 @@ def test_methods_are_those_of_the_config(inputs: ReportInput) -> None:
     assert "below 7.5 points" in said
     assert "fewer than 13 positives or negatives" in said
     assert "90% intervals" in said
+    assert "Crossed: two attributes at a time" in said
+    assert "0.02 in AUROC, 7.5 points in rates" in said
+
+
+def test_an_audit_that_crosses_nothing_says_nothing_of_it(inputs: ReportInput) -> None:
+    audit = inputs.audit.model_copy(
+        update={"fairness": inputs.audit.fairness.model_copy(update={"intersection_depth": 1})}
+    )
+    blank = {name: getattr(inputs, name).clear() for name in ("intersections", "model_comparisons")}
+    said = Page(without_plotly(render_page(dataclasses.replace(inputs, audit=audit, **blank)))).visible
+    assert "Crossed:" not in said
+    assert "Two models on the same patients" not in said
+
+
+def test_the_spread_beyond_sampling_has_its_interval_where_the_table_has_one(inputs: ReportInput, page: Page) -> None:
+    assert "2.0 points 1.0 to 3.0" not in page.visible
+    gaps, findings = (
+        getattr(inputs, name).with_columns(corrected_sd_low=pl.lit(0.01), corrected_sd_high=pl.lit(0.03))
+        for name in ("fairness_gaps", "audit_findings")
+    )
+    told = render_page(dataclasses.replace(inputs, fairness_gaps=gaps, audit_findings=findings))
+    assert "2.0 points 1.0 to 3.0" in Page(without_plotly(told)).visible
 
 
 def test_a_phantom_is_said_to_be_synthetic(inputs: ReportInput) -> None:
@@ -165,6 +256,9 @@ def test_an_audit_in_which_nothing_could_be_tested_still_has_a_page(inputs: Repo
     told = {name: getattr(inputs, name).with_columns(untested) for name in ("fairness_gaps", "audit_findings")}
     page = Page(without_plotly(render_page(dataclasses.replace(inputs, **told))))
     assert "we cannot tell whether they differ" in page.visible
+    # the map hatches what could not be tested, as it hatches what cannot be told
+    assert any(title == "not tested: too few subgroups of sufficient size" for title in page.attributes)
+    assert "insufficient_evidence" in " ".join(page.attributes)
 
 
 def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
@@ -188,6 +282,15 @@ def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
     assert "alert(1)" in Page(without_plotly(text)).visible
 
 
+@pytest.mark.parametrize("table", ["subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons"])
+def test_the_tables_beside_are_checked_as_the_others(inputs: ReportInput, table: str) -> None:
+    frame = getattr(inputs, table)
+    with pytest.raises(ReportError, match=f"{table}: the table lacks status"):
+        dataclasses.replace(inputs, **{table: frame.drop("status")})
+    with pytest.raises(ReportError, match=f"{table}: the table has the column study_id"):
+        dataclasses.replace(inputs, **{table: frame.with_columns(study_id=pl.lit("s"))})
+
+
 @pytest.mark.parametrize("name", ["study_id", "patient_id", "y_score"])
 def test_rows_about_single_people_are_refused(inputs: ReportInput, name: str) -> None:
     with pytest.raises(ReportError, match=f"studies: the table has the column {name}"):
@@ -204,7 +307,11 @@ def test_embedded_figures_are_json_a_browser_reads(text: str) -> None:
     assert embedded is not None
     data = json.loads(embedded[1])
     assert len(data["cells"]) == 3 * 3 * 2
-    assert set(data["control"]) == set(TASKS)
+    assert set(data["control"]) == set(data["pairs"]) == set(TASKS)
+    # what stands for a shared array is one that is there
+    places = [int(place) for place in re.findall(r'\{"\$":(\d+)\}', embedded[1])]
+    assert set(places) == set(range(len(data["arrays"])))
+    assert len(places) > 2 * len(data["arrays"])
 
 
 def test_a_page_is_replaced_whole(

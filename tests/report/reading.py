@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import re
 from html.parser import HTMLParser
 
@@ -47,10 +49,20 @@ class Page(HTMLParser):
             self.rows[-1][-1] = f"{self.rows[-1][-1]} {data.strip()}".strip()
 
 
+def packed(page: str, part: str) -> str:
+    """What the page carries packed: `data` of its figures, or the library `plotly`."""
+    found = re.search(rf'<script type="text/plain" id="{part}">([A-Za-z0-9+/=]+)</script>', page)
+    assert found is not None, part
+    return gzip.decompress(base64.b64decode(found[1])).decode()
+
+
 def without_plotly(page: str) -> str:
-    """All that is ours: markup, style, script and embedded figures."""
+    """All that is ours, in plain words: markup, style, script and the figures unpacked."""
     from plotly.offline import get_plotlyjs
 
-    bundle = str(get_plotlyjs()).replace("</script", "<\\/script")
-    assert page.count(bundle) == 1
-    return page.replace(bundle, "")
+    assert packed(page, "plotly") == get_plotlyjs()
+    ours = re.sub(r'(<script type="text/plain" id="plotly">)[^<]*', r"\1", page)
+    data = packed(page, "data")
+    return re.sub(
+        r'(<script type="text/plain" id="data">)[^<]*', lambda found: found[1] + data.replace("<", "&lt;"), ours
+    )

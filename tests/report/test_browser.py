@@ -51,6 +51,8 @@ def _open(
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
     page.on("request", lambda request: heard.append(f"request: {request.url}") if request.url != url else None)
     page.goto(url)
+    if script:
+        page.locator("html[data-drawn]").wait_for()
     return page, heard
 
 

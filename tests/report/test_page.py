@@ -15,7 +15,7 @@ from fmaudit_core.report.errors import ReportError
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.page import render_page, write_page
 from tests.report.frames import TASKS, made_up
-from tests.report.reading import Page, without_plotly
+from tests.report.reading import Page, packed, without_plotly
 
 
 @pytest.fixture(scope="module")
@@ -303,13 +303,12 @@ def test_a_missing_column_is_named(inputs: ReportInput) -> None:
 
 
 def test_embedded_figures_are_json_a_browser_reads(text: str) -> None:
-    embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert embedded is not None
-    data = json.loads(embedded[1])
+    embedded = packed(text, "data")
+    data = json.loads(embedded)
     assert len(data["cells"]) == 3 * 3 * 2
     assert set(data["control"]) == set(data["pairs"]) == set(TASKS)
     # what stands for a shared array is one that is there
-    places = [int(place) for place in re.findall(r'\{"\$":(\d+)\}', embedded[1])]
+    places = [int(place) for place in re.findall(r'\{"\$":(\d+)\}', embedded)]
     assert set(places) == set(range(len(data["arrays"])))
     assert len(places) > 2 * len(data["arrays"])
 

@@ -1,9 +1,23 @@
 "use strict";
 // Switches the figures and tables between encoders and outcomes, and draws them in the colours of the theme.
-(() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+(async () => {
   const root = document.documentElement;
   const byId = (id) => document.getElementById(id);
+
+  const unpacked = (id) => {
+    const bytes = Uint8Array.from(atob(byId(id).textContent), (one) => one.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  if (!window.DecompressionStream) {
+    byId("outdated").hidden = false;
+    return;
+  }
+  const [figures, plotly] = await Promise.all([unpacked("data"), unpacked("plotly")]);
+  const data = JSON.parse(figures);
+  const library = document.createElement("script");
+  library.textContent = plotly;
+  document.head.append(library);
+
   const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
   const PHONE_PX = 520;
   const PAPER_PX = 690;  // A4 within the margins of the print style
@@ -131,4 +145,5 @@
   root.dataset.theme = prefersDark.matches ? "dark" : "light";
   setTheme(root.dataset.theme);
   show();
+  root.dataset.drawn = "true";
 })();

@@ -87,25 +87,25 @@ INTERSECTIONS: Final = pl.Schema(
     {
         **_KEY,
         **_columns(("attribute", "subgroup"), pl.String),
-        "depth": pl.Int64,
-        "metric": pl.String,
+        **_columns(("depth",), pl.Int64),
+        **_columns(("metric",), pl.String),
         **_COUNTS,
         **_ESTIMATE,
         "status": pl.String,
         **_columns(("mde", "difference", "p_worse", "p_worse_adjusted"), _NUMBER),
-        "rank": pl.Int64,
+        **_columns(("rank",), pl.Int64),
     }
 )
 COMPARISONS: Final = pl.Schema(
     {
-        "task": pl.String,
+        **_columns(("task",), pl.String),
         **_columns(MODEL, pl.String),
         **_columns([f"other_{name}" for name in MODEL], pl.String),
         **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
         **_COUNTS,
         **_columns(("value", "other_value", "difference", "ci_low", "ci_high"), _NUMBER),
         **_columns(("p_value", "q_value", "p_non_inferior"), _NUMBER),
-        "non_inferior": pl.Boolean,
+        **_columns(("non_inferior",), pl.Boolean),
     }
 )
 FINDINGS: Final = pl.Schema(

@@ -12,6 +12,7 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
+from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
@@ -131,11 +132,10 @@ def assess_file(
 
 
 def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """Predictions of the declared family: one task, and the primary pooling where poolings are told apart."""
+    """Predictions of the declared family: one task, and of each encoder the primary pooling."""
     tasks = test.get_column("task").unique(maintain_order=True).sort().to_list()
     family = test.filter(pl.col("task") == family_task(tasks))
-    primary = family.filter(pl.col("pooling") == settings.primary_pooling)
-    return primary if primary.height else family
+    return of_primary_pooling(family, settings.primary_pooling)
 
 
 def _audit(

@@ -78,7 +78,8 @@ class TableCohort(_Section):
 
     kind: Literal["table"]
     table: Path
-    images: Path
+    #: not needed where every encoder's embeddings were computed elsewhere
+    images: Path | None = None
     #: our column name -> the name in the table, where they differ
     columns: dict[str, str] = Field(default_factory=dict)
 

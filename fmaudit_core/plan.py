@@ -114,14 +114,17 @@ class Versions:
             frame_digest(images),
             asdict(self.workspace.series_rules),
         )
-        keys = sorted({spec.view.key() for spec in self.encoders.values()})
-        return {key: step_version("ct_slices", made_of, key) for key in keys}
+        return {key: step_version("ct_slices", made_of, key) for key in sorted(self.views_seen())}
+
+    def views_seen(self) -> dict[str, View]:
+        """Views of the encoders that are run on CT, by key; empty where all embeddings were computed elsewhere."""
+        return {spec.view.key(): spec.view for spec in self.encoders.values() if spec.sees_images}
 
     def view_table(self, views: Mapping[str, str]) -> pl.DataFrame:
         """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view."""
-        specs = {spec.view.key(): spec.view for spec in self.encoders.values()}
+        seen = self.views_seen()
         rows = [
-            {"view": key, "version": version, "values": specs[key].values, "windows": ",".join(specs[key].windows)}
+            {"view": key, "version": version, "values": seen[key].values, "windows": ",".join(seen[key].windows)}
             for key, version in views.items()
         ]
         return pl.DataFrame(rows, schema=dict.fromkeys(("view", "version", "values", "windows"), pl.String))
@@ -131,8 +134,13 @@ class Versions:
         return step_version("ct_slices", views)
 
     def study_embeddings(self, encoder: str) -> str:
-        """Version of one encoder's embeddings: its weights and input, and the slices of its view."""
+        """Version of one encoder's embeddings: its weights and input, and the slices of its view.
+
+        Embeddings computed elsewhere are made of their file and of which studies there are, whatever their CT.
+        """
         spec = self.encoders[encoder]
+        if not spec.sees_images:
+            return step_version("study_embeddings", spec.digest(), self._studies("study_id"))
         return step_version("study_embeddings", spec.digest(), view_version(self.workspace, spec.view))
 
     def probe_fits(self, encoder: str) -> str:
@@ -257,6 +265,8 @@ def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) 
 
 
 def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
+    if not versions.views_seen():
+        return []
     studies = workspace.warehouse.read("studies")
     expected = versions.ct_slices(versions.views(studies))
     fresh = recorded("ct_slices", WHOLE) == expected and _slices_are_there(workspace, versions)
@@ -267,8 +277,7 @@ def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
     """Whether no entry of the store was lost since the quality table was written."""
     quality = workspace.warehouse.read("slice_quality")
     used = quality.filter("used").get_column("study_id").to_list()
-    views = {spec.view.key(): spec.view for spec in versions.encoders.values()}
-    return all(workspace.slices.has(study, view) for study in used for view in views.values())
+    return all(workspace.slices.has(study, view) for study in used for view in versions.views_seen().values())
 
 
 def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:

@@ -12,7 +12,7 @@ import fmaudit_core
 from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.plan import Versions
 from fmaudit_core.report.export import ReportFiles
-from fmaudit_core.report.inputs import ReportInput, count_series, count_studies
+from fmaudit_core.report.inputs import SLICE_QUALITY, ReportInput, count_series, count_studies
 from fmaudit_core.workspace import Workspace
 
 
@@ -24,7 +24,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
             "name": name,
             "title": spec.label,
             "dim": spec.dim,
-            "weights_sha256": spec.weights.sha256 if spec.weights else "",
+            "weights_sha256": spec.sha256,
             "licence": spec.licence,
             "source": spec.source,
             "control": spec.control,
@@ -45,7 +45,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         model_comparisons=warehouse.read("model_comparisons"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
-        slice_quality=count_series(warehouse.read("slice_quality")),
+        slice_quality=_series(workspace, versions),
         encoders=encoders,
         provenance=_provenance(workspace, versions),
     )
@@ -62,6 +62,13 @@ def report_files(written: ReportFiles) -> pl.DataFrame:
         for path in written.all()
     ]
     return pl.DataFrame(rows, schema={"file": pl.String, "bytes": pl.Int64, "sha256": pl.String})
+
+
+def _series(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+    """Series by status and reason; none where no encoder looks at CT."""
+    if not versions.views_seen():
+        return pl.DataFrame(schema=SLICE_QUALITY)
+    return count_series(workspace.warehouse.read("slice_quality"))
 
 
 def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:

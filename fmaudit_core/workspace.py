@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
+from fmaudit_core.encoders.pooling import audited_poolings, of_primary_pooling
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.store import read_study_embeddings, read_study_ids
+from fmaudit_core.encoders.store import read_poolings, read_study_embeddings, read_study_ids
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
@@ -114,9 +115,22 @@ class Workspace:
 
     @property
     def images_root(self) -> Path:
-        """The folder that the studies' image paths are relative to."""
+        """The folder that the studies' image paths are relative to.
+
+        Raises
+        ------
+        ConfigError
+            The cohort names none, as one may whose encoders' embeddings were all computed elsewhere.
+        """
         cohort = self.audit.cohort
-        return cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
+        root = cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
+        if root is None:
+            raise ConfigError(
+                "the cohort names no CT, and some encoder looks at it.",
+                where=str(self.audit_yaml),
+                fix="Set `cohort: images:` to the folder of CT series, or keep imported encoders only.",
+            )
+        return root
 
     @property
     def ehr_cache(self) -> Path:
@@ -124,9 +138,20 @@ class Workspace:
         return self.home / "ehr"
 
     def embeddings(self, encoder: str) -> Embeddings:
-        """Study embeddings of one encoder by pooling."""
+        """Study embeddings of one encoder by pooling, those that are audited."""
         path = self.warehouse.embeddings_path(encoder)
-        return {pooling: read_study_embeddings(path, pooling) for pooling in self.audit.probes.poolings}
+        return {pooling: read_study_embeddings(path, pooling) for pooling in self.poolings(encoder)}
+
+    def poolings(self, encoder: str) -> list[str]:
+        """Poolings of one encoder that are audited: those configured, or all it has where it has none of them."""
+        there = read_poolings(self.warehouse.embeddings_path(encoder))
+        return audited_poolings(there, self.audit.probes.poolings)
+
+    def usable_studies(self, spec: EncoderSpec) -> list[str]:
+        """Studies an encoder can embed: those with slices; all of the cohort's where it looks at no CT."""
+        if not spec.sees_images:
+            return self.warehouse.read("studies").get_column("study_id").to_list()
+        return self.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
 
     def predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Scores of some cells with the attributes of their studies, as `fairness.assess` takes them."""
@@ -141,12 +166,12 @@ class Workspace:
         family = [cell for cell in cells if cell.task == task and not encoders[cell.encoder].control]
         if not family:
             return pl.DataFrame()
-        return self.predictions(family).filter(pl.col("pooling") == self.audit.fairness.primary_pooling)
+        return of_primary_pooling(self.predictions(family), self.audit.fairness.primary_pooling)
 
     def compared_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Test scores of the primary pooling: what encoders are compared by, two and two."""
-        primary = self.audit.fairness.primary_pooling
-        return self.predictions(cells).filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+        test = self.predictions(cells).filter(pl.col("split") == "test")
+        return of_primary_pooling(test, self.audit.fairness.primary_pooling)
 
     def unscored(self, cell: Cell) -> int:
         """Embedded studies of val and test with a known label that lack a finite score in some score set."""
@@ -159,7 +184,7 @@ class Workspace:
         finite = scores.filter(pl.col("y_score").is_finite())
         return sum(
             expected.join(finite.filter(pl.col("pooling") == pooling), on="study_id", how="anti").height
-            for pooling in self.audit.probes.poolings
+            for pooling in self.poolings(cell.encoder)
         )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
+from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
@@ -49,12 +50,12 @@ def embeddings_are_finite_and_whole(
 ) -> dg.AssetCheckResult:
     """Every usable study has a finite vector of the spec's dimension in every pooling, or is told among the failed."""
     workspace = audit.open()
-    warehouse, failed = workspace.warehouse, []
-    usable = warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
+    failed = []
     encoders = [cell_of(context).encoder] if context.has_partition_key else list(workspace.registry.specs())
     for encoder in encoders:
-        path, dim = warehouse.embeddings_path(encoder), workspace.registry.spec(encoder).dim
-        problem = _broken(functools.partial(check_embeddings, path, dim=dim, studies=usable))
+        spec = workspace.registry.spec(encoder)
+        path, usable = workspace.warehouse.embeddings_path(encoder), workspace.usable_studies(spec)
+        problem = _broken(functools.partial(check_embeddings, path, dim=spec.dim, studies=usable))
         if problem is not None:
             failed.append(f"{encoder}: {problem}")
     return dg.AssetCheckResult(passed=not failed, description="; ".join(failed) or None)
@@ -78,10 +79,9 @@ def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
     metrics = workspace.warehouse.read_cells("subgroup_metrics", cells) if cells else pl.DataFrame()
     if metrics.is_empty():
         return dg.AssetCheckResult(passed=True, description="The audit has no diagnosis task.")
-    overall = metrics.filter(
-        (pl.col("attribute") == "overall")
-        & (pl.col("metric") == "auroc")
-        & (pl.col("pooling") == workspace.audit.fairness.primary_pooling)
+    overall = of_primary_pooling(
+        metrics.filter((pl.col("attribute") == "overall") & (pl.col("metric") == "auroc")),
+        workspace.audit.fairness.primary_pooling,
     )
     auroc = dict(overall.select("encoder", "value").iter_rows())
     bar = max((value for name, value in auroc.items() if specs[name].control), default=None)

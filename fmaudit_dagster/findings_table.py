@@ -31,7 +31,9 @@ def print_findings(reports: Path) -> None:
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
     for heading in ("Encoder", "Task", "Attribute", "Gap", "By chance", "p adjusted", "Verdict"):
-        table.add_column(heading, justify="right" if heading in ("Gap", "By chance", "p adjusted") else "left")
+        number = heading in ("Gap", "By chance", "p adjusted")
+        # encoders' names often differ in their last letter only: they are kept whole, titles wrap
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading == "Encoder")
     for row in confirmatory:
         table.add_row(
             row["encoder"],

@@ -25,7 +25,7 @@ class Study(dy.Schema):
     age_band = dy.String(nullable=False)
     sex = dy.String(nullable=False)
     race_ethnicity = dy.String(nullable=False)
-    image_path = dy.String(nullable=False, min_length=1)
+    image_path = dy.String(nullable=True, min_length=1)
 
     @dy.rule()
     def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805  # dataframely passes the class
@@ -72,8 +72,8 @@ class Cohort:
     studies : frame of `Study`, and one text column per further attribute
     labels : frame of `Label`, a row per study and task
     flow : frame of `Flow`, in order
-    images_root : Path
-        Folder that `image_path` is relative to.
+    images_root : Path, optional
+        Folder that `image_path` is relative to; None, and no paths, where the cohort was read without images.
     label_flow : frame of `outcomes.LABEL_FLOW`
         Known and censored outcomes per task, split and subgroup.
     notes : frame of `Note`, in order
@@ -83,7 +83,7 @@ class Cohort:
     studies: pl.DataFrame
     labels: pl.DataFrame
     flow: pl.DataFrame
-    images_root: Path
+    images_root: Path | None
     label_flow: pl.DataFrame
     notes: pl.DataFrame = field(default_factory=Note.create_empty)
 

@@ -211,8 +211,10 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
     return long.select("study_id", "task", label=label).sort("study_id", "task")
 
 
-def _image_paths(raw: pl.DataFrame, root: Path, where: str) -> pl.Series:
-    """Path of each study's images relative to the root, checked to exist and to stay inside."""
+def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
+    """Path of each study's images relative to the root, checked to exist and to stay inside; none without a root."""
+    if root is None:
+        return pl.Series("image_path", [None] * raw.height, dtype=pl.String)
     if not root.is_dir():
         raise CohortError("is not a folder.", where=str(root), fix="Set `cohort: images:` to the folder of CT series.")
     named = raw.get_column("image" if "image" in raw.columns else "study_id")

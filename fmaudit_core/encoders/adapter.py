@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.encoders.errors import SpecError
-from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.imaging.window import SliceArray
 
 ENTRY_POINT_GROUP: Final = "fmaudit.encoders"
 _BUILT_IN: Final = {
+    "astra": "fmaudit_core.encoders.astra",
     "efficientnet": "fmaudit_core.encoders.efficientnet",
     "open_clip": "fmaudit_core.encoders.open_clip",
     "hu_histogram": "fmaudit_core.encoders.hu_histogram",
@@ -30,11 +31,12 @@ class Encoder(Protocol):
     device: str
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """Embed slices of one shape.
+        """Embed slices of one shape, or whole volumes.
 
         Parameters
         ----------
-        slices : (n, channels, rows, columns), values as the spec's view gives them
+        slices : (n, channels, rows, columns), values as the spec's view gives them; where the view is of whole volumes,
+            n of them as (n, slices, 1, rows, columns)
 
         Returns
         -------
@@ -53,12 +55,14 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     Raises
     ------
     SpecError
-        No adapter has that name.
+        No adapter has that name, or the embeddings were computed elsewhere.
     WeightsError
         The checkpoint is missing, another one, or does not fit strictly.
     MissingExtraError
         The adapter needs a part of fmaudit that is not installed.
     """
+    if spec.adapter == IMPORTED:
+        raise SpecError("its embeddings were computed elsewhere: there is no network to load.", where=spec.name)
     return _adapter(spec.adapter)(spec, device)
 
 
@@ -76,5 +80,5 @@ def _adapter(name: str) -> Load:
     if name in third_party:
         found: Load = third_party[name].load()
         return found
-    known = ", ".join(sorted([*_BUILT_IN, *third_party]))
+    known = ", ".join(sorted([*_BUILT_IN, IMPORTED, *third_party]))
     raise SpecError(f"no adapter is called {name}; there are {known}.")

@@ -19,5 +19,9 @@ class WeightsError(EncoderError):
     """A checkpoint is missing, not the one the spec names, or does not fit the network."""
 
 
+class ImportedFileError(EncoderError):
+    """A file of embeddings computed elsewhere is missing, not the one the spec names, or wrong."""
+
+
 class ExtractionError(EncoderError):
     """Embeddings could not be made; nothing was published."""

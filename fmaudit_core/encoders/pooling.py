@@ -1,15 +1,21 @@
-"""Slice embeddings become one study embedding."""
+"""Slice embeddings become one study embedding; and the names of those that are no pool of slices."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Float32Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "max"]
 POOLINGS: Final[tuple[Pooling, ...]] = ("mean", "max")
+#: the embedding of an encoder that sees the whole volume
+VOLUME: Final = "volume"
+#: study embeddings computed elsewhere
+GIVEN: Final = "given"
 
 
 def pooled(slices: Float32Array, pooling: Pooling) -> Float32Array:
@@ -26,3 +32,20 @@ def pooled(slices: Float32Array, pooling: Pooling) -> Float32Array:
     """
     out: Float32Array = slices.max(axis=0) if pooling == "max" else slices.mean(axis=0, dtype=np.float64).astype("f4")
     return out
+
+
+def audited_poolings(there: Sequence[str], configured: Sequence[str]) -> list[str]:
+    """Poolings of an encoder that are audited: those configured, or all it has where it has none of them.
+
+    An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single one of its own.
+    """
+    return [name for name in configured if name in there] or list(there)
+
+
+def of_primary_pooling(frame: pl.DataFrame, primary: str) -> pl.DataFrame:
+    """Rows that speak for each encoder: those of the primary pooling; all of an encoder that has none of it.
+
+    An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single pooling of its own.
+    """
+    is_primary = pl.col("pooling") == primary
+    return frame.filter(is_primary | ~is_primary.any().over("encoder"))

@@ -57,10 +57,18 @@ class Registry:
         ------
         SpecError
             The spec is wrong, or its name is taken by another file.
+        WeightsError, ImportedFileError
+            The file it names is missing, another one, or wrong.
         """
         spec = load_spec(source)
         if spec.weights and spec.weights.path:
             spec.weights.verified()
+        if spec.embeddings:
+            from fmaudit_core.encoders.imported import (
+                read_imported,  # a list of specs needs neither DuckDB nor pyarrow
+            )
+
+            read_imported(spec)
         target = self.folder / f"{spec.name}.yaml"
         taken = {name for path in self._files() if path != target for name in [_name_in(path)] if name}
         if spec.name in taken:

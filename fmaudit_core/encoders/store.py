@@ -1,4 +1,4 @@
-"""One DuckDB file of embeddings per encoder: how it is read. How it is made: `extract.py`.
+"""One DuckDB file of embeddings per encoder: how it is read. How it is written: `writing.py`.
 
 Connections are short: DuckDB keeps one instance per open file and process, and a file is replaced by rename.
 """
@@ -16,6 +16,19 @@ import numpy.typing as npt
 from fmaudit_core.encoders.errors import EncoderError
 
 Float32Array = npt.NDArray[np.float32]
+
+
+def read_poolings(path: Path) -> list[str]:
+    """Poolings a file holds study embeddings of, sorted.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        rows = connection.execute("SELECT DISTINCT pooling FROM study_embeddings ORDER BY pooling").fetchall()
+    return [pooling for (pooling,) in rows]
 
 
 def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32Array]:
@@ -69,17 +82,20 @@ def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
     dim : int
         The spec's dimension.
     studies : sequence of str
-        Studies with slices: each must have a vector per pooling, or stand among the failed.
+        Studies that can have one: each must have a vector per pooling, or stand among the failed.
 
     Raises
     ------
     EncoderError
-        A vector has another dimension or is not finite, or a study is neither embedded nor told to have failed.
+        The file holds no study, a vector has another dimension or is not finite, or a study is neither embedded nor told
+        to have failed.
     """
     with _opened(path) as connection:
         failed = {study_id for (study_id,) in connection.execute("SELECT study_id FROM failed_studies").fetchall()}
-        poolings = [name for (name,) in connection.execute("SELECT DISTINCT pooling FROM study_embeddings").fetchall()]
-    for pooling in sorted(poolings):
+    poolings = read_poolings(path)
+    if not poolings:
+        raise EncoderError("holds no study.", where=path.name)
+    for pooling in poolings:
         ids, embeddings = read_study_embeddings(path, pooling)
         if embeddings.shape[1] != dim:
             raise EncoderError(
@@ -89,7 +105,7 @@ def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
             raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
         lost = set(studies) - set(ids) - failed
         if lost:
-            raise EncoderError(f"{len(lost)} studies with slices have no vector pooled by {pooling}.", where=path.name)
+            raise EncoderError(f"{len(lost)} usable studies have no vector pooled by {pooling}.", where=path.name)
 
 
 def read_provenance(path: Path) -> dict[str, str]:

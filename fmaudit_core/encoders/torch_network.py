@@ -36,7 +36,7 @@ class TorchEncoder:
         # channels-last: about three times faster for convolutions on a CPU
         self._network = network.eval().requires_grad_(False).to(self._place, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         self._inputs = inputs
-        self._dtype = _DTYPES[spec.dtype] if self._place.type == "cuda" else torch.float32
+        self._dtype = cuda_dtype(spec, self._place)
         shape = (1, len(inputs.mean), 1, 1)
         self._mean = torch.tensor(inputs.mean, device=self._place).view(shape) * inputs.scale
         self._factor = 1.0 / (torch.tensor(inputs.std, device=self._place).view(shape) * inputs.scale)
@@ -51,7 +51,7 @@ class TorchEncoder:
 
     def prepared(self, slices: SliceArray) -> torch.Tensor:
         """Network input of 8-bit slices, on the device."""
-        grey = torch.from_numpy(np.ascontiguousarray(slices)).to(self._place, non_blocking=True)
+        grey = on_device(slices, self._place)
         if grey.shape[1] == 1 and len(self._inputs.mean) > 1:
             grey = grey.expand(-1, len(self._inputs.mean), -1, -1)
         values = grey.to(torch.float32, memory_format=torch.channels_last)
@@ -81,6 +81,17 @@ def chosen_device(spec: EncoderSpec, device: str) -> torch.device:
             fix="Run on a GPU machine, or set `cpu_fallback: true` in its spec.",
         )
     return torch.device("cuda" if there and device != "cpu" else "cpu")
+
+
+def cuda_dtype(spec: EncoderSpec, place: torch.device) -> torch.dtype:
+    """Precision of the forward pass: the spec's on CUDA, float32 on a CPU."""
+    return _DTYPES[spec.dtype] if place.type == "cuda" else torch.float32
+
+
+def on_device(slices: SliceArray, place: torch.device) -> torch.Tensor:
+    """Slices as a tensor on the device; from pinned memory to a GPU, so that the copy runs beside its computing."""
+    there = torch.from_numpy(np.ascontiguousarray(slices))
+    return there.pin_memory().to(place, non_blocking=True) if place.type == "cuda" else there
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:

@@ -237,7 +237,7 @@ def _make(job: _Job) -> None:
     if volume is not None:
         for view, path in job.entries:
             if not _is_whole(path, job.made_of):
-                _write_entry(path, view.apply(volume), job.made_of)
+                _write_entry(path, view.apply(volume, found[0].spacing_zyx_mm), job.made_of)
     record = {"made_of": job.made_of, "rows": [_row(series) for series in found]}
     _write_whole(job.record, json.dumps(record).encode())
 

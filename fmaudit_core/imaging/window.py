@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fmaudit_core.imaging.errors import WindowError
+from fmaudit_core.imaging.volume import Grid, Spacing
 
 Int16Array = npt.NDArray[np.int16]
 UInt8Array = npt.NDArray[np.uint8]
@@ -89,6 +90,8 @@ class View(BaseModel):
         Every n-th slice, counted from the feet.
     max_slices : int, optional
         At most so many slices, evenly spaced over those the stride leaves.
+    volume : Grid, optional
+        The whole volume on one grid instead of slices as they are; always 16-bit HU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,6 +101,7 @@ class View(BaseModel):
     size_px: int | None = Field(default=None, ge=16, le=4096)
     stride: int = Field(default=1, ge=1)
     max_slices: int | None = Field(default=None, ge=1)
+    volume: Grid | None = None
 
     @field_validator("windows")
     @classmethod
@@ -107,6 +111,15 @@ class View(BaseModel):
             raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; there are {', '.join(WINDOWS)}")
         return names
 
+    @model_validator(mode="after")
+    def _slices_or_a_volume(self) -> Self:
+        if self.volume is not None:
+            if self.values != "int16":
+                raise ValueError("a volume is seen in HU: set `values: int16`")
+            if self.size_px is not None or self.stride != 1 or self.max_slices is not None:
+                raise ValueError("size_px, stride and max_slices are of slices; a volume has its `shape_zyx`")
+        return self
+
     @property
     def channels(self) -> int:
         """Channels of each slice."""
@@ -115,7 +128,15 @@ class View(BaseModel):
     def key(self) -> str:
         """Short stable digest: two specs with equal views share their slices."""
         hu = [[w.centre_hu, w.width_hu] for w in (WINDOWS[name] for name in self.windows)]
-        seen = [self.values, hu if self.values == "uint8" else [], self.size_px, self.stride, self.max_slices]
+        seen: list[object] = [
+            self.values,
+            hu if self.values == "uint8" else [],
+            self.size_px,
+            self.stride,
+            self.max_slices,
+        ]
+        if self.volume is not None:
+            seen.append(self.volume.model_dump(mode="json"))
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
 
     def chosen(self, n_slices: int) -> npt.NDArray[np.intp]:
@@ -125,17 +146,21 @@ class View(BaseModel):
             kept = kept[np.linspace(0, len(kept) - 1, self.max_slices).round().astype(np.intp)]
         return kept
 
-    def apply(self, volume_hu: Int16Array) -> SliceArray:
+    def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> SliceArray:
         """Slices of a volume as this view shows them.
 
         Parameters
         ----------
         volume_hu : (slices, rows, columns) int16, HU
+        spacing_zyx_mm : three floats, optional
+            Needed where the view is of volumes at a spacing of its own.
 
         Returns
         -------
         (kept slices, channels, rows, columns), uint8 grey or int16 HU
         """
+        if self.volume is not None:
+            return self.volume.apply(volume_hu, spacing_zyx_mm)[:, None]
         chosen = self.chosen(len(volume_hu))
         kept = volume_hu if len(chosen) == len(volume_hu) else volume_hu[chosen]
         if self.values == "int16":

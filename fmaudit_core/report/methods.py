@@ -98,7 +98,8 @@ def _probes(audit: Audit) -> str:
         "Each encoder is frozen: it turns the slices of a study into numbers and learns nothing here. Slices are pooled to "
         f"one vector per study ({poolings}); a logistic regression is fitted on the training part for every outcome, its "
         f"regularisation C chosen among {grid} by AUROC on the validation part. The findings speak of "
-        f"{audit.fairness.primary_pooling} pooling. All numbers are from the test part."
+        f"{audit.fairness.primary_pooling} pooling; an encoder of whole volumes, or one whose embeddings were computed "
+        "elsewhere, has one vector per study of its own, and they speak of that. All numbers are from the test part."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fmaudit_core.encoders.pooling import GIVEN, VOLUME
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES
 
 METRIC_TITLES: Final[Mapping[str, str]] = {
@@ -27,6 +28,7 @@ _LEVEL_TITLES: Final[Mapping[str, str]] = {
     "hispanic": "Hispanic",
     "unknown": "Not recorded",
 }
+_POOLING_TITLES: Final = {VOLUME: "whole volume", GIVEN: "pooling as given"}
 _MODALITY_TITLES: Final = {"ct": "CT", "ehr": "record", "ct+ehr": "CT and record"}
 
 VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
@@ -80,7 +82,7 @@ def variant_title(variant: Mapping[str, str]) -> str:
     said = {
         "probe": f"{_spaced(variant['probe'])} probe",
         "modality": _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
-        "pooling": f"{variant['pooling']} pooling",
+        "pooling": _POOLING_TITLES.get(variant["pooling"], f"{variant['pooling']} pooling"),
     }
     parts = [text for name, text in said.items() if variant[name] != "given"]
     if variant["strategy"] not in ("", "none"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from fmaudit_core.encoders.extract import extract
+from fmaudit_core.embedding import embed
 from fmaudit_dagster.metadata import OWNERS, bars
 from fmaudit_dagster.partitions import ENCODER, cell_of
 from fmaudit_dagster.progress import progress_of
@@ -30,15 +30,10 @@ def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -
     workspace = audit.open()
     encoder = cell_of(context).encoder
     spec = workspace.registry.spec(encoder)
-    quality = workspace.warehouse.read("slice_quality")
 
-    result = extract(
-        spec,
-        store=workspace.mending_slices(),
-        studies=quality.filter("used").get_column("study_id").to_list(),
-        work=workspace.extraction_folder,
-        out=workspace.warehouse.embeddings_path(encoder),
-        section=workspace.audit.extraction,
+    result = embed(
+        workspace,
+        encoder,
         version=audit.versions(workspace).study_embeddings(encoder),
         progress=progress_of(context, f"encoding with {encoder}"),
     )
@@ -51,7 +46,8 @@ def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -
             "dimension": spec.dim,
             "device": result.device,
             "slices per second": round(result.slices_per_second, 1),
-            "weights sha256": spec.weights.sha256 if spec.weights else "no weights",
+            "batch size": result.batch_size,
+            "sha256": spec.sha256 or "no weights",
             "path": dg.MetadataValue.path(str(workspace.warehouse.embeddings_path(encoder))),
             "studies": bars({"embedded": result.n_studies, "failed": result.n_failed}),
         },

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
 from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made
@@ -46,14 +47,10 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
 
     version = audit.versions(workspace).fairness(cell)
-    shown = found.subgroup_metrics.filter(
-        (pl.col("metric") == settings.primary_metric)
-        & (pl.col("pooling") == settings.primary_pooling)
-        & pl.col("value").is_not_null()
-    )
-    gaps = found.fairness_gaps.filter(
-        (pl.col("metric") == settings.primary_metric) & (pl.col("pooling") == settings.primary_pooling)
-    )
+    told = pl.col("metric") == settings.primary_metric
+    metrics = of_primary_pooling(found.subgroup_metrics.filter(told), settings.primary_pooling)
+    shown = metrics.drop_nulls("value")
+    gaps = of_primary_pooling(found.fairness_gaps.filter(told), settings.primary_pooling)
     plots: dict[str, dict[str, Any]] = {
         "subgroup_metrics": {
             settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0)

@@ -20,7 +20,7 @@ def ct_slices(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.Ma
 
     quality = store.build(
         list(store.images.items()),
-        [spec.view for spec in versions.encoders.values()],
+        list(versions.views_seen().values()),
         workers=workspace.audit.imaging.workers,
         rules=workspace.series_rules,
         progress=progress_of(context, "reading CT series"),

@@ -143,7 +143,7 @@ def test_killed_while_publishing_the_old_file_stays_and_the_next_run_publishes(t
         from pathlib import Path
         from fmaudit_core.encoders import extract
         from tests.encoders.test_extract import run
-        extract._provenance = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        extract.provenance = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         run(Path(sys.argv[1]), version="new")
         """
     )

@@ -23,7 +23,15 @@ def write(path, **changes):
 
 def test_shipped_specs_are_valid_and_named_as_their_files():
     assert {name: load_spec(path).name for name, path in shipped_specs().items()} == {
-        name: name for name in ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "hu_histogram")
+        name: name
+        for name in (
+            "astra",
+            "astra_small",
+            "efficientnet_lite0",
+            "efficientnet_lite1",
+            "efficientnet_lite2",
+            "hu_histogram",
+        )
     }
 
 
@@ -83,7 +91,9 @@ def test_an_unknown_encoder_and_an_unknown_adapter_say_what_there_is(tmp_path):
     with pytest.raises(SpecError, match="no encoder is called two; there are one"):
         Registry(tmp_path).spec("two")
     spec = load_spec(write(tmp_path / "a.yaml", adapter="magic"))
-    with pytest.raises(SpecError, match="no adapter is called magic; there are efficientnet, hu_histogram, open_clip"):
+    with pytest.raises(
+        SpecError, match="no adapter is called magic; there are astra, efficientnet, hu_histogram, imported"
+    ):
         load_encoder(spec)
 
 

@@ -1,0 +1,227 @@
+"""Forward passes: batches across studies, halved where memory runs out; a study that fails is set aside by name.
+
+What is read and what becomes of the embeddings: `extract.py`.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.encoders.adapter import Encoder
+from fmaudit_core.encoders.errors import ExtractionError
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.window import SliceArray
+
+Float32Array = npt.NDArray[np.float32]
+
+#: so many studies fail one after the other: the encoder or the device is at fault, not the studies
+HOPELESS: Final = 16
+#: batches on their way at a time: on a GPU one is copied and queued while another is computed
+_LANES_CUDA: Final = 2
+_NOT_FINITE: Final = "the encoder gives NaN or infinite values"
+
+#: slices of one study, by its place among the studies that were added
+_Piece = tuple[int, SliceArray]
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """A forward pass that did not go through."""
+
+    why: str
+    out_of_memory: bool
+
+
+class Forward:
+    """Runs one encoder over studies, one after the other, and keeps what comes out until it is taken.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    spec : EncoderSpec
+    batch : int
+        Slices, or volumes, at a time; halved for good where the device runs out of memory.
+    """
+
+    def __init__(self, encoder: Encoder, spec: EncoderSpec, batch: int) -> None:
+        self._encoder, self._spec, self.batch = encoder, spec, batch
+        on_gpu = encoder.device.startswith("cuda")
+        self._pool = ThreadPoolExecutor(_LANES_CUDA, "forward") if on_gpu else None
+        self._waiting: list[_Piece] = []
+        self._running: deque[tuple[Future[Float32Array | _Refused], list[_Piece]]] = deque()
+        self._ids: list[str] = []
+        self._found: list[list[Float32Array]] = []
+        self._failed: dict[int, str] = {}
+        self._failures_in_a_row = 0
+
+    def add(self, study_id: str, items: SliceArray) -> None:
+        """Take one study's slices, (slices, channels, rows, columns), or its volume as (1, slices, 1, rows, columns)."""
+        at = len(self._ids)
+        self._ids.append(study_id)
+        self._found.append([])
+        if self._waiting and self._waiting[0][1].shape[1:] != items.shape[1:]:
+            self._flush()
+        self._waiting.append((at, items))
+        while sum(len(piece) for _, piece in self._waiting) >= self.batch:
+            self._send(self._cut(self.batch))
+
+    def taken(self) -> tuple[list[str], list[Float32Array], list[tuple[str, str]]]:
+        """Finish what is waiting, and hand over all studies since the last time.
+
+        Returns
+        -------
+        study_ids : list of str
+        embeddings : list of (slices, d) float32, one per study
+        failed : list of (study_id, reason)
+
+        Raises
+        ------
+        ExtractionError
+            The encoder gives another dimension than its spec says, or fails on everything.
+        """
+        self._flush()
+        ids = [one for at, one in enumerate(self._ids) if at not in self._failed]
+        found = [np.concatenate(pieces) for at, pieces in enumerate(self._found) if at not in self._failed]
+        failed = [(self._ids[at], why) for at, why in sorted(self._failed.items())]
+        self._ids, self._found, self._failed = [], [], {}
+        return ids, found, failed
+
+    def close(self) -> None:
+        """Wait for the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _cut(self, size: int) -> list[_Piece]:
+        """Take up to `size` waiting items, as pieces of studies."""
+        pieces: list[_Piece] = []
+        while self._waiting and size:
+            at, items = self._waiting.pop(0)
+            if len(items) > size:
+                self._waiting.insert(0, (at, items[size:]))
+            if at not in self._failed:
+                pieces.append((at, items[:size]))
+            size -= min(size, len(items))
+        return pieces
+
+    def _flush(self) -> None:
+        while self._waiting:
+            self._send(self._cut(self.batch))
+        while self._running:
+            self._receive()
+
+    def _send(self, pieces: list[_Piece]) -> None:
+        if not pieces:
+            return
+        if self._pool is None:
+            self._settle(pieces, self._attempt(pieces))
+            return
+        self._running.append((self._pool.submit(self._attempt, pieces), pieces))
+        if len(self._running) > _LANES_CUDA:
+            self._receive()
+
+    def _receive(self) -> None:
+        future, pieces = self._running.popleft()
+        self._settle(pieces, future.result())
+
+    def _attempt(self, pieces: Sequence[_Piece]) -> Float32Array | _Refused:
+        """One forward pass, or why it did not go through; no error is kept, since it would keep the tensors."""
+        items = [one for _, one in pieces]
+        together: SliceArray = items[0] if len(items) == 1 else np.concatenate(items)  # type: ignore[assignment]  # one value type per view
+        try:
+            out = self._encoder.encode(together)
+        except Exception as error:  # a network may raise anything, and one study must not stop the others
+            return _Refused(_told(error), _is_out_of_memory(error))
+        if out.shape != (len(together), self._spec.dim):
+            raise ExtractionError(
+                f"the encoder gives {out.shape[-1]} dimensions, its spec says {self._spec.dim}.", where=self._spec.name
+            )
+        return out.astype(np.float32, copy=False)
+
+    def _settle(self, pieces: list[_Piece], out: Float32Array | _Refused) -> None:
+        """Put the embeddings of one batch to their studies; try again smaller where it did not go through."""
+        if isinstance(out, _Refused):
+            self._again(pieces, out)
+            return
+        at = 0
+        for study, items in pieces:
+            rows = out[at : at + len(items)]
+            at += len(items)
+            if np.isfinite(rows).all():
+                self._found[study].append(rows)
+                self._failures_in_a_row = 0
+            else:
+                self._fail(study, _NOT_FINITE)
+
+    def _again(self, pieces: list[_Piece], refused: _Refused) -> None:
+        """Half the batch where memory ran out; else study by study, to find the one that fails."""
+        total = sum(len(items) for _, items in pieces)
+        if refused.out_of_memory and total > 1:
+            _give_memory_back()
+            # a batch that was on its way at the old size does not halve it once more
+            self.batch = min(self.batch, total // 2)
+            for part in _split(pieces, total // 2):
+                self._settle(part, self._attempt(part))
+        elif len(pieces) > 1:
+            for piece in pieces:
+                if piece[0] not in self._failed:
+                    self._settle([piece], self._attempt([piece]))
+        else:
+            self._fail(pieces[0][0], refused.why)
+
+    def _fail(self, study: int, why: str) -> None:
+        if study in self._failed:
+            return
+        self._failed[study] = why
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= HOPELESS:
+            raise ExtractionError(
+                f"the encoder failed on {HOPELESS} studies in a row ({why}); nothing was published.",
+                where=self._spec.name,
+                fix="What was finished before is kept: run again once the cause is mended.",
+            )
+
+
+def _split(pieces: list[_Piece], size: int) -> list[list[_Piece]]:
+    """The same items in parts of at most `size`."""
+    parts: list[list[_Piece]] = [[]]
+    room = size
+    for study, items in pieces:
+        start = 0
+        while start < len(items):
+            if not room:
+                parts.append([])
+                room = size
+            parts[-1].append((study, items[start : start + room]))
+            taken = min(room, len(items) - start)
+            start, room = start + taken, room - taken
+    return parts
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    # torch's allocator on the CPU raises a plain RuntimeError
+    return isinstance(error, MemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _give_memory_back() -> None:
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _told(error: Exception) -> str:
+    """One line about an error."""
+    first = (str(error).splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,205 @@
+"""Embeddings computed elsewhere: study id -> vector, from one file, checked and published like any other.
+
+Layouts, told by the suffix:
+
+- Parquet (`.parquet`): a column of ids and a column of lists of numbers.
+- NPZ (`.npz`) and HDF5 (`.h5`, `.hdf5`): an array of ids, (n,), and one of vectors, (n, d); or one array per study, (d,),
+  called as its id.
+
+The names of the columns and arrays are the spec's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.encoders.errors import ImportedFileError, SpecError
+from fmaudit_core.encoders.extract import ExtractionResult, provenance
+from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile, sha256_of
+from fmaudit_core.encoders.writing import written_embeddings
+from fmaudit_core.errors import MissingExtraError
+
+Float32Array = npt.NDArray[np.float32]
+
+NOT_IN_FILE: Final = "not in the imported file"
+_ROWS_AT_ONCE: Final = 4096
+
+
+def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, version: str) -> ExtractionResult:
+    """Publish the embeddings of the cohort's studies from a spec's file.
+
+    Parameters
+    ----------
+    studies : sequence of str
+        The cohort's. Those that are not in the file are told in `failed_studies`; rows of other studies are counted
+        in `provenance` and left out.
+    out : Path
+        The DuckDB file, replaced in one rename; see `extract.extract`. It holds no slice embeddings.
+
+    Raises
+    ------
+    ImportedFileError
+        The file is missing, another one, cannot be read, holds a study twice, vectors of another dimension or that are not
+        finite, or no study of the cohort; then nothing is published.
+    """
+    started, file = time.monotonic(), _file(spec)
+    ids, matrix = read_imported(spec)
+    wanted = sorted(set(studies))
+    row_of = {study_id: row for row, study_id in enumerate(ids)}
+    found = [study_id for study_id in wanted if study_id in row_of]
+    missing = [study_id for study_id in wanted if study_id not in row_of]
+    if not found:
+        raise ImportedFileError(
+            f"none of its {len(ids)} studies is one of the cohort's {len(wanted)}.",
+            where=str(file.path),
+            fix="The ids must be spelled as the cohort's study_id.",
+        )
+    with written_embeddings(out, spec.dim) as writer:
+        for start in range(0, len(found), _ROWS_AT_ONCE):
+            some = found[start : start + _ROWS_AT_ONCE]
+            writer.add_studies(file.pooling, some, matrix[[row_of[one] for one in some]])
+        writer.add_failed(missing, [NOT_IN_FILE] * len(missing))
+        unknown = len(ids) - len(found)
+        writer.tell(provenance(spec, version, "computed elsewhere") | {"n_unknown_studies": str(unknown)})
+    speed = len(found) / max(time.monotonic() - started, 1e-9)
+    return ExtractionResult(version, writer.n_studies, 0, writer.n_failed, "computed elsewhere", speed)
+
+
+def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
+    """Read and check a spec's file of embeddings.
+
+    Returns
+    -------
+    study_ids : list of str, as they stand in the file
+    embeddings : (studies, dim) float32
+
+    Raises
+    ------
+    SpecError
+        The spec names no file.
+    ImportedFileError
+        See `import_embeddings`.
+    MissingExtraError
+        HDF5 without the extra that reads it.
+    """
+    file = _file(spec)
+    where = str(file.path)
+    reader = _READERS.get(file.path.suffix.lower())
+    if reader is None:
+        raise ImportedFileError(f"is none of {', '.join(_READERS)}.", where=where)
+    if not file.path.is_file():
+        raise ImportedFileError("is not there.", where=where, fix="Correct `embeddings: path:` in the encoder's spec.")
+    if (sha256 := sha256_of(file.path)) != file.sha256:
+        raise ImportedFileError(
+            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.",
+            where=where,
+            fix="Get the right file, or correct the spec if the embeddings changed on purpose.",
+        )
+    try:
+        ids, vectors = reader(file)
+    except (ImportedFileError, MissingExtraError):
+        raise
+    except Exception as error:  # each format's library raises kinds of its own for a damaged file
+        told = (str(error).splitlines() or [""])[0][:160]
+        raise ImportedFileError(f"cannot be read ({type(error).__name__}: {told}).", where=where) from error
+    _check(ids, vectors, spec.dim, where)
+    return ids, vectors.astype(np.float32)
+
+
+def _file(spec: EncoderSpec) -> ImportedFile:
+    if spec.embeddings is None:
+        raise SpecError("it names no file of embeddings.", where=spec.name)
+    return spec.embeddings
+
+
+def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) -> None:
+    """Rows are told by number, studies never."""
+    if not len(ids):
+        raise ImportedFileError("holds no study.", where=where)
+    if vectors.dtype.kind not in "fiu":
+        raise ImportedFileError("its vectors are not numbers.", where=where)
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        shape = " x ".join(map(str, vectors.shape))
+        raise ImportedFileError(f"its vectors are {shape}, the spec says {len(ids)} x {dim}.", where=where)
+    if len(ids) != len(vectors):
+        raise ImportedFileError(f"it has {len(ids)} ids and {len(vectors)} vectors.", where=where)
+    blank = [row for row, one in enumerate(ids, start=1) if not one]
+    if blank:
+        raise ImportedFileError(f"{_rows(blank)} without a study id.", where=where)
+    first: dict[str, int] = {}
+    twice = [row for row, one in enumerate(ids, start=1) if first.setdefault(one, row) != row]
+    if twice:
+        raise ImportedFileError(f"{_rows(twice)} of a study that stands there already.", where=where)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
+    if not finite.all():
+        bad = (np.flatnonzero(~finite) + 1).tolist()
+        raise ImportedFileError(f"{_rows(bad)} with NaN, infinite or missing values.", where=where)
+
+
+def _rows(rows: Sequence[int]) -> str:
+    shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+    return f"{len(rows)} rows (number {shown})"
+
+
+def _parquet(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
+    frame = pl.read_parquet(file.path)
+    for column in (file.study_id, file.embedding):
+        if column not in frame.columns:
+            raise ImportedFileError(f"has no column {column}.", where=str(file.path), fix=_NAMES)
+    vectors = frame.get_column(file.embedding)
+    if not isinstance(vectors.dtype, pl.List | pl.Array):
+        raise ImportedFileError(f"its column {file.embedding} holds no lists of numbers.", where=str(file.path))
+    if isinstance(vectors.dtype, pl.Array):
+        vectors = vectors.arr.to_list()
+    lengths = vectors.list.len().fill_null(0).unique().to_list()
+    if len(lengths) > 1:
+        raise ImportedFileError("its vectors have different lengths, or some are missing.", where=str(file.path))
+    ids = frame.get_column(file.study_id).cast(pl.String).fill_null("").to_list()
+    flat = vectors.explode(empty_as_null=False)
+    if flat.dtype.is_numeric():
+        flat = flat.cast(pl.Float64).fill_null(float("nan"))
+    return ids, flat.to_numpy().reshape(len(ids), -1) if ids else np.empty((0, 0))
+
+
+def _npz(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
+    with np.load(file.path, allow_pickle=False) as arrays:
+        return _from_arrays(file, {name: arrays[name] for name in arrays.files})
+
+
+def _hdf5(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("hdf5", "an HDF5 file of embeddings") from error
+    with h5py.File(file.path, "r") as arrays:
+        return _from_arrays(file, {name: one[()] for name, one in arrays.items() if isinstance(one, h5py.Dataset)})
+
+
+def _from_arrays(file: ImportedFile, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[str], npt.NDArray[Any]]:
+    """An array of ids beside one of vectors, or one array per study."""
+    if (file.study_id in arrays) != (file.embedding in arrays):
+        lacking = file.embedding if file.study_id in arrays else file.study_id
+        raise ImportedFileError(f"has no array {lacking}.", where=str(file.path), fix=_NAMES)
+    if file.study_id in arrays:
+        ids = [one.decode() if isinstance(one, bytes) else str(one) for one in arrays[file.study_id].tolist()]
+        return ids, arrays[file.embedding]
+    if len({one.shape for one in arrays.values()}) > 1:
+        raise ImportedFileError("its vectors have different lengths.", where=str(file.path))
+    return list(arrays), np.stack(list(arrays.values())) if arrays else np.empty((0, 0))
+
+
+_NAMES: Final = "Name what holds the ids and the vectors: `embeddings: {study_id: ..., embedding: ...}` in the spec."
+_READERS: Final[Mapping[str, Callable[[ImportedFile], tuple[list[str], npt.NDArray[Any]]]]] = {
+    ".parquet": _parquet,
+    ".npz": _npz,
+    ".h5": _hdf5,
+    ".hdf5": _hdf5,
+}

@@ -1,0 +1,112 @@
+"""Whole volumes on one grid, for encoders that see a study in three dimensions. Slices: `window.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Int16Array = npt.NDArray[np.int16]
+Float32Array = npt.NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+#: what lies outside a volume
+AIR_HU: Final = -1024
+_Side = Annotated[int, Field(ge=4, le=1024)]
+_Millimetres = Annotated[float, Field(gt=0.05, lt=50.0)]
+
+
+class Grid(BaseModel):
+    """The grid a whole volume is brought to, its values kept in HU.
+
+    Parameters
+    ----------
+    shape_zyx : three ints
+        Slices, rows and columns.
+    orientation : "LPS" or "RAS"
+        Where columns and rows grow to: left and posterior, or right and anterior. Slices always run to the head.
+    crop_above_hu : int, optional
+        First cut to the box around all voxels above this value; a volume without any is kept whole.
+    spacing_zyx_mm : three floats, optional
+        None squashes what is left to `shape_zyx` by averages over voxels (area interpolation). Given, the volume is
+        interpolated linearly at this spacing about its centre, then cut about the centre or padded with air.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape_zyx: tuple[_Side, _Side, _Side]
+    orientation: Literal["LPS", "RAS"] = "LPS"
+    crop_above_hu: int | None = Field(default=None, ge=-32768, le=32766)
+    spacing_zyx_mm: tuple[_Millimetres, _Millimetres, _Millimetres] | None = None
+
+    def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> Int16Array:
+        """Bring one volume to the grid.
+
+        Parameters
+        ----------
+        volume_hu : (slices, rows, columns) int16, HU, LPS
+        spacing_zyx_mm : three floats
+            Of the volume; needed where the grid has a spacing of its own.
+
+        Returns
+        -------
+        `shape_zyx` int16 HU, rounded half to even
+
+        Raises
+        ------
+        ValueError
+            The grid has a spacing and the volume's is not given.
+        """
+        if self.crop_above_hu is not None:
+            volume_hu = volume_hu[_box(volume_hu > self.crop_above_hu)]
+        if self.orientation == "RAS":
+            volume_hu = volume_hu[:, ::-1, ::-1]
+        if self.spacing_zyx_mm is None:
+            out = volume_hu.astype(np.float32)
+            # the axis that shrinks most comes first: less is left for the others
+            for axis in sorted(range(3), key=lambda axis: self.shape_zyx[axis] / volume_hu.shape[axis]):
+                out = _averaged(out, axis, self.shape_zyx[axis])
+        elif spacing_zyx_mm is None:
+            raise ValueError("the volume's spacing is needed to bring it to another")
+        else:
+            out = volume_hu.astype(np.float32)
+            for axis, (have, want) in enumerate(zip(spacing_zyx_mm, self.spacing_zyx_mm, strict=True)):
+                out = _interpolated(out, axis, want / have, self.shape_zyx[axis])
+        return np.rint(np.clip(out, -32768, 32767)).astype(np.int16)
+
+
+def _box(inside: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Smallest box around all true voxels, the whole where there is none."""
+    found = []
+    for axis in range(inside.ndim):
+        along = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
+        found.append(slice(int(along[0]), int(along[-1]) + 1) if len(along) else slice(None))
+    return tuple(found)
+
+
+def _averaged(volume: Float32Array, axis: int, size: int) -> Float32Array:
+    """Means over [floor(i n / size), ceil((i + 1) n / size)) along one axis: torch's adaptive average pooling."""
+    n = volume.shape[axis]
+    if n == size:
+        return volume
+    spans = [(index * n // size, -((-(index + 1) * n) // size)) for index in range(size)]
+    along = np.moveaxis(volume, axis, 0)
+    out = np.stack([along[start] if end == start + 1 else along[start:end].mean(axis=0) for start, end in spans])
+    return np.moveaxis(out, 0, axis)
+
+
+def _interpolated(volume: Float32Array, axis: int, step: float, size: int) -> Float32Array:
+    """Linear values at `size` points, `step` voxels apart and centred; beyond the outer voxels' edges lies air."""
+    n = volume.shape[axis]
+    at = (np.arange(size) - (size - 1) / 2) * step + (n - 1) / 2
+    outside = (at < -0.5) | (at > n - 0.5)
+    at = np.clip(at, 0, n - 1)
+    low = np.floor(at).astype(np.intp)
+    high = np.minimum(low + 1, n - 1)
+    along = np.moveaxis(volume, axis, 0)
+    share = (at - low).astype(np.float32)[:, None, None]
+    out = along[low] * (1 - share) + along[high] * share
+    out[outside] = AIR_HU
+    return np.moveaxis(out, 0, axis)

@@ -1,0 +1,209 @@
+"""Throughput and bad days: batches across studies, work that overlaps, memory that runs out, studies that fail."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from fmaudit_core.config import ExtractionSection
+from fmaudit_core.encoders.errors import ExtractionError
+from fmaudit_core.encoders.extract import extract
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders.store import check_embeddings, read_poolings, read_provenance, read_study_embeddings
+from fmaudit_core.imaging.window import View
+
+SPEC = EncoderSpec(name="fake", adapter="fake", dim=3, batch_size=8)
+VOLUMES = SPEC.model_copy(
+    update={"view": View.model_validate({"values": "int16", "volume": {"shape_zyx": [5, 4, 4]}}), "batch_size": 4}
+)
+BOTH = pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+
+
+class Fake:
+    """Embeds a slice or volume as its mean, maximum and first value; remembers its batches."""
+
+    def __init__(self, device="cpu", most=None, poison=None, how="nan"):
+        self.device, self.most, self.poison, self.how = device, most, poison, how
+        self.batches = []
+
+    def encode(self, slices):
+        self.batches.append(len(slices))
+        if self.most is not None and len(slices) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        flat = slices.reshape(len(slices), -1).astype(np.float32)
+        out = np.stack([flat.mean(1), flat.max(1), flat[:, 0]], axis=1)
+        bad = flat[:, 0] == self.poison
+        if bad.any() and isinstance(self.how, Exception):
+            raise self.how
+        out[bad] = np.nan
+        return out
+
+
+class Source:
+    """Study `s7` has 3 + 7 % 4 slices of value 7, or a volume of them."""
+
+    def __init__(self):
+        self.alive, self.most_alive, self.read_ids = weakref.WeakValueDictionary(), 0, []
+
+    def read(self, study_id, view):
+        self.read_ids.append(study_id)
+        number = int(study_id[1:])
+        shape = (5, 1, 4, 4) if view.volume is not None else (3 + number % 4, 1, 4, 4)
+        found = np.full(shape, number, np.int16)
+        self.alive[study_id] = found
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return found
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    def run(encoder, n=20, spec=SPEC, source=None):
+        monkeypatch.setattr("fmaudit_core.encoders.extract.load_encoder", lambda *_: encoder)
+        out = tmp_path / "out.duckdb"
+        result = extract(
+            spec,
+            store=source or Source(),
+            studies=[f"s{i:03d}" for i in range(n)],
+            work=tmp_path / "work",
+            out=out,
+            section=ExtractionSection(),
+            version="v",
+        )
+        return result, out
+
+    return run
+
+
+def embedded(out, pooling="mean"):
+    ids, vectors = read_study_embeddings(out, pooling)
+    return dict(zip(ids, vectors.tolist(), strict=True))
+
+
+def failures(out):
+    with duckdb.connect(str(out), read_only=True) as connection:
+        return connection.execute("SELECT * FROM failed_studies ORDER BY ALL").fetchall()
+
+
+@BOTH
+def test_batches_cross_studies(run, device):
+    encoder = Fake(device)
+    result, out = run(encoder)
+    assert sorted(encoder.batches, reverse=True) == [8] * 11 + [2]  # 90 slices of 20 studies
+    assert (result.n_studies, result.n_slices, result.batch_size) == (20, 90, "8")
+    assert embedded(out) == {f"s{i:03d}": [i, i, i] for i in range(20)}
+
+
+@BOTH
+def test_where_memory_runs_out_the_batch_is_halved_and_it_goes_on(run, device):
+    encoder = Fake(device, most=3)
+    result, out = run(encoder)
+    assert result.batch_size == "8 > 2"  # 8 and 4 are too many
+    assert read_provenance(out)["batch_size"] == "8 > 2"
+    assert encoder.batches.count(8) <= 3  # those on their way
+    assert embedded(out) == {f"s{i:03d}": [i, i, i] for i in range(20)}
+    assert failures(out) == []
+
+
+def test_where_even_one_slice_is_too_much_nothing_is_published(run):
+    with pytest.raises(ExtractionError, match=r"16 studies in a row \(OutOfMemoryError"):
+        run(Fake(most=0), n=40)
+
+
+def test_a_cpu_that_runs_out_of_memory_halves_too(run):
+    class Full(Fake):
+        def encode(self, slices):
+            if len(slices) > 4:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+            return super().encode(slices)
+
+    assert run(Full())[0].batch_size == "8 > 4"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [(ValueError("a bad layer"), "ValueError: a bad layer"), ("nan", "the encoder gives NaN or infinite values")],
+)
+def test_a_study_that_fails_is_set_aside_with_its_error_and_the_others_go_on(run, device, how, said):
+    result, out = run(Fake(device, poison=7, how=how))
+    assert failures(out) == [("s007", said)]
+    assert (result.n_studies, result.n_failed) == (19, 1)
+    assert embedded(out) == {f"s{i:03d}": [i, i, i] for i in range(20) if i != 7}
+    check_embeddings(out, dim=3, studies=[f"s{i:03d}" for i in range(20)])
+
+
+def test_where_a_device_dies_in_the_middle_what_was_finished_is_kept(run, tmp_path):
+    class Dying(Fake):
+        def encode(self, slices):
+            if slices.max() >= 130:
+                raise RuntimeError("device lost")
+            return super().encode(slices)
+
+    with pytest.raises(ExtractionError, match=r"16 studies in a row \(RuntimeError: device lost\)"):
+        run(Dying(), n=400)
+    assert not (tmp_path / "out.duckdb").exists()
+    source = Source()
+    result, _ = run(Fake(), n=400, source=source)
+    assert min(source.read_ids) > "s100"
+    assert result.n_studies == 400
+
+
+def test_an_encoder_of_volumes_is_not_pooled(run):
+    encoder = Fake()
+    result, out = run(encoder, spec=VOLUMES, n=10)
+    assert encoder.batches == [4, 4, 2]
+    assert (result.n_studies, result.n_slices) == (10, 0)
+    assert read_poolings(out) == ["volume"]
+    assert embedded(out, "volume") == {f"s{i:03d}": [i, i, i] for i in range(10)}
+    check_embeddings(out, dim=3, studies=[f"s{i:03d}" for i in range(10)])
+
+
+def test_studies_are_read_while_the_encoder_works(run):
+    read_later = threading.Event()
+
+    class Watched(Source):
+        def read(self, study_id, view):
+            if study_id == "s004":
+                read_later.set()
+            return super().read(study_id, view)
+
+    class Waiting(Fake):
+        def encode(self, slices):
+            assert read_later.wait(20)
+            return super().encode(slices)
+
+    run(Waiting(), source=Watched())
+
+
+def test_on_a_gpu_the_next_batch_is_on_its_way_while_one_is_computed(run):
+    second = threading.Barrier(2, timeout=20)
+
+    class Together(Fake):
+        calls = 0
+
+        def encode(self, slices):
+            self.calls += 1
+            if self.calls <= 2:
+                second.wait()
+            return super().encode(slices)
+
+    encoder = Together("cuda:0")
+    _, out = run(encoder)
+    assert embedded(out) == {f"s{i:03d}": [i, i, i] for i in range(20)}
+
+
+@BOTH
+@pytest.mark.parametrize("spec", [SPEC, VOLUMES], ids=["slices", "volumes"])
+def test_few_studies_are_in_memory_however_many_there_are(run, device, spec, tmp_path):
+    most = []
+    for n in (60, 600):
+        source = Source()
+        run(Fake(device), n=n, spec=spec, source=source)
+        most.append(source.most_alive)
+    assert most[1] <= most[0] + 2
+    assert most[1] < 40

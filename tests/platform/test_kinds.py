@@ -1,0 +1,125 @@
+"""Encoders of whole volumes and embeddings computed elsewhere, beside those of slices, through the whole graph."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from fmaudit_core.encoders import adapter
+from fmaudit_core.encoders.store import read_poolings, read_provenance
+from fmaudit_core.plan import FAIRNESS_TABLES, Versions
+from fmaudit_core.warehouse import WHOLE, Cell
+from fmaudit_core.workspace import open_workspace
+from tests.platform.conftest import AUDIT, made, run
+
+
+class Blocks:
+    """A volume encoder without weights: the volume itself, its values in 1000 HU."""
+
+    device = "cpu"
+
+    def encode(self, volumes):
+        return volumes.reshape(len(volumes), -1).astype(np.float32) / 1000
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """A third party's adapter, as its entry point would bring it."""
+    point = importlib.metadata.EntryPoint(name="blocks", group=adapter.ENTRY_POINT_GROUP, value="x:y")
+    monkeypatch.setattr(type(point), "load", lambda self: lambda spec, device: Blocks())
+    monkeypatch.setattr(adapter, "entry_points", lambda group: [point])
+    return {
+        "name": "blocks",
+        "title": "Blocks of a volume",
+        "adapter": "blocks",
+        "dim": 4 * 8 * 8,
+        "view": {"values": "int16", "volume": {"shape_zyx": [4, 8, 8], "orientation": "RAS", "crop_above_hu": -1000}},
+    }
+
+
+def imported(workspace, vectors, ids=None):
+    """Put a file of embeddings and its spec into a registry."""
+    ids = workspace.warehouse.read("studies")["study_id"].to_list() if ids is None else ids
+    file = workspace.audit.encoders / "theirs.npz"
+    np.savez(file, study_id=np.array(ids), embedding=vectors)
+    spec = {
+        "name": "theirs",
+        "adapter": "imported",
+        "dim": vectors.shape[1],
+        "embeddings": {"path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
+    }
+    (workspace.audit.encoders / "theirs.yaml").write_text(yaml.safe_dump(spec))
+
+
+def descendants(encoder):
+    cells = [Cell(encoder, task) for task in AUDIT["tasks"]]
+    of_cells = [f"{asset} {cell}" for cell in cells for asset in ("probe_predictions", *FAIRNESS_TABLES)]
+    return {f"study_embeddings {Cell(encoder)}", f"probe_fits {Cell(encoder)}", *of_cells}
+
+
+ENDS = {f"audit_findings {WHOLE}", f"audit_report {WHOLE}"}
+
+
+def test_volumes_and_imports_are_audited_beside_the_others(copied, blocks):
+    (copied.audit.encoders / "blocks.yaml").write_text(yaml.safe_dump(blocks))
+    vectors = np.random.default_rng(0).normal(size=(150, 5))
+    ids = copied.warehouse.read("studies")["study_id"].to_list()
+    imported(copied, vectors[:149], ids[:149])
+    outcome = run(copied)
+    assert outcome.failures == {}
+    assert set(made(outcome)) == descendants("blocks") | descendants("theirs") | ENDS | {f"ct_slices {WHOLE}"}
+    warehouse = copied.warehouse
+    assert read_poolings(warehouse.embeddings_path("blocks")) == ["volume"]
+    assert read_poolings(warehouse.embeddings_path("theirs")) == ["given"]
+    told = read_provenance(warehouse.embeddings_path("theirs"))
+    assert (told["n_studies"], told["n_failed"]) == ("149", "1")
+
+    findings = warehouse.read("audit_findings")
+    family = findings.filter("confirmatory").select("encoder", "pooling").unique().rows()
+    assert set(family) == {("blocks", "volume"), ("efficientnet_lite0", "mean"), ("theirs", "given")}
+    pairs = warehouse.read("model_comparisons").select("encoder", "other_encoder").unique().rows()
+    assert len({frozenset(pair) for pair in pairs}) == 6  # four encoders, two and two
+    page = (copied.reports / "index.html").read_text()
+    assert "Blocks of a volume" in page
+    assert "whole volume" in page
+    assert run(copied).made == []
+
+    imported(copied, vectors + 1)
+    assert set(made(run(copied))) == descendants("theirs") | ENDS
+
+
+def test_other_ct_leaves_imports_alone_and_other_studies_do_not(copied):
+    imported(copied, np.random.default_rng(0).normal(size=(150, 5)))
+    versions, studies = Versions(copied, copied.registry.specs()), copied.warehouse.read("studies")
+    before, slices = versions.study_embeddings("theirs"), versions.views(studies)
+    for path in next(copied.table.images.iterdir()).iterdir():
+        path.touch()
+    assert versions.views(studies) != slices
+    assert versions.study_embeddings("theirs") == before
+    copied.warehouse.publish("studies", studies.head(149), version="fewer")
+    assert versions.study_embeddings("theirs") != before
+
+
+def test_without_ct_an_audit_of_imports_runs_whole_and_an_encoder_of_ct_is_told(audited, tmp_path):
+    shutil.copyfile(audited[0].table.table, tmp_path / "studies.csv")
+    raw = {key: value for key, value in AUDIT.items() if key != "cohort"}
+    raw["cohort"] = {"kind": "table", "table": "studies.csv"}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "encoders").mkdir()
+    workspace = open_workspace(tmp_path / "audit.yaml")
+    ids = audited[0].warehouse.read("studies")["study_id"].to_list()
+    imported(workspace, np.random.default_rng(0).normal(size=(150, 5)), ids)
+    outcome = run(workspace)
+    assert outcome.failures == {}
+    assert not any("ct_slices" in line for line in made(outcome))
+    assert (workspace.reports / "index.html").stat().st_size > 100_000
+    assert run(workspace).made == []
+
+    shutil.copyfile(audited[0].audit.encoders / "hu_histogram.yaml", workspace.audit.encoders / "hu_histogram.yaml")
+    with pytest.raises(Exception, match=r"names no CT, and some encoder looks at it"):
+        run(workspace)

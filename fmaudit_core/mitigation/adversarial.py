@@ -1,0 +1,268 @@
+"""Adversarial mitigation: many small networks on one matrix of embeddings, trained together.
+
+Each network is an encoder of one hidden layer, a head for its task, and an adversary that reads its attribute from the hidden
+layer through a gradient reversal. They share one product with the embeddings; heads and adversaries are batched products, and one
+optimiser steps over the stacked parameters, so the time is that of the arithmetic, not of so many small steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: weights of first layers held at once; more networks are trained in turns
+_MAX_WEIGHTS: Final = 40_000_000
+#: studies scored at a time
+_BLOCK: Final = 2_048
+#: gamma of the ramp (Ganin et al. 2016)
+_RAMP: Final = 10.0
+_WEIGHT_DECAY: Final = 1e-2
+
+
+class GradientReversal(torch.autograd.Function):
+    """Identity forwards, the gradient times -strength backwards (Ganin & Lempitsky 2015)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: Tensor) -> Tensor:
+        """Pass `x` on; `strength` broadcasts against it."""
+        ctx.save_for_backward(strength)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Turn the gradient round."""
+        (strength,) = ctx.saved_tensors
+        return gradients[0] * -strength, None
+
+
+def ramp(progress: float) -> float:
+    """How much of alpha is on at a share of the training: 2 / (1 + exp(-10 p)) - 1."""
+    return 2.0 / (1.0 + math.exp(-_RAMP * progress)) - 1.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks are trained.
+
+    Parameters
+    ----------
+    hidden : width of the encoder; the adversary's hidden layer has half of it
+    half_precision : bool
+        The product with the embeddings in bfloat16, its sums and everything else in float32.
+    """
+
+    hidden: int = 64
+    epochs: int = 30
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    half_precision: bool = False
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Trained networks, stacked.
+
+    Parameters
+    ----------
+    mean, scale : (d,) float64, standardisation of the embeddings
+    w1 : (m, d, h) float32
+    b1 : (m, h) float32
+    head : (m, h) float32
+    bias : (m,) float32
+    finite : (m,) bool, whether training stayed finite
+    """
+
+    mean: Float64Array
+    scale: Float64Array
+    w1: Float32Array
+    b1: Float32Array
+    head: Float32Array
+    bias: Float32Array
+    finite: npt.NDArray[np.bool_]
+
+    def hidden(self, x: Float32Array, network: int) -> Float32Array:
+        """(n, h) what one network makes of raw embeddings."""
+        w = self.w1[network] / self.scale[:, None]
+        out: Float32Array = np.maximum(x @ w.astype(np.float32) + (self.b1[network] - self.mean @ w), 0.0).astype(np.float32)
+        return out
+
+    def logits(self, x: Float32Array) -> Float32Array:
+        """(m, n) log odds of the positive class under every network."""
+        out = np.empty((len(self.w1), len(x)), dtype=np.float32)
+        for network in range(len(self.w1)):
+            out[network] = self.hidden(x, network) @ self.head[network] + self.bias[network]
+        return out
+
+
+def train(
+    x: Float32Array,
+    y: Float64Array,
+    group: IntArray,
+    *,
+    alpha: Sequence[float],
+    seed: Sequence[int],
+    training: Training,
+    device: str = "cpu",
+) -> Networks:
+    """Train m networks on the same studies.
+
+    Parameters
+    ----------
+    x : (n, d) float32, raw embeddings
+    y : (n, m) float64, each network's labels: 0, 1, NaN where unknown
+    group : (n, m) int, each network's subgroups, -1 where none
+    alpha, seed : m strengths of the reversal and m seeds; the same seed starts from the same weights
+
+    Notes
+    -----
+    Both losses are means, the adversary's over subgroups: each weighs the same, however small. Batches are the same for all
+    networks. With fewer studies than features training happens in the studies' row space.
+    """
+    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+    scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
+    standard = ((x - mean) / scale).astype(np.float32)
+    basis = None
+    if x.shape[0] < x.shape[1]:
+        basis, mixed = np.linalg.qr(standard.T)
+        standard = np.ascontiguousarray(mixed.T)
+    m = y.shape[1]
+    at_once = max(1, _MAX_WEIGHTS // (standard.shape[1] * training.hidden))
+    parts = []
+    for start in range(0, m, at_once):
+        some = slice(start, start + at_once)
+        stack = _Stack(standard, y[:, some], group[:, some], alpha[some], seed[some], training, device)
+        stack.fit()
+        parts.append(stack.parameters())
+    w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
+    if basis is not None:
+        w1 = np.einsum("dr,mrh->mdh", basis, w1, optimize=True)
+    return Networks(mean, scale, w1.astype(np.float32), b1, head, bias, finite)
+
+
+class _Stack:
+    """The networks that are trained at once."""
+
+    def __init__(
+        self,
+        x: Float32Array,
+        y: Float64Array,
+        group: IntArray,
+        alpha: Sequence[float],
+        seed: Sequence[int],
+        training: Training,
+        device: str,
+    ) -> None:
+        self.training, self.m, self.d = training, y.shape[1], x.shape[1]
+        product = torch.bfloat16 if training.half_precision else torch.float32
+        self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device, product)
+        known = ~np.isnan(y)
+        self.y = torch.from_numpy(np.nan_to_num(y).T.astype(np.float32)).to(device)
+        # each network's weights have mean 1 over its studies
+        self.weight = torch.from_numpy((known / np.maximum(known.mean(axis=0), 1e-12)).T.astype(np.float32)).to(device)
+        self.n_groups = max(int(group.max()) + 1, 2)
+        balance = _balanced(group, self.n_groups, known)
+        self.group = torch.from_numpy(np.maximum(group, 0).T.copy()).to(device)
+        self.balance = torch.from_numpy(balance.T.astype(np.float32)).to(device)
+        absent = np.stack([[not (group[:, j] == g).any() for g in range(self.n_groups)] for j in range(self.m)])
+        self.absent = torch.from_numpy(absent).to(device)
+        self.alpha = torch.tensor(list(alpha), dtype=torch.float32, device=device)
+        self._start(seed, device)
+
+    def _start(self, seed: Sequence[int], device: str) -> None:
+        h, inner = self.training.hidden, max(self.training.hidden // 2, 1)
+        first, rest = {}, {}
+        for one in sorted(set(seed)):
+            generator = torch.Generator().manual_seed(one)
+            first[one] = _uniform((self.d, h), self.d, generator)
+            rest[one] = (
+                _uniform((h,), h, generator),
+                _uniform((h, inner), h, generator),
+                _uniform((inner, self.n_groups), inner, generator),
+            )
+
+        def stacked(which: int) -> Tensor:
+            return torch.stack([rest[one][which] for one in seed])
+
+        def free(tensor: Tensor) -> Tensor:
+            return tensor.to(device).requires_grad_()
+
+        self.w1 = free(torch.cat([first[one] for one in seed], dim=1))
+        self.b1 = free(torch.zeros(self.m * h))
+        self.head, self.bias = free(stacked(0)), free(torch.zeros(self.m))
+        self.a1, self.c1 = free(stacked(1)), free(torch.zeros(self.m, 1, inner))
+        self.a2, self.c2 = free(stacked(2)), free(torch.zeros(self.m, 1, self.n_groups))
+        self.order = torch.Generator().manual_seed(min(seed))
+
+    def fit(self) -> None:
+        """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
+        t = self.training
+        free = [self.w1, self.b1, self.head, self.bias, self.a1, self.c1, self.a2, self.c2]
+        optimiser = torch.optim.AdamW(free, lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
+        n = len(self.x)
+        steps = t.epochs * math.ceil(n / t.batch_size)
+        done = 0
+        for _ in range(t.epochs):
+            for batch in self._batches(n):
+                strength = self.alpha * ramp(done / steps)
+                optimiser.zero_grad(set_to_none=True)
+                self.losses(batch, strength).backward()
+                optimiser.step()
+                done += 1
+
+    def _batches(self, n: int) -> Iterator[Tensor]:
+        shuffled = torch.randperm(n, generator=self.order).to(self.x.device)
+        yield from shuffled.split(self.training.batch_size)
+
+    def losses(self, batch: Tensor, strength: Tensor) -> Tensor:
+        """Sum over networks of the task's loss and the adversary's, on some studies."""
+        h = self.training.hidden
+        kind = self.x.dtype
+        z = torch.addmm(self.b1.to(kind), self.x[batch], self.w1.to(kind))
+        hidden = functional.relu(z, inplace=True).view(len(batch), self.m, h).transpose(0, 1)
+        logits = torch.bmm(hidden, self.head.unsqueeze(2).to(kind)).squeeze(2).float() + self.bias[:, None]
+        each = functional.binary_cross_entropy_with_logits(logits, self.y[:, batch], reduction="none")
+        task = (each * self.weight[:, batch]).sum() / len(batch)
+        turned = GradientReversal.apply(hidden, strength[:, None, None].to(kind))
+        inner = functional.relu(torch.baddbmm(self.c1.to(kind), turned, self.a1.to(kind)), inplace=True)
+        told = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
+        apart = functional.cross_entropy(told.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")
+        adversary = (apart * self.balance[:, batch].flatten()).sum() / len(batch)
+        return task + adversary
+
+    def parameters(self) -> tuple[npt.NDArray[Any], ...]:
+        """First layers (m, d, h), their biases, heads, their biases, and whether all are finite."""
+        h = self.training.hidden
+        w1 = self.w1.detach().view(self.d, self.m, h).transpose(0, 1).cpu().numpy()
+        b1 = self.b1.detach().view(self.m, h).cpu().numpy()
+        head, bias = self.head.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
+        finite = np.isfinite(w1).all(axis=(1, 2)) & np.isfinite(head).all(axis=1) & np.isfinite(bias)
+        return w1, b1, head, bias, finite
+
+
+def _balanced(group: IntArray, n_groups: int, known: npt.NDArray[np.bool_]) -> Float64Array:
+    """(n, m) weights under which each subgroup weighs the same in a network's adversary, with mean 1; 0 where none."""
+    out = np.zeros(group.shape)
+    for j in range(group.shape[1]):
+        inside = (group[:, j] >= 0) & known[:, j]
+        counts = np.bincount(group[inside, j], minlength=n_groups)
+        present = np.count_nonzero(counts)
+        if present:
+            out[inside, j] = len(group) / (present * counts[group[inside, j]])
+    return out
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    bound = 1.0 / math.sqrt(fan_in)
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound

@@ -1,0 +1,9 @@
+"""What can be wrong with a mitigation."""
+
+from __future__ import annotations
+
+from fmaudit_core.errors import FmauditError
+
+
+class MitigationError(FmauditError):
+    """A mitigation cannot be fitted or evaluated as asked."""

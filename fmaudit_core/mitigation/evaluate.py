@@ -1,0 +1,428 @@
+"""Every run of one encoder and task against the probe as it was, on test, for every attribute; subgroups one by one.
+
+A run's threshold was chosen on validation anew, so a gap cannot close by calling everyone positive. The paired tests are
+`swap.py`'s, what they add up to is `recommend.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.auroc import clustered_se, structural_components
+from fmaudit_core.fairness.intervals import difference_interval
+from fmaudit_core.fairness.multiplicity import step_down_max_t
+from fmaudit_core.fairness.paired import Paired
+from fmaudit_core.fairness.rates import rate
+from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.mitigation.embedded import levels_of
+from fmaudit_core.mitigation.errors import MitigationError
+from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
+from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, p_of, redrawn, reduction, swapped
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+RESULTS_SCHEMA: Final = pl.Schema(
+    {
+        **RUN_SCHEMA,
+        "attribute": pl.String,
+        "metric": pl.String,
+        "status": pl.String,
+        "reason": pl.String,
+        "chosen": pl.Boolean,
+        "auroc": pl.Float64,
+        "auroc_before": pl.Float64,
+        "auroc_delta": pl.Float64,
+        "auroc_delta_low": pl.Float64,
+        "auroc_delta_high": pl.Float64,
+        "interpretable": pl.Boolean,
+        "gap_before": pl.Float64,
+        "gap_after": pl.Float64,
+        "reduction": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "p_reduction": pl.Float64,
+        "p_adjusted": pl.Float64,
+        "variance_reduction": pl.Float64,
+        "variance_ci_low": pl.Float64,
+        "variance_ci_high": pl.Float64,
+        "p_variance_reduction": pl.Float64,
+        "corrected_sd_before": pl.Float64,
+        "corrected_sd_after": pl.Float64,
+        "worst_subgroup": pl.String,
+        "worst_subgroup_udr_delta": pl.Float64,
+        "best_subgroup": pl.String,
+        "best_subgroup_udr_delta": pl.Float64,
+        "levelling_down": pl.Boolean,
+        "udr_before": pl.Float64,
+        "udr_after": pl.Float64,
+        "fpr_before": pl.Float64,
+        "fpr_after": pl.Float64,
+        "fpr_gap_before": pl.Float64,
+        "fpr_gap_after": pl.Float64,
+        "n_tested": pl.Int64,
+        "n_seeds": pl.Int64,
+        "n_collapsed": pl.Int64,
+        "gap_seed_sd": pl.Float64,
+        "auroc_seed_sd": pl.Float64,
+        "gap_sampling_se": pl.Float64,
+        "n_permutations": pl.Int64,
+    }
+)
+SUBGROUPS_SCHEMA: Final = pl.Schema(
+    {
+        **RUN_SCHEMA,
+        "attribute": pl.String,
+        "subgroup": pl.String,
+        "metric": pl.String,
+        "status": pl.String,
+        "chosen": pl.Boolean,
+        "n": pl.Int64,
+        "before": pl.Float64,
+        "after": pl.Float64,
+        "delta": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Tables of one encoder and task.
+
+    Parameters
+    ----------
+    results : a row per run and evaluated attribute, and where a strategy has seeds one more over them, its seed null
+    subgroups : a row per strategy (over its seeds), subgroup and metric (udr, fpr): before, after, the change with its interval
+    """
+
+    results: pl.DataFrame
+    subgroups: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The test studies of one task in order of study, and the probe as it was on them."""
+
+    frame: pl.DataFrame
+    y: BoolArray
+    patient: IntArray
+    called: BoolArray
+    components: Float64Array
+
+    @property
+    def auroc(self) -> float:
+        return float(self.components[self.y].mean())
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One run, or all runs of a strategy that differ by seed only.
+
+    Parameters
+    ----------
+    key : its values of `RUN`
+    called : (s, n) bool
+    components : (s, n) float64, structural components of the AUROC
+    """
+
+    key: dict[str, Any]
+    called: BoolArray
+    components: Float64Array
+    chosen: bool
+    n_collapsed: int
+    summary: bool
+
+
+def evaluate(
+    scores: pl.DataFrame, runs: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, *, n_bootstrap: int
+) -> Evaluation:
+    """Hold every run of one encoder and task against the probe as it was.
+
+    Parameters
+    ----------
+    scores : frame
+        `runs.SCORES_SCHEMA` and the attributes, of one encoder and task.
+    runs : frame
+        `runs.RUNS_SCHEMA` of the same.
+    n_bootstrap : int
+        Draws of patients for the intervals.
+
+    Raises
+    ------
+    MitigationError
+        The scores of the probe as it was are missing, test lacks a class, or runs are not of the same studies.
+    """
+    test = scores.filter(pl.col("split") == "test").sort("study_id")
+    by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a frame's GroupBy is no dict)
+    base = _base(by_run)
+    status = {tuple(row[name] for name in RUN): row for row in runs.iter_rows(named=True)}
+    variants = list(_variants(by_run, base, status))
+    results: list[dict[str, Any]] = []
+    subgroups: list[dict[str, Any]] = []
+    nulls: list[tuple[int, Float64Array]] = []
+    for attribute in attributes:
+        group, tested, rules = _tested(base, attribute, settings)
+        for variant in variants:
+            row, null = _row(base, variant, attribute, group, tested, settings, n_bootstrap)
+            if null is not None and variant.summary and variant.chosen and variant.key["target_attribute"] == attribute:
+                nulls.append((len(results), null[:, GAP]))
+            results.append(row)
+            if variant.summary:
+                subgroups += _subgroup_rows(base, variant, attribute, rules, settings)
+    if nulls:
+        observed = [results[at]["reduction"] for at, _ in nulls]
+        adjusted = step_down_max_t(observed, np.stack([null for _, null in nulls], axis=1))
+        for (at, _), p in zip(nulls, adjusted, strict=True):
+            results[at]["p_adjusted"] = float(p)
+    results += [
+        {name: row[name] for name in RUN}
+        | {"attribute": row["target_attribute"], "metric": "udr", "status": row["status"], "reason": row["reason"]}
+        for row in status.values()
+        if row["status"] in ("not_fitted", "diverged")
+    ]
+    order = ["strategy", "target_attribute", "alpha", "seed", "attribute"]
+    return Evaluation(
+        pl.DataFrame(results, schema=RESULTS_SCHEMA).sort(order, nulls_last=False),
+        pl.DataFrame(subgroups, schema=SUBGROUPS_SCHEMA).sort(*order, "subgroup", "metric", nulls_last=False),
+    )
+
+
+def _base(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> _Test:
+    frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
+    if frame is None:
+        raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
+    y = frame.get_column("y_true").to_numpy()
+    if not y.any() or y.all():
+        raise MitigationError(
+            "test has one class only among the studies with an embedding, so no mitigation can be evaluated.",
+            fix="Leave the task out, or give studies of both classes the split `test`.",
+        )
+    return _Test(
+        frame=frame,
+        y=y,
+        patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1,
+        called=_called(frame),
+        components=structural_components(y, frame.get_column("y_score").to_numpy()),
+    )
+
+
+def _called(frame: pl.DataFrame) -> BoolArray:
+    called: BoolArray = (frame.get_column("y_score") >= frame.get_column("threshold")).to_numpy()
+    return called
+
+
+def _variants(
+    by_run: Mapping[tuple[Any, ...], pl.DataFrame],
+    base: _Test,
+    status: Mapping[tuple[Any, ...], Mapping[str, Any]],
+) -> Iterator[_Variant]:
+    alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key, frame in by_run.items():
+        if key[RUN.index("strategy")] == NONE:
+            continue
+        if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
+            raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
+        alike.setdefault(key[: RUN.index("seed")], []).append(key)
+    for keys in alike.values():
+        keys = sorted(keys, key=lambda key: -1 if key[-1] is None else key[-1])
+        called = np.stack([_called(by_run[key]) for key in keys])
+        components = np.stack(
+            [structural_components(base.y, by_run[key].get_column("y_score").to_numpy()) for key in keys]
+        )
+        collapsed = [status[key]["status"] == "collapsed" for key in keys]
+        chosen = bool(status[keys[0]]["chosen"])
+        named = dict(zip(RUN, keys[0], strict=True))
+        yield _Variant(named | {"seed": None}, called, components, chosen, sum(collapsed), summary=True)
+        for i, key in enumerate(keys):
+            if key[-1] is not None:
+                one = slice(i, i + 1)
+                yield _Variant(
+                    named | {"seed": key[-1]}, called[one], components[one], chosen, int(collapsed[i]), summary=False
+                )
+
+
+def _tested(
+    base: _Test, attribute: str, settings: FairnessSection
+) -> tuple[IntArray, list[str], list[tuple[str, str, BoolArray]]]:
+    """(n,) place among the tested subgroups or -1, their names, and every subgroup with its status and studies."""
+    levels = levels_of(base.frame.get_column(attribute))
+    group, tested, rules = np.full(len(base.y), -1, dtype=np.int64), list[str](), []
+    for g, name in enumerate(levels.names):
+        inside = levels.code == g
+        rule = small_group_rule(int((inside & base.y).sum()), int((inside & ~base.y).sum()), settings, name)
+        rules.append((name, rule, inside))
+        if rule == "tested":
+            group[inside] = len(tested)
+            tested.append(name)
+    return group, tested, rules
+
+
+def _row(
+    base: _Test,
+    variant: _Variant,
+    attribute: str,
+    group: IntArray,
+    tested: Sequence[str],
+    settings: FairnessSection,
+    n_bootstrap: int,
+) -> tuple[dict[str, Any], Float64Array | None]:
+    """One row of the results, and the null of its reductions."""
+    y = base.y
+    mean = variant.components.mean(axis=0)
+    auroc = float(mean[y].mean())
+    told = Paired(auroc, base.auroc, clustered_se(y, mean - base.components, base.patient))
+    interval = told.interval(settings.confidence)
+    by_run = variant.components[:, y].mean(axis=1)
+    row: dict[str, Any] = variant.key | {
+        "attribute": attribute,
+        "metric": "udr",
+        "chosen": variant.chosen,
+        "auroc": auroc,
+        "auroc_before": base.auroc,
+        "auroc_delta": told.difference,
+        "auroc_delta_low": interval[0] if interval else None,
+        "auroc_delta_high": interval[1] if interval else None,
+        "interpretable": told.difference >= -settings.auroc_margin,
+        "udr_before": 1 - float(base.called[y].mean()),
+        "udr_after": 1 - float(variant.called[:, y].mean()),
+        "fpr_before": float(base.called[~y].mean()),
+        "fpr_after": float(variant.called[:, ~y].mean()),
+        "n_tested": len(tested),
+        "n_seeds": len(variant.called),
+        "n_collapsed": variant.n_collapsed,
+        "auroc_seed_sd": float(by_run.std(ddof=1)) if len(by_run) > 1 else None,
+    }
+    if len(tested) < 2:
+        reason = f"fewer than two subgroups have {settings.test_from} positives and negatives in test"
+        return row | {"status": "too_few", "reason": reason}, None
+    inside = y & (group >= 0)
+    calls = Calls.of(base.patient[inside], group[inside], base.called[inside], variant.called[:, inside])
+    found = reduction(calls)
+    task = variant.key["task"]
+    null = swapped(calls, settings.n_permutations, seed=settings.seed, named=f"{task}/swaps")
+    row |= _gaps(found, variant) | {
+        "status": "evaluated",
+        "p_reduction": p_of(null[:, GAP], found.gap),
+        "p_variance_reduction": p_of(null[:, VARIANCE], found.variance),
+        "n_permutations": settings.n_permutations,
+    }
+    if variant.summary:
+        drawn = redrawn(calls, n_bootstrap, seed=settings.seed, named=f"{task}/draws")
+        row |= _intervals(calls, drawn, settings.confidence)
+    row |= _ends(base, variant, group, tested)
+    negatives = ~y & (group >= 0)
+    for name, called in (("fpr_gap_before", base.called[None]), ("fpr_gap_after", variant.called)):
+        rates = np.stack([called[:, negatives & (group == g)].mean(axis=1) for g in range(len(tested))])
+        row[name] = float(np.ptp(rates, axis=0).mean())
+    return row, null
+
+
+def _gaps(found: Reduction, variant: _Variant) -> dict[str, Any]:
+    return {
+        "gap_before": found.gap_before,
+        "gap_after": found.gap_after,
+        "reduction": found.gap,
+        "variance_reduction": found.variance,
+        "corrected_sd_before": float(np.sqrt(max(found.variance_before, 0.0))),
+        "corrected_sd_after": float(np.sqrt(max(found.variance_after, 0.0))),
+        "gap_seed_sd": float(found.gap_by_run.std(ddof=1)) if len(variant.called) > 1 else None,
+    }
+
+
+def _intervals(calls: Calls, drawn: Float64Array, confidence: float) -> dict[str, Any]:
+    """Percentile intervals; none where a subgroup is all called or all missed: such a subgroup never varies when drawn."""
+    for one in (calls.before, *calls.after):
+        rates = np.bincount(calls.group, one) / np.bincount(calls.group, calls.studies)
+        if ((rates <= 0) | (rates >= 1)).any():
+            return {}
+    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+    return {
+        "ci_low": float(low[GAP]),
+        "ci_high": float(high[GAP]),
+        "variance_ci_low": float(low[VARIANCE]),
+        "variance_ci_high": float(high[VARIANCE]),
+        "gap_sampling_se": float(drawn[:, GAP].std(ddof=1)),
+    }
+
+
+def _ends(base: _Test, variant: _Variant, group: IntArray, tested: Sequence[str]) -> dict[str, Any]:
+    """What became of the subgroups that fared worst and best before."""
+    of = [base.y & (group == g) for g in range(len(tested))]
+    before = np.array([1 - base.called[one].mean() for one in of])
+    delta = np.array([1 - variant.called[:, one].mean() for one in of]) - before
+    worst, best = int(before.argmax()), int(before.argmin())
+    return {
+        "worst_subgroup": tested[worst],
+        "worst_subgroup_udr_delta": float(delta[worst]),
+        "best_subgroup": tested[best],
+        "best_subgroup_udr_delta": float(delta[best]),
+        "levelling_down": bool(delta[worst] >= 0 and delta[best] > 0),
+    }
+
+
+def _subgroup_rows(
+    base: _Test,
+    variant: _Variant,
+    attribute: str,
+    rules: Sequence[tuple[str, str, BoolArray]],
+    settings: FairnessSection,
+) -> Iterator[dict[str, Any]]:
+    for name, rule, inside in rules:
+        for metric, of_class in (("udr", base.y), ("fpr", ~base.y)):
+            row = variant.key | {"attribute": attribute, "subgroup": name, "metric": metric, "status": rule}
+            row["chosen"] = variant.chosen
+            if rule in ("tested", "interval_only"):
+                studies = inside & of_class
+                called = metric == "fpr"
+                before = (base.called[studies] == called).astype(np.float64)
+                after = (variant.called[:, studies] == called).mean(axis=0)
+                low, high = change_interval(before, after, base.patient[studies], settings.confidence)
+                row |= {
+                    "n": int(studies.sum()),
+                    "before": float(before.mean()),
+                    "after": float(after.mean()),
+                    "delta": float(after.mean() - before.mean()),
+                    "ci_low": low,
+                    "ci_high": high,
+                }
+            yield row
+
+
+def change_interval(
+    before: Float64Array, after: Float64Array, patient: IntArray, confidence: float
+) -> tuple[float, float]:
+    """Interval of the change of a share on the same studies, clustered by patient.
+
+    Parameters
+    ----------
+    before, after : (n,) float64 of 0 and 1; `after` may be a mean over runs
+
+    Notes
+    -----
+    Where no patient's change differs from another's the paired standard error is 0 and says nothing; then both shares are taken
+    as unpaired (Newcombe 1998), which is wider.
+    """
+    change = after - before
+    codes = np.unique(patient, return_inverse=True)[1]
+    size = int(codes.max()) + 1
+    off = np.bincount(codes, change - change.mean(), size)
+    se = float(np.sqrt(size / max(size - 1, 1) * (off @ off)) / len(change))
+    if se > 1e-12:
+        found = Paired(float(after.mean()), float(before.mean()), se).interval(confidence)
+        if found is not None:
+            return found
+    first, second = rate(after >= 0.5, patient), rate(before >= 0.5, patient)
+    return difference_interval(
+        float(after.mean()), first.interval(confidence) or (0.0, 1.0),
+        float(before.mean()), second.interval(confidence) or (0.0, 1.0),
+    )  # fmt: skip

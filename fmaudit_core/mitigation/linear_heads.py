@@ -1,0 +1,73 @@
+"""Logistic heads over one matrix for the strategies: every task, weight vector and seed is a column of one problem."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.mitigation.errors import MitigationError
+from fmaudit_core.probes.solver import minimise
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+#: columns solved at a time, so that the margins of many columns stay small
+_COLUMNS: Final = 256
+
+
+class LinearHeads:
+    """Heads on the standardised features of some studies, as `probes/logistic.py` fits them.
+
+    Parameters
+    ----------
+    x : (n, d) raw features of the training studies
+
+    Notes
+    -----
+    With fewer studies than features the problem is solved in the studies' row space, where the penalised optimum lies; the
+    coefficients are turned back, so nothing but the time changes.
+    """
+
+    def __init__(self, x: Float32Array) -> None:
+        self.mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        self.scale = np.where(spread <= 1e-7 * np.maximum(np.abs(self.mean), 1e-12), np.inf, spread)
+        standard = (x.astype(np.float64) - self.mean) / self.scale
+        self.basis: Float64Array | None = None
+        if x.shape[0] < x.shape[1]:
+            self.basis, mixed = np.linalg.qr(standard.T)
+            standard = np.ascontiguousarray(mixed.T)
+        self.x: Float64Array = standard
+
+    def fit(self, y: Float64Array, weight: Float64Array, c: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Fit every column.
+
+        Parameters
+        ----------
+        y : (n, k) float64, 0 or 1; what stands where the weight is 0 does not matter
+        weight : (n, k) float64, at least 0
+        c : (k,) float64, inverse strength of regularisation
+
+        Returns
+        -------
+        (k, d) coefficients for raw features and (k,) intercepts
+
+        Raises
+        ------
+        MitigationError
+            A column does not converge.
+        """
+        k = y.shape[1]
+        coefficients, intercepts = np.empty((k, len(self.mean))), np.empty(k)
+        for start in range(0, k, _COLUMNS):
+            some = slice(start, start + _COLUMNS)
+            solved, iterations = minimise(self.x, y[:, some], weight[:, some].astype(np.float64), 1.0 / c[some])
+            if (iterations < 0).any():
+                raise MitigationError(
+                    "a probe of a mitigation did not converge.", fix="Leave the largest values out of `probes: c_grid`."
+                )
+            found = solved[:-1] if self.basis is None else self.basis @ solved[:-1]
+            raw = found / self.scale[:, None]
+            coefficients[some], intercepts[some] = raw.T, solved[-1] - self.mean @ raw
+        return coefficients, intercepts

@@ -1,0 +1,289 @@
+"""Was the gap reduced: strategy labels swapped per patient, and patients drawn anew, in compiled code.
+
+Before and after are calls of the same studies, so only patients whose calls differ can change anything under a swap, and every
+statistic is a sum over them. All swaps and draws are functions of (seed, row, patient): strategies, seeds and encoders on the
+same patients share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: what is told of two sets of calls, in this order: reduction of max - min, and of the corrected between-subgroup variance
+GAP, VARIANCE = 0, 1
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of positives, counted by patient and subgroup, under the probe as it was and under s runs of a strategy.
+
+    Parameters
+    ----------
+    patient : (e,) int, ascending
+    group : (e,) int, 0..g-1
+    studies : (e,) float64, positives
+    before : (e,) float64, how many of them are called
+    after : (s, e) float64
+    n_patients : int, patients that are drawn from: those with a positive
+    """
+
+    patient: IntArray
+    group: IntArray
+    studies: Float64Array
+    before: Float64Array
+    after: Float64Array
+    n_patients: int
+
+    @classmethod
+    def of(cls, patient: IntArray, group: IntArray, before: BoolArray, after: BoolArray) -> Calls:
+        """Count calls.
+
+        Parameters
+        ----------
+        patient, group : (n,) int, of the positives of tested subgroups, subgroups as 0..g-1
+        before : (n,) bool
+        after : (s, n) bool
+        """
+        pairs, entry = np.unique(np.stack([patient, group], axis=1), axis=0, return_inverse=True)
+        entry = entry.ravel()
+        size = len(pairs)
+        return cls(
+            patient=pairs[:, 0].astype(np.int64),
+            group=pairs[:, 1].astype(np.int64),
+            studies=np.bincount(entry, minlength=size).astype(np.float64),
+            before=np.bincount(entry, before, size),
+            after=np.stack([np.bincount(entry, one, size) for one in after]),
+            n_patients=len(np.unique(pairs[:, 0])),
+        )
+
+    @property
+    def n_groups(self) -> int:
+        """Subgroups that are compared."""
+        return int(self.group.max()) + 1
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """By how much max - min and the corrected variance fell, before minus after; over runs, the mean.
+
+    Parameters
+    ----------
+    gap_before, gap_after : float, the latter the mean over runs
+    variance_before, variance_after : float, between-subgroup variance with the sampling variance taken out; may be negative
+    gap_by_run, variance_by_run : (s,) float64, after
+    """
+
+    gap_before: float
+    gap_after: float
+    variance_before: float
+    variance_after: float
+    gap_by_run: Float64Array
+    variance_by_run: Float64Array
+
+    @property
+    def gap(self) -> float:
+        """Reduction of the gap."""
+        return self.gap_before - self.gap_after
+
+    @property
+    def variance(self) -> float:
+        """Reduction of the corrected variance."""
+        return self.variance_before - self.variance_after
+
+
+def reduction(calls: Calls) -> Reduction:
+    """What is observed."""
+    all_calls = np.concatenate([calls.before[None], calls.after])
+    found = np.empty((len(all_calls), 2))
+    _spreads(calls.group, calls.studies, all_calls, calls.n_groups, found)
+    (gap, variance), after = found[0], found[1:]
+    return Reduction(
+        float(gap), float(after[:, 0].mean()), float(variance), float(after[:, 1].mean()), after[:, 0], after[:, 1]
+    )
+
+
+def swapped(calls: Calls, n_swaps: int, *, seed: int, named: str) -> Float64Array:
+    """Reductions under the null that before and after are exchangeable within a patient.
+
+    Parameters
+    ----------
+    named : str
+        What the patients are of; with the seed it decides the swaps.
+
+    Returns
+    -------
+    (n_swaps, 2) float64, columns `GAP` and `VARIANCE`
+    """
+    out = np.zeros((n_swaps, 2))
+    _swap(
+        _seed(seed, named), calls.patient, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out
+    )
+    return out
+
+
+def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Array:
+    """Reductions when patients are drawn with replacement, before and after together.
+
+    Returns
+    -------
+    (n_draws, 2) float64, columns `GAP` and `VARIANCE`
+    """
+    out = np.zeros((n_draws, 2))
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(calls.patient) != 0]))
+    ends = np.append(starts[1:], len(calls.patient))
+    _draw(
+        _seed(seed, named), starts, ends, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out
+    )
+    return out
+
+
+def p_of(null: Float64Array, observed: float) -> float:
+    """One-sided p that the spread was reduced: (1 + #{T* >= T}) / (B + 1)."""
+    return float((1 + np.count_nonzero(null >= observed - 1e-12)) / (len(null) + 1))
+
+
+def p_of_difference(drawn: Float64Array, observed: float) -> float:
+    """Two-sided p of a difference by the bootstrap shifted to the null: (1 + #{|T* - T| >= |T|}) / (B + 1)."""
+    return float((1 + np.count_nonzero(np.abs(drawn - observed) >= abs(observed) - 1e-12)) / (len(drawn) + 1))
+
+
+def _seed(seed: int, named: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{named}".encode()).digest()[:8], "big"))
+
+
+@numba.njit(inline="always")
+def _mixed(state):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """SplitMix64's finaliser (Steele, Lea & Flood 2014)."""
+    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@numba.njit(inline="always")
+def _spread(n, k, squares, crossed, sizes, patients):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Max - min of k / n over subgroups, and their variance less the mean squared standard error (Lum, Zhang & Bower 2022).
+
+    Standard errors are those of `fairness/rates.py`: patients as clusters, never below the binomial one, and at a rate of 0 or 1
+    that of half a study under the largest correlation.
+    """
+    low, high, total, square, noise, count = np.inf, -np.inf, 0.0, 0.0, 0.0, 0
+    for g in range(len(n)):
+        if n[g] <= 0:
+            continue
+        rate = k[g] / n[g]
+        low, high = min(low, rate), max(high, rate)
+        total += rate
+        square += rate * rate
+        count += 1
+        floor = 0.5 / n[g]
+        p = min(max(rate, floor), 1 - floor)
+        binomial = p * (1 - p) / n[g]
+        if rate <= 0 or rate >= 1 or patients[g] < 2:
+            noise += binomial * sizes[g] / n[g]
+        else:
+            off = squares[g] - 2 * rate * crossed[g] + rate * rate * sizes[g]
+            noise += max(binomial, patients[g] / (patients[g] - 1) * off / (n[g] * n[g]))
+    if count < 2:
+        return 0.0, 0.0
+    between = (square - total * total / count) / (count - 1)
+    return high - low, between - noise / count
+
+
+@numba.njit(cache=True)
+def _spreads(group, studies, calls, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Spread of each row of calls."""
+    for row in range(len(calls)):
+        sums = np.zeros((6, n_groups))
+        for e in range(len(group)):
+            g, c, m = group[e], calls[row, e], studies[e]
+            sums[0, g] += m
+            sums[1, g] += c
+            sums[2, g] += c * c
+            sums[3, g] += c * m
+            sums[4, g] += m * m
+            sums[5, g] += 1.0
+        out[row, 0], out[row, 1] = _spread(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5])
+
+
+@numba.njit(parallel=True, cache=True)
+def _swap(seed, patient, group, studies, before, after, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    n_runs = len(after)
+    fixed = np.zeros((3, n_groups))
+    for e in range(len(group)):
+        fixed[0, group[e]] += studies[e]
+        fixed[1, group[e]] += studies[e] * studies[e]
+        fixed[2, group[e]] += 1.0
+    start = np.zeros((n_runs, 2, 3, n_groups))
+    differ = np.empty((n_runs, len(group)), dtype=np.int64)
+    n_differ = np.zeros(n_runs, dtype=np.int64)
+    for run in range(n_runs):
+        for e in range(len(group)):
+            for side in range(2):
+                c = before[e] if side == 0 else after[run, e]
+                start[run, side, 0, group[e]] += c
+                start[run, side, 1, group[e]] += c * c
+                start[run, side, 2, group[e]] += c * studies[e]
+            if before[e] != after[run, e]:
+                differ[run, n_differ[run]] = e
+                n_differ[run] += 1
+    for b in numba.prange(len(out)):
+        row = _mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
+        gap, variance = 0.0, 0.0
+        for run in range(n_runs):
+            first, second = start[run, 0].copy(), start[run, 1].copy()
+            for i in range(n_differ[run]):
+                e = differ[run, i]
+                if _mixed(row + np.uint64(patient[e] + 1) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63):
+                    g, c0, c1 = group[e], before[e], after[run, e]
+                    moved = c1 - c0
+                    first[0, g] += moved
+                    second[0, g] -= moved
+                    first[1, g] += c1 * c1 - c0 * c0
+                    second[1, g] -= c1 * c1 - c0 * c0
+                    first[2, g] += moved * studies[e]
+                    second[2, g] -= moved * studies[e]
+            gap0, variance0 = _spread(fixed[0], first[0], first[1], first[2], fixed[1], fixed[2])
+            gap1, variance1 = _spread(fixed[0], second[0], second[1], second[2], fixed[1], fixed[2])
+            gap += gap0 - gap1
+            variance += variance0 - variance1
+        out[b, 0], out[b, 1] = gap / n_runs, variance / n_runs
+
+
+@numba.njit(parallel=True, cache=True)
+def _draw(seed, starts, ends, group, studies, before, after, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    n_patients, n_runs = len(starts), len(after)
+    for b in numba.prange(len(out)):
+        row = _mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
+        weight = np.zeros(n_patients)
+        for i in range(n_patients):
+            z = _mixed(row + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
+            weight[np.int64(((z >> np.uint64(32)) * np.uint64(n_patients)) >> np.uint64(32))] += 1.0
+        fixed = np.zeros((3, n_groups))
+        sums = np.zeros((n_runs + 1, 3, n_groups))
+        for i in range(n_patients):
+            if weight[i] == 0:
+                continue
+            for e in range(starts[i], ends[i]):
+                g, m = group[e], studies[e]
+                fixed[0, g] += weight[i] * m
+                fixed[1, g] += weight[i] * m * m
+                fixed[2, g] += weight[i]
+                for run in range(n_runs + 1):
+                    c = before[e] if run == 0 else after[run - 1, e]
+                    sums[run, 0, g] += weight[i] * c
+                    sums[run, 1, g] += weight[i] * c * c
+                    sums[run, 2, g] += weight[i] * c * m
+        gap0, variance0 = _spread(fixed[0], sums[0, 0], sums[0, 1], sums[0, 2], fixed[1], fixed[2])
+        for run in range(1, n_runs + 1):
+            gap1, variance1 = _spread(fixed[0], sums[run, 0], sums[run, 1], sums[run, 2], fixed[1], fixed[2])
+            out[b, 0] += (gap0 - gap1) / n_runs
+            out[b, 1] += (variance0 - variance1) / n_runs

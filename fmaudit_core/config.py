@@ -135,6 +135,45 @@ class ProbesSection(_Section):
         return tuple(sorted(grid))
 
 
+Strategy = Literal["reweighting", "resampling", "adversarial", "leace", "dfr", "group_dro", "group_thresholds"]
+STRATEGIES: tuple[Strategy, ...] = (
+    "reweighting", "resampling", "adversarial", "leace", "dfr", "group_dro", "group_thresholds",
+)  # fmt: skip
+
+
+class MitigationSection(_Section):
+    """Strategies that might close a gap, each held against the probe as it was."""
+
+    enabled: bool = True
+    strategies: tuple[Strategy, ...] = STRATEGIES
+    #: strengths of the adversary; one is chosen on validation
+    alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
+    #: runs of each strategy that is drawn or trained at random
+    seeds: int = Field(default=5, ge=1, le=100)
+    #: the adversarial encoder, and how long it is trained
+    hidden: int = Field(default=64, ge=2)
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=256, ge=8)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    #: runs of these seeds are read again by fresh probes for the attribute
+    reprobed_seeds: int = Field(default=1, ge=1)
+    #: draws of patients for the intervals
+    n_bootstrap: int = Field(default=1_999, ge=99)
+    #: labellings dealt at random beside every demographic probe
+    control_shuffles: int = Field(default=3, ge=1)
+    #: the narrowest rung of the ladder of random projections; 0 builds none
+    ladder_from: int = Field(default=64, ge=0)
+    #: the encoder of the ladder; the widest that is no control where not given
+    ladder_encoder: str | None = None
+
+    @field_validator("alphas")
+    @classmethod
+    def _above_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        if not alphas or any(alpha <= 0 for alpha in alphas) or len(set(alphas)) != len(alphas):
+            raise ValueError("alphas needs distinct values above 0")
+        return tuple(sorted(alphas))
+
+
 class FairnessSection(_Section):
     """The statistics of the audit; the defaults are those of the method."""
 
@@ -185,6 +224,7 @@ class Audit(_Section):
     extraction: ExtractionSection = ExtractionSection()
     probes: ProbesSection = ProbesSection()
     fairness: FairnessSection = FairnessSection()
+    mitigation: MitigationSection = MitigationSection()
 
     @field_validator("tasks", "attributes")
     @classmethod

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fmaudit_core.mitigation.linear_heads import row_space
+
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 #: weights of first layers held at once; more networks are trained in turns
 _MAX_WEIGHTS: Final = 40_000_000
-#: studies scored at a time
-_BLOCK: Final = 2_048
 #: gamma of the ramp (Ganin et al. 2016)
 _RAMP: Final = 10.0
 _WEIGHT_DECAY: Final = 1e-2
@@ -77,7 +77,8 @@ class Networks:
     Parameters
     ----------
     mean, scale : (d,) float64, standardisation of the embeddings
-    w1 : (m, d, h) float32
+    basis : (d, r) float32, what the standardised embeddings are turned into first, None where they are not
+    w1 : (m, d or r, h) float32
     b1 : (m, h) float32
     head : (m, h) float32
     bias : (m,) float32
@@ -86,23 +87,28 @@ class Networks:
 
     mean: Float64Array
     scale: Float64Array
+    basis: Float32Array | None
     w1: Float32Array
     b1: Float32Array
     head: Float32Array
     bias: Float32Array
     finite: npt.NDArray[np.bool_]
 
-    def hidden(self, x: Float32Array, network: int) -> Float32Array:
-        """(n, h) what one network makes of raw embeddings."""
-        w = self.w1[network] / self.scale[:, None]
-        out: Float32Array = np.maximum(x @ w.astype(np.float32) + (self.b1[network] - self.mean @ w), 0.0).astype(np.float32)
+    def prepared(self, x: Float32Array) -> Float32Array:
+        """Raw embeddings (n, d) as the networks take them."""
+        standard = ((x - self.mean) / self.scale).astype(np.float32)
+        return standard if self.basis is None else standard @ self.basis
+
+    def hidden(self, prepared: Float32Array, network: int) -> Float32Array:
+        """(n, h) what one network makes of prepared embeddings."""
+        out: Float32Array = np.maximum(prepared @ self.w1[network] + self.b1[network], 0.0)
         return out
 
-    def logits(self, x: Float32Array) -> Float32Array:
+    def logits(self, prepared: Float32Array) -> Float32Array:
         """(m, n) log odds of the positive class under every network."""
-        out = np.empty((len(self.w1), len(x)), dtype=np.float32)
+        out = np.empty((len(self.w1), len(prepared)), dtype=np.float32)
         for network in range(len(self.w1)):
-            out[network] = self.hidden(x, network) @ self.head[network] + self.bias[network]
+            out[network] = self.hidden(prepared, network) @ self.head[network] + self.bias[network]
         return out
 
 
@@ -133,10 +139,9 @@ def train(
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
     standard = ((x - mean) / scale).astype(np.float32)
-    basis = None
-    if x.shape[0] < x.shape[1]:
-        basis, mixed = np.linalg.qr(standard.T)
-        standard = np.ascontiguousarray(mixed.T)
+    basis = row_space(standard.astype(np.float64)).astype(np.float32) if x.shape[0] < x.shape[1] else None
+    if basis is not None:
+        standard = standard @ basis
     m = y.shape[1]
     at_once = max(1, _MAX_WEIGHTS // (standard.shape[1] * training.hidden))
     parts = []
@@ -146,9 +151,7 @@ def train(
         stack.fit()
         parts.append(stack.parameters())
     w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
-    if basis is not None:
-        w1 = np.einsum("dr,mrh->mdh", basis, w1, optimize=True)
-    return Networks(mean, scale, w1.astype(np.float32), b1, head, bias, finite)
+    return Networks(mean, scale, basis, w1, b1, head, bias, finite)
 
 
 class _Stack:

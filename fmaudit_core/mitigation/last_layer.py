@@ -15,7 +15,7 @@ IntArray = npt.NDArray[np.int64]
 
 #: balanced subsets whose heads DFR averages
 DFR_SUBSETS: Final = 10
-_DRO_ROUNDS: Final = 40
+_DRO_ROUNDS: Final = 24
 #: first step of the exponentiated ascent, on losses in nats; it falls as 1 / sqrt(round)
 _DRO_STEP: Final = 4.0
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 
 from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.probes.solver import minimise
@@ -15,6 +16,14 @@ Float64Array = npt.NDArray[np.float64]
 
 #: columns solved at a time, so that the margins of many columns stay small
 _COLUMNS: Final = 256
+
+
+def row_space(x: Float64Array) -> Float64Array:
+    """(d, r) orthonormal basis of the space that n studies span, r at most n: for matrices with fewer rows than columns."""
+    values, vectors = eigh(x @ x.T, driver="evd", check_finite=False)
+    kept = values > 1e-10 * max(float(values[-1]), np.finfo(float).tiny)
+    basis: Float64Array = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return basis
 
 
 class LinearHeads:
@@ -34,11 +43,8 @@ class LinearHeads:
         self.mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         self.scale = np.where(spread <= 1e-7 * np.maximum(np.abs(self.mean), 1e-12), np.inf, spread)
         standard = (x.astype(np.float64) - self.mean) / self.scale
-        self.basis: Float64Array | None = None
-        if x.shape[0] < x.shape[1]:
-            self.basis, mixed = np.linalg.qr(standard.T)
-            standard = np.ascontiguousarray(mixed.T)
-        self.x: Float64Array = standard
+        self.basis: Float64Array | None = row_space(standard) if x.shape[0] < x.shape[1] else None
+        self.x: Float64Array = standard if self.basis is None else standard @ self.basis
 
     def fit(self, y: Float64Array, weight: Float64Array, c: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Fit every column.

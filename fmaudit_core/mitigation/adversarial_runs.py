@@ -1,0 +1,180 @@
+"""Adversarial runs of one encoder: all alpha x attribute x task x seed together, alpha chosen on validation, collapses told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy.special import expit
+
+from fmaudit_core.config import FairnessSection, MitigationSection
+from fmaudit_core.errors import MissingExtraError
+from fmaudit_core.mitigation.embedded import Embedded, IntArray
+from fmaudit_core.mitigation.recorder import Recorder, Run
+from fmaudit_core.mitigation.reprobing import Representation
+from fmaudit_core.mitigation.runs import NONE
+
+if TYPE_CHECKING:
+    from fmaudit_core.mitigation.adversarial import Networks
+
+STRATEGY: Final = "adversarial"
+#: log odds that hardly vary over validation rank nobody
+_FLAT: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class _Job:
+    task: str
+    attribute: str
+    alpha: float
+    seed: int
+
+
+def adversarial_runs(
+    cohort: Embedded,
+    recorder: Recorder,
+    mitigation: MitigationSection,
+    fairness: FairnessSection,
+    aims: Mapping[tuple[str, str], IntArray],
+    device: str,
+) -> list[Representation]:
+    """Train, score and choose; alpha 0, the same network with its adversary without effect, is where each path begins.
+
+    Parameters
+    ----------
+    aims : (task, attribute) -> (n,) subgroups that training can aim at
+
+    Returns
+    -------
+    Hidden layers before (alpha 0) and after (the chosen alpha), for every task, attribute and the seeds that are probed again
+
+    Raises
+    ------
+    MissingExtraError
+        torch is not installed.
+    """
+    jobs = _jobs(recorder, mitigation, fairness, aims)
+    if not jobs:
+        return []
+    try:
+        from fmaudit_core.mitigation.adversarial import Training, train
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("encoders", "adversarial mitigation") from error
+    inside = cohort.of("train")
+    nobody = np.full(int(inside.sum()), -1, dtype=np.int64)
+    networks = train(
+        cohort.x[inside],
+        np.stack([cohort.targets[job.task][inside] for job in jobs], axis=1),
+        np.stack([aims[job.task, job.attribute][inside] if job.alpha else nobody for job in jobs], axis=1),
+        alpha=[job.alpha for job in jobs],
+        seed=[fairness.seed + job.seed for job in jobs],
+        training=Training(
+            hidden=mitigation.hidden,
+            epochs=mitigation.epochs,
+            batch_size=mitigation.batch_size,
+            learning_rate=mitigation.learning_rate,
+        ),
+        device=device,
+    )
+    rows = _record(cohort, recorder, jobs, networks, mitigation)
+    chosen = _choose(rows, recorder, fairness)
+    return _representations(cohort, jobs, networks, chosen, mitigation.reprobed_seeds)
+
+
+def _jobs(
+    recorder: Recorder,
+    mitigation: MitigationSection,
+    fairness: FairnessSection,
+    aims: Mapping[tuple[str, str], IntArray],
+) -> list[_Job]:
+    jobs = [_Job(task, NONE, 0.0, seed) for task in {task: 0 for task, _ in aims} for seed in range(mitigation.seeds)]
+    for (task, attribute), group in aims.items():
+        if group.max() < 1:
+            reason = f"fewer than two subgroups have {fairness.suppress_under} positives and negatives in train"
+            recorder.refuse(Run(task, STRATEGY, attribute), reason)
+            continue
+        jobs += [_Job(task, attribute, alpha, s) for alpha in mitigation.alphas for s in range(mitigation.seeds)]
+    return jobs
+
+
+def _record(
+    cohort: Embedded,
+    recorder: Recorder,
+    jobs: Sequence[_Job],
+    networks: Networks,
+    mitigation: MitigationSection,
+) -> list[dict[str, Any]]:
+    rows = []
+    audited = ~cohort.of("train")
+    val = cohort.of("val")[audited]
+    logits = networks.logits(networks.prepared(cohort.x[audited]))
+    for at, job in enumerate(jobs):
+        run = Run(job.task, STRATEGY, job.attribute, alpha=job.alpha, seed=job.seed, epochs=mitigation.epochs)
+        logit = logits[at].astype(np.float64)
+        if not networks.finite[at] or not np.isfinite(logit).all():
+            recorder.refuse(run, "training did not stay finite", status="diverged")
+            continue
+        score = np.full(len(audited), np.nan)
+        score[audited] = expit(logit)
+        row = recorder.score(run, score)
+        if np.ptp(logit[val]) < _FLAT or row["val_auroc"] <= 0.5:
+            row |= {"status": "collapsed", "reason": "on validation it ranks patients no better than chance"}
+        rows.append(row)
+    return rows
+
+
+def _choose(
+    rows: Sequence[dict[str, Any]], recorder: Recorder, fairness: FairnessSection
+) -> dict[tuple[str, str], float]:
+    """Alpha of each task and attribute: the lowest worst-group UDR on validation, among those within the AUROC margin.
+
+    Where none is within the margin, the alpha with the highest AUROC; where no subgroup of validation can be told of, the
+    strongest within the margin. Both are means over seeds. Marks the rows.
+    """
+    by_aim: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
+    for row in rows:
+        if row["target_attribute"] == NONE:
+            row["chosen"] = False
+            continue
+        of_aim = by_aim.setdefault((row["task"], row["target_attribute"]), {})
+        of_aim.setdefault(row["alpha"], []).append(row)
+    chosen = {}
+    for (task, attribute), of_alpha in by_aim.items():
+        bar = recorder.row_of(task)["val_auroc"] - fairness.auroc_margin
+        auroc = {alpha: float(np.mean([row["val_auroc"] for row in some])) for alpha, some in of_alpha.items()}
+        within = [alpha for alpha in of_alpha if auroc[alpha] >= bar]
+
+        def worst(alpha: float, of_alpha: dict[float, list[dict[str, Any]]] = of_alpha) -> tuple[float, float]:
+            told = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
+            return float(np.mean(told)) if told else 0.0, -alpha
+
+        best = min(within, key=worst) if within else max(auroc, key=lambda alpha: auroc[alpha])
+        chosen[task, attribute] = best
+        for alpha, some in of_alpha.items():
+            for row in some:
+                row |= {"chosen": alpha == best, "val_within_margin": alpha in within}
+    return chosen
+
+
+def _representations(
+    cohort: Embedded, jobs: Sequence[_Job], networks: Networks, chosen: Mapping[tuple[str, str], float],
+    reprobed_seeds: int,
+) -> list[Representation]:
+    out = []
+    prepared = networks.prepared(cohort.x[~cohort.of("train")])
+    attributes = {attribute for _, attribute in chosen}
+    for at, job in enumerate(jobs):
+        before = job.attribute == NONE
+        if job.seed >= reprobed_seeds or not networks.finite[at] or not (before or chosen.get((job.task, job.attribute)) == job.alpha):
+            continue
+        hidden = networks.hidden(prepared, at)
+        stage = "before" if before else "after"
+        read = sorted(attributes) if before else [job.attribute]
+        out += [
+            Representation(STRATEGY, attribute, job.task, job.alpha, job.seed, stage, hidden)
+            for attribute in read
+            if (job.task, attribute) in chosen
+        ]
+    return out

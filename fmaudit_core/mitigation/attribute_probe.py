@@ -1,0 +1,128 @@
+"""How well an attribute can be read: one-vs-rest AUROC averaged over subgroups with its interval, and macro-F1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.mitigation.linear_heads import Float32Array, LinearHeads
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+PROBES: Final = ("logistic", "mlp")
+
+
+@dataclass(frozen=True)
+class Separability:
+    """What a probe reads of an attribute.
+
+    Parameters
+    ----------
+    macro_f1 : float, mean F1 over subgroups
+    balanced_auroc : float, mean one-vs-rest AUROC over subgroups: 0.5 where nothing is read, whatever the subgroups' sizes
+    ci_low, ci_high : float, of `balanced_auroc`, clustered by patient
+    n : int, studies
+    """
+
+    macro_f1: float
+    balanced_auroc: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+def separability(code: IntArray, score: Float64Array, patient: IntArray, confidence: float) -> Separability:
+    """Hold a probe's scores against the subgroups.
+
+    Parameters
+    ----------
+    code : (n,) int, subgroups 0..k-1, each with studies
+    score : (n, k) float64, the highest is the subgroup the probe names
+    patient : (n,) int
+
+    Notes
+    -----
+    The interval sums each patient's structural components over the one-vs-rest AUROCs (Obuchowski 1997), on the logit scale.
+    """
+    k = score.shape[1]
+    values, influence = [], np.zeros(len(code))
+    for g in range(k):
+        y = code == g
+        components = structural_components(y, score[:, g])
+        value = float(components[y].mean())
+        influence += np.where(y, (components - value) / y.sum(), (components - value) / (~y).sum()) / k
+        values.append(value)
+    auroc = float(np.mean(values))
+    by_patient = np.bincount(np.unique(patient, return_inverse=True)[1], influence)
+    se = float(np.sqrt(len(by_patient) / max(len(by_patient) - 1, 1) * (by_patient @ by_patient)))
+    inner = min(max(auroc, 1e-6), 1 - 1e-6)
+    logit, half = np.log(inner / (1 - inner)), float(norm.ppf(0.5 + confidence / 2)) * se / (inner * (1 - inner))
+    return Separability(
+        macro_f1=macro_f1(code, score.argmax(axis=1), k),
+        balanced_auroc=auroc,
+        ci_low=float(1 / (1 + np.exp(half - logit))),
+        ci_high=float(1 / (1 + np.exp(-half - logit))),
+        n=len(code),
+    )
+
+
+def macro_f1(code: IntArray, named: IntArray, k: int) -> float:
+    """Mean over subgroups of 2 TP / (2 TP + FP + FN)."""
+    found = []
+    for g in range(k):
+        true, called = code == g, named == g
+        found.append(2 * np.sum(true & called) / max(true.sum() + called.sum(), 1))
+    return float(np.mean(found))
+
+
+def linear_scores(
+    heads: LinearHeads, codes: Sequence[tuple[IntArray, int]], c: float, x: Float32Array
+) -> list[Float64Array]:
+    """Log odds of one-vs-rest logistic probes, each with both sides weighing the same, all of them one problem.
+
+    Parameters
+    ----------
+    heads : LinearHeads, of the n studies learned from
+    codes : (n,) subgroups 0..k-1 of the same studies, -1 where a study is left out, and k; each subgroup has studies
+    c : inverse strength of regularisation
+    x : (m, d) raw features to score
+
+    Returns
+    -------
+    (m, k) float64 for each of `codes`
+    """
+    targets, weights = [], []
+    for code, k in codes:
+        used = code >= 0
+        y = (code[:, None] == np.arange(k)).astype(np.float64)
+        positive = y.sum(axis=0)
+        targets.append(y)
+        weights.append(used[:, None] * used.sum() / 2 * np.where(y == 1, 1 / positive, 1 / (used.sum() - positive)))
+    y, weight = np.concatenate(targets, axis=1), np.concatenate(weights, axis=1)
+    coefficients, intercepts = heads.fit(y, weight, np.full(y.shape[1], c))
+    scores = x @ coefficients.T + intercepts
+    return np.split(scores, np.cumsum([k for _, k in codes])[:-1], axis=1)
+
+
+def shuffled(code: IntArray, patient: IntArray, seed: int) -> IntArray:
+    """Subgroups dealt anew between patients: what a probe reads of them is what it reads of nothing."""
+    _, first, at = np.unique(patient, return_index=True, return_inverse=True)
+    dealt: IntArray = code[first][np.random.default_rng(seed).permutation(len(first))][at]
+    return dealt
+
+
+def usable(code: IntArray, n_levels: int, parts: tuple[BoolArray, ...], least: int) -> tuple[IntArray, list[int]]:
+    """Subgroups with enough studies in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
+    kept = [g for g in range(n_levels) if all(np.sum(part & (code == g)) >= least for part in parts)]
+    out = np.full(len(code), -1, dtype=np.int64)
+    for place, g in enumerate(kept):
+        out[code == g] = place
+    return out, kept

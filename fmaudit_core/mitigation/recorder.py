@@ -1,0 +1,118 @@
+"""Keeps the runs of one encoder: their scores with the thresholds chosen on validation, and how each was fitted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.thresholds import choose_threshold
+from fmaudit_core.mitigation.embedded import Embedded
+from fmaudit_core.mitigation.runs import NONE, RUNS_SCHEMA, SCORES_SCHEMA
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What names a run, and what it was fitted with."""
+
+    task: str
+    strategy: str
+    target_attribute: str
+    alpha: float | None = None
+    seed: int | None = None
+    c: float | None = None
+    epochs: int | None = None
+
+
+@dataclass
+class Recorder:
+    """Runs of one encoder, in the order they come.
+
+    Parameters
+    ----------
+    cohort : Embedded
+    encoder : str
+    settings : FairnessSection
+        The threshold policy, and which subgroups of validation can be told of.
+    """
+
+    cohort: Embedded
+    encoder: str
+    settings: FairnessSection
+    _scores: list[pl.DataFrame] = field(default_factory=list)
+    _runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def score(
+        self, run: Run, score: Float64Array, *, threshold: Float64Array | None = None, status: str = "fitted"
+    ) -> dict[str, Any]:
+        """Keep a run's scores of val and test; gives its row of the runs, which may be added to.
+
+        Parameters
+        ----------
+        score : (n,) float64 of the embedded studies; what stands in train is left out
+        threshold : (n,) float64, optional
+            Of each study; chosen on validation by the policy where not given.
+        """
+        known = self.cohort.known(run.task)
+        y = self.cohort.targets[run.task] == 1
+        val = known & self.cohort.of("val")
+        if threshold is None:
+            threshold = np.full(len(score), choose_threshold(y[val], score[val], self.settings))
+        kept = known & ~self.cohort.of("train")
+        row = self._row(run, status) | {
+            "val_auroc": float(structural_components(y[val], score[val])[y[val]].mean()),
+            "val_worst_udr": self._worst(run, score < threshold),
+        }
+        named = {name: row[name] for name in ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")}
+        studies = self.cohort.studies.filter(pl.Series(kept)).select("study_id", "patient_id", "split")
+        self._scores.append(
+            studies.with_columns(
+                *(pl.lit(value, dtype=SCORES_SCHEMA[name]).alias(name) for name, value in named.items()),
+                y_true=pl.Series(y[kept]),
+                y_score=pl.Series(score[kept]),
+                threshold=pl.Series(threshold[kept]),
+            ).select(*SCORES_SCHEMA)
+        )
+        self._runs.append(row)
+        return row
+
+    def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> None:
+        """Keep that a run has no scores, and why."""
+        self._runs.append(self._row(run, status) | {"reason": reason, "chosen": False})
+
+    def row_of(self, task: str, strategy: str = NONE) -> dict[str, Any]:
+        """The first row of a strategy for a task: the probe as it was unless told otherwise."""
+        return next(row for row in self._runs if (row["task"], row["strategy"]) == (task, strategy))
+
+    def scores(self) -> pl.DataFrame:
+        """`runs.SCORES_SCHEMA`."""
+        return pl.concat(self._scores)
+
+    def runs(self) -> pl.DataFrame:
+        """`runs.RUNS_SCHEMA`."""
+        return pl.DataFrame(self._runs, schema=RUNS_SCHEMA)
+
+    def _row(self, run: Run, status: str) -> dict[str, Any]:
+        return asdict(run) | {"encoder": self.encoder, "status": status, "chosen": True}
+
+    def _worst(self, run: Run, missed: npt.NDArray[np.bool_]) -> float | None:
+        """The highest UDR on validation among the target's subgroups that can be told of."""
+        if run.target_attribute not in self.cohort.levels:
+            return None
+        levels, y = self.cohort.levels[run.target_attribute], self.cohort.targets[run.task]
+        val, found = self.cohort.of("val"), []
+        for g, name in enumerate(levels.names):
+            inside = val & (levels.code == g)
+            positives, negatives = inside & (y == 1), inside & (y == 0)
+            rule = small_group_rule(int(positives.sum()), int(negatives.sum()), self.settings, name)
+            if rule in ("tested", "interval_only"):
+                found.append(float(missed[positives].mean()))
+        return max(found, default=None)

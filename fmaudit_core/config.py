@@ -156,7 +156,7 @@ class MitigationSection(_Section):
     batch_size: int = Field(default=256, ge=8)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     #: runs of these seeds are read again by fresh probes for the attribute
-    reprobed_seeds: int = Field(default=1, ge=1)
+    reprobed_seeds: int = Field(default=1, ge=0)
     #: draws of patients for the intervals
     n_bootstrap: int = Field(default=1_999, ge=99)
     #: labellings dealt at random beside every demographic probe

@@ -7,6 +7,7 @@ FmauditError
 ├── EncoderError       encoders/errors.py a spec, a checkpoint or an extraction is wrong
 ├── ProbeError         probes/errors.py a probe cannot be fitted as asked
 ├── FairnessError      fairness/errors.py the statistics cannot be computed on these predictions
+├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
 ├── ReportError        report/errors.py the page cannot be written
 └── WarehouseError     warehouse.py     a table is missing, torn or of another shape
 """

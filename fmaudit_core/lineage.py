@@ -31,6 +31,10 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_fits": 1,
     "probe_predictions": 1,
     "fairness": 1,
+    "demographic_probes": 1,
+    "mitigation_scores": 1,
+    "mitigation_results": 1,
+    "mitigation_capacity": 1,
     "audit_findings": 1,
     "audit_report": 2,
 }

@@ -36,6 +36,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("study_embeddings",),
     ("probe_fits",),
     ("probe_predictions", *FAIRNESS_TABLES),
+    ("demographic_probes",),
+    ("mitigation_scores",),
+    ("mitigation_results",),
+    ("mitigation_capacity",),
     ("audit_findings",),
     ("audit_report",),
 )
@@ -158,9 +162,7 @@ class Versions:
     def probe_predictions(self, cell: Cell) -> str:
         """Version of one encoder's scores for one task."""
         fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
-        settings = self.workspace.audit.fairness
-        policy = (settings.threshold_policy, settings.fixed_fpr, settings.fixed_sensitivity)
-        return step_version("probe_predictions", fits, cell.task, policy)
+        return step_version("probe_predictions", fits, cell.task, self._policy())
 
     def fairness(self, cell: Cell) -> str:
         """Version of one cell's subgroup statistics."""
@@ -172,6 +174,50 @@ class Versions:
             audit.attributes,
             audit.fairness,
         )
+
+    def demographic_probes(self, encoder: str) -> str:
+        """Version of what one encoder's embeddings tell of every attribute."""
+        audit = self.workspace.audit
+        return step_version("demographic_probes", *self._mitigated(encoder), audit.mitigation.control_shuffles)
+
+    def mitigation_scores(self, encoder: str) -> str:
+        """Version of every strategy's scores of one encoder."""
+        settings = self.workspace.audit.mitigation
+        trained = settings.model_dump(
+            exclude={"enabled", "n_bootstrap", "control_shuffles", "ladder_from", "ladder_encoder"}
+        )
+        return step_version("mitigation_scores", *self._mitigated(encoder), self._policy(), trained)
+
+    def mitigation_results(self, cell: Cell) -> str:
+        """Version of what the strategies did for one encoder and task."""
+        audit, warehouse = self.workspace.audit, self.workspace.warehouse
+        return step_version(
+            "mitigation_results",
+            warehouse.version("mitigation_scores", Cell(cell.encoder)),
+            warehouse.version("fairness_gaps", cell),
+            self._studies("study_id", *audit.attributes),
+            audit.attributes,
+            audit.fairness,
+            audit.mitigation.n_bootstrap,
+        )
+
+    def mitigation_capacity(self) -> str:
+        """Version of the comparison of encoders: every cell's results, and the embeddings of the ladder's."""
+        audit, warehouse = self.workspace.audit, self.workspace.warehouse
+        cells = self.mitigated_cells()
+        names = sorted({cell.encoder for cell in cells})
+        return step_version(
+            "mitigation_capacity",
+            {str(cell): warehouse.version("mitigation_results", cell) for cell in cells},
+            {name: warehouse.version("demographic_probes", Cell(name)) for name in names},
+            {name: (self.encoders[name].dim, self.encoders[name].control) for name in names},
+            audit.fairness,
+            audit.mitigation,
+        )
+
+    def mitigated_cells(self) -> list[Cell]:
+        """Cells with published results of strategies, of encoders that are registered and tasks that are configured."""
+        return self._registered("mitigation_results")
 
     def audit_findings(self) -> str:
         """Version of the findings: every fairness cell that exists for a registered encoder."""
@@ -198,11 +244,33 @@ class Versions:
 
     def audited_cells(self) -> list[Cell]:
         """Cells with published statistics of encoders that are registered, and of tasks that are configured."""
+        return self._registered("fairness_gaps")
+
+    def _registered(self, table: str) -> list[Cell]:
         return [
             cell
-            for cell in self.workspace.warehouse.cells("fairness_gaps")
+            for cell in self.workspace.warehouse.cells(table)
             if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
         ]
+
+    def _policy(self) -> tuple[object, ...]:
+        """What chooses a threshold."""
+        settings = self.workspace.audit.fairness
+        return settings.threshold_policy, settings.fixed_fpr, settings.fixed_sensitivity
+
+    def _mitigated(self, encoder: str) -> tuple[object, ...]:
+        """What demographic probes and strategies of an encoder are made of."""
+        audit, warehouse = self.workspace.audit, self.workspace.warehouse
+        small = (audit.fairness.suppress_under, audit.fairness.test_from, audit.fairness.auroc_margin)
+        return (
+            warehouse.version("probe_fits", Cell(encoder)),
+            self._studies("study_id", *audit.attributes),
+            audit.attributes,
+            audit.fairness.primary_pooling,
+            audit.fairness.seed,
+            audit.fairness.confidence,
+            small,
+        )
 
     def _studies(self, *columns: str) -> str:
         """Digest of some columns of the study table: another age leaves the probes alone."""
@@ -245,6 +313,8 @@ def stale_steps(
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
         return [step for step in steps if step.assets]
+    if first.startswith(("demographic", "mitigation")):
+        return _stale_mitigation(first, versions, recorded, only_encoders, only_tasks)
     if first == "audit_findings":
         fresh = not versions.audited_cells() or (
             recorded(first, WHOLE) == versions.audit_findings() == workspace.warehouse.version("model_comparisons")
@@ -278,6 +348,22 @@ def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
     quality = workspace.warehouse.read("slice_quality")
     used = quality.filter("used").get_column("study_id").to_list()
     return all(workspace.slices.has(study, view) for study in used for view in versions.views_seen().values())
+
+
+def _stale_mitigation(
+    asset: str, versions: Versions, recorded: Recorded, only_encoders: Sequence[str], only_tasks: Sequence[str]
+) -> list[Step]:
+    if not versions.workspace.audit.mitigation.enabled:
+        return []
+    if asset == "mitigation_capacity":
+        fresh = not versions.mitigated_cells() or recorded(asset, WHOLE) == versions.mitigation_capacity()
+        return [] if fresh else [Step((asset,), WHOLE)]
+    if asset == "mitigation_results":
+        cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
+        return [Step((asset,), cell) for cell in cells if recorded(asset, cell) != versions.mitigation_results(cell)]
+    expected = versions.demographic_probes if asset == "demographic_probes" else versions.mitigation_scores
+    cells = [Cell(name) for name in only_encoders]
+    return [Step((asset,), cell) for cell in cells if recorded(asset, cell) != expected(cell.encoder)]
 
 
 def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:

@@ -9,6 +9,12 @@ from fmaudit_dagster.assets.cohort import cohort
 from fmaudit_dagster.assets.embeddings import study_embeddings
 from fmaudit_dagster.assets.fairness import fairness
 from fmaudit_dagster.assets.imaging import ct_slices
+from fmaudit_dagster.assets.mitigation import (
+    demographic_probes,
+    mitigation_capacity,
+    mitigation_results,
+    mitigation_scores,
+)
 from fmaudit_dagster.assets.probes import probe_fits, probe_predictions
 from fmaudit_dagster.assets.report import audit_findings, audit_report
 from fmaudit_dagster.checks import CHECKS
@@ -21,6 +27,10 @@ ASSETS = [
     probe_fits,
     probe_predictions,
     fairness,
+    demographic_probes,
+    mitigation_scores,
+    mitigation_results,
+    mitigation_capacity,
     audit_findings,
     audit_report,
 ]

@@ -220,13 +220,14 @@ class _Stack:
             for batch in self._batches(n):
                 strength = self.alpha * ramp(done / steps)
                 optimiser.zero_grad(set_to_none=True)
-                self.losses(batch, strength).backward()
+                torch.autograd.backward(self.losses(batch, strength))
                 optimiser.step()
                 done += 1
 
     def _batches(self, n: int) -> Iterator[Tensor]:
         shuffled = torch.randperm(n, generator=self.order).to(self.x.device)
-        yield from shuffled.split(self.training.batch_size)
+        size = self.training.batch_size
+        yield from (shuffled[start : start + size] for start in range(0, n, size))
 
     def losses(self, batch: Tensor, strength: Tensor) -> Tensor:
         """Sum over networks of the task's loss and the adversary's, on some studies."""

@@ -159,7 +159,10 @@ def _choose(
 
 
 def _representations(
-    cohort: Embedded, jobs: Sequence[_Job], networks: Networks, chosen: Mapping[tuple[str, str], float],
+    cohort: Embedded,
+    jobs: Sequence[_Job],
+    networks: Networks,
+    chosen: Mapping[tuple[str, str], float],
     reprobed_seeds: int,
 ) -> list[Representation]:
     out = []
@@ -167,7 +170,11 @@ def _representations(
     attributes = {attribute for _, attribute in chosen}
     for at, job in enumerate(jobs):
         before = job.attribute == NONE
-        if job.seed >= reprobed_seeds or not networks.finite[at] or not (before or chosen.get((job.task, job.attribute)) == job.alpha):
+        if (
+            job.seed >= reprobed_seeds
+            or not networks.finite[at]
+            or not (before or chosen.get((job.task, job.attribute)) == job.alpha)
+        ):
             continue
         hidden = networks.hidden(prepared, at)
         stage = "before" if before else "after"

@@ -160,9 +160,11 @@ def evaluate(
     Raises
     ------
     MitigationError
-        The scores of the probe as it was are missing, test lacks a class, or runs are not of the same studies.
+        The scores of the probe as it was are missing, or runs are not of the same studies.
     """
     test = scores.filter(pl.col("split") == "test").sort("study_id")
+    if test.get_column("y_true").n_unique() < 2:
+        return _not_estimable(runs)
     by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a frame's GroupBy is no dict)
     base = _base(by_run)
     status = {tuple(row[name] for name in RUN): row for row in runs.iter_rows(named=True)}
@@ -197,16 +199,23 @@ def evaluate(
     )
 
 
+def _not_estimable(runs: pl.DataFrame) -> Evaluation:
+    """Rows that say so, where test has one class only."""
+    rows = [
+        {name: row[name] for name in (*RUN, "chosen")}
+        | {"attribute": row["target_attribute"], "metric": "udr", "status": "not_estimable"}
+        | {"reason": "test has one class only among the studies with an embedding"}
+        for row in runs.iter_rows(named=True)
+        if row["strategy"] != NONE
+    ]
+    return Evaluation(pl.DataFrame(rows, schema=RESULTS_SCHEMA), pl.DataFrame(schema=SUBGROUPS_SCHEMA))
+
+
 def _base(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> _Test:
     frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
     if frame is None:
         raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
     y = frame.get_column("y_true").to_numpy()
-    if not y.any() or y.all():
-        raise MitigationError(
-            "test has one class only among the studies with an embedding, so no mitigation can be evaluated.",
-            fix="Leave the task out, or give studies of both classes the split `test`.",
-        )
     return _Test(
         frame=frame,
         y=y,

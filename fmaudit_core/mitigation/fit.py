@@ -103,7 +103,7 @@ def mitigate(
     for task, probe in probes.items():
         recorder.score(Run(task, NONE, NONE, c=probe.c), probe.score)
     work = _Work(cohort, probes, mitigation, fairness, recorder)
-    wanted = set(mitigation.strategies)
+    wanted: set[str] = set(mitigation.strategies)
     if wanted & {"reweighting", "resampling", "dfr"}:
         work.weighted(wanted)
     if "group_dro" in wanted:
@@ -115,7 +115,8 @@ def mitigate(
     if "adversarial" in wanted:
         found = adversarial_runs(cohort, recorder, mitigation, fairness, work.aims, device)
         work.representations += found
-    leakage = reprobed(cohort, work.representations, encoder=encoder, fairness=fairness, device=device)
+    read = work.representations if mitigation.reprobed_seeds else []
+    leakage = reprobed(cohort, read, encoder=encoder, fairness=fairness, device=device)
     return Mitigated(recorder.scores(), recorder.runs(), leakage)
 
 

@@ -13,7 +13,9 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-def equal_opportunity(y: BoolArray, score: Float64Array, group: IntArray, settings: FairnessSection) -> dict[int, float]:
+def equal_opportunity(
+    y: BoolArray, score: Float64Array, group: IntArray, settings: FairnessSection
+) -> dict[int, float]:
     """Threshold of each subgroup, all with the same TPR on validation; which TPR, the threshold policy says of all together.
 
     Parameters

@@ -16,6 +16,8 @@ IntArray = npt.NDArray[np.int64]
 #: balanced subsets whose heads DFR averages
 DFR_SUBSETS: Final = 10
 _DRO_ROUNDS: Final = 24
+#: heads are near enough when the largest loss lies this near its lower bound, in nats
+_DRO_TOLERANCE: Final = 5e-3
 #: first step of the exponentiated ascent, on losses in nats; it falls as 1 / sqrt(round)
 _DRO_STEP: Final = 4.0
 
@@ -39,7 +41,9 @@ def balanced_subsets(y: Float64Array, group: IntArray, seed: int) -> Float64Arra
     penalty is the probe's own, squared where theirs is absolute, so that nothing but the balance differs from the probe.
     """
     rng = np.random.default_rng(seed)
-    cells = [np.flatnonzero((group == g) & (y == outcome)) for g in np.unique(group[group >= 0]) for outcome in (0.0, 1.0)]
+    cells = [
+        np.flatnonzero((group == g) & (y == outcome)) for g in np.unique(group[group >= 0]) for outcome in (0.0, 1.0)
+    ]
     smallest = min(len(cell) for cell in cells)
     out = np.zeros((len(y), DFR_SUBSETS))
     for subset in range(DFR_SUBSETS):
@@ -53,8 +57,8 @@ def group_dro(
 ) -> tuple[Float64Array, Float64Array]:
     """Heads that minimise the largest mean loss over cells of subgroup and outcome, plus the probe's own penalty.
 
-    The cells' weights climb by exponentiated gradient; the heads under given weights are exact, since the problem is convex. The
-    best heads met are kept, by what is minimised.
+    The cells' weights climb by exponentiated gradient; the heads under given weights are exact, since the problem is convex. What
+    they reach under their weights bounds the optimum from below, so it is known how near the best heads are.
 
     Parameters
     ----------
@@ -76,28 +80,34 @@ def group_dro(
     cells = [_cells(y[:, j], group[:, j]) for j in range(k)]
     share = [np.full(len(one), 1.0 / len(one)) for one in cells]
     size = np.array([sum(len(cell) for cell in one) for one in cells], dtype=np.float64)
-    best = np.full(k, np.inf)
+    reached, bound = np.full(k, np.inf), np.full(k, -np.inf)
     w, b = np.zeros((k, x.shape[1])), np.zeros(k)
+    run = np.arange(k)
     for turn in range(_DRO_ROUNDS):
-        weight = np.zeros_like(y)
-        for j in range(k):
+        weight = np.zeros((len(y), len(run)))
+        for at, j in enumerate(run):
             for cell, q in zip(cells[j], share[j], strict=True):
-                weight[cell, j] = size[j] * q / len(cell)
-        found, intercepts = heads.fit(np.nan_to_num(y), weight, c)
-        p = expit(x @ found.T.astype(np.float32) + intercepts)
-        penalty = 0.5 * ((found * np.where(np.isinf(heads.scale), 0.0, heads.scale)) ** 2).sum(axis=1) / c
-        for j in range(k):
-            losses = np.array([_log_loss(p[cell, j], y[cell[0], j]) for cell in cells[j]])
-            reached = losses.max() + penalty[j] / size[j]
-            if reached < best[j]:
-                best[j], w[j], b[j] = reached, found[j], intercepts[j]
+                weight[cell, at] = size[j] * q / len(cell)
+        found, intercepts = heads.fit(np.nan_to_num(y[:, run]), weight, c[run])
+        p = expit(x @ found.T + intercepts)
+        penalty = heads.penalty(found) / (c[run] * size[run])
+        for at, j in enumerate(run):
+            losses = np.array([_log_loss(p[cell, at], y[cell[0], j]) for cell in cells[j]])
+            bound[j] = max(bound[j], float(share[j] @ losses + penalty[at]))
+            if losses.max() + penalty[at] < reached[j]:
+                reached[j], w[j], b[j] = losses.max() + penalty[at], found[at], intercepts[at]
             raised = share[j] * np.exp(_DRO_STEP / np.sqrt(turn + 1) * (losses - losses.max()))
             share[j] = raised / raised.sum()
+        run = run[reached[run] - bound[run] > _DRO_TOLERANCE]
+        if not len(run):
+            break
     return w, b
 
 
 def _cells(y: Float64Array, group: IntArray) -> list[npt.NDArray[np.intp]]:
-    found = [np.flatnonzero((group == g) & (y == outcome)) for g in np.unique(group[group >= 0]) for outcome in (0.0, 1.0)]
+    found = [
+        np.flatnonzero((group == g) & (y == outcome)) for g in np.unique(group[group >= 0]) for outcome in (0.0, 1.0)
+    ]
     return [cell for cell in found if len(cell)]
 
 

@@ -77,3 +77,9 @@ class LinearHeads:
             raw = found / self.scale[:, None]
             coefficients[some], intercepts[some] = raw.T, solved[-1] - self.mean @ raw
         return coefficients, intercepts
+
+    def penalty(self, coefficients: Float64Array) -> Float64Array:
+        """(k,) half the squared length of (k, d) coefficients as the penalty sees them: for standardised features."""
+        standard = coefficients * np.where(np.isinf(self.scale), 0.0, self.scale)
+        lengths: Float64Array = 0.5 * np.einsum("kd,kd->k", standard, standard)
+        return lengths

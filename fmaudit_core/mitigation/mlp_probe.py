@@ -66,10 +66,10 @@ def mlp_scores(
     for _ in range(_STEPS):
         batch = torch.randint(0, n, (min(_BATCH, n),), generator=generator).to(device)
         optimiser.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(
+        each_loss = functional.cross_entropy(
             told(features[:, batch]).flatten(0, 1), labels[:, batch].flatten(), reduction="none"
         )
-        (loss * weight[:, batch].flatten()).sum().div(len(batch)).backward()
+        torch.autograd.backward((each_loss * weight[:, batch].flatten()).sum() / len(batch))
         optimiser.step()
     with torch.inference_mode():
         seen = torch.from_numpy(((to_score - mean) / scale).astype(np.float32)).to(device)

@@ -104,7 +104,7 @@ def reprobed(
     for attribute, levels in cohort.levels.items():
         code, kept = usable(levels.code[held_out], len(levels.names), (fold == 0, fold == 1), fairness.suppress_under)
         if len(kept) > 1:
-            asked[attribute] = _Question(code, _dealt(code, patient, len(kept), fold, fairness.seed), len(kept))
+            asked[attribute] = _Question(code, _dealt(code, patient, fold, fairness.seed), len(kept))
     rows: list[dict[str, Any]] = []
     readable = [one for one in representations if one.target_attribute in asked]
     for one, linear, control in _linear(readable, asked, fold):
@@ -135,7 +135,7 @@ def _halves(patient: IntArray, seed: int) -> IntArray:
     return dealt
 
 
-def _dealt(code: IntArray, patient: IntArray, k: int, fold: IntArray, seed: int) -> IntArray:
+def _dealt(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntArray:
     """Subgroups dealt anew between the patients of each half."""
     out = np.full_like(code, -1)
     for half in (0, 1):

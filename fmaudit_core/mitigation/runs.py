@@ -44,3 +44,12 @@ RUNS_SCHEMA: Final = pl.Schema(
         "chosen": pl.Boolean,
     }
 )
+STRATEGY_TITLES: Final = {
+    "reweighting": "importance weighting",
+    "resampling": "group resampling",
+    "adversarial": "adversarial training",
+    "leace": "linear erasure (LEACE)",
+    "dfr": "last-layer balanced retraining (DFR)",
+    "group_dro": "worst-group training (GroupDRO)",
+    "group_thresholds": "group-specific thresholds",
+}

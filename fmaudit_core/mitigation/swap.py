@@ -60,8 +60,8 @@ class Calls:
             patient=pairs[:, 0].astype(np.int64),
             group=pairs[:, 1].astype(np.int64),
             studies=np.bincount(entry, minlength=size).astype(np.float64),
-            before=np.bincount(entry, before, size),
-            after=np.stack([np.bincount(entry, one, size) for one in after]),
+            before=np.bincount(entry, before.astype(np.float64), size),
+            after=np.stack([np.bincount(entry, one.astype(np.float64), size) for one in after]),
             n_patients=len(np.unique(pairs[:, 0])),
         )
 
@@ -124,9 +124,7 @@ def swapped(calls: Calls, n_swaps: int, *, seed: int, named: str) -> Float64Arra
     (n_swaps, 2) float64, columns `GAP` and `VARIANCE`
     """
     out = np.zeros((n_swaps, 2))
-    _swap(
-        _seed(seed, named), calls.patient, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out
-    )
+    _swap(_seed(seed, named), calls.patient, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out)
     return out
 
 
@@ -140,9 +138,7 @@ def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Arra
     out = np.zeros((n_draws, 2))
     starts = np.flatnonzero(np.concatenate([[True], np.diff(calls.patient) != 0]))
     ends = np.append(starts[1:], len(calls.patient))
-    _draw(
-        _seed(seed, named), starts, ends, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out
-    )
+    _draw(_seed(seed, named), starts, ends, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out)
     return out
 
 

@@ -1,0 +1,212 @@
+"""Mitigation and demographic probing of one audit on disk: what the steps of the platform call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import polars as pl
+
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.mitigation.capacity import capacity, interactions, ladder
+from fmaudit_core.mitigation.demographics import demographic_probes
+from fmaudit_core.mitigation.embedded import Embedded, embedded
+from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
+from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
+from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
+from fmaudit_core.vocabulary import family_task
+from fmaudit_core.warehouse import Cell
+from fmaudit_core.workspace import Workspace
+
+#: strategies of the ladder: one that changes the weights, one the embedding in closed form, one that trains an encoder
+_ON_THE_LADDER: Final = ("reweighting", "leace", "adversarial")
+_RUNG: Final = {
+    "width": pl.Int64,
+    "balanced_auroc": pl.Float64,
+    "balanced_auroc_low": pl.Float64,
+    "balanced_auroc_high": pl.Float64,
+}
+LADDER_SCHEMA: Final = pl.Schema([*RESULTS_SCHEMA.items(), *_RUNG.items()])
+
+
+@dataclass(frozen=True)
+class CellTables:
+    """What one encoder and task give."""
+
+    mitigation_results: pl.DataFrame
+    mitigation_subgroups: pl.DataFrame
+    mitigation_recommendations: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class CapacityTables:
+    """What encoders give together, and one along its ladder."""
+
+    mitigation_capacity: pl.DataFrame
+    mitigation_interactions: pl.DataFrame
+    mitigation_ladder: pl.DataFrame
+
+
+def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
+    """Studies of one encoder in the audit's primary pooling."""
+    audit, warehouse = workspace.audit, workspace.warehouse
+    return embedded(
+        workspace.embeddings(encoder)[audit.fairness.primary_pooling],
+        warehouse.read("studies"),
+        warehouse.read("labels"),
+        tasks=audit.tasks,
+        attributes=audit.attributes,
+    )
+
+
+def mitigate_encoder(workspace: Workspace, encoder: str) -> Mitigated:
+    """Fit and score every strategy of one encoder, for all tasks."""
+    fits = workspace.warehouse.read("probe_fits", Cell(encoder))
+    return _mitigated(workspace, embedded_studies(workspace, encoder), fits, encoder, workspace.audit.tasks)
+
+
+def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
+    """How well every attribute is read off one encoder's embeddings."""
+    audit = workspace.audit
+    return demographic_probes(
+        embedded_studies(workspace, encoder),
+        encoder=encoder,
+        c_grid=audit.probes.c_grid,
+        shuffles=audit.mitigation.control_shuffles,
+        settings=audit.fairness,
+        device=_device(workspace),
+    )
+
+
+def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
+    """Hold the strategies of one encoder and task against the probe as it was, and recommend one or none."""
+    audit, warehouse = workspace.audit, workspace.warehouse
+    of_encoder = Cell(cell.encoder)
+    scores = warehouse.read("mitigation_scores", of_encoder).filter(pl.col("task") == cell.task)
+    runs = warehouse.read("mitigation_runs", of_encoder).filter(pl.col("task") == cell.task)
+    found = evaluate(
+        _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
+        n_bootstrap=audit.mitigation.n_bootstrap,
+    )  # fmt: skip
+    gaps = warehouse.read("fairness_gaps", cell).filter(pl.col("pooling") == audit.fairness.primary_pooling)
+    advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
+    return CellTables(found.results, found.subgroups, advice)
+
+
+def compare_capacity(
+    workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
+) -> CapacityTables:
+    """Reductions against separability over all encoders, encoders in pairs, and the ladder of one.
+
+    Parameters
+    ----------
+    cells : cells with published results
+    encoders : the registry
+    """
+    audit, warehouse = workspace.audit, workspace.warehouse
+    names = sorted({cell.encoder for cell in cells})
+    probes = warehouse.read_cells("demographic_probes", [Cell(name) for name in names])
+    scores = {}
+    for name in names:
+        tasks = [cell.task for cell in cells if cell.encoder == name]
+        test = warehouse.read("mitigation_scores", Cell(name)).filter(
+            (pl.col("split") == "test") & pl.col("task").is_in(tasks)
+        )
+        runs = warehouse.read("mitigation_runs", Cell(name)).filter("chosen")
+        keys = ["task", "strategy", "target_attribute", "alpha", "seed"]
+        scores[name] = _with_attributes(workspace, test.join(runs, on=keys, how="semi", nulls_equal=True))
+    return CapacityTables(
+        capacity(warehouse.read_cells("mitigation_results", cells), probes),
+        interactions(scores, audit.attributes, audit.fairness, n_bootstrap=audit.mitigation.n_bootstrap),
+        _ladder(workspace, ladder_encoder(workspace, names, encoders)),
+    )
+
+
+def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping[str, EncoderSpec]) -> str | None:
+    """The encoder of the ladder: the configured one, else the widest that is no control; None where there is none to climb."""
+    settings = workspace.audit.mitigation
+    if not settings.ladder_from:
+        return None
+    if settings.ladder_encoder is not None:
+        return settings.ladder_encoder if settings.ladder_encoder in names else None
+    able = [name for name in names if not encoders[name].control and encoders[name].dim > settings.ladder_from]
+    return max(able, key=lambda name: (encoders[name].dim, name), default=None)
+
+
+def _ladder(workspace: Workspace, encoder: str | None) -> pl.DataFrame:
+    """The family's task at every width: separability of each attribute, and what three strategies reduce."""
+    if encoder is None:
+        return pl.DataFrame(schema=LADDER_SCHEMA)
+    audit = workspace.audit
+    task = family_task(audit.tasks)
+    strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
+    whole, rungs = embedded_studies(workspace, encoder), []
+    for width, x in ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed):
+        cohort = replace(whole, x=x)
+        studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
+        embeddings: Embeddings = {audit.fairness.primary_pooling: (cohort.studies.get_column("study_id").to_list(), x)}
+        fits = fit_probes(embeddings, studies, labels, encoder=encoder, tasks=[task], c_grid=audit.probes.c_grid)
+        found = _mitigated(workspace, cohort, fits, encoder, [task], strategies=strategies)
+        results = evaluate(
+            _with_attributes(workspace, found.scores), found.runs, audit.attributes, audit.fairness,
+            n_bootstrap=audit.mitigation.n_bootstrap,
+        ).results  # fmt: skip
+        probes = demographic_probes(
+            cohort,
+            encoder=encoder,
+            c_grid=audit.probes.c_grid,
+            shuffles=1,
+            settings=audit.fairness,
+            probes=("logistic",),
+        ).select("attribute", "balanced_auroc", balanced_auroc_low="ci_low", balanced_auroc_high="ci_high")
+        own = results.filter((pl.col("attribute") == pl.col("target_attribute")) & pl.col("seed").is_null())
+        rungs.append(own.join(probes, on="attribute", how="left").with_columns(width=pl.lit(width, dtype=pl.Int64)))
+    return pl.concat(rungs).select(*LADDER_SCHEMA).sort("strategy", "attribute", "alpha", "width")
+
+
+def _mitigated(
+    workspace: Workspace,
+    cohort: Embedded,
+    fits: pl.DataFrame,
+    encoder: str,
+    tasks: Sequence[str],
+    strategies: tuple[str, ...] | None = None,
+) -> Mitigated:
+    audit, warehouse = workspace.audit, workspace.warehouse
+    embeddings: Embeddings = {
+        audit.fairness.primary_pooling: (cohort.studies.get_column("study_id").to_list(), cohort.x)
+    }
+    studies, labels = warehouse.read("studies"), warehouse.read("labels")
+    predictions = {}
+    for task in tasks:
+        found = choose_and_predict(fits, embeddings, studies, labels, encoder=encoder, task=task)
+        predictions[task] = (found.scores, float(found.trail.filter("chosen").get_column("c").item()))
+    settings = audit.mitigation
+    if strategies is not None:
+        settings = settings.model_copy(update={"strategies": strategies, "reprobed_seeds": 0})
+    return mitigate(
+        cohort,
+        baselines(predictions, cohort),
+        encoder=encoder,
+        mitigation=settings,
+        fairness=audit.fairness,
+        device=_device(workspace),
+    )
+
+
+def _with_attributes(workspace: Workspace, scores: pl.DataFrame) -> pl.DataFrame:
+    attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
+    return scores.join(attributes, on="study_id", how="left", maintain_order="left")
+
+
+def _device(workspace: Workspace) -> str:
+    """Where networks are trained: as configured, else on a GPU where torch finds one."""
+    if workspace.audit.extraction.device != "auto":
+        return workspace.audit.extraction.device
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "cpu"  # who needs torch says so
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,198 @@
+"""Is capacity a prerequisite: reductions against how separable an attribute is, compared between encoders and along a ladder.
+
+Encoders differ in more than width, so two are compared by the difference of their reductions on the same patients, never by
+significant here against not significant there; and one encoder is projected to growing widths, so that width alone varies.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.multiplicity import benjamini_hochberg
+from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.mitigation.embedded import levels_of
+from fmaudit_core.mitigation.runs import NONE
+from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction
+
+Float32Array = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+_AIM: Final = ("task", "strategy", "target_attribute")
+CAPACITY_SCHEMA: Final = pl.Schema(
+    {
+        "encoder": pl.String,
+        "task": pl.String,
+        "strategy": pl.String,
+        "attribute": pl.String,
+        "alpha": pl.Float64,
+        "width": pl.Int64,
+        "balanced_auroc": pl.Float64,
+        "control_balanced_auroc": pl.Float64,
+        "macro_f1": pl.Float64,
+        "gap_before": pl.Float64,
+        "reduction": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "p_reduction": pl.Float64,
+        "auroc_delta": pl.Float64,
+        "interpretable": pl.Boolean,
+    }
+)
+INTERACTIONS_SCHEMA: Final = pl.Schema(
+    {
+        "task": pl.String,
+        "strategy": pl.String,
+        "attribute": pl.String,
+        "encoder": pl.String,
+        "other_encoder": pl.String,
+        "reduction": pl.Float64,
+        "other_reduction": pl.Float64,
+        "difference": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "p_value": pl.Float64,
+        "variance_difference": pl.Float64,
+        "p_variance": pl.Float64,
+        "q_value": pl.Float64,
+        "n_patients": pl.Int64,
+    }
+)
+
+
+def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
+    """Reduction of each strategy for its own attribute, beside how separable the attribute is and how wide the embedding.
+
+    Parameters
+    ----------
+    results : frame
+        `evaluate.RESULTS_SCHEMA` of any cells.
+    probes : frame
+        `demographics.PROBES_SCHEMA` of the same encoders; the logistic probe is the one that width favours least.
+    """
+    own = results.filter(
+        pl.col("chosen").fill_null(value=False)
+        & pl.col("seed").is_null()
+        & (pl.col("status") == "evaluated")
+        & (pl.col("attribute") == pl.col("target_attribute"))
+    )
+    linear = probes.filter(pl.col("probe") == "logistic").select(
+        "encoder", "attribute", "width", "balanced_auroc", "control_balanced_auroc", "macro_f1"
+    )
+    joined = own.join(linear, on=["encoder", "attribute"], how="left")
+    return joined.select(*CAPACITY_SCHEMA).sort("task", "strategy", "attribute", "encoder")
+
+
+def interactions(
+    scores: Mapping[str, pl.DataFrame], attributes: Sequence[str], settings: FairnessSection, *, n_bootstrap: int
+) -> pl.DataFrame:
+    """Encoders in pairs: whether a strategy reduces the gap more in one than in the other, on the same test patients.
+
+    Parameters
+    ----------
+    scores : encoder -> frame of test scores of the probe as it was and of the chosen runs, with the attributes
+    n_bootstrap : int
+        Draws of patients; both encoders see the same.
+
+    Notes
+    -----
+    The p is that of the bootstrap shifted to no difference: under the null of equal reductions the encoders need not be
+    exchangeable, so their labels cannot be swapped.
+    """
+    rows: list[dict[str, Any]] = []
+    for first, second in itertools.combinations(sorted(scores), 2):
+        one = {key: frame for key, frame in scores[first].group_by(*_AIM)}  # noqa: C416 (a GroupBy is no dict)
+        two = {key: frame for key, frame in scores[second].group_by(*_AIM)}  # noqa: C416
+        for key in sorted(set(one) & set(two)):
+            task, strategy, attribute = (str(part) for part in key)
+            if strategy == NONE or attribute not in attributes:
+                continue
+            bases = [of[task, NONE, NONE] for of in (one, two)]
+            row = _pair(bases, [one[key], two[key]], task, attribute, settings, n_bootstrap)
+            if row is not None:
+                named = {"task": task, "strategy": strategy, "attribute": attribute}
+                rows.append(row | named | {"encoder": first, "other_encoder": second})
+    frame = pl.DataFrame(rows, schema=INTERACTIONS_SCHEMA).sort(
+        "task", "strategy", "attribute", "encoder", "other_encoder"
+    )
+    p = frame.get_column("p_value").fill_null(np.nan).to_numpy()
+    return frame.with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
+
+
+def _pair(
+    bases: Sequence[pl.DataFrame],
+    runs: Sequence[pl.DataFrame],
+    task: str,
+    attribute: str,
+    settings: FairnessSection,
+    n_bootstrap: int,
+) -> dict[str, Any] | None:
+    """Difference of two reductions on the studies that both encoders scored; None where fewer than two subgroups are tested."""
+    shared = bases[0].select("study_id").join(bases[1].select("study_id"), on="study_id").sort("study_id")
+    frame = shared.join(bases[0], on="study_id", how="left", maintain_order="left")
+    y = frame.get_column("y_true").to_numpy()
+    levels, group, place = levels_of(frame.get_column(attribute)), np.full(len(y), -1, dtype=np.int64), 0
+    for g, name in enumerate(levels.names):
+        inside = levels.code == g
+        if small_group_rule(int((inside & y).sum()), int((inside & ~y).sum()), settings, name) == "tested":
+            group[inside], place = place, place + 1
+    if place < 2:
+        return None
+    patient = frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1
+    used = y & (group >= 0)
+    found, drawn = [], []
+    for base, run in zip(bases, runs, strict=True):
+        before = _called(shared, base)[0]
+        calls = Calls.of(patient[used], group[used], before[used], _called(shared, run)[:, used])
+        found.append(reduction(calls))
+        drawn.append(redrawn(calls, n_bootstrap, seed=settings.seed, named=f"{task}/{attribute}/interaction"))
+    apart = drawn[0] - drawn[1]
+    difference, variance = found[0].gap - found[1].gap, found[0].variance - found[1].variance
+    low, high = np.quantile(apart[:, GAP], [0.5 - settings.confidence / 2, 0.5 + settings.confidence / 2])
+    return {
+        "reduction": found[0].gap,
+        "other_reduction": found[1].gap,
+        "difference": difference,
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": p_of_difference(apart[:, GAP], difference),
+        "variance_difference": variance,
+        "p_variance": p_of_difference(apart[:, VARIANCE], variance),
+        "n_patients": len(np.unique(patient[used])),
+    }
+
+
+def _called(shared: pl.DataFrame, scores: pl.DataFrame) -> BoolArray:
+    """(s, n) calls of each seed's run on the shared studies."""
+    out = []
+    for _, one in sorted(scores.group_by("seed"), key=lambda pair: -1 if pair[0][0] is None else int(str(pair[0][0]))):
+        aligned = shared.join(one, on="study_id", how="left", maintain_order="left")
+        out.append((aligned.get_column("y_score") >= aligned.get_column("threshold")).to_numpy())
+    return np.stack(out)
+
+
+def ladder(x: Float32Array, *, narrowest: int, seed: int) -> Iterator[tuple[int, Float32Array]]:
+    """Random projections of embeddings to doubling widths, and the embeddings themselves; each rung holds the one below.
+
+    Parameters
+    ----------
+    x : (n, d) float32
+    narrowest : int, width of the first rung
+
+    Yields
+    ------
+    Width, and (n, width) float32
+    """
+    d = x.shape[1]
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0].astype(np.float32)
+    width = narrowest
+    while width < d:
+        yield width, x @ rotation[:, :width]
+        width *= 2
+    yield d, x

@@ -1,0 +1,160 @@
+"""Demographic probing: how well an attribute is read off an encoder's embeddings, beside what a probe reads of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.config import FairnessSection
+from fmaudit_core.errors import MissingExtraError
+from fmaudit_core.mitigation.attribute_probe import Separability, linear_scores, separability, shuffled, usable
+from fmaudit_core.mitigation.embedded import Embedded
+from fmaudit_core.mitigation.linear_heads import LinearHeads
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: status: probed, or too_few where fewer than two subgroups have enough studies in every split
+PROBES_SCHEMA: Final = pl.Schema(
+    {
+        "encoder": pl.String,
+        "attribute": pl.String,
+        "probe": pl.String,
+        "macro_f1": pl.Float64,
+        "balanced_auroc": pl.Float64,
+        "control_macro_f1": pl.Float64,
+        "control_balanced_auroc": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "status": pl.String,
+        "subgroups": pl.List(pl.String()),
+        "width": pl.Int64,
+        "c": pl.Float64,
+        "n_train": pl.Int64,
+        "n_test": pl.Int64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; the first of `codes` true, the others dealt."""
+
+    attribute: str
+    names: list[str]
+    codes: list[IntArray]
+
+    @property
+    def k(self) -> int:
+        return len(self.names)
+
+
+def demographic_probes(
+    cohort: Embedded,
+    *,
+    encoder: str,
+    c_grid: Sequence[float],
+    shuffles: int,
+    settings: FairnessSection,
+    probes: Sequence[str] = ("logistic", "mlp"),
+    device: str = "cpu",
+) -> pl.DataFrame:
+    """Probe every attribute: learned on train, judged on test; C of the logistic probe chosen on validation.
+
+    Parameters
+    ----------
+    c_grid : inverse strengths of regularisation
+    shuffles : int
+        Labellings dealt at random between patients of a split; the control is the mean over them.
+    probes : "logistic" and "mlp"
+
+    Returns
+    -------
+    frame of `PROBES_SCHEMA`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and beside it the
+    balanced one-vs-rest AUROC with its interval, which does not
+
+    References
+    ----------
+    Hewitt & Liang 2019 (control tasks).
+    """
+    train, val, test = cohort.of("train"), cohort.of("val"), cohort.of("test")
+    rows: list[dict[str, Any]] = []
+    asked = []
+    named = {"encoder": encoder, "width": cohort.x.shape[1]}
+    for attribute, levels in cohort.levels.items():
+        code, kept = usable(levels.code, len(levels.names), (train, val, test), settings.suppress_under)
+        if len(kept) < 2:
+            rows += [named | {"attribute": attribute, "probe": probe, "status": "too_few"} for probe in probes]
+            continue
+        dealt = [_dealt(code, cohort, settings.seed + i) for i in range(shuffles)]
+        asked.append(_Asked(attribute, [levels.names[g] for g in kept], [code, *dealt]))
+    for probe in probes if asked else ():
+        found = _logistic(cohort, asked, c_grid) if probe == "logistic" else _mlp(cohort, asked, settings.seed, device)
+        for one, scores, c in found:
+            read = [
+                _read(code, score, test, cohort.patient, settings.confidence)
+                for code, score in zip(one.codes, scores, strict=True)
+            ]
+            true, controls = read[0], read[1:]
+            rows.append(
+                named
+                | {"attribute": one.attribute, "probe": probe, "status": "probed", "subgroups": one.names, "c": c}
+                | {name: getattr(true, name) for name in ("macro_f1", "balanced_auroc", "ci_low", "ci_high")}
+                | {"control_macro_f1": float(np.mean([control.macro_f1 for control in controls]))}
+                | {"control_balanced_auroc": float(np.mean([control.balanced_auroc for control in controls]))}
+                | {"n_train": int((train & (one.codes[0] >= 0)).sum()), "n_test": true.n}
+            )
+    return pl.DataFrame(rows, schema=PROBES_SCHEMA).sort("attribute", "probe")
+
+
+def _dealt(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
+    """Subgroups dealt anew between the patients of each split."""
+    out = np.full_like(code, -1)
+    for i, split in enumerate(("train", "val", "test")):
+        some = cohort.of(split) & (code >= 0)
+        out[some] = shuffled(code[some], cohort.patient[some], 3 * seed + i)
+    return out
+
+
+def _read(code: IntArray, score: Float64Array, inside: BoolArray, patient: IntArray, confidence: float) -> Separability:
+    some = inside & (code >= 0)
+    return separability(code[some], score[some], patient[some], confidence)
+
+
+def _logistic(
+    cohort: Embedded, asked: Sequence[_Asked], c_grid: Sequence[float]
+) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
+    """Scores of all studies by the logistic probes; the dealt labellings get the C that the true one chose."""
+    train, val = cohort.of("train"), cohort.of("val")
+    heads = LinearHeads(cohort.x[train])
+    true = [(one.codes[0][train], one.k) for one in asked]
+    by_c = [linear_scores(heads, true, c, cohort.x) for c in c_grid]
+    for at, one in enumerate(asked):
+        aurocs = [_read(one.codes[0], scores[at], val, cohort.patient, 0.95).balanced_auroc for scores in by_c]
+        best = int(np.argmax(aurocs))
+        controls = linear_scores(heads, [(code[train], one.k) for code in one.codes[1:]], c_grid[best], cohort.x)
+        yield one, [by_c[best][at], *controls], float(c_grid[best])
+
+
+def _mlp(
+    cohort: Embedded, asked: Sequence[_Asked], seed: int, device: str
+) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
+    try:
+        from fmaudit_core.mitigation.mlp_probe import mlp_scores
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("encoders", "the nonlinear demographic probe") from error
+    train = cohort.of("train")
+    codes = np.stack([code[train] for one in asked for code in one.codes])
+    scores = mlp_scores(cohort.x[train][None], codes, cohort.x[None], seed=seed, device=device)
+    start = 0
+    for one in asked:
+        some = scores[start : start + len(one.codes), :, : one.k]
+        start += len(one.codes)
+        yield one, list(some), None

@@ -23,23 +23,23 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: status: probed, or too_few where fewer than two subgroups have enough studies in every split
 PROBES_SCHEMA: Final = pl.Schema(
-    {
-        "encoder": pl.String,
-        "attribute": pl.String,
-        "probe": pl.String,
-        "macro_f1": pl.Float64,
-        "balanced_auroc": pl.Float64,
-        "control_macro_f1": pl.Float64,
-        "control_balanced_auroc": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "status": pl.String,
-        "subgroups": pl.List(pl.String()),
-        "width": pl.Int64,
-        "c": pl.Float64,
-        "n_train": pl.Int64,
-        "n_test": pl.Int64,
-    }
+    [
+        ("encoder", pl.String()),
+        ("attribute", pl.String()),
+        ("probe", pl.String()),
+        ("macro_f1", pl.Float64()),
+        ("balanced_auroc", pl.Float64()),
+        ("control_macro_f1", pl.Float64()),
+        ("control_balanced_auroc", pl.Float64()),
+        ("ci_low", pl.Float64()),
+        ("ci_high", pl.Float64()),
+        ("status", pl.String()),
+        ("subgroups", pl.List(pl.String())),
+        ("width", pl.Int64()),
+        ("c", pl.Float64()),
+        ("n_train", pl.Int64()),
+        ("n_test", pl.Int64()),
+    ]
 )
 
 

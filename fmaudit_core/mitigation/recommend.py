@@ -13,21 +13,21 @@ from fmaudit_core.mitigation.runs import NONE, STRATEGY_TITLES
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
 
 RECOMMENDATION_SCHEMA: Final = pl.Schema(
-    {
-        "encoder": pl.String,
-        "task": pl.String,
-        "strategy": pl.String,
-        "target_attribute": pl.String,
-        "alpha": pl.Float64,
-        "verdict": pl.String,
-        "reduction": pl.Float64,
-        "p_adjusted": pl.Float64,
-        "worst_subgroup": pl.String,
-        "worst_subgroup_udr_delta": pl.Float64,
-        "auroc_delta": pl.Float64,
-        "costs": pl.List(pl.String()),
-        "sentence": pl.String,
-    }
+    [
+        ("encoder", pl.String()),
+        ("task", pl.String()),
+        ("strategy", pl.String()),
+        ("target_attribute", pl.String()),
+        ("alpha", pl.Float64()),
+        ("verdict", pl.String()),
+        ("reduction", pl.Float64()),
+        ("p_adjusted", pl.Float64()),
+        ("worst_subgroup", pl.String()),
+        ("worst_subgroup_udr_delta", pl.Float64()),
+        ("auroc_delta", pl.Float64()),
+        ("costs", pl.List(pl.String())),
+        ("sentence", pl.String()),
+    ]
 )
 
 

@@ -60,7 +60,7 @@ class Calls:
             patient=pairs[:, 0].astype(np.int64),
             group=pairs[:, 1].astype(np.int64),
             studies=np.bincount(entry, minlength=size).astype(np.float64),
-            before=np.bincount(entry, before.astype(np.float64), size),
+            before=np.bincount(entry, before.astype(np.float64), size).astype(np.float64),
             after=np.stack([np.bincount(entry, one.astype(np.float64), size) for one in after]),
             n_patients=len(np.unique(pairs[:, 0])),
         )

@@ -211,8 +211,7 @@ class _Stack:
     def fit(self) -> None:
         """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
         t = self.training
-        free = [self.w1, self.b1, self.head, self.bias, self.a1, self.c1, self.a2, self.c2]
-        optimiser = torch.optim.AdamW(free, lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
+        optimiser = torch.optim.AdamW(self.free(), lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         n = len(self.x)
         steps = t.epochs * math.ceil(n / t.batch_size)
         done = 0
@@ -223,6 +222,10 @@ class _Stack:
                 torch.autograd.backward(self.losses(batch, strength))
                 optimiser.step()
                 done += 1
+
+    def free(self) -> list[Tensor]:
+        """The stacked parameters."""
+        return [self.w1, self.b1, self.head, self.bias, self.a1, self.c1, self.a2, self.c2]
 
     def _batches(self, n: int) -> Iterator[Tensor]:
         shuffled = torch.randperm(n, generator=self.order).to(self.x.device)

@@ -42,9 +42,9 @@ def recommend(
 ) -> pl.DataFrame:
     """One row for an encoder and task.
 
-    A strategy is recommended where the audit found a disparity, and the strategy narrows that gap beyond chance (corrected over
-    all strategies and attributes of the cell), within the AUROC margin, with the worst-off subgroup better off. Of several, the
-    one under which the worst-off subgroup gains most.
+    A strategy is recommended where the audit found a disparity, and the strategy narrows that gap beyond chance (p corrected over
+    all strategies and attributes of the cell, the interval above 0), within the AUROC margin, with the worst-off subgroup better
+    off. Of several, the one under which the worst-off subgroup gains most.
 
     Parameters
     ----------
@@ -63,7 +63,10 @@ def recommend(
         & (pl.col("attribute") == pl.col("target_attribute"))
         & pl.col("attribute").is_in(attributes)
     )
-    narrowed = tried.filter((pl.col("reduction") > 0) & (pl.col("p_adjusted") <= settings.alpha))
+    # the swap test alone would also credit a strategy that really moved a subgroup whose gap was chance
+    narrowed = tried.filter(
+        (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low").fill_null(pl.col("reduction")) > 0)
+    )
     good = narrowed.filter(pl.col("interpretable") & (pl.col("worst_subgroup_udr_delta") < 0))
     if good.is_empty():
         verdict, why = _why_none(cell["task"], attributes, tried, narrowed, settings)

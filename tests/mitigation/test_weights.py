@@ -117,9 +117,7 @@ def test_group_thresholds_equal_fairlearns_for_equal_opportunity():
     assert np.ptp(tpr) < 0.005
     assert tpr == pytest.approx(their_tpr, abs=0.02)
     assert fpr == pytest.approx(their_fpr, abs=0.02)
-    ours, fairlearns = (
-        float(np.mean([of[y].mean(), 1 - of[~y].mean()])) for of in (called.astype(float), chance)
-    )
+    ours, fairlearns = (float(np.mean([of[y].mean(), 1 - of[~y].mean()])) for of in (called.astype(float), chance))
     assert ours == pytest.approx(fairlearns, abs=0.003)
 
 

@@ -17,6 +17,14 @@ AUDIT = {
     "tasks": ["pe", "mortality_12m"],
     "fairness": {"n_permutations": 199, "suppress_under": 3, "test_from": 5},
     "imaging": {"workers": 1},
+    "mitigation": {
+        "seeds": 2,
+        "epochs": 3,
+        "n_bootstrap": 99,
+        "control_shuffles": 1,
+        "alphas": [1.0],
+        "ladder_from": 512,
+    },
 }
 
 

@@ -22,6 +22,9 @@ CONTRACT = {
     "fairness_gaps": "encoder task probe modality pooling strategy attribute metric gap null_expected_gap corrected_sd "
     "best_subgroup worst_subgroup q_statistic p_value p_gap p_adjusted q_value n_permutations verdict",
     "threshold_sweep": "encoder task attribute subgroup threshold tpr fpr band_low band_high",
+    "mitigation_results": "encoder task strategy target_attribute attribute alpha seed auroc auroc_delta gap_before gap_after "
+    "p_reduction worst_subgroup_udr_delta levelling_down interpretable",
+    "demographic_probes": "encoder attribute probe macro_f1 balanced_auroc control_macro_f1 ci_low ci_high",
 }
 CELLS = [Cell(e, t) for e in ("efficientnet_lite0", "hu_histogram") for t in ("mortality_12m", "pe")]
 
@@ -29,11 +32,9 @@ CELLS = [Cell(e, t) for e in ("efficientnet_lite0", "hu_histogram") for t in ("m
 def test_every_table_holds_the_columns_other_tools_read(audited):
     warehouse = audited[0].warehouse
     for table, columns in CONTRACT.items():
-        cells = (
-            CELLS
-            if table in ("probe_predictions", "subgroup_metrics", "fairness_gaps", "threshold_sweep")
-            else [Cell()]
-        )
+        by_cell = ("probe_predictions", "subgroup_metrics", "fairness_gaps", "threshold_sweep", "mitigation_results")
+        by_encoder = [Cell(cell.encoder) for cell in CELLS[::2]]
+        cells = CELLS if table in by_cell else by_encoder if table == "demographic_probes" else [Cell()]
         for cell in cells:
             assert set(columns.split()) <= set(warehouse.read(table, cell).columns), table
 
@@ -73,10 +74,52 @@ def test_other_thresholds_redo_the_statistics_and_no_more(copied):
     redone = {line.split()[0] for line in made(run(changed))}
     assert redone == {
         *FAIRNESS_TABLES,
+        "mitigation_results",
+        "mitigation_capacity",
         "audit_findings",
         "audit_report",
     }
     assert read_provenance(changed.warehouse.embeddings_path("hu_histogram")) == before
+
+
+def test_every_strategy_was_held_against_the_probe_and_advice_was_given(audited):
+    warehouse = audited[0].warehouse
+    for cell in CELLS:
+        results = warehouse.read("mitigation_results", cell)
+        assert set(results["strategy"]) == set(audited[0].audit.mitigation.strategies)
+        assert set(results["target_attribute"]) >= {"sex", "age_band"}
+        assert warehouse.read("mitigation_recommendations", cell)["sentence"].item().endswith(".")
+    scores = warehouse.read("mitigation_scores", Cell("hu_histogram"))
+    base = scores.filter((pl.col("strategy") == "none") & (pl.col("task") == "pe")).sort("study_id")
+    predicted = warehouse.read("probe_predictions", Cell("hu_histogram", "pe")).filter(pooling="mean").sort("study_id")
+    assert base["y_score"].equals(predicted["y_score"])
+    assert base["threshold"].equals(predicted["threshold"])
+    widths = warehouse.read("mitigation_ladder")["width"].unique().sort().to_list()
+    assert widths == [512, 1024, 1280]
+    pairs = warehouse.read("mitigation_interactions").select("encoder", "other_encoder").unique()
+    assert pairs.rows() == [("efficientnet_lite0", "hu_histogram")]
+    assert set(warehouse.read("mitigation_capacity")["width"]) == {80, 1280}
+
+
+def test_more_epochs_train_again_and_redo_what_descends_from_them(copied):
+    raw = yaml.safe_load(copied.audit_yaml.read_text())
+    raw["mitigation"]["epochs"] = 2
+    copied.audit_yaml.write_text(yaml.safe_dump(raw))
+    from fmaudit_core.workspace import open_workspace
+
+    redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
+    assert redone == {"mitigation_scores", "mitigation_results", "mitigation_capacity"}
+
+
+def test_mitigation_can_be_left_out(copied):
+    raw = yaml.safe_load(copied.audit_yaml.read_text())
+    raw["mitigation"] = {"enabled": False}
+    raw["fairness"]["alpha"] = 0.02
+    copied.audit_yaml.write_text(yaml.safe_dump(raw))
+    from fmaudit_core.workspace import open_workspace
+
+    redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
+    assert redone == {*FAIRNESS_TABLES, "audit_findings", "audit_report"}
 
 
 def test_a_new_encoder_runs_its_own_chain_and_the_findings(copied):
@@ -87,6 +130,7 @@ def test_a_new_encoder_runs_its_own_chain_and_the_findings(copied):
     assert all(line.split()[1] in ("every_second", "whole") for line in redone)
     assert {line.split()[0] for line in redone if line.endswith("whole")} == {
         "ct_slices",
+        "mitigation_capacity",
         "audit_findings",
         "audit_report",
     }

@@ -1,0 +1,113 @@
+"""Networks with an adversary: the gradient that is turned round, many at once as each alone, and what fresh probes still read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, ramp, train
+
+
+def reverse(strength):
+    return lambda x: GradientReversal.apply(x, strength)
+
+
+def test_the_reversal_passes_gradcheck_against_the_function_whose_gradient_it_gives():
+    """Forwards it is the identity, so torch's check is made of a function whose derivative is known: identity at strength -1."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(reverse(torch.tensor(-1.0, dtype=torch.float64)), (x,))
+    for strength in (0.5, 1.0, 2.0):
+        twice = reverse(torch.tensor(1.0 / strength, dtype=torch.float64))
+        once = reverse(torch.tensor(strength, dtype=torch.float64))
+        # two reversals whose strengths multiply to 1 are the identity's derivative again
+        assert torch.autograd.gradcheck(lambda one, a=once, b=twice: torch.sin(a(b(one))), (x,))
+        weight = torch.randn(4, 3, dtype=torch.float64)
+        (turned,) = torch.autograd.grad((once(x) * weight).sum(), x)
+        assert torch.allclose(turned, -strength * weight)
+        assert torch.equal(once(x), x)
+
+
+def test_the_ramp_is_the_published_one():
+    assert ramp(0.0) == 0.0
+    assert ramp(0.5) == pytest.approx(2 / (1 + np.exp(-5)) - 1)
+    assert 0.999 < ramp(1.0) < 1.0
+
+
+def planted(n=4_000, d=24, seed=0, readable=2.4):
+    """A subgroup that can be read off linearly, and a disease on other axes."""
+    rng = np.random.default_rng(seed)
+    group = (rng.random(n) < 0.3).astype(int)
+    y = (rng.random(n) < 0.35).astype(float)
+    x = rng.normal(size=(n, d))
+    x[:, :4] += readable / 2 * group[:, None]
+    x[:, 6:10] += 1.0 * y[:, None]
+    return x.astype(np.float32), y, group
+
+
+def fresh_auroc(hidden, group):
+    half = len(group) // 2
+    probe = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1_000).fit(hidden[:half], group[:half])
+    return roc_auc_score(group[half:], probe.decision_function(hidden[half:]))
+
+
+def test_a_fresh_probe_reads_less_of_a_linearly_planted_attribute_and_the_task_is_kept():
+    x, y, group = planted()
+    learned, held_out = slice(0, 2_000), slice(2_000, None)
+    found = train(
+        x[learned], np.stack([y[learned]] * 2, axis=1), np.stack([group[learned]] * 2, axis=1),
+        alpha=[0.0, 2.0], seed=[1, 1], training=Training(hidden=32, epochs=60, batch_size=128, learning_rate=3e-3),
+    )  # fmt: skip
+    prepared = found.prepared(x[held_out])
+    before, after = (fresh_auroc(found.hidden(prepared, network), group[held_out]) for network in (0, 1))
+    assert before > 0.85
+    assert after < before - 0.15
+    task = [roc_auc_score(y[held_out], logit) for logit in found.logits(prepared)]
+    assert task[1] > 0.85
+    assert task[1] > task[0] - 0.05
+
+
+def test_networks_trained_together_are_those_trained_alone():
+    x, y, group = planted(400, 10)
+    other = np.where(np.arange(400) < 40, np.nan, 1 - y)
+    alike = Training(hidden=8, epochs=3, batch_size=64)
+    together = train(
+        x, np.stack([y, other, y], axis=1), np.stack([group, group, np.full(400, -1)], axis=1),
+        alpha=[1.0, 0.5, 0.0], seed=[3, 3, 3], training=alike,
+    )  # fmt: skip
+    alone = train(x, other[:, None], group[:, None], alpha=[0.5], seed=[3], training=alike)
+    assert together.w1[1] == pytest.approx(alone.w1[0], abs=2e-5)
+    assert together.head[1] == pytest.approx(alone.head[0], abs=2e-5)
+    assert np.abs(together.w1[0] - together.w1[1]).max() > 1e-3
+
+
+def test_the_stacked_loss_equals_plain_torch_of_one_network():
+    x, y, group = planted(200, 6)
+    y[:30] = np.nan
+    stack = _Stack(x, y[:, None], group[:, None], [1.0], [0], Training(hidden=5), "cpu")
+    ours = stack.losses(torch.arange(200), torch.tensor([0.7]))
+    known = ~np.isnan(y)
+    features = torch.from_numpy(x)
+    hidden = torch.relu(features @ stack.w1 + stack.b1)
+    logits = (hidden @ stack.head[0] + stack.bias[0])[torch.from_numpy(known)]
+    task = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(y[known]).float())
+    told = torch.relu(hidden @ stack.a1[0] + stack.c1[0]) @ stack.a2[0] + stack.c2[0]
+    counts = np.bincount(group[known], minlength=2)
+    adversary = torch.nn.functional.cross_entropy(
+        told[torch.from_numpy(known)], torch.from_numpy(group[known]),
+        weight=torch.from_numpy(known.sum() / (2 * counts)).float(),
+    )  # fmt: skip
+    assert ours.item() == pytest.approx((task + adversary).item(), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_networks_and_another_seed_others():
+    x, y, group = planted(300, 8)
+    again = [
+        train(x, y[:, None], group[:, None], alpha=[1.0], seed=[s], training=Training(hidden=8, epochs=2)).w1
+        for s in (1, 1, 2)
+    ]
+    assert np.array_equal(again[0], again[1])
+    assert not np.array_equal(again[0], again[2])

@@ -1,0 +1,200 @@
+"""Planted cohorts end to end: what weights can mend is mended and said so, what they cannot is not claimed."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fmaudit_core.config import FairnessSection, MitigationSection
+from fmaudit_core.fairness import assess
+from fmaudit_core.mitigation.evaluate import evaluate
+from fmaudit_core.mitigation.fit import baselines, mitigate
+from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.mitigation.runs import RUN
+from fmaudit_core.probes.selection import choose_and_predict, fit_probes
+from tests.mitigation.cohorts import ATTRIBUTES, cohort
+
+FAIRNESS = FairnessSection(n_permutations=999)
+LINEAR = ("reweighting", "resampling", "leace", "dfr", "group_dro", "group_thresholds")
+
+
+def audited(kind, strategies=LINEAR, *, fairness=FAIRNESS, n=6_000, **planted):
+    """Scores, results and advice of one planted cohort, as the platform makes them."""
+    of, embeddings, studies, labels = cohort(n, kind=kind, **planted)
+    settings = MitigationSection(strategies=strategies, seeds=2, epochs=15, n_bootstrap=399)
+    pooled = {"mean": embeddings}
+    fits = fit_probes(pooled, studies, labels, encoder="e", tasks=["pe"], c_grid=[0.01, 1.0])
+    found = choose_and_predict(fits, pooled, studies, labels, encoder="e", task="pe")
+    chosen = float(found.trail.filter("chosen")["c"].item())
+    made = mitigate(
+        of, baselines({"pe": (found.scores, chosen)}, of), encoder="e", mitigation=settings, fairness=fairness
+    )
+    named = studies.select("study_id", *ATTRIBUTES)
+    out = evaluate(made.scores.join(named, on="study_id"), made.runs, ATTRIBUTES, fairness, n_bootstrap=399)
+    gaps = assess(found.scores.join(named, on="study_id"), attributes=ATTRIBUTES, settings=fairness).fairness_gaps
+    return made, out, recommend(out.results, out.subgroups, gaps, fairness).row(0, named=True)
+
+
+@pytest.fixture(scope="module")
+def mendable():
+    return audited("weighting", readable=2.5)
+
+
+def row_of(out, strategy, target="group", attribute="group", **more):
+    keys = {"strategy": strategy, "target_attribute": target, "attribute": attribute} | more
+    rows = out.results.filter(*(pl.col(k) == v for k, v in keys.items()), pl.col("seed").is_null())
+    assert rows.height == 1
+    return rows.row(0, named=True)
+
+
+def test_a_disparity_that_weights_can_mend_is_mended_and_said_so(mendable):
+    _, out, advice = mendable
+    mended = row_of(out, "dfr")
+    assert mended["gap_before"] > 0.3
+    assert mended["gap_after"] < 0.6 * mended["gap_before"]
+    assert mended["p_reduction"] <= 0.01
+    assert mended["p_adjusted"] <= 0.05
+    assert mended["worst_subgroup"] == "minority"
+    assert mended["worst_subgroup_udr_delta"] < -0.1
+    assert mended["ci_low"] > 0
+    assert row_of(out, "resampling")["p_reduction"] <= 0.01
+    assert advice["verdict"] == "recommended"
+    assert advice["target_attribute"] == "group"
+    assert advice["worst_subgroup"] == "minority"
+    assert "narrows the gap" in advice["sentence"]
+
+
+def test_one_that_weights_cannot_mend_is_not_claimed():
+    _, out, advice = audited("noise", ("reweighting", "resampling", "dfr", "group_dro"))
+    assert row_of(out, "reweighting")["gap_before"] > 0.3
+    helped = [
+        one
+        for one in out.results.filter(
+            (pl.col("attribute") == "group") & (pl.col("target_attribute") == "group")
+        ).to_dicts()
+        if (one["p_reduction"] or 1) <= 0.01 and one["interpretable"] and one["worst_subgroup_udr_delta"] < -0.05
+    ]
+    assert helped == []
+    assert advice["strategy"] == "none"
+    assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down")
+
+
+def test_without_a_disparity_nothing_is_recommended():
+    _, out, advice = audited("none")
+    assert advice["verdict"] == "no_disparity_shown"
+    assert "no disparity" in advice["sentence"]
+    assert out.results.filter((pl.col("p_adjusted") <= 0.05) & (pl.col("ci_low") > 0)).is_empty()
+
+
+def test_every_strategy_is_evaluated_on_every_attribute_and_both_numbers_are_of_the_same_studies(mendable):
+    made, out, _ = mendable
+    evaluated = out.results.filter(pl.col("status") == "evaluated")
+    pairs = set(evaluated.select("strategy", "target_attribute", "attribute").iter_rows())
+    assert pairs == {(s, t, a) for s in LINEAR for t in ATTRIBUTES for a in ATTRIBUTES}
+    assert evaluated["gap_before"].n_unique() == 2  # one per attribute
+    sizes = made.scores.group_by(*RUN).len()["len"]
+    assert sizes.n_unique() == 1
+
+
+def test_every_run_chose_its_own_threshold_on_validation(mendable):
+    made, out, _ = mendable
+    for _, run in made.scores.filter(pl.col("strategy") != "group_thresholds").group_by(*RUN):
+        assert run["threshold"].n_unique() == 1
+        val = run.filter((pl.col("split") == "val") & ~pl.col("y_true"))
+        assert 0.17 < (val["y_score"] >= val["threshold"]).mean() <= 0.2
+    assert out.results.filter(pl.col("status") == "evaluated")["fpr_after"].max() < 0.3
+
+
+def test_resamples_show_what_their_seeds_vary_by(mendable):
+    _, out, _ = mendable
+    rows = out.results.filter((pl.col("strategy") == "resampling") & (pl.col("attribute") == "group"))
+    by_seed = rows.filter(pl.col("seed").is_not_null() & (pl.col("target_attribute") == "group"))
+    over = row_of(out, "resampling")
+    assert over["n_seeds"] == 2
+    assert over["gap_after"] == pytest.approx(by_seed["gap_after"].mean())
+    assert over["gap_seed_sd"] == pytest.approx(by_seed["gap_after"].std())
+    assert over["gap_sampling_se"] > 0
+
+
+def test_linear_erasure_leaves_no_linear_probe_above_its_control(mendable):
+    made = mendable[0]
+    read = made.leakage.filter((pl.col("probe") == "logistic") & (pl.col("target_attribute") == "group"))
+    before, after = (read.filter(pl.col("stage") == stage).row(0, named=True) for stage in ("before", "after"))
+    assert before["ci_low"] > 0.9
+    assert after["ci_low"] <= 0.5 + abs(after["control_balanced_auroc"] - 0.5)
+    assert after["balanced_auroc"] < 0.55
+
+
+def test_levelling_down_is_named_and_keeps_a_strategy_from_being_recommended():
+    """A strategy that calls the better-off less often, and helps nobody."""
+    made, _, _ = audited("weighting", ("reweighting",))
+    base = made.scores.filter(pl.col("strategy") == "none")
+    named = cohort(6_000, kind="weighting")[2].select("study_id", *ATTRIBUTES)
+    base = base.join(named, on="study_id")
+    worse = base.with_columns(
+        strategy=pl.lit("dfr"),
+        target_attribute=pl.lit("group"),
+        threshold=pl.col("threshold") + 0.45 * (pl.col("group") == "majority"),
+    )
+    runs = made.runs.filter(pl.col("strategy") == "none")
+    runs = pl.concat([runs, runs.with_columns(strategy=pl.lit("dfr"), target_attribute=pl.lit("group"))])
+    out = evaluate(pl.concat([base, worse]), runs, ATTRIBUTES, FAIRNESS, n_bootstrap=199)
+    row = row_of(out, "dfr")
+    assert row["p_reduction"] <= 0.01
+    assert row["levelling_down"] is True
+    assert (row["worst_subgroup_udr_delta"], row["best_subgroup"]) == (0.0, "majority")
+    assert row["best_subgroup_udr_delta"] > 0.1
+    told = out.subgroups.filter((pl.col("subgroup") == "majority") & (pl.col("metric") == "udr")).row(0, named=True)
+    assert told["ci_low"] > 0
+    gaps = pl.DataFrame({"attribute": ["group"], "metric": ["udr"], "verdict": ["disparity"]})
+    advice = recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)
+    assert advice["verdict"] == "levelling_down"
+    assert "levels down: majority is missed more, minority no less" in advice["sentence"]
+
+
+def test_a_strategy_that_costs_auroc_beyond_the_margin_is_not_interpretable():
+    made, _, _ = audited("weighting", ("reweighting",), n=3_000)
+    named = cohort(3_000, kind="weighting")[2].select("study_id", *ATTRIBUTES)
+    base = made.scores.filter(pl.col("strategy") == "none").join(named, on="study_id")
+    noise = pl.Series(np.random.default_rng(0).random(base.height))
+    noisy = base.with_columns(strategy=pl.lit("leace"), target_attribute=pl.lit("group"), y_score=noise, threshold=0.8)
+    runs = made.runs.filter(pl.col("strategy") == "none")
+    runs = pl.concat([runs, runs.with_columns(strategy=pl.lit("leace"), target_attribute=pl.lit("group"))])
+    row = row_of(
+        evaluate(pl.concat([base, noisy.cast(base.schema)]), runs, ATTRIBUTES, FAIRNESS, n_bootstrap=99), "leace"
+    )
+    assert row["interpretable"] is False
+    assert row["auroc_delta_high"] < -FAIRNESS.auroc_margin
+
+
+def test_adversaries_are_chosen_on_validation_and_their_path_begins_without_one():
+    made, out, _ = audited("weighting", ("adversarial",), readable=2.5, n=3_000)
+    runs = made.runs.filter((pl.col("strategy") == "adversarial") & (pl.col("target_attribute") == "group"))
+    assert sorted(runs["alpha"].unique()) == [0.5, 1.0, 2.0]
+    chosen = runs.filter("chosen")["alpha"].unique().to_list()
+    assert len(chosen) == 1
+    means = runs.group_by("alpha").agg(pl.col("val_auroc", "val_worst_udr").mean())
+    bar = made.runs.filter(pl.col("strategy") == "none")["val_auroc"].item() - FAIRNESS.auroc_margin
+    within = means.filter(pl.col("val_auroc") >= bar)
+    best = within.sort("val_worst_udr")["alpha"][0] if within.height else means.sort("val_auroc")["alpha"][-1]
+    assert chosen == [best]
+    path = out.results.filter((pl.col("attribute") == "group") & pl.col("seed").is_null())
+    assert sorted(path.filter(pl.col("target_attribute").is_in(["none", "group"]))["alpha"]) == [0.0, 0.5, 1.0, 2.0]
+    read = made.leakage.filter((pl.col("strategy") == "adversarial") & (pl.col("target_attribute") == "group"))
+    assert set(read.select("stage", "probe").iter_rows()) == {
+        (s, p) for s in ("before", "after") for p in ("logistic", "mlp")
+    }
+
+
+def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():
+    made, out, _ = audited("none", LINEAR, n=900, shares=(0.99, 0.01))
+    refused = made.runs.filter((pl.col("target_attribute") == "group") & (pl.col("status") == "not_fitted"))
+    assert set(refused["strategy"]) >= {"reweighting", "resampling", "dfr", "group_dro", "group_thresholds"}
+    assert refused["reason"].str.contains("fewer than two").all()
+    said = out.results.filter(pl.col("status") == "not_fitted")
+    assert said.height == made.runs.filter(pl.col("status") == "not_fitted").height
+    assert said["gap_after"].null_count() == said.height
+    suppressed = out.subgroups.filter(pl.col("subgroup") == "minority")
+    assert set(suppressed["status"]) <= {"suppressed", "not_estimable"}
+    assert suppressed["n"].null_count() == suppressed.height

@@ -4,9 +4,8 @@
     python benchmarks/bench_mitigation.py --only tests             # type-I error, power and coverage alone
     python benchmarks/bench_mitigation.py --only networks --batches 8
 
-One epoch of 16,000 studies takes many minutes where 360 networks are trained one after another, so each side is timed over some
-batches after a warm-up and scaled to an epoch of one network. All sides take batches of the same size; fairlearn is timed at its own
-default size too.
+One epoch of 360 networks one after another takes many minutes, so each side is timed over some batches after a warm-up and scaled to
+an epoch of one network. All sides take batches of one size; fairlearn is timed at its own default size too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python benchmarks/bench_mitigation.py --only tests             # type-I error, power and coverage alone
     python benchmarks/bench_mitigation.py --only networks --batches 8
 
-One epoch of 360 networks one after another takes many minutes, so each side is timed over some batches after a warm-up and scaled to
-an epoch of one network. All sides take batches of one size; fairlearn is timed at its own default size too.
+One epoch of 360 networks one after another takes many minutes, so each side is timed over some batches after a warm-up and scaled
+to an epoch of one network. All sides take batches of one size; fairlearn is timed at its own default size too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from fairlearn.adversarial import AdversarialFairnessClassifier
 from torch import nn
 
-from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack
+from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, native_bfloat16
 from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of, p_of_difference, redrawn, reduction, swapped
 
 SHARES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
@@ -112,14 +112,17 @@ def networks(options: argparse.Namespace) -> None:
         f"{m} networks (9 alpha x attribute, {options.tasks} tasks, {options.seeds} seeds) at {n:,} x {d:,}, hidden 64;"
     )
     print(f"seconds per network and epoch, {torch.get_num_threads()} threads")
-    sizes = (options.batch,)
-    for size in sizes:
-        training = Training(batch_size=size)
+    for size in (options.batch,):
+        training = Training(batch_size=size, half_precision=native_bfloat16("cpu"))
         ours = together(x, y, group, training, options.batches)
+        plain = together(x, y, group, Training(batch_size=size), options.batches)
         alone = one_by_one(x, y, group, training, options.batches)
         theirs = fairlearns(x, y, group, 64, size)
         print(f"  batches of {size}")
-        print(f"    together              {ours:8.4f}")
+        print(
+            f"    together              {ours:8.4f}   ({'bfloat16' if training.half_precision else 'float32'} product)"
+        )
+        print(f"    together, float32     {plain:8.4f}")
         print(f"    torch, one by one     {alone:8.4f}   ratio {alone / ours:5.1f} x")
         print(f"    fairlearn             {theirs:8.4f}   ratio {theirs / ours:5.1f} x")
     default = fairlearns(x, y, group, 64, 32)

@@ -59,7 +59,7 @@ def adversarial_runs(
     if not jobs:
         return []
     try:
-        from fmaudit_core.mitigation.adversarial import Training, train
+        from fmaudit_core.mitigation.adversarial import Training, native_bfloat16, train
     except ModuleNotFoundError as error:
         raise MissingExtraError("encoders", "adversarial mitigation") from error
     inside = cohort.of("train")
@@ -75,6 +75,7 @@ def adversarial_runs(
             epochs=mitigation.epochs,
             batch_size=mitigation.batch_size,
             learning_rate=mitigation.learning_rate,
+            half_precision=native_bfloat16(device),
         ),
         device=device,
     )

@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from fmaudit_core.mitigating import compare_capacity, evaluate_cell, mitigate_encoder, probe_demographics
+from fmaudit_dagster.assets.embeddings import GPU_POOL
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -15,7 +16,7 @@ from fmaudit_dagster.resources import AuditWorkspace
     group_name="embeddings",
     partitions_def=ENCODER,
     deps=["study_embeddings", "probe_fits", "studies"],
-    kinds={"numpy", "torch", "parquet"},
+    kinds={"numpy", "pytorch", "parquet"},
     owners=OWNERS,
 )
 def demographic_probes(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
@@ -38,9 +39,10 @@ def demographic_probes(context: dg.AssetExecutionContext, audit: AuditWorkspace)
     group_name="mitigation",
     partitions_def=ENCODER,
     deps=["probe_fits", "study_embeddings", "studies", "labels"],
-    kinds={"numpy", "torch", "parquet"},
+    kinds={"numpy", "pytorch", "parquet"},
     owners=OWNERS,
-    tags={"fmaudit/gpu": "optional"},
+    pool=GPU_POOL,
+    tags={"fmaudit/compute": "gpu"},
 )
 def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """Scores of every strategy aimed at every attribute, for every task; how each was fitted, what fresh probes still read."""
@@ -86,7 +88,7 @@ def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace)
 @dg.asset(
     group_name="mitigation",
     deps=["mitigation_results", "mitigation_scores", "demographic_probes"],
-    kinds={"numba", "torch", "parquet"},
+    kinds={"numba", "pytorch", "parquet"},
     owners=OWNERS,
 )
 def mitigation_capacity(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:

@@ -70,6 +70,17 @@ def test_a_fresh_probe_reads_less_of_a_linearly_planted_attribute_and_the_task_i
     assert task[1] > task[0] - 0.05
 
 
+def test_products_in_half_precision_lead_to_the_same_ranking():
+    x, y, group = planted(2_000)
+    aucs = []
+    for half in (False, True):
+        alike = Training(hidden=16, epochs=20, batch_size=128, half_precision=half)
+        found = train(x[:1_000], y[:1_000, None], group[:1_000, None], alpha=[1.0], seed=[0], training=alike)
+        aucs.append(roc_auc_score(y[1_000:], found.logits(found.prepared(x[1_000:]))[0]))
+    assert aucs[0] > 0.8
+    assert aucs[1] == pytest.approx(aucs[0], abs=0.01)
+
+
 def test_networks_trained_together_are_those_trained_alone():
     x, y, group = planted(400, 10)
     other = np.where(np.arange(400) < 40, np.nan, 1 - y)

@@ -55,8 +55,8 @@ def ramp(progress: float) -> float:
 def native_bfloat16(device: str) -> bool:
     """Whether products in bfloat16 are arithmetic of the device's own, twice as fast as in float32 or more."""
     if device != "cpu":
-        return torch.cuda.is_bf16_supported()
-    able = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(torch.cuda.is_bf16_supported())
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fmaudit_core.fairness.power import corrected_sd
 from fmaudit_core.fairness.rates import rate
+from fmaudit_core.fairness.spread import corrected_sd
 from fmaudit_core.mitigation.swap import (
     GAP,
     VARIANCE,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.fairness.intervals import wilson
 from fmaudit_core.mitigation.linear_heads import Float32Array, LinearHeads
 
 Float64Array = npt.NDArray[np.float64]
@@ -63,15 +64,23 @@ def separability(code: IntArray, score: Float64Array, patient: IntArray, confide
     auroc = float(np.mean(values))
     by_patient = np.bincount(np.unique(patient, return_inverse=True)[1], influence)
     se = float(np.sqrt(len(by_patient) / max(len(by_patient) - 1, 1) * (by_patient @ by_patient)))
-    inner = min(max(auroc, 1e-6), 1 - 1e-6)
-    logit, half = np.log(inner / (1 - inner)), float(norm.ppf(0.5 + confidence / 2)) * se / (inner * (1 - inner))
+    smallest = int(np.bincount(code, minlength=k).min())
+    low, high = _interval(auroc, se, smallest, float(norm.ppf(0.5 + confidence / 2)))
     return Separability(
         macro_f1=macro_f1(code, score.argmax(axis=1), k),
         balanced_auroc=auroc,
-        ci_low=float(1 / (1 + np.exp(half - logit))),
-        ci_high=float(1 / (1 + np.exp(-half - logit))),
+        ci_low=low,
+        ci_high=high,
         n=len(code),
     )
+
+
+def _interval(auroc: float, se: float, smallest: int, z: float) -> tuple[float, float]:
+    """On the logit scale; where all subgroups are told apart without fault, Wilson's for the smallest of them."""
+    if se <= 1e-9 or not 0 < auroc < 1:
+        return wilson(auroc, smallest, z)
+    logit, half = np.log(auroc / (1 - auroc)), z * se / (auroc * (1 - auroc))
+    return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
 
 
 def macro_f1(code: IntArray, named: IntArray, k: int) -> float:

@@ -95,7 +95,7 @@ def test_every_strategy_was_held_against_the_probe_and_advice_was_given(audited)
     assert base["y_score"].equals(predicted["y_score"])
     assert base["threshold"].equals(predicted["threshold"])
     widths = warehouse.read("mitigation_ladder")["width"].unique().sort().to_list()
-    assert widths == [512, 1024, 1280]
+    assert widths == [512, 1280]
     pairs = warehouse.read("mitigation_interactions").select("encoder", "other_encoder").unique()
     assert pairs.rows() == [("efficientnet_lite0", "hu_histogram")]
     assert set(warehouse.read("mitigation_capacity")["width"]) == {80, 1280}

@@ -178,7 +178,7 @@ def _called(shared: pl.DataFrame, scores: pl.DataFrame) -> BoolArray:
 
 
 def ladder(x: Float32Array, *, narrowest: int, seed: int) -> Iterator[tuple[int, Float32Array]]:
-    """Random projections of embeddings to widths that grow fourfold, and the embeddings themselves; each rung holds the one below.
+    """Random projections of embeddings to widths that grow fourfold, and the embeddings themselves; each holds the one below.
 
     Parameters
     ----------

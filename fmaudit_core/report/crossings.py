@@ -13,6 +13,9 @@ and they from it. Therefore:
 For two attributes every table with these margins and least numbers is possible, and each hidden number then has more than `ROOM`
 possible values: of what the least numbers leave, a cell may hold anything from max(0, r + s - t) to min(r, s), with r and s what
 is left in its two lines and t what is left in all.
+
+That an intersection is hidden, or shown with an interval alone, also says that one of its classes is small, but not which: this
+is not reckoned with. Nor are guesses from the width of an interval.
 """
 
 from __future__ import annotations

@@ -24,7 +24,11 @@ from fmaudit_core.report.page import render_page
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
 #: settings that say where things lie on one machine, and nothing about the audit
-_PLACES: Final[dict[str, Any]] = {"encoders": True, "home": True, "cohort": {"table", "images"}}
+_PLACES: Final[dict[str, Any]] = {
+    "encoders": True,
+    "home": True,
+    "cohort": {"table", "images", "root", "ehr", "demographics"},
+}
 #: of each score set and metric, so many of the intersections that fare worst go into the summary
 _WORST: Final = 3
 

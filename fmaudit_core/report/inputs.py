@@ -91,7 +91,7 @@ INTERSECTIONS: Final = pl.Schema(
         **_columns(("metric",), pl.String),
         **_COUNTS,
         **_ESTIMATE,
-        "status": pl.String,
+        **_columns(("status",), pl.String),
         **_columns(("mde", "difference", "p_worse", "p_worse_adjusted"), _NUMBER),
         **_columns(("rank",), pl.Int64),
     }

@@ -121,7 +121,9 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
             "even where nobody is treated differently, so each stands beside the gap that chance alone gives: the mean over "
             f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, within patients with and without the "
             f"outcome (seed {fairness.seed}). The p-value is that of a studentised test of equality over all tested subgroups, "
-            "by the same permutations; the p of the gap itself is given beside it.",
+            "by the same permutations; the p of the gap itself is given beside it. Beyond sampling: the standard deviation "
+            f"between subgroups with their sampling variance removed (Lum, Zhang and Bower), with {level} intervals by the "
+            "double-corrected bootstrap.",
         ),
         (
             "Many comparisons",
@@ -132,14 +134,15 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
         (
             "Intervals",
             f"{level} intervals that count patients, not studies: DeLong's for AUROC on the logit scale, Wilson's with design "
-            "effect for shares (Clopper and Pearson's where few).",
+            f"effect for shares (Clopper and Pearson's where few).{_threshold_uncertainty(fairness)}",
         ),
         (
             "Small groups",
             f"Fixed before looking: with fewer than {fairness.suppress_under} positives or negatives in the test part a "
             f"subgroup is not shown; with fewer than {fairness.test_from} it gets an interval but is not tested and enters no "
-            "gap. Where a subgroup of an attribute is not shown, the counts of the others are rounded to tens, their rates to "
-            "whole percent and their threshold curves to coarse steps, so that it cannot be worked out by subtraction.",
+            "gap. Where a subgroup of an attribute is not shown, the counts of the others are rounded to tens, off by ten at "
+            "most, their rates to whole percent and their threshold curves to coarse steps, so that it cannot be worked out "
+            "by subtraction.",
         ),
         (
             "Verdicts",
@@ -149,6 +152,15 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
             "each subgroup's against the rest, with a chance of 80% of being found.",
         ),
     ]
+
+
+def _threshold_uncertainty(fairness: FairnessSection) -> str:
+    if not fairness.threshold_uncertainty:
+        return ""
+    return (
+        " Those of shares carry how uncertain the operating point is, too: it was chosen again on "
+        f"{fairness.n_bootstraps:,} draws of the validation patients."
+    )
 
 
 def limits(audit: Audit) -> list[str]:

@@ -56,12 +56,19 @@ def protected_levels(
     found = found.unique()
     rows = marked(frame, found).filter("coarse")
     beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("carrier")
-    tight = pl.any_horizontal(
-        (pl.col(name) + pl.col(f"hidden_{name}") % _ROUND_TO - least(settings) < ROOM).fill_null(value=False)
-        for name in ("n_pos", "n_neg")
-    )
+    tight = pl.any_horizontal(_is_tight(name, settings) for name in ("n_pos", "n_neg"))
     whole = beside.filter(tight).select("task", "attribute").unique()
     return pl.concat([found, rows.join(whole, on=["task", "attribute"], how="semi").select(_LEVEL)]).unique()
+
+
+def _is_tight(count: str, settings: FairnessSection) -> pl.Expr:
+    """Whether fewer than `ROOM` other hidden counts of the same ten leave the carrier's count where its status says it is."""
+    # the carrier's count, were the hidden one at the beginning of its ten: it may lie up to nine below
+    start = pl.col(count) + pl.col(f"hidden_{count}") % _ROUND_TO
+    below = pl.min_horizontal(start - least(settings), pl.lit(_ROUND_TO - 1))
+    few = (pl.col("status") == "interval_only") & (pl.col(count) < settings.test_from)
+    above = pl.when(few).then(pl.max_horizontal(start - (settings.test_from - 1), pl.lit(0))).otherwise(0)
+    return (below - above < ROOM).fill_null(value=False)
 
 
 def marked(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

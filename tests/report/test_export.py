@@ -10,8 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from fmaudit_core.config import Audit, InspectCohort
 from fmaudit_core.report.disclosure import disclose
-from fmaudit_core.report.export import write_report
+from fmaudit_core.report.export import told_config, write_report
 from tests.report.frames import made_up
 
 
@@ -60,6 +61,11 @@ def test_the_summary_tells_the_worst_intersections_and_the_pairs(tmp_path: Path)
     true = inputs.cross_group_auroc.filter(encoder="lite0", task="pe", attribute="age_band").get_column("value").min()
     lowest = [row for row in told["lowest_cross_group_auroc"] if (row["encoder"], row["task"]) == ("lite0", "pe")]
     assert next(row["value"] for row in lowest if row["attribute"] == "age_band") == true
+
+
+def test_no_path_of_an_inspect_release_is_told() -> None:
+    cohort = InspectCohort(kind="inspect", root=Path("r"), images=Path("i"), ehr=Path("e"), demographics=Path("d"))
+    assert "secret" not in json.dumps(told_config(Audit(cohort=cohort).anchored_at(Path("/data/secret"))))
 
 
 def test_the_summary_tells_settings_but_no_path(tmp_path: Path) -> None:

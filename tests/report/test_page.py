@@ -196,8 +196,16 @@ def test_methods_are_those_of_the_config(inputs: ReportInput) -> None:
     assert "below 7.5 points" in said
     assert "fewer than 13 positives or negatives" in said
     assert "90% intervals" in said
+    assert "of the validation patients" not in said
     assert "Crossed: two attributes at a time" in said
     assert "0.02 in AUROC, 7.5 points in rates" in said
+
+
+def test_a_threshold_drawn_again_is_told(inputs: ReportInput) -> None:
+    settings = inputs.audit.fairness.model_copy(update={"threshold_uncertainty": True, "n_bootstraps": 1234})
+    audit = inputs.audit.model_copy(update={"fairness": settings})
+    said = Page(without_plotly(render_page(dataclasses.replace(inputs, audit=audit)))).visible
+    assert "chosen again on 1,234 draws of the validation patients" in said
 
 
 def test_an_audit_that_crosses_nothing_says_nothing_of_it(inputs: ReportInput) -> None:

@@ -44,12 +44,12 @@ ATTRIBUTES = ("first", "second", "third")
 #: near the numbers at which the rule and the rounding turn
 turning = st.sampled_from([0, 1, 5, 9, 10, 11, 14, 15, 24, 25, 26, 29, 34, 35, 60, 95, 100, 105])
 counts = st.tuples(st.one_of(turning, st.integers(0, 130)), st.one_of(turning, st.integers(0, 400)))
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
 def levels_of_one_attribute(draw: st.DrawFn) -> dict[tuple[str, ...], Counts]:
-    return {(name,): draw(counts) for name in "abcd"[: draw(st.integers(2, 4))]}
+    return {(name,): draw(counts) for name in "abc"[: draw(st.integers(2, 3))]}
 
 
 @st.composite
@@ -125,16 +125,16 @@ def _report(worlds: Mapping[str, Cells]) -> ReportInput:
 
 
 def _neighbourhood(levels: Cells) -> Iterator[dict[tuple[str, ...], Counts]]:
-    """Cohorts that differ by up to nine studies of one class, moved between two subgroups, alike in what is small."""
-    for (one, two), at, by in itertools.product(itertools.permutations(levels, 2), (0, 1), range(1, 10)):
-        moved = {name: list(pair) for name, pair in levels.items()}
-        moved[one][at] -= by
-        moved[two][at] += by
-        if moved[one][at] < 0:
-            continue
-        same = all(_seen(pair) == _seen(levels[name]) for name, pair in moved.items())
-        if same:
-            yield {name: (pair[0], pair[1]) for name, pair in moved.items()}
+    """Cohorts in which up to nine studies of each class are of another subgroup, alike in what is small."""
+    steps = set(itertools.product(range(-9, 10), (-5, -1, 0, 1, 5)))
+    for (one, two), by in itertools.product(
+        itertools.combinations(levels, 2), sorted(steps | {by[::-1] for by in steps})
+    ):
+        moved = dict(levels)
+        moved[one] = (levels[one][0] - by[0], levels[one][1] - by[1])
+        moved[two] = (levels[two][0] + by[0], levels[two][1] + by[1])
+        if all(min(pair) >= 0 and _seen(pair) == _seen(levels[name]) for name, pair in moved.items()):
+            yield moved
 
 
 def _seen(pair: Sequence[int]) -> str:
@@ -189,7 +189,7 @@ def test_a_shown_count_is_told_to_about_ten(levels: dict[tuple[str, ...], Counts
 def _lines(cells: Cells, tables: Disclosed) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:
     """Equations that hold for the number in every crossing, of all sums that are shown exactly: (equations, 2) sums."""
     depth = len(next(iter(cells)))
-    exact = tables.metrics.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg")
+    exact = tables.metrics.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg").drop_nulls("n_pos")
     crossing = tables.intersections.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg")
     names = [sorted({levels[place] for levels in cells}) for place in range(depth)]
     every = list(itertools.product(*names))
@@ -222,8 +222,8 @@ def test_no_protected_intersection_follows_from_what_is_shown(cells: dict[tuple[
     hidden = [at for at in every if " x ".join(at) not in shown]
     assert {at for at in every if min(cells.get(at, (0, 0))) < RULE.suppress_under} <= set(hidden)
     for at, place in itertools.product(hidden, (0, 1)):
-        if max(abs(line[every.index(at)]) for line in lines) == 0:
-            continue
+        if not lines[:, every.index(at)].any():
+            continue  # in no sum that is told
         aim = [float(one == at) for one in every]
         bounds = [(low, None) for low in least]
         low, high = (

@@ -203,6 +203,15 @@ def test_lineage_reads_from_studies_to_report(audited):
         assert node.group_name != "default"
 
 
+def test_the_report_has_every_table_the_engine_makes(audited):
+    workspace = audited[0]
+    for table in (*FAIRNESS_TABLES, "model_comparisons", "audit_findings"):
+        assert pl.read_csv(workspace.reports / f"{table}.csv").height, table
+    page = (workspace.reports / "index.html").read_text()
+    assert "Two models on the same patients" in page
+    assert page.count('<table class="calibration">') == len(CELLS) * 2  # poolings
+
+
 def test_no_identifier_reaches_the_report_or_the_metadata(audited):
     from fmaudit_dagster.instance import opened
 

@@ -50,10 +50,10 @@ class CapacityTables:
 
 
 def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
-    """Studies of one encoder in the audit's primary pooling."""
+    """Studies of one encoder in the pooling that speaks for it."""
     audit, warehouse = workspace.audit, workspace.warehouse
     return embedded(
-        workspace.embeddings(encoder)[audit.fairness.primary_pooling],
+        workspace.embeddings(encoder)[workspace.primary_pooling(encoder)],
         warehouse.read("studies"),
         warehouse.read("labels"),
         tasks=audit.tasks,
@@ -90,7 +90,7 @@ def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap,
     )  # fmt: skip
-    gaps = warehouse.read("fairness_gaps", cell).filter(pl.col("pooling") == audit.fairness.primary_pooling)
+    gaps = warehouse.read("fairness_gaps", cell).filter(pl.col("pooling") == workspace.primary_pooling(cell.encoder))
     advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
     return CellTables(found.results, found.subgroups, advice)
 
@@ -142,11 +142,11 @@ def _ladder(workspace: Workspace, encoder: str | None) -> pl.DataFrame:
     audit = workspace.audit
     task = family_task(audit.tasks)
     strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
-    whole, rungs = embedded_studies(workspace, encoder), []
+    whole, pooling, rungs = embedded_studies(workspace, encoder), workspace.primary_pooling(encoder), []
     for width, x in ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed):
         cohort = replace(whole, x=x)
         studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
-        embeddings: Embeddings = {audit.fairness.primary_pooling: (cohort.studies.get_column("study_id").to_list(), x)}
+        embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), x)}
         fits = fit_probes(embeddings, studies, labels, encoder=encoder, tasks=[task], c_grid=audit.probes.c_grid)
         found = _mitigated(workspace, cohort, fits, encoder, [task], strategies=strategies)
         results = evaluate(
@@ -175,9 +175,8 @@ def _mitigated(
     strategies: tuple[str, ...] | None = None,
 ) -> Mitigated:
     audit, warehouse = workspace.audit, workspace.warehouse
-    embeddings: Embeddings = {
-        audit.fairness.primary_pooling: (cohort.studies.get_column("study_id").to_list(), cohort.x)
-    }
+    pooling = workspace.primary_pooling(encoder)
+    embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), cohort.x)}
     studies, labels = warehouse.read("studies"), warehouse.read("labels")
     predictions = {}
     for task in tasks:

@@ -147,6 +147,11 @@ class Workspace:
         there = read_poolings(self.warehouse.embeddings_path(encoder))
         return audited_poolings(there, self.audit.probes.poolings)
 
+    def primary_pooling(self, encoder: str) -> str:
+        """The pooling that speaks for an encoder: the audit's primary one, its own where it has none of that."""
+        there, primary = self.poolings(encoder), self.audit.fairness.primary_pooling
+        return primary if primary in there else there[0]
+
     def usable_studies(self, spec: EncoderSpec) -> list[str]:
         """Studies an encoder can embed: those with slices; all of the cohort's where it looks at no CT."""
         if not spec.sees_images:

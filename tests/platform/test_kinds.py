@@ -58,11 +58,12 @@ def imported(workspace, vectors, ids=None):
 
 def descendants(encoder):
     cells = [Cell(encoder, task) for task in AUDIT["tasks"]]
-    of_cells = [f"{asset} {cell}" for cell in cells for asset in ("probe_predictions", *FAIRNESS_TABLES)]
-    return {f"study_embeddings {Cell(encoder)}", f"probe_fits {Cell(encoder)}", *of_cells}
+    by_task = ("probe_predictions", *FAIRNESS_TABLES, "mitigation_results")
+    whole = ("study_embeddings", "probe_fits", "demographic_probes", "mitigation_scores")
+    return {f"{asset} {cell}" for cell in cells for asset in by_task} | {f"{asset} {Cell(encoder)}" for asset in whole}
 
 
-ENDS = {f"audit_findings {WHOLE}", f"audit_report {WHOLE}"}
+ENDS = {f"{asset} {WHOLE}" for asset in ("mitigation_capacity", "audit_findings", "audit_report")}
 
 
 def test_volumes_and_imports_are_audited_beside_the_others(copied, blocks):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
-from fmaudit_core.lineage import files_digest, frame_digest, step_version
+from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
 from fmaudit_core.report.export import PAGE
-from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow")
@@ -40,6 +40,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("audit_report",),
 )
 
+UNAUDITED_SCHEMA = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
+
 #: the table an asset publishes, where it has another name
 _TABLE_OF = {"ct_slices": "slice_quality", "audit_report": "report_files"}
 
@@ -53,6 +55,14 @@ class Step:
 
     assets: tuple[str, ...]
     cell: Cell
+    #: digest of what its assets should be made of
+    version: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is, whichever of its assets are stale: first asset of its level, encoder, task."""
+        level = next(level[0] for level in LEVELS if self.assets[0] in level)
+        return "/".join(part for part in (level, self.cell.encoder, self.cell.task) if part)
 
 
 def recorded_in_warehouse(workspace: Workspace) -> Recorded:
@@ -115,14 +125,30 @@ class Versions:
         keys = sorted({spec.view.key() for spec in self.encoders.values()})
         return {key: step_version("ct_slices", made_of, key) for key in keys}
 
-    def view_table(self, views: Mapping[str, str]) -> pl.DataFrame:
-        """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view."""
+    def view_table(self, views: Mapping[str, str], studies: pl.DataFrame) -> pl.DataFrame:
+        """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view.
+
+        `of_studies` tells which list of studies and images it was, without a look at any image.
+        """
         specs = {spec.view.key(): spec.view for spec in self.encoders.values()}
+        listed = self.listed(studies)
         rows = [
-            {"view": key, "version": version, "values": specs[key].values, "windows": ",".join(specs[key].windows)}
+            {
+                "view": key,
+                "version": version,
+                "values": specs[key].values,
+                "windows": ",".join(specs[key].windows),
+                "of_studies": listed,
+            }
             for key, version in views.items()
         ]
-        return pl.DataFrame(rows, schema=dict.fromkeys(("view", "version", "values", "windows"), pl.String))
+        return pl.DataFrame(
+            rows, schema=dict.fromkeys(("view", "version", "values", "windows", "of_studies"), pl.String)
+        )
+
+    def listed(self, studies: pl.DataFrame) -> str:
+        """Digest of which studies have which images, and of the least a series must hold."""
+        return digest(frame_digest(studies.select("study_id", "image_path")), self.workspace.audit.imaging.min_slices)
 
     def ct_slices(self, views: Mapping[str, str]) -> str:
         """Version of the slice store as a whole, of the versions `views` gives: they cost a look at every image file."""
@@ -133,12 +159,12 @@ class Versions:
         spec = self.encoders[encoder]
         return step_version("study_embeddings", spec.digest(), view_version(self.workspace, spec.view))
 
-    def probe_fits(self, encoder: str) -> str:
-        """Version of one encoder's fitted probes."""
+    def probe_fits(self, encoder: str, *, embeddings: str | None = None) -> str:
+        """Version of one encoder's fitted probes, on the published embeddings or on those of a version to come."""
         warehouse, settings = self.workspace.warehouse, self.workspace.audit.probes
         return step_version(
             "probe_fits",
-            _embeddings_version(warehouse.embeddings_path(encoder)),
+            embeddings or _embeddings_version(warehouse.embeddings_path(encoder)),
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             self.workspace.audit.tasks,
@@ -163,16 +189,25 @@ class Versions:
             audit.fairness,
         )
 
-    def audit_findings(self) -> str:
-        """Version of the findings: every fairness cell that exists for a registered encoder."""
+    def audit_findings(self, *, awaited: Collection[str] = ()) -> str:
+        """Version of the findings: every fairness cell that exists for a registered encoder, and the audit before it.
+
+        Parameters
+        ----------
+        awaited : collection of str
+            Encoders to take for not registered yet.
+        """
         audit, warehouse = self.workspace.audit, self.workspace.warehouse
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
-        return step_version("audit_findings", cells, sorted(self.encoders), audit.fairness)
+        before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
+        encoders = sorted(set(self.encoders) - set(awaited))
+        return step_version("audit_findings", cells, before, encoders, audit.fairness, audit.reaudit)
 
-    def audit_report(self) -> str:
-        """Version of the report: the findings and everything the page shows beside them."""
+    def audit_report(self, *, findings: str | None = None) -> str:
+        """Version of the report: the findings, published or to come, and everything the page shows beside them."""
         warehouse = self.workspace.warehouse
         shown = [warehouse.version(name) for name in ("audit_findings", "studies", "cohort_flow", "slice_quality")]
+        shown[0] = findings or shown[0]
         return step_version("audit_report", shown, self.workspace.audit.name)
 
     def audited_cells(self) -> list[Cell]:
@@ -182,6 +217,24 @@ class Versions:
             for cell in self.workspace.warehouse.cells("fairness_gaps")
             if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
         ]
+
+    def unaudited(self) -> pl.DataFrame:
+        """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED_SCHEMA`."""
+        there, warehouse = set(self.audited_cells()), self.workspace.warehouse
+        rows = []
+        for name in self.encoders:
+            embedded = warehouse.embeddings_path(name).exists()
+            fitted = warehouse.version("probe_fits", Cell(name)) is not None
+            for task in self.workspace.audit.tasks:
+                if Cell(name, task) not in there:
+                    scored = warehouse.version("probe_predictions", Cell(name, task)) is not None
+                    stage = "statistics" if scored else "scores" if fitted else "probes" if embedded else "embeddings"
+                    rows.append({"encoder": name, "task": task, "lacks": stage})
+        return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
+
+    def retired(self) -> list[str]:
+        """Encoders with kept results whose spec is no longer in the registry, sorted."""
+        return sorted({cell.encoder for cell in self.workspace.warehouse.cells("fairness_gaps")} - set(self.encoders))
 
     def _studies(self, *columns: str) -> str:
         """Digest of some columns of the study table: another age leaves the probes alone."""
@@ -218,26 +271,28 @@ def stale_steps(
         return _stale_slices(workspace, versions, recorded)
     if first in ("study_embeddings", "probe_fits"):
         expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
-        cells = [Cell(name) for name in only_encoders]
-        return [Step((first,), cell) for cell in cells if recorded(first, cell) != expected(cell.encoder)]
+        wanted = {Cell(name): expected(name) for name in only_encoders}
+        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first == "probe_predictions":
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
         return [step for step in steps if step.assets]
     if first == "audit_findings":
-        fresh = not versions.audited_cells() or recorded(first, WHOLE) == versions.audit_findings()
-        return [] if fresh else [Step((first,), WHOLE)]
+        want = versions.audit_findings()
+        fresh = not versions.audited_cells() or recorded(first, WHOLE) == want
+        return [] if fresh else [Step((first,), WHOLE, want)]
+    want = versions.audit_report()
     fresh = recorded("audit_findings", WHOLE) is None or (
-        recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / PAGE).exists()
+        recorded(first, WHOLE) == want and (workspace.reports / PAGE).exists()
     )
-    return [] if fresh else [Step((first,), WHOLE)]
+    return [] if fresh else [Step((first,), WHOLE, want)]
 
 
 def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
-    step = Step(COHORT_TABLES, WHOLE)
     if not is_drawn(workspace):
-        return [step]
+        return [Step(COHORT_TABLES, WHOLE, "drawn")]
     expected = versions.cohort(read_cohort(workspace))
+    step = Step(COHORT_TABLES, WHOLE, digest(expected))
     return [step] if any(recorded(name, WHOLE) != expected[name] for name in COHORT_TABLES) else []
 
 
@@ -245,7 +300,7 @@ def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) 
     studies = workspace.warehouse.read("studies")
     expected = versions.ct_slices(versions.views(studies))
     fresh = recorded("ct_slices", WHOLE) == expected and _slices_are_there(workspace, versions)
-    return [] if fresh else [Step(("ct_slices",), WHOLE)]
+    return [] if fresh else [Step(("ct_slices",), WHOLE, expected)]
 
 
 def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
@@ -257,12 +312,10 @@ def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
 
 
 def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:
-    assets: list[str] = []
-    if recorded("probe_predictions", cell) != versions.probe_predictions(cell):
-        assets.append("probe_predictions")
-    expected = versions.fairness(cell)
-    assets += [name for name in FAIRNESS_TABLES if recorded(name, cell) != expected]
-    return Step(tuple(assets), cell)
+    scores, statistics = versions.probe_predictions(cell), versions.fairness(cell)
+    expected = {"probe_predictions": scores} | dict.fromkeys(FAIRNESS_TABLES, statistics)
+    assets = tuple(name for name, version in expected.items() if recorded(name, cell) != version)
+    return Step(assets, cell, digest(scores, statistics))
 
 
 def _embeddings_version(path: Path) -> str | None:

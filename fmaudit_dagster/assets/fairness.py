@@ -42,10 +42,10 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     """Assess the predictions of one encoder on one task."""
     workspace, cell = audit.open(), cell_of(context)
     settings = workspace.audit.fairness
+    version = audit.versions(workspace).fairness(cell)
 
     found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
 
-    version = audit.versions(workspace).fairness(cell)
     shown = found.subgroup_metrics.filter(
         (pl.col("metric") == settings.primary_metric)
         & (pl.col("pooling") == settings.primary_pooling)

@@ -188,13 +188,13 @@ def _findings(found: Next, versions: Versions, recorded: Recorded, busy: Busy, s
     if not cells or any(_is_short(step) for step in (*found.steps, *found.awaited)):
         return
     audited = {cell.encoder for cell in cells}
-    awaited = {step.cell.encoder for step in (*found.steps, *found.awaited)}
-    if awaited:  # a failed encoder is named with what comes next, or once nothing does
-        awaited |= {name.split("/")[1] for name in found.spent if "/" in name}
-    awaited -= audited
-    expected = versions.audit_findings()
+    awaited = {step.cell.encoder for step in (*found.steps, *found.awaited)} - audited
+    fresh = {expected := versions.audit_findings(), versions.audit_findings(awaited=awaited)}
+    if awaited:  # an encoder that has failed meanwhile is named with what comes next
+        failed = {name.split("/")[1] for name in found.spent if "/" in name} - audited
+        fresh.add(versions.audit_findings(awaited=awaited | failed))
     steps = []
-    if recorded("audit_findings", WHOLE) not in (expected, versions.audit_findings(awaited=awaited)):
+    if recorded("audit_findings", WHOLE) not in fresh:
         steps = [Step(("audit_findings",), WHOLE, expected)]
         if recorded("audit_report", WHOLE) != versions.audit_report(findings=expected):
             steps = [Step(("audit_findings", "audit_report"), WHOLE, expected)]

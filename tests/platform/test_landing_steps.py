@@ -9,6 +9,7 @@ from fmaudit_core.encoders import spec as spec_module
 from fmaudit_core.landing import fingerprint, next_steps, usable_specs
 from fmaudit_core.plan import FAIRNESS_TABLES, recorded_in_warehouse
 from fmaudit_core.warehouse import PREVIOUS, Cell
+from tests.platform.conftest import run
 
 
 def land(workspace, name, **changes):
@@ -58,6 +59,19 @@ def test_while_one_encoder_encodes_the_findings_of_another_come_out(copied):
     copied.warehouse.path("fairness_gaps", cell).unlink()
     steps, _ = asked(copied, busy=("study_embeddings/second",))
     assert steps == {"probe_predictions/hu_histogram/pe": ("fairness_gaps",)}
+
+
+def test_a_failed_encoder_is_named_once_and_makes_no_findings_again_while_another_encodes(copied):
+    land(copied, "failing", dim=81)
+    land(copied, "second", variant="other")
+    waiting = {"busy": ("study_embeddings/second",), "spent": ("study_embeddings/failing",)}
+    assert asked(copied, **waiting)[0] == {}  # not named yet: that waits for the next findings
+    (copied.audit.encoders / "second.yaml").unlink()
+    assert list(asked(copied, spent=("study_embeddings/failing",))[0]) == ["audit_findings"]
+    assert run(copied).failures
+    assert asked(copied, spent=("study_embeddings/failing",))[1].idle
+    land(copied, "second", variant="other")
+    assert asked(copied, **waiting)[0] == {}
 
 
 def test_a_version_is_of_the_inputs_and_the_same_for_any_assets_that_are_lost(copied):

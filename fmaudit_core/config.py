@@ -208,6 +208,52 @@ class FairnessSection(_Section):
         return self
 
 
+class ReauditSection(_Section):
+    """The gate: when a subgroup counts as worse off than in the audit before, and how much that weighs."""
+
+    #: `error` also ends `fmaudit run` with exit code 1
+    severity: Literal["warn", "error"] = "warn"
+    #: a rate (UDR, FPR) must have got worse by more than this
+    margin: float = Field(default=0.05, ge=0.0, lt=1.0)
+    #: an AUROC must have got worse by more than this
+    auroc_margin: float = Field(default=0.02, ge=0.0, lt=1.0)
+
+
+class AutomationSection(_Section):
+    """What `fmaudit ui` does by itself while its daemon runs."""
+
+    #: audit what lands in the registry, and what descends from a changed spec
+    landing: bool = True
+    #: seconds between two looks at the registry
+    landing_interval_s: int = Field(default=10, ge=1)
+    #: look at the whole cohort and its images again by the clock, and when the cohort's table changed
+    reaudit: bool = True
+    #: when to look again: minute, hour, day of month, month, day of week
+    reaudit_cron: str = "0 3 1 * *"
+    #: seconds between two looks at whether the cohort's table changed
+    cohort_interval_s: int = Field(default=3600, ge=1)
+
+    @field_validator("reaudit_cron")
+    @classmethod
+    def _five_fields(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("a cron has five fields: minute, hour, day of month, month, day of week")
+        return cron
+
+
+class ClusterSection(_Section):
+    """What a step that encodes asks of a Kubernetes cluster; without one it is harmless."""
+
+    gpu_limits: dict[str, str] = Field(default_factory=lambda: {"nvidia.com/gpu": "1"})
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[dict[str, str], ...] = ()
+
+    @field_validator("gpu_limits", "node_selector", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        return {key: str(value) for key, value in given.items()} if isinstance(given, dict) else given
+
+
 class Audit(_Section):
     """A whole audit.yaml, with its paths resolved against the file's folder."""
 
@@ -225,6 +271,9 @@ class Audit(_Section):
     probes: ProbesSection = ProbesSection()
     fairness: FairnessSection = FairnessSection()
     mitigation: MitigationSection = MitigationSection()
+    reaudit: ReauditSection = ReauditSection()
+    automation: AutomationSection = AutomationSection()
+    cluster: ClusterSection = ClusterSection()
 
     @field_validator("tasks", "attributes")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
-from fmaudit_core.lineage import files_digest, frame_digest, step_version
+from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
 from fmaudit_core.report.export import PAGE, told_config
-from fmaudit_core.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
@@ -44,6 +44,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("audit_report",),
 )
 
+UNAUDITED_SCHEMA = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
+
 #: what of a study decides on its slices
 _CT_COLUMNS = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
 
@@ -60,6 +62,14 @@ class Step:
 
     assets: tuple[str, ...]
     cell: Cell
+    #: digest of what its assets should be made of
+    version: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is, whichever of its assets are stale: first asset of its level, encoder, task."""
+        level = next(level[0] for level in LEVELS if self.assets[0] in level)
+        return "/".join(part for part in (level, self.cell.encoder, self.cell.task) if part)
 
 
 def recorded_in_warehouse(workspace: Workspace) -> Recorded:
@@ -124,14 +134,31 @@ class Versions:
         """Views of the encoders that are run on CT, by key; empty where all embeddings were computed elsewhere."""
         return {spec.view.key(): spec.view for spec in self.encoders.values() if spec.sees_images}
 
-    def view_table(self, views: Mapping[str, str]) -> pl.DataFrame:
-        """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view."""
+    def view_table(self, views: Mapping[str, str], studies: pl.DataFrame) -> pl.DataFrame:
+        """`ct_views`, of the versions `views` gives: an encoder reads the version of its own view.
+
+        `of_studies` tells which list of studies and images it was, without a look at any image.
+        """
         seen = self.views_seen()
+        listed = self.listed(studies)
         rows = [
-            {"view": key, "version": version, "values": seen[key].values, "windows": ",".join(seen[key].windows)}
+            {
+                "view": key,
+                "version": version,
+                "values": seen[key].values,
+                "windows": ",".join(seen[key].windows),
+                "of_studies": listed,
+            }
             for key, version in views.items()
         ]
-        return pl.DataFrame(rows, schema=dict.fromkeys(("view", "version", "values", "windows"), pl.String))
+        return pl.DataFrame(
+            rows, schema=dict.fromkeys(("view", "version", "values", "windows", "of_studies"), pl.String)
+        )
+
+    def listed(self, studies: pl.DataFrame) -> str:
+        """Digest of which studies have which images, and of what is asked of a series."""
+        images = studies.select(name for name in _CT_COLUMNS if name in studies.columns)
+        return digest(frame_digest(images), asdict(self.workspace.series_rules))
 
     def ct_slices(self, views: Mapping[str, str]) -> str:
         """Version of the slice store as a whole, of the versions `views` gives: they cost a look at every image file."""
@@ -147,12 +174,12 @@ class Versions:
             return step_version("study_embeddings", spec.digest(), self._studies("study_id"))
         return step_version("study_embeddings", spec.digest(), view_version(self.workspace, spec.view))
 
-    def probe_fits(self, encoder: str) -> str:
-        """Version of one encoder's fitted probes."""
+    def probe_fits(self, encoder: str, *, embeddings: str | None = None) -> str:
+        """Version of one encoder's fitted probes, on the published embeddings or on those of a version to come."""
         warehouse, settings = self.workspace.warehouse, self.workspace.audit.probes
         return step_version(
             "probe_fits",
-            _embeddings_version(warehouse.embeddings_path(encoder)),
+            embeddings or _embeddings_version(warehouse.embeddings_path(encoder)),
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             self.workspace.audit.tasks,
@@ -219,16 +246,24 @@ class Versions:
         """Cells with published results of strategies, of encoders that are registered and tasks that are configured."""
         return self._registered("mitigation_results")
 
-    def audit_findings(self) -> str:
-        """Version of the findings: every fairness cell that exists for a registered encoder."""
+    def audit_findings(self, *, awaited: Collection[str] = ()) -> str:
+        """Version of the findings: every fairness cell that exists for a registered encoder, and the audit before it.
+
+        Parameters
+        ----------
+        awaited : collection of str
+            Encoders to take for not registered yet.
+        """
         audit, warehouse = self.workspace.audit, self.workspace.warehouse
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
-        return step_version("audit_findings", cells, sorted(self.encoders), audit.fairness)
+        before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
+        encoders = sorted(set(self.encoders) - set(awaited))
+        return step_version("audit_findings", cells, before, encoders, audit.fairness, audit.reaudit)
 
-    def audit_report(self) -> str:
-        """Version of the report: the findings, and everything the page shows beside them."""
+    def audit_report(self, *, findings: str | None = None) -> str:
+        """Version of the report: the findings, published or to come, and everything the page shows beside them."""
         warehouse = self.workspace.warehouse
-        tables = ("audit_findings", "model_comparisons", "studies", "cohort_flow", "slice_quality")
+        of_findings = [findings or warehouse.version(name) for name in ("audit_findings", "model_comparisons")]
         cells = {
             f"{name} {cell}": warehouse.version(name, cell) for cell in self.audited_cells() for name in FAIRNESS_TABLES
         }
@@ -239,7 +274,7 @@ class Versions:
             )
             for name, spec in self.encoders.items()
         }  # fmt: skip
-        shown = [warehouse.version(name) for name in tables]
+        shown = [*of_findings, *(warehouse.version(name) for name in ("studies", "cohort_flow", "slice_quality"))]
         return step_version("audit_report", shown, cells, encoders, told_config(self.workspace.audit))
 
     def audited_cells(self) -> list[Cell]:
@@ -252,6 +287,24 @@ class Versions:
             for cell in self.workspace.warehouse.cells(table)
             if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
         ]
+
+    def unaudited(self) -> pl.DataFrame:
+        """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED_SCHEMA`."""
+        there, warehouse = set(self.audited_cells()), self.workspace.warehouse
+        rows = []
+        for name in self.encoders:
+            embedded = warehouse.embeddings_path(name).exists()
+            fitted = warehouse.version("probe_fits", Cell(name)) is not None
+            for task in self.workspace.audit.tasks:
+                if Cell(name, task) not in there:
+                    scored = warehouse.version("probe_predictions", Cell(name, task)) is not None
+                    stage = "statistics" if scored else "scores" if fitted else "probes" if embedded else "embeddings"
+                    rows.append({"encoder": name, "task": task, "lacks": stage})
+        return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
+
+    def retired(self) -> list[str]:
+        """Encoders with kept results whose spec is no longer in the registry, sorted."""
+        return sorted({cell.encoder for cell in self.workspace.warehouse.cells("fairness_gaps")} - set(self.encoders))
 
     def _policy(self) -> tuple[object, ...]:
         """What chooses a threshold."""
@@ -307,8 +360,8 @@ def stale_steps(
         return _stale_slices(workspace, versions, recorded)
     if first in ("study_embeddings", "probe_fits"):
         expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
-        cells = [Cell(name) for name in only_encoders]
-        return [Step((first,), cell) for cell in cells if recorded(first, cell) != expected(cell.encoder)]
+        wanted = {Cell(name): expected(name) for name in only_encoders}
+        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first == "probe_predictions":
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
@@ -316,21 +369,23 @@ def stale_steps(
     if first.startswith(("demographic", "mitigation")):
         return _stale_mitigation(first, versions, recorded, only_encoders, only_tasks)
     if first == "audit_findings":
+        want = versions.audit_findings()
         fresh = not versions.audited_cells() or (
-            recorded(first, WHOLE) == versions.audit_findings() == workspace.warehouse.version("model_comparisons")
+            recorded(first, WHOLE) == want == workspace.warehouse.version("model_comparisons")
         )
-        return [] if fresh else [Step((first,), WHOLE)]
+        return [] if fresh else [Step((first,), WHOLE, want)]
+    want = versions.audit_report()
     fresh = recorded("audit_findings", WHOLE) is None or (
-        recorded(first, WHOLE) == versions.audit_report() and (workspace.reports / PAGE).exists()
+        recorded(first, WHOLE) == want and (workspace.reports / PAGE).exists()
     )
-    return [] if fresh else [Step((first,), WHOLE)]
+    return [] if fresh else [Step((first,), WHOLE, want)]
 
 
 def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
-    step = Step(COHORT_TABLES, WHOLE)
     if not is_drawn(workspace):
-        return [step]
+        return [Step(COHORT_TABLES, WHOLE, "drawn")]
     expected = versions.cohort(read_cohort(workspace))
+    step = Step(COHORT_TABLES, WHOLE, digest(expected))
     return [step] if any(recorded(name, WHOLE) != expected[name] for name in COHORT_TABLES) else []
 
 
@@ -340,7 +395,7 @@ def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) 
     studies = workspace.warehouse.read("studies")
     expected = versions.ct_slices(versions.views(studies))
     fresh = recorded("ct_slices", WHOLE) == expected and _slices_are_there(workspace, versions)
-    return [] if fresh else [Step(("ct_slices",), WHOLE)]
+    return [] if fresh else [Step(("ct_slices",), WHOLE, expected)]
 
 
 def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
@@ -356,23 +411,21 @@ def _stale_mitigation(
     if not versions.workspace.audit.mitigation.enabled:
         return []
     if asset == "mitigation_capacity":
-        fresh = not versions.mitigated_cells() or recorded(asset, WHOLE) == versions.mitigation_capacity()
-        return [] if fresh else [Step((asset,), WHOLE)]
-    if asset == "mitigation_results":
+        wanted = {WHOLE: versions.mitigation_capacity()} if versions.mitigated_cells() else {}
+    elif asset == "mitigation_results":
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
-        return [Step((asset,), cell) for cell in cells if recorded(asset, cell) != versions.mitigation_results(cell)]
-    expected = versions.demographic_probes if asset == "demographic_probes" else versions.mitigation_scores
-    cells = [Cell(name) for name in only_encoders]
-    return [Step((asset,), cell) for cell in cells if recorded(asset, cell) != expected(cell.encoder)]
+        wanted = {cell: versions.mitigation_results(cell) for cell in cells}
+    else:
+        expected = versions.demographic_probes if asset == "demographic_probes" else versions.mitigation_scores
+        wanted = {Cell(name): expected(name) for name in only_encoders}
+    return [Step((asset,), cell, want) for cell, want in wanted.items() if recorded(asset, cell) != want]
 
 
 def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:
-    assets: list[str] = []
-    if recorded("probe_predictions", cell) != versions.probe_predictions(cell):
-        assets.append("probe_predictions")
-    expected = versions.fairness(cell)
-    assets += [name for name in FAIRNESS_TABLES if recorded(name, cell) != expected]
-    return Step(tuple(assets), cell)
+    scores, statistics = versions.probe_predictions(cell), versions.fairness(cell)
+    expected = {"probe_predictions": scores} | dict.fromkeys(FAIRNESS_TABLES, statistics)
+    assets = tuple(name for name, version in expected.items() if recorded(name, cell) != version)
+    return Step(assets, cell, digest(scores, statistics))
 
 
 def _embeddings_version(path: Path) -> str | None:

@@ -75,6 +75,11 @@ def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
     """What every number descends from: versions of the inputs, of the encoders, and of the software."""
     warehouse = workspace.warehouse
     told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
+    absent = versions.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
+    for name, tasks, lacks in absent.iter_rows():
+        told[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
+    if versions.retired():
+        told["retired encoders, results kept"] = ", ".join(versions.retired())
     told["version of the slices"] = warehouse.version("slice_quality") or ""
     for name in versions.encoders:
         path = warehouse.embeddings_path(name)

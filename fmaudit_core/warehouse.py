@@ -7,6 +7,7 @@ into the file itself: a copied or partly deleted workspace still tells the truth
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from fmaudit_core.errors import FmauditError
 from fmaudit_core.publish import written_beside
 
 VIEWS_FILE = "fmaudit.duckdb"
+#: the scores a cell had before its present ones, with their version
+PREVIOUS = "previous_predictions"
 _PART = "part.parquet"
 _SCHEMA = "_schema.parquet"
 _VERSION_KEY = "fmaudit.version"
@@ -90,6 +93,23 @@ class Warehouse:
             frame.write_parquet(beside, metadata={_VERSION_KEY: version})
         self._keep_schema(table, frame)
         return Published(path=path, n_rows=frame.height, version=version)
+
+    def keep(self, table: str, kept: str, cell: Cell, *, before: str) -> None:
+        """Copy a published cell to another table, with its version, before it is replaced; one of the version to come stays.
+
+        Parameters
+        ----------
+        kept : str
+            The table that takes it, in one rename, for what it held.
+        before : str
+            Version about to be published: a cell of that version is no predecessor of it.
+        """
+        version, path = self.version(table, cell), self.path(table, cell)
+        if version is None or version == before:
+            return
+        with written_beside(self.path(kept, cell)) as beside:
+            shutil.copyfile(path, beside)
+        self._keep_schema(kept, pl.DataFrame(schema=pl.read_parquet_schema(path)))
 
     def read(self, table: str, cell: Cell = WHOLE) -> pl.DataFrame:
         """One cell of a table.

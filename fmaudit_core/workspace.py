@@ -20,7 +20,7 @@ from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.lineage import digest
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.vocabulary import family_task
-from fmaudit_core.warehouse import Cell, Warehouse
+from fmaudit_core.warehouse import PREVIOUS, Cell, Warehouse
 
 #: thicker slices of INSPECT are quarantined unless the audit says otherwise
 INSPECT_MAX_SPACING_MM = 5.0
@@ -177,6 +177,15 @@ class Workspace:
         """Test scores of the primary pooling: what encoders are compared by, two and two."""
         test = self.predictions(cells).filter(pl.col("split") == "test")
         return of_primary_pooling(test, self.audit.fairness.primary_pooling)
+
+    def previous_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
+        """Test scores of the primary pooling that some cells had in the audit before theirs; empty where there was none."""
+        primary = self.audit.fairness.primary_pooling
+        frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
+        if not frames:
+            return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
+        before = pl.concat(frames, how="diagonal_relaxed")
+        return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
 
     def unscored(self, cell: Cell) -> int:
         """Embedded studies of val and test with a known label that lack a finite score in some score set."""

@@ -10,6 +10,7 @@ from fmaudit_core.cohort.schema import validate_labels, validate_studies
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
+from fmaudit_core.fairness.reaudit import worsenings
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 from fmaudit_dagster.partitions import cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -94,6 +95,35 @@ def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
     )
 
 
+@dg.asset_check(asset="audit_findings")
+def every_encoder_is_audited(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """Every registered encoder has findings for every task; one that failed is named, with what it lacks."""
+    workspace = audit.open()
+    absent = audit.versions(workspace).unaudited()
+    lacking = absent.group_by("encoder", maintain_order=True).agg("lacks", n=pl.len())
+    said = [f"{name} lacks {lacks[0]} for {n} task(s)" for name, lacks, n in lacking.iter_rows()]
+    problems = workspace.registry.problems()
+    said += [f"{file} is no usable spec" for file in problems]
+    return dg.AssetCheckResult(
+        passed=not said, severity=dg.AssetCheckSeverity.WARN, description="; ".join(said) or None, metadata=problems
+    )
+
+
+@dg.asset_check(asset="audit_findings")
+def no_subgroup_got_worse(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """No subgroup fares worse than in the audit before by more than the margin, beyond chance: the gate of a re-audit."""
+    workspace = audit.open()
+    changes = workspace.warehouse.read("audit_changes")
+    worse = worsenings(changes)
+    severity = {"warn": dg.AssetCheckSeverity.WARN, "error": dg.AssetCheckSeverity.ERROR}
+    return dg.AssetCheckResult(
+        passed=not worse,
+        severity=severity[workspace.audit.reaudit.severity],
+        description=" ".join(worse) or None,
+        metadata={"compared": changes.filter(pl.col("status") == "tested").height, "got worse": len(worse)},
+    )
+
+
 def _broken(validate: Callable[[], object]) -> str | None:
     """What a core validation says is wrong, None where all holds."""
     try:
@@ -110,4 +140,6 @@ CHECKS = [
     embeddings_are_finite_and_whole,
     every_known_label_is_scored,
     encoders_beat_the_control,
+    every_encoder_is_audited,
+    no_subgroup_got_worse,
 ]

@@ -146,7 +146,7 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
 
     prepare(workspace)
     from fmaudit_dagster.console import run_with_bars
-    from fmaudit_dagster.findings_table import print_findings
+    from fmaudit_dagster.findings_table import print_findings, worse_than_before
 
     for file, problem in workspace.registry.problems().items():
         click.echo(f"Passed over {file}: {problem}", err=True)
@@ -156,7 +156,10 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
     print_findings(workspace.reports)
     for cell, why in outcome.failures.items():
         click.echo(f"Failed: {cell}: {why}", err=True)
-    if outcome.failures:
+    worse = worse_than_before(workspace)
+    for sentence in worse:
+        click.echo(f"Got worse than in the audit before: {sentence}", err=True)
+    if outcome.failures or (worse and workspace.audit.reaudit.severity == "error"):
         sys.exit(1)
 
 

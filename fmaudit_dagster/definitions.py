@@ -17,6 +17,7 @@ from fmaudit_dagster.assets.mitigation import (
 )
 from fmaudit_dagster.assets.probes import probe_fits, probe_predictions
 from fmaudit_dagster.assets.report import audit_findings, audit_report
+from fmaudit_dagster.automation import SCHEDULES, SENSORS
 from fmaudit_dagster.checks import CHECKS
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -41,6 +42,8 @@ def definitions_for(audit_yaml: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,
+        sensors=SENSORS,
+        schedules=SCHEDULES,
         resources={"audit": AuditWorkspace(audit_yaml=str(audit_yaml))},
         # a run is a process of its own already; steps share it, as they share the warehouse
         executor=dg.in_process_executor,

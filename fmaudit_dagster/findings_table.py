@@ -7,8 +7,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from fmaudit_core.fairness.reaudit import worsenings
 from fmaudit_core.report.export import JSON, PAGE
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
+from fmaudit_core.workspace import Workspace
 
 _LEAST_WIDTH = 100
 _VERDICTS = {
@@ -51,6 +53,13 @@ def print_findings(reports: Path) -> None:
     others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
     console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")
     click.echo(f"Report: {page}")
+
+
+def worse_than_before(workspace: Workspace) -> list[str]:
+    """A sentence for every subgroup that fares worse than in the audit before."""
+    if workspace.warehouse.version("audit_changes") is None:
+        return []
+    return worsenings(workspace.warehouse.read("audit_changes"))
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -4,15 +4,19 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 import psutil
 
+from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
 
-#: which process executes a run of the command line
+#: which process executes a run
 PROCESS_TAG = "fmaudit/process"
+#: a run whose process was killed: it says nothing about the step, which is tried again
+KILLED_TAG = "fmaudit/killed"
 
 _SETTINGS = """\
 # written by fmaudit where missing; yours to change
@@ -20,6 +24,16 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+run_monitoring:
+  # a run that was about to start when its daemon was killed
+  enabled: true
+  start_timeout_seconds: 180
+  poll_interval_seconds: 30
 concurrency:
   runs:
     max_concurrent_runs: 2
@@ -55,30 +69,50 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The workspace's Dagster instance, its encoder partitions those of the registry."""
     prepare(workspace)
     with dg.DagsterInstance.get() as instance:
-        register_encoders(instance, list(workspace.registry.specs()))
+        new, retired = partition_changes(instance, workspace.registry)
+        if new:
+            instance.add_dynamic_partitions(str(ENCODER.name), new)
+        for name in retired:
+            instance.delete_dynamic_partition(str(ENCODER.name), name)
         end_killed_runs(instance)
         yield instance
 
 
+def partition_changes(instance: dg.DagsterInstance, registry: Registry) -> tuple[list[str], list[str]]:
+    """Encoders that have no partition yet, and retired ones that still have one.
+
+    A retired encoder keeps its files and its records, and has both again when its spec comes back. One whose file is there but
+    cannot be read just now is not retired.
+    """
+    known, registered = set(instance.get_dynamic_partitions(str(ENCODER.name))), set(registry.specs())
+    unreadable = {Path(file).stem for file in registry.problems()}
+    return sorted(registered - known), sorted(known - registered - unreadable)
+
+
 def this_process() -> str:
     """Name of this process, by which a later one can tell whether it still lives."""
-    return f"{platform.node()}:{os.getpid()}"
+    return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def end_killed_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs whose process was killed as failed, and give back their places in pools: else the next run waits for ever."""
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     for run in instance.get_runs(running):
-        node, _, process = run.tags.get(PROCESS_TAG, "").rpartition(":")
-        if node == platform.node() and not psutil.pid_exists(int(process)):
+        node, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
+        if node == platform.node() and not _lives(process):
+            instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
             instance.report_run_failed(run, "Its process was killed.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
-def register_encoders(instance: dg.DagsterInstance, names: list[str]) -> list[str]:
-    """Add a partition for every encoder that has none; returns the new ones. Retired encoders keep theirs."""
-    known = set(instance.get_dynamic_partitions(str(ENCODER.name)))
-    new = [name for name in names if name not in known]
-    if new:
-        instance.add_dynamic_partitions(str(ENCODER.name), new)
-    return new
+def _lives(process: str) -> bool:
+    """Whether a process of this machine, told by its id and when it started, is still the one."""
+    number, _, started = process.partition(":")
+    return _started(int(number)) == started
+
+
+def _started(process: int) -> str:
+    try:
+        return str(int(psutil.Process(process).create_time()))
+    except psutil.NoSuchProcess:
+        return "gone"

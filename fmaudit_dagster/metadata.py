@@ -9,6 +9,8 @@ import polars as pl
 from fmaudit_core.warehouse import Published
 
 OWNERS = ["team:ai-governance"]
+#: the cohort and the slices are read by one run at a time
+SOURCES_POOL = "sources"
 
 
 def made(

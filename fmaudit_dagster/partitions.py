@@ -2,20 +2,13 @@
 
 import dagster as dg
 
-from fmaudit_core.config import audit_path_from_environment, load_audit
-from fmaudit_core.vocabulary import TASKS
 from fmaudit_core.warehouse import Cell
+from fmaudit_dagster.configured import tasks
 
 ENCODER = dg.DynamicPartitionsDefinition(name="encoder")
 
 
-def _configured_tasks() -> tuple[str, ...]:
-    """Tasks of the audit this process serves; the field's eight while no audit.yaml exists yet."""
-    path = audit_path_from_environment()
-    return load_audit(path).tasks if path.exists() else TASKS
-
-
-TASK = dg.StaticPartitionsDefinition(list(_configured_tasks()))
+TASK = dg.StaticPartitionsDefinition(list(tasks()))
 ENCODER_BY_TASK = dg.MultiPartitionsDefinition({"encoder": ENCODER, "task": TASK})
 
 

@@ -93,9 +93,37 @@ def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSecti
         (a, b): _named(first, second)
         for (a, first), (b, second) in combinations(enumerate(cohort), 2)
     }  # fmt: skip
+    yield from _by_subgroup(of_pair, frames[0], sets, attributes, settings)
+
+
+def pair_rows(
+    told: dict[str, Any],
+    first: pl.DataFrame,
+    second: pl.DataFrame,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+) -> Iterator[dict[str, Any]]:
+    """Rows of two score sets on the studies both scored: over all and in each subgroup, AUROC, UDR and FPR.
+
+    Labels, attributes and patients are those of the first. Each row starts with what `told` holds.
+    """
+    one = first.join(second, on="study_id", how="semi").sort("study_id")
+    other = second.join(first, on="study_id", how="semi").sort("study_id")
+    if not one.is_empty():
+        sets = [studies_of(one), studies_of(other)]
+        yield from _by_subgroup({(0, 1): told}, one, sets, attributes, settings)
+
+
+def _by_subgroup(
+    of_pair: Mapping[tuple[int, int], dict[str, Any]],
+    frame: pl.DataFrame,
+    sets: Sequence[Studies],
+    attributes: Sequence[str],
+    settings: FairnessSection,
+) -> Iterator[dict[str, Any]]:
     for attribute in (OVERALL, *attributes):
-        of_study = None if attribute == OVERALL else frames[0].get_column(attribute).to_numpy()
-        for level in levels(frames[0], attribute):
+        of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
+        for level in levels(frame, attribute):
             inside = sets if of_study is None else [one.only(of_study == level) for one in sets]
             subgroup = {"attribute": attribute, "subgroup": level}
             yield from _compared(of_pair, subgroup, inside, settings)

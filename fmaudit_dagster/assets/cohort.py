@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from fmaudit_core.cohort.source import read_cohort
-from fmaudit_dagster.metadata import OWNERS, counted, made
+from fmaudit_dagster.metadata import OWNERS, SOURCES_POOL, counted, made
 from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -24,7 +24,7 @@ _SPECS = [
 ]
 
 
-@dg.multi_asset(specs=_SPECS, can_subset=True)
+@dg.multi_asset(specs=_SPECS, can_subset=True, pool=SOURCES_POOL)
 def cohort(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[dg.MaterializeResult[Any]]:
     """Read the cohort, validate it whole, publish its tables."""
     workspace = audit.open()

@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from fmaudit_core.embedding import embed
+from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars
 from fmaudit_dagster.partitions import ENCODER, cell_of
 from fmaudit_dagster.progress import progress_of
@@ -12,7 +13,6 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 #: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
 GPU_POOL = "gpu"
-GPU_TAGS = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
 
 
 @dg.asset(
@@ -22,19 +22,20 @@ GPU_TAGS = {"dagster-k8s/config": {"container_config": {"resources": {"limits": 
     kinds={"pytorch", "duckdb"},
     owners=OWNERS,
     pool=GPU_POOL,
-    op_tags=GPU_TAGS,
+    op_tags=gpu_tags(),
     tags={"fmaudit/compute": "gpu"},
 )
 def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """One vector per study and pooling from one frozen encoder, and its slice embeddings beside them."""
     workspace = audit.open()
     encoder = cell_of(context).encoder
+    version = audit.versions(workspace).study_embeddings(encoder)
     spec = workspace.registry.spec(encoder)
 
     result = embed(
         workspace,
         encoder,
-        version=audit.versions(workspace).study_embeddings(encoder),
+        version=version,
         progress=progress_of(context, f"encoding with {encoder}"),
     )
 

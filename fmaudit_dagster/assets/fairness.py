@@ -43,10 +43,10 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     """Assess the predictions of one encoder on one task."""
     workspace, cell = audit.open(), cell_of(context)
     settings = workspace.audit.fairness
+    version = audit.versions(workspace).fairness(cell)
 
     found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
 
-    version = audit.versions(workspace).fairness(cell)
     told = pl.col("metric") == settings.primary_metric
     metrics = of_primary_pooling(found.subgroup_metrics.filter(told), settings.primary_pooling)
     shown = metrics.drop_nulls("value")

@@ -4,9 +4,10 @@ from typing import Any
 
 import dagster as dg
 
+from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
-from fmaudit_core.warehouse import Cell
+from fmaudit_core.warehouse import PREVIOUS, Cell
 from fmaudit_dagster.metadata import OWNERS, bars, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -23,6 +24,12 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
     """Logistic probes of one encoder for every task, pooling and C, as columns of one problem."""
     workspace, cell = audit.open(), cell_of(context)
     warehouse = workspace.warehouse
+    version = audit.versions(workspace).probe_fits(cell.encoder)
+    check_embeddings(
+        warehouse.embeddings_path(cell.encoder),
+        dim=workspace.registry.spec(cell.encoder).dim,
+        studies=warehouse.read("slice_quality").filter("used").get_column("study_id").to_list(),
+    )
 
     fits = fit_probes(
         workspace.embeddings(cell.encoder),
@@ -33,7 +40,6 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
         c_grid=workspace.audit.probes.c_grid,
     )
 
-    version = audit.versions(workspace).probe_fits(cell.encoder)
     published = warehouse.publish("probe_fits", fits, version=version, cell=cell)
     return made(published, fits, most_iterations=int(fits.get_column("iterations").to_numpy().max()))
 
@@ -49,6 +55,7 @@ def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
     """Scores on val and test by the probe whose C validation chose, and the trail of that choice."""
     workspace, cell = audit.open(), cell_of(context)
     warehouse = workspace.warehouse
+    version = audit.versions(workspace).probe_predictions(cell)
 
     predictions = choose_and_predict(
         warehouse.read("probe_fits", Cell(cell.encoder)),
@@ -60,7 +67,7 @@ def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
     )
     scores = with_thresholds(predictions.scores, workspace.audit.fairness)
 
-    version = audit.versions(workspace).probe_predictions(cell)
+    warehouse.keep("probe_predictions", PREVIOUS, cell, before=version)
     warehouse.publish("probe_selection", predictions.trail, version=version, cell=cell)
     published = warehouse.publish("probe_predictions", scores, version=version, cell=cell)
     chosen = predictions.trail.filter("chosen")

@@ -6,6 +6,7 @@ import dagster as dg
 
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
+from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
@@ -15,10 +16,13 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 @dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
 def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in pairs."""
+    """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in
+    pairs, and each with itself in the audit before.
+    """
     workspace = audit.open()
     versions = audit.versions(workspace)
     cells, warehouse = versions.audited_cells(), workspace.warehouse
+    version, absent = versions.audit_findings(), versions.unaudited()
 
     found = findings(
         workspace.confirmatory_predictions(cells, versions.encoders),
@@ -29,11 +33,16 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         titles={name: spec.label for name, spec in versions.encoders.items()},
     )
 
-    compared = model_comparisons(
-        workspace.compared_predictions(cells), workspace.audit.attributes, workspace.audit.fairness
+    test, attributes, settings = (
+        workspace.compared_predictions(cells),
+        workspace.audit.attributes,
+        workspace.audit.fairness,
     )
+    compared = model_comparisons(test, attributes, settings)
+    changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
-    version = versions.audit_findings()
+    warehouse.publish("unaudited", absent, version=version)
+    warehouse.publish("audit_changes", changes, version=version)
     warehouse.publish("model_comparisons", compared, version=version)
     published = warehouse.publish("audit_findings", found, version=version)
     warehouse.refresh_views()
@@ -42,6 +51,8 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         found,
         disparities=found.filter(found.get_column("verdict") == "disparity").height,
         verdicts=counted(found, "verdict"),
+        got_worse=changes.filter("worse").height,
+        without_findings=", ".join(absent.get_column("encoder").unique().sort()) or "none",
     )
 
 
@@ -50,9 +61,10 @@ def audit_report(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """The page for people and the files for machines."""
     workspace = audit.open()
     versions = audit.versions(workspace)
+    version = versions.audit_report()
 
     written = write_report(workspace.reports, report_input(workspace, versions))
 
     files = report_files(written)
-    published = workspace.warehouse.publish("report_files", files, version=versions.audit_report())
+    published = workspace.warehouse.publish("report_files", files, version=version)
     return made(published, files, page=dg.MetadataValue.url(written.page.as_uri()))

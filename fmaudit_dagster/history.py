@@ -1,0 +1,135 @@
+"""What Dagster's records say of a step: the version it was last made with, whether it is at work, whether it has failed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import dagster as dg
+
+from fmaudit_core.plan import Recorded, Step, recorded_in_warehouse
+from fmaudit_core.warehouse import Cell
+from fmaudit_core.workspace import Workspace
+from fmaudit_dagster.instance import KILLED_TAG
+from fmaudit_dagster.partitions import partition_key
+
+STEP_TAG = "fmaudit/step"
+VERSION_TAG = "fmaudit/version"
+
+_AT_WORK = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_NO_FAULT_OF_THE_STEP = ("START_TIMEOUT", "UNEXPECTED_TERMINATION", "RUN_WORKER_RESTART")
+#: how often a step is tried for one version, where its runs were killed or what it made was lost again
+_ATTEMPTS = 3
+
+
+def step_tags(step: Step) -> dict[str, str]:
+    """Tags by which a run of a step is found again."""
+    named = {"encoder": step.cell.encoder, "task": step.cell.task}
+    told = {f"fmaudit/{name}": value for name, value in named.items() if value}
+    return {STEP_TAG: step.name, VERSION_TAG: step.version, **told}
+
+
+def recorded(workspace: Workspace, instance: dg.DagsterInstance) -> Recorded:
+    """Version by which a cell counts as made: what its file says, if Dagster knows of it too."""
+    in_warehouse = recorded_in_warehouse(workspace)
+
+    def version_of(asset: str, cell: Cell) -> str | None:
+        version = in_warehouse(asset, cell)
+        if version is None:
+            return None
+        key = partition_key(cell)
+        filters = dg.AssetRecordsFilter(
+            asset_key=dg.AssetKey(asset), asset_partitions=None if key is None else [str(key)]
+        )
+        found = instance.fetch_materializations(filters, limit=1).records
+        materialization = found[0].asset_materialization if found else None
+        known = (materialization.tags or {}).get("dagster/data_version") if materialization else None
+        return version if known == version else None
+
+    return version_of
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """Runs that have not ended, as they were at one moment."""
+
+    run_ids: tuple[str, ...]
+    #: (asset, partition) of each; the partition is empty for a whole asset, `*` where a run makes a range of them
+    making: frozenset[tuple[str, str]]
+
+    def __call__(self, step: Step) -> bool:
+        """Whether some asset of the step is being made."""
+        key = str(partition_key(step.cell) or "")
+        return any({(asset, key), (asset, "*")} & self.making for asset in step.assets)
+
+
+def at_work(instance: dg.DagsterInstance, *, but: str | None = None) -> AtWork:
+    """What is being made now, whoever asked for it.
+
+    Parameters
+    ----------
+    but : str, optional
+        A run to pass over.
+    """
+    runs = [run for run in instance.get_runs(dg.RunsFilter(statuses=_AT_WORK)) if run.run_id != but]
+    return AtWork(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
+
+
+def _made_by(runs: Iterable[dg.DagsterRun]) -> Iterable[tuple[str, str]]:
+    for run in runs:
+        whole = "*" if "dagster/asset_partition_range_start" in run.tags else run.tags.get("dagster/partition", "")
+        for key in run.asset_selection or ():
+            yield key.to_user_string(), whole
+
+
+def times_ended(instance: dg.DagsterInstance, step: Step) -> int:
+    """How many runs of a step have ended, for any version of it."""
+    return instance.get_runs_count(dg.RunsFilter(tags={STEP_TAG: step.name}, statuses=_ENDED))
+
+
+def why_spent(instance: dg.DagsterInstance, step: Step) -> str | None:
+    """Why a step is not tried again for its version: it failed, or its runs were killed too often. None where it may be."""
+    ended = instance.get_runs(dg.RunsFilter(tags={STEP_TAG: step.name}, statuses=_ENDED), limit=_ATTEMPTS)
+    of_version = []
+    for run in ended:  # the latest first, back to where it had another version
+        if run.tags.get(VERSION_TAG) != step.version:
+            break
+        of_version.append(run)
+    if not of_version:
+        return None
+    last = of_version[0]
+    if last.status == dg.DagsterRunStatus.CANCELED:
+        return "its run was cancelled."
+    if last.status == dg.DagsterRunStatus.FAILURE and not _was_killed(last):
+        return why_failed(instance, last.run_id)
+    if len(of_version) == _ATTEMPTS:
+        return f"it was tried {_ATTEMPTS} times, and each time its process was killed or what it made was lost."
+    return None
+
+
+def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
+    """The innermost cause of a failed run, or the checks that did not pass, as a sentence."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        event = entry.dagster_event
+        error = event.step_failure_data.error if event is not None else None
+        while error is not None and error.cause is not None:
+            error = error.cause
+        if error is not None:
+            kind, _, text = error.message.strip().partition(": ")
+            return text if kind.endswith("Error") and text else error.message.strip()
+    said = []
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        event = entry.dagster_event
+        check = event.asset_check_evaluation_data if event is not None else None
+        if check is not None and not check.passed:
+            asset = check.asset_key.to_user_string()
+            said.append(f"check {check.check_name} of {asset}: {check.description or 'failed'}")
+    return "; ".join(said) or "the run failed; see it in `fmaudit ui`."
+
+
+def _was_killed(run: dg.DagsterRun) -> bool:
+    return KILLED_TAG in run.tags or run.tags.get("dagster/failure_reason") in _NO_FAULT_OF_THE_STEP

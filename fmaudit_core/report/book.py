@@ -19,7 +19,7 @@ Row = dict[str, Any]
 SHOWN_METRICS: Final = ("udr", "fpr", "auroc")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Key:
     """A score set."""
 
@@ -189,7 +189,12 @@ class Book:
     def _pair_preference(self, first: Key, second: Key) -> tuple[Any, ...]:
         names = list(self._titles)
         worse = max(self._preference(first.variant), self._preference(second.variant))
-        return first.variant != second.variant, worse, _index(names, first.encoder), _index(names, second.encoder)
+        aside = not (self.is_main(first) and self.is_main(second))
+        return aside, worse, _index(names, first.encoder), _index(names, second.encoder), first, second
+
+    def is_main(self, key: Key) -> bool:
+        """Whether a score set is the one that speaks for its encoder."""
+        return self.main_key(key.encoder, key.task) == key
 
     def is_control(self, encoder: str) -> bool:
         """Whether an encoder is the control."""

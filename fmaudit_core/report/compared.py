@@ -75,12 +75,12 @@ def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
 
 
 def _names(book: Book, first: Key, second: Key) -> tuple[str, str]:
-    """Titles that tell the two apart: encoders, and their variants where these differ or are not the first."""
+    """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
     titles = []
     for key in (first, second):
         title = book.encoder_title(key.encoder) + (" (control)" if book.is_control(key.encoder) else "")
         variant = wording.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
-        if variant and (first.variant != second.variant or book.variant_index(key)):
+        if variant and not book.is_main(key):
             title += f", {variant}"
         titles.append(title)
     return titles[0], titles[1]

@@ -84,7 +84,8 @@ def variant_title(variant: Mapping[str, str]) -> str:
         "modality": _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
         "pooling": _POOLING_TITLES.get(variant["pooling"], f"{variant['pooling']} pooling"),
     }
-    parts = [text for name, text in said.items() if variant[name] != "given"]
+    known = variant["probe"] != "given"
+    parts = [text for name, text in said.items() if known or variant[name] != "given"]
     if variant["strategy"] not in ("", "none"):
         parts.append(f"mitigation: {_spaced(variant['strategy']).lower()}")
     return ", ".join(parts)

@@ -125,16 +125,18 @@ def _report(worlds: Mapping[str, Cells]) -> ReportInput:
 
 
 def _neighbourhood(levels: Cells) -> Iterator[dict[tuple[str, ...], Counts]]:
-    """Cohorts in which up to nine studies of each class are of another subgroup, alike in what is small."""
+    """Cohorts in which up to nine studies of each class are of other subgroups, alike in what is small."""
     steps = set(itertools.product(range(-9, 10), (-5, -1, 0, 1, 5)))
-    for (one, two), by in itertools.product(
-        itertools.combinations(levels, 2), sorted(steps | {by[::-1] for by in steps})
-    ):
-        moved = dict(levels)
-        moved[one] = (levels[one][0] - by[0], levels[one][1] - by[1])
-        moved[two] = (levels[two][0] + by[0], levels[two][1] + by[1])
+    for order, by in itertools.product(itertools.permutations(levels), sorted(steps | {by[::-1] for by in steps})):
+        moved = {name: list(levels[name]) for name in order}
+        to, *givers = order
+        for at in (0, 1):
+            for giver in givers:  # what the first lacks, the next gives
+                taken = min(by[at] + levels[to][at] - moved[to][at], moved[giver][at])
+                moved[to][at] += taken
+                moved[giver][at] -= taken
         if all(min(pair) >= 0 and _seen(pair) == _seen(levels[name]) for name, pair in moved.items()):
-            yield moved
+            yield {name: (moved[name][0], moved[name][1]) for name in levels}
 
 
 def _seen(pair: Sequence[int]) -> str:

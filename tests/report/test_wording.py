@@ -62,3 +62,33 @@ def test_levels_are_named_for_people() -> None:
     assert wording.subgroup_title("nh_black") == "Black"
     assert wording.subgroup_title("some_group") == "Some group"
     assert wording.subgroup_title("unknown") == "Not recorded"
+
+
+def test_a_variant_says_what_is_known_of_the_model() -> None:
+    given = dict.fromkeys(("probe", "modality", "pooling"), "given") | {"strategy": "none"}
+    assert wording.variant_title(given) == ""
+    assert wording.variant_title(given | {"pooling": "max"}) == "max pooling"
+    of_embeddings = {"probe": "logistic", "modality": "ct", "pooling": "given", "strategy": "none"}
+    assert wording.variant_title(of_embeddings) == "Logistic probe, CT, pooling as given"
+
+
+def test_crossings_are_named_part_by_part() -> None:
+    times = "\N{MULTIPLICATION SIGN}"
+    assert wording.subgroup_title("nh_white x 75-90") == f"White {times} 75\N{EN DASH}90"
+    assert wording.attribute_title("race_ethnicity x sex") == f"Race and ethnicity {times} Sex"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "rounded", "said"),
+    [
+        ("udr", 0.0412, False, "+4.1 points"), ("udr", -0.01, False, "\N{MINUS SIGN}1.0 point"),
+        ("udr", 0.0412, True, "+4 points"), ("auroc", -0.0213, False, "\N{MINUS SIGN}0.021"),
+        ("auroc", None, False, "\N{EN DASH}"),
+    ],
+)  # fmt: skip
+def test_differences_carry_their_sign(metric: str, value: float | None, rounded: bool, said: str) -> None:
+    assert wording.difference(metric, value, rounded=rounded) == said
+
+
+def test_an_interval_that_may_be_negative_is_no_dash() -> None:
+    assert wording.difference_interval("udr", -0.051, 0.012) == "\N{MINUS SIGN}5.1 to 1.2"

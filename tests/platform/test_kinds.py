@@ -109,7 +109,7 @@ def test_other_ct_leaves_imports_alone_and_other_studies_do_not(copied):
 def test_without_ct_an_audit_of_imports_runs_whole_and_an_encoder_of_ct_is_told(audited, tmp_path):
     shutil.copyfile(audited[0].table.table, tmp_path / "studies.csv")
     raw = {key: value for key, value in AUDIT.items() if key != "cohort"}
-    raw["cohort"] = {"kind": "table", "table": "studies.csv"}
+    raw |= {"cohort": {"kind": "table", "table": "studies.csv"}, "mitigation": {"enabled": False}}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(raw))
     (tmp_path / "encoders").mkdir()
     workspace = open_workspace(tmp_path / "audit.yaml")

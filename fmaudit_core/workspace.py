@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
+from fmaudit_core.encoders.check import CohortSize
 from fmaudit_core.encoders.pooling import audited_poolings, of_primary_pooling
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -17,6 +18,7 @@ from fmaudit_core.encoders.store import read_poolings, read_study_embeddings, re
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
+from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.vocabulary import family_task
@@ -186,6 +188,17 @@ class Workspace:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
         before = pl.concat(frames, how="diagonal_relaxed")
         return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+
+    def cohort_size(self, view: View) -> CohortSize | None:
+        """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""
+        warehouse = self.warehouse
+        if warehouse.version("slice_quality") is not None:
+            used = warehouse.read("slice_quality").filter(pl.col("used")).get_column("n_slices")
+            return CohortSize(len(used), len(used) if view.volume else sum(len(view.chosen(n)) for n in used))
+        if warehouse.version("studies") is not None:
+            n_studies = warehouse.read("studies").height
+            return CohortSize(n_studies, n_studies if view.volume else None)
+        return None
 
     def unscored(self, cell: Cell) -> int:
         """Embedded studies of val and test with a known label that lack a finite score in some score set."""

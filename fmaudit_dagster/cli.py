@@ -219,7 +219,7 @@ def assess(
 
 @main.group()
 def encoders() -> None:
-    """List and add the encoders of this audit's registry."""
+    """List, add and check the encoders of this audit's registry."""
 
 
 @encoders.command("list")
@@ -228,6 +228,7 @@ def encoders() -> None:
 def encoders_list(config: Path) -> None:
     """Show the registered encoders, what is wrong with other files, and the specs that ship with fmaudit."""
     from fmaudit_core.encoders.registry import shipped_specs
+    from fmaudit_core.encoders.spec import load_spec
 
     registry = _workspace(config).registry
     for name, spec in registry.specs().items():
@@ -235,22 +236,53 @@ def encoders_list(config: Path) -> None:
         click.echo(f"{name:<24} {spec.label} ({role}; {spec.licence or 'licence not stated'})")
     for file, problem in registry.problems().items():
         click.echo(f"passed over {file}: {problem}", err=True)
-    others = [name for name in shipped_specs() if name not in registry.specs()]
-    if others:
-        click.echo(f"Shipped, not registered: {', '.join(others)} (add with: fmaudit encoders add NAME)")
+    others = [load_spec(path) for name, path in shipped_specs().items() if name not in registry.specs()]
+    ready = [spec.name for spec in others if not spec.needs_weights]
+    if ready:
+        click.echo(f"Shipped, not registered: {', '.join(ready)} (add with: fmaudit encoders add NAME)")
+    for spec in others:
+        if spec.published and spec.needs_weights:
+            click.echo(f"{spec.name:<24} needs weights: {spec.published.files[0]} of {spec.published.hub}")
 
 
 @encoders.command("add")
 @click.argument("spec")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, exists=True),
+    help="Published weights of a spec that ships without: the file, or its folder.",
+)
 @click.pass_obj
 @_told
-def encoders_add(config: Path, spec: str) -> None:
-    """Validate SPEC, a YAML or the name of a shipped one, and copy it into the registry."""
+def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
+    """Validate SPEC, a YAML or the name of a shipped one, and copy it into the registry, its weights proved."""
     from fmaudit_core.encoders.registry import shipped_specs
 
     source = shipped_specs().get(spec, Path(spec))
-    added = _workspace(config).registry.add(source)
-    click.echo(f"Registered {added.name}. Next: fmaudit run --encoder {added.name}")
+    added = _workspace(config).registry.add(source, weights)
+    if added.weights and added.weights.sha256_from == "first_seen":
+        click.echo(f"No published sha256 is known; recorded that of this file: {added.weights.sha256}")
+    click.echo(f"Registered {added.name}. Next: fmaudit encoders check {added.name}, then fmaudit run")
+
+
+@encoders.command("check")
+@click.argument("name")
+@click.pass_obj
+@_told
+def encoders_check(config: Path, name: str) -> None:
+    """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used."""
+    from fmaudit_core.encoders.check import check_encoder
+
+    workspace = _workspace(config)
+    spec = workspace.registry.named(name)
+    found = check_encoder(spec, device=workspace.audit.extraction.device, cohort=workspace.cohort_size(spec.view))
+    for label, fact in found.facts.items():
+        click.echo(f"{label:<14}{fact}")
+    for problem in found.problems:
+        click.echo(f"problem       {problem}", err=True)
+    if found.problems:
+        sys.exit(1)
+    click.echo(f"{name} is fit for use.")
 
 
 @main.command()

@@ -19,8 +19,12 @@ ENTRY_POINT_GROUP: Final = "fmaudit.encoders"
 _BUILT_IN: Final = {
     "astra": "fmaudit_core.encoders.astra",
     "efficientnet": "fmaudit_core.encoders.efficientnet",
-    "open_clip": "fmaudit_core.encoders.open_clip",
+    "exported": "fmaudit_core.encoders.exported",
     "hu_histogram": "fmaudit_core.encoders.hu_histogram",
+    "medimageinsight": "fmaudit_core.encoders.medimageinsight",
+    "open_clip": "fmaudit_core.encoders.open_clip",
+    "timm": "fmaudit_core.encoders.timm",
+    "transformers": "fmaudit_core.encoders.transformers",
 }
 
 
@@ -63,6 +67,8 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     """
     if spec.adapter == IMPORTED:
         raise SpecError("its embeddings were computed elsewhere: there is no network to load.", where=spec.name)
+    if spec.needs_weights and spec.published is not None:
+        raise spec.published.missing(spec.name)
     return _adapter(spec.adapter)(spec, device)
 
 

@@ -16,8 +16,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.prepare import on_device
 from fmaudit_core.encoders.spec import EncoderSpec, Weights
-from fmaudit_core.encoders.torch_network import chosen_device, cuda_dtype, load_strictly, on_device
+from fmaudit_core.encoders.torch_network import load_strictly, placed
 from fmaudit_core.imaging.volume import Grid
 from fmaudit_core.imaging.window import SliceArray
 
@@ -92,9 +93,11 @@ class AstraEncoder:
     """The frozen backbone on its device."""
 
     def __init__(self, network: I3ResNet, spec: EncoderSpec, device: str) -> None:
-        self._place = chosen_device(spec, device)
-        self.device = str(self._place)
-        self._dtype = cuda_dtype(spec, self._place)
+        placement = placed(spec, device)
+        self.device = str(placement)
+        #: parameters of the network as it is loaded
+        self.n_parameters = sum(one.numel() for one in network.parameters())
+        self._place, self._dtype = placement.device, placement.dtype
         self._network = folded(network).requires_grad_(False).to(self._place)
 
     @torch.inference_mode()

@@ -13,9 +13,10 @@ import timm
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fmaudit_core.encoders.checkpoint import read_checkpoint
 from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly, read_checkpoint
+from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly
 
 VARIANTS: Final = ("lite0", "lite1", "lite2")
 _FIRST_BLOCK: Final = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}

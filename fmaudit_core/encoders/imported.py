@@ -22,7 +22,8 @@ import polars as pl
 
 from fmaudit_core.encoders.errors import ImportedFileError, SpecError
 from fmaudit_core.encoders.extract import ExtractionResult, provenance
-from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile, sha256_of
+from fmaudit_core.encoders.proof import sha256_of
+from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile
 from fmaudit_core.encoders.writing import written_embeddings
 from fmaudit_core.errors import MissingExtraError
 

@@ -6,34 +6,27 @@ tower is never built, since some of them (BiomedCLIP's) ask a model hub for thei
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
-from torch import nn
 
+from fmaudit_core.encoders.checkpoint import read_checkpoint, read_config
 from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec, Input
-from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly, read_checkpoint
+from fmaudit_core.encoders.torch_network import TorchEncoder, UnitNorm, load_strictly, needs_dim
 
-_PREFIX = "visual."
-
-
-class _UnitNorm(nn.Module):
-    """The image tower, its embedding scaled to length 1 as `encode_image(normalize=True)` does."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(self.tower(images), dim=-1)
+CONFIG: Final = "open_clip_config.json"
+_PREFIX: Final = "visual."
+#: text towers, the built-in one and that from transformers, and what the two towers share
+_TEXT: Final = (
+    "text.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask",
+    "logit_scale", "logit_bias",
+)  # fmt: skip
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: L2-normalised image embeddings.
+    """Adapter entry: image embeddings of length 1, as `encode_image(normalize=True)` gives them.
 
     Raises
     ------
@@ -44,25 +37,24 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     """
     if spec.weights is None or spec.weights.path is None:
         raise SpecError("open_clip needs `weights: path:` to a checkpoint in the model's folder.", where=spec.name)
-    path = spec.weights.verified()
-    config = _read_config(path.parent / "open_clip_config.json")
+    config = _read_config(spec.weights.verified_config(CONFIG))
     model = config.get("model_cfg", config)
-    if int(model["embed_dim"]) != spec.dim:
-        raise SpecError(f"dim is {spec.dim}, but the model's embed_dim is {model['embed_dim']}.", where=spec.name)
-    vision = CLIPVisionCfg(**model["vision_cfg"])
+    needs_dim(spec, int(model["embed_dim"]))
+    path = spec.weights.verified()
+    try:
+        # never the library's own pretrained weights: everything comes from the checkpoint
+        vision = CLIPVisionCfg(**model["vision_cfg"] | {"timm_model_pretrained": False})
+    except TypeError as error:
+        raise WeightsError(f"the config does not describe an image tower ({error}).", where=CONFIG) from error
     tower = _build_vision_tower(model["embed_dim"], vision, quick_gelu=bool(model.get("quick_gelu")), cast_dtype=None)
-    state = {
-        name.removeprefix(_PREFIX): tensor for name, tensor in read_checkpoint(path).items() if name.startswith(_PREFIX)
-    }
-    load_strictly(tower, state, where=path.name)
-    return TorchEncoder(_UnitNorm(tower), spec, _inputs(spec, config, vision), device)
+    # what is of neither tower keeps its name, so that strict loading refuses it
+    state = read_checkpoint(path, wanted=lambda name: not name.startswith(_TEXT))
+    load_strictly(tower, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}, where=path.name)
+    return TorchEncoder(UnitNorm(tower), spec, _inputs(spec, config, vision), device)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError("the model's config is missing or not JSON.", where=str(path)) from error
+    config = read_config(path)
     model = config.get("model_cfg", config)
     if "embed_dim" not in model or "vision_cfg" not in model:
         raise WeightsError("the config names no embed_dim and vision_cfg.", where=str(path))

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 from fmaudit_core.encoders.errors import SpecError
+from fmaudit_core.encoders.published import with_weights
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.publish import written_beside
 
@@ -50,8 +53,26 @@ class Registry:
             )
         return specs[name]
 
-    def add(self, source: Path) -> EncoderSpec:
+    def named(self, name: str) -> EncoderSpec:
+        """One registered encoder, or a shipped one that is not registered.
+
+        Raises
+        ------
+        SpecError
+            Neither has that name.
+        """
+        shipped = shipped_specs()
+        if name not in self.specs() and name in shipped:
+            return load_spec(shipped[name])
+        return self.spec(name)
+
+    def add(self, source: Path, weights: Path | None = None) -> EncoderSpec:
         """Validate a spec and copy it into the registry in one rename.
+
+        Parameters
+        ----------
+        weights : Path, optional
+            For a spec of published weights: the file, or the folder it lies in. The registered spec names it.
 
         Raises
         ------
@@ -61,22 +82,34 @@ class Registry:
             The file it names is missing, another one, or wrong.
         """
         spec = load_spec(source)
-        if spec.weights and spec.weights.path:
+        text = source.read_text(encoding="utf-8")
+        if weights is not None:
+            if spec.published is None:
+                raise SpecError(
+                    "the spec does not say what is published, so weights cannot be given apart.",
+                    where=source.name,
+                    fix="Name the checkpoint in it: weights: {path: ..., sha256: ...}",
+                )
+            text = with_weights(text, spec.published, weights)
+        elif spec.needs_weights and spec.published is not None:
+            raise spec.published.missing(spec.name)
+        elif spec.weights and spec.weights.path:
             spec.weights.verified()
+            text = _anchored(text, "weights", spec.weights.path)
         if spec.embeddings:
             from fmaudit_core.encoders.imported import (
                 read_imported,  # a list of specs needs neither DuckDB nor pyarrow
             )
 
             read_imported(spec)
+            text = _anchored(text, "embeddings", spec.embeddings.path)
         target = self.folder / f"{spec.name}.yaml"
         taken = {name for path in self._files() if path != target for name in [_name_in(path)] if name}
         if spec.name in taken:
             raise SpecError(f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another.")
-        text = source.read_text(encoding="utf-8")
         with written_beside(target) as beside:
             beside.write_text(text, encoding="utf-8")
-        return spec
+        return load_spec(target)
 
     def _read(self) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
         specs: dict[str, EncoderSpec] = {}
@@ -86,6 +119,9 @@ class Registry:
                 spec = load_spec(path)
             except SpecError as error:
                 problems[path.name] = str(error)
+                continue
+            if spec.needs_weights and spec.published is not None:
+                problems[path.name] = str(spec.published.missing(spec.name))
                 continue
             if spec.name in specs:
                 problems[path.name] = f"{path.name}: the name {spec.name} is already taken by another file."
@@ -105,6 +141,15 @@ def shipped_specs() -> dict[str, Path]:
     """Specs that come with fmaudit: name -> YAML."""
     folder = Path(str(files("fmaudit_core.encoders") / "specs"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _anchored(text: str, part: str, path: Path) -> str:
+    """The YAML with an absolute path of its file: a relative one was taken from the folder the YAML came from."""
+    raw = yaml.safe_load(text)
+    if Path(raw[part]["path"]).is_absolute():
+        return text
+    raw[part]["path"] = str(path)
+    return yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
 
 
 def _name_in(path: Path) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -15,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.pooling import GIVEN, POOLINGS, VOLUME
+from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
+from fmaudit_core.encoders.published import Published
 from fmaudit_core.imaging.window import View
 
 #: the adapter of embeddings computed elsewhere
@@ -31,6 +32,12 @@ class Weights(_Part):
 
     Parameters
     ----------
+    path : Path, optional
+        The file; of a sharded checkpoint its index, whose `sha256` is that of all its files (`proof.py`).
+    sha256_from : str
+        Who says so: the spec's author, its publisher, or nobody (the file that was there when the spec was added).
+    config_sha256 : str, optional
+        SHA-256 of the model's config beside the checkpoint, for adapters that read one.
     packages : tuple of str
         Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
     extra : str
@@ -42,6 +49,8 @@ class Weights(_Part):
     path: Path | None = None
     file: str | None = None
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256_from: Literal["author", "published", "first_seen"] = "author"
+    config_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     extra: str = "encoders"
 
     @model_validator(mode="after")
@@ -99,7 +108,7 @@ class Weights(_Part):
             A file is missing, or the whole is another than the spec names.
         """
         paths = self.located_parts()
-        found = sha256_of(*paths)
+        found = checkpoint_sha256(paths[0]) if len(paths) == 1 else sha256_of(*paths)
         if found != self.sha256:
             raise WeightsError(
                 f"the checkpoint is not the one the spec names: its sha256 is {found}, not {self.sha256}.",
@@ -107,6 +116,25 @@ class Weights(_Part):
                 fix="Get the right file, or correct the spec if the weights changed on purpose.",
             )
         return paths
+
+    def verified_config(self, name: str) -> Path:
+        """Path of the config `name` beside the checkpoint, after its SHA-256 was compared where the spec gives one.
+
+        Raises
+        ------
+        WeightsError
+            It is missing or another file than the spec names.
+        """
+        path = self.located().parent / name
+        if not path.is_file():
+            raise WeightsError("the model's config is not beside its checkpoint.", where=str(path))
+        if self.config_sha256 is not None and (found := sha256_of(path)) != self.config_sha256:
+            raise WeightsError(
+                f"the config is not the one the spec names: its sha256 is {found}, not {self.config_sha256}.",
+                where=str(path),
+                fix="Get the right file, or correct the spec if the model changed on purpose.",
+            )
+        return path
 
     def _in_package(self, package: str) -> Path:
         found = find_spec(package)
@@ -139,13 +167,24 @@ class ImportedFile(_Part):
 
 
 class Input(_Part):
-    """How 8-bit slices become a network's input: (grey / scale - mean) / std, per channel."""
+    """How 8-bit slices become a network's input: resized on the device, then (grey / scale - mean) / std, per channel.
+
+    Parameters
+    ----------
+    resize, antialias
+        How slices of another size are resampled. With antialias it is what PIL and torchvision do, to 8 bits; without
+        what `tf.image.resize` does.
+    fit : "squash" or "centre_crop"
+        What becomes of slices that are not square: squashed, or resized by the shorter side and cropped at the centre.
+    """
 
     size_px: int = Field(ge=16, le=4096)
     scale: float = Field(default=255.0, gt=0)
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resize: Literal["bicubic", "bilinear"] = "bicubic"
+    antialias: bool = True
+    fit: Literal["squash", "centre_crop"] = "squash"
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> Self:
@@ -163,6 +202,8 @@ class EncoderSpec(_Part):
         Partition key and folder name.
     adapter : str
         A built-in adapter or one of the entry-point group `fmaudit.encoders`.
+    published : Published, optional
+        Where the weights are had, for a spec that ships without them.
     control : bool
         Whether this is a control that every real encoder must beat.
     dtype : str
@@ -178,6 +219,7 @@ class EncoderSpec(_Part):
     adapter: str
     variant: str = ""
     weights: Weights | None = None
+    published: Published | None = None
     view: View = View()
     input: Input | None = None
     embeddings: ImportedFile | None = None
@@ -227,12 +269,18 @@ class EncoderSpec(_Part):
         """Title for people, the name where none is given."""
         return self.title or self.name
 
+    @property
+    def needs_weights(self) -> bool:
+        """Whether this is a spec of published weights that nobody has placed yet."""
+        return self.weights is None and self.published is not None
+
     def digest(self) -> str:
         """Digest of all that decides the embeddings; titles, notes, batch size and paths do not."""
         seen = {
             "adapter": self.adapter,
             "variant": self.variant,
             "weights": self.weights.sha256 if self.weights else None,
+            "config": self.weights.config_sha256 if self.weights else None,
             "view": self.view.key(),
             "input": self.input.model_dump(mode="json") if self.input else None,
             "dim": self.dim,
@@ -275,22 +323,6 @@ def load_spec(path: Path) -> EncoderSpec:
         embeddings = spec.embeddings.model_copy(update={"path": folder / spec.embeddings.path})
         spec = spec.model_copy(update={"embeddings": embeddings})
     return spec
-
-
-def sha256_of(*paths: Path) -> str:
-    """SHA-256 of files, joined in this order."""
-    return _sha256(tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths))
-
-
-@cache
-def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Size and time of change make the cache honest."""
-    seen = hashlib.sha256()
-    for path, _, _ in files:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                seen.update(block)
-    return seen.hexdigest()
 
 
 def _only(paths: tuple[Path, ...]) -> Path:

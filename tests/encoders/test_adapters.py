@@ -136,7 +136,7 @@ def test_a_cut_off_checkpoint_is_refused(clip_folder):
 
 
 def test_a_wrong_dimension_is_told(clip_folder):
-    with pytest.raises(SpecError, match="embed_dim is 16"):
+    with pytest.raises(SpecError, match="the network gives 16"):
         load_encoder(clip_spec(clip_folder[0], dim=17), "cpu")
 
 

@@ -22,17 +22,9 @@ def write(path, **changes):
 
 
 def test_shipped_specs_are_valid_and_named_as_their_files():
-    assert {name: load_spec(path).name for name, path in shipped_specs().items()} == {
-        name: name
-        for name in (
-            "astra",
-            "astra_small",
-            "efficientnet_lite0",
-            "efficientnet_lite1",
-            "efficientnet_lite2",
-            "hu_histogram",
-        )
-    }
+    names = {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "hu_histogram"}
+    names |= {"astra", "astra_small", "biomedclip", "medimageinsight", "medsiglip"}
+    assert {name: load_spec(path).name for name, path in shipped_specs().items()} == {name: name for name in names}
 
 
 def test_one_bad_spec_is_told_and_hides_no_other(tmp_path):
@@ -92,7 +84,7 @@ def test_an_unknown_encoder_and_an_unknown_adapter_say_what_there_is(tmp_path):
         Registry(tmp_path).spec("two")
     spec = load_spec(write(tmp_path / "a.yaml", adapter="magic"))
     with pytest.raises(
-        SpecError, match="no adapter is called magic; there are astra, efficientnet, hu_histogram, imported"
+        SpecError, match="no adapter is called magic; there are astra, efficientnet, exported, hu_histogram"
     ):
         load_encoder(spec)
 

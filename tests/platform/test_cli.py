@@ -27,7 +27,8 @@ def call(*arguments):
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in sorted(main.commands)), ["encoders", "list"], ["encoders", "add"]]
+    "command",
+    [[], *([name] for name in sorted(main.commands)), ["encoders", "list"], ["encoders", "add"], ["encoders", "check"]],
 )
 def test_every_command_has_help(command):
     result = call(*command, "--help")

@@ -1,0 +1,215 @@
+"""Does an encoder load, give what its spec says, give it twice, and how long will it take on this machine."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fmaudit_core.encoders.adapter import Encoder, load_encoder
+from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
+from fmaudit_core.errors import FmauditError
+from fmaudit_core.imaging.window import SliceArray
+
+#: two passes, or a slice alone and among others, point the same way; backends move embeddings by 1e-6
+AGREE_COSINE: Final = 0.99999
+#: a lower precision points the same way as float32
+PRECISION_COSINE: Final = 0.999
+#: slices a CT of the chest has where the cohort's own are not known yet
+ASSUMED_SLICES: Final = 250
+_PROBE_SLICES: Final = 4
+_PROBE_VOLUMES: Final = 2
+_TIMED_SECONDS: Final = 5.0
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CohortSize:
+    """How much an encoder has to embed."""
+
+    n_studies: int
+    #: slices of its view, or volumes; None where no series has been read yet
+    n_items: int | None
+
+
+@dataclass
+class CheckResult:
+    """What was found.
+
+    Parameters
+    ----------
+    facts : dict of str to str
+        What is told, in order.
+    problems : list of str
+        Why the encoder must not be used; empty where it may be.
+    """
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize | None = None) -> CheckResult:
+    """Load an encoder, probe it, time it.
+
+    Parameters
+    ----------
+    device : "auto", "cpu" or "cuda"
+    cohort : CohortSize, optional
+        For the estimate of the time.
+
+    Raises
+    ------
+    EncoderError
+        It cannot be loaded: weights, keys, shapes, dimension, device.
+    """
+    found = CheckResult()
+    facts = found.facts
+    if spec.adapter == IMPORTED:
+        from fmaudit_core.encoders.imported import read_imported
+
+        ids, _ = read_imported(spec)
+        facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, computed elsewhere: there is no network to probe"
+        return found
+    if spec.weights is not None:
+        path = spec.weights.verified_parts()[0]
+        proved = {"author": "as the spec says", "published": "the published one", "first_seen": "as when it was added"}
+        facts["weights"] = f"{path.name}, sha256 {spec.weights.sha256} ({proved[spec.weights.sha256_from]})"
+    started = time.perf_counter()
+    encoder = load_encoder(spec, device)
+    facts["loaded"] = f"strictly, in {time.perf_counter() - started:.1f} s"
+    parameters = getattr(encoder, "n_parameters", None)
+    facts["parameters"] = f"{parameters / 1e6:,.1f} million" if parameters is not None else "not told by the adapter"
+    facts["device"] = encoder.device
+    slices = probe_slices(spec)
+    try:
+        started = time.perf_counter()
+        once = encoder.encode(slices)
+        seconds_once = time.perf_counter() - started
+        _probe(found, encoder, spec, slices, once)
+        if not found.problems and encoder.device.startswith("cuda") and spec.dtype != "float32":
+            _compare_precision(found, spec, slices, once, device)
+        if not found.problems:
+            _measure(found, encoder, spec, slices, seconds_once, cohort)
+    except FmauditError:
+        raise
+    except Exception as error:  # a third party's adapter may raise anything
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        found.problems.append(f"it fails on drawn slices: {type(error).__name__}: {said}")
+    return found
+
+
+def probe_slices(spec: EncoderSpec) -> SliceArray:
+    """Drawn slices, or volumes, through the spec's own view: each another, the same every time."""
+    rng = np.random.default_rng(2026)
+    if spec.view.volume is not None:
+        volumes = [spec.view.apply(_drawn(rng, 64, 256), (4.0, 1.5, 1.5)) for _ in range(_PROBE_VOLUMES)]
+        return np.stack(volumes).astype(np.int16, copy=False)
+    return spec.view.apply(_drawn(rng, _PROBE_SLICES * spec.view.stride, 512))[:_PROBE_SLICES]
+
+
+def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray[np.int16]:
+    """Ellipses of CT values with noise: (slices, rows, columns) HU."""
+    row, column = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j]
+    volume = np.full((n_slices, size_px, size_px), -1000, np.int16)
+    for one in volume:
+        for hu, size in ((40, 0.9), (-800, 0.7), (350, 0.25)):
+            at = rng.uniform(-0.25, 0.25, 2)
+            one[((row - at[0]) / size) ** 2 + ((column - at[1]) / (size * rng.uniform(0.6, 1.0))) ** 2 < 1] = hu
+    volume += rng.integers(-30, 31, volume.shape, dtype=np.int16)
+    return volume
+
+
+def _probe(found: CheckResult, encoder: Encoder, spec: EncoderSpec, slices: SliceArray, once: Float32Array) -> None:
+    """What must hold of frozen features, whatever the network: no use is made of what is inside."""
+    if once.shape != (len(slices), spec.dim):
+        found.problems.append(f"it gives {once.shape} for {len(slices)} slices, its spec says dim {spec.dim}.")
+        return
+    norms = np.linalg.norm(once, axis=1)
+    if not np.isfinite(once).all() or not norms.all():
+        found.problems.append("it gives NaN, infinite or all-zero embeddings.")
+        return
+    found.facts["embedding"] = f"{spec.dim}-d, length {norms.min():.4g} to {norms.max():.4g}"
+    agree = float(_cosines(once, encoder.encode(slices)).min())
+    alone = float(_cosines(once, np.concatenate([encoder.encode(one[None]) for one in slices])).min())
+    apart = float(_cosines(once[:-1], once[1:]).max())
+    found.facts["parity"] = f"two passes agree to cosine {agree:.7f}, a slice alone and among others to {alone:.7f}"
+    if agree < AGREE_COSINE:
+        found.problems.append(
+            f"two passes over the same slices differ (cosine {agree:.5f}): the network is not in eval mode, or is random."
+        )
+    elif alone < AGREE_COSINE:
+        found.problems.append(
+            f"a slice's embedding depends on the others in its batch (cosine {alone:.5f}): a normalisation is not in "
+            "eval mode."
+        )
+    if apart > 1 - 1e-7:
+        found.problems.append("different slices have the same embedding.")
+
+
+def _compare_precision(
+    found: CheckResult, spec: EncoderSpec, slices: SliceArray, once: Float32Array, device: str
+) -> None:
+    exact = load_encoder(spec.model_copy(update={"dtype": "float32"}), device).encode(slices)
+    cosine = float(_cosines(once, exact).min())
+    found.facts["precision"] = f"{spec.dtype} agrees with float32 to cosine {cosine:.5f}"
+    if cosine < PRECISION_COSINE:
+        found.problems.append(f"{spec.dtype} is too coarse for it (cosine {cosine:.4f} to float32): set another dtype.")
+
+
+def _measure(
+    found: CheckResult,
+    encoder: Encoder,
+    spec: EncoderSpec,
+    slices: SliceArray,
+    seconds_once: float,
+    cohort: CohortSize | None,
+) -> None:
+    n = spec.batch_size if seconds_once / len(slices) * spec.batch_size < 4 * _TIMED_SECONDS else len(slices)
+    batch: SliceArray = np.resize(slices, (n, *slices.shape[1:]))
+    reset, peak = _memory(encoder.device)
+    reset()
+    done, started = 0, time.perf_counter()
+    while done == 0 or time.perf_counter() - started < _TIMED_SECONDS:
+        encoder.encode(batch)
+        done += n
+    rate = done / (time.perf_counter() - started)
+    items = "volumes" if spec.view.volume else "slices"
+    found.facts["throughput"] = f"{rate:,.3g} {items} a second, in batches of {n}"
+    found.facts["peak memory"] = peak()
+    if cohort is None:
+        return
+    n_items = cohort.n_items if cohort.n_items is not None else cohort.n_studies * ASSUMED_SLICES
+    assumed = "" if cohort.n_items is not None else f", {ASSUMED_SLICES} a study assumed: none has been read yet"
+    found.facts["this cohort"] = (
+        f"about {_duration(n_items / rate)} for {cohort.n_studies:,} studies ({n_items:,} {items}{assumed})"
+    )
+
+
+def _memory(device: str) -> tuple[Callable[[], None], Callable[[], str]]:
+    """How to begin and to read a measurement of peak memory on a device."""
+    if device.startswith("cuda"):
+        import torch
+
+        cuda: Any = torch.cuda
+        return cuda.reset_peak_memory_stats, lambda: f"{cuda.max_memory_allocated() / 2**30:.2f} GiB of the GPU"
+    return lambda: None, lambda: f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of this process"
+
+
+def _cosines(a: Float32Array, b: Float32Array) -> npt.NDArray[np.float64]:
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
+    cosines: npt.NDArray[np.float64] = (a64 * b64).sum(axis=1) / np.maximum(lengths, 1e-300)
+    return cosines
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

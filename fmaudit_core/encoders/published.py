@@ -1,0 +1,105 @@
+"""Published weights that cannot ship: where they are had, and the spec that names the file once somebody has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
+
+
+class Published(BaseModel):
+    """Where a checkpoint is had.
+
+    Parameters
+    ----------
+    hub : str
+        Repository on the Hugging Face hub.
+    files : tuple of str
+        The checkpoint's path there, the usual one first; others hold the same weights.
+    config : str
+        File that belongs beside the checkpoint, if the adapter reads one.
+    size_bytes, sha256 : optional
+        Of the first file, where they are known.
+    gate : str
+        What its owner asks for before it may be used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hub: str
+    files: tuple[str, ...] = Field(min_length=1)
+    config: str = ""
+    size_bytes: int | None = Field(default=None, ge=1)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    gate: str = ""
+
+    def missing(self, name: str) -> WeightsError:
+        """The error that says where encoder `name`'s weights are had."""
+        size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size not known here"
+        proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 not known here: the one found is recorded"
+        beside = f", with {self.config} beside it" if self.config else ""
+        return WeightsError(
+            f"its weights do not come with fmaudit: {self.files[0]} ({size}; {proof}){beside}, "
+            f"of {self.hub} on the Hugging Face hub. Gate: {self.gate or 'none stated'}.",
+            where=name,
+            fix=f"Download it, then: fmaudit encoders add {name} --weights PATH",
+        )
+
+    def found_in(self, place: Path) -> Path:
+        """The checkpoint at `place`, a file or the folder it was downloaded to.
+
+        Raises
+        ------
+        WeightsError
+            It is not there, or has another size than the published one.
+        """
+        names = [option for file in self.files for option in (file, Path(file).name)]
+        options = [place / name for name in names] if place.is_dir() else [place]
+        path = next((option for option in options if option.is_file()), None)
+        if path is None:
+            raise WeightsError(f"there is no {' or '.join(self.files)}.", where=str(place))
+        size = path.stat().st_size
+        if self.size_bytes and path.name == Path(self.files[0]).name and size != self.size_bytes:
+            raise WeightsError(
+                f"the file has {size:,} bytes, the published one {self.size_bytes:,}.",
+                where=str(path),
+                fix="Download it again: it may have been cut off.",
+            )
+        if self.config and not (path.parent / self.config).is_file():
+            raise WeightsError(f"{self.config} is not beside the checkpoint.", where=str(path.parent))
+        return path
+
+
+def with_weights(text: str, published: Published, place: Path) -> str:
+    """The YAML `text` of a spec without weights, with those at `place` named and proved.
+
+    Raises
+    ------
+    WeightsError
+        The weights are not there, or not the published ones.
+    SpecError
+        The YAML names weights already.
+    """
+    if "weights" in yaml.safe_load(text):
+        raise SpecError("the spec names its weights already.", fix="Leave out --weights, or take them out of the YAML.")
+    path = published.found_in(place.absolute())
+    sha256 = checkpoint_sha256(path)
+    if published.sha256 and sha256 != published.sha256:
+        raise WeightsError(
+            f"these are not the published weights: their sha256 is {sha256}, not {published.sha256}.",
+            where=str(path),
+            fix=f"Get {published.files[0]} of {published.hub}; other weights need a spec of their own name.",
+        )
+    weights = {"path": str(path), "sha256": sha256, "sha256_from": "published" if published.sha256 else "first_seen"}
+    if published.config:
+        weights["config_sha256"] = sha256_of(path.parent / published.config)
+    said = (
+        "the published one"
+        if published.sha256
+        else "that of the file found when the spec was added: no published one is known"
+    )
+    return f"{text.rstrip()}\n# the sha256 is {said}\n{yaml.safe_dump({'weights': weights}, sort_keys=False)}"

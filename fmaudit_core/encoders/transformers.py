@@ -1,0 +1,212 @@
+"""Any vision model folder of transformers: config.json and safetensors, offline and strict.
+
+Which output is the embedding is decided per model type, never guessed:
+
+======================================  =======================================  =========
+model type                              embedding                                length 1
+======================================  =======================================  =========
+siglip (MedSigLIP), its vision model    pooler_output, the attention pool        yes
+clip, its vision model                  image_embeds, the projected pool         yes
+dinov2, dinov2_with_registers           CLS token after the last LayerNorm       no
+dinov3_vit                              CLS token after the last LayerNorm       no
+dinov3_convnext                         pooler_output, the normalised mean       no
+vit                                     CLS token after the last LayerNorm       no
+======================================  =======================================  =========
+
+RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, taken as
+they come. The library renames the tensors of older checkpoints itself, so it also loads them; what it finds missing,
+left over or misshaped is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import transformers
+from torch import nn
+from transformers.utils import logging as library_logging
+
+from fmaudit_core.encoders.checkpoint import State, read_checkpoint, read_config
+from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders.torch_network import TorchEncoder, UnitNorm, needs_dim, needs_input
+
+CONFIG: Final = "config.json"
+VARIANTS: Final = ("pooler_output", "cls", "mean")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How one model type is loaded and read."""
+
+    network: str
+    output: str
+    unit_norm: bool = False
+    #: prefixes of tensors that are no part of the image embedding: another tower, a head of another task
+    left_out: tuple[str, ...] = ()
+    #: whether only slices of the config's image_size are taken
+    fixed_size: bool = False
+
+
+_TEXT: Final = ("text_model.", "text_projection.", "logit_scale", "logit_bias")
+_SIGLIP: Final = _Family("SiglipVisionModel", "pooler_output", True, _TEXT, fixed_size=True)
+_CLIP: Final = _Family("CLIPVisionModelWithProjection", "image_embeds", True, _TEXT, fixed_size=True)
+FAMILIES: Final = {
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "dinov2": _Family("Dinov2Model", "cls", left_out=("classifier.",)),
+    "dinov2_with_registers": _Family("Dinov2WithRegistersModel", "cls", left_out=("classifier.",)),
+    "dinov3_vit": _Family("DINOv3ViTModel", "cls"),
+    "dinov3_convnext": _Family("DINOv3ConvNextModel", "pooler_output"),
+    # a ViT's own pooler is a trained head on the CLS token
+    "vit": _Family("ViTModel", "cls", left_out=("classifier.", "pooler.", "vit.pooler."), fixed_size=True),
+}
+
+
+class _Embedding(nn.Module):
+    """One output of a network, as a matrix."""
+
+    def __init__(self, network: nn.Module, output: str) -> None:
+        super().__init__()
+        self.network, self.output = network, output
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, size, size) -> (n, dim)."""
+        out = self.network(pixel_values=images)
+        if self.output in {"pooler_output", "image_embeds"}:
+            found: torch.Tensor = out[self.output].flatten(1)
+            return found
+        tokens: torch.Tensor = out.last_hidden_state
+        if self.output == "cls":
+            return tokens[:, 0]
+        return tokens.mean(dim=1) if tokens.ndim == 3 else tokens.mean(dim=(2, 3))
+
+
+def load(spec: EncoderSpec, device: str) -> TorchEncoder:
+    """Adapter entry: the model type's embedding, or the output that `variant` names.
+
+    Raises
+    ------
+    SpecError
+        Weights, input or a needed variant are missing, or the model takes or gives other sizes.
+    WeightsError
+        The config or checkpoint is missing, another one, asks for code of its own, or does not fit strictly.
+    """
+    if spec.weights is None or spec.weights.path is None:
+        raise SpecError("transformers needs `weights: path:` to a checkpoint in the model's folder.", where=spec.name)
+    config = _config(spec)
+    family = _family(spec, config)
+    # a model of two towers keeps the image tower's config apart
+    vision = getattr(config, "vision_config", config)
+    inputs = needs_input(spec, _published_input(spec))
+    if family.fixed_size and vision.image_size != inputs.size_px:
+        raise SpecError(f"the model takes slices of {vision.image_size} px, not {inputs.size_px}.", where=spec.name)
+    needs_dim(spec, _dim(family, vision, spec))
+    path = spec.weights.verified()
+    state = read_checkpoint(path, wanted=lambda name: not name.startswith(family.left_out))
+    network = _Embedding(_loaded(family, vision, state, path.name), family.output)
+    return TorchEncoder(UnitNorm(network) if family.unit_norm else network, spec, inputs, device)
+
+
+def _config(spec: EncoderSpec) -> Any:
+    path = spec.weights.verified_config(CONFIG)  # type: ignore[union-attr]  # load has checked
+    raw = read_config(path)
+    known = str(raw.get("model_type"))
+    if known not in transformers.CONFIG_MAPPING:
+        asks = " It asks for code of its own, which is never run." if "auto_map" in raw else ""
+        raise WeightsError(f"transformers knows no model type {known}.{asks}", where=str(path))
+    try:
+        return transformers.CONFIG_MAPPING[known].from_dict(raw)
+    except Exception as error:  # whatever the library's own validation raises
+        raise WeightsError(f"is no valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
+
+
+def _family(spec: EncoderSpec, config: Any) -> _Family:
+    family = FAMILIES.get(config.model_type)
+    if spec.variant:
+        if spec.variant not in VARIANTS:
+            raise SpecError(f"variant {spec.variant!r} is none of {', '.join(VARIANTS)}.", where=spec.name)
+        if family is not None and spec.variant != family.output:
+            raise SpecError(
+                f"the embedding of a {config.model_type} is its {family.output}; leave the variant out.",
+                where=spec.name,
+            )
+        return family or _Family("AutoModel", spec.variant)
+    if family is None:
+        raise SpecError(
+            f"which output of a {config.model_type} is the embedding is not known.",
+            where=spec.name,
+            fix=f"Set `variant` to {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, as the model's authors use it.",
+        )
+    return family
+
+
+def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
+    """The embedding's width; of a type that is not known the extraction itself compares it."""
+    if family.output == "image_embeds":
+        return int(vision.projection_dim)
+    if family.network == "DINOv3ConvNextModel":
+        return int(vision.hidden_sizes[-1])
+    return int(vision.hidden_size) if family.network != "AutoModel" else spec.dim
+
+
+def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module:
+    if family is _SIGLIP and not vision.vision_use_head:
+        raise WeightsError("the SigLIP has no pooling head (vision_use_head), so no image embedding.", where=where)
+    builder: Any = getattr(transformers, family.network)
+    options: dict[str, Any] = {"add_pooling_layer": False} if family.network == "ViTModel" else {}
+    if family.network == "AutoModel":
+        builder = transformers.MODEL_MAPPING[type(vision)]
+    try:
+        with _quiet():
+            network, told = builder.from_pretrained(
+                None, config=vision, state_dict=state, output_loading_info=True, dtype=torch.float32, **options
+            )
+    except RuntimeError as error:  # misshaped tensors end the library's own loading
+        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
+        raise WeightsError(f"the checkpoint does not fit the network: {said}", where=where) from error
+    for what, names in (
+        ("Missing", told["missing_keys"]),
+        ("Unexpected", told["unexpected_keys"]),
+        ("Misshaped", [name for name, *_ in told["mismatched_keys"]]),
+    ):
+        if names:
+            listed = ", ".join(sorted(names)[:3])
+            raise WeightsError(
+                f"the checkpoint does not fit the network: {what} key(s) {listed} ({len(names)} in all)", where=where
+            )
+    if told["error_msgs"]:
+        raise WeightsError(f"the checkpoint does not fit the network: {told['error_msgs'][0][:300]}", where=where)
+    loaded: nn.Module = network
+    return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and reports of the library's own: what is wrong becomes one error."""
+    talk: Any = library_logging
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(logging.CRITICAL)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()
+
+
+def _published_input(spec: EncoderSpec) -> str:
+    """What the folder's preprocessor_config.json says, for the error that asks for an `input`."""
+    path = spec.weights.located().parent / "preprocessor_config.json"  # type: ignore[union-attr]  # load has checked
+    if not path.is_file():
+        return "nothing is beside the checkpoint; see its card."
+    names = ("size", "crop_size", "do_center_crop", "resample", "rescale_factor", "image_mean", "image_std")
+    return ", ".join(f"{name} {found[name]}" for found in [read_config(path)] for name in names if name in found)

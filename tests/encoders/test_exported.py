@@ -1,0 +1,105 @@
+"""Exported files: what they may not do, and what they must give."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from fmaudit_core.encoders.adapter import load_encoder
+from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
+from tests.encoders import checkpoints
+from tests.encoders.checkpoints import IMAGENET, Case
+
+THREE = {"windows": ["lung", "pe", "mediastinal"]}
+
+
+def slices(n=3, size=32):
+    return np.random.default_rng(0).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
+
+
+class Saves(torch.nn.Module):
+    def forward(self, images):
+        torch.save(images, "/tmp/fmaudit-a-program-wrote-this")
+        return images.mean(dim=(2, 3))
+
+
+class Maps(torch.nn.Module):
+    def forward(self, images):
+        return images.mean(dim=(2, 3)) + torch.from_file("/tmp/fmaudit-a-program-wrote-this", shared=True, size=3)
+
+
+class Image(torch.nn.Module):
+    def forward(self, images):
+        return images
+
+
+class Fails(torch.nn.Module):
+    def forward(self, images):
+        return images.reshape(-1, 7)
+
+
+def script(folder, module, dim=3):
+    checkpoints.scripted(module, folder / "one.ts")
+    raw = {
+        "name": "script", "adapter": "exported", "variant": "torchscript", "dim": dim, "view": THREE,
+        "input": {"size_px": 32, **IMAGENET},
+    }  # fmt: skip
+    return Case(folder / "one.ts", raw, {}, None, "", None)
+
+
+@pytest.mark.parametrize("module", [Saves(), Maps()])
+def test_a_program_that_writes_files_is_refused_before_it_is_loaded(tmp_path, module):
+    with pytest.raises(WeightsError, match=r"uses torch\.(save|from_file).*was not run"):
+        load_encoder(script(tmp_path, module).spec(), "cpu")
+
+
+def test_a_program_that_uses_another_library_is_refused(tmp_path):
+    case = script(tmp_path, Image())
+    path = case.path
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data.replace(b"return images", b"return ops.mylib.run(images)"))
+    with pytest.raises(WeightsError, match=r"uses ops\.mylib"):
+        load_encoder(case.spec(), "cpu")
+
+
+def test_a_program_that_gives_no_vectors_or_fails_is_told(tmp_path):
+    with pytest.raises(SpecError, match="does not give one vector per slice"):
+        load_encoder(script(tmp_path, Image()).spec(), "cpu")
+    with pytest.raises(EncoderError, match="the TorchScript program failed"):
+        load_encoder(script(tmp_path, Fails()).spec(), "cpu")
+
+
+def test_a_graph_with_tensors_in_another_file_is_refused(tmp_path, monkeypatch):
+    weight = np.eye(3, 5, dtype=np.float32)
+    (tmp_path / "outside.bin").write_bytes(weight.tobytes())
+    case = checkpoints.onnx_graph(tmp_path)
+    case.path.write_bytes(checkpoints.onnx_bytes(weight, external="outside.bin"))
+    monkeypatch.chdir(tmp_path)  # where onnxruntime would look for it
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_encoder(case.spec(view=THREE), "cpu")
+
+
+def test_a_graph_for_one_batch_size_embeds_any_number(tmp_path):
+    case = checkpoints.onnx_graph(tmp_path, batch=2)
+    got = load_encoder(case.spec(view=THREE), "cpu").encode(slices(5))
+    assert np.abs(got - case.wanted(slices(5))).max() < 1e-5
+
+
+def test_a_graph_of_another_size_is_told(tmp_path):
+    case = checkpoints.onnx_graph(tmp_path)
+    with pytest.raises(SpecError, match=r"the spec's input is \(3, 48, 48\)"):
+        load_encoder(case.spec(view=THREE, input={"size_px": 48, **IMAGENET}), "cpu")
+
+
+def test_the_variant_says_which_kind_of_file(tmp_path):
+    case = checkpoints.onnx_graph(tmp_path)
+    with pytest.raises(SpecError, match="`variant: torchscript` or `variant: onnx`"):
+        load_encoder(case.spec(variant=""), "cpu")
+    with pytest.raises(WeightsError, match="no whole TorchScript archive"):
+        load_encoder(case.spec(view=THREE, variant="torchscript"), "cpu")

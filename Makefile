@@ -6,7 +6,7 @@ DEMO := demo
 # idle OpenMP threads that spin take the cores from the ones that work
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check wheel bench clean
+.PHONY: demo test test-daemon check wheel bench clean
 
 demo: $(VENV)/.demo-ready
 	test -f $(DEMO)/audit.yaml || $(BIN)/fmaudit -c $(DEMO)/audit.yaml init --phantom
@@ -14,6 +14,10 @@ demo: $(VENV)/.demo-ready
 
 test: $(VENV)/.test-ready check
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# a running webserver and daemon, for several minutes
+test-daemon: $(VENV)/.test-ready
+	$(BIN)/pytest -m daemon tests/platform/test_landing.py
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff check .

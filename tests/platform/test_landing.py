@@ -23,7 +23,7 @@ from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import run, write_audit
 from tests.platform.test_ui import free_port
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.daemon, pytest.mark.timeout(420)]
 TWO_MINUTES = 120
 #: for what has no deadline of its own: several chains on a busy machine
 PATIENCE = 300

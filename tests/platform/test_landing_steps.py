@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fmaudit_core.encoders import spec as spec_module
 from fmaudit_core.landing import fingerprint, next_steps, usable_specs
 from fmaudit_core.plan import FAIRNESS_TABLES, recorded_in_warehouse
 from fmaudit_core.warehouse import PREVIOUS, Cell
@@ -89,7 +88,7 @@ def test_a_look_reads_neither_checkpoints_nor_images_nor_the_cohort(copied, monk
     def never(*_, **__):
         raise AssertionError("a look at the registry read a heavy file")
 
-    monkeypatch.setattr(spec_module, "_sha256", never)
+    monkeypatch.setattr("fmaudit_core.encoders.proof._sha256", never)
     monkeypatch.setattr("fmaudit_core.plan.files_digest", never)
     monkeypatch.setattr("fmaudit_core.plan.read_cohort", never)
     land(copied, "second", variant="other")

@@ -46,17 +46,16 @@ class Next:
 
 
 def usable_specs(registry: Registry) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
-    """Specs whose checkpoint is there, and what is wrong with every other file or encoder, by its name.
+    """Specs whose checkpoint, or file of embeddings, is there, and what is wrong with every other file or encoder, by its name.
 
     A checkpoint is not read: the step that loads it proves its SHA-256.
     """
     specs, problems = registry.specs(), registry.problems()
     for name, spec in specs.items():
-        if spec.weights is not None:
-            try:
-                spec.weights.located()
-            except EncoderError as error:
-                problems[name] = str(error)
+        try:
+            spec.located_files()
+        except EncoderError as error:
+            problems[name] = str(error)
     return {name: spec for name, spec in specs.items() if name not in problems}, problems
 
 
@@ -105,12 +104,12 @@ def next_steps(
 def fingerprint(workspace: Workspace) -> str:
     """Digest of all that `next_steps` depends on, by names, sizes and times of files: a look at a few hundred of them at most."""
     specs, _ = usable_specs(workspace.registry)
-    weights = [spec.weights.located() for spec in specs.values() if spec.weights is not None]
+    made_of = [path for spec in specs.values() for path in spec.located_files()]
     tables = workspace.warehouse.root.rglob("*.parquet")
     embeddings = workspace.warehouse.root.glob("embeddings/*.duckdb")
     registry = workspace.audit.encoders.glob("*.y*ml")
     page = workspace.reports / PAGE
-    return digest(sorted(_seen([workspace.audit_yaml, page, *registry, *weights, *tables, *embeddings])))
+    return digest(sorted(_seen([workspace.audit_yaml, page, *registry, *made_of, *tables, *embeddings])))
 
 
 def _seen(paths: list[Path]) -> Iterator[str]:

@@ -95,9 +95,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     reader = _READERS.get(file.path.suffix.lower())
     if reader is None:
         raise ImportedFileError(f"is none of {', '.join(_READERS)}.", where=where)
-    if not file.path.is_file():
-        raise ImportedFileError("is not there.", where=where, fix="Correct `embeddings: path:` in the encoder's spec.")
-    if (sha256 := sha256_of(file.path)) != file.sha256:
+    if (sha256 := sha256_of(file.located())) != file.sha256:
         raise ImportedFileError(
             f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.",
             where=where,

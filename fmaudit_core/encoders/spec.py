@@ -12,7 +12,7 @@ from typing import Final, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.errors import ImportedFileError, SpecError, WeightsError
 from fmaudit_core.encoders.pooling import GIVEN, POOLINGS, VOLUME
 from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.published import Published
@@ -165,6 +165,20 @@ class ImportedFile(_Part):
     embedding: str = "embedding"
     pooling: str = Field(default=GIVEN, pattern=r"^[a-z0-9_]{1,32}$")
 
+    def located(self) -> Path:
+        """Path of the file.
+
+        Raises
+        ------
+        ImportedFileError
+            It is not there.
+        """
+        if not self.path.is_file():
+            raise ImportedFileError(
+                "is not there.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
+            )
+        return self.path
+
 
 class Input(_Part):
     """How 8-bit slices become a network's input: resized on the device, then (grey / scale - mean) / std, per channel.
@@ -263,6 +277,18 @@ class EncoderSpec(_Part):
         """SHA-256 of the checkpoint, or of the file of embeddings computed elsewhere; empty where there is neither."""
         proved = self.embeddings or self.weights
         return proved.sha256 if proved else ""
+
+    def located_files(self) -> tuple[Path, ...]:
+        """Files it is made of: those of its checkpoint, or that of embeddings computed elsewhere; none is read.
+
+        Raises
+        ------
+        WeightsError, ImportedFileError
+            One is not there.
+        """
+        if self.embeddings is not None:
+            return (self.embeddings.located(),)
+        return self.weights.located_parts() if self.weights is not None else ()
 
     @property
     def label(self) -> str:

@@ -28,7 +28,7 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
     check_embeddings(
         warehouse.embeddings_path(cell.encoder),
         dim=workspace.registry.spec(cell.encoder).dim,
-        studies=warehouse.read("slice_quality").filter("used").get_column("study_id").to_list(),
+        studies=workspace.usable_studies(workspace.registry.spec(cell.encoder)),
     )
 
     fits = fit_probes(

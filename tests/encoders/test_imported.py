@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import h5py
 import numpy as np
@@ -12,9 +13,10 @@ import pytest
 from fmaudit_core.encoders.adapter import load_encoder
 from fmaudit_core.encoders.errors import EncoderError, ImportedFileError, SpecError
 from fmaudit_core.encoders.imported import import_embeddings
-from fmaudit_core.encoders.registry import Registry
+from fmaudit_core.encoders.registry import Registry, shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.encoders.store import check_embeddings, read_poolings, read_provenance, read_study_embeddings
+from fmaudit_core.landing import usable_specs
 
 IDS = [f"s{i}" for i in range(6)]
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -164,6 +166,18 @@ def test_the_digest_is_of_the_files_content_not_of_its_place(tmp_path):
     assert spec_of(tmp_path / "y.npz").digest() == before
     npz(tmp_path / "y.npz", IDS, VECTORS + 1)
     assert spec_of(tmp_path / "y.npz").digest() != before
+
+
+def test_an_encoder_lands_once_its_file_is_there_be_it_of_embeddings_or_a_checkpoint_in_parts(tmp_path):
+    npz(tmp_path / "x.npz")
+    spec_of(tmp_path / "x.npz")
+    for name in ("astra_small", "hu_histogram"):
+        shutil.copyfile(shipped_specs()[name], tmp_path / f"{name}.yaml")
+    assert usable_specs(Registry(tmp_path))[1] == {}
+    (tmp_path / "x.npz").unlink()
+    usable, problems = usable_specs(Registry(tmp_path))
+    assert list(usable) == ["astra_small", "hu_histogram"]
+    assert "is not there" in problems["theirs"]
 
 
 def test_a_wrong_file_is_not_registered(tmp_path):

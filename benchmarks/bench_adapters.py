@@ -165,20 +165,29 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
+def small(rounds: int) -> bool:
+    """Every adapter at the size of a common network."""
+    fits = True
+    print("encode over the bare forward pass (batches of 8 slices of 512 px, resized on the device)")
+    for label, build in SMALL.items():
+        with tempfile.TemporaryDirectory() as name:
+            fits &= overhead(label, build(Path(name)).spec(view=WINDOWS), drawn(8, 512), rounds)
+    lite0 = load_spec(shipped_specs()["efficientnet_lite0"])
+    fits &= overhead("efficientnet (lite0)", lite0, drawn(8, 224), rounds)
+    return fits
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--slices", type=int, default=2, help="slices through each of the published sizes")
     parser.add_argument("--small", action="store_true", help="leave out the published sizes")
+    parser.add_argument("--published", action="append", choices=PUBLISHED, help="only these published sizes, alone")
     options = parser.parse_args()
     fits = True
-    print("encode over the bare forward pass (batches of 8 slices of 512 px, resized on the device)")
-    for label, build in SMALL.items():
-        with tempfile.TemporaryDirectory() as name:
-            fits &= overhead(label, build(Path(name)).spec(view=WINDOWS), drawn(8, 512), options.rounds)
-    lite0 = load_spec(shipped_specs()["efficientnet_lite0"])
-    fits &= overhead("efficientnet (lite0)", lite0, drawn(8, 224), options.rounds)
-    for published in [] if options.small else PUBLISHED:
+    if not options.published:
+        fits &= small(options.rounds)
+    for published in [] if options.small else options.published or PUBLISHED:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             want, size = apart(write_and_refer, published, folder, options.slices)

@@ -21,8 +21,9 @@ import torch
 from fairlearn.adversarial import AdversarialFairnessClassifier
 from torch import nn
 
+from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, native_bfloat16
-from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of, p_of_difference, redrawn, reduction, swapped
+from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction, swapped
 
 SHARES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
 
@@ -164,7 +165,7 @@ def tests(options: argparse.Namespace) -> None:
         for seed in range(options.simulations):
             one = calls(seed, **scene)
             found, null = reduction(one), swapped(one, options.swaps, seed=seed, named="t")
-            p.append((p_of(null[:, GAP], found.gap), p_of(null[:, VARIANCE], found.variance)))
+            p.append((exceedance(null[:, GAP], found.gap), exceedance(null[:, VARIANCE], found.variance)))
         gap, variance = np.mean(np.array(p) <= 0.05, axis=0)
         print(f"  {name:38s} {gap:7.3f} {variance:19.3f}")
     truth = reduction(calls(1, before=0.8, after=0.4, n_patients=2_000_000))

@@ -143,9 +143,9 @@ def _ladder(workspace: Workspace, encoder: str | None) -> pl.DataFrame:
     task = family_task(audit.tasks)
     strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
     whole, pooling, rungs = embedded_studies(workspace, encoder), workspace.primary_pooling(encoder), []
+    studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
     for width, x in ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed):
         cohort = replace(whole, x=x)
-        studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
         embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), x)}
         fits = fit_probes(embeddings, studies, labels, encoder=encoder, tasks=[task], c_grid=audit.probes.c_grid)
         found = _mitigated(workspace, cohort, fits, encoder, [task], strategies=strategies)

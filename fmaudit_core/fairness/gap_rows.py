@@ -150,19 +150,21 @@ def _within_margin(rows: Sequence[dict[str, Any]], metric: str, settings: Fairne
 def corrected(gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection) -> pl.DataFrame:
     """Family-wise p over the primary metric of each task, q over all rows, and the verdicts."""
     p = gaps.get_column("p_value").fill_null(np.nan).to_numpy()
+    out = _adjusted(gaps, nulls, settings).with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
+    return out.with_columns(verdict=verdict(settings))
+
+
+def _adjusted(gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection) -> pl.DataFrame:
+    """`confirmatory`, and `p_adjusted` of those rows that were tested; each task is a family."""
     primary = (gaps.get_column("metric") == primary_gap(settings)).to_numpy()
+    tested = gaps.get_column("q_statistic").is_not_null().to_numpy()
     adjusted = np.full(gaps.height, np.nan)
     for task in gaps.get_column("task").unique(maintain_order=True):
-        family = np.flatnonzero(primary & (gaps.get_column("task") == task).to_numpy() & ~np.isnan(p))
+        family = np.flatnonzero(primary & (gaps.get_column("task") == task).to_numpy() & tested)
         if len(family):
             observed = gaps.get_column("q_statistic").gather(family).to_list()
             adjusted[family] = step_down_max_t(observed, np.stack([nulls[int(at)] for at in family], axis=1))
-    out = gaps.with_columns(
-        p_adjusted=pl.Series(adjusted).fill_nan(None),
-        q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None),
-        confirmatory=pl.Series(primary),
-    )
-    return out.with_columns(verdict=verdict(settings))
+    return gaps.with_columns(p_adjusted=pl.Series(adjusted).fill_nan(None), confirmatory=pl.Series(primary))
 
 
 def verdict(settings: FairnessSection) -> pl.Expr:
@@ -201,15 +203,8 @@ def family_p(test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSe
             for key, found in zip(cohort, _permuted(cohort, attribute, settings)[1], strict=True):
                 gap = found[metric] if found else None
                 row = named(key) | {"attribute": attribute, "metric": metric}
-                row |= {"q_statistic": gap.q_statistic, "p_value": gap.p_value} if gap else {}
+                row |= {"q_statistic": gap.q_statistic} if gap else {}
                 rows.append(row)
                 nulls.append(gap.null_q if gap else np.empty(0))
-    told = {
-        **dict.fromkeys((*SCORE_SET, "attribute", "metric"), pl.String),
-        "q_statistic": pl.Float64,
-        "p_value": pl.Float64,
-    }
-    judged = corrected(
-        pl.DataFrame(rows, schema=told).with_columns(within_margin=pl.lit(None, dtype=pl.Boolean)), nulls, settings
-    )
-    return judged.select(*SCORE_SET, "attribute", "metric", "p_adjusted", "confirmatory")
+    told = {**dict.fromkeys((*SCORE_SET, "attribute", "metric"), pl.String), "q_statistic": pl.Float64}
+    return _adjusted(pl.DataFrame(rows, schema=told), nulls, settings).drop("q_statistic")

@@ -7,7 +7,6 @@ who have a positive study or patients who have none.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.fairness.kernels import LANES, Labellings
+from fmaudit_core.fairness.seeding import mixed, seed_of
 
 #: labels dealt at once: they stay in the processor's cache while every score set counts them
 _CHUNK_BYTES = 4 << 20
@@ -53,8 +53,7 @@ class Dealer:
         seed: int,
         named: str,
     ) -> None:
-        digest = hashlib.sha256(f"{seed}/{named}".encode()).digest()
-        self._seed = np.uint64(int.from_bytes(digest[:8], "big"))
+        self._seed = np.uint64(seed_of(seed, named))
         codes, counts = _coded(patient)
         self._group = group.astype(np.uint8 if int(group.max(initial=0)) < 256 else np.uint16)
         by_patient = np.argsort(codes, kind="stable")
@@ -106,10 +105,7 @@ def _shuffle(state, ends, cards):  # type: ignore[no-untyped-def]  # pragma: no 
                 drawn = z & np.uint64(0xFFFFFFFF)
             else:
                 state += np.uint64(0x9E3779B97F4A7C15)
-                z = state
-                z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                z = z ^ (z >> np.uint64(31))
+                z = mixed(state)
                 drawn = z >> np.uint64(32)
             half = not half
             j = low + np.int64((drawn * np.uint64(i - low + 1)) >> np.uint64(32))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from fmaudit_core.fairness.seeding import seed_of
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -43,8 +44,7 @@ def corrected_sd_interval(
     Lum, Zhang & Bower, FAccT 2022, section 5.
     """
     errors = np.asarray(standard_errors)
-    digest = hashlib.sha256(f"{seed}/corrected_sd/{len(errors)}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    rng = np.random.default_rng(seed_of(seed, f"corrected_sd/{len(errors)}"))
     drawn = np.asarray(values) + errors * rng.normal(size=(_N_DRAWS, len(errors)))
     between = drawn.var(axis=1, ddof=1) - 2 * float(np.mean(errors**2))
     low, high = np.quantile(np.sqrt(np.maximum(between, 0.0)), [(1 - confidence) / 2, (1 + confidence) / 2])

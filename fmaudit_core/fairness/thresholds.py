@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.seeding import seed_of
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -89,8 +89,7 @@ def threshold_draws(checked: pl.DataFrame, settings: FairnessSection) -> Draws:
     for key, frame in checked.filter(pl.col("split") == "val").group_by(*SCORE_SET, maintain_order=True):
         y_true, y_score = frame.get_column("y_true").to_numpy(), frame.get_column("y_score").to_numpy()
         patient = frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1
-        digest = hashlib.sha256(f"{settings.seed}/{key[SCORE_SET.index('task')]}/thresholds".encode()).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+        rng = np.random.default_rng(seed_of(settings.seed, f"{key[SCORE_SET.index('task')]}/thresholds"))
         ever = np.bincount(patient, y_true) > 0
         drawn = np.zeros((settings.n_bootstraps, len(ever)))
         for stratum in (ever, ~ever):

@@ -16,6 +16,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import clustered_se, structural_components
+from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.paired import Paired
@@ -24,7 +25,7 @@ from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.mitigation.embedded import levels_of
 from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
-from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, p_of, redrawn, reduction, swapped
+from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -321,8 +322,8 @@ def _row(
     null = swapped(calls, settings.n_permutations, seed=settings.seed, named=f"{task}/swaps")
     row |= _gaps(found, variant) | {
         "status": "evaluated",
-        "p_reduction": p_of(null[:, GAP], found.gap),
-        "p_variance_reduction": p_of(null[:, VARIANCE], found.variance),
+        "p_reduction": exceedance(null[:, GAP], found.gap),
+        "p_variance_reduction": exceedance(null[:, VARIANCE], found.variance),
         "n_permutations": settings.n_permutations,
     }
     if variant.summary:

@@ -7,12 +7,13 @@ same patients share them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from fmaudit_core.fairness.seeding import mixed, seed_of
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -124,7 +125,16 @@ def swapped(calls: Calls, n_swaps: int, *, seed: int, named: str) -> Float64Arra
     (n_swaps, 2) float64, columns `GAP` and `VARIANCE`
     """
     out = np.zeros((n_swaps, 2))
-    _swap(_seed(seed, named), calls.patient, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out)
+    _swap(
+        np.uint64(seed_of(seed, named)),
+        calls.patient,
+        calls.group,
+        calls.studies,
+        calls.before,
+        calls.after,
+        calls.n_groups,
+        out,
+    )
     return out
 
 
@@ -138,30 +148,23 @@ def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Arra
     out = np.zeros((n_draws, 2))
     starts = np.flatnonzero(np.concatenate([[True], np.diff(calls.patient) != 0]))
     ends = np.append(starts[1:], len(calls.patient))
-    _draw(_seed(seed, named), starts, ends, calls.group, calls.studies, calls.before, calls.after, calls.n_groups, out)
+    _draw(
+        np.uint64(seed_of(seed, named)),
+        starts,
+        ends,
+        calls.group,
+        calls.studies,
+        calls.before,
+        calls.after,
+        calls.n_groups,
+        out,
+    )
     return out
-
-
-def p_of(null: Float64Array, observed: float) -> float:
-    """One-sided p that the spread was reduced: (1 + #{T* >= T}) / (B + 1)."""
-    return float((1 + np.count_nonzero(null >= observed - 1e-12)) / (len(null) + 1))
 
 
 def p_of_difference(drawn: Float64Array, observed: float) -> float:
     """Two-sided p of a difference by the bootstrap shifted to the null: (1 + #{|T* - T| >= |T|}) / (B + 1)."""
     return float((1 + np.count_nonzero(np.abs(drawn - observed) >= abs(observed) - 1e-12)) / (len(drawn) + 1))
-
-
-def _seed(seed: int, named: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{named}".encode()).digest()[:8], "big"))
-
-
-@numba.njit(inline="always")
-def _mixed(state):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """SplitMix64's finaliser (Steele, Lea & Flood 2014)."""
-    z = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 @numba.njit(inline="always")
@@ -232,13 +235,13 @@ def _swap(seed, patient, group, studies, before, after, n_groups, out):  # type:
                 differ[run, n_differ[run]] = e
                 n_differ[run] += 1
     for b in numba.prange(len(out)):
-        row = _mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
+        row = mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
         gap, variance = 0.0, 0.0
         for run in range(n_runs):
             first, second = start[run, 0].copy(), start[run, 1].copy()
             for i in range(n_differ[run]):
                 e = differ[run, i]
-                if _mixed(row + np.uint64(patient[e] + 1) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63):
+                if mixed(row + np.uint64(patient[e] + 1) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63):
                     g, c0, c1 = group[e], before[e], after[run, e]
                     moved = c1 - c0
                     first[0, g] += moved
@@ -258,10 +261,10 @@ def _swap(seed, patient, group, studies, before, after, n_groups, out):  # type:
 def _draw(seed, starts, ends, group, studies, before, after, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     n_patients, n_runs = len(starts), len(after)
     for b in numba.prange(len(out)):
-        row = _mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
+        row = mixed(seed + np.uint64(b) * np.uint64(0xD1342543DE82EF95))
         weight = np.zeros(n_patients)
         for i in range(n_patients):
-            z = _mixed(row + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
+            z = mixed(row + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
             weight[np.int64(((z >> np.uint64(32)) * np.uint64(n_patients)) >> np.uint64(32))] += 1.0
         fixed = np.zeros((3, n_groups))
         sums = np.zeros((n_runs + 1, 3, n_groups))

@@ -22,10 +22,10 @@ from fmaudit_dagster.resources import AuditWorkspace
 def demographic_probes(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """How well race and ethnicity, sex and age are read off the embeddings of one encoder, beside dealt labels."""
     workspace, cell = audit.open(), cell_of(context)
+    version = audit.versions(workspace).demographic_probes(cell.encoder)
 
     probes = probe_demographics(workspace, cell.encoder)
 
-    version = audit.versions(workspace).demographic_probes(cell.encoder)
     published = workspace.warehouse.publish("demographic_probes", probes, version=version, cell=cell)
     linear = probes.filter((pl.col("probe") == "logistic") & pl.col("balanced_auroc").is_not_null())
     return made(
@@ -47,10 +47,10 @@ def demographic_probes(context: dg.AssetExecutionContext, audit: AuditWorkspace)
 def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """Scores of every strategy aimed at every attribute, for every task; how each was fitted, what fresh probes still read."""
     workspace, cell = audit.open(), cell_of(context)
+    version = audit.versions(workspace).mitigation_scores(cell.encoder)
 
     found = mitigate_encoder(workspace, cell.encoder)
 
-    version = audit.versions(workspace).mitigation_scores(cell.encoder)
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_runs", found.runs, version=version, cell=cell)
     warehouse.publish("mitigation_leakage", found.leakage, version=version, cell=cell)
@@ -68,10 +68,10 @@ def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
 def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """Every strategy against the probe as it was: gap, subgroups, AUROC, and a recommendation or why there is none."""
     workspace, cell = audit.open(), cell_of(context)
+    version = audit.versions(workspace).mitigation_results(cell)
 
     found = evaluate_cell(workspace, cell)
 
-    version = audit.versions(workspace).mitigation_results(cell)
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_subgroups", found.mitigation_subgroups, version=version, cell=cell)
     warehouse.publish("mitigation_recommendations", found.mitigation_recommendations, version=version, cell=cell)
@@ -95,10 +95,11 @@ def mitigation_capacity(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """Reductions against how separable an attribute is; encoders in pairs on the same patients; one along a ladder of widths."""
     workspace = audit.open()
     versions = audit.versions(workspace)
+    version = versions.mitigation_capacity()
 
     found = compare_capacity(workspace, versions.mitigated_cells(), versions.encoders)
 
-    version, warehouse = versions.mitigation_capacity(), workspace.warehouse
+    warehouse = workspace.warehouse
     warehouse.publish("mitigation_interactions", found.mitigation_interactions, version=version)
     warehouse.publish("mitigation_ladder", found.mitigation_ladder, version=version)
     published = warehouse.publish("mitigation_capacity", found.mitigation_capacity, version=version)

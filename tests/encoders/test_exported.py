@@ -22,13 +22,13 @@ def slices(n=3, size=32):
 
 class Saves(torch.nn.Module):
     def forward(self, images):
-        torch.save(images, "/tmp/fmaudit-a-program-wrote-this")
+        torch.save(images, "a-program-wrote-this")
         return images.mean(dim=(2, 3))
 
 
 class Maps(torch.nn.Module):
     def forward(self, images):
-        return images.mean(dim=(2, 3)) + torch.from_file("/tmp/fmaudit-a-program-wrote-this", shared=True, size=3)
+        return images.mean(dim=(2, 3)) + torch.from_file("a-program-wrote-this", shared=True, size=3)
 
 
 class Image(torch.nn.Module):

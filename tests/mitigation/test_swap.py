@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.spread import corrected_sd
 from fmaudit_core.mitigation.swap import (
     GAP,
     VARIANCE,
     Calls,
-    p_of,
     p_of_difference,
     redrawn,
     reduction,
@@ -110,7 +110,7 @@ def test_under_no_disparity_the_test_rejects_as_often_as_it_says(noise):
     for seed in range(400):
         one = Calls.of(*calls(seed, noise=noise))
         found, null = reduction(one), swapped(one, 499, seed=seed, named="t")
-        p.append((p_of(null[:, GAP], found.gap), p_of(null[:, VARIANCE], found.variance)))
+        p.append((exceedance(null[:, GAP], found.gap), exceedance(null[:, VARIANCE], found.variance)))
     share = np.mean(np.array(p) <= 0.05, axis=0)
     # 400 trials: three standard errors of 0.05
     assert np.all(np.abs(share - 0.05) < 3 * np.sqrt(0.05 * 0.95 / 400)), share
@@ -122,7 +122,7 @@ def test_a_reduction_is_found_and_its_interval_covers_the_truth():
     for seed in range(150):
         one = Calls.of(*calls(seed, before=0.9, after=0.2))
         seen = reduction(one)
-        found.append(p_of(swapped(one, 499, seed=seed, named="t")[:, GAP], seen.gap) <= 0.05)
+        found.append(exceedance(swapped(one, 499, seed=seed, named="t")[:, GAP], seen.gap) <= 0.05)
         low, high = np.quantile(redrawn(one, 599, seed=seed, named="t")[:, VARIANCE], [0.025, 0.975])
         covered.append(low <= truth.variance <= high)
     assert np.mean(found) > 0.8

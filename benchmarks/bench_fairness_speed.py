@@ -76,13 +76,13 @@ def fairlearn_bootstrap(test: pl.DataFrame, n_boot: int) -> None:
         MetricFrame(metrics={"udr": false_negative_rate}, y_true=y, y_pred=called, **settings).difference_ci()
 
 
-def permutation_test(test: pl.DataFrame, n_permutations: int) -> None:
+def permutation_test(test: pl.DataFrame, n_permutations: int, n_sets: int = 1) -> None:
     y, score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     patient = test["patient_id"].rank("dense").cast(pl.Int64).to_numpy()
-    ranking = Ranking.of(score, y, THRESHOLD)
+    rankings = [Ranking.of(np.roll(score, shift), y, THRESHOLD) for shift in range(n_sets)]
     for attribute, k in GROUPS.items():
         own = test[attribute].cast(pl.UInt8).to_numpy()
-        null_gaps([ranking], own, Dealer(own, patient, y, seed=0, named=attribute).deals(n_permutations), k)
+        null_gaps(rankings, own, Dealer(own, patient, y, seed=0, named=attribute).deals(n_permutations), k)
 
 
 def against_peers(n_permutations: int) -> None:
@@ -131,12 +131,16 @@ def grid() -> None:
 
 
 def scaling() -> None:
-    print("cost of the permutation test, 1,000 permutations of three attributes")
-    for n in (5_000, 20_000, 80_000, 200_000):
+    print("cost of the permutation test of three attributes, ns a study, permutation and score set")
+    permutation_test(cohort(5_000), 99)
+    sizes = [(n, 1_000, 1) for n in (5_000, 20_000, 80_000, 200_000)]
+    sizes += [(5_000, b, 1) for b in (2_000, 4_000, 8_000)] + [(5_000, 1_000, k) for k in (4, 16, 64)]
+    for n, n_permutations, n_sets in sizes:
         test = cohort(n).filter(pl.col("split") == "test").head(n)
-        taken = seconds(lambda test=test: permutation_test(test, 1_000))
+        taken = seconds(lambda test=test, b=n_permutations, k=n_sets: permutation_test(test, b, k))
+        each = 1e9 * taken / test.height / 3 / n_permutations / n_sets
         print(
-            f"  {test.height:>8,} studies {taken:8.2f} s   {1e9 * taken / test.height / 3_000:6.2f} ns a study and permutation"
+            f"  {test.height:>8,} studies {n_permutations:>6,} permutations {n_sets:>3} score sets {taken:8.2f} s {each:6.2f} ns"
         )
 
 

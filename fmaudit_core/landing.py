@@ -14,8 +14,9 @@ from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.lineage import digest
-from fmaudit_core.plan import COHORT_TABLES, LEVELS, Recorded, Step, Versions, stale_steps
+from fmaudit_core.plan import LEVELS, Recorded, Step, stale_steps
 from fmaudit_core.report.export import PAGE
+from fmaudit_core.versions import COHORT_TABLES, Versions
 from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 

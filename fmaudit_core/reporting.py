@@ -10,9 +10,9 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.encoders.store import read_provenance
-from fmaudit_core.plan import Versions
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.inputs import SLICE_QUALITY, ReportInput, count_series, count_studies
+from fmaudit_core.versions import Versions
 from fmaudit_core.workspace import Workspace
 
 

@@ -15,7 +15,8 @@ from fmaudit_core.cohort.source import is_drawn, read_cohort
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.landing import fingerprint, next_steps, usable_specs
 from fmaudit_core.lineage import digest
-from fmaudit_core.plan import COHORT_TABLES, Step, Versions
+from fmaudit_core.plan import Step
+from fmaudit_core.versions import COHORT_TABLES, Versions
 from fmaudit_core.workspace import Workspace
 from fmaudit_dagster.claims import LANDING_SENSOR, claims
 from fmaudit_dagster.configured import automation, gpu_run_tags

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.plan import Versions
+from fmaudit_core.versions import Versions
 from fmaudit_core.workspace import Workspace, open_workspace
 from fmaudit_dagster.instance import PROCESS_TAG, this_process
 

@@ -11,7 +11,8 @@ import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.plan import FAIRNESS_TABLES, Versions, recorded_in_warehouse, stale_steps
+from fmaudit_core.plan import recorded_in_warehouse, stale_steps
+from fmaudit_core.versions import FAIRNESS_TABLES, Versions
 from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
-from fmaudit_core.plan import FAIRNESS_TABLES
+from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace

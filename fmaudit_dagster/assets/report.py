@@ -7,9 +7,9 @@ import dagster as dg
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.reaudit import audit_changes
-from fmaudit_core.plan import FAIRNESS_TABLES
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
+from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, counted, made
 from fmaudit_dagster.resources import AuditWorkspace
 

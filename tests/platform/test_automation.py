@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import yaml
 
-from fmaudit_core.plan import COHORT_TABLES
+from fmaudit_core.versions import COHORT_TABLES
 from fmaudit_core.workspace import open_workspace
 from tests.platform.conftest import made, run
 from tests.platform.test_landing_steps import land

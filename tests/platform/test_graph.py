@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
-from fmaudit_core.plan import FAIRNESS_TABLES
+from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
 from tests.report.reading import without_plotly

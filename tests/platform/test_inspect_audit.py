@@ -110,7 +110,7 @@ def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
 
 
 def test_other_rescales_are_another_version_of_the_slices(inspected):
-    from fmaudit_core.plan import Versions
+    from fmaudit_core.versions import Versions
 
     workspace = inspected[0]
     versions = Versions(workspace, workspace.registry.specs())

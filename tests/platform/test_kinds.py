@@ -12,7 +12,7 @@ import yaml
 
 from fmaudit_core.encoders import adapter
 from fmaudit_core.encoders.store import read_poolings, read_provenance
-from fmaudit_core.plan import FAIRNESS_TABLES, Versions
+from fmaudit_core.versions import FAIRNESS_TABLES, Versions
 from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import open_workspace
 from tests.platform.conftest import AUDIT, made, run

@@ -18,7 +18,7 @@ import yaml
 
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
-from fmaudit_core.plan import FAIRNESS_TABLES
+from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import run, write_audit
 from tests.platform.test_ui import free_port
@@ -105,7 +105,7 @@ def in_findings(workspace, *names):
     """Whether the report shows these encoders, and what it was made of is fresh."""
 
     def there():
-        from fmaudit_core.plan import Versions
+        from fmaudit_core.versions import Versions
 
         warehouse = workspace.warehouse
         versions = Versions(workspace, workspace.registry.specs())

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from fmaudit_core.landing import fingerprint, next_steps, usable_specs
-from fmaudit_core.plan import FAIRNESS_TABLES, recorded_in_warehouse
+from fmaudit_core.plan import recorded_in_warehouse
+from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import PREVIOUS, Cell
 from tests.platform.conftest import run
 
@@ -89,7 +90,7 @@ def test_a_look_reads_neither_checkpoints_nor_images_nor_the_cohort(copied, monk
         raise AssertionError("a look at the registry read a heavy file")
 
     monkeypatch.setattr("fmaudit_core.encoders.proof._sha256", never)
-    monkeypatch.setattr("fmaudit_core.plan.files_digest", never)
+    monkeypatch.setattr("fmaudit_core.versions.files_digest", never)
     monkeypatch.setattr("fmaudit_core.plan.read_cohort", never)
     land(copied, "second", variant="other")
     before = fingerprint(copied)

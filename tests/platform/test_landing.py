@@ -38,6 +38,7 @@ def landing(tmp_path_factory):
         tasks=["pe"],
         automation={"landing_interval_s": 1},
         probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+        mitigation={"enabled": False},
         cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
     )
     (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()

@@ -43,6 +43,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         cross_group_auroc=warehouse.read_cells("cross_group_auroc", cells),
         intersections=warehouse.read_cells("intersections", cells),
         model_comparisons=warehouse.read("model_comparisons"),
+        audit_changes=warehouse.read("audit_changes"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, versions),

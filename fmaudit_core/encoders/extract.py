@@ -47,7 +47,7 @@ SHARD_VOLUMES: Final = 16
 _STUDIES_AHEAD: Final = 4
 #: on a CPU the cores are the network's
 _READERS: Final = {"cpu": 1, "cuda": 4}
-_LIBRARIES: Final = ("numpy", "torch", "timm", "open_clip_torch")
+_LIBRARIES: Final = ("numpy", "torch", "torchvision", "timm", "open_clip_torch", "transformers", "onnxruntime")
 
 
 class SliceSource(Protocol):

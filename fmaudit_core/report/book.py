@@ -61,6 +61,7 @@ class Book:
         self._cross = _by_key(tables.cross)
         self._intersections = _by_key(tables.intersections)
         self._comparisons = tables.comparisons.rows(named=True)
+        self._changes = _by_key(tables.changes)
         variants = sorted({key.variant for key in self._metrics}, key=self._preference)
         self.variants = [dict(zip(VARIANT, variant, strict=True)) for variant in variants]
         order = {name: at for at, name in enumerate(self._titles)}
@@ -175,6 +176,10 @@ class Book:
                 pairs.setdefault((Key.of(row), Key.of(other)), []).append(row)
         ordered = sorted(pairs, key=lambda pair: self._pair_preference(*pair))
         return [(first, second, self._compared(pairs[first, second])) for first, second in ordered]
+
+    def changes(self) -> list[tuple[Key, list[Row]]]:
+        """What changed since the audit before, for every model that was audited then too."""
+        return [(key, self._compared(self._changes[key])) for key in self.keys if key in self._changes]
 
     def _compared(self, rows: list[Row]) -> list[Row]:
         metrics = ["auroc", *SHOWN_METRICS]

@@ -15,7 +15,16 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.report.crossings import shown_intersections
-from fmaudit_core.report.inputs import CALIBRATION, COMPARISONS, CROSS, MODEL, OPTIONAL_METRICS, SCORE_SET, ReportInput
+from fmaudit_core.report.inputs import (
+    CALIBRATION,
+    CHANGES,
+    COMPARISONS,
+    CROSS,
+    MODEL,
+    OPTIONAL_METRICS,
+    SCORE_SET,
+    ReportInput,
+)
 from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, told
 
 #: columns whose values have one row per subgroup
@@ -28,6 +37,8 @@ _CALIBRATIONS: Final = (
     "slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high", "ece", "ece_by_chance",
 )  # fmt: skip
 _DIFFERENCES: Final = ("value", "other_value", "difference", "ci_low", "ci_high")
+_CHANGES: Final = ("value", "previous_value", "change", "ci_low", "ci_high")
+_CHANGED: Final = ("p_value", "q_value", "p_worse", "q_worse", "worse")
 _COMPARED: Final = ("p_value", "q_value", "p_non_inferior", "non_inferior")
 _PAIR: Final = ("task", *MODEL, *(f"other_{name}" for name in MODEL))
 _COARSE_STEP: Final = 0.05
@@ -42,7 +53,7 @@ class Disclosed:
 
     Parameters
     ----------
-    metrics, calibration, comparisons : frames
+    metrics, calibration, comparisons, changes : frames
         With a column `counts`: ``exact``, ``rounded`` or ``withheld``. Withheld rows have no number at all.
     gaps, findings, sweep : frames
     cross : frame
@@ -61,6 +72,7 @@ class Disclosed:
     cross: pl.DataFrame
     intersections: pl.DataFrame
     comparisons: pl.DataFrame
+    changes: pl.DataFrame
     studies: pl.DataFrame
 
 
@@ -79,6 +91,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         cross=_cross(inputs.cross_group_auroc, metrics, protected),
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),
+        changes=_changes(inputs.audit_changes, protected, settings),
         studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under),
     )
 
@@ -106,6 +119,13 @@ def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: F
     rows = comparisons.select(COMPARISONS.names())
     here = marked(rows, protected_levels(rows, by, protected, settings))
     return _suppressed(told(here, by, _COUNTS, values=_DIFFERENCES, tests=_COMPARED))
+
+
+def _changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
+    """The studies of both audits may be fewer too."""
+    rows = changes.select(CHANGES.names())
+    here = marked(rows, protected_levels(rows, _METRIC, protected, settings))
+    return _suppressed(told(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

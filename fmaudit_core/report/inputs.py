@@ -108,6 +108,16 @@ COMPARISONS: Final = pl.Schema(
         **_columns(("non_inferior",), pl.Boolean),
     }
 )
+CHANGES: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
+        **_COUNTS,
+        **_columns(("value", "previous_value", "change", "ci_low", "ci_high"), _NUMBER),
+        **_columns(("p_value", "q_value", "p_worse", "q_worse"), _NUMBER),
+        **_columns(("worse",), pl.Boolean),
+    }
+)
 FINDINGS: Final = pl.Schema(
     [
         *GAPS.items(),
@@ -128,6 +138,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "cross_group_auroc": CROSS,
     "intersections": INTERSECTIONS,
     "model_comparisons": COMPARISONS,
+    "audit_changes": CHANGES,
 }
 _ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
 
@@ -141,7 +152,7 @@ class ReportInput:
     audit : Audit
         The config that was used: methods and limits are written from it.
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
-    subgroup_calibration, cross_group_auroc, intersections, model_comparisons : frames, optional
+    subgroup_calibration, cross_group_auroc, intersections, model_comparisons, audit_changes : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
     studies : frame of `STUDIES`
         Studies and patients per split, attribute and subgroup; see `count_studies`.
@@ -170,6 +181,7 @@ class ReportInput:
     cross_group_auroc: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CROSS))
     intersections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERSECTIONS))
     model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))
+    audit_changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

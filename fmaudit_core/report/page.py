@@ -16,6 +16,7 @@ from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
+from fmaudit_core.report.changed import changes_view
 from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
@@ -79,6 +80,11 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
         "q_map": overview.q_map(book),
         "overview": overview.encoder_tasks(book),
         "pairs": pair_views(book),
+        "changes": changes_view(book),
+        "gate": {
+            "rates": wording.margin_text("udr", audit.reaudit.margin),
+            "auroc": wording.margin_text("auroc", audit.reaudit.auroc_margin),
+        },
         "more_pairs": more_pairs(book),
         "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
         "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],

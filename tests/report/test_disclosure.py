@@ -39,7 +39,7 @@ def test_a_suppressed_subgroup_is_named_and_has_no_number(tables: Disclosed) -> 
 
 
 def test_nor_has_it_one_in_the_tables_beside(tables: Disclosed) -> None:
-    for rows in (tables.calibration, tables.comparisons):
+    for rows in (tables.calibration, tables.comparisons, tables.changes):
         small = rows.filter(subgroup="nh_nhpi")
         assert set(small.get_column("status")) == {"suppressed"}
         numbers = [name for name, kind in small.schema.items() if kind.is_numeric() or kind == pl.Boolean]

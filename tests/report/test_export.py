@@ -40,7 +40,7 @@ def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None
     ("name", "part"),
     [
         ("subgroup_calibration", "calibration"), ("cross_group_auroc", "cross"), ("intersections", "intersections"),
-        ("model_comparisons", "comparisons"),
+        ("model_comparisons", "comparisons"), ("audit_changes", "changes"),
     ],
 )  # fmt: skip
 def test_every_table_is_exported_as_it_may_be_shown(tmp_path: Path, name: str, part: str) -> None:
@@ -58,6 +58,7 @@ def test_the_summary_tells_the_worst_intersections_and_the_pairs(tmp_path: Path)
     assert [row["rank"] for row in worst if row["metric"] == "udr"] == [1, 2, 3]
     assert len(told["model_comparisons"]) == 3 * 3 * 3
     assert {row["attribute"] for row in told["calibration"]} == {"overall"}
+    assert {(row["subgroup"], row["metric"]) for row in told["worse_than_before"]} == {("male", "udr")}
     true = inputs.cross_group_auroc.filter(encoder="lite0", task="pe", attribute="age_band").get_column("value").min()
     lowest = [row for row in told["lowest_cross_group_auroc"] if (row["encoder"], row["task"]) == ("lite0", "pe")]
     assert next(row["value"] for row in lowest if row["attribute"] == "age_band") == true

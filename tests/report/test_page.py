@@ -128,6 +128,16 @@ def test_pairs_of_models_are_told_with_difference_p_and_margin(inputs: ReportInp
     assert "not by 5 points or more (p = 0.010)" in page.visible
 
 
+def test_what_got_worse_since_the_audit_before_is_named_first(inputs: ReportInput, page: Page) -> None:
+    assert "Worse beyond the margin, and by more than chance explains: sex Male." in page.visible
+    rows = [row for row in page.rows if len(row) == 9 and row[-1] == "worse"]
+    told = ["Missed (UDR)", "30.0%", "42.0%"]
+    assert rows
+    assert all(row[0] == "sex Male" and [row[1], *row[3:5]] == told and "+12.0 points" in row[5] for row in rows), rows
+    blank = dataclasses.replace(inputs, audit_changes=inputs.audit_changes.clear())
+    assert "Since the audit before" not in Page(without_plotly(render_page(blank))).visible
+
+
 def test_a_model_that_may_be_worse_is_not_called_otherwise(inputs: ReportInput) -> None:
     rows = inputs.model_comparisons.with_columns(
         non_inferior=pl.when(pl.col("non_inferior").is_not_null()).then(pl.lit(value=False)), p_non_inferior=pl.lit(0.4)
@@ -290,7 +300,9 @@ def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
     assert "alert(1)" in Page(without_plotly(text)).visible
 
 
-@pytest.mark.parametrize("table", ["subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons"])
+@pytest.mark.parametrize(
+    "table", ["subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons", "audit_changes"]
+)
 def test_the_tables_beside_are_checked_as_the_others(inputs: ReportInput, table: str) -> None:
     frame = getattr(inputs, table)
     with pytest.raises(ReportError, match=f"{table}: the table lacks status"):

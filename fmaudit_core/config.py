@@ -342,6 +342,11 @@ def audit_path_from_environment() -> Path:
     return Path(os.environ.get("FMAUDIT_CONFIG", CONFIG_NAME)).absolute()
 
 
+def report_url_from_environment() -> str | None:
+    """Where the report is served: `FMAUDIT_REPORT_URL`, which `fmaudit ui` sets for the runs it starts; None elsewhere."""
+    return os.environ.get("FMAUDIT_REPORT_URL")
+
+
 def _plain(error: ValidationError) -> str:
     """Pydantic's complaints as sentences: the key, what is wrong with it, and what was given."""
     said = []

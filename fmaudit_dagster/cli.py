@@ -172,9 +172,10 @@ def ui(config: Path, port: int, read_only: bool) -> None:
     """Serve the Dagster UI of this workspace on 127.0.0.1 until interrupted."""
     workspace = _workspace(config)
     _need("dagster_webserver", "platform", "fmaudit ui")
-    from fmaudit_dagster.server import serve
+    from fmaudit_dagster.server import report_address, serve
 
     click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    click.echo(f"{report_address(port)}  the report")
     sys.exit(serve(workspace, port=port, read_only=read_only))
 
 

@@ -40,7 +40,7 @@ ASSETS = [
 def definitions_for(audit_yaml: Path) -> dg.Definitions:
     """The platform for one audit.yaml; the file is read when a step runs, and may come later."""
     return dg.Definitions(
-        assets=ASSETS,
+        assets=dg.with_source_code_references(ASSETS),
         asset_checks=CHECKS,
         sensors=SENSORS,
         schedules=SCHEDULES,

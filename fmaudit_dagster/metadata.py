@@ -6,7 +6,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fmaudit_core.config import report_url_from_environment
+from fmaudit_core.report.export import PAGE
 from fmaudit_core.warehouse import Published
+from fmaudit_core.workspace import Workspace
 
 OWNERS = ["team:ai-governance"]
 #: the cohort and the slices are read by one run at a time
@@ -28,6 +31,17 @@ def made(
             **more,
         },
     )
+
+
+def report_link(workspace: Workspace) -> dg.UrlMetadataValue:
+    """The page: where `fmaudit ui` serves it, or its file."""
+    served = report_url_from_environment()
+    return dg.MetadataValue.url(f"{served}{PAGE}" if served else (workspace.reports / PAGE).as_uri())
+
+
+def trends(values: Mapping[str, float | None], prefix: str = "") -> dict[str, Any]:
+    """Numbers by name, which the UI plots over materialisations; what could not be estimated is left out."""
+    return {f"{prefix}{name}": float(value) for name, value in values.items() if value is not None}
 
 
 def bars(values: Mapping[str, float], top: float | None = None) -> dg.MarkdownMetadataValue:

@@ -9,7 +9,7 @@ import polars as pl
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
 from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_dagster.metadata import OWNERS, bars, made
+from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -53,9 +53,14 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     gaps = of_primary_pooling(found.fairness_gaps.filter(told), settings.primary_pooling)
     plots: dict[str, dict[str, Any]] = {
         "subgroup_metrics": {
-            settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0)
+            settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0),
+            **trends(dict(shown.select("subgroup", "value").iter_rows()), f"{settings.primary_metric}: "),
         },
-        "fairness_gaps": {"gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0)},
+        "fairness_gaps": {
+            "gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0),
+            **trends(dict(gaps.select("attribute", "gap").iter_rows()), "gap: "),
+            **trends(dict(gaps.select("attribute", "p_value").iter_rows()), "p: "),
+        },
     }
     for name in FAIRNESS_TABLES:
         if dg.AssetKey(name) in context.selected_asset_keys:

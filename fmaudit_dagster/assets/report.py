@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
@@ -10,7 +11,7 @@ from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
 from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_dagster.metadata import OWNERS, counted, made
+from fmaudit_dagster.metadata import OWNERS, counted, made, report_link, trends
 from fmaudit_dagster.resources import AuditWorkspace
 
 
@@ -46,11 +47,14 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     warehouse.publish("model_comparisons", compared, version=version)
     published = warehouse.publish("audit_findings", found, version=version)
     warehouse.refresh_views()
+    told = found.filter("confirmatory").with_columns(cell=pl.concat_str("encoder", "attribute", separator=", "))
     return made(
         published,
         found,
-        disparities=found.filter(found.get_column("verdict") == "disparity").height,
+        disparities=found.filter(verdict="disparity").height,
         verdicts=counted(found, "verdict"),
+        **trends(dict(told.select("cell", "p_adjusted").iter_rows()), "adjusted p: "),
+        report=report_link(workspace),
         got_worse=changes.filter("worse").height,
         without_findings=", ".join(absent.get_column("encoder").unique().sort()) or "none",
     )
@@ -67,4 +71,4 @@ def audit_report(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
 
     files = report_files(written)
     published = workspace.warehouse.publish("report_files", files, version=version)
-    return made(published, files, page=dg.MetadataValue.url(written.page.as_uri()))
+    return made(published, files, page=report_link(workspace), megabytes=written.page.stat().st_size / 1e6)

@@ -31,9 +31,16 @@ STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free, as is the next one, where the report is served."""
+    while True:
+        with socket.socket() as probe, socket.socket() as following:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            try:
+                following.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
 
 
 @pytest.fixture
@@ -55,8 +62,9 @@ def served(copied):
         yield copied, address
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=40) == 0
-    with socket.socket() as probe:  # nothing is left listening
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
+    for one in (port, port + 1):  # nothing is left listening
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", one)) != 0
 
 
 def ask(address, query, **variables):
@@ -87,6 +95,9 @@ def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the
         folder = os.environ.get("FMAUDIT_SCREENSHOTS")
         if folder:
             page.screenshot(path=f"{folder}/partition.png")
+        port = int(address.rsplit(":", 1)[1]) + 1
+        page.goto(f"http://127.0.0.1:{port}/index.html")  # the report, where the UI's links lead
+        page.locator("#summary").wait_for(timeout=60_000)
         browser.close()
 
     before = workspace.warehouse.read("fairness_gaps", CELL)

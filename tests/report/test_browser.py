@@ -13,6 +13,7 @@ from fmaudit_core.report.export import write_report
 from fmaudit_core.report.inputs import ReportInput
 from tests.report.frames import made_up
 
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -67,6 +68,20 @@ def _cell(page: Any, subgroup: str, metric: str) -> str:
 def _drawn(page: Any, slot: str) -> list[float]:
     marks = f"""[...document.querySelector('[data-slot="{slot}"]').data].filter((one) => one.mode === "markers")"""
     return sorted(page.evaluate(f"{marks}.flatMap((one) => [...one.x])"))
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_no_rule_of_wcag_a_or_aa_is_broken(browser: Any, url: str, theme: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(url)
+    page.locator("html[data-drawn]").wait_for()
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    level = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+    found = axe.Axe().run(page, options=level).response
+    assert len(found["passes"]) > 20  # it has looked
+    told = [(one["id"], node["html"], node["failureSummary"]) for one in found["violations"] for node in one["nodes"]]
+    assert told == []
 
 
 def test_the_page_opens_without_a_request_or_a_complaint(browser: Any, url: str) -> None:

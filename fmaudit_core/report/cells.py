@@ -166,6 +166,7 @@ def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
         rows.append(
             {
                 "attribute": figures.tick_label(wording.attribute_title(row["attribute"])),
+                "of": wording.attribute_title(row["attribute"]),
                 "label": figures.tick_label(title),
                 "value": row["value"],
                 "low": row["ci_low"],
@@ -217,6 +218,7 @@ def _gaps(book: Book, key: Key) -> figures.Spec:
         {
             "label": f"{figures.plain(wording.attribute_title(row['attribute']))}<br>"
             f"<sup>{metrics.get(row['metric'], row['metric'])}</sup>",
+            "of": wording.attribute_title(row["attribute"]),
             "gap": row["gap"],
             "null": row["null_expected_gap"],
             "null_p95": row.get("null_gap_95"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fmaudit_core.report.figures import ROW_PX, Spec, aside, line, marks
+from fmaudit_core.report.figures import ROW_PX, Spec, aside, line, marks, parts
 from fmaudit_core.report.wording import MINUS, metric_title
 
 #: intervals of small subgroups reach far: the axis ends here, the table says where they end
@@ -19,19 +19,22 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title, empty for all studies), `label`, `slope` and `intercept` (each a mapping of
-        `value`, `low`, `high`, `hover`), `tested`, `aside`.
+        In the order of display: `attribute` (title, empty for all studies), `of` (the page filters by it), `label`, `slope` and
+        `intercept` (each a mapping of `value`, `low`, `high`, `hover`), `tested`, `aside`.
     """
     ticks: list[tuple[int, str]] = []
     asides: list[Spec] = []
     placed: list[tuple[int, Mapping[str, Any]]] = []
+    places: list[tuple[str, int]] = []
     at, attribute = 0, None
     for row in rows:
         if row["attribute"] != attribute:
             attribute = row["attribute"]
             if attribute:
                 ticks.append((at, f"<b>{attribute}</b>"))
+                places.append((row["of"], at))
                 at += 1
+        places.append((row["of"], at))
         ticks.append((at, row["label"]))
         asides.append(aside(at, row["aside"]))
         placed.append((at, row))
@@ -50,6 +53,7 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
+            "meta": parts(places, ROW_PX, at),
             "height": 84 + ROW_PX * at,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {

@@ -17,11 +17,21 @@ from fmaudit_core.report.wording import NONE, RATES, TIMES, metric_title
 Spec = dict[str, Any]
 
 ROW_PX: Final = 27
+_GAP_ROW_PX: Final = 30
 _LEGEND_ROW_PX: Final = 30
 _SWEEP_PX: Final = 320
 _LABEL_CHARS: Final = 19
 _COLOURS: Final = 7
 _DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
+
+
+def parts(places: Sequence[tuple[str, int]], row_px: int, n_rows: int) -> Spec:
+    """Which rows belong to which attribute, so that the page can show one alone: first and last row, and a row's height."""
+    found: dict[str, list[int]] = {}
+    for name, at in places:
+        first, last = found.get(name, [at, at])
+        found[name] = [min(first, at), max(last, at)]
+    return {"parts": found, "row_px": row_px, "n_rows": n_rows}
 
 
 def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None, aside_title: str) -> Spec:
@@ -30,8 +40,8 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title), `label`, `value`, `low`, `high`, `mde`, `status`, `alarm`, `hover`,
-        `aside` (text at the right).
+        In the order of display: `attribute` (title), `of` (what the page filters by), `label`, `value`, `low`, `high`, `mde`,
+        `status`, `alarm`, `hover`, `aside` (text at the right).
     metric : str
     overall : float, optional
         Value of all studies together: drawn as a line, with each row's detectable difference around it.
@@ -43,12 +53,15 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
     by_look: dict[str, list[tuple[int, Mapping[str, Any]]]] = {"tested": [], "interval": [], "alarm": []}
     unseen_x: list[float | None] = []
     unseen_y: list[float | None] = []
+    places: list[tuple[str, int]] = []
     at, attribute = 0, None
     for row in rows:
         if row["attribute"] != attribute:
             attribute = row["attribute"]
             ticks.append((at, f"<b>{attribute}</b>"))
+            places.append((row["of"], at))
             at += 1
+        places.append((row["of"], at))
         ticks.append((at, row["label"]))
         asides.append(aside(at, row["aside"]))
         if row["value"] is not None:
@@ -84,6 +97,7 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
             "shapes": shapes,
             "showlegend": False,
             "hovermode": "closest",
+            "meta": parts(places, ROW_PX, at),
         },
     }
 
@@ -143,7 +157,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        `label`, `gap`, `null`, `null_p95` (may be None), `verdict`, `hover`, `aside`.
+        `label`, `of` (what the page filters by), `gap`, `null`, `null_p95` (may be None), `verdict`, `hover`, `aside`.
     margin : float, optional
         The margin on the gap, drawn as a line.
     """
@@ -182,7 +196,8 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     return {
         "data": data,
         "layout": {
-            "height": 96 + 30 * max(1, len(rows)),
+            "meta": parts([(row["of"], at) for at, row in enumerate(rows)], _GAP_ROW_PX, len(rows)),
+            "height": 96 + _GAP_ROW_PX * max(1, len(rows)),
             "margin": {"l": 142, "r": 84, "t": 24, "b": 46},
             "xaxis": {"title": {"text": f"Gap (points; AUROC {TIMES} 100)"}, "rangemode": "tozero"},
             "yaxis": {

@@ -91,6 +91,7 @@ def _drawn(book: Book, row: Row) -> dict[str, Any]:
     n = said["n_pos" if row["metric"] == "udr" else "n"].replace(" or more", "+")
     return {
         "attribute": "Worst first",
+        "of": wording.attribute_title(row["attribute"]),
         "label": figures.tick_label(said["title"]),
         "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "mde": row["mde"], "status": row["status"],
         "alarm": adjusted is not None and adjusted <= book.audit.fairness.alpha,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import Book, Key, Row
@@ -23,7 +24,12 @@ def main_findings(book: Book) -> list[Row]:
         metric = book.primary_metric
         rows = [row for row in book.findings(key) if row["metric"] == metric]
         out += [
-            {**gap_view(book, key, row), "encoder": _named(encoder), "control": bool(encoder["control"])}
+            {
+                **gap_view(book, key, row),
+                "encoder": _named(encoder),
+                "control": bool(encoder["control"]),
+                "link": _link(key.encoder, key.task, wording.attribute_title(row["attribute"])),
+            }
             for row in rows
         ]
     return out
@@ -136,7 +142,13 @@ def q_map(book: Book) -> Row:
         rows = [
             {
                 "attribute": wording.attribute_title(attribute),
-                "cells": [_q_cell(book.finding(key, attribute, metric) if key else None) for key in keys],
+                "cells": [
+                    {
+                        **_q_cell(book.finding(key, attribute, metric) if key else None),
+                        "link": _link(encoder["name"], task, wording.attribute_title(attribute)) if key else None,
+                    }
+                    for key, task in zip(keys, book.tasks, strict=True)
+                ],
             }
             for attribute in attributes
         ]
@@ -146,6 +158,11 @@ def q_map(book: Book) -> Row:
         "groups": groups,
         "metric": wording.metric_title(metric),
     }
+
+
+def _link(encoder: str, task: str, attribute: str = "") -> str:
+    """The part of the page's address that chooses what Explore shows."""
+    return "#" + urlencode({"encoder": encoder, "task": task} | ({"attribute": attribute} if attribute else {}))
 
 
 def _named(encoder: Row) -> str:
@@ -178,7 +195,8 @@ def encoder_tasks(book: Book) -> Row:
         cells = []
         for task in book.tasks:
             own, theirs = _auroc(book, encoder["name"], task), _auroc(book, control, task) if control else None
-            cells.append(_auroc_cell(own, theirs, is_control=encoder["name"] == control))
+            cell = _auroc_cell(own, theirs, is_control=encoder["name"] == control)
+            cells.append({**cell, "link": _link(encoder["name"], task) if own else None})
         beaten = [cell["beats"] for cell in cells if cell["beats"] is not None]
         rows.append(
             {

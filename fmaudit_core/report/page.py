@@ -75,6 +75,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
         "cells": [cell_view(book, key) for key in book.keys],
         "encoders": book.encoders,
         "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],
+        "attributes": [wording.attribute_title(name) for name in audit.attributes],
         "main_task": book.main_task,
         "variants": [wording.variant_title(variant) for variant in book.variants],
         "q_map": overview.q_map(book),

@@ -74,6 +74,7 @@ def _dot(row: Row) -> dict[str, Any]:
     return {
         **measures,
         "attribute": attribute and figures.tick_label(attribute),
+        "of": attribute,
         "label": figures.tick_label(said["title"]),
         "tested": row["status"] == "tested",
         "aside": f"{said['ece']} · {said['by_chance']}",

@@ -120,6 +120,35 @@ def test_the_filters_switch_figures_and_tables_to_the_numbers_of_the_tables(
     assert heard == []
 
 
+def test_a_finding_leads_to_its_attribute_alone_and_its_address_to_the_same(
+    browser: Any, url: str, inputs: ReportInput
+) -> None:
+    page, heard = _open(browser, url)
+    page.locator("#findings table.findings a", has_text="Sex").nth(1).click()
+    chosen = {box: page.input_value(f"#{box}") for box in ("encoder", "task", "attribute")}
+    assert chosen == {"encoder": "lite1", "task": "pe", "attribute": "Sex"}
+    shown = page.locator(".cell[open]:not([hidden])")
+    assert shown.get_by_role("rowheader", name="Female", exact=True).first.is_visible()
+    assert not shown.get_by_role("rowheader", name="18\N{EN DASH}40", exact=True).first.is_visible()
+    low, high = page.evaluate("""document.querySelector('[data-slot="udr"]').layout.yaxis.range""")
+    marks = """[...document.querySelector('[data-slot="udr"]').data].filter((one) => one.mode === "markers")"""
+    within = f"one.y[at] <= {low} && one.y[at] >= {high}"
+    drawn = page.evaluate(f"{marks}.flatMap((one) => [...one.x].filter((_, at) => {within}))")
+    values = inputs.subgroup_metrics.filter(encoder="lite1", task="pe", pooling="mean", metric="udr", attribute="sex")
+    assert sorted(drawn) == sorted(round(100 * one, 4) for one in values.get_column("value"))
+    address = page.url
+    again, _ = _open(browser, url)
+    again.goto(address)
+    again.reload()
+    again.locator("html[data-drawn]").wait_for()
+    assert again.input_value("#attribute") == "Sex"
+    again.select_option("#attribute", "")
+    assert "attribute" not in again.url
+    shown = again.locator(".cell[open]:not([hidden])")
+    assert shown.get_by_role("rowheader", name="18\N{EN DASH}40", exact=True).first.is_visible()
+    assert heard == []
+
+
 def test_calibration_and_intersections_follow_the_filters(browser: Any, url: str, inputs: ReportInput) -> None:
     page, heard = _open(browser, url)
     page.select_option("#encoder", "lite1")

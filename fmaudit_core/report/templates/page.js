@@ -48,6 +48,14 @@
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: "@ink" },
       hoverlabel: { bgcolor: "@paper", bordercolor: "@muted", font: { size: 12, color: "@ink", family: getComputedStyle(document.body).fontFamily }, align: "left" }, dragmode: false };
     for (const key of Object.keys(layout)) if (/^[xy]axis\d?$/.test(key)) layout[key] = axis(layout[key]);
+    const part = layout.meta && layout.meta.parts[byId("attribute").value];
+    if (part) {
+      const [first, last] = part;
+      layout.height -= layout.meta.row_px * (layout.meta.n_rows - 1 - last + first);
+      layout.yaxis = { ...layout.yaxis, range: [last + 0.6, first - 0.6] };
+      const headed = (one) => ({ ...one, y: first - 0.55 });
+      layout.annotations = layout.annotations.map((one) => (one.y < 0 ? headed(one) : one)).filter((one) => one.y > first - 1 && one.y <= last);
+    }
     if (width < PHONE_PX) {
       layout.annotations = (layout.annotations || []).filter((one) => one.name !== "aside");
       layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 138), r: 14 };
@@ -62,7 +70,8 @@
   const sweeps = (holder, list) => {
     holder.querySelectorAll(".plot").forEach((one) => Plotly.purge(one));
     holder.replaceChildren();
-    for (const { title, figure } of list) {
+    const attribute = byId("attribute").value;
+    for (const { title, figure } of list.filter((one) => !attribute || one.title === attribute)) {
       const block = document.createElement("div");
       const head = document.createElement("h4");
       head.textContent = title;
@@ -97,6 +106,8 @@
       }
       sweeps(document.querySelector('[data-slot="sweeps"]'), cell.sweeps);
     }
+    const attribute = byId("attribute").value;
+    document.querySelectorAll("#cells [data-attribute]").forEach((one) => { one.hidden = Boolean(attribute) && one.dataset.attribute !== attribute; });
     const control = data.control[task];
     byId("control-figure").hidden = !control;
     if (control) drawn.push([document.querySelector('[data-slot="control"]'), control]);
@@ -106,6 +117,21 @@
     if (pairFigure) pairFigure.hidden = !pairs;
     if (pairs) drawn.push([document.querySelector('[data-slot="pairs"]'), pairs]);
     drawAll();
+  };
+
+  // what is chosen stands in the address, so that a link leads to it
+  const BOXES = ["encoder", "task", "attribute", "variant"];
+  const choose = () => {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    for (const box of BOXES) {
+      const wanted = asked.get(box) ?? (asked.has("encoder") && box === "attribute" ? "" : null);
+      if (wanted !== null && [...byId(box).options].some((one) => one.value === wanted)) byId(box).value = wanted;
+    }
+    return asked.has("encoder");
+  };
+  const remember = () => {
+    const told = BOXES.map((box) => [box, byId(box).value]).filter(([, value]) => value !== "");
+    history.replaceState(null, "", "#" + new URLSearchParams(told));
   };
 
   const theme = byId("theme");
@@ -141,9 +167,16 @@
 
   theme.hidden = false;
   byId("filters").hidden = false;
-  for (const box of ["encoder", "task", "variant"]) byId(box).addEventListener("change", show);
+  for (const box of BOXES) byId(box).addEventListener("change", () => { show(); remember(); });
+  window.addEventListener("hashchange", () => {
+    if (!choose()) return;
+    show();
+    byId("explore").scrollIntoView();
+  });
+  const linked = choose();
   root.dataset.theme = prefersDark.matches ? "dark" : "light";
   setTheme(root.dataset.theme);
   show();
+  if (linked) byId("explore").scrollIntoView();
   root.dataset.drawn = "true";
 })();

@@ -44,8 +44,8 @@ def _said(worse: list[Row], n_others: int) -> str:
 
 def _group(row: Row) -> str:
     if row["attribute"] == OVERALL:
-        return "all studies"
-    return f"{wording.attribute_title(row['attribute']).lower()} {wording.subgroup_title(row['subgroup'])}"
+        return "All studies"
+    return f"{wording.attribute_title(row['attribute'])}: {wording.subgroup_title(row['subgroup'])}"
 
 
 def _line(row: Row) -> dict[str, Any]:

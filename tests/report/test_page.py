@@ -129,11 +129,11 @@ def test_pairs_of_models_are_told_with_difference_p_and_margin(inputs: ReportInp
 
 
 def test_what_got_worse_since_the_audit_before_is_named_first(inputs: ReportInput, page: Page) -> None:
-    assert "Worse beyond the margin, and by more than chance explains: sex Male." in page.visible
+    assert "Worse beyond the margin, and by more than chance explains: Sex: Male." in page.visible
     rows = [row for row in page.rows if len(row) == 9 and row[-1] == "worse"]
     told = ["Missed (UDR)", "30.0%", "42.0%"]
     assert rows
-    assert all(row[0] == "sex Male" and [row[1], *row[3:5]] == told and "+12.0 points" in row[5] for row in rows), rows
+    assert all(row[0] == "Sex: Male" and [row[1], *row[3:5]] == told and "+12.0 points" in row[5] for row in rows), rows
     blank = dataclasses.replace(inputs, audit_changes=inputs.audit_changes.clear())
     assert "Since the audit before" not in Page(without_plotly(render_page(blank))).visible
 

@@ -6,7 +6,7 @@ A run's threshold was chosen on validation anew, so a gap cannot close by callin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,17 +15,14 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import clustered_se, structural_components
+from fmaudit_core.fairness.auroc import clustered_se
 from fmaudit_core.fairness.gaps import exceedance
-from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.paired import Paired
-from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.small_groups import small_group_rule
-from fmaudit_core.mitigation.embedded import levels_of
-from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
+from fmaudit_core.mitigation.subgroup_changes import SUBGROUPS_SCHEMA, subgroup_rows, tested_subgroups
 from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
+from fmaudit_core.mitigation.variants import Baseline, Variant, baseline_of, variants_of
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -78,22 +75,6 @@ RESULTS_SCHEMA: Final = pl.Schema(
         "n_permutations": pl.Int64,
     }
 )
-SUBGROUPS_SCHEMA: Final = pl.Schema(
-    {
-        **RUN_SCHEMA,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "metric": pl.String,
-        "status": pl.String,
-        "chosen": pl.Boolean,
-        "n": pl.Int64,
-        "before": pl.Float64,
-        "after": pl.Float64,
-        "delta": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -108,40 +89,6 @@ class Evaluation:
 
     results: pl.DataFrame
     subgroups: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class _Test:
-    """The test studies of one task in order of study, and the probe as it was on them."""
-
-    frame: pl.DataFrame
-    y: BoolArray
-    patient: IntArray
-    called: BoolArray
-    components: Float64Array
-
-    @property
-    def auroc(self) -> float:
-        return float(self.components[self.y].mean())
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """One run, or all runs of a strategy that differ by seed only.
-
-    Parameters
-    ----------
-    key : its values of `RUN`
-    called : (s, n) bool
-    components : (s, n) float64, structural components of the AUROC
-    """
-
-    key: dict[str, Any]
-    called: BoolArray
-    components: Float64Array
-    chosen: bool
-    n_collapsed: int
-    summary: bool
 
 
 def evaluate(
@@ -167,21 +114,21 @@ def evaluate(
     if test.get_column("y_true").n_unique() < 2:
         return _not_estimable(runs)
     by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a frame's GroupBy is no dict)
-    base = _base(by_run)
+    base = baseline_of(by_run)
     status = {tuple(row[name] for name in RUN): row for row in runs.iter_rows(named=True)}
-    variants = list(_variants(by_run, base, status))
+    variants = list(variants_of(by_run, base, status))
     results: list[dict[str, Any]] = []
     subgroups: list[dict[str, Any]] = []
     nulls: list[tuple[int, Float64Array]] = []
     for attribute in attributes:
-        group, tested, rules = _tested(base, attribute, settings)
+        group, tested, rules = tested_subgroups(base, attribute, settings)
         for variant in variants:
             row, null = _row(base, variant, attribute, group, tested, settings, n_bootstrap)
             if null is not None and variant.summary and variant.chosen and variant.key["target_attribute"] == attribute:
                 nulls.append((len(results), null[:, GAP]))
             results.append(row)
             if variant.summary:
-                subgroups += _subgroup_rows(base, variant, attribute, rules, settings)
+                subgroups += subgroup_rows(base, variant, attribute, rules, settings)
     if nulls:
         observed = [results[at]["reduction"] for at, _ in nulls]
         adjusted = step_down_max_t(observed, np.stack([null for _, null in nulls], axis=1))
@@ -212,74 +159,9 @@ def _not_estimable(runs: pl.DataFrame) -> Evaluation:
     return Evaluation(pl.DataFrame(rows, schema=RESULTS_SCHEMA), pl.DataFrame(schema=SUBGROUPS_SCHEMA))
 
 
-def _base(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> _Test:
-    frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
-    if frame is None:
-        raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
-    y = frame.get_column("y_true").to_numpy()
-    return _Test(
-        frame=frame,
-        y=y,
-        patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1,
-        called=_called(frame),
-        components=structural_components(y, frame.get_column("y_score").to_numpy()),
-    )
-
-
-def _called(frame: pl.DataFrame) -> BoolArray:
-    called: BoolArray = (frame.get_column("y_score") >= frame.get_column("threshold")).to_numpy()
-    return called
-
-
-def _variants(
-    by_run: Mapping[tuple[Any, ...], pl.DataFrame],
-    base: _Test,
-    status: Mapping[tuple[Any, ...], Mapping[str, Any]],
-) -> Iterator[_Variant]:
-    alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-    for key, frame in by_run.items():
-        if key[RUN.index("strategy")] == NONE:
-            continue
-        if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
-            raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
-        alike.setdefault(key[: RUN.index("seed")], []).append(key)
-    for keys in alike.values():
-        keys = sorted(keys, key=lambda key: -1 if key[-1] is None else key[-1])
-        called = np.stack([_called(by_run[key]) for key in keys])
-        components = np.stack(
-            [structural_components(base.y, by_run[key].get_column("y_score").to_numpy()) for key in keys]
-        )
-        collapsed = [status[key]["status"] == "collapsed" for key in keys]
-        chosen = bool(status[keys[0]]["chosen"])
-        named = dict(zip(RUN, keys[0], strict=True))
-        yield _Variant(named | {"seed": None}, called, components, chosen, sum(collapsed), summary=True)
-        for i, key in enumerate(keys):
-            if key[-1] is not None:
-                one = slice(i, i + 1)
-                yield _Variant(
-                    named | {"seed": key[-1]}, called[one], components[one], chosen, int(collapsed[i]), summary=False
-                )
-
-
-def _tested(
-    base: _Test, attribute: str, settings: FairnessSection
-) -> tuple[IntArray, list[str], list[tuple[str, str, BoolArray]]]:
-    """(n,) place among the tested subgroups or -1, their names, and every subgroup with its status and studies."""
-    levels = levels_of(base.frame.get_column(attribute))
-    group, tested, rules = np.full(len(base.y), -1, dtype=np.int64), list[str](), []
-    for g, name in enumerate(levels.names):
-        inside = levels.code == g
-        rule = small_group_rule(int((inside & base.y).sum()), int((inside & ~base.y).sum()), settings, name)
-        rules.append((name, rule, inside))
-        if rule == "tested":
-            group[inside] = len(tested)
-            tested.append(name)
-    return group, tested, rules
-
-
 def _row(
-    base: _Test,
-    variant: _Variant,
+    base: Baseline,
+    variant: Variant,
     attribute: str,
     group: IntArray,
     tested: Sequence[str],
@@ -337,7 +219,7 @@ def _row(
     return row, null
 
 
-def _gaps(found: Reduction, variant: _Variant) -> dict[str, Any]:
+def _gaps(found: Reduction, variant: Variant) -> dict[str, Any]:
     return {
         "gap_before": found.gap_before,
         "gap_after": found.gap_after,
@@ -365,7 +247,7 @@ def _intervals(calls: Calls, drawn: Float64Array, confidence: float) -> dict[str
     }
 
 
-def _ends(base: _Test, variant: _Variant, group: IntArray, tested: Sequence[str]) -> dict[str, Any]:
+def _ends(base: Baseline, variant: Variant, group: IntArray, tested: Sequence[str]) -> dict[str, Any]:
     """What became of the subgroups that fared worst and best before."""
     of = [base.y & (group == g) for g in range(len(tested))]
     before = np.array([1 - base.called[one].mean() for one in of])
@@ -378,61 +260,3 @@ def _ends(base: _Test, variant: _Variant, group: IntArray, tested: Sequence[str]
         "best_subgroup_udr_delta": float(delta[best]),
         "levelling_down": bool(delta[worst] >= 0 and delta[best] > 0),
     }
-
-
-def _subgroup_rows(
-    base: _Test,
-    variant: _Variant,
-    attribute: str,
-    rules: Sequence[tuple[str, str, BoolArray]],
-    settings: FairnessSection,
-) -> Iterator[dict[str, Any]]:
-    for name, rule, inside in rules:
-        for metric, of_class in (("udr", base.y), ("fpr", ~base.y)):
-            row = variant.key | {"attribute": attribute, "subgroup": name, "metric": metric, "status": rule}
-            row["chosen"] = variant.chosen
-            if rule in ("tested", "interval_only"):
-                studies = inside & of_class
-                called = metric == "fpr"
-                before = (base.called[studies] == called).astype(np.float64)
-                after = (variant.called[:, studies] == called).mean(axis=0)
-                low, high = change_interval(before, after, base.patient[studies], settings.confidence)
-                row |= {
-                    "n": int(studies.sum()),
-                    "before": float(before.mean()),
-                    "after": float(after.mean()),
-                    "delta": float(after.mean() - before.mean()),
-                    "ci_low": low,
-                    "ci_high": high,
-                }
-            yield row
-
-
-def change_interval(
-    before: Float64Array, after: Float64Array, patient: IntArray, confidence: float
-) -> tuple[float, float]:
-    """Interval of the change of a share on the same studies, clustered by patient.
-
-    Parameters
-    ----------
-    before, after : (n,) float64 of 0 and 1; `after` may be a mean over runs
-
-    Notes
-    -----
-    Where no patient's change differs from another's the paired standard error is 0 and says nothing; then both shares are taken
-    as unpaired (Newcombe 1998), which is wider.
-    """
-    change = after - before
-    codes = np.unique(patient, return_inverse=True)[1]
-    size = int(codes.max()) + 1
-    off = np.bincount(codes, change - change.mean(), size)
-    se = float(np.sqrt(size / max(size - 1, 1) * (off @ off)) / len(change))
-    if se > 1e-12:
-        found = Paired(float(after.mean()), float(before.mean()), se).interval(confidence)
-        if found is not None:
-            return found
-    first, second = rate(after >= 0.5, patient), rate(before >= 0.5, patient)
-    return difference_interval(
-        float(after.mean()), first.interval(confidence) or (0.0, 1.0),
-        float(before.mean()), second.interval(confidence) or (0.0, 1.0),
-    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""The runs of one encoder and task on test, and the probe as it was beside them, on the same studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.mitigation.errors import MitigationError
+from fmaudit_core.mitigation.runs import NONE, RUN
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The test studies of one task in order of study, and the probe as it was on them."""
+
+    frame: pl.DataFrame
+    y: BoolArray
+    patient: IntArray
+    called: BoolArray
+    components: Float64Array
+
+    @property
+    def auroc(self) -> float:
+        """AUROC of the probe as it was."""
+        return float(self.components[self.y].mean())
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run, or all runs of a strategy that differ by seed only.
+
+    Parameters
+    ----------
+    key : its values of `RUN`
+    called : (s, n) bool
+    components : (s, n) float64, structural components of the AUROC
+    """
+
+    key: dict[str, Any]
+    called: BoolArray
+    components: Float64Array
+    chosen: bool
+    n_collapsed: int
+    summary: bool
+
+
+def baseline_of(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> Baseline:
+    """The probe as it was, of the scores by run (a tuple of `RUN`).
+
+    Raises
+    ------
+    MitigationError
+        There are none.
+    """
+    frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
+    if frame is None:
+        raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
+    y = frame.get_column("y_true").to_numpy()
+    return Baseline(
+        frame=frame,
+        y=y,
+        patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1,
+        called=_called(frame),
+        components=structural_components(y, frame.get_column("y_score").to_numpy()),
+    )
+
+
+def _called(frame: pl.DataFrame) -> BoolArray:
+    called: BoolArray = (frame.get_column("y_score") >= frame.get_column("threshold")).to_numpy()
+    return called
+
+
+def variants_of(
+    by_run: Mapping[tuple[Any, ...], pl.DataFrame],
+    base: Baseline,
+    status: Mapping[tuple[Any, ...], Mapping[str, Any]],
+) -> Iterator[Variant]:
+    """Every strategy over its seeds, and each of its seeds.
+
+    Parameters
+    ----------
+    by_run : run -> its scores, in order of study
+    status : run -> how its training ended (`status`, `chosen`)
+
+    Raises
+    ------
+    MitigationError
+        A run is of other studies than the probe as it was.
+    """
+    alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for key, frame in by_run.items():
+        if key[RUN.index("strategy")] == NONE:
+            continue
+        if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
+            raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
+        alike.setdefault(key[: RUN.index("seed")], []).append(key)
+    for keys in alike.values():
+        keys = sorted(keys, key=lambda key: -1 if key[-1] is None else key[-1])
+        called = np.stack([_called(by_run[key]) for key in keys])
+        components = np.stack(
+            [structural_components(base.y, by_run[key].get_column("y_score").to_numpy()) for key in keys]
+        )
+        collapsed = [status[key]["status"] == "collapsed" for key in keys]
+        chosen = bool(status[keys[0]]["chosen"])
+        named = dict(zip(RUN, keys[0], strict=True))
+        yield Variant(named | {"seed": None}, called, components, chosen, sum(collapsed), summary=True)
+        for i, key in enumerate(keys):
+            if key[-1] is not None:
+                one = slice(i, i + 1)
+                yield Variant(
+                    named | {"seed": key[-1]}, called[one], components[one], chosen, int(collapsed[i]), summary=False
+                )

@@ -153,6 +153,8 @@ class MitigationSection(_Section):
     #: the adversarial encoder, and how long it is trained
     hidden: int = Field(default=64, ge=2)
     epochs: int = Field(default=30, ge=1)
+    #: training ends after so many batches at the latest: of many studies a few passes are enough
+    max_steps: int = Field(default=1_000, ge=1)
     batch_size: int = Field(default=256, ge=8)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     #: runs of these seeds are read again by fresh probes for the attribute

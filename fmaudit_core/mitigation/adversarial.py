@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Final
 
 import numpy as np
@@ -67,12 +68,15 @@ class Training:
     Parameters
     ----------
     hidden : width of the encoder; the adversary's hidden layer has half of it
+    epochs, max_steps : int
+        Training ends with whichever is reached first: of many studies a few passes are enough.
     half_precision : bool
         The product with the embeddings in bfloat16, its sums and everything else in float32.
     """
 
     hidden: int = 64
     epochs: int = 30
+    max_steps: int = 1_000
     batch_size: int = 256
     learning_rate: float = 1e-3
     half_precision: bool = False
@@ -221,15 +225,13 @@ class _Stack:
         t = self.training
         optimiser = torch.optim.AdamW(self.free(), lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         n = len(self.x)
-        steps = t.epochs * math.ceil(n / t.batch_size)
-        done = 0
-        for _ in range(t.epochs):
-            for batch in self._batches(n):
-                strength = self.alpha * ramp(done / steps)
-                optimiser.zero_grad(set_to_none=True)
-                torch.autograd.backward(self.losses(batch, strength))
-                optimiser.step()
-                done += 1
+        steps = min(t.epochs * math.ceil(n / t.batch_size), t.max_steps)
+        batches = chain.from_iterable(self._batches(n) for _ in range(t.epochs))
+        for done, batch in enumerate(islice(batches, steps)):
+            strength = self.alpha * ramp(done / steps)
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(self.losses(batch, strength))
+            optimiser.step()
 
     def free(self) -> list[Tensor]:
         """The stacked parameters."""

@@ -73,6 +73,7 @@ def adversarial_runs(
         training=Training(
             hidden=mitigation.hidden,
             epochs=mitigation.epochs,
+            max_steps=mitigation.max_steps,
             batch_size=mitigation.batch_size,
             learning_rate=mitigation.learning_rate,
             half_precision=native_bfloat16(device),

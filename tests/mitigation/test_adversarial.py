@@ -122,3 +122,10 @@ def test_the_same_seed_gives_the_same_networks_and_another_seed_others():
     ]
     assert np.array_equal(again[0], again[1])
     assert not np.array_equal(again[0], again[2])
+
+
+def test_training_ends_with_its_steps_as_with_its_passes():
+    x, y, group = planted(300, 8)
+    ends = [Training(hidden=8, batch_size=100, epochs=3), Training(hidden=8, batch_size=100, epochs=50, max_steps=9)]
+    first, second = (train(x, y[:, None], group[:, None], alpha=[1.0], seed=[1], training=end).w1 for end in ends)
+    assert np.array_equal(first, second)

@@ -25,6 +25,8 @@ from fmaudit_dagster.instance import end_killed_runs, partition_changes
 from fmaudit_dagster.partitions import ENCODER, partition_key
 from fmaudit_dagster.resources import AuditWorkspace
 
+#: assets that a cluster gives a GPU
+ON_GPU = frozenset({"study_embeddings", "mitigation_scores"})
 #: marks the runs of a re-audit
 REAUDIT_TAG = "fmaudit/reaudit"
 _SETTINGS = automation()
@@ -98,12 +100,12 @@ def _partition_requests(new: list[str], retired: list[str]) -> list[Any]:
 def _request(instance: dg.DagsterInstance, step: Step) -> dg.RunRequest:
     """A run of one step. The key counts the runs before it, so that a version that comes back is made again."""
     key = partition_key(step.cell)
-    encodes = "study_embeddings" in step.assets
+    on_gpu = not ON_GPU.isdisjoint(step.assets)
     return dg.RunRequest(
         run_key=f"{step.name}:{step.version}:{times_ended(instance, step)}",
         asset_selection=[dg.AssetKey(name) for name in step.assets],
         partition_key=None if key is None else str(key),
-        tags={**step_tags(step), **(gpu_run_tags() if encodes else {})},
+        tags={**step_tags(step), **(gpu_run_tags() if on_gpu else {})},
     )
 
 

@@ -7,6 +7,7 @@ import polars as pl
 
 from fmaudit_core.mitigating import compare_capacity, evaluate_cell, mitigate_encoder, probe_demographics
 from fmaudit_dagster.assets.embeddings import GPU_POOL
+from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -42,6 +43,7 @@ def demographic_probes(context: dg.AssetExecutionContext, audit: AuditWorkspace)
     kinds={"numpy", "pytorch", "parquet"},
     owners=OWNERS,
     pool=GPU_POOL,
+    op_tags=gpu_tags(),
     tags={"fmaudit/compute": "gpu"},
 )
 def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:

@@ -140,3 +140,13 @@ def test_a_cluster_is_asked_for_what_the_audit_says(section, expected):
     from fmaudit_dagster.configured import gpu_tags
 
     assert gpu_tags(ClusterSection.model_validate(section)).get("dagster-k8s/config") == expected
+
+
+def test_what_may_run_on_a_gpu_waits_in_one_pool_and_asks_a_cluster_for_one():
+    from fmaudit_dagster.automation import ON_GPU
+    from fmaudit_dagster.definitions import ASSETS
+
+    tagged = [one for one in ASSETS if any("fmaudit/compute" in tags for tags in one.tags_by_key.values())]
+    assert {one.key.to_user_string() for one in tagged} == ON_GPU
+    assert {one.op.pool for one in tagged} == {"gpu"}
+    assert all("dagster-k8s/config" in one.op.tags for one in tagged)

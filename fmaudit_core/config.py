@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fmaudit_core.errors import FmauditError
-from fmaudit_core.vocabulary import ATTRIBUTES, TASKS
+from fmaudit_core.vocabulary import ATTRIBUTES, DIAGNOSIS_TASK, TASKS
 
 CONFIG_NAME = "audit.yaml"
 HOME_NAME = ".fmaudit"
@@ -80,6 +80,9 @@ class TableCohort(_Section):
     table: Path
     #: not needed where every encoder's embeddings were computed elsewhere
     images: Path | None = None
+    #: the medical record: a CSV or Parquet with a row per event (patient_id, time, code, and where known value); the table then
+    #: needs a column `time`
+    events: Path | None = None
     #: our column name -> the name in the table, where they differ
     columns: dict[str, str] = Field(default_factory=dict)
 
@@ -121,11 +124,16 @@ class ExtractionSection(_Section):
     batch_size: int | None = Field(default=None, ge=1)
 
 
+Modality = Literal["ct", "ehr", "ct+ehr"]
+
+
 class ProbesSection(_Section):
-    """Probes on frozen embeddings."""
+    """Probes on frozen embeddings, and on the medical record where the cohort has one."""
 
     c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
     poolings: tuple[Literal["mean", "max"], ...] = ("mean", "max")
+    #: what probes are fitted on; all but `ct` need a medical record and are passed over where there is none
+    modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
 
     @field_validator("c_grid")
     @classmethod
@@ -133,6 +141,45 @@ class ProbesSection(_Section):
         if not grid or any(c <= 0 for c in grid) or len(set(grid)) != len(grid):
             raise ValueError("c_grid needs distinct values above 0")
         return tuple(sorted(grid))
+
+    @field_validator("modalities")
+    @classmethod
+    def _imaging_always(cls, modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
+        if "ct" not in modalities or ("ct+ehr" in modalities and "ehr" not in modalities):
+            raise ValueError("modalities needs ct, and ehr where it has ct+ehr: late fusion reads both")
+        return modalities
+
+
+class EhrSection(_Section):
+    """Features of the medical record, known before each study."""
+
+    #: `strict` is the audit's own rule; `inspect` is that of the INSPECT baseline, which sees more, and marks the run
+    cutoff: Literal["strict", "inspect"] = "strict"
+    #: tasks that the scan itself decides: their past ends a day earlier
+    day_before: tuple[str, ...] = (DIAGNOSIS_TASK,)
+    #: days before the cutoff in which days with a code are counted, beside all the past
+    windows_days: tuple[int, ...] = (30, 365)
+    #: whether gender, race and ethnicity are features
+    demographics: bool = False
+    #: whether flowsheets are: their times are known to be wrong in places
+    flowsheets: bool = False
+    #: training patients that a code needs
+    min_patients: int = Field(default=10, ge=1)
+    #: codes at most, the most frequent among training patients
+    max_codes: int = Field(default=4_000, ge=1)
+    #: columns that probes take at most
+    max_columns: int = Field(default=1_024, ge=1, le=8_192)
+    #: leaves of a tree in gradient boosting; one is chosen on validation
+    leaves: tuple[int, ...] = (7, 31)
+    #: trees at most; validation stops earlier
+    max_trees: int = Field(default=300, ge=1)
+
+    @field_validator("windows_days", "leaves")
+    @classmethod
+    def _distinct_counts(cls, given: tuple[int, ...]) -> tuple[int, ...]:
+        if not given or any(one < 2 for one in given) or len(set(given)) != len(given):
+            raise ValueError("needs distinct whole numbers from 2")
+        return tuple(sorted(given))
 
 
 Strategy = Literal["reweighting", "resampling", "adversarial", "leace", "dfr", "group_dro", "group_thresholds"]
@@ -271,6 +318,7 @@ class Audit(_Section):
     imaging: ImagingSection = ImagingSection()
     extraction: ExtractionSection = ExtractionSection()
     probes: ProbesSection = ProbesSection()
+    ehr: EhrSection = EhrSection()
     fairness: FairnessSection = FairnessSection()
     mitigation: MitigationSection = MitigationSection()
     reaudit: ReauditSection = ReauditSection()

@@ -10,6 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
+from fmaudit_core.ehr.design import Design, designs
+from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.check import CohortSize
 from fmaudit_core.encoders.pooling import audited_poolings, of_primary_pooling
 from fmaudit_core.encoders.registry import Registry
@@ -22,8 +24,10 @@ from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.vocabulary import family_task
-from fmaudit_core.warehouse import PREVIOUS, Cell, Warehouse
+from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, Warehouse
 
+#: raised when the phantom is drawn or written in another way
+PHANTOM_REVISION = 2
 #: thicker slices of INSPECT are quarantined unless the audit says otherwise
 INSPECT_MAX_SPACING_MM = 5.0
 
@@ -103,7 +107,7 @@ class Workspace:
     @property
     def phantom(self) -> Path:
         """The folder the phantom cohort is drawn in: another seed or size is another folder."""
-        return self.home / "phantom" / digest(self.audit.cohort, self.audit.tasks)[:12]
+        return self.home / "phantom" / digest(self.audit.cohort, self.audit.tasks, PHANTOM_REVISION)[:12]
 
     @property
     def table(self) -> TableCohort:
@@ -113,7 +117,38 @@ class Workspace:
             return cohort
         if isinstance(cohort, InspectCohort):
             raise ConfigError("INSPECT is no single table.", where=str(self.audit_yaml))
-        return TableCohort(kind="table", table=self.phantom / "studies.csv", images=self.phantom / "ct")
+        return TableCohort(
+            kind="table",
+            table=self.phantom / "studies.csv",
+            images=self.phantom / "ct",
+            events=self.phantom / "ehr_events.parquet",
+        )
+
+    @cached_property
+    def record(self) -> Record | None:
+        """The cohort's medical record; None where it has none, or the audit is of imaging alone."""
+        if "ehr" not in self.audit.probes.modalities:
+            return None
+        cohort = self.audit.cohort
+        return record_of(cohort if isinstance(cohort, InspectCohort) else self.table)
+
+    def score_tables(self, encoder: str) -> list[tuple[str, Cell]]:
+        """Published scores that join those of the logistic probes on CT in an encoder's predictions, as they are configured."""
+        tables = []
+        if self.record is not None:
+            tables.append(("ehr_fits", WHOLE))
+            if "ct+ehr" in self.audit.probes.modalities:
+                tables.append(("fusion_fits", Cell(encoder)))
+        return tables
+
+    def designs(self) -> dict[str, Design]:
+        """The matrices that probes take of the published features of the medical record, by cutoff."""
+        settings = self.audit.ehr
+        return designs(
+            *(self.warehouse.read(name) for name in ("ehr_features", "ehr_rows", "ehr_vocabulary")),
+            windows_days=settings.windows_days,
+            most=settings.max_columns,
+        )
 
     @property
     def images_root(self) -> Path:

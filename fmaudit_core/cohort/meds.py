@@ -61,13 +61,7 @@ class MedsDataset:
             A shard cannot be read, or holds no events in this form.
         """
         columns = (_SUBJECT, _TIME, _CODE, *more)
-        scans = [
-            scan_table(path, columns).with_columns(
-                whole_number("subject_id"), pl.col("time").cast(pl.Datetime("us")), pl.col("code").cast(pl.String)
-            )
-            for path in self.shards
-        ]
-        return pl.concat(scans, how="vertical_relaxed")
+        return pl.concat([_events(scan_table(path, columns)) for path in self.shards], how="vertical_relaxed")
 
     def codes(self) -> pl.DataFrame:
         """The vocabulary: `code`, `description`, `parent_codes` (a list); empty where the release holds none."""
@@ -142,6 +136,13 @@ def open_meds(found: Path, *, unpack_into: Path, progress: Progress = silent) ->
             "holds no MEDS data: no data/*.parquet.", where=found.name, fix="Download meds_omop_inspect.tar.gz again."
         )
     return MedsDataset(folder, shards)
+
+
+def _events(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Subject, time and code in our types; an id that is a number already is not read as text, there are too many."""
+    numbers = rows.collect_schema()["subject_id"].is_integer()
+    subject = pl.col("subject_id").cast(pl.Int64) if numbers else whole_number("subject_id")
+    return rows.with_columns(subject, pl.col("time").cast(pl.Datetime("us")), pl.col("code").cast(pl.String))
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ import polars as pl
 
 from fmaudit_core.cohort.phantom_anatomy import draw, embolus_slices
 from fmaudit_core.cohort.phantom_dicom import write_series
-from fmaudit_core.cohort.phantom_outcomes import draw_courses, ehr_events, labels_of
+from fmaudit_core.cohort.phantom_outcomes import RECORD_ADDS, draw_courses, ehr_events, labels_of
 from fmaudit_core.cohort.phantom_plan import DISPARITY_ATTRIBUTE, NULL_ATTRIBUTE, StudyPlan, plan_cohort
 from fmaudit_core.config import PhantomCohort
 from fmaudit_core.parallel import performed
@@ -92,6 +92,7 @@ def _table(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
             "sex": one.sex,
             "race_ethnicity": one.race_ethnicity,
             "image": one.study_id,
+            "time": f"{one.time:%Y-%m-%d %H:%M:%S}",
         }
         | {task: None if known[task] is None else int(bool(known[task])) for task in tasks}
         for one, known in zip(plan, labels, strict=True)
@@ -100,7 +101,7 @@ def _table(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
 
 
 def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], section: PhantomCohort) -> pl.DataFrame:
-    """What was planted in every study, and which attribute holds the disparity and which holds none."""
+    """What was planted in every study, which attribute holds the disparity and which none, and where the record adds to CT."""
     rows = [
         {
             "study_id": one.study_id,
@@ -115,6 +116,7 @@ def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
             "largest_fill": max((embolus.fill for embolus in one.emboli), default=None),
             "arteries": [embolus.artery for embolus in one.emboli],
             "severity": one.severity,
+            "record_adds": list(RECORD_ADDS),
             "contrast_hu": one.scanner.contrast_hu,
             "transfer_syntax": one.scanner.syntax,
         }

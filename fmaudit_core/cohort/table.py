@@ -14,6 +14,7 @@ import polars as pl
 
 from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.cells import read_cells
+from fmaudit_core.cohort.columns import moment
 from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
@@ -42,7 +43,7 @@ _BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 _NUMBER: Final = r"^[+-]?\d+(\.\d*)?$"
 #: columns with a meaning of their own: no task or attribute can be called so
-_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path")
+_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
 #: of a cell that is no label, so much is shown: it may be anything, a note on a patient too
 _SHOWN_CHARACTERS: Final = 20
@@ -115,7 +116,7 @@ def read_table_cohort(
         The table, the folder of images, and our column names -> theirs where they differ. The table needs `study_id`,
         `patient_id`, `age`, a column per task and per attribute; `split` and `image` are optional: without `split`
         patients are split 70/10/20 by a hash of their id, without `image` a study's folder or .nii.gz file is called as
-        the study.
+        the study. With a medical record it needs `time` too: when the study was, blank where that is not known.
     tasks, attributes : sequence of str
     age_bands : sequence of AgeBand
         Studies outside all of them are left out and counted.
@@ -132,6 +133,7 @@ def read_table_cohort(
     said = broken_rules(_TableRow, raw, _ROW_RULES)
     if said:
         raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
+    _check_times(raw, where)
     labels = _labels(raw, tasks, where)
     raw = raw.with_columns(image_path=_image_paths(raw, section.images, where))
     studies = _studies(raw, attributes, age_bands)
@@ -171,6 +173,8 @@ def _named_as_ours(
     """The columns that are read, under our names; a patient's split and levels that nobody gave are filled in."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
+    if section.events is not None:
+        needed.append("time")
     missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in frame.columns]
     if missing:
         hints = [did_you_mean(name, frame.columns) for name in dict.fromkeys(missing)]
@@ -186,6 +190,18 @@ def _named_as_ours(
         ours = ours.with_columns(split=split)
     absent = [name for name in ("sex", "race_ethnicity") if name not in ours.columns]
     return ours.with_columns(pl.lit("").alias(name) for name in absent)
+
+
+def _check_times(raw: pl.DataFrame, where: str) -> None:
+    """Times that are given must read as times."""
+    if "time" not in raw.columns:
+        return
+    bad = raw.filter((pl.col("time") != "") & moment("time").is_null())
+    if bad.height:
+        rows = rows_named(bad.get_column("row").sort().to_list())
+        raise CohortError(
+            f"{rows[0].upper()}{rows[1:]}: a time that is none.", where=where, fix="Write 2020-01-31 14:05, or leave it blank."
+        )
 
 
 def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
@@ -247,6 +263,7 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
         band_of(age, age_bands).alias("age_band"),
         *levels,
         "image_path",
+        *([moment("time").alias("time")] if "time" in raw.columns else []),
     ).sort("study_id")
 
 

@@ -27,7 +27,7 @@ JSON: Final = "audit.json"
 _PLACES: Final[dict[str, Any]] = {
     "encoders": True,
     "home": True,
-    "cohort": {"table", "images", "root", "ehr", "demographics"},
+    "cohort": {"table", "images", "events", "root", "ehr", "demographics"},
 }
 #: of each score set and metric, so many of the intersections that fare worst go into the summary
 _WORST: Final = 3

@@ -1,0 +1,202 @@
+"""Events of a cohort's medical record as one scan, whatever their form: a table of events, MEDS, or OMOP.
+
+Every form gives the same columns: `patient` (the cohort's id as text, or a person's number), `time` and `end` (microseconds, NULL
+where there is none), `code` as ``vocabulary/code``, `value`, `table` the row is from, `origin` (the table of the hospital's own
+system behind a diagnosis), `visit` (number of the visit it belongs to).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from fmaudit_core.cohort.columns import Column, moment, scan_header, scan_table, whole_number
+from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS
+from fmaudit_core.cohort.meds import find_meds, open_meds
+from fmaudit_core.cohort.omop import OmopTables, find_omop, time_column
+from fmaudit_core.config import InspectCohort, TableCohort
+from fmaudit_core.ehr.cutoff import UNTOLD
+from fmaudit_core.ehr.errors import EhrError
+from fmaudit_core.lineage import digest, files_digest
+from fmaudit_core.progress import Progress, silent
+
+_EVENT: Final = (
+    Column("patient", ("patient_id", "subject_id", "person_id")),
+    Column("time", ("time", "start", "timestamp")),
+    Column("code", ("code",)),
+)
+_VALUE: Final = Column("value", ("value", "numeric_value"), needed=False)
+_END: Final = Column("end", ("end", "end_time"), needed=False)
+_TABLE: Final = Column("table", ("table",), needed=False)
+_ORIGIN: Final = Column("origin", ("clarity_table", "load_table_id"), needed=False)
+_VISIT: Final = Column("visit", ("visit_id", "visit_occurrence_id"), needed=False)
+_NOTE: Final = Column("note", ("note_id",), needed=False)
+_MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
+#: OMOP table -> how its columns start; the tables that hold events
+_OMOP_EVENTS: Final[Mapping[str, str]] = {
+    "visit_occurrence": "visit",
+    "condition_occurrence": "condition",
+    "drug_exposure": "drug",
+    "procedure_occurrence": "procedure",
+    "measurement": "measurement",
+    "observation": "observation",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where the medical record of a cohort lies.
+
+    Parameters
+    ----------
+    form : "events", "meds" or "omop"
+    path : Path
+        The file of events, the MEDS folder or archive, or the folder of OMOP tables.
+    """
+
+    form: str
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Digest of the files' names, sizes and times: they are not read."""
+        if not self.path.exists():
+            raise EhrError("there is no file of events.", where=str(self.path), fix="Correct `cohort: events:`.")
+        return digest(self.form, files_digest(self.path.parent, [self.path.name]))
+
+    @property
+    def numbered(self) -> bool:
+        """Whether patients are numbers here."""
+        return self.form != "events"
+
+
+def record_of(cohort: TableCohort | InspectCohort) -> Record | None:
+    """The medical record a cohort comes with; None where it has none. Of INSPECT's two forms MEDS is taken before OMOP."""
+    if isinstance(cohort, TableCohort):
+        return None if cohort.events is None else Record("events", cohort.events)
+    root = cohort.ehr or cohort.root
+    found = find_meds(root, passing_over=VOLUME_FOLDERS)
+    if found is not None:
+        return Record("meds", found)
+    tables = find_omop(root, passing_over=VOLUME_FOLDERS)
+    if tables is not None and any(name in tables.files for name in _OMOP_EVENTS):
+        return Record("omop", tables.folder)
+    return None
+
+
+def events_of(record: Record, *, unpack_into: Path, progress: Progress = silent) -> pl.LazyFrame:
+    """Scan of the events of a record; nothing but headers and vocabularies is read yet.
+
+    Raises
+    ------
+    CohortError
+        A file cannot be read or lacks a column.
+    """
+    if record.form == "events":
+        return _tidy(scan_table(record.path, [*_EVENT, *_MORE]), numbered=False, told=_told(record.path))
+    if record.form == "omop":
+        tables = find_omop(record.path)
+        if tables is None:
+            raise EhrError("the OMOP tables have gone.", where=str(record.path))
+        return pl.concat([_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files])
+    dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
+    told = _told(dataset.shards[0])
+    return _tidy(dataset.events(_MORE).rename({"subject_id": "patient"}), numbered=True, told=told)
+
+
+def _told(path: Path) -> bool:
+    """Whether a file tells where a diagnosis is from."""
+    return any(name.lower() in _ORIGIN.theirs for name in scan_header(path))
+
+
+def _tidy(events: pl.LazyFrame, *, numbered: bool, told: bool) -> pl.LazyFrame:
+    """Events with our types."""
+    schema = events.collect_schema()
+    # a user's ids are text as they stand, in the cohort's table too
+    patient = _number("patient", schema) if numbered else pl.col("patient").cast(pl.String).str.strip_chars()
+    table = pl.when(pl.col("note").is_not_null()).then(pl.lit("note")).otherwise(pl.col("table").cast(pl.String))
+    return events.select(
+        patient.alias("patient"),
+        _time("time", schema).alias("time"),
+        _time("end", schema).alias("end"),
+        pl.col("code").cast(pl.String),
+        pl.col("value").cast(pl.Float32, strict=False),
+        table.alias("table"),
+        (pl.col("origin").cast(pl.String) if told else _untold("table")).alias("origin"),
+        _number("visit", schema).alias("visit"),
+    )
+
+
+def _untold(table: str) -> pl.Expr:
+    """Without its origin any diagnosis may be a bill's."""
+    return pl.when(pl.col(table).cast(pl.String).str.to_lowercase().str.starts_with("condition")).then(pl.lit(UNTOLD))
+
+
+def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
+    """Events of one OMOP table; a source concept is taken before the standard one, as the conversion to MEDS does."""
+    kind, names = _OMOP_EVENTS[name], tables.columns(name)
+    start, end = time_column(names), time_column(names, end=True)
+    if start is None:
+        raise EhrError(
+            f"no column tells when an event of {name} began; the columns are {', '.join(names)}.",
+            where=str(tables.folder),
+            fix="Export it with its *_date or *_datetime columns.",
+        )
+    columns = [
+        Column("patient", ("person_id",)),
+        Column("time", (start,)),
+        Column("concept", (f"{kind}_concept_id",)),
+        Column("source", (f"{kind}_source_concept_id",), needed=False),
+        Column("value", ("value_as_number",), needed=False),
+        _ORIGIN,
+        _VISIT,
+        *([Column("end", (end,))] if end else []),
+    ]
+    rows = tables.scan(name, columns)
+    schema = rows.collect_schema()
+    source, concept = _number("source", schema), _number("concept", schema)
+    told = name != "condition_occurrence" or any(one.lower() in _ORIGIN.theirs for one in names)
+    rows = rows.select(
+        _number("patient", schema).alias("patient"),
+        _time("time", schema).alias("time"),
+        (_time("end", schema) if end else pl.lit(None, pl.Datetime("us"))).alias("end"),
+        pl.when(source != 0).then(source).otherwise(concept).alias("concept_id"),
+        pl.col("value").cast(pl.Float32, strict=False),
+        pl.lit(name).alias("table"),
+        (pl.col("origin").cast(pl.String) if told else pl.lit(UNTOLD)).alias("origin"),
+        _number("visit", schema).alias("visit"),
+    )
+    unnamed = pl.when(pl.col("concept_id") != 0).then("OMOP/" + pl.col("concept_id").cast(pl.String))
+    return rows.join(_concepts(tables), on="concept_id", how="left").select(
+        "patient", "time", "end", pl.coalesce("code", unnamed).alias("code"), "value", "table", "origin", "visit"
+    )
+
+
+def _concepts(tables: OmopTables) -> pl.LazyFrame:
+    """`concept_id` and its `code`, as ``vocabulary/code``; none where the vocabulary is not there."""
+    if "concept" not in tables.files:
+        return pl.LazyFrame(schema={"concept_id": pl.Int64, "code": pl.String})
+    columns = [Column(name, (name,)) for name in ("concept_id", "vocabulary_id", "concept_code")]
+    return tables.scan("concept", columns).select(
+        whole_number("concept_id"),
+        code=pl.concat_str("vocabulary_id", pl.col("concept_code").cast(pl.String), separator="/"),
+    )
+
+
+def _number(column: str, schema: pl.Schema) -> pl.Expr:
+    # text of 200 million ids is not made where they are numbers already
+    return pl.col(column).cast(pl.Int64) if schema[column].is_integer() else whole_number(column)
+
+
+def _time(column: str, schema: pl.Schema) -> pl.Expr:
+    return moment(column) if schema[column] == pl.String else pl.col(column).cast(pl.Datetime("us"))
+
+
+def patients_of(studies: pl.DataFrame, record: Record) -> pl.DataFrame:
+    """The cohort's patients under the record's own ids: `patient`, and `at`, their place in order of id."""
+    ids = studies.select("patient_id").unique().sort("patient_id").with_row_index("at")
+    key = whole_number("patient_id") if record.numbered else pl.col("patient_id")
+    return ids.select(key.alias("patient"), pl.col("at").cast(pl.Int32), "patient_id").drop_nulls("patient")

@@ -26,7 +26,7 @@ Busy = Callable[[Step], bool]
 Spent = Callable[[Step], str | None]
 
 #: levels so short that the findings wait for them; they do not wait for an encoder that encodes for hours
-_SHORT = ("probe_fits", "probe_predictions")
+_SHORT = ("probe_fits", "fusion_fits", "probe_predictions")
 #: unpartitioned levels that the findings do not read: they neither wait for them nor end with them
 _BESIDE = (("mitigation_capacity",),)
 
@@ -133,7 +133,7 @@ def _sort_in(found: Next, step: Step, busy: Busy, spent: Spent) -> None:
 
 
 def _cells(level: Sequence[str], encoders: Sequence[str], tasks: Sequence[str]) -> list[Cell]:
-    if level[0] in ("studies", "ct_slices"):
+    if level[0] in ("studies", "ct_slices", "ehr_features", "ehr_fits"):
         return [WHOLE]
     if level in _BESIDE:
         return [WHOLE]

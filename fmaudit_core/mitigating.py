@@ -15,7 +15,7 @@ from fmaudit_core.mitigation.embedded import Embedded, embedded
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
-from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
+from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes, of_primary_probe
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
@@ -90,7 +90,9 @@ def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap,
     )  # fmt: skip
-    gaps = warehouse.read("fairness_gaps", cell).filter(pl.col("pooling") == workspace.primary_pooling(cell.encoder))
+    gaps = of_primary_probe(warehouse.read("fairness_gaps", cell)).filter(
+        pl.col("pooling") == workspace.primary_pooling(cell.encoder)
+    )
     advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
     return CellTables(found.results, found.subgroups, advice)
 

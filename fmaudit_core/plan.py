@@ -19,6 +19,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ct_slices",),
     ("study_embeddings",),
     ("probe_fits",),
+    ("ehr_features",),
+    ("ehr_fits",),
+    ("fusion_fits",),
     ("probe_predictions", *FAIRNESS_TABLES),
     ("demographic_probes",),
     ("mitigation_scores",),
@@ -94,6 +97,8 @@ def stale_steps(
         expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
         wanted = {Cell(name): expected(name) for name in only_encoders}
         return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
+    if first in ("ehr_features", "ehr_fits", "fusion_fits"):
+        return _stale_record(first, versions, recorded, only_encoders)
     if first == "probe_predictions":
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
@@ -135,6 +140,18 @@ def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
     quality = workspace.warehouse.read("slice_quality")
     used = quality.filter("used").get_column("study_id").to_list()
     return all(workspace.slices.has(study, view) for study in used for view in versions.views_seen().values())
+
+
+def _stale_record(asset: str, versions: Versions, recorded: Recorded, only_encoders: Sequence[str]) -> list[Step]:
+    """Steps on the medical record, none where there is none or the audit leaves it out."""
+    if versions.workspace.record is None:
+        return []
+    if asset == "fusion_fits":
+        fused = [name for name in only_encoders if asset in dict(versions.workspace.score_tables(name))]
+        wanted = {Cell(name): versions.fusion_fits(name) for name in fused}
+    else:
+        wanted = {WHOLE: versions.ehr_features() if asset == "ehr_features" else versions.ehr_fits()}
+    return [Step((asset,), cell, want) for cell, want in wanted.items() if recorded(asset, cell) != want]
 
 
 def _stale_mitigation(

@@ -135,13 +135,50 @@ class Versions:
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             self.workspace.audit.tasks,
-            settings,
+            settings.c_grid,
+            settings.poolings,
+        )
+
+    def ehr_features(self) -> str:
+        """Version of the features of the medical record, of which there must be one."""
+        record, settings = self.workspace.record, self.workspace.audit.ehr
+        made_of = settings.model_dump(exclude={"max_columns", "leaves", "max_trees"})
+        return step_version(
+            "ehr_features",
+            None if record is None else record.fingerprint(),
+            self._studies("study_id", "patient_id", "split", "time"),
+            made_of,
+        )
+
+    def ehr_fits(self) -> str:
+        """Version of the probes on the medical record."""
+        warehouse, audit = self.workspace.warehouse, self.workspace.audit
+        return step_version(
+            "ehr_fits",
+            warehouse.version("ehr_features"),
+            self._studies("study_id", "patient_id", "split"),
+            warehouse.version("labels"),
+            audit.tasks,
+            audit.probes.c_grid,
+            audit.ehr,
+        )
+
+    def fusion_fits(self, encoder: str) -> str:
+        """Version of one encoder's fusions with the medical record."""
+        warehouse, audit = self.workspace.warehouse, self.workspace.audit
+        return step_version(
+            "fusion_fits",
+            warehouse.version("probe_fits", Cell(encoder)),
+            warehouse.version("ehr_fits"),
+            audit.fairness.primary_pooling,
         )
 
     def probe_predictions(self, cell: Cell) -> str:
-        """Version of one encoder's scores for one task."""
-        fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
-        return step_version("probe_predictions", fits, cell.task, self._policy())
+        """Version of one encoder's scores for one task: of its probes on CT, and of every table of scores that joins them."""
+        warehouse = self.workspace.warehouse
+        fits = warehouse.version("probe_fits", Cell(cell.encoder))
+        further = {table: warehouse.version(table, of) for table, of in self.workspace.score_tables(cell.encoder)}
+        return step_version("probe_predictions", fits, further, cell.task, self._policy())
 
     def fairness(self, cell: Cell) -> str:
         """Version of one cell's subgroup statistics."""
@@ -279,7 +316,8 @@ class Versions:
 
     def _studies(self, *columns: str) -> str:
         """Digest of some columns of the study table: another age leaves the probes alone."""
-        return frame_digest(self.workspace.warehouse.read("studies").select(columns))
+        studies = self.workspace.warehouse.read("studies")
+        return frame_digest(studies.select(name for name in columns if name in studies.columns))
 
 
 def embeddings_version(path: Path) -> str | None:

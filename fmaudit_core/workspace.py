@@ -22,7 +22,7 @@ from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest
-from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.probes.selection import Embeddings, of_primary_probe
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, Warehouse
 
@@ -203,25 +203,25 @@ class Workspace:
         )
 
     def confirmatory_predictions(self, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]) -> pl.DataFrame:
-        """Scores of the declared family: its task and pooling, encoders that are no controls; may be empty."""
+        """Scores of the declared family: its task, probe and pooling, encoders that are no controls; may be empty."""
         task = family_task(self.audit.tasks)
         family = [cell for cell in cells if cell.task == task and not encoders[cell.encoder].control]
         if not family:
             return pl.DataFrame()
-        return of_primary_pooling(self.predictions(family), self.audit.fairness.primary_pooling)
+        return of_primary_pooling(of_primary_probe(self.predictions(family)), self.audit.fairness.primary_pooling)
 
     def compared_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
-        """Test scores of the primary pooling: what encoders are compared by, two and two."""
-        test = self.predictions(cells).filter(pl.col("split") == "test")
+        """Test scores of the primary probe and pooling: what encoders are compared by, two and two."""
+        test = of_primary_probe(self.predictions(cells)).filter(pl.col("split") == "test")
         return of_primary_pooling(test, self.audit.fairness.primary_pooling)
 
     def previous_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
-        """Test scores of the primary pooling that some cells had in the audit before theirs; empty where there was none."""
+        """Test scores of the primary probe and pooling from the audit before that of each cell; empty where there was none."""
         primary = self.audit.fairness.primary_pooling
         frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
         if not frames:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
-        before = pl.concat(frames, how="diagonal_relaxed")
+        before = of_primary_probe(pl.concat(frames, how="diagonal_relaxed"))
         return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
 
     def cohort_size(self, view: View) -> CohortSize | None:
@@ -236,18 +236,28 @@ class Workspace:
         return None
 
     def unscored(self, cell: Cell) -> int:
-        """Embedded studies of val and test with a known label that lack a finite score in some score set."""
+        """Studies of val and test with a known label that lack a finite score in some score set that should have them.
+
+        Those are the embedded studies; of score sets that read the medical record, the ones that have a time.
+        """
         warehouse = self.warehouse
-        scores = warehouse.read("probe_predictions", cell)
         embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
         known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
         audited = warehouse.read("studies").filter(pl.col("split") != "train")
         expected = known.filter(pl.col("study_id").is_in(embedded)).join(audited, on="study_id", how="semi")
-        finite = scores.filter(pl.col("y_score").is_finite())
-        return sum(
-            expected.join(finite.filter(pl.col("pooling") == pooling), on="study_id", how="anti").height
+        finite = warehouse.read("probe_predictions", cell).filter(pl.col("y_score").is_finite())
+        lacking = sum(
+            expected.join(of_primary_probe(finite).filter(pooling=pooling), on="study_id", how="anti").height
             for pooling in self.poolings(cell.encoder)
         )
+        for table, of in self.score_tables(cell.encoder):
+            of_task = warehouse.read(table, of).filter(task=cell.task)
+            timed = expected.join(warehouse.read("ehr_rows"), on="study_id", how="semi")
+            for (probe, modality), _ in of_task.group_by("probe", "modality", maintain_order=True):
+                scored = finite.filter((pl.col("probe") == probe) & (pl.col("modality") == modality))
+                whom = timed if "ehr" in str(modality) else expected
+                lacking += whom.join(scored, on="study_id", how="anti").height
+        return lacking
 
 
 def open_workspace(audit_yaml: Path) -> Workspace:

@@ -11,6 +11,7 @@ from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.fairness.reaudit import worsenings
+from fmaudit_core.probes.selection import of_primary_probe
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 from fmaudit_dagster.partitions import cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -81,7 +82,7 @@ def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
     if metrics.is_empty():
         return dg.AssetCheckResult(passed=True, description="The audit has no diagnosis task.")
     overall = of_primary_pooling(
-        metrics.filter((pl.col("attribute") == "overall") & (pl.col("metric") == "auroc")),
+        of_primary_probe(metrics).filter((pl.col("attribute") == "overall") & (pl.col("metric") == "auroc")),
         workspace.audit.fairness.primary_pooling,
     )
     auroc = dict(overall.select("encoder", "value").iter_rows())

@@ -8,6 +8,7 @@ import dagster as dg
 
 from fmaudit_core.config import audit_path_from_environment
 from fmaudit_dagster.assets.cohort import cohort
+from fmaudit_dagster.assets.ehr import ehr_features, ehr_fits, fusion_fits
 from fmaudit_dagster.assets.embeddings import study_embeddings
 from fmaudit_dagster.assets.fairness import fairness
 from fmaudit_dagster.assets.imaging import ct_slices
@@ -25,9 +26,12 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 ASSETS = [
     cohort,
+    ehr_features,
     ct_slices,
     study_embeddings,
     probe_fits,
+    ehr_fits,
+    fusion_fits,
     probe_predictions,
     fairness,
     demographic_probes,

@@ -30,7 +30,16 @@ def test_core_knows_nothing_of_dagster():
 
 def test_the_arrow_points_one_way_inside_core():
     """cohort, imaging, encoders -> probes -> fairness -> mitigation -> report, never back."""
-    order = {"cohort": 0, "imaging": 0, "encoders": 0, "probes": 1, "fairness": 2, "mitigation": 3, "report": 4}
+    order = {
+        "cohort": 0,
+        "ehr": 0,
+        "imaging": 0,
+        "encoders": 0,
+        "probes": 1,
+        "fairness": 2,
+        "mitigation": 3,
+        "report": 4,
+    }
     for path in sorted((ROOT / "fmaudit_core").rglob("*.py")):
         room = path.relative_to(ROOT / "fmaudit_core").parts[0]
         for line in path.read_text().splitlines():

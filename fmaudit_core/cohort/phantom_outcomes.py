@@ -35,8 +35,11 @@ _READMISSION_RISK: Final = (0.7, 1.0, 0.8, 0.1, 0.0, 0.8, 0.8)
 _HYPERTENSION_RISK: Final = (0.5, 0.0, 0.0, 0.0, 1.8, 0.2, 0.7)
 
 #: tasks for which the record before the scan holds what no image shows: severity, and for embolism D-dimer and heart rate. What
-#: else it tells of heart, effusion, emphysema and bone the scan shows better. Hypertension is in the pulmonary trunk, on the scan.
-RECORD_ADDS: Final = ("pe", "mortality_1m", "mortality_6m", "mortality_12m", "readmission_1m", "readmission_6m", "readmission_12m")
+#: else it tells, of heart, lungs and bone, the scan shows better; hypertension is in the pulmonary trunk, on the scan
+RECORD_ADDS: Final = (
+    DIAGNOSIS_TASK,
+    *(f"{outcome}_{horizon}" for outcome in ("mortality", "readmission") for horizon in HORIZON_DAYS),
+)
 
 BIRTH_CODE: Final = "MEDS_BIRTH"
 DEATH_CODE: Final = "MEDS_DEATH"

@@ -200,7 +200,9 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
     if bad.height:
         rows = rows_named(bad.get_column("row").sort().to_list())
         raise CohortError(
-            f"{rows[0].upper()}{rows[1:]}: a time that is none.", where=where, fix="Write 2020-01-31 14:05, or leave it blank."
+            f"{rows[0].upper()}{rows[1:]}: a time that is none.",
+            where=where,
+            fix="Write 2020-01-31 14:05, or leave it blank.",
         )
 
 

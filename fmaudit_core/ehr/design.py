@@ -1,8 +1,8 @@
 """The matrix that probes take: columns of the kept codes, chosen and filled on training studies alone.
 
-A code gives up to five columns: log(1 + days) in each window and in all the past, how recent it is (30 / (30 + days ago): 1 at the
-cutoff, 0 where it never was), and its last value. Columns are ranked by how many training studies have something in them, and only
-the first are taken: rare ones could not be estimated, and one dense block serves every task and C of the batched solver.
+A code gives up to five columns: log(1 + days) in each window and in all the past, how recent it is (30 / (30 + days ago): 1 at
+the cutoff, 0 where it never was), and its last value. Columns are ranked by how many training studies have something in them, and
+only the first are taken: rare ones could not be estimated, and one dense block serves every task and C of the batched solver.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From events to features: per study, cutoff and code the days it was recorded, how long ago, and its last value.
 
-Which codes are kept is decided on training patients alone. Memory is bounded by the patients read together and by the features kept,
-not by the events.
+Which codes are kept is decided on training patients alone. Memory is bounded by the patients read together and by the features
+kept, not by the events.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _counted(
     last = np.full(rows.height, np.iinfo(np.int64).min)
     patients_with = np.zeros((2, len(names)), dtype=np.int64)
     folder.mkdir()
-    n_parts, after = -(-int(rows.get_column("at").max() or 0) // PATIENTS_TOGETHER), 0  # type: ignore[call-overload]
+    after = 0
     for done, (first, raw) in enumerate(spilled.parts(), start=1):
         known = known_events(
             raw, words, rule=settings.cutoff, demographics=settings.demographics, flowsheets=settings.flowsheets
@@ -113,7 +113,7 @@ def _counted(
         after += int(_events_each(known, here, first).sum() - n_before.sum())
         _add_patients(patients_with, counts, here)
         counts.write_parquet(folder / f"{first:09d}.parquet", compression="lz4")
-        progress(done, max(n_parts, done))
+        progress(done, len(spilled))
     if not any(folder.iterdir()):
         raise EhrError(
             "holds no event of the cohort's patients.",

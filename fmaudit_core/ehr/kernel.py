@@ -106,8 +106,9 @@ def visit_ends(
     numbers: Int64Array,
     none: int,
 ) -> Int64Array:
-    """When the visit of every billed row ended: the visit it names, else the last end of the visits that began on its day, else of
-    those around its day.
+    """When the visit of every billed row ended.
+
+    That is the visit it names, else the last end of the visits that began on its day, else of those around its day.
 
     Parameters
     ----------

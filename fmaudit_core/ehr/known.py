@@ -1,8 +1,8 @@
 """When each event was known: its effective time, or why it never counts. Where a study's past ends: `cutoff.py`.
 
 A date without a time of day was known at the end of that day. A diagnosis that a bill placed at the start of its visit was known
-when the visit ended; one whose visit has no end, or that belongs to none, is dropped. A visit counts when it starts, and how long it
-was when it ended.
+when the visit ended; one whose visit has no end, or that belongs to none, is dropped. A visit counts when it starts, and how long
+it was when it ended.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
             "value": np.concatenate([value[keep], days]),
         }
     ).sort("patient", "effective")
-    return Known(*(frame.get_column(name).to_numpy() for name in frame.columns), dropped=dropped)
+    placed = {name: frame.get_column(name).to_numpy() for name in frame.columns}
+    return Known(**placed, dropped=dropped)
 
 
 def _end_of_dates(time: Int64Array) -> Int64Array:

@@ -65,7 +65,11 @@ class Record:
         """Digest of the files' names, sizes and times: they are not read."""
         if not self.path.exists():
             raise EhrError("there is no file of events.", where=str(self.path), fix="Correct `cohort: events:`.")
-        return digest(self.form, files_digest(self.path.parent, [self.path.name]))
+        tables = find_omop(self.path) if self.form == "omop" else None
+        # volumes may lie beside OMOP tables: they are not looked at
+        files = [self.path] if tables is None else [file for of in tables.files.values() for file in of]
+        root = self.path.parent
+        return digest(self.form, files_digest(root, [file.relative_to(root).as_posix() for file in files]))
 
     @property
     def numbered(self) -> bool:

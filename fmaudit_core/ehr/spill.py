@@ -34,6 +34,10 @@ class Spilled:
     folder: Path
     names: dict[str, list[str]]
 
+    def __len__(self) -> int:
+        """Parts there are."""
+        return sum(1 for _ in self.folder.glob("part=*"))
+
     def parts(self) -> Iterator[tuple[int, pl.DataFrame]]:
         """First patient of each part, and the part's events with `at` counted from it."""
         found = sorted(self.folder.glob("part=*"), key=lambda path: int(path.name.partition("=")[2]))

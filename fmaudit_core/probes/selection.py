@@ -65,8 +65,8 @@ def fit_probes(
     """
     rows = []
     for pooling, (ids, matrix) in embeddings.items():
-        train = _aligned(ids, studies.filter(pl.col("split") == "train"))
-        targets = {task: _target(train, labels, task) for task in tasks}
+        train = aligned(ids, studies.filter(pl.col("split") == "train"))
+        targets = {task: target(train, labels, task) for task in tasks}
         fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid)
         rows += [
             {
@@ -95,8 +95,14 @@ def choose_and_predict(
     *,
     encoder: str,
     task: str,
+    modality: str = MODALITY,
 ) -> Predictions:
     """Choose C by validation AUROC (of equals the smaller, which is smoother) and score val and test.
+
+    Parameters
+    ----------
+    modality : str
+        What the embeddings are of, as the scores' table is to say.
 
     Raises
     ------
@@ -109,7 +115,7 @@ def choose_and_predict(
         known = audited.join(
             labels.filter((pl.col("task") == task) & pl.col("label").is_not_null()), on="study_id"
         ).sort("study_id")
-        rows = _aligned(ids, known)
+        rows = aligned(ids, known)
         unscored = max(unscored, known.height - rows.height)
         x = matrix[rows.get_column("at").to_numpy()]
         in_val = (rows.get_column("split") == "val").to_numpy()
@@ -117,9 +123,9 @@ def choose_and_predict(
         columns = fits.filter((pl.col("pooling") == pooling) & (pl.col("task") == task)).sort("c")
         w = np.stack(columns.get_column("coefficients").to_list())
         scored = expit(logits(x, w, columns.get_column("intercept").to_numpy()))
-        aurocs = [_auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
+        aurocs = [auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
         best = int(np.argmax(aurocs))
-        named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": MODALITY, "pooling": pooling}
+        named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": modality, "pooling": pooling}
         scores.append(
             rows.select(
                 *(pl.lit(value).alias(name) for name, value in named.items()),
@@ -140,20 +146,25 @@ def choose_and_predict(
     return Predictions(pl.concat(scores), pl.concat(trail), unscored)
 
 
-def _aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
+def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the probe that the findings speak of: logistic regression on CT alone. All other score sets are secondary."""
+    return frame.filter((pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY))
+
+
+def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
     """Studies that have an embedding, with its row as `at`, sorted by study."""
     rows = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     return studies.join(rows, on="study_id").sort("study_id")
 
 
-def _target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
+def target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
     """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
     of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
     joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
     return joined.get_column("label").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def _auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
+def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
     """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
     positive = int(y.sum())
     negative = len(y) - positive

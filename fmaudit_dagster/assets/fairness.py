@@ -8,6 +8,7 @@ import polars as pl
 
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
+from fmaudit_core.probes.selection import of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
@@ -48,9 +49,9 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
 
     told = pl.col("metric") == settings.primary_metric
-    metrics = of_primary_pooling(found.subgroup_metrics.filter(told), settings.primary_pooling)
+    metrics = of_primary_pooling(of_primary_probe(found.subgroup_metrics.filter(told)), settings.primary_pooling)
     shown = metrics.drop_nulls("value")
-    gaps = of_primary_pooling(found.fairness_gaps.filter(told), settings.primary_pooling)
+    gaps = of_primary_pooling(of_primary_probe(found.fairness_gaps.filter(told)), settings.primary_pooling)
     plots: dict[str, dict[str, Any]] = {
         "subgroup_metrics": {
             settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0),

@@ -3,11 +3,13 @@
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
-from fmaudit_core.probes.selection import choose_and_predict, fit_probes
-from fmaudit_core.warehouse import PREVIOUS, Cell
+from fmaudit_core.probes.selection import fit_probes, of_primary_probe
+from fmaudit_core.recording import predict
+from fmaudit_core.warehouse import PREVIOUS
 from fmaudit_dagster.metadata import OWNERS, bars, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -47,35 +49,29 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
 @dg.asset(
     group_name="probes",
     partitions_def=ENCODER_BY_TASK,
-    deps=["probe_fits", "study_embeddings", "studies", "labels"],
+    deps=["probe_fits", "ehr_fits", "fusion_fits", "study_embeddings", "studies", "labels"],
     kinds={"numpy", "parquet"},
     owners=OWNERS,
 )
 def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """Scores on val and test by the probe whose C validation chose, and the trail of that choice."""
+    """Scores on val and test of every probe, each as validation chose it, and the trail of that choice."""
     workspace, cell = audit.open(), cell_of(context)
     warehouse = workspace.warehouse
     version = audit.versions(workspace).probe_predictions(cell)
 
-    predictions = choose_and_predict(
-        warehouse.read("probe_fits", Cell(cell.encoder)),
-        workspace.embeddings(cell.encoder),
-        warehouse.read("studies"),
-        warehouse.read("labels"),
-        encoder=cell.encoder,
-        task=cell.task,
-    )
+    predictions = predict(workspace, cell)
     scores = with_thresholds(predictions.scores, workspace.audit.fairness)
 
     warehouse.keep("probe_predictions", PREVIOUS, cell, before=version)
     warehouse.publish("probe_selection", predictions.trail, version=version, cell=cell)
     published = warehouse.publish("probe_predictions", scores, version=version, cell=cell)
     chosen = predictions.trail.filter("chosen")
-    validated = dict(chosen.select("pooling", "val_auroc").iter_rows())
+    name = pl.concat_str("probe", "modality", "pooling", separator=", ")
+    validated = dict(chosen.select(name, "val_auroc").iter_rows())
     return made(
         published,
         scores,
         unscored=predictions.n_unscored,
-        validation_auroc=max(validated.values()),
-        by_pooling=bars(validated, top=1.0),
+        validation_auroc=max(of_primary_probe(chosen).get_column("val_auroc").to_list()),
+        by_score_set=bars(validated, top=1.0),
     )

@@ -108,7 +108,8 @@ def stale_steps(
     if first == "audit_findings":
         want = versions.audit_findings()
         fresh = not versions.audited_cells() or (
-            recorded(first, WHOLE) == want == workspace.warehouse.version("model_comparisons")
+            recorded(first, WHOLE) == want
+            and all(workspace.warehouse.version(name) == want for name in ("model_comparisons", "modality_comparisons"))
         )
         return [] if fresh else [Step((first,), WHOLE, want)]
     want = versions.audit_report()

@@ -44,6 +44,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         intersections=warehouse.read_cells("intersections", cells),
         model_comparisons=warehouse.read("model_comparisons"),
         audit_changes=warehouse.read("audit_changes"),
+        modality_comparisons=warehouse.read("modality_comparisons"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, versions),
@@ -72,6 +73,16 @@ def _series(workspace: Workspace, versions: Versions) -> pl.DataFrame:
     return count_series(workspace.warehouse.read("slice_quality"))
 
 
+def _record(workspace: Workspace) -> str:
+    """What was read of the medical record; that there is none is no fault."""
+    if workspace.record is None:
+        return "none, or left out: imaging alone"
+    rows, codes = (workspace.warehouse.read(name) for name in ("ehr_rows", "ehr_vocabulary"))
+    rule = workspace.audit.ehr.cutoff
+    marked = "" if rule == "strict" else ", cutoffs of the INSPECT baseline: events up to the study itself count"
+    return f"{int(rows.get_column('n_events').sum()):,} events before cutoffs, {codes.height:,} codes{marked}"
+
+
 def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
     """What every number descends from: versions of the inputs, of the encoders, and of the software."""
     warehouse = workspace.warehouse
@@ -82,6 +93,7 @@ def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
     if versions.retired():
         told["retired encoders, results kept"] = ", ".join(versions.retired())
     told["version of the slices"] = warehouse.version("slice_quality") or ""
+    told["medical record"] = _record(workspace)
     for name in versions.encoders:
         path = warehouse.embeddings_path(name)
         if path.exists():

@@ -252,7 +252,8 @@ class Versions:
     def audit_report(self, *, findings: str | None = None) -> str:
         """Version of the report: the findings, published or to come, and everything the page shows beside them."""
         warehouse = self.workspace.warehouse
-        of_findings = [findings or warehouse.version(name) for name in ("audit_findings", "model_comparisons")]
+        named = ("audit_findings", "model_comparisons", "modality_comparisons")
+        of_findings = [findings or warehouse.version(name) for name in named]
         cells = {
             f"{name} {cell}": warehouse.version(name, cell) for cell in self.audited_cells() for name in FAIRNESS_TABLES
         }

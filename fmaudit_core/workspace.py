@@ -215,6 +215,13 @@ class Workspace:
         test = of_primary_probe(self.predictions(cells)).filter(pl.col("split") == "test")
         return of_primary_pooling(test, self.audit.fairness.primary_pooling)
 
+    def modality_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
+        """Test scores that tell what each modality adds: all on the record, and the logistic probe on CT in the primary pooling."""
+        test = self.warehouse.read_cells("probe_predictions", cells).filter(pl.col("split") == "test")
+        with_record = test.filter(pl.col("modality").str.contains("ehr"))
+        on_ct = of_primary_pooling(of_primary_probe(test), self.audit.fairness.primary_pooling)
+        return pl.concat([on_ct, with_record])
+
     def previous_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Test scores of the primary probe and pooling from the audit before that of each cell; empty where there was none."""
         primary = self.audit.fairness.primary_pooling

@@ -17,7 +17,7 @@ from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 
 CELL = Cell("hu_histogram", "pe")
-SHOWN_WHOLE = ("audit_findings", "model_comparisons", "studies", "cohort_flow", "slice_quality")
+SHOWN_WHOLE = ("audit_findings", "model_comparisons", "modality_comparisons", "studies", "cohort_flow", "slice_quality")
 ROW = pl.DataFrame({"x": [1]})
 
 
@@ -74,7 +74,7 @@ def test_a_title_is_part_of_the_report_and_a_place_is_not(workspace: Workspace, 
 def test_findings_without_the_pairs_that_belong_to_them_are_made_again(workspace: Workspace, spec: EncoderSpec) -> None:
     encoders = {spec.name: spec}
     expected = Versions(workspace, encoders).audit_findings()
-    for name in ("audit_findings", "model_comparisons"):
+    for name in ("audit_findings", "model_comparisons", "modality_comparisons"):
         workspace.warehouse.publish(name, ROW, version=expected)
 
     def stale() -> list[str]:

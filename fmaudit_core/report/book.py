@@ -62,12 +62,15 @@ class Book:
         self._intersections = _by_key(tables.intersections)
         self._comparisons = tables.comparisons.rows(named=True)
         self._changes = _by_key(tables.changes)
-        variants = sorted({key.variant for key in self._metrics}, key=self._preference)
+        # models that no finding speaks of are told beside the others, not one by one
+        spoken = {Key.of(row) for row in tables.findings.select(SCORE_SET).unique().to_dicts()}
+        shown = [key for key in self._metrics if key in spoken] or list(self._metrics)
+        variants = sorted({key.variant for key in shown}, key=self._preference)
         self.variants = [dict(zip(VARIANT, variant, strict=True)) for variant in variants]
         order = {name: at for at, name in enumerate(self._titles)}
         tasks = self.tasks
         self.keys = sorted(
-            self._metrics, key=lambda key: (order[key.encoder], tasks.index(key.task), variants.index(key.variant))
+            shown, key=lambda key: (order[key.encoder], tasks.index(key.task), variants.index(key.variant))
         )
 
     @property

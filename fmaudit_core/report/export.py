@@ -103,6 +103,7 @@ def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
         "intersections": tables.intersections,
         "model_comparisons": tables.comparisons,
         "audit_changes": tables.changes,
+        "modality_comparisons": inputs.modality_comparisons,
         "cohort_counts": tables.studies,
         "cohort_flow": inputs.flow,
         "slice_quality": inputs.slice_quality,

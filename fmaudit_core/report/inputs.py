@@ -118,6 +118,17 @@ CHANGES: Final = pl.Schema(
         **_columns(("worse",), pl.Boolean),
     }
 )
+_OVER: Final = [
+    column.format(name) for name in ("ct", "ehr") for column in ("over_{}", "over_{}_low", "over_{}_high", "p_over_{}")
+]
+MODALITIES: Final = pl.Schema(
+    {
+        **_columns(("encoder", "task", "probe", "modality", "pooling", "status"), pl.String),
+        **_COUNTS,
+        **_ESTIMATE,
+        **_columns(_OVER, _NUMBER),
+    }
+)
 FINDINGS: Final = pl.Schema(
     [
         *GAPS.items(),
@@ -139,6 +150,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "intersections": INTERSECTIONS,
     "model_comparisons": COMPARISONS,
     "audit_changes": CHANGES,
+    "modality_comparisons": MODALITIES,
 }
 _ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
 
@@ -154,6 +166,8 @@ class ReportInput:
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
     subgroup_calibration, cross_group_auroc, intersections, model_comparisons, audit_changes : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
+    modality_comparisons : frame of `MODALITIES`
+        What CT, the medical record and both tell, over all studies.
     studies : frame of `STUDIES`
         Studies and patients per split, attribute and subgroup; see `count_studies`.
     flow : frame of `FLOW`
@@ -182,6 +196,7 @@ class ReportInput:
     intersections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERSECTIONS))
     model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))
     audit_changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES))
+    modality_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MODALITIES))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

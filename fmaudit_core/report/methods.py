@@ -12,7 +12,7 @@ _POLICIES = {
 }
 
 
-def methods(audit: Audit, *, encoded: bool, compared: bool) -> list[tuple[str, str]]:
+def methods(audit: Audit, *, encoded: bool, compared: bool, record: bool = False) -> list[tuple[str, str]]:
     """Headed paragraphs.
 
     Parameters
@@ -21,11 +21,15 @@ def methods(audit: Audit, *, encoded: bool, compared: bool) -> list[tuple[str, s
         Whether the audit made the predictions itself, from images through encoders.
     compared : bool
         Whether models were compared in pairs.
+    record : bool
+        Whether there are models that read the medical record.
     """
     fairness = audit.fairness
     said = [("Cohort", _cohort(audit))] if encoded else []
     if encoded:
         said.append(("Encoders and probes", _probes(audit)))
+    if record:
+        said.append(("Medical record", _record(audit)))
     said += [*_statistics(audit, fairness), _score_shift(fairness), *_intersections(fairness)]
     return [*said, _comparisons(fairness)] if compared else said
 
@@ -100,6 +104,29 @@ def _probes(audit: Audit) -> str:
         f"regularisation C chosen among {grid} by AUROC on the validation part. The findings speak of "
         f"{audit.fairness.primary_pooling} pooling; an encoder of whole volumes, or one whose embeddings were computed "
         "elsewhere, has one vector per study of its own, and they speak of that. All numbers are from the test part."
+    )
+
+
+def _record(audit: Audit) -> str:
+    settings = audit.ehr
+    if settings.cutoff == "strict":
+        past = "An event counts if it was known before midnight of the day of the study"
+        rules = " A date without a time counts as known at the end of that day, a diagnosis placed by a bill at its visit's end."
+    else:
+        past = "By the rule of the INSPECT baseline an event counts up to the time of the study itself"
+        rules = (
+            " These models see more than was known when the study was ordered: their AUROC is not that of a forecast."
+        )
+    early = [task_title(task) for task in audit.tasks if task in settings.day_before]
+    before = f"; for {', '.join(early)}, which the scan decides, a day earlier" if early else ""
+    windows = ", ".join(str(days) for days in settings.windows_days)
+    left_out = "death, birth" + ("" if settings.demographics else ", sex, race and ethnicity")
+    return (
+        f"{past}{before}.{rules} Notes, reports, {left_out} are never features. Per code: days with it in the last {windows} "
+        f"days and in all the past, how recent it is, its last value; codes of {settings.min_patients} training patients or more, at "
+        f"most {settings.max_columns:,} columns, all chosen and scaled on the training part. Probes: logistic regression and "
+        "gradient-boosted trees on the record alone; logistic regression on embedding and record side by side; and late fusion, "
+        "a logistic regression on the log odds of both, fitted on the validation part. The findings speak of CT alone."
     )
 
 

@@ -21,6 +21,7 @@ from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.methods import limits, methods
+from fmaudit_core.report.modalities import modality_views
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
@@ -87,11 +88,17 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
             "auroc": wording.margin_text("auroc", audit.reaudit.auroc_margin),
         },
         "more_pairs": more_pairs(book),
+        "modalities": modality_views(book, inputs.modality_comparisons),
         "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
         "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
         "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
-        "methods": methods(audit, encoded=bool(inputs.encoders), compared=not tables.comparisons.is_empty()),
+        "methods": methods(
+            audit,
+            encoded=bool(inputs.encoders),
+            compared=not tables.comparisons.is_empty(),
+            record=not inputs.modality_comparisons.is_empty(),
+        ),
         "limits": limits(audit),
         "provenance": sorted(inputs.provenance.items()),
         "any_withheld": withheld > 0,

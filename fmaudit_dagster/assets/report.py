@@ -7,7 +7,9 @@ import polars as pl
 
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
+from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.reaudit import audit_changes
+from fmaudit_core.probes.selection import of_primary_probe
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
 from fmaudit_core.versions import FAIRNESS_TABLES
@@ -18,7 +20,7 @@ from fmaudit_dagster.resources import AuditWorkspace
 @dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
 def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in
-    pairs, and each with itself in the audit before.
+    pairs, each with itself in the audit before, and with the medical record in place of CT or beside it.
     """
     workspace = audit.open()
     versions = audit.versions(workspace)
@@ -27,8 +29,8 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
 
     found = findings(
         workspace.confirmatory_predictions(cells, versions.encoders),
-        warehouse.read_cells("fairness_gaps", cells),
-        warehouse.read_cells("subgroup_metrics", cells),
+        of_primary_probe(warehouse.read_cells("fairness_gaps", cells)),
+        of_primary_probe(warehouse.read_cells("subgroup_metrics", cells)),
         attributes=workspace.audit.attributes,
         settings=workspace.audit.fairness,
         titles={name: spec.label for name, spec in versions.encoders.items()},
@@ -42,7 +44,10 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     compared = model_comparisons(test, attributes, settings)
     changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
+    modalities = modality_comparisons(workspace.modality_predictions(cells), settings)
+
     warehouse.publish("unaudited", absent, version=version)
+    warehouse.publish("modality_comparisons", modalities, version=version)
     warehouse.publish("audit_changes", changes, version=version)
     warehouse.publish("model_comparisons", compared, version=version)
     published = warehouse.publish("audit_findings", found, version=version)

@@ -216,7 +216,7 @@ class Workspace:
         return of_primary_pooling(test, self.audit.fairness.primary_pooling)
 
     def modality_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
-        """Test scores that tell what each modality adds: all on the record, and the logistic probe on CT in the primary pooling."""
+        """Test scores that tell what each modality adds: all on the record, and of CT those that the findings speak of."""
         test = self.warehouse.read_cells("probe_predictions", cells).filter(pl.col("split") == "test")
         with_record = test.filter(pl.col("modality").str.contains("ehr"))
         on_ct = of_primary_pooling(of_primary_probe(test), self.audit.fairness.primary_pooling)

@@ -108,11 +108,12 @@ def visit_ends(
 ) -> Int64Array:
     """When the visit of every billed row ended.
 
-    That is the visit it names, else the last end of the visits that began on its day, else of those around its day.
+    That is the visit it names, else the last end of the visits that began on its day, else of those around its day. A visit that
+    began later than the row is not looked at: so nothing from a study's cutoff on can change what was known before it.
 
     Parameters
     ----------
-    billed_by, billed_at, billed_visit : (b,), patient, time and number of the visit of each billed row
+    billed_by, billed_at, billed_visit : (b,), patient, effective time and number of the visit of each billed row
     first_visit : (p + 1,) int64, where the visits of each patient begin
     starts, ends, numbers : (v,) int64, patient by patient
     none : int
@@ -127,6 +128,8 @@ def visit_ends(
         day = billed_at[i] // DAY_US
         best, found = none, 0  # 3: by number, 2: begins that day, 1: around it
         for v in range(first_visit[billed_by[i]], first_visit[billed_by[i] + 1]):
+            if starts[v] > billed_at[i]:
+                continue
             if billed_visit[i] != none:
                 fits = 3 if numbers[v] == billed_visit[i] else 0
             elif starts[v] // DAY_US == day:

@@ -134,7 +134,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
         ends = _end_of_dates(end)
         billed = keep & words.is_billing[origin] & ~is_visit
         if billed.any():
-            known = _billed(billed, keep & is_visit, patient, time, effective, ends, visit)
+            known = _billed(billed, keep & is_visit, patient, effective, time, ends, visit)
             dropped[UNENDED] = int(np.sum(known == NONE))
             effective = effective.copy()
             # a visit of no length ends when it begins
@@ -167,7 +167,7 @@ def _billed(
     billed: BoolArray,
     is_visit: BoolArray,
     patient: npt.NDArray[np.int32],
-    time: Int64Array,
+    effective: Int64Array,
     starts: Int64Array,
     ends: Int64Array,
     visit: Int64Array,
@@ -177,6 +177,6 @@ def _billed(
     order = order[np.argsort(patient[order], kind="stable")]
     first = np.searchsorted(patient[order], np.arange(int(patient.max()) + 2))
     found: Int64Array = visit_ends(
-        patient[billed], time[billed], visit[billed], first, starts[order], ends[order], visit[order], NONE
+        patient[billed], effective[billed], visit[billed], first, starts[order], ends[order], visit[order], NONE
     )
     return found

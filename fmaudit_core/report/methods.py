@@ -123,10 +123,11 @@ def _record(audit: Audit) -> str:
     left_out = "death, birth" + ("" if settings.demographics else ", sex, race and ethnicity")
     return (
         f"{past}{before}.{rules} Notes, reports, {left_out} are never features. Per code: days with it in the last {windows} "
-        f"days and in all the past, how recent it is, its last value; codes of {settings.min_patients} training patients or more, at "
-        f"most {settings.max_columns:,} columns, all chosen and scaled on the training part. Probes: logistic regression and "
-        "gradient-boosted trees on the record alone; logistic regression on embedding and record side by side; and late fusion, "
-        "a logistic regression on the log odds of both, fitted on the validation part. The findings speak of CT alone."
+        "days and in all the past, how recent it is, its last value; codes of "
+        f"{settings.min_patients} training patients or more, at most {settings.max_columns:,} columns, all chosen and scaled on "
+        "the training part. Probes: logistic regression and gradient-boosted trees on the record alone; logistic regression on "
+        "embedding and record side by side; and late fusion, a logistic regression on the log odds of both, fitted on the "
+        "validation part. The findings speak of CT alone."
     )
 
 

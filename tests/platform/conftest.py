@@ -17,6 +17,7 @@ AUDIT = {
     "tasks": ["pe", "mortality_12m"],
     "fairness": {"n_permutations": 199, "suppress_under": 3, "test_from": 5},
     "imaging": {"workers": 1},
+    "ehr": {"min_patients": 5, "leaves": [7], "max_trees": 40},
     "mitigation": {
         "seeds": 2,
         "epochs": 3,

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
+from fmaudit_core.probes.selection import of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
@@ -91,7 +92,8 @@ def test_every_strategy_was_held_against_the_probe_and_advice_was_given(audited)
         assert warehouse.read("mitigation_recommendations", cell)["sentence"].item().endswith(".")
     scores = warehouse.read("mitigation_scores", Cell("hu_histogram"))
     base = scores.filter((pl.col("strategy") == "none") & (pl.col("task") == "pe")).sort("study_id")
-    predicted = warehouse.read("probe_predictions", Cell("hu_histogram", "pe")).filter(pooling="mean").sort("study_id")
+    predicted = of_primary_probe(warehouse.read("probe_predictions", Cell("hu_histogram", "pe")))
+    predicted = predicted.filter(pooling="mean").sort("study_id")
     assert base["y_score"].equals(predicted["y_score"])
     assert base["threshold"].equals(predicted["threshold"])
     widths = warehouse.read("mitigation_ladder")["width"].unique().sort().to_list()
@@ -192,7 +194,8 @@ def test_lineage_reads_from_studies_to_report(audited):
     graph = definitions_for(audited[0].audit_yaml).resolve_asset_graph()
     above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
     assert {key.to_user_string() for key in above} == {
-        "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "probe_predictions",
+        "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "ehr_features", "ehr_fits",
+        "fusion_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report",
     }  # fmt: skip
     for key in above:

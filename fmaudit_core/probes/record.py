@@ -187,7 +187,9 @@ def _boosted(
         arrays["train"], arrays["val"], x[asked.get_column("at").to_numpy()],
         leaves=settings.leaves, max_trees=settings.max_trees, task=task,
     )  # fmt: skip
-    best = max(tried, key=lambda one: (one.val_auroc, -one.leaves))
+    # too few studies for a single split give everybody one score: that is no model, and the trail says that none was chosen
+    able = [one for one in tried if np.ptp(one.scores) > 0]
+    best = max(able, key=lambda one: (one.val_auroc, -one.leaves), default=None)
     named = {"task": task, "probe": BOOSTING, "modality": EHR, "pooling": NO_POOLING}
     trail = pl.DataFrame(
         [
@@ -195,6 +197,8 @@ def _boosted(
             for one in tried
         ]
     )
+    if best is None:
+        return _scored(asked.clear(), named, np.empty(0)), trail
     return _scored(asked, named, best.scores), trail
 
 

@@ -22,7 +22,7 @@ from fmaudit_core.probes.selection import choose_and_predict, fit_probes, of_pri
 GRID = (1e-3, 1e-2, 1e-1, 1.0)
 TASKS = ("pe", "mortality_12m", "readmission_6m", "pulmonary_hypertension_12m")
 SETTINGS = EhrSection(leaves=(7,), max_trees=60)
-PLAN = plan_cohort(PhantomCohort(kind="phantom", n_studies=2_000))
+PLAN = plan_cohort(PhantomCohort(kind="phantom", n_studies=4_000))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def cohort(tmp_path_factory):
     made = designs(tables.features, tables.rows, tables.vocabulary, windows_days=SETTINGS.windows_days, most=1_024)
     rng = np.random.default_rng(7)
     seen = np.array([[*vars(one.signs).values(), sum(e.fill**2 for e in one.emboli)] for one in PLAN])
-    x = (seen + rng.normal(0, 0.4, seen.shape)) @ rng.normal(size=(seen.shape[1], 24))
+    x = (seen + rng.normal(0, 0.7, seen.shape)) @ rng.normal(size=(seen.shape[1], 24))
     return made, ([one.study_id for one in PLAN], x.astype(np.float32)), studies, labels
 
 
@@ -67,7 +67,7 @@ def found(cohort):
 
 
 def test_the_record_adds_to_ct_where_it_was_planted_and_not_elsewhere(found):
-    """Severity and D-dimer are in the record alone, hypertension is on the scan; each modality alone is worse than both."""
+    """Severity and D-dimer are in the record alone, hypertension is on the scan; the record alone is worse than both."""
     test = found[0].filter(split="test")
     table = modality_comparisons(test.with_columns(threshold=0.5), FairnessSection())
     rows = {(row["task"], row["probe"], row["modality"]): row for row in table.iter_rows(named=True)}
@@ -78,9 +78,9 @@ def test_the_record_adds_to_ct_where_it_was_planted_and_not_elsewhere(found):
             assert both["over_ehr"] > 0.03
             if task in RECORD_ADDS:
                 assert both["over_ct_low"] > 0, (task, probe)
-                assert both["p_over_ct"] < 0.05
-            else:
-                assert both["over_ct_low"] < 0 < both["over_ct"] + 0.02, (task, probe)
+                assert both["p_over_ct"] < 1e-3
+            else:  # not by as much as would matter
+                assert both["over_ct_high"] < FairnessSection().auroc_margin, (task, probe)
     assert rows["readmission_6m", "gbm", "ehr"]["value"] > 0.7
 
 
@@ -182,6 +182,21 @@ def test_coefficients_name_their_codes(found):
     heaviest = found[1].coefficients.filter(task="pe").sort(pl.col("coefficient").abs(), descending=True)
     assert heaviest["code"][0] in ("LOINC/48065-7", "LOINC/8867-4")  # D-dimer, heart rate
     assert heaviest["coefficient"][0] > 0
+
+
+def test_trees_that_find_no_split_are_no_model(cohort):
+    """Of a dozen training studies none can be split: no score set, and a trail that chose nothing."""
+    made, _, studies, labels = cohort
+    pe = labels.filter(task="pe").join(studies.select("study_id", "split"), on="study_id")
+    few = pl.concat(
+        [
+            pe.filter(split="train").group_by("label").head(6).select(labels.columns),
+            pe.filter(pl.col("split") != "train").select(labels.columns),
+        ]
+    )
+    out = fit_record(made, studies, few, tasks=["pe"], c_grid=GRID, settings=SETTINGS)
+    assert set(out.scores["probe"]) == {"logistic"}
+    assert out.trail.filter(probe="gbm")["chosen"].to_list() == [False]
 
 
 def test_one_class_in_training_is_told(cohort):

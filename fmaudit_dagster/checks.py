@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
+from fmaudit_core.ehr.cutoff import check_past
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
@@ -61,6 +62,15 @@ def embeddings_are_finite_and_whole(
         if problem is not None:
             failed.append(f"{encoder}: {problem}")
     return dg.AssetCheckResult(passed=not failed, description="; ".join(failed) or None)
+
+
+@dg.asset_check(asset="ehr_features", blocking=True)
+def features_are_of_the_past(audit: AuditWorkspace) -> dg.AssetCheckResult:
+    """No feature of the medical record counts an event at or after the cutoff of its study."""
+    workspace = audit.open()
+    rows, studies = workspace.warehouse.read("ehr_rows"), workspace.warehouse.read("studies")
+    problem = _broken(lambda: check_past(rows, studies, workspace.audit.ehr.cutoff))
+    return dg.AssetCheckResult(passed=problem is None, description=problem, metadata={"rows": rows.height})
 
 
 @dg.asset_check(asset="probe_predictions", blocking=True)
@@ -138,6 +148,7 @@ CHECKS = [
     no_patient_in_two_splits,
     one_label_per_study_and_task,
     most_series_are_readable,
+    features_are_of_the_past,
     embeddings_are_finite_and_whole,
     every_known_label_is_scored,
     encoders_beat_the_control,

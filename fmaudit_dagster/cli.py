@@ -69,6 +69,11 @@ def main(context: click.Context, config: Path | None) -> None:
     help="Folder of the table's CT series, or of INSPECT's volumes where they lie apart.",
 )
 @click.option(
+    "--events",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The table's medical record: CSV or Parquet with patient_id, time, code, value; the table then needs `time`.",
+)
+@click.option(
     "--ehr",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of INSPECT's OMOP or MEDS files where they lie apart.",
@@ -91,6 +96,7 @@ def init(
     table: Path | None,
     inspect: Path | None,
     images: Path | None,
+    events: Path | None,
     ehr: Path | None,
     demographics: Path | None,
     tasks: tuple[str, ...],
@@ -107,7 +113,11 @@ def init(
         raise click.UsageError("Give one of --phantom, --inspect DIR, or --table FILE with --images DIR.")
     if inspect is None and (ehr or demographics):
         raise click.UsageError("--ehr and --demographics go with --inspect DIR.")
-    paths = {"table": table, "root": inspect, "images": images, "ehr": ehr, "demographics": demographics}
+    if table is None and events:
+        raise click.UsageError("--events goes with --table FILE.")
+    paths = {
+        "table": table, "root": inspect, "images": images, "events": events, "ehr": ehr, "demographics": demographics,
+    }  # fmt: skip
     cohort: dict[str, Any] = {"kind": kinds[0]}
     if phantom:
         cohort |= {"n_studies": studies} if studies else {}
@@ -129,6 +139,9 @@ def init(
         )
         for note, n, unit, detail in read.notes.iter_rows():
             click.echo(f"  {note}: {n} {unit}{f' ({detail})' if detail else ''}")
+    record = workspace.record
+    said = "none: imaging alone is audited" if record is None else f"as {record.form}, beside CT and with it"
+    click.echo(f"Medical record: {said}.")
     click.echo(f"Wrote {written} and {len(workspace.registry.specs())} encoder specs. Next: fmaudit run")
 
 

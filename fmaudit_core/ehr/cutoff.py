@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.ehr.errors import EhrError
+
 Rule = Literal["strict", "inspect"]
 #: the two pasts of a study: that of its outcomes, and that of what the scan itself decides
 DAY: Final = "day"
@@ -72,6 +74,33 @@ def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
         for name, time in times.items()
     ]
     return pl.concat(rows).sort("study_id", "cutoff")
+
+
+def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
+    """Refuse features whose last event is not before the cutoff that their study has.
+
+    Parameters
+    ----------
+    rows : frame of `features.EhrTables.rows`
+    studies : frame with `study_id, patient_id, split, time`
+
+    Raises
+    ------
+    EhrError
+        A row's cutoff is not its study's, its split is another one, or an event at or after the cutoff was counted.
+    """
+    key = ["study_id", "cutoff"]
+    want = cutoff_times(studies, rule).rename({"cutoff_time": "until", "split": "of_split"})
+    joined = rows.join(want, on=key, how="full", coalesce=True)
+    counts = {
+        "no cutoff of its study, or another one": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
+        "another split than its study": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
+        "an event at or after its cutoff": pl.col("last_event_time") >= pl.col("until"),
+    }
+    found = {said: joined.filter(broken).height for said, broken in counts.items()}
+    said = [f"{n} rows have {what}" for what, n in found.items() if n]
+    if said:
+        raise EhrError(f"{'; '.join(said)}.", where="ehr_rows", fix="Materialise ehr_features again.")
 
 
 def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -346,3 +348,18 @@ def test_hidden_files_are_no_images(read, tmp_path):
     (tmp_path / "ct" / "s04" / ".DS_Store").write_bytes(b"x")
     with pytest.raises(CohortError, match=r"Row 6: a study without images"):
         read(rows(), images=[f"s{i:02d}" for i in range(12) if i != 4])
+
+
+def test_a_medical_record_asks_for_times_and_bad_ones_are_told(tmp_path):
+    def read_timed(frame):
+        frame.write_csv(tmp_path / "cohort.csv")
+        section = TableCohort(kind="table", table=tmp_path / "cohort.csv", events=tmp_path / "events.parquet")
+        return read_table_cohort(section, tasks=TASKS, attributes=ATTRIBUTES, age_bands=DEFAULT_AGE_BANDS)
+
+    with pytest.raises(CohortError, match="column time is missing"):
+        read_timed(rows())
+    times = ["2020-01-31 14:05", "2020-02-01T08:00:00", "", *["2020-03-01"] * 100][: rows().height]
+    studies = read_timed(rows().with_columns(time=pl.Series(times))).studies.sort("study_id")
+    assert studies["time"].to_list()[:3] == [datetime(2020, 1, 31, 14, 5), datetime(2020, 2, 1, 8), None]
+    with pytest.raises(CohortError, match="Row 3: a time that is none"):
+        read_timed(rows().with_columns(time=pl.Series([times[0], "soon", *times[2:]])))

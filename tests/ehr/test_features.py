@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmaudit_core.config import EhrSection
+from fmaudit_core.ehr.cutoff import check_past
 from fmaudit_core.ehr.design import designs
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import ehr_tables
@@ -261,3 +262,20 @@ def test_a_damaged_file_names_no_cell(tmp_path):
     assert not list((tmp_path / "c").iterdir())
     with pytest.raises(EhrError, match="no file of events"):
         Record("events", tmp_path / "none.csv").fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"last_event_time": pl.col("cutoff_time")}, "rows have an event at or after its cutoff"),
+        ({"cutoff_time": pl.col("cutoff_time") + pl.duration(hours=1)}, "6 rows have no cutoff of its study"),
+        ({"split": pl.lit("test")}, "6 rows have another split"),
+    ],
+)
+def test_features_that_saw_too_much_are_refused(tmp_path, changed, said):
+    rows = tables_of(tmp_path, [Event("p1", T - 9 * DAY, "a")], STUDIES).rows
+    check_past(rows, STUDIES, "strict")
+    with pytest.raises(EhrError, match=said):
+        check_past(rows.with_columns(**changed), STUDIES, "strict")
+    with pytest.raises(EhrError, match="no cutoff of its study"):
+        check_past(rows, STUDIES, "inspect")

@@ -51,6 +51,73 @@ def test_the_whole_chain_ran_for_every_cell_and_ends_in_a_report(audited):
     assert compared.filter(attribute="overall", metric="auroc").height == 2  # a row per task
 
 
+def test_every_cell_holds_the_probes_of_each_modality_and_the_findings_speak_of_ct(audited):
+    workspace = audited[0]
+    warehouse = workspace.warehouse
+    sets = [
+        ("gbm", "ehr", "none"), ("late_fusion", "ct+ehr", "mean"), ("logistic", "ct", "max"), ("logistic", "ct", "mean"),
+        ("logistic", "ct+ehr", "mean"), ("logistic", "ehr", "none"),
+    ]  # fmt: skip
+    for cell in CELLS:
+        scores = warehouse.read("probe_predictions", cell)
+        assert scores.select("probe", "modality", "pooling").unique().sort(pl.all()).rows() == sets
+        assert scores.get_column("threshold").null_count() == 0
+        chosen = warehouse.read("probe_selection", cell).filter("chosen")
+        assert chosen.height == len(sets)
+        assert workspace.unscored(cell) == 0
+    assert set(warehouse.read("audit_findings")["modality"]) == {"ct"}
+    compared = warehouse.read("model_comparisons")
+    assert set(compared["modality"]) | set(compared["other_modality"]) == {"ct"}
+    added = warehouse.read("modality_comparisons")
+    assert added.group_by("encoder", "task").len()["len"].to_list() == [5] * 4
+    page = (workspace.reports / "index.html").read_text()
+    assert "What each modality adds" in page
+    assert "CT and record, late fusion" in page
+    assert "By the rule of the INSPECT baseline" not in page
+
+
+def test_other_windows_redo_the_record_and_what_reads_it(copied):
+    raw = yaml.safe_load(copied.audit_yaml.read_text())
+    raw["ehr"] |= {"windows_days": [90], "cutoff": "inspect"}
+    copied.audit_yaml.write_text(yaml.safe_dump(raw | {"mitigation": {"enabled": False}}))
+    from fmaudit_core.workspace import open_workspace
+
+    changed = open_workspace(copied.audit_yaml)
+    redone = {line.split()[0] for line in made(run(changed))}
+    assert redone == {
+        "ehr_features", "ehr_fits", "fusion_fits", "probe_predictions", *FAIRNESS_TABLES, "audit_findings", "audit_report",
+    }  # fmt: skip
+    assert "days_90" in changed.warehouse.read("ehr_features").columns
+    assert "By the rule of the INSPECT baseline" in (changed.reports / "index.html").read_text()
+
+
+def test_imaging_alone_leaves_the_record_out_and_says_so(copied):
+    raw = yaml.safe_load(copied.audit_yaml.read_text())
+    raw |= {"probes": {"modalities": ["ct"]}, "mitigation": {"enabled": False}}
+    copied.audit_yaml.write_text(yaml.safe_dump(raw))
+    from fmaudit_core.workspace import open_workspace
+
+    changed = open_workspace(copied.audit_yaml)
+    redone = {line.split()[0] for line in made(run(changed))}
+    assert redone == {"probe_predictions", *FAIRNESS_TABLES, "audit_findings", "audit_report"}
+    assert set(changed.warehouse.read("probe_predictions", CELLS[0])["modality"]) == {"ct"}
+    assert changed.warehouse.read("modality_comparisons").is_empty()
+    page = (changed.reports / "index.html").read_text()
+    assert "none, or left out: imaging alone" in page
+    assert "What each modality adds" not in page
+
+
+def test_features_that_saw_too_much_block_what_is_downstream(copied):
+    from fmaudit_dagster.checks import features_are_of_the_past
+    from fmaudit_dagster.resources import AuditWorkspace
+
+    resource = AuditWorkspace(audit_yaml=str(copied.audit_yaml))
+    assert features_are_of_the_past(audit=resource).passed
+    rows = copied.warehouse.read("ehr_rows").with_columns(last_event_time="cutoff_time")
+    copied.warehouse.publish("ehr_rows", rows, version="tampered")
+    assert not features_are_of_the_past(audit=resource).passed
+
+
 def test_embeddings_are_of_every_study_and_of_the_specs_dimension(audited):
     workspace = audited[0]
     path = workspace.warehouse.embeddings_path("efficientnet_lite0")

@@ -95,6 +95,17 @@ def test_the_audit_ends_in_findings_and_runs_once(inspected):
     assert run(workspace).made == []
 
 
+def test_the_record_is_read_from_the_archive_and_its_scores_join(inspected):
+    workspace = inspected[0]
+    rows = workspace.warehouse.read("ehr_rows")
+    timed = workspace.warehouse.read("studies").drop_nulls("time")
+    assert set(rows["study_id"]) == set(timed["study_id"])
+    scores = workspace.warehouse.read_cells("probe_predictions", workspace.warehouse.cells("probe_predictions"))
+    of = {key[0]: set(frame["study_id"]) for key, frame in scores.filter(task="pe").group_by("modality")}
+    assert {"ct", "ehr", "ct+ehr"} == set(of)
+    assert of["ehr"] == of["ct+ehr"] == of["ct"] & set(timed["study_id"])
+
+
 def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
     workspace, said = inspected
     text = said + "".join(path.read_text() for path in workspace.reports.iterdir() if path.suffix != ".png")

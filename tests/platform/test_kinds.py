@@ -59,7 +59,7 @@ def imported(workspace, vectors, ids=None):
 def descendants(encoder):
     cells = [Cell(encoder, task) for task in AUDIT["tasks"]]
     by_task = ("probe_predictions", *FAIRNESS_TABLES, "mitigation_results")
-    whole = ("study_embeddings", "probe_fits", "demographic_probes", "mitigation_scores")
+    whole = ("study_embeddings", "probe_fits", "fusion_fits", "demographic_probes", "mitigation_scores")
     return {f"{asset} {cell}" for cell in cells for asset in by_task} | {f"{asset} {Cell(encoder)}" for asset in whole}
 
 

@@ -27,7 +27,8 @@ pytestmark = [pytest.mark.daemon, pytest.mark.timeout(420)]
 TWO_MINUTES = 120
 #: for what has no deadline of its own: several chains on a busy machine
 PATIENCE = 300
-CHAIN = {"study_embeddings", "probe_fits", "probe_predictions", *FAIRNESS_TABLES}
+WHOLE_ENCODER = ("study_embeddings", "probe_fits", "fusion_fits")
+CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def made_since(workspace, before):
 
 
 def of_encoder(name):
-    return {(asset, name if asset in ("study_embeddings", "probe_fits") else f"{name}|pe") for asset in CHAIN}
+    return {(asset, name if asset in WHOLE_ENCODER else f"{name}|pe") for asset in CHAIN}
 
 
 WHOLE = {("audit_findings", None), ("audit_report", None)}

@@ -12,7 +12,7 @@ import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.inputs import MODALITIES, ReportInput
 from fmaudit_core.report.page import render_page, write_page
 from tests.report.frames import TASKS, made_up
 from tests.report.reading import Page, packed, without_plotly
@@ -309,6 +309,37 @@ def test_the_tables_beside_are_checked_as_the_others(inputs: ReportInput, table:
         dataclasses.replace(inputs, **{table: frame.drop("status")})
     with pytest.raises(ReportError, match=f"{table}: the table has the column study_id"):
         dataclasses.replace(inputs, **{table: frame.with_columns(study_id=pl.lit("s"))})
+
+
+def test_what_each_modality_adds_is_a_small_table_and_other_models_have_no_cell(inputs: ReportInput) -> None:
+    blank = dict.fromkeys(MODALITIES)
+    named = {
+        "encoder": "lite0",
+        "task": "pe",
+        "pooling": "mean",
+        "status": "tested",
+        "n": 900,
+        "n_pos": 180,
+        "n_neg": 720,
+    }
+    both = {"probe": "late_fusion", "modality": "ct+ehr", "value": 0.876, "ci_low": 0.85, "ci_high": 0.9}
+    over = {"over_ct": 0.031, "over_ct_low": 0.012, "over_ct_high": 0.05, "p_over_ct": 0.0013}
+    on_ct = {"probe": "logistic", "modality": "ct", "value": 0.845, "ci_low": 0.82, "ci_high": 0.87}
+    rows = [blank | named | both | over, blank | named | on_ct, blank | named | both | {"task": "other", "value": None}]
+    table = pl.DataFrame(rows, schema=MODALITIES)
+    secondary = inputs.subgroup_metrics.with_columns(probe=pl.lit("late_fusion"), modality=pl.lit("ct+ehr"))
+    told = dataclasses.replace(
+        inputs, modality_comparisons=table, subgroup_metrics=pl.concat([inputs.subgroup_metrics, secondary])
+    )
+    text = render_page(told)
+    page = Page(without_plotly(text))
+    lines = [row for row in page.rows if len(row) == 7 and row[1] in ("CT", "CT and record, late fusion")]
+    assert [row[1] for row in lines] == ["CT", "CT and record, late fusion"]
+    assert lines[1][2].startswith("0.876")
+    assert lines[1][3].startswith("+0.031")
+    assert lines[1][4] == "0.001"
+    assert len(json.loads(packed(text, "data"))["cells"]) == 3 * 3 * 2  # as without them
+    assert "What each modality adds" not in Page(without_plotly(render_page(inputs))).visible
 
 
 @pytest.mark.parametrize("name", ["study_id", "patient_id", "y_score"])

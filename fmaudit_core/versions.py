@@ -146,7 +146,7 @@ class Versions:
         return step_version(
             "ehr_features",
             None if record is None else record.fingerprint(),
-            self._studies("study_id", "patient_id", "split", "time"),
+            self._studies("study_id", "patient_id", "split", "time", "time_source"),
             made_of,
         )
 

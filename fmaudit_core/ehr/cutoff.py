@@ -57,6 +57,8 @@ def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     Parameters
     ----------
     studies : frame with `study_id, patient_id, split, time`
+        Where `time_source` is ``note`` the time is that of a report, written after the scan and perhaps the day after: under
+        `strict` such a study's past ends a day earlier.
 
     Returns
     -------
@@ -64,6 +66,8 @@ def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     """
     t, day = pl.col("time").cast(pl.Datetime("us")), pl.duration(days=1)
     if rule == "strict":
+        if "time_source" in studies.columns:
+            t = pl.when(pl.col("time_source") == "note").then(t - day).otherwise(t)
         times = {DAY: t.dt.truncate("1d"), DAY_BEFORE: t - day}
     else:
         # up to and including: the next moment is the first that does not count

@@ -73,6 +73,8 @@ def designs(
     kinds = [*day_columns(windows_days), RECENCY, LAST]
     n_kinds = len(kinds)
     chosen = _chosen(features, rows, kinds, most)
+    codes = (chosen.get_column("column") // n_kinds).unique().cast(features.schema["code_id"])
+    features = features.filter(pl.col("code_id").is_in(codes.implode()))
     place = np.full(vocabulary.height * n_kinds, -1, dtype=np.int64)
     place[chosen.get_column("column").to_numpy()] = np.arange(chosen.height)
     code_of = vocabulary.sort("code_id").get_column("code")

@@ -113,6 +113,7 @@ def fit_logistic(
     *,
     c_grid: Sequence[float],
     weights: Mapping[str, Float64Array] | None = None,
+    emphasis: Float64Array | None = None,
 ) -> LogisticFits:
     """Fit every task x weight vector x C on the same training studies.
 
@@ -122,6 +123,8 @@ def fit_logistic(
     targets : task -> (n,) float: 0, 1, or NaN where censored or unknown
     c_grid : inverse strengths of regularisation, each above 0
     weights : name -> (n,) float, at least 0; one vector of ones called ``none`` where not given
+    emphasis : (d,) float above 0, optional
+        What each standardised feature is multiplied by: the penalty on it is divided by the square.
 
     Raises
     ------
@@ -132,6 +135,8 @@ def fit_logistic(
     vectors = {"none": np.ones(len(x))} if weights is None else dict(weights)
     _check(x, targets, vectors, c_grid)
     mean, scale = _standardisation(x)
+    if emphasis is not None:
+        scale = scale / emphasis
     tasks, strategies, grid = tuple(targets), tuple(vectors), tuple(c_grid)
     labels = np.stack([targets[task] for task in tasks], axis=1)
     known = ~np.isnan(labels)

@@ -1,6 +1,7 @@
 """Probes on the medical record, and on record and CT together. On CT alone: `selection.py`.
 
-Early fusion is one logistic regression on the embedding and the record's columns side by side. Late fusion is one on the log odds
+Early fusion is one logistic regression on the embedding and the record's columns side by side, each with half of the variance.
+Late fusion is one on the log odds
 of the two logistic probes, fitted on validation, as the INSPECT evaluator does; its C is so large that the penalty is not felt
 unless validation is separable, where without any it would not end.
 """
@@ -128,7 +129,8 @@ def fit_fusions(
     scores, trails = [], []
     for cutoff, tasks in _by_cutoff(list(ct), settings).items():
         vectors = {pooling: _side_by_side(embeddings, design_of[cutoff])}
-        fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid)
+        balanced = _balanced(embeddings[1].shape[1], design_of[cutoff].matrix.shape[1])
+        fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid, emphasis=balanced)
         for task in tasks:
             early = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=BOTH)
             late, val_auroc = _late(ct[task].scores.filter(pooling=pooling), ehr.filter(task=task), task)
@@ -225,6 +227,16 @@ def _side_by_side(embeddings: tuple[Sequence[str], Float32Array], design: Design
     filled = design.filled()[both.get_column("of_record").to_numpy()]
     x = np.concatenate([matrix[both.get_column("at").to_numpy()], filled], axis=1, dtype=np.float32)
     return both.get_column("study_id").to_list(), x
+
+
+def _balanced(n_ct: int, n_ehr: int) -> npt.NDArray[np.float64]:
+    """(n_ct + n_ehr,) what features are multiplied by, so that both blocks have half of the variance whatever their widths.
+
+    Under one penalty a thousand dimensions of an embedding would else drown eighty columns of a record.
+    """
+    half = (n_ct + n_ehr) / 2
+    emphasis: npt.NDArray[np.float64] = np.sqrt(np.repeat([half / n_ct, half / n_ehr], [n_ct, n_ehr]))
+    return emphasis
 
 
 def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame, float]:

@@ -50,8 +50,14 @@ def fit_probes(
     encoder: str,
     tasks: Sequence[str],
     c_grid: Sequence[float],
+    emphasis: npt.NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """Fit the logistic probes of an encoder: every task and C, per pooling.
+
+    Parameters
+    ----------
+    emphasis : (d,) float, optional
+        See `fit_logistic`.
 
     Returns
     -------
@@ -67,7 +73,7 @@ def fit_probes(
     for pooling, (ids, matrix) in embeddings.items():
         train = aligned(ids, studies.filter(pl.col("split") == "train"))
         targets = {task: target(train, labels, task) for task in tasks}
-        fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid)
+        fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid, emphasis=emphasis)
         rows += [
             {
                 "encoder": encoder,

@@ -126,8 +126,8 @@ def _record(audit: Audit) -> str:
         "days and in all the past, how recent it is, its last value; codes of "
         f"{settings.min_patients} training patients or more, at most {settings.max_columns:,} columns, all chosen and scaled on "
         "the training part. Probes: logistic regression and gradient-boosted trees on the record alone; logistic regression on "
-        "embedding and record side by side; and late fusion, a logistic regression on the log odds of both, fitted on the "
-        "validation part. The findings speak of CT alone."
+        "embedding and record side by side, each with half of the variance; and late fusion, a logistic regression on the log "
+        "odds of both, fitted on the validation part. The findings speak of CT alone."
     )
 
 

@@ -181,6 +181,20 @@ def test_the_cutoff_of_the_inspect_baseline_reaches_the_study_itself(tmp_path):
     assert {key[2] for key in found if key[:2] == ("s1", "day_before")} == {"day"}
 
 
+def test_a_time_that_is_the_reports_ends_the_past_a_day_earlier(tmp_path):
+    """The report of a scan late in the evening is written on the day after: its day's midnight is too late."""
+    noted = STUDIES.with_columns(time_source=pl.lit("note"))
+    events = [
+        Event("p1", MIDNIGHT - timedelta(hours=1), "evening"),
+        Event("p1", MIDNIGHT - timedelta(hours=30), "before"),
+    ]
+    found = readable(tables_of(tmp_path, events, noted))
+    assert {key[2] for key in found if key[:2] == ("s1", "day")} == {"before"}
+    ordered = STUDIES.with_columns(time_source=pl.lit("procedure"))
+    found = readable(tables_of(tmp_path, events, ordered))
+    assert {key[2] for key in found if key[:2] == ("s1", "day")} == {"before", "evening"}
+
+
 def test_test_patients_decide_nothing(tmp_path):
     studies = STUDIES.with_columns(time=pl.col("time").fill_null(T))
     train = [Event("p1", T - 9 * DAY, "a", 1.0), Event("p2", T - 9 * DAY, "b", 3.0)]

@@ -194,3 +194,12 @@ def test_a_column_that_does_not_converge_is_named(monkeypatch):
     x = embeddings()
     with pytest.raises(ProbeError, match=r"probe for a at C=0\.01 did not converge"):
         fit_logistic(x, {"a": labels(x)}, c_grid=(0.01, 1.0))
+
+
+def test_emphasis_is_a_feature_that_was_multiplied():
+    x = embeddings(300, 12)
+    emphasis = np.linspace(0.3, 3.0, 12)
+    fits = fit_logistic(x, {"a": labels(x)}, c_grid=(0.1,), emphasis=emphasis)
+    standard = (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64) * emphasis
+    model = LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-12).fit(standard, labels(x))
+    assert relative(fits.decision(x, "a", 0.1), model.decision_function(standard)) < 1e-4

@@ -167,6 +167,10 @@ def test_early_fusion_and_the_record_are_scikit_learns_on_the_same_columns(cohor
         c = trail.filter((pl.col("task") == task) & (pl.col("probe") == "logistic") & pl.col("chosen"))["c"].item()
         spread = columns[in_train].std(0, dtype=np.float64)
         standard = (columns - columns[in_train].mean(0, dtype=np.float64)) / np.where(spread > 1e-7, spread, np.inf)
+        if modality == "ct+ehr":  # each modality has half of the variance
+            n_ct, n = x.shape[1], columns.shape[1]
+            standard[:, :n_ct] *= np.sqrt(n / 2 / n_ct)
+            standard[:, n_ct:] *= np.sqrt(n / 2 / (n - n_ct))
         peer = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-10).fit(
             standard[train], y.to_numpy()[train].astype(bool)
         )

@@ -100,7 +100,7 @@ def _counted(
     last = np.full(rows.height, np.iinfo(np.int64).min)
     patients_with = np.zeros((2, len(names)), dtype=np.int64)
     folder.mkdir()
-    after = 0
+    n_parts, after = len(spilled), 0
     for done, (first, raw) in enumerate(spilled.parts(), start=1):
         known = known_events(
             raw, words, rule=settings.cutoff, demographics=settings.demographics, flowsheets=settings.flowsheets
@@ -113,7 +113,7 @@ def _counted(
         after += int(_events_each(known, here, first).sum() - n_before.sum())
         _add_patients(patients_with, counts, here)
         counts.write_parquet(folder / f"{first:09d}.parquet", compression="lz4")
-        progress(done, len(spilled))
+        progress(done, n_parts)
     if not any(folder.iterdir()):
         raise EhrError(
             "holds no event of the cohort's patients.",

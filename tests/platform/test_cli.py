@@ -59,6 +59,10 @@ def test_without_an_audit_it_says_what_to_do(tmp_path):
         ({"age_bands": ["18-40", "30-50"]}, "overlap"),
         ({"fairness": {"alpha": 2}}, "fairness.alpha"),
         ({"tasks": ["a|b"]}, "is not a name"),
+        ({"probes": {"modalities": ["ehr"]}}, "modalities needs ct"),
+        ({"probes": {"modalities": ["ct", "ct+ehr"]}}, "and ehr where it has ct+ehr"),
+        ({"ehr": {"windows_days": [30, 30]}}, "distinct whole numbers"),
+        ({"ehr": {"cutoff": "none"}}, "ehr.cutoff"),
     ],
 )
 def test_a_wrong_audit_is_told_by_its_key(tmp_path, change, said):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import polars as pl
 import pytest
@@ -110,9 +112,11 @@ def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
     workspace, said = inspected
     text = said + "".join(path.read_text() for path in workspace.reports.iterdir() if path.suffix != ".png")
     text += workspace.warehouse.read("cohort_notes").write_csv()
+    # as numbers of their own: six digits also stand somewhere within the decimals of thousands of estimates
+    numbers = set(re.findall(r"(?<![\d.])\d+(?![\d.])", text))
     for one in TWIN.studies:
-        assert one.impression_id not in text
-        assert str(one.person.person_id) not in text
+        assert one.impression_id not in numbers
+        assert str(one.person.person_id) not in numbers
         assert one.image_id not in text
     assert "SECRET TEXT" not in text
     columns = {name for table in workspace.warehouse.tables() for name in workspace.warehouse.read(table, next(

@@ -117,6 +117,7 @@ def assess(
     attributes: Sequence[str] = ATTRIBUTES,
     settings: FairnessSection | None = None,
     threshold: float | None = None,
+    declared: pl.Expr | None = None,
 ) -> Assessment:
     """Assess predictions of any number of models and tasks.
 
@@ -130,6 +131,8 @@ def assess(
         The method's defaults where not given.
     threshold : float, optional
         Operating threshold for all; chosen per score set on the rows of split `val` where not given.
+    declared : expression on the columns of a score set, optional
+        Score sets that the corrections for many gaps are over; all where not given. Gaps of the others carry a nominal p.
 
     Raises
     ------
@@ -137,10 +140,12 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings)
+    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings, declared)
 
 
-def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection) -> Assessment:
+def assess_evaluated(
+    evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection, declared: pl.Expr | None = None
+) -> Assessment:
     """`assess` of predictions that were checked and have their thresholds."""
     test = evaluated.test
     alpha = settings.alpha / len(attributes)
@@ -163,7 +168,7 @@ def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: 
                 gaps += found
                 nulls += dealt
             metrics += rows
-    fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings)
+    fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)
     order = [*SCORE_SET, "attribute"]
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),

@@ -147,16 +147,28 @@ def _within_margin(rows: Sequence[dict[str, Any]], metric: str, settings: Fairne
     return all_within_margin([row["value"] for row in rows], intervals, settings.margin)
 
 
-def corrected(gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection) -> pl.DataFrame:
-    """Family-wise p over the primary metric of each task, q over all rows, and the verdicts."""
-    p = gaps.get_column("p_value").fill_null(np.nan).to_numpy()
-    out = _adjusted(gaps, nulls, settings).with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
+def corrected(
+    gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection, declared: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Family-wise p over the primary metric of each task, q over all rows, and the verdicts.
+
+    Parameters
+    ----------
+    declared : expression, optional
+        Rows that the correction is over; the others keep their nominal p, and are never called a disparity.
+    """
+    inside = declared if declared is not None else pl.lit(value=True)
+    p = gaps.select(pl.when(inside).then("p_value")).to_series().fill_null(np.nan).to_numpy()
+    out = _adjusted(gaps, nulls, settings, inside).with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
     return out.with_columns(verdict=verdict(settings))
 
 
-def _adjusted(gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection) -> pl.DataFrame:
+def _adjusted(
+    gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection, declared: pl.Expr | None = None
+) -> pl.DataFrame:
     """`confirmatory`, and `p_adjusted` of those rows that were tested; each task is a family."""
-    primary = (gaps.get_column("metric") == primary_gap(settings)).to_numpy()
+    inside = declared if declared is not None else pl.lit(value=True)
+    primary = gaps.select((pl.col("metric") == primary_gap(settings)) & inside).to_series().to_numpy()
     tested = gaps.get_column("q_statistic").is_not_null().to_numpy()
     adjusted = np.full(gaps.height, np.nan)
     for task in gaps.get_column("task").unique(maintain_order=True):

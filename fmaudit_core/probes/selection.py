@@ -154,7 +154,12 @@ def choose_and_predict(
 
 def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of the probe that the findings speak of: logistic regression on CT alone. All other score sets are secondary."""
-    return frame.filter((pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY))
+    return frame.filter(is_primary_probe())
+
+
+def is_primary_probe() -> pl.Expr:
+    """Whether a score set is of that probe."""
+    return (pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY)
 
 
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import polars as pl
 
 from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
-from fmaudit_core.probes.selection import of_primary_probe
+from fmaudit_core.probes.selection import is_primary_probe, of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
@@ -46,7 +46,12 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     settings = workspace.audit.fairness
     version = audit.versions(workspace).fairness(cell)
 
-    found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
+    found = assess(
+        workspace.predictions([cell]),
+        attributes=workspace.audit.attributes,
+        settings=settings,
+        declared=is_primary_probe(),
+    )
 
     told = pl.col("metric") == settings.primary_metric
     metrics = of_primary_pooling(of_primary_probe(found.subgroup_metrics.filter(told)), settings.primary_pooling)

@@ -7,9 +7,12 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.assess import assess
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA, modality_comparisons
 from fmaudit_core.fairness.paired import paired_auroc
+from fmaudit_core.probes.selection import is_primary_probe, of_primary_probe
+from tests.fairness.cohorts import predictions
 
 MODELS = (("logistic", "ct", "mean"), ("logistic", "ehr", "none"), ("logistic", "ct+ehr", "mean"))
 SETTINGS = FairnessSection()
@@ -66,3 +69,21 @@ def test_few_studies_are_told_without_a_number():
     table = modality_comparisons(few, SETTINGS.model_copy(update={"suppress_under": 150}))
     assert set(table["status"]) <= {"suppressed", "not_estimable"}
     assert table.select("n", "value", "over_ct").null_count().row(0) == (3, 3, 3)
+
+
+def test_secondary_score_sets_are_in_no_family():
+    """Beside the declared models others change none of their p, q and verdicts, and have a nominal p of their own."""
+    settings = SETTINGS.model_copy(update={"n_permutations": 199})
+    own = predictions(600, shift={"a": 1.5}).with_columns(probe=pl.lit("logistic"), modality=pl.lit("ct"))
+    more = own.with_columns(probe=pl.lit("gbm"), modality=pl.lit("ehr"), y_score=pl.col("y_score") + 0.1)
+    alone = assess(own, attributes=["group"], settings=settings).fairness_gaps
+    both = assess(
+        pl.concat([own, more]), attributes=["group"], settings=settings, declared=is_primary_probe()
+    ).fairness_gaps
+    assert of_primary_probe(both).equals(alone)
+    beside = both.filter(probe="gbm")
+    assert beside["p_value"].to_list() == alone["p_value"].to_list()
+    assert beside.select("p_adjusted", "q_value").null_count().row(0) == (3, 3)
+    assert not beside["confirmatory"].any()
+    assert "disparity" in alone["verdict"].to_list()
+    assert "disparity" not in beside["verdict"].to_list()

@@ -259,10 +259,11 @@ class Workspace:
         )
         for table, of in self.score_tables(cell.encoder):
             of_task = warehouse.read(table, of).filter(task=cell.task)
-            timed = expected.join(warehouse.read("ehr_rows"), on="study_id", how="semi")
             for (probe, modality), _ in of_task.group_by("probe", "modality", maintain_order=True):
                 scored = finite.filter((pl.col("probe") == probe) & (pl.col("modality") == modality))
-                whom = timed if "ehr" in str(modality) else expected
+                whom = expected
+                if "ehr" in str(modality):
+                    whom = expected.join(warehouse.read("ehr_rows"), on="study_id", how="semi")
                 lacking += whom.join(scored, on="study_id", how="anti").height
         return lacking
 

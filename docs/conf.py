@@ -39,7 +39,7 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(?!fmaudit_).*\b(np|npt|pl|dy|numpy|polars|pydantic|dataframely|pathlib|collections|torch|_duckdb)\..*",
     ),
-    (r"py:.*", r"(Path|Any|Literal|Sequence|Mapping|Iterator|Iterable|Callable|Protocol|ndarray|ValueError)"),
+    (r"py:.*", r"(Path|Any|Literal|Sequence|Mapping|Iterator|Iterable|Callable|Protocol|ndarray|ValueError)|dict\[str"),
     (r"py:.*", r"(\w*Array|Labels|Embeddings|Draws|ScoreSets|Split|Spacing|Load|Strategy)"),
     (
         r"py:.*",

@@ -25,7 +25,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
-NO_PROGRAM = {"yaml", "pycon", "python", "csv"}
+NO_PROGRAM = {"yaml", "toml", "pycon", "python"}
 
 sys.path.insert(0, str(DOCS / "_ext"))
 
@@ -103,7 +103,7 @@ def yaml_blocks():
 def test_a_yaml_block_is_what_it_says(page, at, body):
     """Encoder specs and audit.yaml, whole or in part; a file of somebody else says so in its first line."""
     first = body.splitlines()[0]
-    content = yaml.safe_load(re.sub(r"sha256: \.\.\.", f"sha256: {'0' * 64}", body))
+    content = yaml.safe_load(re.sub(r"sha256: \.\.\.", f"sha256: {'a' * 64}", body))
     assert isinstance(content, dict), f"{page}, block {at}"
     if re.match(r"# (dagster|values|workspace)\.yaml", first):
         return
@@ -217,7 +217,7 @@ def test_the_wards_are_the_ones_that_are_drawn(monkeypatch):
 
 
 def test_readme_is_a_front_door():
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 140
 
 
 def test_no_page_holds_a_machine_path():

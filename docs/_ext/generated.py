@@ -17,11 +17,46 @@ from sphinx.errors import ExtensionError
 
 from fmaudit_core import config
 from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging import rules, series
+from fmaudit_dagster import checks
+
+
+def _quarantine() -> str:
+    """Why a series is refused, and what is told of one that is accepted."""
+    reasons = [f"| `{name}` | {said} |" for name, said in (series.REASONS | rules.RULE_REASONS).items()]
+    flags = [f"| `{name}` | {said} |" for name, said in series.FLAGS.items()]
+    head = "|---|---|"
+    return "\n".join(
+        [
+            "| reason | means |",
+            head,
+            *reasons,
+            "",
+            "An accepted series may carry flags:",
+            "",
+            "| flag | means |",
+            head,
+            *flags,
+        ]
+    )
+
+
+def _checks() -> str:
+    """Every asset check: of what, what it holds, whether it blocks."""
+    rows = [
+        f"| `{spec.name}` | `{spec.asset_key.to_user_string()}` | {'yes' if spec.blocking else 'no'} | {spec.description} |"
+        for check in checks.CHECKS
+        for spec in check.check_specs
+    ]
+    return "\n".join(["| check | of | blocks | holds |", "|---|---|---|---|", *rows])
+
 
 #: name of a part -> its Markdown, and the files whose change makes the page out of date
 PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "configuration": (lambda: settings.reference(config.Audit, level=2), (config.__file__, settings.__file__)),
     "encoder-spec": (lambda: settings.reference(EncoderSpec, level=2), (settings.__file__,)),
+    "quarantine": (_quarantine, (series.__file__, rules.__file__)),
+    "checks": (_checks, (checks.__file__,)),
     "tables": (tables.reference, (tables.__file__, str(tables.MEANINGS))),
 }
 _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)

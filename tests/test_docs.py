@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import click
+import duckdb
 import polars as pl
 import pytest
 import yaml
@@ -21,7 +22,9 @@ from fmaudit_dagster.cli import main
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [
-    path for path in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))] if "_build" not in path.relative_to(ROOT).parts
+    path
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))]
+    if "_build" not in path.relative_to(ROOT).parts
 ]
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
@@ -90,6 +93,26 @@ def test_a_command_parses_against_the_real_one(page, line, alone):
         assert not needed, f"{page}: `fmaudit {line}` lacks {needed}"
 
 
+QUERIES = sorted({(page, shlex.split(line)[1]) for page, line, _ in COMMANDS if re.match(r'sql "', line)})
+
+
+@pytest.mark.parametrize(("page", "query"), QUERIES)
+def test_a_query_runs_on_the_tables_there_are(page, query, tmp_path):
+    import tables
+
+    with duckdb.connect() as connection:
+        for name, table in tables.TABLES.items():
+            further = {"listed_slices": pl.Int64} if name == "studies" and page == "docs/inspect.md" else {}
+            connection.register(name, pl.DataFrame(schema={**table.schema, **further}))
+        connection.execute("ATTACH ':memory:' AS hu_histogram")
+        connection.execute("CREATE TABLE hu_histogram.provenance(key VARCHAR, value VARCHAR)")
+        connection.execute(query.replace("TO 'subgroup_metrics.csv'", f"TO '{tmp_path}/subgroup_metrics.csv'"))
+
+
+def test_there_are_queries():
+    assert len(QUERIES) >= 10
+
+
 # -- settings
 
 
@@ -121,7 +144,9 @@ def test_every_setting_and_every_key_of_a_spec_is_told():
         assert len(keys) > 25
         for key, meaning in keys.items():
             assert f"| `{key}` |" in text, key
-            assert meaning, f"{model.__name__}: {key} is not explained: give it a comment `#:` or a line in the docstring"
+            assert meaning, (
+                f"{model.__name__}: {key} is not explained: give it a comment `#:` or a line in the docstring"
+            )
 
 
 def test_the_reference_tells_type_default_and_bounds():

@@ -58,14 +58,20 @@ class Table:
 
 
 def _table(about: str, by: str, schema: pl.Schema | dict[str, pl.DataType] | type[dy.Schema]) -> Table:
-    columns = schema.create_empty().schema if isinstance(schema, type) else pl.Schema(schema)
-    return Table(about, by, columns)
+    columns = schema.create_empty().schema if isinstance(schema, type) else schema
+    # the words of an enumeration are published as text
+    told = {name: _TEXT if isinstance(kind, pl.Enum) else kind for name, kind in columns.items()}
+    return Table(about, by, pl.Schema(told))
 
 
 _WHOLE_COHORT, _ENCODER, _CELL = "", "encoder", "encoder and task"
 #: in the order of the asset graph
 TABLES: Final = {
-    "studies": _table("A CT study. A column per further attribute follows.", _WHOLE_COHORT, Study),
+    "studies": _table(
+        "A CT study. A column per further attribute follows; of INSPECT, also what its tables say of a volume.",
+        _WHOLE_COHORT,
+        Study,
+    ),
     "labels": _table("What is known of one task for one study.", _WHOLE_COHORT, Label),
     "cohort_flow": _table("What is left of the cohort after a step.", _WHOLE_COHORT, Flow),
     "label_flow": _table("Known and censored outcomes of a subgroup in a split.", _WHOLE_COHORT, LABEL_FLOW),

@@ -53,7 +53,7 @@ def command_lines():
         blocks += INDENTED.findall(prose)
         for block in blocks:
             for line in block.replace("\\\n", " ").splitlines():
-                found = re.match(r"\s*(?:\$ )?(?:\S*/)?fmaudit( .*|$)", line)
+                found = re.match(r"\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:\S*/)?fmaudit( .*|$)", line)
                 if found:
                     yield page, found[1].split("  #")[0].split(" # ")[0].strip(), True
         for inline in re.findall(r"`(?:\.venv/bin/)?fmaudit ([^`]+)`", INDENTED.sub("", prose)):

@@ -6,7 +6,7 @@ DEMO := demo
 # idle OpenMP threads that spin take the cores from the ones that work
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-daemon check wheel bench clean
+.PHONY: demo test test-daemon check docs docs-links wheel bench clean
 
 demo: $(VENV)/.demo-ready
 	test -f $(DEMO)/audit.yaml || $(BIN)/fmaudit -c $(DEMO)/audit.yaml init --phantom
@@ -24,6 +24,14 @@ check: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the site, into docs/_build/html; a broken reference or link inside it fails
+docs: $(VENV)/.test-ready
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
+# links that leave the site; asks the network
+docs-links: $(VENV)/.test-ready
+	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
+
 # the wheel alone, without extras, in an empty environment
 wheel:
 	PYTHON=$(PYTHON) bash tests/try_wheel.sh
@@ -32,7 +40,7 @@ bench: $(VENV)/.test-ready
 	for benchmark in benchmarks/bench_*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.demo-ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -66,19 +66,26 @@ DEFAULT_AGE_BANDS = tuple(AgeBand(low=a, high=b) for a, b in ((18, 40), (41, 60)
 class PhantomCohort(_Section):
     """The synthetic CT pulmonary angiogram cohort with planted disparities."""
 
+    #: this kind of cohort
     kind: Literal["phantom"]
+    #: studies that are drawn
     n_studies: int = Field(default=700, ge=60)
+    #: slices of each
     n_slices: int = Field(default=12, ge=4)
+    #: rows and columns of a slice
     matrix_px: int = Field(default=192, ge=64)
+    #: another seed draws other patients
     seed: int = 20_26
 
 
 class TableCohort(_Section):
     """Anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series."""
 
+    #: this kind of cohort
     kind: Literal["table"]
+    #: CSV or Parquet, a row per study
     table: Path
-    #: not needed where every encoder's embeddings were computed elsewhere
+    #: folder with a series per study; not needed where every encoder's embeddings were computed elsewhere
     images: Path | None = None
     #: the medical record: a CSV or Parquet with a row per event (patient_id, time, code, and where known value); the table then
     #: needs a column `time`
@@ -90,7 +97,9 @@ class TableCohort(_Section):
 class InspectCohort(_Section):
     """The INSPECT release as it is downloaded; docs/inspect.md says what of it."""
 
+    #: this kind of cohort
     kind: Literal["inspect"]
+    #: the folder it was downloaded to
     root: Path
     #: the folder of volumes, where it is not in the download
     images: Path | None = None
@@ -119,6 +128,7 @@ class ImagingSection(_Section):
 class ExtractionSection(_Section):
     """How slices become embeddings."""
 
+    #: `auto` takes CUDA where there is one
     device: Literal["auto", "cpu", "cuda"] = "auto"
     #: overrides the batch size of every spec
     batch_size: int | None = Field(default=None, ge=1)
@@ -130,7 +140,9 @@ Modality = Literal["ct", "ehr", "ct+ehr"]
 class ProbesSection(_Section):
     """Probes on frozen embeddings, and on the medical record where the cohort has one."""
 
+    #: inverse strengths of regularisation; validation chooses one per task and pooling
     c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+    #: how slice embeddings become one vector per study
     poolings: tuple[Literal["mean", "max"], ...] = ("mean", "max")
     #: what probes are fitted on; all but `ct` need a medical record and are passed over where there is none
     modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
@@ -191,18 +203,23 @@ STRATEGIES: tuple[Strategy, ...] = (
 class MitigationSection(_Section):
     """Strategies that might close a gap, each held against the probe as it was."""
 
+    #: `false` leaves mitigation out
     enabled: bool = True
+    #: which are tried
     strategies: tuple[Strategy, ...] = STRATEGIES
     #: strengths of the adversary; one is chosen on validation
     alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
     #: runs of each strategy that is drawn or trained at random
     seeds: int = Field(default=5, ge=1, le=100)
-    #: the adversarial encoder, and how long it is trained
+    #: width of the adversarial encoder
     hidden: int = Field(default=64, ge=2)
+    #: how long it is trained
     epochs: int = Field(default=30, ge=1)
     #: training ends after so many batches at the latest: of many studies a few passes are enough
     max_steps: int = Field(default=1_000, ge=1)
+    #: studies of one step of its training
     batch_size: int = Field(default=256, ge=8)
+    #: size of a step (Adam)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     #: runs of these seeds are read again by fresh probes for the attribute
     reprobed_seeds: int = Field(default=1, ge=0)
@@ -226,19 +243,27 @@ class MitigationSection(_Section):
 class FairnessSection(_Section):
     """The statistics of the audit; the defaults are those of the method."""
 
+    #: permutations of each test; the smallest p there can be is 1 / (n + 1)
     n_permutations: int = Field(default=9_999, ge=99)
+    #: same inputs and seed, same numbers
     seed: int = 20_26
+    #: of every interval
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    #: level of the tests, after correction
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     #: under this many positives or negatives a subgroup is suppressed
     suppress_under: int = Field(default=10, ge=1)
     #: under this many it gets an interval but is never tested
     test_from: int = Field(default=25, ge=2)
+    #: how validation chooses the operating threshold
     threshold_policy: Literal["fixed_fpr", "fixed_sensitivity", "youden"] = "fixed_fpr"
+    #: with `fixed_fpr`: the share of healthy studies that may be called positive
     fixed_fpr: float = Field(default=0.20, gt=0.0, lt=1.0)
+    #: with `fixed_sensitivity`: the share of diseased studies that must be called positive
     fixed_sensitivity: float = Field(default=0.80, gt=0.0, lt=1.0)
     #: whether intervals of rates tell how uncertain the threshold is too, by other validation patients drawn
     threshold_uncertainty: bool = False
+    #: draws of validation patients for that
     n_bootstraps: int = Field(default=1_000, ge=100)
     #: equivalence margin on a gap; differences below it do not matter clinically
     margin: float = Field(default=0.05, gt=0.0, lt=1.0)
@@ -246,6 +271,7 @@ class FairnessSection(_Section):
     auroc_margin: float = Field(default=0.02, gt=0.0, lt=1.0)
     #: how many attributes are crossed at most; 1 crosses none
     intersection_depth: int = Field(default=2, ge=1, le=3)
+    #: the metric of the declared family
     primary_metric: Literal["udr", "auroc", "fpr", "tpr"] = "udr"
     #: the pooling the findings speak of; the others are reported beside it
     primary_pooling: Literal["mean", "max"] = "mean"
@@ -293,8 +319,11 @@ class AutomationSection(_Section):
 class ClusterSection(_Section):
     """What a step that encodes asks of a Kubernetes cluster; without one it is harmless."""
 
+    #: resource limits of its container
     gpu_limits: dict[str, str] = Field(default_factory=lambda: {"nvidia.com/gpu": "1"})
+    #: labels of the nodes it may run on
     node_selector: dict[str, str] = Field(default_factory=dict)
+    #: taints of nodes it tolerates
     tolerations: tuple[dict[str, str], ...] = ()
 
     @field_validator("gpu_limits", "node_selector", mode="before")
@@ -306,23 +335,37 @@ class ClusterSection(_Section):
 class Audit(_Section):
     """A whole audit.yaml, with its paths resolved against the file's folder."""
 
+    #: title of the report
     name: str = Field(default="audit", min_length=1, max_length=120)
+    #: who is audited
     cohort: CohortSection
+    #: outcomes; of a table, its columns
     tasks: tuple[str, ...] = TASKS
+    #: what subgroups are formed by; of a table, its columns
     attributes: tuple[str, ...] = ATTRIBUTES
+    #: completed years, both ends included; studies outside all of them are left out and counted
     age_bands: tuple[AgeBand, ...] = DEFAULT_AGE_BANDS
     #: the registry: a folder with one YAML per encoder
     encoders: Path = Path("encoders")
     #: the workspace: everything a run makes
     home: Path = Path(HOME_NAME)
+    #: from CT series to slices
     imaging: ImagingSection = ImagingSection()
+    #: from slices to embeddings
     extraction: ExtractionSection = ExtractionSection()
+    #: from embeddings to predictions
     probes: ProbesSection = ProbesSection()
+    #: from the medical record to features
     ehr: EhrSection = EhrSection()
+    #: from predictions to findings
     fairness: FairnessSection = FairnessSection()
+    #: whether something would help
     mitigation: MitigationSection = MitigationSection()
+    #: the gate between this audit and the one before
     reaudit: ReauditSection = ReauditSection()
+    #: what starts by itself
     automation: AutomationSection = AutomationSection()
+    #: what encoding asks of Kubernetes
     cluster: ClusterSection = ClusterSection()
 
     @field_validator("tasks", "attributes")

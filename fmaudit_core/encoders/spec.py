@@ -32,14 +32,20 @@ class Weights(_Part):
 
     Parameters
     ----------
+    package : str, optional
+        Installed package that brings the file.
+    packages : tuple of str
+        Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
     path : Path, optional
         The file; of a sharded checkpoint its index, whose `sha256` is that of all its files (`proof.py`).
+    file : str, optional
+        Path of the file inside its package.
+    sha256 : str
+        64 hexadecimal digits.
     sha256_from : str
         Who says so: the spec's author, its publisher, or nobody (the file that was there when the spec was added).
     config_sha256 : str, optional
         SHA-256 of the model's config beside the checkpoint, for adapters that read one.
-    packages : tuple of str
-        Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
     extra : str
         The optional part of fmaudit that brings the package.
     """
@@ -153,6 +159,8 @@ class ImportedFile(_Part):
     ----------
     path : Path
         Parquet, NPZ or HDF5, told by its suffix; see `imported.py` for the layouts.
+    sha256 : str
+        64 hexadecimal digits.
     study_id, embedding : str
         Columns, arrays or datasets of these names hold the ids and the vectors.
     pooling : str
@@ -185,6 +193,11 @@ class Input(_Part):
 
     Parameters
     ----------
+    size_px : int
+        Rows and columns the network takes.
+    scale : float
+        Grey values are divided by this first.
+    mean, std : tuple of float, one per channel
     resize, antialias
         How slices of another size are resampled. With antialias it is what PIL and torchvision do, to 8 bits; without
         what `tf.image.resize` does.
@@ -214,18 +227,36 @@ class EncoderSpec(_Part):
     ----------
     name : str
         Partition key and folder name.
+    title : str
+        Name for people; `name` where none is given.
     adapter : str
         A built-in adapter or one of the entry-point group `fmaudit.encoders`.
+    variant : str
+        Which of an adapter's networks, or which of its outputs; the adapter says what there is.
+    weights : Weights, optional
+        The checkpoint; an adapter without weights needs none.
     published : Published, optional
         Where the weights are had, for a spec that ships without them.
+    view : View
+        What it sees of a CT.
+    input : Input, optional
+        How slices become the network's input, for adapters that take slices of any size.
+    dim : int
+        Length of an embedding.
+    batch_size : int
+        Slices, or volumes, of one pass.
     control : bool
         Whether this is a control that every real encoder must beat.
     dtype : str
         Precision on CUDA; a CPU always computes in float32.
+    device : "any" or "cuda"
+        What it is meant for; `any` takes CUDA where there is one.
     cpu_fallback : bool
         Whether an encoder meant for CUDA may run on a CPU.
     embeddings : ImportedFile, optional
         With the adapter `imported`: nothing is computed here, and no CT is looked at.
+    licence, source, notes : str
+        For people; the report shows the first two.
     """
 
     name: str

@@ -163,7 +163,7 @@ def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Arra
 
 
 def p_of_difference(drawn: Float64Array, observed: float) -> float:
-    """Two-sided p of a difference by the bootstrap shifted to the null: (1 + #{|T* - T| >= |T|}) / (B + 1)."""
+    """Two-sided p of a difference by the bootstrap shifted to the null: ``(1 + #{|T* - T| >= |T|}) / (B + 1)``."""
     return float((1 + np.count_nonzero(np.abs(drawn - observed) >= abs(observed) - 1e-12)) / (len(drawn) + 1))
 
 

@@ -1,6 +1,6 @@
 """Logistic probes, all at once: task x weight vector x C of an encoder are columns of one problem.
 
-Each column minimises sum_i s_i logloss(y_i, x_i w + b) + |w|^2 / (2 C), scikit-learn's objective divided by C, over
+Each column minimises ``sum_i s_i logloss(y_i, x_i w + b) + |w|^2 / (2 C)``, scikit-learn's objective divided by C, over
 standardised features, the intercept free. Censored labels have weight 0. How the columns are solved: `solver.py`; how C is
 chosen: `selection.py`.
 """

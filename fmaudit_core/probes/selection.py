@@ -61,8 +61,9 @@ def fit_probes(
 
     Returns
     -------
-    One row per pooling, task and C: `encoder, pooling, strategy, task, c, n_train, iterations, intercept,
-    coefficients`, the last two for raw embeddings.
+    frame, one row per pooling, task and C
+        Columns `encoder, pooling, strategy, task, c, n_train, iterations, intercept, coefficients`, the last two for raw
+        embeddings.
 
     Raises
     ------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 import yaml
@@ -38,6 +40,19 @@ def test_every_table_holds_the_columns_other_tools_read(audited):
         cells = CELLS if table in by_cell else by_encoder if table == "demographic_probes" else [Cell()]
         for cell in cells:
             assert set(columns.split()) <= set(warehouse.read(table, cell).columns), table
+
+
+def test_the_reference_tells_every_table_as_it_is_published(audited, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "docs" / "_ext"))
+    import tables
+
+    warehouse = audited[0].warehouse
+    published = warehouse.tables()
+    assert len(published) > 25
+    assert set(published) <= set(tables.TABLES), "give the new table a line in docs/_ext/tables.py"
+    for name in published:
+        found = warehouse.read(name, warehouse.cells(name)[0]).schema
+        assert dict(found) == dict(tables.TABLES[name].schema), name
 
 
 def test_the_whole_chain_ran_for_every_cell_and_ends_in_a_report(audited):

@@ -1,0 +1,113 @@
+"""Parts of the reference that are written from the code, so that they cannot drift.
+
+A page holds ``<!-- generated: NAME -->`` where a part belongs; the part replaces it when the page is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import settings
+import tables
+from pydantic import BaseModel
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+
+from fmaudit_core import config
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging import rules, series
+from fmaudit_dagster import checks
+
+
+def _quarantine() -> str:
+    """Why a series is refused, and what is told of one that is accepted."""
+    reasons = [f"| `{name}` | {said} |" for name, said in (series.REASONS | rules.RULE_REASONS).items()]
+    flags = [f"| `{name}` | {said} |" for name, said in series.FLAGS.items()]
+    head = "|---|---|"
+    return "\n".join(
+        [
+            "| reason | means |",
+            head,
+            *reasons,
+            "",
+            "An accepted series may carry flags:",
+            "",
+            "| flag | means |",
+            head,
+            *flags,
+        ]
+    )
+
+
+def _checks() -> str:
+    """Every asset check: of what, what it holds, whether it blocks."""
+    rows = [
+        f"| `{spec.name}` | `{spec.asset_key.to_user_string()}` | {'yes' if spec.blocking else 'no'} | {spec.description} |"
+        for check in checks.CHECKS
+        for spec in check.check_specs
+    ]
+    return "\n".join(["| check | of | blocks | holds |", "|---|---|---|---|", *rows])
+
+
+#: name of a part -> its Markdown, and the files whose change makes the page out of date
+PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
+    "configuration": (lambda: settings.reference(config.Audit, level=2), (config.__file__, settings.__file__)),
+    "encoder-spec": (lambda: settings.reference(EncoderSpec, level=2), (settings.__file__,)),
+    "quarantine": (_quarantine, (series.__file__, rules.__file__)),
+    "checks": (_checks, (checks.__file__,)),
+    "tables": (tables.reference, (tables.__file__, str(tables.MEANINGS))),
+}
+_MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+
+
+def filled(text: str, page: str) -> tuple[str, list[str]]:
+    """A page with its parts in place, and the files they depend on."""
+    files: list[str] = []
+
+    def part(found: re.Match[str]) -> str:
+        if found[1] not in PARTS:
+            raise ExtensionError(f"{page}: no part is called {found[1]}; there are {', '.join(PARTS)}.")
+        write, depends = PARTS[found[1]]
+        files.extend(depends)
+        return write()
+
+    return _MARK.sub(part, text), files
+
+
+def _on_read(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0], files = filled(source[0], page)
+    for file in files:
+        app.env.note_dependency(file)
+
+
+_NOT_A_CALL: Final = ("attribute", "data", "property")
+
+
+def _keep(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Napoleon takes what stands before the colon of an attribute's comment for its type; ours are sentences."""
+    if what in _NOT_A_CALL:
+        app.env.temp_data[f"said of {name}"] = list(lines)
+
+
+def _restore(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    if what in _NOT_A_CALL:
+        lines[:] = app.env.temp_data.pop(f"said of {name}")
+
+
+def _without_fields(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """A pydantic model's fields are told where they are set: in the references of settings and specs."""
+    is_model = isinstance(obj, type) and issubclass(obj, BaseModel)
+    return ("", None) if is_model else (signature, returns)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", _on_read)
+    app.connect("autodoc-process-signature", _without_fields)
+    app.connect("autodoc-process-docstring", _keep, priority=400)  # napoleon comes at 500
+    app.connect("autodoc-process-docstring", _restore, priority=600)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -75,7 +75,8 @@ def predict(workspace: Workspace, cell: Cell) -> Predictions:
     of_cell = pl.lit(cell.encoder).alias("encoder")
     for table, of in workspace.score_tables(cell.encoder):
         further = warehouse.read(table, of).filter(task=cell.task).with_columns(of_cell)
-        scores.append(further.join(on_ct.scores.select("study_id").unique(), on="study_id", how="semi"))
+        scored = on_ct.scores.select("study_id").unique()
+        scores.append(further.join(scored, on="study_id", how="semi", maintain_order="left"))
         trail.append(warehouse.read(TRAIL_OF[table], of).filter(task=cell.task).with_columns(of_cell))
     together = [frame.select(on_ct.scores.columns) for frame in scores]
     return Predictions(pl.concat(together), pl.concat(trail, how="diagonal"), on_ct.n_unscored)

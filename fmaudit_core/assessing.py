@@ -19,6 +19,7 @@ from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.inputs import ReportInput, count_studies
@@ -76,6 +77,7 @@ def assess_file(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     name: str | None = None,
+    progress: Progress = silent,
 ) -> Assessed:
     """Assess a file of predictions and write tables and page into `out`.
 
@@ -103,7 +105,7 @@ def assess_file(
         )
     try:
         checked = evaluated(frame, chosen, settings, threshold)
-        found = assess_evaluated(checked, chosen, settings)
+        found = assess_evaluated(checked, chosen, settings, progress)
         family = _family(checked.test, settings)
     except FmauditError as error:
         where = f"{predictions}, {error.where}" if error.where else str(predictions)

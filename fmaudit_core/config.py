@@ -329,14 +329,25 @@ def load_audit(path: Path) -> Audit:
         raise ConfigError(f"is not valid YAML: {error}", where=str(path)) from error
     if not isinstance(raw, dict):
         raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
-    try:
-        audit = Audit.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(_plain(error), where=str(path)) from error
+    audit = validated(raw, where=str(path))
     home = os.environ.get("FMAUDIT_HOME")
     if home:
         audit = audit.model_copy(update={"home": Path(home).absolute()})
     return audit.anchored_at(path.absolute().parent)
+
+
+def validated(raw: dict[str, Any], *, where: str) -> Audit:
+    """An audit's settings from plain values, its paths as they stand.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, missing or out of range.
+    """
+    try:
+        return Audit.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_plain(error), where=where) from error
 
 
 def audit_path_from_environment() -> Path:

@@ -19,6 +19,7 @@ from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, 
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import ATTRIBUTES
 
 METRICS: Final = ("auroc", "tpr", "fpr", "udr")
@@ -117,6 +118,7 @@ def assess(
     attributes: Sequence[str] = ATTRIBUTES,
     settings: FairnessSection | None = None,
     threshold: float | None = None,
+    progress: Progress = silent,
 ) -> Assessment:
     """Assess predictions of any number of models and tasks.
 
@@ -130,6 +132,8 @@ def assess(
         The method's defaults where not given.
     threshold : float, optional
         Operating threshold for all; chosen per score set on the rows of split `val` where not given.
+    progress : callable, optional
+        Told how many of the steps are done.
 
     Raises
     ------
@@ -137,10 +141,12 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings)
+    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings, progress)
 
 
-def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection) -> Assessment:
+def assess_evaluated(
+    evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection, progress: Progress = silent
+) -> Assessment:
     """`assess` of predictions that were checked and have their thresholds."""
     test = evaluated.test
     alpha = settings.alpha / len(attributes)
@@ -151,10 +157,21 @@ def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: 
     calibrated: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
-    for cohort in by_studies(test):
+    cohorts = list(by_studies(test))
+    done, total = 0, len(cohorts) * (len(attributes) + 3) + 1
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    progress(done, total)
+    for cohort in cohorts:
         calibrated += calibration_rows(cohort, attributes, settings)
         crossed += cross_rows(cohort, attributes, settings)
+        step()
         intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
+        step()
         for attribute in (OVERALL, *attributes):
             rows = _subgroup_rows(cohort, attribute, settings, alpha, evaluated.draws)
             sweeps += _sweeps(cohort, attribute, rows, settings)
@@ -163,8 +180,11 @@ def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: 
                 gaps += found
                 nulls += dealt
             metrics += rows
+            step()
     fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings)
     order = [*SCORE_SET, "attribute"]
+    compared = model_comparisons(test, attributes, settings)
+    step()
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
         fairness_gaps.sort(*order, "metric"),
@@ -172,7 +192,7 @@ def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: 
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
         pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
-        model_comparisons(test, attributes, settings),
+        compared,
     )
 
 

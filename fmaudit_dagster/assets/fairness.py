@@ -11,6 +11,7 @@ from fmaudit_core.fairness import assess
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
 _TEXTS = {
@@ -45,7 +46,12 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     settings = workspace.audit.fairness
     version = audit.versions(workspace).fairness(cell)
 
-    found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
+    found = assess(
+        workspace.predictions([cell]),
+        attributes=workspace.audit.attributes,
+        settings=settings,
+        progress=progress_of(context, f"statistics of {cell}"),
+    )
 
     told = pl.col("metric") == settings.primary_metric
     metrics = of_primary_pooling(found.subgroup_metrics.filter(told), settings.primary_pooling)

@@ -36,7 +36,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "mitigation_results": 1,
     "mitigation_capacity": 1,
     "audit_findings": 1,
-    "audit_report": 2,
+    "audit_report": 3,
 }
 
 

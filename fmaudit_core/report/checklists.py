@@ -44,6 +44,11 @@ def checklists(told: Told, *, anchors: Set[str]) -> dict[str, str]:
     return out
 
 
+def titles() -> dict[str, str]:
+    """Name of every guideline -> its title for people."""
+    return {name: f"{_data(name)['title']}, {_data(name)['version']}" for name in GUIDELINES}
+
+
 def filled(name: str, told: Told, *, anchors: Set[str]) -> dict[str, Any]:
     """One guideline as a table: its items with what of the audit supports each, and what is left for people.
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.card import cards
-from fmaudit_core.report.checklists import checklists
+from fmaudit_core.report.checklists import checklists, titles
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.page import render_page
@@ -75,14 +75,27 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
     told = summary(inputs, tables, digests)
-    page = render_page(inputs, tables)
+    model_cards = cards(told)
+    page = render_page(inputs, tables, beside=_beside(model_cards))
     schema = _published(folder / SCHEMA, schema_text().encode())
     audit_json = _published(folder / JSON, _as_json(told))
     anchors = set(re.findall(r'\bid="([a-z-]+)"', page))
-    contents = cards(told) | checklists(told, anchors=anchors)
+    contents = model_cards | checklists(told, anchors=anchors)
     documents = [_published(folder / name, text.encode()) for name, text in contents.items()]
     _remove_old(folder, set(documents))
     return ReportFiles(_published(folder / PAGE, page.encode()), audit_json, schema, written, documents)
+
+
+def _beside(model_cards: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the page links to: titles and paths."""
+    kinds = {"README.md": "Model card", "chai.html": "Applied model card"}
+    named = [(path.split("/")[1], path) for path in model_cards]
+    return [
+        ("audit.json, the audit for machines", JSON),
+        ("Its JSON Schema", SCHEMA),
+        *((title, f"checklists/{name}.html") for name, title in titles().items()),
+        *((f"{kinds[path.split('/')[-1]]}: {name}", path) for name, path in named if path.split("/")[-1] in kinds),
+    ]
 
 
 def _published(path: Path, content: bytes) -> Path:

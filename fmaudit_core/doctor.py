@@ -1,6 +1,6 @@
 """What an audit needs of this machine and of its files, looked at one by one; each finding says how to mend what is wrong.
 
-Nothing is changed here, and nothing large is read: weights are proved by `fmaudit encoders check`. Dagster's part:
+Nothing but the views is written here, and nothing large is read: weights are proved by `fmaudit encoders check`. Dagster's part:
 `fmaudit_dagster/doctor.py`.
 """
 
@@ -282,7 +282,14 @@ def _warehouse(workspace: Workspace) -> Finding:
     warehouse = workspace.warehouse
     if not warehouse.tables():
         return Finding("warehouse", "ok", "empty: nothing was run yet")
-    broken = []
+    broken = [
+        table
+        for table in warehouse.tables()
+        if any(warehouse.version(table, cell) is None for cell in warehouse.cells(table))
+    ]
+    if broken:
+        fix = f"Delete these folders in {warehouse.root} and run `fmaudit run` again: what is missing is made anew."
+        return Finding("warehouse", "problem", f"holds torn tables: {', '.join(broken)}.", fix)
     try:
         with warehouse.connect() as connection:
             for table in warehouse.tables():

@@ -57,7 +57,7 @@ class Comparison:
         verdicts = f"{len(changed)} of {len(self.findings)} verdicts differ."
         if self.no_test is not None:
             return f"{verdicts} {self.no_test}"
-        tested = [row for row in self.rows if row.get("p_value") is not None]
+        tested = [row for row in self.rows if row["status"] == "tested" and "p_value" in row]
         n = len(self.significant())
         return f"{n} of {len(tested)} tested groups and metrics changed by more than chance explains. {verdicts}"
 
@@ -107,8 +107,6 @@ def _row_view(row: Mapping[str, Any], *, changed: bool) -> dict[str, str]:
             if row["ci_low"] is not None
             else "",
         }
-    tested = row.get("p_value") is not None
-    untested = UNTESTED if "p_value" not in row else "too few to test"
     return {
         "model": f"{row['encoder']}, {wording.task_title(row['task'])}",
         "group": _group(row),
@@ -116,9 +114,19 @@ def _row_view(row: Mapping[str, Any], *, changed: bool) -> dict[str, str]:
         **numbers,
         "p": wording.p_number(row.get("p_value")),
         "q": wording.p_number(row.get("q_value")),
-        "verdict": ("changed" if changed else "not shown to have changed") if tested else untested,
+        "verdict": _verdict(row, changed=changed),
         "kind": "changed" if changed else "",
     }
+
+
+def _verdict(row: Mapping[str, Any], *, changed: bool) -> str:
+    if "p_value" not in row:
+        return UNTESTED
+    if row["status"] != "tested":
+        return "too few to test"
+    if row["p_value"] is None:  # no study tells the two apart
+        return "the same"
+    return "changed" if changed else "not shown to have changed"
 
 
 def _level(metric: str, value: float, interval: tuple[float | None, float | None] | None, *, rounded: bool) -> str:

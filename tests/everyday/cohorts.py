@@ -30,7 +30,7 @@ def studies(n: int = 600, seed: int = 0) -> pl.DataFrame:
             "patient_id": [f"{PLANTED[1]}{i // 2:05d}" for i in range(n)],
             "age": rng.integers(18, 90, n),
             "sex": rng.choice(["female", "male"], n),
-            "race_ethnicity": rng.choice(["a", "b", "c", "d"], n, p=[0.5, 0.3, 0.19, 0.01]),
+            "race_ethnicity": rng.choice(["a", "b", "c", "d"], n, p=[0.5, 0.3, 0.16, 0.04]),
             "pe": rng.integers(0, 2, n),
         }
     )
@@ -39,7 +39,7 @@ def studies(n: int = 600, seed: int = 0) -> pl.DataFrame:
 def vectors(table: pl.DataFrame, *, blind_to_men: bool = False, seed: int = 0) -> np.ndarray:
     """Embeddings that tell the outcome; of men nothing, where asked."""
     rng = np.random.default_rng(seed)
-    told = table["pe"].to_numpy() * 1.5
+    told = table["pe"].to_numpy() * 0.7
     if blind_to_men:
         told = np.where((table["sex"] == "male").to_numpy(), 0.0, told)
     return rng.normal(size=(table.height, 8)) + told[:, None]

@@ -323,10 +323,16 @@ def load_audit(path: Path) -> Audit:
             where=str(path),
             fix="Write one with `fmaudit init --phantom`, `--inspect DIR`, or `--table FILE --images DIR`.",
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text.", where=str(path)) from error
     try:
         raw = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"is not valid YAML: {error.problem}.", where=f"{path}{at}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"is not valid YAML: {error}", where=str(path)) from error
+        raise ConfigError("is not valid YAML.", where=str(path)) from error
     if not isinstance(raw, dict):
         raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
     audit = validated(raw, where=str(path))

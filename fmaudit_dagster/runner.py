@@ -12,7 +12,7 @@ from typing import Protocol
 
 import dagster as dg
 
-from fmaudit_core.errors import FmauditError
+from fmaudit_core.errors import UnknownNameError, did_you_mean
 from fmaudit_core.plan import LEVELS, Step, stale_steps
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
@@ -63,7 +63,7 @@ def run_audit(
 
     Raises
     ------
-    FmauditError
+    UnknownNameError
         An encoder or task is not there. What fails while it runs is told in the outcome: a failed encoder is left out of
         later levels and the others go on; a failed cohort, slices or findings end the run.
     """
@@ -119,7 +119,8 @@ def _waited(instance: dg.DagsterInstance, step: Step, tell: Callable[[Step], Non
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
     unknown = [name for name in asked if name not in there]
     if unknown:
-        raise FmauditError(f"there is no {kind} {', '.join(unknown)}.", fix=f"There are: {', '.join(there) or 'none'}.")
+        named = ", ".join(did_you_mean(name, there) for name in unknown)
+        raise UnknownNameError(f"There is no {kind} {named}.", fix=f"There are: {', '.join(there) or 'none'}.")
     return list(asked) or there
 
 

@@ -137,7 +137,7 @@ def _front_matter(told: Told, model: Told) -> dict[str, Any]:
     licence = _LICENCES.get(model["licence"].lower())
     results = []
     for task in model["tasks"]:
-        groups = [("all studies", {}, task["overall"])]
+        groups: list[tuple[str, dict[str, str], Sequence[Told]]] = [("all studies", {}, task["overall"])]
         of_subgroup: dict[tuple[str, str], list[Told]] = {}
         for one in task["subgroups"]:
             of_subgroup.setdefault((one["attribute"], one["subgroup"]), []).append(one)

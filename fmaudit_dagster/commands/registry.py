@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fmaudit_core.errors import UnknownNameError, did_you_mean
 from fmaudit_dagster.commands.telling import registered, told, workspace_of
 
 
@@ -59,6 +60,12 @@ def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
     from fmaudit_core.encoders.registry import shipped_specs
 
     source = shipped_specs().get(spec, Path(spec))
+    if not source.is_file():
+        shipped = list(shipped_specs())
+        raise UnknownNameError(
+            f"There is neither a file {spec} nor a shipped encoder {did_you_mean(spec, shipped)}.",
+            fix=f"Shipped are: {', '.join(shipped)}.",
+        )
     added = workspace_of(config).registry.add(source, weights)
     if added.weights and added.weights.sha256_from == "first_seen":
         click.echo(f"No published sha256 is known; recorded that of this file: {added.weights.sha256}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from fmaudit_core.config import ConfigError
 from fmaudit_core.errors import FmauditError
 from fmaudit_dagster.commands.telling import told, workspace_of
 
@@ -86,6 +87,8 @@ def init(
         raise click.UsageError("--ehr and --demographics go with --inspect DIR.")
     if studies and not phantom:
         raise click.UsageError("--studies goes with --phantom.")
+    if config.exists() and not dry_run:
+        raise ConfigError("there is one already.", where=str(config), fix="Change it, or move it away first.")
     registry_was_there = (config.parent / "encoders").exists()
     if not kinds:
         from fmaudit_core.proposal import propose

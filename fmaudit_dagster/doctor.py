@@ -25,7 +25,7 @@ def examine_platform(workspace: Workspace, *, port: int, mend: bool) -> Iterator
     Parameters
     ----------
     port : int
-        That `fmaudit ui` would serve on.
+        That `fmaudit ui` would serve on; it takes the next one as well.
     mend : bool
         Whether to rewrite old settings (the old file is kept beside), end killed runs and remove dead claims.
     """
@@ -130,12 +130,20 @@ def _claims(workspace: Workspace, *, mend: bool) -> Finding:
 
 
 def _port(port: int, *, daemon: bool) -> Finding:
+    """Whether the UI's port and the next, which serves the report, are free."""
+    taken = [one for one in (port, port + 1) if _is_taken(one)]
+    if not taken:
+        return Finding("port", "ok", f"{port} and {port + 1} are free")
+    if daemon:
+        return Finding("port", "ok", f"{port} is in use, by this audit's own `fmaudit ui` as it seems")
+    return Finding("port", "warning", f"{taken[0]} is taken.", f"fmaudit ui --port {port + 2}")
+
+
+def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            if daemon:
-                return Finding("port", "ok", f"{port} is in use, by this audit's own `fmaudit ui` as it seems")
-            return Finding("port", "warning", f"{port} is taken.", f"fmaudit ui --port {port + 1}")
-    return Finding("port", "ok", f"{port} is free")
+            return True
+    return False

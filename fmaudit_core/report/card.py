@@ -152,7 +152,7 @@ def _front_matter(told: Told, model: Told) -> dict[str, Any]:
         for title, part, measures in groups:
             metrics = [_hub_metric(one, told) for one in measures if one["value"] is not None]
             if metrics:
-                dataset = {"type": "private", "name": f"{told['name']}, {title}", "split": "test"}
+                dataset: dict[str, Any] = {"type": "private", "name": f"{told['name']}, {title}", "split": "test"}
                 dataset |= {"args": part} if part else {}
                 results.append(
                     {

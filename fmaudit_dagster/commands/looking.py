@@ -35,7 +35,6 @@ def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Pa
     """Print where the report lies, open it, or compare two audits: what changed, and whether by more than chance."""
     if compared is not None:
         from fmaudit_core.comparing import compare, write_comparison
-
         from fmaudit_dagster.comparison_table import print_comparison
 
         found = compare(*compared)

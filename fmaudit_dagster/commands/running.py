@@ -48,7 +48,13 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
 
 
 @click.command()
-@click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65_534), help="Port on 127.0.0.1; the next one serves the report.")
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65_534),
+    help="Port on 127.0.0.1; the next one serves the report.",
+)
 @click.option("--read-only", is_flag=True, help="Let people look, but not launch runs.")
 @click.pass_obj
 @told

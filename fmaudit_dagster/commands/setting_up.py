@@ -152,7 +152,7 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
 
 @click.command()
 @click.option(
-    "--port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="The port of `fmaudit ui`."
+    "--port", default=3000, show_default=True, type=click.IntRange(1, 65_534), help="The port of `fmaudit ui`."
 )
 @click.option("--fix", "mend", is_flag=True, help="Do what can be done about it without losing anything.")
 @click.pass_obj

@@ -90,6 +90,8 @@ def _supports(names: Iterator[str], told: Told, anchors: Set[str]) -> Iterator[d
         value = _at(told, one["key"])
         if value is None or value == [] or value == {} or value == "":
             continue
+        if not all(_at(told, needed) for needed in one.get("needs", ())):
+            continue
         says = one["says"].format(n=_count(value), value=value, values=_listed(value))
         link = {"page": f"{PAGE_LINK}#{one['anchor']}"} if one["anchor"] in anchors else {}
         yield {"says": says, "key": f"{KEY_LINK}#{one['key']}", **link}

@@ -31,26 +31,28 @@ def call(*arguments):
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
-def test_a_strangers_way_from_a_folder_to_a_report(tmp_path):
+def test_a_strangers_way_from_a_folder_to_a_report(tmp_path, monkeypatch):
     """A table with other names and a file of embeddings: init, run, and the page is there."""
     theirs = {"study_id": "Accession Number", "patient_id": "MRN", "age": "Patient Age", "sex": "Gender", "pe": "PE"}
     table = studies()
     table.rename(theirs).with_columns(scanner=pl.lit("S")).write_csv(tmp_path / "cohort.csv", separator=";")
     write_embeddings(tmp_path / "vectors.npz", table["study_id"], vectors(table))
-    dry = fmaudit("init", "--dry-run", cwd=tmp_path)
-    assert dry.returncode == 0, dry.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FMAUDIT_CONFIG", raising=False)
+    dry = call("init", "--dry-run")
+    assert dry.exit_code == 0, dry.output
     assert {path.name for path in tmp_path.iterdir()} == {"cohort.csv", "vectors.npz"}
     assert yaml.safe_load(dry.stdout)["cohort"]["columns"] == theirs
 
-    said = fmaudit("init", cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
+    said = call("init")
+    assert said.exit_code == 0, said.output
     assert "`MRN` is patient_id" in said.stdout
     assert (tmp_path / "audit.yaml").read_text() == dry.stdout
     settings = yaml.safe_load(dry.stdout) | FAST | {"mitigation": {"enabled": False}}
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(settings))  # fewer permutations: it is a test
     ran = fmaudit("run", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    page = fmaudit("report", cwd=tmp_path).stdout.strip()
+    page = call("report").stdout.strip()
     assert Path(page).stat().st_size > 100_000
     told = json.loads((Path(page).parent / "audit.json").read_text())
     assert told["config"]["tasks"] == ["pe"]

@@ -222,7 +222,16 @@ def test_an_item_points_only_to_what_the_audit_holds(tmp_path):
     )  # fmt: skip
     written = write_report(tmp_path, bare)
     text = (tmp_path / "checklists/checklists.json").read_text(encoding="utf-8")
-    for gone in ("/cohort_flow", "/slice_quality", "/encoders", "/worse_than_before", "/cohort_counts"):
+    for gone in (
+        "/config/mitigation/strategies",
+        "/config/imaging",
+        "/config/probes",
+        "/cohort_flow",
+        "/slice_quality",
+        "/encoders",
+        "/worse_than_before",
+        "/cohort_counts",
+    ):
         assert f'audit.json#{gone}"' not in text
     assert 'index.html#cohort"' not in text
     assert (written.folder / "cards/lite0/README.md").exists()

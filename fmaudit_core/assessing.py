@@ -19,10 +19,11 @@ from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.inputs import ReportInput, count_studies
-from fmaudit_core.vocabulary import ATTRIBUTES, family_task
+from fmaudit_core.vocabulary import ATTRIBUTES, family_task, too_many_levels
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "age"}
@@ -76,6 +77,7 @@ def assess_file(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     name: str | None = None,
+    progress: Progress = silent,
 ) -> Assessed:
     """Assess a file of predictions and write tables and page into `out`.
 
@@ -101,9 +103,19 @@ def assess_file(
             where=str(predictions),
             fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
         )
+    for one in chosen:
+        if one in frame.columns and "patient_id" in frame.columns:
+            n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
+            if too_many_levels(n_levels, n_patients):
+                raise FairnessError(
+                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them, and is no "
+                    "attribute to compare groups by.",
+                    where=str(predictions),
+                    fix="Name other columns with --attributes, or group its levels.",
+                )
     try:
         checked = evaluated(frame, chosen, settings, threshold)
-        found = assess_evaluated(checked, chosen, settings)
+        found = assess_evaluated(checked, chosen, settings, progress=progress)
         family = _family(checked.test, settings)
     except FmauditError as error:
         where = f"{predictions}, {error.where}" if error.where else str(predictions)

@@ -414,20 +414,37 @@ def load_audit(path: Path) -> Audit:
             where=str(path),
             fix="Write one with `fmaudit init --phantom`, `--inspect DIR`, or `--table FILE --images DIR`.",
         ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text.", where=str(path)) from error
     try:
         raw = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"is not valid YAML: {error.problem}.", where=f"{path}{at}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"is not valid YAML: {error}", where=str(path)) from error
+        raise ConfigError("is not valid YAML.", where=str(path)) from error
     if not isinstance(raw, dict):
         raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
-    try:
-        audit = Audit.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(_plain(error), where=str(path)) from error
+    audit = validated(raw, where=str(path))
     home = os.environ.get("FMAUDIT_HOME")
     if home:
         audit = audit.model_copy(update={"home": Path(home).absolute()})
     return audit.anchored_at(path.absolute().parent)
+
+
+def validated(raw: dict[str, Any], *, where: str) -> Audit:
+    """An audit's settings from plain values, its paths as they stand.
+
+    Raises
+    ------
+    ConfigError
+        A key is unknown, missing or out of range.
+    """
+    try:
+        return Audit.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_plain(error), where=where) from error
 
 
 def audit_path_from_environment() -> Path:

@@ -1,6 +1,7 @@
 """The root of every error a user can meet. Each room keeps its own family in its own module.
 
 FmauditError
+├── UnknownNameError                    a name that was asked for is not there
 ├── ConfigError        config.py        audit.yaml is wrong
 ├── CohortError        cohort/errors.py the cohort's tables or paths are wrong
 ├── ImagingError       imaging/errors.py a series, view or slice store is wrong
@@ -43,6 +44,12 @@ class FmauditError(Exception):
     def _paragraph(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         return f"{head} {self.fix}" if self.fix else head
+
+
+class UnknownNameError(FmauditError):
+    """An encoder, a task or a spec that was asked for by name is not there."""
+
+    exit_code = 2
 
 
 class MissingExtraError(FmauditError):

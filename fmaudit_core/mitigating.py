@@ -9,13 +9,14 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.mitigation.capacity import capacity, interactions, ladder
+from fmaudit_core.mitigation.capacity import capacity, interactions, ladder, widths
 from fmaudit_core.mitigation.demographics import demographic_probes
 from fmaudit_core.mitigation.embedded import Embedded, embedded
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
 from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes, of_primary_probe
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
@@ -61,10 +62,11 @@ def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
     )
 
 
-def mitigate_encoder(workspace: Workspace, encoder: str) -> Mitigated:
+def mitigate_encoder(workspace: Workspace, encoder: str, *, progress: Progress = silent) -> Mitigated:
     """Fit and score every strategy of one encoder, for all tasks."""
     fits = workspace.warehouse.read("probe_fits", Cell(encoder))
-    return _mitigated(workspace, embedded_studies(workspace, encoder), fits, encoder, workspace.audit.tasks)
+    cohort = embedded_studies(workspace, encoder)
+    return _mitigated(workspace, cohort, fits, encoder, workspace.audit.tasks, progress=progress)
 
 
 def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
@@ -80,7 +82,7 @@ def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
     )
 
 
-def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
+def evaluate_cell(workspace: Workspace, cell: Cell, *, progress: Progress = silent) -> CellTables:
     """Hold the strategies of one encoder and task against the probe as it was, and recommend one or none."""
     audit, warehouse = workspace.audit, workspace.warehouse
     of_encoder = Cell(cell.encoder)
@@ -88,7 +90,7 @@ def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
     runs = warehouse.read("mitigation_runs", of_encoder).filter(pl.col("task") == cell.task)
     found = evaluate(
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
-        n_bootstrap=audit.mitigation.n_bootstrap,
+        n_bootstrap=audit.mitigation.n_bootstrap, progress=progress,
     )  # fmt: skip
     gaps = of_primary_probe(warehouse.read("fairness_gaps", cell)).filter(
         pl.col("pooling") == workspace.primary_pooling(cell.encoder)
@@ -98,7 +100,11 @@ def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
 
 
 def compare_capacity(
-    workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
+    workspace: Workspace,
+    cells: Sequence[Cell],
+    encoders: Mapping[str, EncoderSpec],
+    *,
+    progress: Progress = silent,
 ) -> CapacityTables:
     """Reductions against separability over all encoders, encoders in pairs, and the ladder of one.
 
@@ -106,6 +112,7 @@ def compare_capacity(
     ----------
     cells : cells with published results
     encoders : the registry
+    progress : told the rungs of the ladder that are done
     """
     audit, warehouse = workspace.audit, workspace.warehouse
     names = sorted({cell.encoder for cell in cells})
@@ -122,7 +129,7 @@ def compare_capacity(
     return CapacityTables(
         capacity(warehouse.read_cells("mitigation_results", cells), probes),
         interactions(scores, audit.attributes, audit.fairness, n_bootstrap=audit.mitigation.n_bootstrap),
-        _ladder(workspace, ladder_encoder(workspace, names, encoders)),
+        _ladder(workspace, ladder_encoder(workspace, names, encoders), progress),
     )
 
 
@@ -137,16 +144,20 @@ def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping
     return max(able, key=lambda name: (encoders[name].dim, name), default=None)
 
 
-def _ladder(workspace: Workspace, encoder: str | None) -> pl.DataFrame:
+def _ladder(workspace: Workspace, encoder: str | None, progress: Progress) -> pl.DataFrame:
     """The family's task at every width: separability of each attribute, and what three strategies reduce."""
     if encoder is None:
         return pl.DataFrame(schema=LADDER_SCHEMA)
     audit = workspace.audit
     task = family_task(audit.tasks)
     strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
-    whole, pooling, rungs = embedded_studies(workspace, encoder), workspace.primary_pooling(encoder), []
+    whole, pooling = embedded_studies(workspace, encoder), workspace.primary_pooling(encoder)
+    rungs: list[pl.DataFrame] = []
     studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
-    for width, x in ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed):
+    built = ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed)
+    n_rungs = len(widths(whole.x.shape[1], audit.mitigation.ladder_from))
+    for width, x in built:
+        progress(len(rungs), n_rungs)
         cohort = replace(whole, x=x)
         embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), x)}
         fits = fit_probes(embeddings, studies, labels, encoder=encoder, tasks=[task], c_grid=audit.probes.c_grid)
@@ -165,6 +176,7 @@ def _ladder(workspace: Workspace, encoder: str | None) -> pl.DataFrame:
         ).select("attribute", "balanced_auroc", balanced_auroc_low="ci_low", balanced_auroc_high="ci_high")
         own = results.filter((pl.col("attribute") == pl.col("target_attribute")) & pl.col("seed").is_null())
         rungs.append(own.join(probes, on="attribute", how="left").with_columns(width=pl.lit(width, dtype=pl.Int64)))
+    progress(n_rungs, n_rungs)
     return pl.concat(rungs).select(*LADDER_SCHEMA).sort("strategy", "attribute", "alpha", "width")
 
 
@@ -175,6 +187,7 @@ def _mitigated(
     encoder: str,
     tasks: Sequence[str],
     strategies: tuple[str, ...] | None = None,
+    progress: Progress = silent,
 ) -> Mitigated:
     audit, warehouse = workspace.audit, workspace.warehouse
     pooling = workspace.primary_pooling(encoder)
@@ -194,6 +207,7 @@ def _mitigated(
         mitigation=settings,
         fairness=audit.fairness,
         device=_device(workspace),
+        progress=progress,
     )
 
 

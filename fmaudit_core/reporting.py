@@ -57,7 +57,7 @@ def report_files(written: ReportFiles) -> pl.DataFrame:
     """The files of a report with their sizes and digests, one row each."""
     rows = [
         {
-            "file": path.name,
+            "file": path.relative_to(written.folder).as_posix(),
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }

@@ -14,7 +14,7 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
-from fmaudit_core.report.export import told_config
+from fmaudit_core.report.summary import told_config
 from fmaudit_core.warehouse import PREVIOUS, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 

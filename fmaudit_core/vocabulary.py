@@ -21,6 +21,8 @@ TASKS: Final = (
 DIAGNOSIS_TASK: Final = "pe"
 
 ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
+_MOST_LEVELS: Final = 100
+_FEW_LEVELS: Final = 10
 #: the level of a study whose attribute was not recorded: reported, never tested
 UNKNOWN: Final = "unknown"
 
@@ -35,6 +37,11 @@ TASK_TITLES: Final = {
     "pulmonary_hypertension_12m": "Pulmonary hypertension, 12 months",
 }
 ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}
+
+
+def too_many_levels(n_levels: int, n_patients: int) -> bool:
+    """Whether a column is no attribute to compare groups by: nearly one level a patient, or more than anybody would look at."""
+    return n_levels > _MOST_LEVELS or (n_levels > _FEW_LEVELS and 2 * n_levels > n_patients)
 
 
 def family_task(tasks: Sequence[str]) -> str:

@@ -228,8 +228,8 @@ class Workspace:
         frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
         if not frames:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
-        before = of_primary_probe(pl.concat(frames, how="diagonal_relaxed"))
-        return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+        before = of_primary_probe(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("split") == "test")
+        return of_primary_pooling(before, primary)
 
     def cohort_size(self, view: View) -> CohortSize | None:
         """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import dagster as dg
 
@@ -48,6 +49,12 @@ def claims(workspace: Workspace) -> frozenset[tuple[str, str]]:
         except FileNotFoundError:  # given up meanwhile
             continue
     return frozenset(found)
+
+
+def stale_claims(workspace: Workspace) -> list[Path]:
+    """Files of claims that hold no longer: their processes were killed."""
+    found = (workspace.home / "claims").glob("[!.]*.json")
+    return sorted(path for path in found if time.time() - path.stat().st_mtime >= _HOLDS_S)
 
 
 def _outlast_ticks(instance: dg.DagsterInstance) -> None:

@@ -18,7 +18,8 @@ PROCESS_TAG = "fmaudit/process"
 #: a run whose process was killed: it says nothing about the step, which is tried again
 KILLED_TAG = "fmaudit/killed"
 
-_SETTINGS = """\
+#: Dagster's settings as they are written today
+SETTINGS = """\
 # written by fmaudit where missing; yours to change
 telemetry:
   enabled: false
@@ -60,7 +61,7 @@ def prepare(workspace: Workspace) -> None:
     workspace.dagster_home.mkdir(parents=True, exist_ok=True)
     settings = workspace.dagster_home / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(_SETTINGS, encoding="utf-8")
+        settings.write_text(SETTINGS, encoding="utf-8")
     os.environ.update(environment(workspace))
 
 
@@ -96,13 +97,17 @@ def this_process() -> str:
 
 def end_killed_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs whose process was killed as failed, and give back their places in pools: else the next run waits for ever."""
+    for run in killed_runs(instance):
+        instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
+        instance.report_run_failed(run, "Its process was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs of this machine that stand as running though their process is gone."""
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(running):
-        node, _, process = run.tags.get(PROCESS_TAG, "").partition(":")
-        if node == platform.node() and not _lives(process):
-            instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
-            instance.report_run_failed(run, "Its process was killed.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    of_process = [(run, run.tags.get(PROCESS_TAG, "").partition(":")) for run in instance.get_runs(running)]
+    return [run for run, (node, _, process) in of_process if node == platform.node() and not _lives(process)]
 
 
 def _lives(process: str) -> bool:

@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import dagster as dg
 
-from fmaudit_core.errors import FmauditError
+from fmaudit_core.errors import UnknownNameError, did_you_mean
 from fmaudit_core.plan import LEVELS, Step, stale_steps
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
@@ -19,8 +21,14 @@ from fmaudit_dagster.history import at_work, recorded, step_tags, why_failed
 from fmaudit_dagster.instance import PROCESS_TAG, end_killed_runs, this_process
 from fmaudit_dagster.partitions import partition_key
 
-#: told each step as it starts: its assets and its cell
-Listener = Callable[[Step], None]
+
+class Listener(Protocol):
+    """Told each step as it starts: the step, how many of its level are done, and how many there are."""
+
+    def __call__(self, step: Step, at: int, of: int) -> None:
+        """Hear of one step."""
+
+
 _PATIENCE_S = 1.0
 
 
@@ -55,7 +63,7 @@ def run_audit(
 
     Raises
     ------
-    FmauditError
+    UnknownNameError
         An encoder or task is not there. What fails while it runs is told in the outcome: a failed encoder is left out of
         later levels and the others go on; a failed cohort, slices or findings end the run.
     """
@@ -77,13 +85,14 @@ def run_audit(
                 only_tasks=chosen_tasks,
             )
 
-        for step in stale():
+        steps = stale()
+        for at, step in enumerate(steps):
             with claimed(workspace, instance, step):
-                waited = _waited(instance, step, listener)
+                waited = _waited(instance, step, None if listener is None else partial(listener, at=at, of=len(steps)))
                 if waited and not everything and all(one.name != step.name for one in stale()):
                     continue  # another run has made it meanwhile
                 if listener is not None:
-                    listener(step)
+                    listener(step, at, len(steps))
                 error = _execute(job, instance, step)
             if error is None:
                 outcome.made.append(step)
@@ -95,12 +104,12 @@ def run_audit(
     return outcome
 
 
-def _waited(instance: dg.DagsterInstance, step: Step, listener: Listener | None) -> bool:
+def _waited(instance: dg.DagsterInstance, step: Step, tell: Callable[[Step], None] | None) -> bool:
     """Wait while a run of the daemon, the UI or another command line makes the same; whether there was one."""
     waited = False
     while at_work(instance)(step):
-        if listener is not None and not waited:
-            listener(Step((f"waiting for another run of {step.assets[0]}",), step.cell))
+        if tell is not None and not waited:
+            tell(Step((f"waiting for another run of {step.assets[0]}",), step.cell))
         waited = True
         time.sleep(_PATIENCE_S)
         end_killed_runs(instance)
@@ -110,7 +119,8 @@ def _waited(instance: dg.DagsterInstance, step: Step, listener: Listener | None)
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
     unknown = [name for name in asked if name not in there]
     if unknown:
-        raise FmauditError(f"there is no {kind} {', '.join(unknown)}.", fix=f"There are: {', '.join(there) or 'none'}.")
+        named = ", ".join(did_you_mean(name, there) for name in unknown)
+        raise UnknownNameError(f"There is no {kind} {named}.", fix=f"There are: {', '.join(there) or 'none'}.")
     return list(asked) or there
 
 

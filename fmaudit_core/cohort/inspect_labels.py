@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.cohort.columns import Column
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, rows_named, words_named
 from fmaudit_core.errors import did_you_mean
 
 #: task -> column of the release
@@ -33,8 +33,6 @@ _WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(_FALSE, False),
     **dict.fromkeys(_CENSORED, None),
 }
-#: of a cell that is no label so much is shown: it may be anything
-_SHOWN_CHARACTERS: Final = 20
 
 
 def task_columns(tasks: Sequence[str]) -> list[Column]:
@@ -68,11 +66,11 @@ def labels_of(listed: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.Data
     CohortError
         A cell is no label: says the word, how often, and the rows.
     """
-    problems = []
+    problems, ids = [], set(listed.get_column("study_id").str.to_lowercase())
     for task in tasks:
         bad = listed.select("row", word=_word(task)).filter(~pl.col("word").is_in(list(_WORDS)))
         if bad.height:
-            shown = ", ".join(repr(word[:_SHOWN_CHARACTERS]) for word in bad["word"].unique().sort().head(3))
+            shown = words_named(bad.get_column("word"), ids)
             rows = rows_named(bad.get_column("row").sort().to_list())
             problems.append(f"column {INSPECT_TASKS[task]}: {shown} is no label ({bad.height} in all: {rows})")
     if problems:

@@ -15,14 +15,14 @@ import polars as pl
 from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.cells import read_cells
 from fmaudit_core.cohort.columns import moment
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, rows_named, words_named
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.config import AgeBand, TableCohort
 from fmaudit_core.errors import did_you_mean
-from fmaudit_core.vocabulary import SPLITS, UNKNOWN
+from fmaudit_core.vocabulary import SPLITS, UNKNOWN, too_many_levels
 
 SPLIT_WORDS: Final[Mapping[str, str]] = {
     "train": "train",
@@ -45,8 +45,6 @@ _NUMBER: Final = r"^[+-]?\d+(\.\d*)?$"
 #: columns with a meaning of their own: no task or attribute can be called so
 _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
-#: of a cell that is no label, so much is shown: it may be anything, a note on a patient too
-_SHOWN_CHARACTERS: Final = 20
 
 
 class _TableRow(dy.Schema):
@@ -135,6 +133,7 @@ def read_table_cohort(
         raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
     _check_times(raw, where)
     labels = _labels(raw, tasks, where)
+    _check_levels(raw, section, attributes)
     raw = raw.with_columns(image_path=_image_paths(raw, section.images, where))
     studies = _studies(raw, attributes, age_bands)
     kept = studies.drop_nulls("age_band")
@@ -206,16 +205,28 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
         )
 
 
+def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str]) -> None:
+    """Refuse an attribute that is none: a column of ids would name patients as subgroups on every page."""
+    n_patients = raw.get_column("patient_id").n_unique()
+    for name in attributes:
+        if name != "age_band" and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
+            raise CohortError(
+                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it may "
+                "identify them, and is no attribute to compare groups by.",
+                where=section.table.name,
+                fix="Map the right column under `cohort: columns:`, or group its levels.",
+            )
+
+
 def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
     """One row per study and task; an unknown word stops with the word, its count and its rows."""
-    problems = []
+    problems, ids = [], _ids_of(raw)
     for task in tasks:
         words = raw.select("row", word=pl.col(task).str.to_lowercase())
         _, failure = _LabelCell.filter(words, cast=True)
         bad = failure.invalid()
         if bad.height:
-            words_shown = bad.get_column("word").str.head(_SHOWN_CHARACTERS).unique().sort().head(3)
-            shown = ", ".join(f"{word!r}" for word in words_shown)
+            shown = words_named(bad.get_column("word"), ids)
             rows = sorted(bad.get_column("row").to_list())
             problems.append(f"{rows_named(rows)}, column {task}: {shown} is no label ({bad.height} in all)")
     if problems:
@@ -227,6 +238,11 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
     word = pl.col("word").str.to_lowercase()
     label = word.replace_strict(dict(LABEL_WORDS), return_dtype=pl.Boolean)
     return long.select("study_id", "task", label=label).sort("study_id", "task")
+
+
+def _ids_of(raw: pl.DataFrame) -> set[str]:
+    """Ids of studies and patients, in lower case."""
+    return {*raw.get_column("study_id").str.to_lowercase(), *raw.get_column("patient_id").str.to_lowercase()}
 
 
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:

@@ -19,6 +19,7 @@ from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, 
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import ATTRIBUTES
 
 METRICS: Final = ("auroc", "tpr", "fpr", "udr")
@@ -118,6 +119,7 @@ def assess(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     declared: pl.Expr | None = None,
+    progress: Progress = silent,
 ) -> Assessment:
     """Assess predictions of any number of models and tasks.
 
@@ -133,6 +135,8 @@ def assess(
         Operating threshold for all; chosen per score set on the rows of split `val` where not given.
     declared : expression on the columns of a score set, optional
         Score sets that the corrections for many gaps are over; all where not given. Gaps of the others carry a nominal p.
+    progress : callable, optional
+        Told how many of the steps are done.
 
     Raises
     ------
@@ -140,11 +144,15 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings, declared)
+    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings, declared, progress)
 
 
 def assess_evaluated(
-    evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection, declared: pl.Expr | None = None
+    evaluated: Evaluated,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+    declared: pl.Expr | None = None,
+    progress: Progress = silent,
 ) -> Assessment:
     """`assess` of predictions that were checked and have their thresholds."""
     test = evaluated.test
@@ -156,10 +164,21 @@ def assess_evaluated(
     calibrated: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
-    for cohort in by_studies(test):
+    cohorts = list(by_studies(test))
+    done, total = 0, len(cohorts) * (len(attributes) + 3) + 1
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        progress(done, total)
+
+    progress(done, total)
+    for cohort in cohorts:
         calibrated += calibration_rows(cohort, attributes, settings)
         crossed += cross_rows(cohort, attributes, settings)
+        step()
         intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
+        step()
         for attribute in (OVERALL, *attributes):
             rows = _subgroup_rows(cohort, attribute, settings, alpha, evaluated.draws)
             sweeps += _sweeps(cohort, attribute, rows, settings)
@@ -168,8 +187,11 @@ def assess_evaluated(
                 gaps += found
                 nulls += dealt
             metrics += rows
+            step()
     fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)
     order = [*SCORE_SET, "attribute"]
+    compared = model_comparisons(test, attributes, settings)
+    step()
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
         fairness_gaps.sort(*order, "metric"),
@@ -177,7 +199,7 @@ def assess_evaluated(
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
         pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
-        model_comparisons(test, attributes, settings),
+        compared,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmaudit_core.mitigation.linear_heads import row_space
+from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -133,6 +135,7 @@ def train(
     seed: Sequence[int],
     training: Training,
     device: str = "cpu",
+    progress: Progress = silent,
 ) -> Networks:
     """Train m networks on the same studies.
 
@@ -142,6 +145,7 @@ def train(
     y : (n, m) float64, each network's labels: 0, 1, NaN where unknown
     group : (n, m) int, each network's subgroups, -1 where none
     alpha, seed : m strengths of the reversal and m seeds; the same seed starts from the same weights
+    progress : told the batches that are done, over all networks that are trained in turns
 
     Notes
     -----
@@ -156,11 +160,11 @@ def train(
         standard = standard @ basis
     m = y.shape[1]
     at_once = max(1, _MAX_WEIGHTS // (standard.shape[1] * training.hidden))
-    parts = []
+    parts: list[tuple[npt.NDArray[Any], ...]] = []
     for start in range(0, m, at_once):
         some = slice(start, start + at_once)
         stack = _Stack(standard, y[:, some], group[:, some], alpha[some], seed[some], training, device)
-        stack.fit()
+        stack.fit(partial(_over_turns, progress, len(parts), -(-m // at_once)))
         parts.append(stack.parameters())
     w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
     return Networks(mean, scale, basis, w1, b1, head, bias, finite)
@@ -220,7 +224,7 @@ class _Stack:
         self.a2, self.c2 = free(stacked(2)), free(torch.zeros(self.m, 1, self.n_groups))
         self.order = torch.Generator().manual_seed(min(seed))
 
-    def fit(self) -> None:
+    def fit(self, progress: Progress) -> None:
         """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
         t = self.training
         optimiser = torch.optim.AdamW(self.free(), lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
@@ -228,10 +232,12 @@ class _Stack:
         steps = min(t.epochs * math.ceil(n / t.batch_size), t.max_steps)
         batches = chain.from_iterable(self._batches(n) for _ in range(t.epochs))
         for done, batch in enumerate(islice(batches, steps)):
+            progress(done, steps)
             strength = self.alpha * ramp(done / steps)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(self.losses(batch, strength))
             optimiser.step()
+        progress(steps, steps)
 
     def free(self) -> list[Tensor]:
         """The stacked parameters."""
@@ -266,6 +272,11 @@ class _Stack:
         head, bias = self.head.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
         finite = np.isfinite(w1).all(axis=(1, 2)) & np.isfinite(head).all(axis=1) & np.isfinite(bias)
         return w1, b1, head, bias, finite
+
+
+def _over_turns(progress: Progress, turn: int, turns: int, done: int, steps: int) -> None:
+    """Batches of one turn told as batches of all."""
+    progress(turn * steps + done, turns * steps)
 
 
 def _balanced(group: IntArray, n_groups: int, known: npt.NDArray[np.bool_]) -> Float64Array:

@@ -15,6 +15,7 @@ from fmaudit_core.mitigation.embedded import Embedded, IntArray
 from fmaudit_core.mitigation.recorder import Recorder, Run
 from fmaudit_core.mitigation.reprobing import Representation
 from fmaudit_core.mitigation.runs import NONE
+from fmaudit_core.progress import Progress, silent
 
 if TYPE_CHECKING:
     from fmaudit_core.mitigation.adversarial import Networks
@@ -39,12 +40,14 @@ def adversarial_runs(
     fairness: FairnessSection,
     aims: Mapping[tuple[str, str], IntArray],
     device: str,
+    progress: Progress = silent,
 ) -> list[Representation]:
     """Train, score and choose; alpha 0, the same network with its adversary without effect, is where each path begins.
 
     Parameters
     ----------
     aims : (task, attribute) -> (n,) subgroups that training can aim at
+    progress : told the batches that are done
 
     Returns
     -------
@@ -79,6 +82,7 @@ def adversarial_runs(
             half_precision=native_bfloat16(device),
         ),
         device=device,
+        progress=progress,
     )
     rows = _record(cohort, recorder, jobs, networks, mitigation)
     chosen = _choose(rows, recorder, fairness)

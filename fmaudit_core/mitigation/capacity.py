@@ -177,6 +177,14 @@ def _called(shared: pl.DataFrame, scores: pl.DataFrame) -> BoolArray:
     return np.stack(out)
 
 
+def widths(d: int, narrowest: int) -> list[int]:
+    """Widths of the ladder's rungs: growing fourfold from the narrowest, then the embedding's own."""
+    out = [narrowest]
+    while out[-1] < d:
+        out.append(4 * out[-1])
+    return [*(width for width in out if width < d), d]
+
+
 def ladder(x: Float32Array, *, narrowest: int, seed: int) -> Iterator[tuple[int, Float32Array]]:
     """Random projections of embeddings to widths that grow fourfold, and the embeddings themselves; each holds the one below.
 
@@ -191,8 +199,6 @@ def ladder(x: Float32Array, *, narrowest: int, seed: int) -> Iterator[tuple[int,
     """
     d = x.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(d, d)))[0].astype(np.float32)
-    width = narrowest
-    while width < d:
+    for width in widths(d, narrowest)[:-1]:
         yield width, x @ rotation[:, :width]
-        width *= 4
     yield d, x

@@ -23,6 +23,7 @@ from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
 from fmaudit_core.mitigation.subgroup_changes import SUBGROUPS_SCHEMA, subgroup_rows, tested_subgroups
 from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
 from fmaudit_core.mitigation.variants import Baseline, Variant, baseline_of, variants_of
+from fmaudit_core.progress import Progress, silent
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -92,7 +93,13 @@ class Evaluation:
 
 
 def evaluate(
-    scores: pl.DataFrame, runs: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, *, n_bootstrap: int
+    scores: pl.DataFrame,
+    runs: pl.DataFrame,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+    *,
+    n_bootstrap: int,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Hold every run of one encoder and task against the probe as it was.
 
@@ -104,6 +111,8 @@ def evaluate(
         `runs.RUNS_SCHEMA` of the same.
     n_bootstrap : int
         Draws of patients for the intervals.
+    progress : callable, optional
+        Told how many runs have been held against it, over all attributes.
 
     Raises
     ------
@@ -120,15 +129,18 @@ def evaluate(
     results: list[dict[str, Any]] = []
     subgroups: list[dict[str, Any]] = []
     nulls: list[tuple[int, Float64Array]] = []
+    total = len(attributes) * len(variants)
     for attribute in attributes:
         group, tested, rules = tested_subgroups(base, attribute, settings)
         for variant in variants:
+            progress(len(results), total)
             row, null = _row(base, variant, attribute, group, tested, settings, n_bootstrap)
             if null is not None and variant.summary and variant.chosen and variant.key["target_attribute"] == attribute:
                 nulls.append((len(results), null[:, GAP]))
             results.append(row)
             if variant.summary:
                 subgroups += subgroup_rows(base, variant, attribute, rules, settings)
+    progress(total, total)
     if nulls:
         observed = [results[at]["reduction"] for at, _ in nulls]
         adjusted = step_down_max_t(observed, np.stack([null for _, null in nulls], axis=1))

@@ -25,6 +25,7 @@ from fmaudit_core.mitigation.recorder import Recorder, Run
 from fmaudit_core.mitigation.reprobing import Representation, reprobed
 from fmaudit_core.mitigation.reweighting import resampling, reweighing
 from fmaudit_core.mitigation.runs import NONE
+from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -85,6 +86,7 @@ def mitigate(
     mitigation: MitigationSection,
     fairness: FairnessSection,
     device: str = "cpu",
+    progress: Progress = silent,
 ) -> Mitigated:
     """Fit and score every configured strategy.
 
@@ -93,6 +95,7 @@ def mitigate(
     cohort : Embedded
     probes : task -> the probe as it was; the strategies keep its C
     device : "cpu" or "cuda", for the networks
+    progress : told the batches of the adversarial networks, which take most of the time
 
     Raises
     ------
@@ -113,7 +116,7 @@ def mitigate(
     if "leace" in wanted:
         work.erased()
     if "adversarial" in wanted:
-        found = adversarial_runs(cohort, recorder, mitigation, fairness, work.aims, device)
+        found = adversarial_runs(cohort, recorder, mitigation, fairness, work.aims, device, progress)
         work.representations += found
     read = work.representations if mitigation.reprobed_seeds else []
     leakage = reprobed(cohort, read, encoder=encoder, fairness=fairness, device=device)

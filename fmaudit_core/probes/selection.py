@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
+from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 #: pooling -> (study ids, (studies, d) embeddings)
@@ -51,6 +52,7 @@ def fit_probes(
     tasks: Sequence[str],
     c_grid: Sequence[float],
     emphasis: npt.NDArray[np.float64] | None = None,
+    progress: Progress = silent,
 ) -> pl.DataFrame:
     """Fit the logistic probes of an encoder: every task and C, per pooling.
 
@@ -71,7 +73,8 @@ def fit_probes(
         A task cannot be fitted on the studies that have an embedding.
     """
     rows = []
-    for pooling, (ids, matrix) in embeddings.items():
+    for done, (pooling, (ids, matrix)) in enumerate(embeddings.items()):
+        progress(done, len(embeddings))
         train = aligned(ids, studies.filter(pl.col("split") == "train"))
         targets = {task: target(train, labels, task) for task in tasks}
         fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid, emphasis=emphasis)
@@ -91,6 +94,7 @@ def fit_probes(
             for w, strategy in enumerate(fits.strategies)
             for i, c in enumerate(fits.c_grid)
         ]
+    progress(len(embeddings), len(embeddings))
     return pl.DataFrame(rows, schema_overrides={"coefficients": pl.List(pl.Float64)})
 
 

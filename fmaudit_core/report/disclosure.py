@@ -91,7 +91,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         cross=_cross(inputs.cross_group_auroc, metrics, protected),
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),
-        changes=_changes(inputs.audit_changes, protected, settings),
+        changes=disclosed_changes(inputs.audit_changes, protected, settings),
         studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under),
     )
 
@@ -121,8 +121,15 @@ def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: F
     return _suppressed(told(here, by, _COUNTS, values=_DIFFERENCES, tests=_COMPARED))
 
 
-def _changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """The studies of both audits may be fewer too."""
+def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
+    """Changes between two audits as they may be shown: the studies of both may be fewer, so a subgroup small here alone.
+
+    Parameters
+    ----------
+    changes : frame of `CHANGES`
+    protected : frame of task, attribute, subgroup
+        Those that are protected already.
+    """
     rows = changes.select(CHANGES.names())
     here = marked(rows, protected_levels(rows, _METRIC, protected, settings))
     return _suppressed(told(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))

@@ -1,36 +1,29 @@
-"""The report as files: the page for people, JSON and CSV for machines. All of it passed through `disclosure.py`."""
+"""The report as files: the page for people; JSON, CSV, cards and checklists. All of it passed through `disclosure.py`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
-import fmaudit_core
-from fmaudit_core.config import Audit
 from fmaudit_core.publish import written_beside
-from fmaudit_core.report import overview
-from fmaudit_core.report.book import Book, Key
-from fmaudit_core.report.cells import gap_view
+from fmaudit_core.report.card import cards
+from fmaudit_core.report.checklists import checklists, titles
 from fmaudit_core.report.disclosure import Disclosed, disclose
-from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.page import render_page
+from fmaudit_core.report.summary import SCHEMA, resaid, schema_text, summary
 
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
-#: settings that say where things lie on one machine, and nothing about the audit
-_PLACES: Final[dict[str, Any]] = {
-    "encoders": True,
-    "home": True,
-    "cohort": {"table", "images", "events", "root", "ehr", "demographics"},
-}
-#: of each score set and metric, so many of the intersections that fare worst go into the summary
-_WORST: Final = 3
+#: folders of the report that hold one file or folder per model or checklist
+_DOCUMENTS: Final = ("cards", "checklists")
 
 
 @dataclass(frozen=True)
@@ -39,29 +32,34 @@ class ReportFiles:
 
     Parameters
     ----------
-    page, summary : Path
-        The HTML page and audit.json.
+    page, summary, schema : Path
+        The HTML page, audit.json and its JSON Schema.
     tables : mapping of table name to CSV
+    documents : sequence of Path
+        Model cards and filled checklists.
     """
 
     page: Path
     summary: Path
+    schema: Path
     tables: Mapping[str, Path]
+    documents: Sequence[Path]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the report."""
+        return self.page.parent
 
     def all(self) -> list[Path]:
         """Every file, the page first."""
-        return [self.page, self.summary, *self.tables.values()]
-
-
-def told_config(audit: Audit) -> dict[str, Any]:
-    """The settings a report tells: all but where things lie."""
-    return audit.model_dump(mode="json", exclude=_PLACES)
+        return [self.page, self.summary, self.schema, *self.tables.values(), *self.documents]
 
 
 def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
-    """Write the page, audit.json and one CSV per table, each by one rename, the page last.
+    """Write the page, audit.json with its schema, one CSV per table, cards and checklists; each by one rename, the page last.
 
-    A kill leaves every file whole; audit.json names the SHA-256 of the tables it belongs to.
+    A kill leaves every file whole; audit.json names the SHA-256 of the tables it belongs to. Cards of models that are no
+    longer audited are removed.
 
     Parameters
     ----------
@@ -70,16 +68,34 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
     inputs : ReportInput
     """
     tables = disclose(inputs)
-    frames = _frames(inputs, tables)
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
-    for name, frame in frames.items():
+    for name, frame in _frames(inputs, tables).items():
         content = frame.write_csv().encode()
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
-    summary = _published(folder / JSON, _as_json(_summary(inputs, tables, digests)))
-    page = _published(folder / PAGE, render_page(inputs, tables).encode())
-    return ReportFiles(page=page, summary=summary, tables=written)
+    told = summary(inputs, tables, digests)
+    model_cards = cards(told)
+    page = render_page(inputs, tables, beside=_beside(model_cards))
+    schema = _published(folder / SCHEMA, schema_text().encode())
+    audit_json = _published(folder / JSON, _as_json(told))
+    anchors = set(re.findall(r'\bid="([a-z-]+)"', page))
+    contents = model_cards | checklists(told, anchors=anchors)
+    documents = [_published(folder / name, text.encode()) for name, text in contents.items()]
+    _remove_old(folder, set(documents))
+    return ReportFiles(_published(folder / PAGE, page.encode()), audit_json, schema, written, documents)
+
+
+def _beside(model_cards: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What the page links to: titles and paths."""
+    kinds = {"README.md": "Model card", "chai.html": "Applied model card"}
+    named = [(path.split("/")[1], path) for path in model_cards]
+    return [
+        ("audit.json, the audit for machines", JSON),
+        ("Its JSON Schema", SCHEMA),
+        *((title, f"checklists/{name}.html") for name, title in titles().items()),
+        *((f"{kinds[path.split('/')[-1]]}: {name}", path) for name, path in named if path.split("/")[-1] in kinds),
+    ]
 
 
 def _published(path: Path, content: bytes) -> Path:
@@ -92,9 +108,20 @@ def _as_json(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def _remove_old(folder: Path, current: set[Path]) -> None:
+    """Remove documents of an audit before that this one did not write; only files called as ours are touched."""
+    names = {path.name for path in current}
+    for top in _DOCUMENTS:
+        for path in sorted((folder / top).rglob("*"), reverse=True):
+            if path.is_file() and path.name in names and path not in current:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
 def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
     return {
-        "audit_findings": _resaid(inputs, tables),
+        "audit_findings": resaid(inputs, tables),
         "fairness_gaps": tables.gaps,
         "subgroup_metrics": tables.metrics,
         "threshold_sweep": tables.sweep,
@@ -108,55 +135,3 @@ def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
         "cohort_flow": inputs.flow,
         "slice_quality": inputs.slice_quality,
     }
-
-
-def _resaid(inputs: ReportInput, tables: Disclosed) -> pl.DataFrame:
-    """Findings with the page's own sentences: those that came with the table may count a neighbour of a small group."""
-    book = Book(inputs, tables)
-    rows = tables.findings.to_dicts()
-    said = [gap_view(book, Key.of(row), row)["sentence"] for row in rows]
-    return tables.findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
-
-
-def _summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) -> dict[str, Any]:
-    book = Book(inputs, tables)
-    told = overview.executive_summary(book)
-    return {
-        "name": inputs.audit.name,
-        "generated_at": inputs.generated_at,
-        "fmaudit": fmaudit_core.__version__,
-        "headline": told["headline"],
-        "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
-        "findings": [_finding(row) for row in _resaid(inputs, tables).iter_rows(named=True)],
-        **_beside_findings(tables),
-        "config": told_config(inputs.audit),
-        "encoders": [dict(one) for one in inputs.encoders],
-        "cohort_flow": inputs.flow.to_dicts(),
-        "slice_quality": inputs.slice_quality.to_dicts(),
-        "provenance": dict(sorted(inputs.provenance.items())),
-        "tables": dict(digests),
-    }
-
-
-def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
-    """Of the larger tables what a reader asks first; the rest is in the CSV files."""
-    tested = tables.cross.filter(status="tested").drop_nulls("value").sort("value")
-    ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
-    return {
-        "calibration": tables.calibration.filter(attribute=OVERALL).to_dicts(),
-        "lowest_cross_group_auroc": tested.group_by(*SCORE_SET, "attribute", maintain_order=True)
-        .first()
-        .sort(*SCORE_SET, "attribute")
-        .to_dicts(),
-        "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
-        "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
-        "worse_than_before": tables.changes.filter("worse").to_dicts(),
-    }
-
-
-def _finding(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = (
-        *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap",
-        "worst_subgroup", "best_subgroup", "p_value", "p_gap", "p_adjusted", "q_value", "sentence",
-    )  # fmt: skip
-    return {name: row[name] for name in names if name in row}

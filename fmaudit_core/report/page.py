@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +28,9 @@ from fmaudit_core.report.modalities import modality_views
 _SHARED_FROM: Final = 6
 
 
-def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:
+def render_page(
+    inputs: ReportInput, disclosed: Disclosed | None = None, *, beside: Sequence[tuple[str, str]] = ()
+) -> str:
     """The report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
 
     Parameters
@@ -35,6 +38,8 @@ def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:
     inputs : ReportInput
     disclosed : Disclosed, optional
         The tables as they may be shown, where the caller has them already.
+    beside : sequence of (title, path)
+        Files that lie beside the page, to be linked to.
 
     Returns
     -------
@@ -49,6 +54,7 @@ def render_page(inputs: ReportInput, disclosed: Disclosed | None = None) -> str:
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(
         **_context(inputs, tables, book),
+        beside=beside,
         style=_asset("page.css"),
         script=_asset("page.js"),
         plotly=_plotly(),

@@ -12,6 +12,7 @@ from fmaudit_core.probes.selection import is_primary_probe, of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
 _TEXTS = {
@@ -51,6 +52,7 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
         attributes=workspace.audit.attributes,
         settings=settings,
         declared=is_primary_probe(),
+        progress=progress_of(context, f"statistics of {cell}"),
     )
 
     told = pl.col("metric") == settings.primary_metric

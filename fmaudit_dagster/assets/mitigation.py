@@ -10,6 +10,7 @@ from fmaudit_dagster.assets.embeddings import GPU_POOL
 from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
 
@@ -51,7 +52,9 @@ def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
     workspace, cell = audit.open(), cell_of(context)
     version = audit.versions(workspace).mitigation_scores(cell.encoder)
 
-    found = mitigate_encoder(workspace, cell.encoder)
+    found = mitigate_encoder(
+        workspace, cell.encoder, progress=progress_of(context, f"adversarial training, {cell.encoder}")
+    )
 
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_runs", found.runs, version=version, cell=cell)
@@ -72,7 +75,7 @@ def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace)
     workspace, cell = audit.open(), cell_of(context)
     version = audit.versions(workspace).mitigation_results(cell)
 
-    found = evaluate_cell(workspace, cell)
+    found = evaluate_cell(workspace, cell, progress=progress_of(context, f"mitigations of {cell}"))
 
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_subgroups", found.mitigation_subgroups, version=version, cell=cell)
@@ -93,13 +96,18 @@ def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace)
     kinds={"numba", "pytorch", "parquet"},
     owners=OWNERS,
 )
-def mitigation_capacity(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+def mitigation_capacity(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """Reductions against how separable an attribute is; encoders in pairs on the same patients; one along a ladder of widths."""
     workspace = audit.open()
     versions = audit.versions(workspace)
     version = versions.mitigation_capacity()
 
-    found = compare_capacity(workspace, versions.mitigated_cells(), versions.encoders)
+    found = compare_capacity(
+        workspace,
+        versions.mitigated_cells(),
+        versions.encoders,
+        progress=progress_of(context, "the ladder of widths"),
+    )
 
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_interactions", found.mitigation_interactions, version=version)

@@ -12,6 +12,7 @@ from fmaudit_core.recording import predict
 from fmaudit_core.warehouse import PREVIOUS
 from fmaudit_dagster.metadata import OWNERS, bars, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
+from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
 
@@ -40,6 +41,7 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
         encoder=cell.encoder,
         tasks=workspace.audit.tasks,
         c_grid=workspace.audit.probes.c_grid,
+        progress=progress_of(context, f"probes of {cell.encoder}"),
     )
 
     published = warehouse.publish("probe_fits", fits, version=version, cell=cell)

@@ -12,13 +12,14 @@ import pytest
 
 from fmaudit_core.config import Audit, InspectCohort
 from fmaudit_core.report.disclosure import disclose
-from fmaudit_core.report.export import told_config, write_report
+from fmaudit_core.report.export import write_report
+from fmaudit_core.report.summary import told_config
 from tests.report.frames import made_up
 
 
 def test_a_report_is_a_page_a_summary_and_tables_of_known_digest(tmp_path: Path) -> None:
     written = write_report(tmp_path / "new" / "reports", made_up())
-    assert {path.name for path in written.all()} == {path.name for path in written.page.parent.iterdir()}
+    assert set(written.all()) == {path for path in written.page.parent.rglob("*") if path.is_file()}
     summary = json.loads(written.summary.read_text(encoding="utf-8"))
     for name, digest in summary["tables"].items():
         assert hashlib.sha256((written.page.parent / name).read_bytes()).hexdigest() == digest

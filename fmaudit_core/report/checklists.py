@@ -1,0 +1,127 @@
+"""Reporting guidelines beside an audit: for each item where the audit speaks to it, and what a person must add.
+
+The guidelines are data (`guidelines/*.yaml`): items in short words of our own, with the names of what an audit can point to
+(`guidelines/evidence.yaml`). A table supports the writing of a report; it is no statement that a report complies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Set
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+Told = Mapping[str, Any]
+
+GUIDELINES: Final = ("tripod_ai", "claim_2024", "standing_together")
+PAGE_LINK: Final = "../index.html"
+KEY_LINK: Final = "../audit.json"
+_SHOWN: Final = 8
+
+
+def checklists(told: Told, *, anchors: Set[str]) -> dict[str, str]:
+    """Every guideline filled from an audit: path below the report's folder -> content, as HTML and as one JSON file.
+
+    Parameters
+    ----------
+    told : mapping
+        The content of audit.json.
+    anchors : set of str
+        Ids of the page's sections; one that is not there is not linked to.
+    """
+    tables = [filled(name, told, anchors=anchors) for name in GUIDELINES]
+    environment = Environment(
+        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("checklist.html.jinja")
+    out = {f"checklists/{one['name']}.html": page.render(table=one, told=told) for one in tables}
+    out["checklists/checklists.json"] = json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
+    return out
+
+
+def titles() -> dict[str, str]:
+    """Name of every guideline -> its title for people."""
+    return {name: f"{_data(name)['title']}, {_data(name)['version']}" for name in GUIDELINES}
+
+
+def filled(name: str, told: Told, *, anchors: Set[str]) -> dict[str, Any]:
+    """One guideline as a table: its items with what of the audit supports each, and what is left for people.
+
+    Parameters
+    ----------
+    name : str
+        One of `GUIDELINES`.
+    """
+    guideline = _data(name)
+    items = [_item(one, told, anchors) for one in guideline["items"]]
+    return {
+        "name": name,
+        **{key: guideline[key] for key in ("title", "version", "of", "citation", "url")},
+        "supported": sum(bool(one["supports"]) for one in items),
+        "left_to_people": sum(one["add"] is not None for one in items),
+        "items": items,
+    }
+
+
+def _item(item: Mapping[str, Any], told: Told, anchors: Set[str]) -> dict[str, Any]:
+    supports = list(_supports(item.get("from", ()), told, anchors))
+    add = item.get("add")
+    if not supports and add is None:
+        add = "what this audit holds nothing about"
+    return {
+        "id": item["id"],
+        "section": item["section"],
+        "asks": item["asks"],
+        "fairness": bool(item.get("fairness")),
+        "supports": supports,
+        "add": add,
+    }
+
+
+def _supports(names: Iterator[str], told: Told, anchors: Set[str]) -> Iterator[dict[str, str]]:
+    evidence = _data("evidence")
+    for name in names:
+        one = evidence[name]
+        value = _at(told, one["key"])
+        if value is None or value == [] or value == {} or value == "":
+            continue
+        if not all(_at(told, needed) for needed in one.get("needs", ())):
+            continue
+        says = one["says"].format(n=_count(value), value=value, values=_listed(value))
+        link = {"page": f"{PAGE_LINK}#{one['anchor']}"} if one["anchor"] in anchors else {}
+        yield {"says": says, "key": f"{KEY_LINK}#{one['key']}", **link}
+
+
+def _at(told: Told, pointer: str) -> Any:
+    """The value a JSON pointer leads to; None where it leads nowhere."""
+    value: Any = told
+    for part in pointer.removeprefix("/").split("/"):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _count(value: Any) -> str:
+    return f"{len(value):,}" if isinstance(value, list | tuple | Mapping) else ""
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{str(name).replace('_', ' ')} {n}" for name, n in value.items())
+    if not isinstance(value, list | tuple):
+        return str(value)
+    shown = [str(one) for one in value[:_SHOWN]]
+    return ", ".join(shown) + (f" and {len(value) - _SHOWN} more" if len(value) > _SHOWN else "")
+
+
+@cache
+def _data(name: str) -> dict[str, Any]:
+    text = files("fmaudit_core.report").joinpath("guidelines", f"{name}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded

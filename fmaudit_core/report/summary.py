@@ -1,0 +1,126 @@
+"""What audit.json holds: the audit as one document for machines, all of it passed through `disclosure.py`.
+
+Its JSON Schema ships as `schemas/audit.schema.json`: keys may be added under the same major version, none may go or change its
+meaning. The cards and checklists are written from this document alone, so they can tell nothing that it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.config import Audit
+from fmaudit_core.report import overview
+from fmaudit_core.report.book import Book, Key
+from fmaudit_core.report.cells import gap_view
+from fmaudit_core.report.disclosure import Disclosed
+from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.methods import limits, methods
+
+#: major.minor of the schema; a file of another major version is read by nobody
+SCHEMA_VERSION: Final = "1.0"
+#: the schema's file beside audit.json, and in the package
+SCHEMA: Final = "audit.schema.json"
+#: settings that say where things lie on one machine, and nothing about the audit
+_PLACES: Final[dict[str, Any]] = {
+    "encoders": True,
+    "home": True,
+    "cohort": {"table", "images", "events", "root", "ehr", "demographics"},
+}
+#: of each score set and metric, so many of the intersections that fare worst go into the summary
+_WORST: Final = 3
+_SUBGROUP: Final = (
+    *SCORE_SET, "attribute", "subgroup", "metric", "status", "counts", "n", "n_pos", "n_neg", "value", "ci_low", "ci_high",
+    "mde", "threshold",
+)  # fmt: skip
+_FINDING: Final = (
+    *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap", "worst_subgroup",
+    "best_subgroup", "p_value", "p_gap", "p_adjusted", "q_value", "sentence",
+)  # fmt: skip
+
+
+def schema_text() -> str:
+    """The JSON Schema of audit.json, as it ships."""
+    return files("fmaudit_core.report").joinpath("schemas", SCHEMA).read_text(encoding="utf-8")
+
+
+def told_config(audit: Audit) -> dict[str, Any]:
+    """The settings a report tells: all but where things lie."""
+    return audit.model_dump(mode="json", exclude=_PLACES)
+
+
+def resaid(inputs: ReportInput, tables: Disclosed) -> pl.DataFrame:
+    """Findings with the page's own sentences: those that came with the table may count a neighbour of a small group."""
+    book = Book(inputs, tables)
+    rows = tables.findings.to_dicts()
+    said = [gap_view(book, Key.of(row), row)["sentence"] for row in rows]
+    return tables.findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
+
+
+def summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) -> dict[str, Any]:
+    """The content of audit.json.
+
+    Parameters
+    ----------
+    digests : mapping of file name to SHA-256
+        The CSV files that belong to it.
+    """
+    book = Book(inputs, tables)
+    told = overview.executive_summary(book)
+    told_of = {
+        "encoded": bool(inputs.encoders),
+        "compared": not tables.comparisons.is_empty(),
+        "record": not inputs.modality_comparisons.is_empty(),
+    }
+    return {
+        "$schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "name": inputs.audit.name,
+        "generated_at": inputs.generated_at,
+        "fmaudit": fmaudit_core.__version__,
+        "headline": told["headline"],
+        "main_task": book.main_task,
+        "primary_metric": book.primary_metric,
+        "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
+        "findings": [_only(row, _FINDING) for row in resaid(inputs, tables).iter_rows(named=True)],
+        "subgroup_metrics": _of_main_models(book, tables.metrics),
+        **_beside_findings(tables),
+        "cohort_counts": tables.studies.to_dicts(),
+        "cohort_flow": inputs.flow.to_dicts(),
+        "slice_quality": inputs.slice_quality.to_dicts(),
+        "methods": [{"about": about, "text": text} for about, text in methods(inputs.audit, **told_of)],
+        "limits": limits(inputs.audit),
+        "config": told_config(inputs.audit),
+        "encoders": [dict(one) for one in inputs.encoders],
+        "provenance": dict(sorted(inputs.provenance.items())),
+        "tables": dict(digests),
+    }
+
+
+def _of_main_models(book: Book, metrics: pl.DataFrame) -> list[dict[str, Any]]:
+    """Every subgroup's metrics of the model that speaks for each encoder and task; those of the others are in the CSV."""
+    return [_only(row, _SUBGROUP) for row in metrics.iter_rows(named=True) if book.is_main(Key.of(row))]
+
+
+def _only(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}
+
+
+def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
+    """Of the larger tables what a reader asks first; the rest is in the CSV files."""
+    tested = tables.cross.filter(status="tested").drop_nulls("value").sort("value")
+    ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
+    return {
+        "calibration": tables.calibration.filter(attribute=OVERALL).to_dicts(),
+        "lowest_cross_group_auroc": tested.group_by(*SCORE_SET, "attribute", maintain_order=True)
+        .first()
+        .sort(*SCORE_SET, "attribute")
+        .to_dicts(),
+        "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
+        "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
+        "worse_than_before": tables.changes.filter("worse").to_dicts(),
+    }

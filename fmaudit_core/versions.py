@@ -14,6 +14,7 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
+from fmaudit_core.probes.baseline import JOINED_BY
 from fmaudit_core.report.export import told_config
 from fmaudit_core.warehouse import PREVIOUS, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
@@ -139,7 +140,13 @@ class Versions:
         )
 
     def probe_predictions(self, cell: Cell) -> str:
-        """Version of one encoder's scores for one task."""
+        """Version of one encoder's scores for one task; of a baseline's: its file, and the cohort it is joined to."""
+        spec = self.encoders[cell.encoder]
+        if not spec.embeds:
+            studies = self.workspace.warehouse.read("studies")
+            joined = frame_digest(studies.select(name for name in JOINED_BY if name in studies.columns))
+            file, labels = spec.predictions_of(cell.task).sha256, self.workspace.warehouse.version("labels")
+            return step_version("probe_predictions", file, cell.task, joined, labels, self._policy())
         fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
         return step_version("probe_predictions", fits, cell.task, self._policy())
 
@@ -196,7 +203,7 @@ class Versions:
 
     def mitigated_cells(self) -> list[Cell]:
         """Cells with published results of strategies, of encoders that are registered and tasks that are configured."""
-        return self._registered("mitigation_results")
+        return [cell for cell in self._registered("mitigation_results") if self.encoders[cell.encoder].embeds]
 
     def audit_findings(self, *, awaited: Collection[str] = ()) -> str:
         """Version of the findings: every fairness cell that exists for a registered encoder, and the audit before it.
@@ -210,7 +217,7 @@ class Versions:
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
         before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
         encoders = sorted(set(self.encoders) - set(awaited))
-        return step_version("audit_findings", cells, before, encoders, audit.fairness, audit.reaudit)
+        return step_version("audit_findings", cells, before, encoders, self.baselines(), audit.fairness, audit.reaudit)
 
     def audit_report(self, *, findings: str | None = None) -> str:
         """Version of the report: the findings, published or to come, and everything the page shows beside them."""
@@ -234,23 +241,29 @@ class Versions:
         return self._registered("fairness_gaps")
 
     def _registered(self, table: str) -> list[Cell]:
-        return [
-            cell
-            for cell in self.workspace.warehouse.cells(table)
-            if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
-        ]
+        return [cell for cell in self.workspace.warehouse.cells(table) if cell.task in self.tasks_of(cell.encoder)]
+
+    def tasks_of(self, encoder: str) -> list[str]:
+        """Of the audit's tasks those an encoder can be audited on; none where it is not registered."""
+        spec = self.encoders.get(encoder)
+        return spec.tasks_of(self.workspace.audit.tasks) if spec else []
+
+    def baselines(self) -> list[str]:
+        """Names of the models that are audited by their predictions alone, sorted."""
+        return sorted(name for name, spec in self.encoders.items() if not spec.embeds)
 
     def unaudited(self) -> pl.DataFrame:
         """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED_SCHEMA`."""
         there, warehouse = set(self.audited_cells()), self.workspace.warehouse
         rows = []
-        for name in self.encoders:
-            embedded = warehouse.embeddings_path(name).exists()
-            fitted = warehouse.version("probe_fits", Cell(name)) is not None
-            for task in self.workspace.audit.tasks:
+        for name, spec in self.encoders.items():
+            embedded = not spec.embeds or warehouse.embeddings_path(name).exists()
+            fitted = spec.embeds and warehouse.version("probe_fits", Cell(name)) is not None
+            first = "scores" if not spec.embeds else "probes" if embedded else "embeddings"
+            for task in self.tasks_of(name):
                 if Cell(name, task) not in there:
                     scored = warehouse.version("probe_predictions", Cell(name, task)) is not None
-                    stage = "statistics" if scored else "scores" if fitted else "probes" if embedded else "embeddings"
+                    stage = "statistics" if scored else "scores" if fitted else first
                     rows.append({"encoder": name, "task": task, "lacks": stage})
         return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
 

@@ -168,9 +168,10 @@ class Workspace:
         )
 
     def confirmatory_predictions(self, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]) -> pl.DataFrame:
-        """Scores of the declared family: its task and pooling, encoders that are no controls; may be empty."""
+        """Scores of the declared family: its task and pooling, encoders that are no controls or baselines; may be empty."""
         task = family_task(self.audit.tasks)
-        family = [cell for cell in cells if cell.task == task and not encoders[cell.encoder].control]
+        declared = {name for name, spec in encoders.items() if spec.embeds and not spec.control}
+        family = [cell for cell in cells if cell.task == task and cell.encoder in declared]
         if not family:
             return pl.DataFrame()
         return of_primary_pooling(self.predictions(family), self.audit.fairness.primary_pooling)
@@ -186,8 +187,8 @@ class Workspace:
         frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
         if not frames:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
-        before = pl.concat(frames, how="diagonal_relaxed")
-        return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+        before = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("split") == "test")
+        return of_primary_pooling(before, primary)
 
     def cohort_size(self, view: View) -> CohortSize | None:
         """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""
@@ -201,9 +202,15 @@ class Workspace:
         return None
 
     def unscored(self, cell: Cell) -> int:
-        """Embedded studies of val and test with a known label that lack a finite score in some score set."""
+        """Embedded studies of val and test with a known label that lack a finite score in some score set.
+
+        What a baseline does not score is told in `baseline_joins`; of it only scores that are not finite count.
+        """
         warehouse = self.warehouse
         scores = warehouse.read("probe_predictions", cell)
+        spec = self.registry.specs().get(cell.encoder)
+        if spec is not None and not spec.embeds:
+            return scores.filter(~pl.col("y_score").is_finite()).height
         embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
         known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
         audited = warehouse.read("studies").filter(pl.col("split") != "train")

@@ -117,6 +117,7 @@ def assess(
     attributes: Sequence[str] = ATTRIBUTES,
     settings: FairnessSection | None = None,
     threshold: float | None = None,
+    unvalidated: bool = False,
 ) -> Assessment:
     """Assess predictions of any number of models and tasks.
 
@@ -130,6 +131,9 @@ def assess(
         The method's defaults where not given.
     threshold : float, optional
         Operating threshold for all; chosen per score set on the rows of split `val` where not given.
+    unvalidated : bool
+        Take a score set with a blank `threshold` and no rows of `val` as it is: of it AUROC alone is told, rates are
+        `no_threshold`.
 
     Raises
     ------
@@ -137,7 +141,8 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings)
+    checked = evaluated(frame, attributes, settings, threshold, unvalidated=unvalidated)
+    return assess_evaluated(checked, attributes, settings)
 
 
 def assess_evaluated(evaluated: Evaluated, attributes: Sequence[str], settings: FairnessSection) -> Assessment:

@@ -34,9 +34,19 @@ class Evaluated:
 
 
 def evaluated(
-    frame: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, threshold: float | None = None
+    frame: pl.DataFrame,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+    threshold: float | None = None,
+    *,
+    unvalidated: bool = False,
 ) -> Evaluated:
     """Check predictions, and give each score set its threshold: the one given, else its own, else chosen on validation.
+
+    Parameters
+    ----------
+    unvalidated : bool
+        Take a score set that has a blank threshold and no validation rows as it is: of it AUROC alone is told.
 
     Raises
     ------
@@ -47,9 +57,18 @@ def evaluated(
     if threshold is not None:
         checked = checked.with_columns(threshold=pl.lit(float(threshold)))
     elif "threshold" not in checked.columns or checked.get_column("threshold").null_count():
-        checked = with_thresholds(checked, settings)
+        bare = _unvalidated(checked) if unvalidated and "threshold" in checked.columns else checked.clear()
+        rest = checked.join(bare.select(SCORE_SET).unique(), on=list(SCORE_SET), how="anti", maintain_order="left")
+        parts = [with_thresholds(rest, settings)] if rest.height or bare.is_empty() else []
+        checked = pl.concat([*parts, bare], how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
     draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
+
+
+def _unvalidated(checked: pl.DataFrame) -> pl.DataFrame:
+    """Rows of score sets that have no threshold and no validation studies."""
+    blank = pl.col("threshold").is_null().all() & (pl.col("split") != "val").all()
+    return checked.filter(blank.over(SCORE_SET)).with_columns(pl.col("threshold").cast(pl.Float64))
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:

@@ -45,7 +45,10 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     settings = workspace.audit.fairness
     version = audit.versions(workspace).fairness(cell)
 
-    found = assess(workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings)
+    # a baseline without validation studies has no threshold: of it AUROC alone is told
+    found = assess(
+        workspace.predictions([cell]), attributes=workspace.audit.attributes, settings=settings, unvalidated=True
+    )
 
     told = pl.col("metric") == settings.primary_metric
     metrics = of_primary_pooling(found.subgroup_metrics.filter(told), settings.primary_pooling)

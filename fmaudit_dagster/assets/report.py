@@ -39,7 +39,7 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         workspace.audit.attributes,
         workspace.audit.fairness,
     )
-    compared = model_comparisons(test, attributes, settings)
+    compared = model_comparisons(test, attributes, settings, baselines=versions.baselines())
     changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
     warehouse.publish("unaudited", absent, version=version)

@@ -92,7 +92,9 @@ def add_baseline(
             )  # fmt: skip
     found = {one.task: baseline_scores(one, studies, labels, baseline=named) for one in files}
     kept = [one for one in (before.predictions if before else ()) if one.task not in found]
-    _write_spec(workspace, named, before.title if before else "", sorted([*kept, *files], key=lambda one: one.task))
+    _write_spec(
+        workspace, named, before.title if before else name or named, sorted([*kept, *files], key=lambda one: one.task)
+    )
     return found
 
 
@@ -157,7 +159,7 @@ def _named(text: str) -> str:
 def _write_spec(workspace: Workspace, name: str, title: str, files: Sequence[PredictionsFile]) -> None:
     content: dict[str, Any] = {
         "name": name,
-        "title": title or name.replace("_", " "),
+        "title": title,
         "adapter": PREDICTIONS,
         "predictions": [{"task": one.task, "path": str(one.path), "sha256": one.sha256} for one in files],
     }

@@ -16,7 +16,7 @@ from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
 from fmaudit_core.probes.baseline import JOINED_BY
 from fmaudit_core.report.export import told_config
-from fmaudit_core.warehouse import PREVIOUS, Cell, WarehouseError
+from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
@@ -29,6 +29,12 @@ FAIRNESS_TABLES = (
     "intersections",
 )
 
+#: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
+MITIGATION_BY_CELL = ("mitigation_results", "mitigation_subgroups", "mitigation_recommendations")
+MITIGATION_BY_ENCODER = ("mitigation_leakage", "demographic_probes")
+MITIGATION_WHOLE = ("mitigation_capacity", "mitigation_interactions", "mitigation_ladder")
+#: whole tables that the report shows beside the findings
+_SHOWN_WHOLE = ("studies", "cohort_flow", "label_flow", "cohort_notes", "slice_quality")
 
 UNAUDITED_SCHEMA = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
 
@@ -233,8 +239,20 @@ class Versions:
             )
             for name, spec in self.encoders.items()
         }  # fmt: skip
-        shown = [*of_findings, *(warehouse.version(name) for name in ("studies", "cohort_flow", "slice_quality"))]
-        return step_version("audit_report", shown, cells, encoders, told_config(self.workspace.audit))
+        shown = [*of_findings, *(warehouse.version(name) for name in _SHOWN_WHOLE)]
+        beside = self._shown_mitigation()
+        return step_version("audit_report", shown, cells, beside, encoders, told_config(self.workspace.audit))
+
+    def _shown_mitigation(self) -> dict[str, str | None]:
+        """Versions of the tables of mitigation that the report shows; none where it is left out."""
+        if not self.workspace.audit.mitigation.enabled:
+            return {}
+        cells = self.mitigated_cells()
+        encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
+        asked = [(name, cell) for name in MITIGATION_BY_CELL for cell in cells]
+        asked += [(name, cell) for name in MITIGATION_BY_ENCODER for cell in encoders]
+        asked += [(name, WHOLE) for name in MITIGATION_WHOLE if cells]
+        return {f"{name} {cell}": self.workspace.warehouse.version(name, cell) for name, cell in asked}
 
     def audited_cells(self) -> list[Cell]:
         """Cells with published statistics of encoders that are registered, and of tasks that are configured."""

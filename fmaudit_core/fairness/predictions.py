@@ -56,19 +56,22 @@ def evaluated(
     checked = checked_predictions(frame, attributes)
     if threshold is not None:
         checked = checked.with_columns(threshold=pl.lit(float(threshold)))
-    elif "threshold" not in checked.columns or checked.get_column("threshold").null_count():
-        bare = _unvalidated(checked) if unvalidated and "threshold" in checked.columns else checked.clear()
-        rest = checked.join(bare.select(SCORE_SET).unique(), on=list(SCORE_SET), how="anti", maintain_order="left")
-        parts = [with_thresholds(rest, settings)] if rest.height or bare.is_empty() else []
-        checked = pl.concat([*parts, bare], how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
+    elif "threshold" not in checked.columns:
+        checked = with_thresholds(checked, settings)
+    elif checked.get_column("threshold").null_count():
+        checked = _completed(checked, settings, unvalidated=unvalidated)
     draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
 
 
-def _unvalidated(checked: pl.DataFrame) -> pl.DataFrame:
-    """Rows of score sets that have no threshold and no validation studies."""
-    blank = pl.col("threshold").is_null().all() & (pl.col("split") != "val").all()
-    return checked.filter(blank.over(SCORE_SET)).with_columns(pl.col("threshold").cast(pl.Float64))
+def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:
+    """Rows with thresholds chosen for the score sets that lack one; of those without validation studies only where asked."""
+    frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
+    lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
+    bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
+    asked = frame.filter(lacks & ~bare)
+    parts = [frame.filter(~lacks | bare), *([with_thresholds(asked, settings)] if asked.height else [])]
+    return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:

@@ -41,11 +41,12 @@ class Ours:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class NotComparable(Exception):
-    """Why there is nothing to compare."""
+class NotComparableError(Exception):
+    """Why a figure cannot be compared; it never leaves this room."""
 
-    reason: str
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Audited:
     encoders : mapping of name to EncoderSpec
     metrics, gaps, sweep, comparisons : frames of `fairness/`
     mitigation : frame of `mitigation_results`, empty where there is none
-    flow : frame of `cohort_flow`
-    n_studies, n_patients : of the cohort as it was listed
+    flow : frame of `cohort_flow`, whose first row is the cohort as it was listed
     """
 
     audit: Audit
@@ -75,16 +75,16 @@ class Audited:
 
         Raises
         ------
-        NotComparable
+        NotComparableError
             There is none that means the same.
         """
         if figure.attribute == "race_ethnicity" and figure.subgroup != "hispanic":
-            raise NotComparable(
+            raise NotComparableError(
                 "other groups: the paper's sixth group of race and ethnicity is not known, ours are the release's"
             )
         finder = getattr(self, f"_{figure.quantity}", None)
         if finder is None:
-            raise NotComparable("a fact of a model or of the paper's set-up, which this audit does not measure")
+            raise NotComparableError("a fact of a model or of the paper's set-up, which this audit does not measure")
         found: Ours = finder(figure)
         return found
 
@@ -100,7 +100,7 @@ class Audited:
     def _embedding_dim(self, figure: Figure) -> Ours:
         spec = self.encoders.get(figure.encoder)
         if spec is None:
-            raise NotComparable(f"{figure.encoder} was not audited")
+            raise NotComparableError(f"{figure.encoder} was not audited")
         return Ours(float(spec.dim))
 
     def _permutations(self, figure: Figure) -> Ours:  # noqa: ARG002
@@ -129,7 +129,7 @@ class Audited:
             rows, f"there is no subgroup {figure.subgroup} here" if figure.subgroup else "it was not audited"
         )
         if row["value"] is None:
-            raise NotComparable(
+            raise NotComparableError(
                 "its predictions have no operating threshold" if row["status"] == "no_threshold"
                 else "the subgroup is too small to be shown"
             )  # fmt: skip
@@ -140,16 +140,13 @@ class Audited:
     def _udr_gap(self, figure: Figure) -> Ours:
         if figure.strategy not in ("", "none"):
             row = self._run(figure)
-            ends = [_less(row["gap_before"], row[name]) for name in ("ci_high", "ci_low")]
-            return Ours(
-                row["gap_after"],
-                *ends,
-                note=f"{self._threshold_note()}; interval of the reduction, the gap before held fixed",
-            )
+            note = f"{self._threshold_note()}; interval of the reduction, the gap before held fixed"
+            reduced = ("reduction", "ci_high", "ci_low")
+            return _linear(row, reduced, times=-1.0, plus=row["gap_before"], note=note)
         rows = self._of_model(self.gaps, figure).filter(attribute=figure.attribute, metric="udr")
         row = self._single(rows, "it was not audited")
         if row["gap"] is None:
-            raise NotComparable("fewer than two subgroups could be tested")
+            raise NotComparableError("fewer than two subgroups could be tested")
         of = self._of_model(self.metrics, figure).filter(attribute=figure.attribute, metric="udr")
         by_name = {one["subgroup"]: one for one in of.iter_rows(named=True)}
         worst, best = by_name[row["worst_subgroup"]], by_name[row["best_subgroup"]]
@@ -164,30 +161,19 @@ class Audited:
     def _relative_gap_reduction(self, figure: Figure) -> Ours:
         row = self._run(figure)
         if not row["gap_before"]:
-            raise NotComparable("there was no gap before")
-        parts = [
-            None if row[name] is None else row[name] / row["gap_before"] for name in ("reduction", "ci_low", "ci_high")
-        ]
-        return Ours(*parts, note=f"{self._threshold_note()}; the gap before is held fixed")
+            raise NotComparableError("there was no gap before")
+        note = f"{self._threshold_note()}; the gap before is held fixed"
+        return _linear(row, ("reduction", "ci_low", "ci_high"), times=1 / row["gap_before"], note=note)
 
     def _auroc_cost(self, figure: Figure) -> Ours:
-        row = self._run(figure)
-        return Ours(
-            *(
-                None if row[name] is None else -row[name]
-                for name in ("auroc_delta", "auroc_delta_high", "auroc_delta_low")
-            )
-        )
+        return _linear(self._run(figure), ("auroc_delta", "auroc_delta_high", "auroc_delta_low"), times=-1.0)
 
     def _mitigated_auroc(self, figure: Figure) -> Ours:
-        """Of the three attributes a strategy may be aimed at, the run whose AUROC moved most: the figure names none."""
+        """Of the attributes a strategy may be aimed at, the run that costs most: the figure names none."""
         row = self._run(figure)
-        ends = [
-            None if row[name] is None else row["auroc_before"] + row[name]
-            for name in ("auroc_delta_low", "auroc_delta_high")
-        ]
-        note = f"the paper names no attribute; ours by {row['target_attribute']}; interval of the change, AUROC before held fixed"
-        return Ours(row["auroc"], *ends, note=note)
+        note = f"the paper names no attribute (ours: {row['target_attribute']}); interval of the change, AUROC before held fixed"
+        moved = ("auroc_delta", "auroc_delta_low", "auroc_delta_high")
+        return _linear(row, moved, plus=row["auroc_before"], note=note)
 
     def _auroc_lr_minus_best_mlp(self, figure: Figure) -> Ours:
         return self._pair_of_one_encoder(figure, ("probe", "logistic", "mlp"), "this audit has no MLP probe")
@@ -198,9 +184,9 @@ class Audited:
     def _auroc_difference_test(self, figure: Figure) -> Ours:
         baseline = next((name for name in self.encoders if name.replace("-", "_") in _LRCN), None)
         if baseline is None:
-            raise NotComparable("CT-LRCN's predictions were not added (fmaudit baseline add)")
+            raise NotComparableError("CT-LRCN's predictions were not added (fmaudit baseline add)")
         rows = self.comparisons.filter(
-            **{name: value for name, value in _PROBE.items()}, task=figure.task, encoder=figure.encoder,
+            **_PROBE, task=figure.task, encoder=figure.encoder,
             other_encoder=baseline, attribute=OVERALL, metric="auroc",
         )  # fmt: skip
         row = self._single(rows, f"{figure.encoder} was not audited")
@@ -214,14 +200,14 @@ class Audited:
         )
         row = self._single(rows, "it was not audited")
         if row.get("p_rest") is None:
-            raise NotComparable("the subgroup is too small to be tested")
+            raise NotComparableError("the subgroup is too small to be tested")
         return Ours(p=row["p_rest"], note="against all others; the paper does not say against whom")
 
     def _female_tpr_below_male_at_every_threshold(self, figure: Figure) -> Ours:
         curves = self._of_model(self.sweep, figure).filter(attribute="sex")
         of = {name: curves.filter(subgroup=name).sort("threshold") for name in ("female", "male")}
         if any(one.is_empty() for one in of.values()):
-            raise NotComparable("it was not audited" if curves.is_empty() else "a sex is too small to be shown")
+            raise NotComparableError("it was not audited" if curves.is_empty() else "a sex is too small to be shown")
         at = np.unique(curves.get_column("threshold").to_numpy())
         female, male = (_on(one, at) for one in of.values())
         apart = ~(
@@ -233,18 +219,18 @@ class Audited:
         if figure.model:
             names = [name for name in self.encoders if name.replace("-", "_") in _LRCN]
             if figure.model != "ct_lrcn" or not names:
-                raise NotComparable("CT-LRCN's predictions were not added (fmaudit baseline add)")
+                raise NotComparableError("CT-LRCN's predictions were not added (fmaudit baseline add)")
             return frame.filter(pl.col("encoder") == names[0], pl.col("task") == figure.task)
         if figure.encoder not in self.encoders:
-            raise NotComparable(f"{figure.encoder} was not audited")
-        return frame.filter(**{name: value for name, value in _PROBE.items()}, encoder=figure.encoder, task=figure.task)
+            raise NotComparableError(f"{figure.encoder} was not audited")
+        return frame.filter(**_PROBE, encoder=figure.encoder, task=figure.task)
 
     def _run(self, figure: Figure) -> dict[str, Any]:
         """The run of a strategy: over its seeds, at the figure's alpha or the chosen one."""
         if self.mitigation.is_empty():
-            raise NotComparable("this audit mitigated nothing")
+            raise NotComparableError("this audit mitigated nothing")
         if figure.encoder not in self.encoders:
-            raise NotComparable(f"{figure.encoder} was not audited")
+            raise NotComparableError(f"{figure.encoder} was not audited")
         rows = self.mitigation.filter(
             pl.col("seed").is_null(),
             encoder=figure.encoder,
@@ -273,13 +259,13 @@ class Audited:
             task=figure.task, attribute=OVERALL, metric="auroc",
         )  # fmt: skip
         row = self._single(rows.head(1), lacking)
-        sign = 1.0 if row[column] == one else -1.0
-        ends = [None if row[name] is None else sign * row[name] for name in ("difference", "ci_low", "ci_high")]
-        return Ours(*ends) if sign > 0 else Ours(ends[0], ends[2], ends[1])
+        if row[column] == one:
+            return _linear(row, ("difference", "ci_low", "ci_high"))
+        return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0)
 
     def _single(self, rows: pl.DataFrame, lacking: str) -> dict[str, Any]:
         if rows.height != 1:
-            raise NotComparable(lacking)
+            raise NotComparableError(lacking)
         return rows.row(0, named=True)
 
     def _threshold_note(self) -> str:
@@ -287,8 +273,12 @@ class Audited:
         return f"the paper does not state how its threshold was chosen (ours: {policy})"
 
 
-def _less(whole: float | None, part: float | None) -> float | None:
-    return None if whole is None or part is None else whole - part
+def _linear(
+    row: Mapping[str, Any], names: tuple[str, str, str], *, times: float = 1.0, plus: float = 0.0, note: str = ""
+) -> Ours:
+    """A value and the ends of its interval from three columns of a row, each times and plus a number."""
+    value, low, high = (None if row[name] is None else times * float(row[name]) + plus for name in names)
+    return Ours(value, low, high, note=note)
 
 
 def _on(curve: pl.DataFrame, at: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:

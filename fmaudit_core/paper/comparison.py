@@ -1,8 +1,8 @@
 """Published figures beside this audit's: same, different, or not comparable and why.
 
-Same is a statement about the data: the published value, or some of the published range, lies within our interval, and the interval
-is narrow enough to say so. The paper gives no intervals and no counts, so its own sampling error is not reckoned with; where both
-audits looked at the same patients much of that error is shared, so that same is lenient and different is not.
+Same is a statement about the data: the published value, or some of the published range, lies within our interval, and the
+interval is narrow enough to say so. The paper gives no intervals and no counts, so its own sampling error is not reckoned with;
+where both audits looked at the same patients much of that error is shared, so that same is lenient and different is not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import Audit, InspectCohort
-from fmaudit_core.paper.audited import Audited, NotComparable, Ours
+from fmaudit_core.paper.audited import Audited, NotComparableError, Ours
 from fmaudit_core.paper.published import Figure, claims, published
 
 COMPARISON_SCHEMA: Final = pl.Schema(
@@ -61,8 +61,8 @@ def compare_with_paper(audited: Audited, *, labels_file: str = "") -> pl.DataFra
 
     Returns
     -------
-    Frame of `COMPARISON_SCHEMA`: a row per figure, encoder and task of the paper. For another cohort than INSPECT a row per figure,
-    `not_comparable` all of them.
+    Frame of `COMPARISON_SCHEMA`: a row per figure, encoder and task of the paper. For another cohort than INSPECT a row per
+    figure, `not_comparable` all of them.
     """
     if not isinstance(audited.audit.cohort, InspectCohort):
         rows = [_row(one, Ours(), NOT_COMPARABLE, ANOTHER_COHORT, "") for one in published()]
@@ -75,7 +75,7 @@ def _compared(figure: Figure, audited: Audited, labels_file: str) -> dict[str, A
         return _row(figure, Ours(), NOT_COMPARABLE, "the task was not audited", labels_file)
     try:
         ours = audited.ours(figure)
-    except NotComparable as found:
+    except NotComparableError as found:
         return _row(figure, Ours(), NOT_COMPARABLE, found.reason, labels_file)
     verdict, why = judged(figure, ours, audited.audit)
     return _row(figure, ours, verdict, "; ".join(part for part in (why, ours.note) if part), labels_file)

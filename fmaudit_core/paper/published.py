@@ -60,7 +60,7 @@ class Figure:
             said = " to ".join(f"{one:g}" for one in dict.fromkeys(ends))
             return f"up to {said}" if self.low is None else said
         if self.p is not None:
-            return f"p {self.p_relation} {self.p:g}".replace(" = ", " = ")
+            return f"p {self.p_relation} {self.p:g}"
         if isinstance(self.stated, bool):
             return "stated" if self.stated else "denied"
         return json.dumps(self.stated)
@@ -91,7 +91,7 @@ def claims() -> list[Figure]:
 
 def _figure(raw: Mapping[str, Any]) -> Figure:
     value = raw.get("value")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     strategy = str(raw.get("strategy", ""))
     names = (
         "id", "where", "quantity", "encoder", "task", "attribute", "subgroup", "target_attribute", "alpha", "model", "p",
@@ -100,9 +100,9 @@ def _figure(raw: Mapping[str, Any]) -> Figure:
     return Figure(
         **{name: raw[name] for name in names if name in raw},
         strategy=_STRATEGIES.get(strategy, strategy),
-        low=float(value) if number else raw.get("low"),
-        high=float(value) if number else raw.get("high"),
-        stated=None if number else value,
+        low=raw.get("low") if number is None else number,
+        high=raw.get("high") if number is None else number,
+        stated=value if number is None else None,
     )
 
 

@@ -19,6 +19,8 @@ from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.ledger import Ledger
+from fmaudit_core.report.mitigated import all_advice
 from fmaudit_core.report.page import render_page
 
 PAGE: Final = "index.html"
@@ -103,6 +105,9 @@ def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
         "intersections": tables.intersections,
         "model_comparisons": tables.comparisons,
         "audit_changes": tables.changes,
+        **{name: frame for name, frame in tables.mitigation.tables().items() if frame.height},
+        **({"paper_comparison": tables.paper} if tables.paper.height else {}),
+        **({"label_flow": tables.label_flow} if tables.label_flow.height else {}),
         "cohort_counts": tables.studies,
         "cohort_flow": inputs.flow,
         "slice_quality": inputs.slice_quality,
@@ -127,6 +132,7 @@ def _summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str])
         "headline": told["headline"],
         "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
         "findings": [_finding(row) for row in _resaid(inputs, tables).iter_rows(named=True)],
+        "recommendations": all_advice(book, Ledger(inputs.audit, tables)),
         **_beside_findings(tables),
         "config": told_config(inputs.audit),
         "encoders": [dict(one) for one in inputs.encoders],
@@ -150,6 +156,7 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
+        "paper_comparison": tables.paper.to_dicts(),
     }
 
 

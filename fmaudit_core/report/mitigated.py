@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from fmaudit_core.report import figures, mitigation_figures, wording
 from fmaudit_core.report.advice import SHORT, advice_view, run_title, short_title, strategy_title
 from fmaudit_core.report.book import Book
+from fmaudit_core.report.capacity import (
+    PROBES,
+    capacity_view,
+    change,
+    change_interval,
+    ladder_view,
+    probes_view,
+)
 from fmaudit_core.report.ledger import NOBODY, Cell, Ledger, Row
-
-_PROBES: Final = {"logistic": "linear", "mlp": "nonlinear"}
-#: pairs of encoders that the page shows of a task; the CSV has them all
-_MOST_PAIRS: Final = 30
 
 
 def mitigation_view(book: Book, ledger: Ledger) -> Row | None:
@@ -20,15 +24,16 @@ def mitigation_view(book: Book, ledger: Ledger) -> Row | None:
     if not cells:
         return None
     strategies = list(dict.fromkeys(run["strategy"] for cell in cells for run in _runs(ledger, cell) if run["own"]))
+    tasks = [task for task in book.tasks if any(row["task"] == task for row in ledger.capacity)]
     return {
         "cells": [_cell_view(book, ledger, cell) for cell in cells],
         "strategies": [
             {"name": name, "title": strategy_title(name), "first": name == _first(ledger, cells, strategies)}
             for name in strategies
         ],
-        "probes": _probes(book, ledger),
-        "capacity": [_capacity(book, ledger, task) for task in book.tasks if any(row["task"] == task for row in ledger.capacity)],
-        "ladder": _ladder(book, ledger),
+        "probes": probes_view(book, ledger),
+        "capacity": [capacity_view(book, ledger, task) for task in tasks],
+        "ladder": ladder_view(book, ledger),
     }  # fmt: skip
 
 
@@ -101,14 +106,14 @@ def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
         "evaluated": run["own"],
         "before": wording.points(run["gap_before"], 0 if rounded else 1),
         "after": wording.points(run["gap_after"], 0 if rounded else 1),
-        "change": _change(run["reduction"], rounded=rounded),
-        "interval": _between(run["ci_low"], run["ci_high"], rounded=rounded),
+        "change": change(run["reduction"], rounded=rounded),
+        "interval": change_interval(run["ci_low"], run["ci_high"], rounded=rounded),
         "p": wording.p_number(run["p_adjusted"]),
         "worst": _end(run, "worst"),
         "auroc": wording.signed(run["auroc_delta"]),
         "auroc_interval": wording.between(run["auroc_delta_low"], run["auroc_delta_high"]),
         "spill": "; ".join(
-            f"{wording.attribute_title(row['attribute'])} {_change(row['reduction'], rounded=row['rounded'])}"
+            f"{wording.attribute_title(row['attribute'])} {change(row['reduction'], rounded=row['rounded'])}"
             + (" (widens)" if row["widened"] else "")
             for row in ledger.spilled(cell, run)
             if row["reduction"] is not None
@@ -117,17 +122,6 @@ def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
         "marks": _marks(run),
         "note": _note(run),
     }
-
-
-def _change(reduction: float | None, *, rounded: bool) -> str:
-    """A gap's change: below zero where it narrows."""
-    return wording.difference("udr", None if reduction is None else -reduction, rounded=rounded)
-
-
-def _between(low: float | None, high: float | None, *, rounded: bool) -> str:
-    if low is None or high is None:
-        return wording.NONE
-    return wording.difference_interval("udr", -high, -low, rounded=rounded)
 
 
 def _end(run: Row, end: str) -> str:
@@ -242,7 +236,7 @@ def _gap_row(run: Row) -> Row:
         "label": figures.tick_label(short_title(run)),
         "before": run["gap_before"], "value": run["gap_after"], "low": low, "high": high, "look": look,
         "hover": _run_hover(run),
-        "aside": f"{_change(run['reduction'], rounded=run['rounded'])} · {wording.p_number(run['p_adjusted'])}",
+        "aside": f"{change(run['reduction'], rounded=run['rounded'])} · {wording.p_number(run['p_adjusted'])}",
     }  # fmt: skip
 
 
@@ -251,8 +245,8 @@ def _run_hover(run: Row) -> str:
     lines = [
         f"<b>{figures.plain(run_title(run))}</b>",
         f"gap {wording.points(run['gap_before'], decimals)} before, {wording.points(run['gap_after'], decimals)} after",
-        f"change {_change(run['reduction'], rounded=run['rounded'])} "
-        f"({_between(run['ci_low'], run['ci_high'], rounded=run['rounded'])}; "
+        f"change {change(run['reduction'], rounded=run['rounded'])} "
+        f"({change_interval(run['ci_low'], run['ci_high'], rounded=run['rounded'])}; "
         f"{wording.p_text(run['p_adjusted'], 'adjusted p')})",
         f"missed most before: {figures.plain(_end(run, 'worst'))}",
         f"AUROC {run['auroc_before']:.3f} before, {wording.signed(run['auroc_delta'])} "
@@ -332,7 +326,7 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
     last = stages.get("after", [])
     low, high = (_mean(last, end) for end in ("ci_low", "ci_high"))
     control = _mean(last, "control_balanced_auroc")
-    label = f"{SHORT.get(strategy, strategy)}, {_PROBES.get(probe, probe)}"
+    label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
     said = [wording.signed(one, 2, plus=False) for one in (before, after)]
     return {
         "attribute": figures.tick_label(wording.attribute_title(attribute)), "label": figures.tick_label(label),
@@ -346,89 +340,3 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
 def _mean(rows: list[Row], name: str) -> float | None:
     values = [row[name] for row in rows if row[name] is not None]
     return sum(values) / len(values) if values else None
-
-
-def _probes(book: Book, ledger: Ledger) -> list[Row]:
-    """How well each attribute is read off each encoder's embeddings."""
-    names = [one["name"] for one in book.encoders]
-    rows = [row for row in ledger.probes if row["encoder"] in names]
-    attributes = list(book.audit.attributes)
-    rows.sort(key=lambda row: (names.index(row["encoder"]), attributes.index(row["attribute"]), row["probe"]))
-    return [
-        {
-            "encoder": book.encoder_title(row["encoder"]),
-            "width": f"{row['width']:,}",
-            "attribute": wording.attribute_title(row["attribute"]),
-            "probe": _PROBES.get(row["probe"], row["probe"]),
-            "auroc": wording.signed(row["balanced_auroc"], 3, plus=False),
-            "interval": wording.between(row["ci_low"], row["ci_high"]),
-            "control": wording.signed(row["control_balanced_auroc"], 3, plus=False),
-            "f1": wording.signed(row["macro_f1"], 3, plus=False),
-            "control_f1": wording.signed(row["control_macro_f1"], 3, plus=False),
-            "too_few": row["status"] != "probed",
-        }
-        for row in rows
-    ]
-
-
-def _capacity(book: Book, ledger: Ledger, task: str) -> Row:
-    """Reductions beside how separable an attribute is, and encoders in pairs."""
-    rows = [row for row in ledger.capacity if row["task"] == task]
-    pairs = [row for row in ledger.interactions if row["task"] == task]
-    return {
-        "task": task,
-        "outcome": wording.task_title(task),
-        "rows": [
-            {
-                "attribute": wording.attribute_title(row["attribute"]),
-                "strategy": run_title(row),
-                "encoder": book.encoder_title(row["encoder"]),
-                "width": f"{row['width']:,}" if row["width"] is not None else wording.NONE,
-                "auroc": wording.signed(row["balanced_auroc"], 2, plus=False),
-                "before": wording.points(row["gap_before"], 0 if row["rounded"] else 1),
-                "change": _change(row["reduction"], rounded=row["rounded"]),
-                "interval": _between(row["ci_low"], row["ci_high"], rounded=row["rounded"]),
-                "note": "" if row["interpretable"] else "not interpretable",
-            }
-            for row in sorted(rows, key=lambda row: (row["attribute"], row["strategy"], row["encoder"]))
-        ],
-        "pairs": [
-            {
-                "attribute": wording.attribute_title(row["attribute"]),
-                "strategy": strategy_title(row["strategy"]),
-                "first": book.encoder_title(row["encoder"]),
-                "second": book.encoder_title(row["other_encoder"]),
-                "difference": _change(row["difference"], rounded=row["rounded"]),
-                "interval": _between(row["ci_low"], row["ci_high"], rounded=row["rounded"]),
-                "p": wording.p_number(row["p_value"]),
-                "q": wording.p_number(row["q_value"]),
-            }
-            for row in pairs[:_MOST_PAIRS]
-        ],
-        "more": max(0, len(pairs) - _MOST_PAIRS),
-    }
-
-
-def _ladder(book: Book, ledger: Ledger) -> Row | None:
-    """One encoder projected to growing widths."""
-    if not ledger.ladder:
-        return None
-    first = ledger.ladder[0]
-    return {
-        "encoder": book.encoder_title(first["encoder"]),
-        "outcome": wording.task_title(first["task"]),
-        "rows": [
-            {
-                "attribute": wording.attribute_title(row["attribute"]),
-                "strategy": run_title(row),
-                "width": f"{row['width']:,}",
-                "separable": wording.signed(row["balanced_auroc"], 2, plus=False),
-                "auroc": wording.signed(row["auroc"], 3, plus=False),
-                "change": _change(row["reduction"], rounded=row["rounded"]),
-                "interval": _between(row["ci_low"], row["ci_high"], rounded=row["rounded"]),
-                "note": "" if row["interpretable"] else "not interpretable",
-            }
-            for row in sorted(ledger.ladder, key=lambda row: (row["attribute"], row["strategy"], row["alpha"] or 0, row["width"]))
-            if row["reduction"] is not None
-        ],
-    }  # fmt: skip

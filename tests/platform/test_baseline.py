@@ -41,6 +41,8 @@ def added(workspace, frame, *options, name="pe_pred_proba.csv"):
 
 
 def test_a_baseline_is_audited_beside_the_encoders_and_nothing_else_is_made_again(copied):
+    declared = ["encoder", "attribute", "p_adjusted", "verdict"]
+    family = copied.warehouse.read("audit_findings").filter("confirmatory").select(declared)
     said = added(copied, scores(copied, "pe", split=("test",)), "--name", "CT-LRCN")
     assert "ct-lrcn, pe:" in said
     assert "of it AUROC alone is told" in said
@@ -67,8 +69,8 @@ def test_a_baseline_is_audited_beside_the_encoders_and_nothing_else_is_made_agai
     found = warehouse.read("audit_findings").filter(encoder="ct-lrcn")
     assert found.height
     assert not found["confirmatory"].any()
-    family = [warehouse.read("audit_findings").filter("confirmatory")["p_adjusted"].to_list()]
-    assert family
+    # the declared family is corrected as it was before
+    assert warehouse.read("audit_findings").filter("confirmatory").select(declared).equals(family)
     page = (copied.reports / "index.html").read_text()
     assert "CT-LRCN (baseline)" in page
     told = json.loads((copied.reports / "audit.json").read_text())

@@ -93,18 +93,20 @@ def stale_steps(
         return _stale_cohort(workspace, versions, recorded)
     if first == "ct_slices":
         return _stale_slices(workspace, versions, recorded)
+    # a baseline comes with its predictions: nothing is embedded, fitted or mitigated
+    embedding = [name for name in only_encoders if encoders[name].embeds]
     if first in ("study_embeddings", "probe_fits"):
         expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
-        wanted = {Cell(name): expected(name) for name in only_encoders}
+        wanted = {Cell(name): expected(name) for name in embedding}
         return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first in ("ehr_features", "ehr_fits", "fusion_fits"):
         return _stale_record(first, versions, recorded, only_encoders)
     if first == "probe_predictions":
-        cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
+        cells = [Cell(name, task) for name in only_encoders for task in encoders[name].tasks_of(only_tasks)]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]
         return [step for step in steps if step.assets]
     if first.startswith(("demographic", "mitigation")):
-        return _stale_mitigation(first, versions, recorded, only_encoders, only_tasks)
+        return _stale_mitigation(first, versions, recorded, embedding, only_tasks)
     if first == "audit_findings":
         want = versions.audit_findings()
         fresh = not versions.audited_cells() or (

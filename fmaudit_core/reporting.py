@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
+from typing import Any
 
 import polars as pl
 
 import fmaudit_core
 from fmaudit_core.encoders.store import read_provenance
+from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.paper.audited import Audited
+from fmaudit_core.paper.comparison import compare_with_paper
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.inputs import SLICE_QUALITY, ReportInput, count_series, count_studies
-from fmaudit_core.versions import Versions
+from fmaudit_core.report.ledger import mitigated_findings
+from fmaudit_core.versions import MITIGATION_BY_CELL, MITIGATION_BY_ENCODER, MITIGATION_WHOLE, Versions
+from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 
 
@@ -28,7 +35,8 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
             "licence": spec.licence,
             "source": spec.source,
             "control": spec.control,
-            "n_studies": int(read_provenance(warehouse.embeddings_path(name))["n_studies"]),
+            "baseline": not spec.embeds,
+            "n_studies": _n_studies(workspace, name, cells, embeds=spec.embeds),
         }
         for name, spec in versions.encoders.items()
         if any(cell.encoder == name for cell in cells)
@@ -45,12 +53,88 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         model_comparisons=warehouse.read("model_comparisons"),
         audit_changes=warehouse.read("audit_changes"),
         modality_comparisons=warehouse.read("modality_comparisons"),
+        paper_comparison=paper_comparison(workspace, versions),
+        **_beside(workspace, versions),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, versions),
         encoders=encoders,
         provenance=_provenance(workspace, versions),
     )
+
+
+def paper_comparison(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+    """Published figures beside this audit's; see `paper/`."""
+    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    notes = _whole(workspace, "cohort_notes")
+    release = notes.filter(pl.col("note").str.starts_with("release ")) if notes.height else notes
+    audited = Audited(
+        audit=workspace.audit,
+        encoders=versions.encoders,
+        metrics=warehouse.read_cells("subgroup_metrics", cells),
+        gaps=warehouse.read_cells("fairness_gaps", cells),
+        sweep=warehouse.read_cells("threshold_sweep", cells),
+        comparisons=warehouse.read("model_comparisons"),
+        flow=warehouse.read("cohort_flow"),
+        mitigation=_of_cells(workspace, "mitigation_results", versions.mitigated_cells()),
+    )
+    return compare_with_paper(audited, labels_file=release.get_column("detail")[0] if release.height else "")
+
+
+def _beside(workspace: Workspace, versions: Versions) -> dict[str, Any]:
+    """Frames beside the findings, by the report's field, of what there is; of mitigation none where it is left out."""
+    predicted = [cell for cell in versions.audited_cells() if cell.encoder in versions.baselines()]
+    cells = versions.mitigated_cells() if workspace.audit.mitigation.enabled else []
+    encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
+    found = {
+        "label_flow": _whole(workspace, "label_flow"),
+        "notes": _whole(workspace, "cohort_notes"),
+        "baselines": _of_cells(workspace, "baseline_joins", predicted),
+        **{name: _of_cells(workspace, name, cells) for name in MITIGATION_BY_CELL},
+        **{name: _of_cells(workspace, name, encoders) for name in MITIGATION_BY_ENCODER},
+        **{name: _whole(workspace, name) if cells else pl.DataFrame() for name in MITIGATION_WHOLE},
+    }
+    tasks = pl.col("task").is_in(["", *workspace.audit.tasks])
+    if cells:
+        found["mitigation_recommendations"] = _recommended(workspace, found)
+    return {
+        name: frame.filter(tasks) if "task" in frame.columns else frame for name, frame in found.items() if frame.width
+    }
+
+
+def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """What to take, judged by the findings: whether there is a disparity is theirs to say, corrected over their family."""
+    audit = workspace.audit
+    told = mitigated_findings(workspace.warehouse.read("audit_findings"), audit)
+    subgroups = found["mitigation_subgroups"]
+    return pl.concat(
+        recommend(
+            results,
+            subgroups.filter(encoder=encoder, task=task),
+            told.filter(encoder=encoder, task=task),
+            audit.fairness,
+        )
+        for (encoder, task), results in found["mitigation_results"].group_by("encoder", "task", maintain_order=True)
+    )
+
+
+def _of_cells(workspace: Workspace, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Rows of those cells that are published, without columns where none is."""
+    there = [cell for cell in cells if workspace.warehouse.version(table, cell) is not None]
+    return workspace.warehouse.read_cells(table, there) if there else pl.DataFrame()
+
+
+def _whole(workspace: Workspace, table: str) -> pl.DataFrame:
+    """A table that is one, without columns where it is not published."""
+    return _of_cells(workspace, table, [WHOLE])
+
+
+def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds: bool) -> int:
+    """Studies an encoder embedded, or a baseline predicted."""
+    if embeds:
+        return int(read_provenance(workspace.warehouse.embeddings_path(name))["n_studies"])
+    own = workspace.warehouse.read_cells("probe_predictions", [cell for cell in cells if cell.encoder == name])
+    return own.get_column("study_id").n_unique()
 
 
 def report_files(written: ReportFiles) -> pl.DataFrame:

@@ -14,8 +14,9 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest, files_digest, frame_digest, step_version
+from fmaudit_core.probes.baseline import JOINED_BY
 from fmaudit_core.report.summary import told_config
-from fmaudit_core.warehouse import PREVIOUS, Cell, WarehouseError
+from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, WarehouseError
 from fmaudit_core.workspace import Workspace
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
@@ -28,6 +29,12 @@ FAIRNESS_TABLES = (
     "intersections",
 )
 
+#: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
+MITIGATION_BY_CELL = ("mitigation_results", "mitigation_subgroups", "mitigation_recommendations")
+MITIGATION_BY_ENCODER = ("mitigation_leakage", "demographic_probes")
+MITIGATION_WHOLE = ("mitigation_capacity", "mitigation_interactions", "mitigation_ladder")
+#: whole tables that the report shows beside the findings
+_SHOWN_WHOLE = ("studies", "cohort_flow", "label_flow", "cohort_notes", "slice_quality")
 
 UNAUDITED_SCHEMA = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
 
@@ -174,8 +181,15 @@ class Versions:
         )
 
     def probe_predictions(self, cell: Cell) -> str:
-        """Version of one encoder's scores for one task: of its probes on CT, and of every table of scores that joins them."""
-        warehouse = self.workspace.warehouse
+        """Version of one encoder's scores for one task: of its probes on CT, and of every table of scores that joins them; of a
+        baseline's: its file, and the cohort it is joined to.
+        """
+        spec, warehouse = self.encoders[cell.encoder], self.workspace.warehouse
+        if not spec.embeds:
+            studies = warehouse.read("studies")
+            joined = frame_digest(studies.select(name for name in JOINED_BY if name in studies.columns))
+            file, labels = spec.predictions_of(cell.task).sha256, warehouse.version("labels")
+            return step_version("probe_predictions", file, cell.task, joined, labels, self._policy())
         fits = warehouse.version("probe_fits", Cell(cell.encoder))
         further = {table: warehouse.version(table, of) for table, of in self.workspace.score_tables(cell.encoder)}
         return step_version("probe_predictions", fits, further, cell.task, self._policy())
@@ -233,7 +247,7 @@ class Versions:
 
     def mitigated_cells(self) -> list[Cell]:
         """Cells with published results of strategies, of encoders that are registered and tasks that are configured."""
-        return self._registered("mitigation_results")
+        return [cell for cell in self._registered("mitigation_results") if self.encoders[cell.encoder].embeds]
 
     def audit_findings(self, *, awaited: Collection[str] = ()) -> str:
         """Version of the findings: every fairness cell that exists for a registered encoder, and the audit before it.
@@ -247,7 +261,7 @@ class Versions:
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
         before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
         encoders = sorted(set(self.encoders) - set(awaited))
-        return step_version("audit_findings", cells, before, encoders, audit.fairness, audit.reaudit)
+        return step_version("audit_findings", cells, before, encoders, self.baselines(), audit.fairness, audit.reaudit)
 
     def audit_report(self, *, findings: str | None = None) -> str:
         """Version of the report: the findings, published or to come, and everything the page shows beside them."""
@@ -264,31 +278,49 @@ class Versions:
             )
             for name, spec in self.encoders.items()
         }  # fmt: skip
-        shown = [*of_findings, *(warehouse.version(name) for name in ("studies", "cohort_flow", "slice_quality"))]
-        return step_version("audit_report", shown, cells, encoders, told_config(self.workspace.audit))
+        shown = [*of_findings, *(warehouse.version(name) for name in _SHOWN_WHOLE)]
+        beside = self._shown_mitigation()
+        return step_version("audit_report", shown, cells, beside, encoders, told_config(self.workspace.audit))
+
+    def _shown_mitigation(self) -> dict[str, str | None]:
+        """Versions of the tables of mitigation that the report shows; none where it is left out."""
+        if not self.workspace.audit.mitigation.enabled:
+            return {}
+        cells = self.mitigated_cells()
+        encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
+        asked = [(name, cell) for name in MITIGATION_BY_CELL for cell in cells]
+        asked += [(name, cell) for name in MITIGATION_BY_ENCODER for cell in encoders]
+        asked += [(name, WHOLE) for name in MITIGATION_WHOLE if cells]
+        return {f"{name} {cell}": self.workspace.warehouse.version(name, cell) for name, cell in asked}
 
     def audited_cells(self) -> list[Cell]:
         """Cells with published statistics of encoders that are registered, and of tasks that are configured."""
         return self._registered("fairness_gaps")
 
     def _registered(self, table: str) -> list[Cell]:
-        return [
-            cell
-            for cell in self.workspace.warehouse.cells(table)
-            if cell.encoder in self.encoders and cell.task in self.workspace.audit.tasks
-        ]
+        return [cell for cell in self.workspace.warehouse.cells(table) if cell.task in self.tasks_of(cell.encoder)]
+
+    def tasks_of(self, encoder: str) -> list[str]:
+        """Of the audit's tasks those an encoder can be audited on; none where it is not registered."""
+        spec = self.encoders.get(encoder)
+        return spec.tasks_of(self.workspace.audit.tasks) if spec else []
+
+    def baselines(self) -> list[str]:
+        """Names of the models that are audited by their predictions alone, sorted."""
+        return sorted(name for name, spec in self.encoders.items() if not spec.embeds)
 
     def unaudited(self) -> pl.DataFrame:
         """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED_SCHEMA`."""
         there, warehouse = set(self.audited_cells()), self.workspace.warehouse
         rows = []
-        for name in self.encoders:
-            embedded = warehouse.embeddings_path(name).exists()
-            fitted = warehouse.version("probe_fits", Cell(name)) is not None
-            for task in self.workspace.audit.tasks:
+        for name, spec in self.encoders.items():
+            embedded = not spec.embeds or warehouse.embeddings_path(name).exists()
+            fitted = spec.embeds and warehouse.version("probe_fits", Cell(name)) is not None
+            first = "scores" if not spec.embeds else "probes" if embedded else "embeddings"
+            for task in self.tasks_of(name):
                 if Cell(name, task) not in there:
                     scored = warehouse.version("probe_predictions", Cell(name, task)) is not None
-                    stage = "statistics" if scored else "scores" if fitted else "probes" if embedded else "embeddings"
+                    stage = "statistics" if scored else "scores" if fitted else first
                     rows.append({"encoder": name, "task": task, "lacks": stage})
         return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
 

@@ -203,9 +203,10 @@ class Workspace:
         )
 
     def confirmatory_predictions(self, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]) -> pl.DataFrame:
-        """Scores of the declared family: its task, probe and pooling, encoders that are no controls; may be empty."""
+        """Scores of the declared family, maybe none: its task, probe and pooling, encoders that are no controls or baselines."""
         task = family_task(self.audit.tasks)
-        family = [cell for cell in cells if cell.task == task and not encoders[cell.encoder].control]
+        declared = {name for name, spec in encoders.items() if spec.embeds and not spec.control}
+        family = [cell for cell in cells if cell.task == task and cell.encoder in declared]
         if not family:
             return pl.DataFrame()
         return of_primary_pooling(of_primary_probe(self.predictions(family)), self.audit.fairness.primary_pooling)
@@ -245,9 +246,13 @@ class Workspace:
     def unscored(self, cell: Cell) -> int:
         """Studies of val and test with a known label that lack a finite score in some score set that should have them.
 
-        Those are the embedded studies; of score sets that read the medical record, the ones that have a time.
+        Those are the embedded studies; of score sets that read the medical record, the ones that have a time. What a baseline
+        does not score is told in `baseline_joins`; of it only scores that are not finite count.
         """
         warehouse = self.warehouse
+        spec = self.registry.specs().get(cell.encoder)
+        if spec is not None and not spec.embeds:
+            return warehouse.read("probe_predictions", cell).filter(~pl.col("y_score").is_finite()).height
         embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
         known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
         audited = warehouse.read("studies").filter(pl.col("split") != "train")

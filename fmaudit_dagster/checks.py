@@ -54,7 +54,11 @@ def embeddings_are_finite_and_whole(
     """Every usable study has a finite vector of the spec's dimension in every pooling, or is told among the failed."""
     workspace = audit.open()
     failed = []
-    encoders = [cell_of(context).encoder] if context.has_partition_key else list(workspace.registry.specs())
+    encoders = (
+        [cell_of(context).encoder]
+        if context.has_partition_key
+        else [name for name, spec in workspace.registry.specs().items() if spec.embeds]
+    )
     for encoder in encoders:
         spec = workspace.registry.spec(encoder)
         path, usable = workspace.warehouse.embeddings_path(encoder), workspace.usable_studies(spec)

@@ -27,7 +27,7 @@ def main(context: click.Context, config: Path | None) -> None:
 
 for _command in (
     setting_up.init, setting_up.doctor, setting_up.completion, running.run, running.ui, looking.report, looking.sql,
-    alone.assess, alone.series, registry.encoders,
+    alone.assess, alone.series, registry.encoders, registry.baseline,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -28,7 +28,8 @@ def print_findings(reports: Path) -> None:
     page, summary = reports / PAGE, reports / JSON
     if not summary.exists():
         return
-    found = json.loads(summary.read_text(encoding="utf-8"))["findings"]
+    told = json.loads(summary.read_text(encoding="utf-8"))
+    found = told["findings"]
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
@@ -50,6 +51,14 @@ def print_findings(reports: Path) -> None:
     for row in confirmatory:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", highlight=False)
+    main = {row["task"] for row in confirmatory}
+    helping = [row for row in told.get("recommendations", ()) if row["task"] in main]
+    if helping:
+        console.print("\nWhat would help")
+    for row in helping:
+        console.print(
+            f"- {row['encoder']}, {TASK_TITLES.get(row['task'], row['task'])}: {row['sentence']}", highlight=False
+        )
     others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
     console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")
     click.echo(f"Report: {page}")

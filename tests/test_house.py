@@ -29,7 +29,7 @@ def test_core_knows_nothing_of_dagster():
 
 
 def test_the_arrow_points_one_way_inside_core():
-    """cohort, imaging, encoders -> probes -> fairness -> mitigation -> report, never back."""
+    """cohort, imaging, encoders -> probes -> fairness -> mitigation -> paper -> report, never back."""
     order = {
         "cohort": 0,
         "ehr": 0,
@@ -38,7 +38,8 @@ def test_the_arrow_points_one_way_inside_core():
         "probes": 1,
         "fairness": 2,
         "mitigation": 3,
-        "report": 4,
+        "paper": 4,
+        "report": 5,
     }
     for path in sorted((ROOT / "fmaudit_core").rglob("*.py")):
         room = path.relative_to(ROOT / "fmaudit_core").parts[0]

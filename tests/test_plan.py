@@ -12,12 +12,22 @@ import pytest
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.plan import recorded_in_warehouse, stale_steps
-from fmaudit_core.versions import FAIRNESS_TABLES, Versions
+from fmaudit_core.versions import (
+    FAIRNESS_TABLES,
+    MITIGATION_BY_CELL,
+    MITIGATION_BY_ENCODER,
+    MITIGATION_WHOLE,
+    Versions,
+)
 from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 
 CELL = Cell("hu_histogram", "pe")
-SHOWN_WHOLE = ("audit_findings", "model_comparisons", "modality_comparisons", "studies", "cohort_flow", "slice_quality")
+SHOWN_WHOLE = (
+    "audit_findings", "model_comparisons", "modality_comparisons", "studies", "cohort_flow", "label_flow", "cohort_notes",
+    "slice_quality", *MITIGATION_WHOLE,
+)  # fmt: skip
+BY_CELL = (*FAIRNESS_TABLES, *MITIGATION_BY_CELL)
 ROW = pl.DataFrame({"x": [1]})
 
 
@@ -32,18 +42,35 @@ def workspace(tmp_path: Path) -> Workspace:
     made = Workspace(audit=audit, audit_yaml=tmp_path / "audit.yaml")
     for name in SHOWN_WHOLE:
         made.warehouse.publish(name, ROW, version="1")
-    for name in FAIRNESS_TABLES:
+    for name in BY_CELL:
         made.warehouse.publish(name, ROW, version="1", cell=CELL)
+    for name in MITIGATION_BY_ENCODER:
+        made.warehouse.publish(name, ROW, version="1", cell=Cell(CELL.encoder))
     return made
 
 
-@pytest.mark.parametrize("table", [*SHOWN_WHOLE, *FAIRNESS_TABLES])
+def _cell_of(table: str) -> Cell:
+    return CELL if table in BY_CELL else Cell(CELL.encoder) if table in MITIGATION_BY_ENCODER else WHOLE
+
+
+@pytest.mark.parametrize("table", [*SHOWN_WHOLE, *BY_CELL, *MITIGATION_BY_ENCODER])
 def test_another_version_of_any_table_makes_another_report(workspace: Workspace, spec: EncoderSpec, table: str) -> None:
     versions = Versions(workspace, {spec.name: spec})
     before = versions.audit_report()
     assert versions.audit_report() == before
-    workspace.warehouse.publish(table, ROW, version="2", cell=CELL if table in FAIRNESS_TABLES else WHOLE)
+    workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
     assert versions.audit_report() != before
+
+
+def test_what_is_left_out_of_the_report_is_no_part_of_it(workspace: Workspace, spec: EncoderSpec) -> None:
+    off = workspace.audit.model_copy(
+        update={"mitigation": workspace.audit.mitigation.model_copy(update={"enabled": False})}
+    )
+    versions = Versions(Workspace(off, workspace.audit_yaml), {spec.name: spec})
+    before = versions.audit_report()
+    for table in (*MITIGATION_BY_CELL, *MITIGATION_BY_ENCODER, *MITIGATION_WHOLE):
+        workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
+    assert versions.audit_report() == before
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.encoders.errors import SpecError
-from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
+from fmaudit_core.encoders.spec import IMPORTED, PREDICTIONS, EncoderSpec
 from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.imaging.window import SliceArray
 
@@ -67,6 +67,8 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     """
     if spec.adapter == IMPORTED:
         raise SpecError("its embeddings were computed elsewhere: there is no network to load.", where=spec.name)
+    if not spec.embeds:
+        raise SpecError("it is a baseline of predictions: there is no network to load.", where=spec.name)
     if spec.needs_weights and spec.published is not None:
         raise spec.published.missing(spec.name)
     return _adapter(spec.adapter)(spec, device)
@@ -86,5 +88,5 @@ def _adapter(name: str) -> Load:
     if name in third_party:
         found: Load = third_party[name].load()
         return found
-    known = ", ".join(sorted([*_BUILT_IN, IMPORTED, *third_party]))
+    known = ", ".join(sorted([*_BUILT_IN, IMPORTED, PREDICTIONS, *third_party]))
     raise SpecError(f"no adapter is called {name}; there are {known}.")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
+from fmaudit_core.encoders.proof import sha256_of
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import SliceArray
@@ -75,6 +76,12 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
 
         ids, _ = read_imported(spec)
         facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, computed elsewhere: there is no network to probe"
+        return found
+    if not spec.embeds:
+        facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to probe"
+        for one in spec.predictions:
+            if sha256_of(one.located()) != one.sha256:
+                found.problems.append(f"{one.path.name} is not the file that was added: its sha256 is another one.")
         return found
     if spec.weights is not None:
         path = spec.weights.verified_parts()[0]

@@ -23,5 +23,9 @@ class ImportedFileError(EncoderError):
     """A file of embeddings computed elsewhere is missing, not the one the spec names, or wrong."""
 
 
+class PredictionsFileError(EncoderError):
+    """A file of predictions computed elsewhere is missing, not the one the spec names, or wrong."""
+
+
 class ExtractionError(EncoderError):
     """Embeddings could not be made; nothing was published."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fmaudit_core.encoders.errors import ImportedFileError, SpecError, WeightsError
+from fmaudit_core.encoders.errors import ImportedFileError, PredictionsFileError, SpecError, WeightsError
 from fmaudit_core.encoders.pooling import GIVEN, POOLINGS, VOLUME
 from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.published import Published
@@ -20,6 +21,8 @@ from fmaudit_core.imaging.window import View
 
 #: the adapter of embeddings computed elsewhere
 IMPORTED: Final = "imported"
+#: the adapter of a model that is audited by its predictions alone: it has no embeddings, so no probe and no mitigation
+PREDICTIONS: Final = "predictions"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -188,6 +191,38 @@ class ImportedFile(_Part):
         return self.path
 
 
+class PredictionsFile(_Part):
+    """Scores of one model for one task, computed elsewhere: one file, proved by its SHA-256.
+
+    Parameters
+    ----------
+    path : Path
+        CSV or Parquet; see `probes/baseline.py` for the layouts.
+    task : str
+        The task it is about; of a file with a column `task` the rows of this one.
+    """
+
+    path: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    task: str = Field(min_length=1)
+
+    def located(self) -> Path:
+        """Path of the file.
+
+        Raises
+        ------
+        PredictionsFileError
+            It is not there.
+        """
+        if not self.path.is_file():
+            raise PredictionsFileError(
+                "is not there.",
+                where=str(self.path),
+                fix="Correct `predictions:` in the baseline's spec, or add it again.",
+            )
+        return self.path
+
+
 class Input(_Part):
     """How 8-bit slices become a network's input: resized on the device, then (grey / scale - mean) / std, per channel.
 
@@ -255,6 +290,8 @@ class EncoderSpec(_Part):
         Whether an encoder meant for CUDA may run on a CPU.
     embeddings : ImportedFile, optional
         With the adapter `imported`: nothing is computed here, and no CT is looked at.
+    predictions : tuple of PredictionsFile
+        With the adapter `predictions`, one for each of its tasks: a baseline that is audited beside the encoders.
     licence, source, notes : str
         For people; the report shows the first two.
     """
@@ -268,7 +305,8 @@ class EncoderSpec(_Part):
     view: View = View()
     input: Input | None = None
     embeddings: ImportedFile | None = None
-    dim: int = Field(ge=1)
+    predictions: tuple[PredictionsFile, ...] = ()
+    dim: int = Field(ge=0)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Literal["any", "cuda"] = "any"
     cpu_fallback: bool = True
@@ -285,6 +323,24 @@ class EncoderSpec(_Part):
             raise ValueError(f"{name!r} cannot be a partition key: use a-z, 0-9, _ and -, up to 64 characters")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dimension(cls, raw: Any) -> Any:
+        return {"dim": 0, **raw} if isinstance(raw, dict) and raw.get("adapter") == PREDICTIONS else raw
+
+    @model_validator(mode="after")
+    def _predicted_or_embedded(self) -> Self:
+        if (self.adapter == PREDICTIONS) != bool(self.predictions):
+            raise ValueError(
+                f"`predictions: [{{task, path, sha256}}]` goes with `adapter: {PREDICTIONS}`, and no other"
+            )
+        tasks = [one.task for one in self.predictions]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("`predictions` names a task twice")
+        if (self.dim == 0) != bool(self.predictions):
+            raise ValueError("`dim` is 1 or more where there are embeddings, and left out of a spec of predictions")
+        return self
+
     @model_validator(mode="after")
     def _imported_or_computed(self) -> Self:
         if (self.adapter == IMPORTED) != (self.embeddings is not None):
@@ -293,32 +349,61 @@ class EncoderSpec(_Part):
 
     @property
     def sees_images(self) -> bool:
-        """Whether the encoder is run on CT; embeddings computed elsewhere are not."""
-        return self.embeddings is None
+        """Whether the encoder is run on CT; embeddings and predictions computed elsewhere are not."""
+        return self.embeddings is None and not self.predictions
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it has embeddings, so that it can be probed and mitigated; a baseline has predictions alone."""
+        return not self.predictions
+
+    def tasks_of(self, audited: Sequence[str]) -> list[str]:
+        """Of the audit's tasks those it can be audited on: all, or of a baseline those it predicts."""
+        own = {one.task for one in self.predictions}
+        return [task for task in audited if self.embeds or task in own]
+
+    def predictions_of(self, task: str) -> PredictionsFile:
+        """A baseline's file for one task.
+
+        Raises
+        ------
+        SpecError
+            It has none.
+        """
+        for one in self.predictions:
+            if one.task == task:
+                return one
+        raise SpecError(f"it predicts no task {task}.", where=self.name)
 
     @property
     def poolings(self) -> tuple[str, ...]:
         """Names of the study embeddings it gives."""
+        if self.predictions:
+            return ()
         if self.embeddings is not None:
             return (self.embeddings.pooling,)
         return (VOLUME,) if self.view.volume is not None else POOLINGS
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the checkpoint, or of the file of embeddings computed elsewhere; empty where there is neither."""
+        """SHA-256 of the checkpoint or of the file of what was computed elsewhere; empty where there is none, or several."""
+        if len(self.predictions) == 1:
+            return self.predictions[0].sha256
         proved = self.embeddings or self.weights
         return proved.sha256 if proved else ""
 
     def located_files(self) -> tuple[Path, ...]:
-        """Files it is made of: those of its checkpoint, or that of embeddings computed elsewhere; none is read.
+        """Files it is made of: those of its checkpoint, or of what was computed elsewhere; none is read.
 
         Raises
         ------
-        WeightsError, ImportedFileError
+        WeightsError, ImportedFileError, PredictionsFileError
             One is not there.
         """
         if self.embeddings is not None:
             return (self.embeddings.located(),)
+        if self.predictions:
+            return tuple(one.located() for one in self.predictions)
         return self.weights.located_parts() if self.weights is not None else ()
 
     @property
@@ -333,7 +418,7 @@ class EncoderSpec(_Part):
 
     def digest(self) -> str:
         """Digest of all that decides the embeddings; titles, notes, batch size and paths do not."""
-        seen = {
+        seen: dict[str, Any] = {
             "adapter": self.adapter,
             "variant": self.variant,
             "weights": self.weights.sha256 if self.weights else None,
@@ -345,6 +430,8 @@ class EncoderSpec(_Part):
         }
         if self.embeddings is not None:
             seen["embeddings"] = self.embeddings.model_dump(mode="json", exclude={"path"})
+        if self.predictions:
+            seen["predictions"] = sorted((one.task, one.sha256) for one in self.predictions)
         return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -379,6 +466,9 @@ def load_spec(path: Path) -> EncoderSpec:
     if spec.embeddings:
         embeddings = spec.embeddings.model_copy(update={"path": folder / spec.embeddings.path})
         spec = spec.model_copy(update={"embeddings": embeddings})
+    if spec.predictions:
+        files = [one.model_copy(update={"path": folder / one.path}) for one in spec.predictions]
+        spec = spec.model_copy(update={"predictions": tuple(files)})
     return spec
 
 

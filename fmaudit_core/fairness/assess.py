@@ -119,6 +119,7 @@ def assess(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     declared: pl.Expr | None = None,
+    unvalidated: bool = False,
     progress: Progress = silent,
 ) -> Assessment:
     """Assess predictions of any number of models and tasks.
@@ -135,6 +136,9 @@ def assess(
         Operating threshold for all; chosen per score set on the rows of split `val` where not given.
     declared : expression on the columns of a score set, optional
         Score sets that the corrections for many gaps are over; all where not given. Gaps of the others carry a nominal p.
+    unvalidated : bool
+        Take a score set with a blank `threshold` and no rows of `val` as it is: of it AUROC alone is told, rates are
+        `no_threshold`.
     progress : callable, optional
         Told how many of the steps are done.
 
@@ -144,7 +148,8 @@ def assess(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     settings = settings or FairnessSection()
-    return assess_evaluated(evaluated(frame, attributes, settings, threshold), attributes, settings, declared, progress)
+    checked = evaluated(frame, attributes, settings, threshold, unvalidated=unvalidated)
+    return assess_evaluated(checked, attributes, settings, declared, progress)
 
 
 def assess_evaluated(

@@ -5,7 +5,7 @@ The difference of one pair: `paired.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.paired import Paired, paired_components, paired_rate
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, named, studies_of
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, small_group_rule
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 #: what tells the two models of a comparison apart: all of a score set but its task
@@ -44,11 +44,14 @@ COMPARISONS_SCHEMA: Final = pl.Schema(
         "q_value": pl.Float64,
         "p_non_inferior": pl.Float64,
         "non_inferior": pl.Boolean,
+        "verdict": pl.String,
     }
 )
 
 
-def model_comparisons(test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection) -> pl.DataFrame:
+def model_comparisons(
+    test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, *, baselines: Collection[str] = ()
+) -> pl.DataFrame:
     """Compare every two score sets of each task, on the studies that both scored.
 
     Parameters
@@ -56,22 +59,28 @@ def model_comparisons(test: pl.DataFrame, attributes: Sequence[str], settings: F
     test : frame
         Checked predictions of the evaluated split, with `threshold`.
     attributes : sequence of str
+    baselines : collection of str
+        Encoders that others are held against: in a pair with one of them it is the other model, so that `non_inferior` answers
+        whether the first may take its place.
 
     Returns
     -------
     Frame of `COMPARISONS_SCHEMA`, empty where a task has one score set: `difference` is that of the first model minus the
     other; `non_inferior` whether the first is worse by less than the margin (AUROC: `auroc_margin`), tested one-sided. Only
-    `tested` rows carry p, the q-values are over all of them.
+    `tested` rows carry p, the q-values are over all of them. `verdict` of the first model: ``better`` or ``worse`` where the
+    difference is more than chance explains (q at most alpha), ``not_worse`` where it is non-inferior, else ``cannot_tell``.
     """
     cohorts = list(by_studies(test))
-    rows = [row for cohort in cohorts for row in _pairs(cohort, attributes, settings)]
+    rows = [row for cohort in cohorts for row in _pairs(_ordered(cohort, baselines), attributes, settings)]
     for one, other in combinations(cohorts, 2):
         for first, second in product(one, other):
             if first[_TASK] == second[_TASK]:
-                rows += _pairs(_on_both(one[first], other[second]), attributes, settings)
+                both = _ordered(_on_both(one[first], other[second]), baselines)
+                rows += _pairs(both, attributes, settings)
     out = pl.DataFrame(rows, schema=COMPARISONS_SCHEMA)
     p = out.get_column("p_value").fill_null(np.nan).to_numpy()
     out = out.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))
+    out = out.with_columns(verdict=_verdict(settings))
     return out.sort("task", *MODEL, *(f"other_{name}" for name in MODEL), "attribute", "subgroup", "metric")
 
 
@@ -81,6 +90,29 @@ def _on_both(first: pl.DataFrame, second: pl.DataFrame) -> ScoreSets:
     if sets[0].is_empty():
         return {}
     return dict(sorted((one.select(SCORE_SET).row(0), one.sort("study_id")) for one in sets))
+
+
+def _verdict(settings: FairnessSection) -> pl.Expr:
+    """What a tested row says of the first model: better, not worse by the margin, worse, or that the data cannot tell."""
+    ahead = pl.when(metric="auroc").then(pl.col("difference")).otherwise(-pl.col("difference"))
+    apart = pl.col("q_value") <= settings.alpha
+    return (
+        pl.when(pl.col("p_value").is_null())
+        .then(None)
+        .when(apart & (ahead > 0))
+        .then(pl.lit("better"))
+        .when("non_inferior")
+        .then(pl.lit("not_worse"))
+        .when(apart)
+        .then(pl.lit("worse"))
+        .otherwise(pl.lit("cannot_tell"))
+    )
+
+
+def _ordered(cohort: ScoreSets, baselines: Collection[str]) -> ScoreSets:
+    """The score sets with those of baselines last."""
+    at = SCORE_SET.index("encoder")
+    return dict(sorted(cohort.items(), key=lambda item: (item[0][at] in baselines, item[0])))
 
 
 def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
@@ -152,11 +184,16 @@ def _compared(
     components = [structural_components(y, one.y_score) for one in sets]
     called = [one.y_score >= one.threshold for one in sets]
     for (a, b), pair in of_pair.items():
-        found = {
-            "auroc": paired_components(y, components[a], components[b], patient),
-            "udr": paired_rate(~called[a][y], ~called[b][y], patient[y]),
-            "fpr": paired_rate(called[a][~y], called[b][~y], patient[~y]),
-        }
+        found = {"auroc": paired_components(y, components[a], components[b], patient)} | (
+            {
+                "udr": paired_rate(~called[a][y], ~called[b][y], patient[y]),
+                "fpr": paired_rate(called[a][~y], called[b][~y], patient[~y]),
+            }
+            if sets[a].has_threshold and sets[b].has_threshold
+            else {}
+        )
+        if len(found) == 1:
+            yield from (pair | subgroup | {"metric": metric, "status": NO_THRESHOLD} for metric in ("udr", "fpr"))
         for metric, one in found.items():
             if one is not None:
                 told = _told(one, metric, settings, tested=status == "tested")

@@ -16,6 +16,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, verdict
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.predictions import evaluated
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
 
@@ -80,6 +81,11 @@ def _sentence(
     attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]).lower()
     model = titles.get(row["encoder"], row["encoder"])
     task = TASK_TITLES.get(row["task"], row["task"])
+    if row["gap"] is None and subgroups is not None and (subgroups.get_column("status") == NO_THRESHOLD).any():
+        return (
+            f"{task}, {model}: nothing can be said of {_METRIC_WORDS[row['metric']]} by {attribute}, because without predictions "
+            "for validation studies there is no operating threshold."
+        )
     if row["gap"] is None or subgroups is None:
         return (
             f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} positives and as many "

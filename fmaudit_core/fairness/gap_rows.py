@@ -60,7 +60,10 @@ def gap_rows(
     rows: list[dict[str, Any]],
     settings: FairnessSection,
 ) -> tuple[list[dict[str, Any]], list[Float64Array]]:
-    """Gaps of one attribute for score sets on the same studies; fills the subgroups' `p_rest` in `rows` too."""
+    """Gaps of one attribute for score sets on the same studies; fills the subgroups' `p_rest` in `rows` too.
+
+    Of a score set without a threshold only the gap in AUROC is told.
+    """
     n_levels = len(levels(next(iter(cohort.values())), attribute))
     tested, found = _permuted(cohort, attribute, settings)
     gaps, nulls = [], []
@@ -69,10 +72,15 @@ def gap_rows(
         for metric in GAP_METRICS:
             row = named(key) | {"attribute": attribute, "metric": metric}
             row |= {"n_tested": len(tested), "n_untested": n_levels - len(tested), "n_permutations": 0}
-            gap = by_metric[metric] if by_metric else None
+            gap = by_metric[metric] if by_metric and _is_told(metric, cohort[key]) else None
             gaps.append(row | (_gap_row(gap, tested, of_set, metric, settings) if gap else {}))
             nulls.append(gap.null_q if gap else np.empty(0))
     return gaps, nulls
+
+
+def _is_told(metric: str, frame: pl.DataFrame) -> bool:
+    """Whether a score set has the metric: rates need a threshold."""
+    return metric == "auroc" or frame.get_column("threshold").null_count() == 0
 
 
 def _permuted(
@@ -213,10 +221,10 @@ def family_p(test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSe
     for cohort in by_studies(test):
         for attribute in attributes:
             for key, found in zip(cohort, _permuted(cohort, attribute, settings)[1], strict=True):
-                gap = found[metric] if found else None
+                gap = found[metric] if found and _is_told(metric, cohort[key]) else None
                 row = named(key) | {"attribute": attribute, "metric": metric}
                 row |= {"q_statistic": gap.q_statistic} if gap else {}
                 rows.append(row)
                 nulls.append(gap.null_q if gap else np.empty(0))
-    told = {**dict.fromkeys((*SCORE_SET, "attribute", "metric"), pl.String), "q_statistic": pl.Float64}
-    return _adjusted(pl.DataFrame(rows, schema=told), nulls, settings).drop("q_statistic")
+    schema = {**dict.fromkeys((*SCORE_SET, "attribute", "metric"), pl.String), "q_statistic": pl.Float64}
+    return _adjusted(pl.DataFrame(rows, schema=schema), nulls, settings).drop("q_statistic")

@@ -22,7 +22,7 @@ from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
 from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, small_group_rule
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.vocabulary import UNKNOWN
@@ -201,7 +201,7 @@ def _rows(
                 if row["metric"] not in GAP_METRICS:
                     continue
                 shown = {name: value for name, value in row.items() if name in INTERSECTIONS_SCHEMA}
-                if at in one.tested:
+                if at in one.tested and row["status"] != NO_THRESHOLD:
                     found, place = searched[row["metric"]], before + one.tested.index(at)
                     sign = -1.0 if row["metric"] == "auroc" else 1.0
                     shown |= {"difference": sign * float(found.difference[place]), "p_worse": float(found.p[place])}

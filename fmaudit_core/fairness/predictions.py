@@ -34,9 +34,19 @@ class Evaluated:
 
 
 def evaluated(
-    frame: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, threshold: float | None = None
+    frame: pl.DataFrame,
+    attributes: Sequence[str],
+    settings: FairnessSection,
+    threshold: float | None = None,
+    *,
+    unvalidated: bool = False,
 ) -> Evaluated:
     """Check predictions, and give each score set its threshold: the one given, else its own, else chosen on validation.
+
+    Parameters
+    ----------
+    unvalidated : bool
+        Take a score set that has a blank threshold and no validation rows as it is: of it AUROC alone is told.
 
     Raises
     ------
@@ -46,10 +56,22 @@ def evaluated(
     checked = checked_predictions(frame, attributes)
     if threshold is not None:
         checked = checked.with_columns(threshold=pl.lit(float(threshold)))
-    elif "threshold" not in checked.columns or checked.get_column("threshold").null_count():
+    elif "threshold" not in checked.columns:
         checked = with_thresholds(checked, settings)
+    elif checked.get_column("threshold").null_count():
+        checked = _completed(checked, settings, unvalidated=unvalidated)
     draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
+
+
+def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:
+    """Rows with thresholds chosen for the score sets that lack one; of those without validation studies only where asked."""
+    frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
+    lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
+    bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
+    asked = frame.filter(lacks & ~bare)
+    parts = [frame.filter(~lacks | bare), *([with_thresholds(asked, settings)] if asked.height else [])]
+    return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,7 +27,7 @@ class Studies:
 
     Parameters
     ----------
-    threshold : float, the operating threshold
+    threshold : float, the operating threshold; NaN where the score set has none
     draws : (B,) float64, thresholds that other validation patients would have given; None where it counts as fixed
     """
 
@@ -36,6 +37,11 @@ class Studies:
     threshold: float
     draws: Float64Array | None = None
 
+    @property
+    def has_threshold(self) -> bool:
+        """Whether studies can be called positive or negative; without, AUROC alone is told."""
+        return not math.isnan(self.threshold)
+
     def only(self, inside: npt.NDArray[np.bool_]) -> Studies:
         """Some of the studies."""
         return Studies(self.y_true[inside], self.y_score[inside], self.patient[inside], self.threshold, self.draws)
@@ -43,7 +49,7 @@ class Studies:
 
 def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studies:
     """Arrays of a score set's rows."""
-    threshold = frame.get_column("threshold")
+    threshold = frame.get_column("threshold").head(1).drop_nulls()
     return Studies(
         y_true=frame.get_column("y_true").to_numpy(),
         y_score=frame.get_column("y_score").to_numpy(),

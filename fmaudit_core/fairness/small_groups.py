@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.vocabulary import UNKNOWN
+
+#: status of a rate of a score set that has no operating threshold; such a row has no number, and no count
+NO_THRESHOLD: Final = "no_threshold"
 
 
 def small_group_rule(n_pos: int, n_neg: int, settings: FairnessSection, level: str = "") -> str:

@@ -14,7 +14,7 @@ from fmaudit_core.fairness.clusters import cluster_sizes
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, small_group_rule
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -22,7 +22,7 @@ BoolArray = npt.NDArray[np.bool_]
 def metric_rows(
     whole: Studies, inside: BoolArray, level: str, settings: FairnessSection, alpha: float
 ) -> Iterator[dict[str, Any]]:
-    """Rows of AUROC, TPR, FPR and UDR; numbers only where the rule shows them.
+    """Rows of AUROC, TPR, FPR and UDR; numbers only where the rule shows them, rates only where there is a threshold.
 
     Parameters
     ----------
@@ -40,8 +40,10 @@ def metric_rows(
     shown = status in ("tested", "interval_only")
     rest = _measured(whole.only(~inside)) if shown and not inside.all() else {}
     for metric, one in _measured(group).items():
-        row: dict[str, Any] = {"metric": metric, "status": status, "threshold": group.threshold if shown else None}
-        if shown:
+        told = shown and one is not None
+        row: dict[str, Any] = {"metric": metric, "status": status if told or not shown else NO_THRESHOLD}
+        row["threshold"] = group.threshold if told and group.has_threshold else None
+        if told:
             low, high = one.interval(settings.confidence) or (None, None)
             row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}
             row |= {"ci_low": low, "ci_high": high, "n_patients": len(cluster_sizes(group.patient))}
@@ -52,12 +54,15 @@ def metric_rows(
 
 
 def _measured(studies: Studies) -> dict[str, Any]:
+    ranked = auroc(studies.y_true, studies.y_score, studies.patient)
+    if not studies.has_threshold:
+        return {"auroc": ranked, "tpr": None, "fpr": None, "udr": None}
     called, y = studies.y_score >= studies.threshold, studies.y_true
     tpr, fpr = (rate(called[of], studies.patient[of]) for of in (y, ~y))
     if studies.draws is not None:
         tpr, fpr = (one.with_threshold_of(studies.y_score[of], studies.draws) for one, of in ((tpr, y), (fpr, ~y)))
     return {
-        "auroc": auroc(y, studies.y_score, studies.patient),
+        "auroc": ranked,
         "tpr": tpr,
         "fpr": fpr,
         "udr": tpr.complement(),

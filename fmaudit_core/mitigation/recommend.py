@@ -56,17 +56,8 @@ def recommend(
     cell = {name: results.get_column(name)[0] for name in ("encoder", "task")}
     unequal = gaps.filter((pl.col("metric") == "udr") & (pl.col("verdict") == "disparity"))
     attributes = unequal.get_column("attribute").unique().sort().to_list()
-    tried = results.filter(
-        pl.col("chosen").fill_null(value=False)
-        & pl.col("seed").is_null()
-        & (pl.col("status") == "evaluated")
-        & (pl.col("attribute") == pl.col("target_attribute"))
-        & pl.col("attribute").is_in(attributes)
-    )
-    # the swap test alone would also credit a strategy that really moved a subgroup whose gap was chance
-    narrowed = tried.filter(
-        (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low").fill_null(pl.col("reduction")) > 0)
-    )
+    tried = results.filter(own_run() & pl.col("attribute").is_in(attributes))
+    narrowed = tried.filter(narrows(settings))
     good = narrowed.filter(pl.col("interpretable") & (pl.col("worst_subgroup_udr_delta") < 0))
     if good.is_empty():
         verdict, why = _why_none(cell["task"], attributes, tried, narrowed, settings)
@@ -77,6 +68,33 @@ def recommend(
     kept = {name: best[name] for name in RECOMMENDATION_SCHEMA if name in best}
     row = kept | {"verdict": "recommended", "costs": costs, "sentence": _sentence(best, costs)}
     return pl.DataFrame([row], schema=RECOMMENDATION_SCHEMA)
+
+
+def own_run() -> pl.Expr:
+    """Whether an evaluated run speaks for its strategy on the attribute it is aimed at: over seeds, its alpha chosen."""
+    return (
+        pl.col("chosen").fill_null(value=False)
+        & pl.col("seed").is_null()
+        & (pl.col("status") == "evaluated")
+        & (pl.col("attribute") == pl.col("target_attribute"))
+    )
+
+
+def narrows(settings: FairnessSection) -> pl.Expr:
+    """Whether a run narrows the gap beyond chance. The swap test alone would also credit a strategy that really moved a subgroup
+    whose gap was chance, so the interval must lie above 0 too.
+    """
+    return (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low").fill_null(pl.col("reduction")) > 0)
+
+
+def harms() -> pl.Expr:
+    """Whether a subgroup is missed more, or called in vain more, beyond chance."""
+    return (pl.col("status") == "tested") & (pl.col("ci_low") > 0)
+
+
+def widens() -> pl.Expr:
+    """Whether a run widens a gap beyond chance."""
+    return pl.col("ci_high") < 0
 
 
 def _sentence(best: Mapping[str, Any], costs: Sequence[str]) -> str:
@@ -103,14 +121,12 @@ def _costs(best: Mapping[str, Any], results: pl.DataFrame, subgroups: pl.DataFra
         pl.col(name).is_null() if best[name] is None else pl.col(name) == best[name]
         for name in ("strategy", "target_attribute", "alpha")
     ]
-    worse = subgroups.filter(*same, pl.col("status") == "tested", pl.col("ci_low") > 0)
+    worse = subgroups.filter(*same, harms())
     said = [
         f"{row['subgroup']} {_points(row['delta'])} points more {_HARM[row['metric']]}"
         for row in worse.sort("metric", "delta", descending=[True, True]).iter_rows(named=True)
     ]
-    spilled = results.filter(
-        *same, pl.col("seed").is_null(), pl.col("attribute") != best["attribute"], pl.col("ci_high") < 0
-    )
+    spilled = results.filter(*same, pl.col("seed").is_null(), pl.col("attribute") != best["attribute"], widens())
     return said + [
         f"a gap by {_attribute(row['attribute'])} that widens by {_points(-row['reduction'])} points"
         for row in spilled.sort("attribute").iter_rows(named=True)

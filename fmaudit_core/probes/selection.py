@@ -12,6 +12,7 @@ import polars as pl
 from scipy.special import expit
 from scipy.stats import rankdata
 
+from fmaudit_core.encoders.pooling import GIVEN
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
 from fmaudit_core.progress import Progress, silent
@@ -163,8 +164,8 @@ def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def is_primary_probe() -> pl.Expr:
-    """Whether a score set is of that probe."""
-    return (pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY)
+    """Whether a score set is of that probe, or a baseline's, which has one only."""
+    return ((pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY)) | (pl.col("probe") == GIVEN)
 
 
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:

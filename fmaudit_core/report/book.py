@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import Audit
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
@@ -198,7 +199,8 @@ class Book:
         names = list(self._titles)
         worse = max(self._preference(first.variant), self._preference(second.variant))
         aside = not (self.is_main(first) and self.is_main(second))
-        return aside, worse, _index(names, first.encoder), _index(names, second.encoder), first, second
+        against = not self.is_held_against(first.encoder, second.encoder)
+        return aside, against, worse, _index(names, first.encoder), _index(names, second.encoder), first, second
 
     def is_main(self, key: Key) -> bool:
         """Whether a score set is the one that speaks for its encoder."""
@@ -207,6 +209,28 @@ class Book:
     def is_control(self, encoder: str) -> bool:
         """Whether an encoder is the control."""
         return any(one["name"] == encoder and one["control"] for one in self.encoders)
+
+    def is_baseline(self, encoder: str) -> bool:
+        """Whether a model is audited by its predictions alone."""
+        return any(one["name"] == encoder and one["baseline"] for one in self.encoders)
+
+    def is_held_against(self, encoder: str, other: str) -> bool:
+        """Whether a pair is an encoder under audit against a baseline."""
+        under_audit = not (self.is_control(encoder) or self.is_baseline(encoder))
+        return self.is_baseline(other) and under_audit
+
+    def role(self, encoder: str) -> str:
+        """What is said behind the title of a model that is no encoder under audit, unless the title says it."""
+        role = " (control)" if self.is_control(encoder) else " (baseline)" if self.is_baseline(encoder) else ""
+        return "" if self.encoder_title(encoder).endswith(role) else role
+
+    def has_threshold(self, key: Key) -> bool:
+        """Whether a score set has an operating threshold; without, AUROC alone is told."""
+        return not any(row["status"] == NO_THRESHOLD for row in self._metrics.get(key, []))
+
+    def telling_metric(self, key: Key) -> str:
+        """The metric that speaks of a score set: the primary one, AUROC where there is no threshold."""
+        return self.primary_metric if self.has_threshold(key) else "auroc"
 
     def attributes(self, key: Key) -> list[str]:
         """Attributes of a score set, in the order of the config."""
@@ -243,10 +267,10 @@ def _all_findings(tables: Disclosed) -> pl.DataFrame:
 
 
 def _encoders(inputs: ReportInput) -> list[Row]:
-    """Encoders as given, then those only the tables know; controls last."""
-    blank = dict.fromkeys(("dim", "n_studies", "licence", "weights_sha256")) | {"control": False}
+    """Encoders as given, then those only the tables know; baselines after them, controls last."""
+    blank = dict.fromkeys(("dim", "n_studies", "licence", "weights_sha256")) | {"control": False, "baseline": False}
     given = [{**blank, **one, "title": one.get("title") or one["name"]} for one in inputs.encoders]
     names = {one["name"] for one in given}
     found = inputs.subgroup_metrics.get_column("encoder").unique().sort().to_list()
     given += [{**blank, "name": name, "title": name} for name in found if name not in names]
-    return sorted(given, key=lambda one: bool(one["control"]))
+    return sorted(given, key=lambda one: (bool(one["control"]), bool(one["baseline"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book, Key, Row
 from fmaudit_core.report.inputs import OVERALL, VARIANT
@@ -37,7 +38,8 @@ def cell_view(book: Book, key: Key) -> Row:
 
 def _subgroup_view(book: Book, key: Key, attribute: str, subgroup: str) -> Row:
     rows = {metric: _metric_row(book, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
-    first = next((row for row in rows.values() if row), None) or {}
+    # a rate without a threshold has no count; AUROC has
+    first = next((row for row in rows.values() if row and row["status"] != NO_THRESHOLD), None) or {}
     counts = first.get("counts", "exact")
     return {
         "title": "All studies" if attribute == OVERALL else wording.subgroup_title(subgroup),
@@ -136,7 +138,7 @@ def _gap_tip(row: Row) -> str:
 def cell_figures(book: Book, key: Key) -> dict[str, Any]:
     """Figures of one score set, by the slot of the page they go into."""
     return {
-        "udr": _forest(book, key, "udr"),
+        "udr": _forest(book, key, "udr") if book.has_threshold(key) else None,
         "auroc": _forest(book, key, "auroc"),
         "gaps": _gaps(book, key),
         "calibration": calibration_figure(book, key),

@@ -55,6 +55,8 @@ def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
         "first": names[0],
         "second": names[1],
         "said": _sentence(book, names, overall),
+        "subgroups": _subgroups_said(book, names, rows),
+        "against_baseline": book.is_held_against(first.encoder, second.encoder),
         "overall": [_line(book, row) for row in overall if row["counts"] != "withheld"],
         "groups": [
             {
@@ -78,7 +80,7 @@ def _names(book: Book, first: Key, second: Key) -> tuple[str, str]:
     """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
     titles = []
     for key in (first, second):
-        title = book.encoder_title(key.encoder) + (" (control)" if book.is_control(key.encoder) else "")
+        title = book.encoder_title(key.encoder) + book.role(key.encoder)
         variant = wording.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
         if variant and not book.is_main(key):
             title += f", {variant}"
@@ -131,6 +133,25 @@ def _sentence(book: Book, names: tuple[str, str], overall: list[Row]) -> str:
     if row["non_inferior"]:
         return f"{text} That {names[0]} is worse by {margin} or more can be ruled out."
     return f"{text} That {names[0]} is worse by {margin} or more cannot be ruled out."
+
+
+_VERDICTS: Final = {
+    "better": "ranks better than chance explains in {}",
+    "not_worse": "is not worse by {margin} or more in {}",
+    "worse": "ranks worse than chance explains in {}",
+    "cannot_tell": "may be worse by {margin} or more in {}: we cannot tell",
+}
+
+
+def _subgroups_said(book: Book, names: tuple[str, str], rows: list[Row]) -> str:
+    """What AUROC says of the first model in each tested subgroup, by verdict; empty where none could be tested."""
+    of: dict[str, list[str]] = {}
+    for row in rows:
+        if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
+            of.setdefault(row["verdict"], []).append(wording.subgroup_title(row["subgroup"]))
+    margin = _margin(book, "auroc")
+    said = [text.format(", ".join(of[name]), margin=margin) for name, text in _VERDICTS.items() if name in of]
+    return f"By subgroup, {names[0]} {'; '.join(said)}." if said else ""
 
 
 def _drawn(book: Book, first: Key, second: Key, row: Row) -> dict[str, Any]:

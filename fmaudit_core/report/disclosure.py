@@ -25,6 +25,9 @@ from fmaudit_core.report.inputs import (
     SCORE_SET,
     ReportInput,
 )
+from fmaudit_core.report.mitigation_tables import Mitigation, shown_mitigation
+from fmaudit_core.report.outcome_flow import shown_label_flow, shown_notes
+from fmaudit_core.report.paper_figures import shown_paper
 from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, told
 
 #: columns whose values have one row per subgroup
@@ -39,7 +42,7 @@ _CALIBRATIONS: Final = (
 _DIFFERENCES: Final = ("value", "other_value", "difference", "ci_low", "ci_high")
 _CHANGES: Final = ("value", "previous_value", "change", "ci_low", "ci_high")
 _CHANGED: Final = ("p_value", "q_value", "p_worse", "q_worse", "worse")
-_COMPARED: Final = ("p_value", "q_value", "p_non_inferior", "non_inferior")
+_COMPARED: Final = ("p_value", "q_value", "p_non_inferior", "non_inferior", "verdict")
 _PAIR: Final = ("task", *MODEL, *(f"other_{name}" for name in MODEL))
 _COARSE_STEP: Final = 0.05
 _SWEEP_POINTS: Final = 41
@@ -62,6 +65,8 @@ class Disclosed:
         With `counts` as in metrics, but ``unsaid`` in place of ``rounded``: no counts, estimates in whole percent.
     studies : frame
         With `counts` as in metrics.
+    mitigation : Mitigation
+    label_flow, notes, paper : frames
     """
 
     metrics: pl.DataFrame
@@ -74,6 +79,10 @@ class Disclosed:
     comparisons: pl.DataFrame
     changes: pl.DataFrame
     studies: pl.DataFrame
+    mitigation: Mitigation
+    label_flow: pl.DataFrame
+    notes: pl.DataFrame
+    paper: pl.DataFrame
 
 
 def disclose(inputs: ReportInput) -> Disclosed:
@@ -82,6 +91,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
     protected = protected_levels(inputs.subgroup_metrics, _METRIC, None, settings)
     protected = protected_levels(inputs.subgroup_calibration, _SUBGROUP, protected, settings)
     metrics = _metrics(inputs.subgroup_metrics, protected)
+    studies = _studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under)
     return Disclosed(
         metrics=metrics,
         gaps=_rounded_spreads(inputs.fairness_gaps, protected),
@@ -92,7 +102,11 @@ def disclose(inputs: ReportInput) -> Disclosed:
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),
         changes=disclosed_changes(inputs.audit_changes, protected, settings),
-        studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under),
+        studies=studies,
+        mitigation=shown_mitigation(inputs, protected),
+        label_flow=shown_label_flow(inputs.label_flow, protected, studies, settings),
+        notes=shown_notes(inputs.notes, settings),
+        paper=shown_paper(inputs.paper_comparison, protected),
     )
 
 

@@ -9,7 +9,19 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import Audit
+from fmaudit_core.paper.comparison import COMPARISON_SCHEMA
+from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.report.errors import ReportError
+from fmaudit_core.report.mitigation_inputs import (
+    ADVICE,
+    CAPACITY,
+    INTERACTIONS,
+    LADDER,
+    LEAKAGE,
+    MITIGATED,
+    MITIGATION,
+    PROBES,
+)
 
 #: what tells one trained model from another, within one encoder and task
 VARIANT: Final = ("probe", "modality", "pooling", "strategy")
@@ -106,6 +118,7 @@ COMPARISONS: Final = pl.Schema(
         **_columns(("value", "other_value", "difference", "ci_low", "ci_high"), _NUMBER),
         **_columns(("p_value", "q_value", "p_non_inferior"), _NUMBER),
         **_columns(("non_inferior",), pl.Boolean),
+        **_columns(("verdict",), pl.String),
     }
 )
 CHANGES: Final = pl.Schema(
@@ -129,6 +142,13 @@ MODALITIES: Final = pl.Schema(
         **_columns(_OVER, _NUMBER),
     }
 )
+LABEL_FLOW: Final = pl.Schema(
+    {
+        **_columns(("task", "split", "attribute", "subgroup"), pl.String),
+        **_columns(("n_studies", "n_patients", "n_positive", "n_negative", "n_censored"), pl.Int64),
+    }
+)
+NOTES: Final = pl.Schema({"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String})
 FINDINGS: Final = pl.Schema(
     [
         *GAPS.items(),
@@ -151,6 +171,18 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "model_comparisons": COMPARISONS,
     "audit_changes": CHANGES,
     "modality_comparisons": MODALITIES,
+    "label_flow": LABEL_FLOW,
+    "notes": NOTES,
+    "baselines": JOINS_SCHEMA,
+    "paper_comparison": COMPARISON_SCHEMA,
+    "mitigation_results": MITIGATION,
+    "mitigation_subgroups": MITIGATED,
+    "mitigation_recommendations": ADVICE,
+    "mitigation_leakage": LEAKAGE,
+    "demographic_probes": PROBES,
+    "mitigation_capacity": CAPACITY,
+    "mitigation_interactions": INTERACTIONS,
+    "mitigation_ladder": LADDER,
 }
 _ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
 
@@ -173,8 +205,16 @@ class ReportInput:
     flow : frame of `FLOW`
     slice_quality : frame of `SLICE_QUALITY`
         Series per status and reason; see `count_series`.
+    label_flow, notes : frames, optional
+        Known and censored outcomes, and what was repaired or chosen when the cohort was read; see `cohort/`.
+    baselines : frame, optional
+        How predictions that were computed elsewhere were joined; see `probes/baseline.py`.
+    paper_comparison : frame, optional
+        Published figures beside this audit's; see `paper/`.
+    mitigation_results and the other tables of `mitigation/` : frames, optional
     encoders : sequence of mappings
-        `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`.
+        `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`,
+        and `baseline` of a model that is audited by its predictions alone.
     provenance : mapping of str to str
         Input digests, versions, run ids.
     generated_at : str, optional
@@ -200,6 +240,18 @@ class ReportInput:
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))
+    label_flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LABEL_FLOW))
+    notes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NOTES))
+    baselines: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=JOINS_SCHEMA))
+    paper_comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON_SCHEMA))
+    mitigation_results: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATION))
+    mitigation_subgroups: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATED))
+    mitigation_recommendations: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADVICE))
+    mitigation_leakage: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEAKAGE))
+    demographic_probes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PROBES))
+    mitigation_capacity: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CAPACITY))
+    mitigation_interactions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERACTIONS))
+    mitigation_ladder: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LADDER))
     encoders: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     generated_at: str | None = None

@@ -13,7 +13,7 @@ _MOST: Final = 15
 
 def intersections_view(book: Book, key: Key) -> Row | None:
     """The intersections of a score set by the primary metric; None where none were made."""
-    metric = book.primary_metric
+    metric = book.telling_metric(key)
     rows = book.intersections(key, metric)
     if not rows:
         return None
@@ -76,7 +76,7 @@ def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
 
 def intersections_figure(book: Book, key: Key) -> figures.Spec | None:
     """Forest plot of the tested intersections, worst first; None where there are none."""
-    metric = book.primary_metric
+    metric = book.telling_metric(key)
     tested = [row for row in book.intersections(key, metric) if row["rank"] is not None][:_MOST]
     if not tested:
         return None

@@ -12,7 +12,15 @@ _POLICIES = {
 }
 
 
-def methods(audit: Audit, *, encoded: bool, compared: bool, record: bool = False) -> list[tuple[str, str]]:
+def methods(
+    audit: Audit,
+    *,
+    encoded: bool,
+    compared: bool,
+    record: bool = False,
+    mitigated: bool = False,
+    predicted: bool = False,
+) -> list[tuple[str, str]]:
     """Headed paragraphs.
 
     Parameters
@@ -23,6 +31,10 @@ def methods(audit: Audit, *, encoded: bool, compared: bool, record: bool = False
         Whether models were compared in pairs.
     record : bool
         Whether there are models that read the medical record.
+    mitigated : bool
+        Whether strategies were held against the probes.
+    predicted : bool
+        Whether baselines were joined by their predictions.
     """
     fairness = audit.fairness
     said = [("Cohort", _cohort(audit))] if encoded else []
@@ -31,7 +43,34 @@ def methods(audit: Audit, *, encoded: bool, compared: bool, record: bool = False
     if record:
         said.append(("Medical record", _record(audit)))
     said += [*_statistics(audit, fairness), _score_shift(fairness), *_intersections(fairness)]
-    return [*said, _comparisons(fairness)] if compared else said
+    said += [_comparisons(fairness)] if compared else []
+    said += [_baselines()] if predicted else []
+    return [*said, _mitigation(audit)] if mitigated else said
+
+
+def _baselines() -> tuple[str, str]:
+    return (
+        "Baselines",
+        "Models audited by predictions that were made elsewhere, joined to the cohort's studies and judged by the cohort's own "
+        "labels. They are no part of the declared family. Where they hold no validation studies there is no operating point, "
+        "and AUROC alone is told.",
+    )
+
+
+def _mitigation(audit: Audit) -> tuple[str, str]:
+    fairness, settings = audit.fairness, audit.mitigation
+    return (
+        "Mitigation",
+        "Each strategy works on the frozen embeddings, is aimed at one attribute and held against the probe as it was, on the "
+        "same test patients, its operating point chosen anew on the validation part. Whether a gap narrowed: a permutation test "
+        "that swaps before and after within patients, adjusted over all strategies and attributes of a model (Westfall and "
+        f"Young), with intervals from {settings.n_bootstrap:,} draws of patients. Levels down: the subgroup missed most is "
+        "missed no less while the best is missed more. Not interpretable: AUROC falls by more than "
+        f"{fairness.auroc_margin:g}. Trained strategies run over {settings.seeds} seeds; the adversary's strength is chosen on "
+        "the validation part. What is left of an attribute is read by fresh probes on held-out patients, beside labels dealt at "
+        "random. A strategy is recommended only where the audit "
+        "has shown a disparity in missed disease, and the subgroup missed most gains.",
+    )
 
 
 def _score_shift(fairness: FairnessSection) -> tuple[str, str]:

@@ -26,8 +26,8 @@ def main_findings(book: Book) -> list[Row]:
         out += [
             {
                 **gap_view(book, key, row),
-                "encoder": _named(encoder),
-                "control": bool(encoder["control"]),
+                "encoder": _named(book, encoder),
+                "declared": not (encoder["control"] or encoder["baseline"]),
                 "link": _link(key.encoder, key.task, wording.attribute_title(row["attribute"])),
             }
             for row in rows
@@ -38,7 +38,7 @@ def main_findings(book: Book) -> list[Row]:
 def executive_summary(book: Book) -> Row:
     """Who is missed, how often, how sure: one screen."""
     task, metric = book.main_task, book.primary_metric
-    told = [row for row in main_findings(book) if not row["control"]]
+    told = [row for row in main_findings(book) if row["declared"]]
     counted = {verdict: sum(row["verdict"] == verdict for row in told) for verdict in _VERDICTS}
     shown = next((key for one in book.encoders if (key := book.main_key(one["name"], task))), None)
     highs = [row["ci_high"] for row in book.subgroups(shown, metric) if row["ci_high"] is not None] if shown else []
@@ -152,7 +152,7 @@ def q_map(book: Book) -> Row:
             }
             for attribute in attributes
         ]
-        groups.append({"encoder": _named(encoder), "rows": rows})
+        groups.append({"encoder": _named(book, encoder), "rows": rows})
     return {
         "tasks": [wording.task_title(task) for task in book.tasks],
         "groups": groups,
@@ -165,15 +165,16 @@ def _link(encoder: str, task: str, attribute: str = "") -> str:
     return "#" + urlencode({"encoder": encoder, "task": task} | ({"attribute": attribute} if attribute else {}))
 
 
-def _named(encoder: Row) -> str:
-    return f"{encoder['title']} (control)" if encoder["control"] else str(encoder["title"])
+def _named(book: Book, encoder: Row) -> str:
+    return f"{encoder['title']}{book.role(encoder['name'])}"
 
 
 def _q_cell(row: Row | None) -> Row:
     if row is None:
         return {"text": wording.NONE, "shade": 0, "verdict": "", "tip": "not audited"}
     if row.get("gap") is None:
-        tip = "not tested: too few subgroups of sufficient size"
+        few = (row.get("n_tested") or 0) < 2
+        tip = f"not tested: {'too few subgroups of sufficient size' if few else 'no operating threshold'}"
         return {"text": wording.NONE, "shade": 0, "verdict": "insufficient_evidence", "tip": tip}
     q = row.get("q_value")
     shade = 0 if q is None else 4 if q < 0.001 else 3 if q < 0.01 else 2 if q < 0.05 else 1 if q < 0.2 else 0
@@ -202,6 +203,7 @@ def encoder_tasks(book: Book) -> Row:
             {
                 "encoder": encoder["title"],
                 "control": bool(encoder["control"]),
+                "role": book.role(encoder["name"]),
                 "cells": cells,
                 "beats": f"{sum(beaten)} of {len(beaten)} tasks" if beaten else wording.NONE,
             }
@@ -271,8 +273,12 @@ def control_figures(book: Book) -> dict[str, Any]:
         for encoder in book.encoders:
             own = _auroc(book, encoder["name"], task)
             if own is not None and encoder["name"] != control:
-                rows.append(_control_row(encoder["title"], own, _beats(own, theirs)))
-        drawn = _control_row(f"{book.encoder_title(control)} (control)", theirs, None) if control and theirs else None
+                rows.append(_control_row(f"{encoder['title']}{book.role(encoder['name'])}", own, _beats(own, theirs)))
+        drawn = (
+            _control_row(f"{book.encoder_title(control)}{book.role(control)}", theirs, None)
+            if control and theirs
+            else None
+        )
         out[task] = figures.against_control([{**row, "beats": bool(row["beats"])} for row in rows], drawn)
     return out
 

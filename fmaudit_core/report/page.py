@@ -21,8 +21,12 @@ from fmaudit_core.report.changed import changes_view
 from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.ledger import Ledger
 from fmaudit_core.report.methods import limits, methods
+from fmaudit_core.report.mitigated import main_advice, mitigation_figure_sets, mitigation_view
 from fmaudit_core.report.modalities import modality_views
+from fmaudit_core.report.outcome_flow import label_flow_view, notes_view
+from fmaudit_core.report.paper_figures import paper_view
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
@@ -47,18 +51,18 @@ def render_page(
         The same for the same inputs, byte for byte.
     """
     tables = disclosed or disclose(inputs)
-    book = Book(inputs, tables)
+    book, ledger = Book(inputs, tables), Ledger(inputs.audit, tables)
     environment = Environment(
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(
-        **_context(inputs, tables, book),
+        **_context(inputs, tables, book, ledger),
         beside=beside,
         style=_asset("page.css"),
         script=_asset("page.js"),
         plotly=_plotly(),
-        data=_packed(json.dumps(_data(book), ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        data=_packed(json.dumps(_data(book, ledger), ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
     )
 
 
@@ -68,7 +72,7 @@ def write_page(path: Path, inputs: ReportInput) -> None:
         beside.write_text(render_page(inputs), encoding="utf-8")
 
 
-def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, Any]:
+def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger) -> dict[str, Any]:
     audit = inputs.audit
     withheld = int((tables.metrics.get_column("counts") == "withheld").sum())
     return {
@@ -80,11 +84,11 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
         "ends": ("Most missed", "Least missed") if book.primary_metric == "udr" else ("Fares worst", "Fares best"),
         "primary_metric": wording.metric_title(book.primary_metric),
         "cells": [cell_view(book, key) for key in book.keys],
-        "encoders": book.encoders,
+        "encoders": [{**one, "role": book.role(one["name"])} for one in book.encoders],
         "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],
         "attributes": [wording.attribute_title(name) for name in audit.attributes],
         "main_task": book.main_task,
-        "variants": [wording.variant_title(variant) for variant in book.variants],
+        "variants": [wording.variant_title(variant) or "as given" for variant in book.variants],
         "q_map": overview.q_map(book),
         "overview": overview.encoder_tasks(book),
         "pairs": pair_views(book),
@@ -96,6 +100,12 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
         "more_pairs": more_pairs(book),
         "modalities": modality_views(book, inputs.modality_comparisons),
         "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
+        "help": main_advice(book, ledger),
+        "mitigation": mitigation_view(book, ledger),
+        "label_flow": label_flow_view(tables.label_flow.to_dicts(), book.tasks, list(audit.attributes)),
+        "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
+        "baselines": [_joined(book, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
+        "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in book.encoders}),
         "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
         "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
@@ -104,6 +114,8 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
             encoded=bool(inputs.encoders),
             compared=not tables.comparisons.is_empty(),
             record=not inputs.modality_comparisons.is_empty(),
+            mitigated=bool(ledger.cells),
+            predicted=not inputs.baselines.is_empty(),
         ),
         "limits": limits(audit),
         "provenance": sorted(inputs.provenance.items()),
@@ -116,10 +128,24 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
     }
 
 
-def _data(book: Book) -> dict[str, Any]:
+def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:
+    """How a baseline's predictions were joined, small counts of studies apart."""
+    return {
+        **{name: _few(one, least) if name.startswith("n_") else one for name, one in row.items()},
+        "apart": f"{_few(row['n_labels_apart'], least)} of {_few(row['n_labels'], least)}" if row["n_labels"] else "none given",
+        "title": book.encoder_title(row["encoder"]), "outcome": wording.task_title(row["task"]),
+    }  # fmt: skip
+
+
+def _few(n: int, least: int) -> str:
+    return f"fewer than {least}" if 0 < n < least else wording.count(n)
+
+
+def _data(book: Book, ledger: Ledger) -> dict[str, Any]:
     cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
     arrays: list[Any] = []
     figures = {"cells": cells, "control": overview.control_figures(book), "pairs": pair_figures(book)}
+    figures["mitigation"] = mitigation_figure_sets(book, ledger)
     return {**_shared(figures, arrays, {}), "arrays": arrays}
 
 

@@ -19,7 +19,9 @@ from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.ledger import Ledger
 from fmaudit_core.report.methods import limits, methods
+from fmaudit_core.report.mitigated import all_advice
 
 #: major.minor of the schema; a file of another major version is read by nobody
 SCHEMA_VERSION: Final = "1.0"
@@ -69,12 +71,14 @@ def summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) 
     digests : mapping of file name to SHA-256
         The CSV files that belong to it.
     """
-    book = Book(inputs, tables)
+    book, ledger = Book(inputs, tables), Ledger(inputs.audit, tables)
     told = overview.executive_summary(book)
     told_of = {
         "encoded": bool(inputs.encoders),
         "compared": not tables.comparisons.is_empty(),
         "record": not inputs.modality_comparisons.is_empty(),
+        "mitigated": bool(ledger.cells),
+        "predicted": not inputs.baselines.is_empty(),
     }
     return {
         "$schema": SCHEMA,
@@ -87,6 +91,7 @@ def summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) 
         "primary_metric": book.primary_metric,
         "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
         "findings": [_only(row, _FINDING) for row in resaid(inputs, tables).iter_rows(named=True)],
+        "recommendations": all_advice(book, ledger),
         "subgroup_metrics": _of_main_models(book, tables.metrics),
         **_beside_findings(tables),
         "cohort_counts": tables.studies.to_dicts(),
@@ -121,6 +126,7 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         .sort(*SCORE_SET, "attribute")
         .to_dicts(),
         "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
+        "paper_comparison": tables.paper.to_dicts(),
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
     }

@@ -146,6 +146,8 @@ def signed(value: float | None, decimals: int = 3, *, plus: bool = True) -> str:
     if value is None:
         return NONE
     text = f"{value:+.{decimals}f}" if plus else f"{value:.{decimals}f}"
+    if not float(text):
+        text = text.replace("-", "+" if plus else "")  # there is no zero below zero
     return text.replace("-", MINUS)
 
 
@@ -229,6 +231,8 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
         The smallest difference that would have shown in the subgroup that fares worst.
     """
     metric, worst, best = finding["metric"], finding["worst"], finding["best"]
+    if (not worst or finding["gap"] is None) and (finding.get("n_tested") or 0) > 1:
+        return "Its predictions hold no validation studies, so there is no operating threshold: only AUROC can be told."
     if not worst or finding["gap"] is None:
         return "Fewer than two subgroups are large enough to be tested: we cannot tell whether they differ."
     values = f"{finding['worst_text']} in the subgroup {worst} and {finding['best_text']} in {best}"

@@ -47,11 +47,13 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     settings = workspace.audit.fairness
     version = audit.versions(workspace).fairness(cell)
 
+    # a baseline without validation studies has no threshold: of it AUROC alone is told
     found = assess(
         workspace.predictions([cell]),
         attributes=workspace.audit.attributes,
         settings=settings,
         declared=is_primary_probe(),
+        unvalidated=True,
         progress=progress_of(context, f"statistics of {cell}"),
     )
 

@@ -5,11 +5,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fmaudit_core.baselines import score_baseline
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.probes.selection import fit_probes, of_primary_probe
 from fmaudit_core.recording import predict
-from fmaudit_core.warehouse import PREVIOUS
+from fmaudit_core.warehouse import PREVIOUS, Cell
+from fmaudit_core.workspace import Workspace
 from fmaudit_dagster.metadata import OWNERS, bars, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.progress import progress_of
@@ -56,10 +58,12 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
     owners=OWNERS,
 )
 def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """Scores on val and test of every probe, each as validation chose it, and the trail of that choice."""
+    """Scores on val and test of every probe as validation chose it, with the trail of that; a baseline's as they came."""
     workspace, cell = audit.open(), cell_of(context)
-    warehouse = workspace.warehouse
-    version = audit.versions(workspace).probe_predictions(cell)
+    warehouse, versions = workspace.warehouse, audit.versions(workspace)
+    version = versions.probe_predictions(cell)
+    if cell.encoder in versions.baselines():
+        return _baseline(workspace, cell, version)
 
     predictions = predict(workspace, cell)
     scores = with_thresholds(predictions.scores, workspace.audit.fairness)
@@ -77,3 +81,13 @@ def probe_predictions(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
         validation_auroc=max(of_primary_probe(chosen).get_column("val_auroc").to_list()),
         by_score_set=bars(validated, top=1.0),
     )
+
+
+def _baseline(workspace: Workspace, cell: Cell, version: str) -> dg.MaterializeResult[Any]:
+    """Predictions computed elsewhere, joined to the cohort; and how they were joined."""
+    found, warehouse = score_baseline(workspace, cell), workspace.warehouse
+    warehouse.keep("probe_predictions", PREVIOUS, cell, before=version)
+    warehouse.publish("baseline_joins", found.join, version=version, cell=cell)
+    published = warehouse.publish("probe_predictions", found.scores, version=version, cell=cell)
+    told = found.join.row(0, named=True)
+    return made(published, found.scores, **{name: told[name] for name in told if name not in ("encoder", "task")})

@@ -41,7 +41,7 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         workspace.audit.attributes,
         workspace.audit.fairness,
     )
-    compared = model_comparisons(test, attributes, settings)
+    compared = model_comparisons(test, attributes, settings, baselines=versions.baselines())
     changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
     modalities = modality_comparisons(workspace.modality_predictions(cells), settings)
@@ -65,15 +65,26 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     )
 
 
-@dg.asset(group_name="report", deps=["audit_findings", "cohort_flow", "ct_slices"], kinds={"plotly"}, owners=OWNERS)
+@dg.asset(
+    group_name="report",
+    deps=[
+        "audit_findings", "cohort_flow", "label_flow", "cohort_notes", "ct_slices", "demographic_probes",
+        "mitigation_results", "mitigation_capacity",
+    ],
+    kinds={"plotly"},
+    owners=OWNERS,
+)  # fmt: skip
 def audit_report(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """The page for people and the files for machines."""
+    """The page for people and the files for machines; published figures beside ours, where the cohort is the paper's."""
     workspace = audit.open()
     versions = audit.versions(workspace)
     version = versions.audit_report()
 
-    written = write_report(workspace.reports, report_input(workspace, versions))
+    shown = report_input(workspace, versions)
+    written = write_report(workspace.reports, shown)
 
+    workspace.warehouse.publish("paper_comparison", shown.paper_comparison, version=version)
     files = report_files(written)
     published = workspace.warehouse.publish("report_files", files, version=version)
+    workspace.warehouse.refresh_views()
     return made(published, files, page=report_link(workspace), megabytes=written.page.stat().st_size / 1e6)

@@ -1,4 +1,4 @@
-"""`fmaudit encoders`: the registry of this audit."""
+"""`fmaudit encoders` and `fmaudit baseline`: the registry of this audit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoders_list(config: Path) -> None:
 
     registry = workspace_of(config).registry
     for name, spec in registry.specs().items():
-        role = "control" if spec.control else f"{spec.dim}-d"
+        role = "control" if spec.control else f"{spec.dim}-d" if spec.embeds else "baseline, predictions alone"
         click.echo(f"{name:<24} {spec.label} ({role}; {spec.licence or 'licence not stated'})")
     for file, problem in registry.problems().items():
         click.echo(f"passed over {file}: {problem}", err=True)
@@ -90,3 +90,32 @@ def encoders_check(config: Path, name: str) -> None:
     if found.problems:
         sys.exit(1)
     click.echo(f"{name} is fit for use.")
+
+
+@click.group()
+def baseline() -> None:
+    """Audit a model by its predictions alone, beside the encoders."""
+
+
+@baseline.command("add")
+@click.argument("predictions", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="Name of the model, such as ct-lrcn [default: of the file].")
+@click.option("--task", help="The task it is about, where neither the file nor its name tells.")
+@click.pass_obj
+@told
+def baseline_add(config: Path, predictions: Path, name: str | None, task: str | None) -> None:
+    """Join PREDICTIONS (study_id, y_score; or INSPECT's *_pred_proba.csv) to the cohort, check its labels, and register it."""
+    from fmaudit_core.baselines import add_baseline
+
+    for one, found in add_baseline(workspace_of(config), predictions, name=name, task=task).items():
+        row = found.join.row(0, named=True)
+        click.echo(
+            f"{row['encoder']}, {one}: {row['n_scored']:,} of {row['n_rows']:,} rows joined by {row['joined_by']}; "
+            f"{row['n_missed']:,} of no study here, {row['n_train']:,} of train, {row['n_unlabelled']:,} without a known "
+            f"label left out; {row['n_unscored']:,} studies without a prediction."
+        )
+        if row["n_labels_apart"]:
+            click.echo(f"  {row['n_labels_apart']:,} of {row['n_labels']:,} labels differ from ours, which are used.")
+        if not found.has_threshold:
+            click.echo("  It has no validation studies of both classes, so no threshold: of it AUROC alone is told.")
+    click.echo("Next: fmaudit run")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from fmaudit_core.baselines import add_baseline
 from fmaudit_core.imaging.window import View
 from fmaudit_core.workspace import open_workspace
 from fmaudit_dagster.cli import main
@@ -50,6 +51,33 @@ def inspected(tmp_path_factory):
     outcome = run(workspace)
     assert outcome.failures == {}
     return workspace, said.output
+
+
+@pytest.mark.parametrize("style", ["patient_time", "image_id"])
+def test_a_baseline_in_the_releases_own_layout_is_joined_in_both_styles_of_ids(inspected, tmp_path, style):
+    workspace = inspected[0]
+    TWIN.write_predictions(tmp_path)
+    found = add_baseline(workspace, tmp_path / style / "pe_pred_proba.csv", name=f"lrcn-{style}")["pe"]
+    (workspace.audit.encoders / f"lrcn-{style}.yaml").unlink()
+    told = found.join.row(0, named=True)
+    assert told["joined_by"] == {"patient_time": "patient and time", "image_id": "image_id"}[style]
+    assert (told["threshold"], told["n_labels_apart"]) == ("none", 0)
+    expected = pl.read_csv(tmp_path / "image_id" / "pe_pred_proba.csv")
+    by_image = dict(expected.select("patient_id", "prob").iter_rows())
+    image = {one.impression_id: one.image_id for one in TWIN.studies}
+    assert all(
+        by_image[image[study]] == score for study, score in found.scores.select("study_id", "y_score").iter_rows()
+    )
+
+
+def test_published_figures_stand_beside_the_audits(inspected):
+    found = inspected[0].warehouse.read("paper_comparison")
+    assert set(found["labels_file"]) == {"labels_20250611.tsv"}
+    assert found.filter(id="n_studies")["verdict"].item() == "different"
+    assert found.filter(id="n_studies")["ours"].item() == inspected[0].warehouse.read("cohort_flow")["n_studies"][0]
+    assert "medsiglip was not audited" in found.filter(id="pe_auroc_fm", model="medsiglip")["reason"].item()
+    page = (inspected[0].reports / "index.html").read_text()
+    assert "Our labels are those of labels_20250611.tsv" in page
 
 
 def test_init_tells_what_was_read_and_what_was_odd(inspected):

@@ -12,6 +12,7 @@ import pytest
 from fmaudit_core.report.export import write_report
 from fmaudit_core.report.inputs import ReportInput
 from tests.report.frames import made_up
+from tests.report.mitigation_frames import mitigated
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -25,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def inputs() -> ReportInput:
-    return made_up(small_group=True)
+    return mitigated(made_up(small_group=True), small_group=True)
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,30 @@ def test_pairs_are_those_of_the_outcome_and_their_subgroups_unfold(browser: Any,
     assert heard == []
 
 
+def test_mitigation_follows_the_filters_and_arrows_the_strategy(browser: Any, url: str, inputs: ReportInput) -> None:
+    page, heard = _open(browser, url)
+    assert page.input_value("#strategy") == "dfr"  # the one that is recommended
+    page.select_option("#encoder", "lite1")
+    page.select_option("#task", "mortality_1m")
+    page.select_option("#strategy", "leace")
+    assert page.locator(".mitigated:visible").count() == 1
+    rows = inputs.mitigation_subgroups.filter(
+        encoder="lite1", task="mortality_1m", strategy="leace", metric="udr", target_attribute="sex", attribute="sex"
+    )
+    drawn = _drawn(page, "mitigated-arrows")
+    for name in ("before", "after"):
+        assert all(any(abs(x - 100 * value) < 1e-3 for x in drawn) for value in rows[name])
+    assert page.locator('[data-slot="mitigated-price"] .main-svg').first.is_visible()
+    shown = page.locator(".mitigated[open]:visible").inner_text()
+    assert "levels down" in shown
+    assert "not interpretable" in shown
+    # the control was not mitigated
+    page.select_option("#encoder", "grey_histogram")
+    assert not page.locator("#mitigation-figures").is_visible()
+    assert page.locator("#unmitigated").is_visible()
+    assert heard == []
+
+
 def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
     hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first
@@ -225,6 +250,8 @@ def test_without_script_the_findings_and_tables_are_there(browser: Any, url: str
     assert page.locator("table.findings").is_visible()
     assert page.locator("table.subgroups").first.is_visible()
     assert "The figures need JavaScript" in page.inner_text("#explore")
+    assert page.locator("table.strategies").first.is_visible()
+    assert "What would help?" in page.inner_text("#summary")
 
 
 def test_it_prints_with_its_figures(browser: Any, url: str, tmp_path: Path) -> None:

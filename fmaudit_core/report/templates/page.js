@@ -67,7 +67,7 @@
   const drawn = [];
   const drawAll = () => drawn.forEach(([element, spec]) => draw(element, spec));
 
-  const sweeps = (holder, list) => {
+  const several = (holder, list, about) => {
     holder.querySelectorAll(".plot").forEach((one) => Plotly.purge(one));
     holder.replaceChildren();
     const attribute = byId("attribute").value;
@@ -78,11 +78,34 @@
       const plot = document.createElement("div");
       plot.className = "plot";
       plot.setAttribute("role", "img");
-      plot.setAttribute("aria-label", `Share missed and false alarms by threshold: ${title}`);
+      plot.setAttribute("aria-label", `${about}: ${title}`);
       block.append(head, plot);
       holder.append(block);
       drawn.push([plot, figure]);
     }
+  };
+  const mitigated = (id, task) => {
+    const figures = byId("mitigation-figures");
+    if (!figures) return;
+    const found = data.mitigation[id];
+    figures.hidden = !found;
+    byId("unmitigated").hidden = !!found;
+    document.querySelectorAll(".mitigated").forEach((one) => {
+      one.hidden = one.dataset.cell !== id;
+      one.open = !one.hidden;
+    });
+    document.querySelectorAll(".capacity").forEach((one) => { one.hidden = one.dataset.task !== task; });
+    if (!found) return;
+    const slots = { gaps: found.gaps, arrows: found.arrows[byId("strategy").value], probing: found.probing };
+    for (const [name, spec] of Object.entries(slots)) {
+      const plot = document.querySelector(`[data-slot="mitigated-${name}"]`);
+      // the strategy can still be chosen where this one has nothing to show
+      (name === "arrows" ? plot : plot.closest("figure")).hidden = !spec;
+      if (spec) drawn.push([plot, spec]);
+    }
+    const price = document.querySelector('[data-slot="mitigated-price"]');
+    price.closest("figure").hidden = !found.price.length;
+    several(price, found.price, "AUROC against the gap that is left");
   };
   const show = () => {
     const { encoder, task, variant } = chosen();
@@ -104,10 +127,11 @@
         plot.closest("figure").hidden = !cell[slot];
         if (cell[slot]) drawn.push([plot, cell[slot]]);
       }
-      sweeps(document.querySelector('[data-slot="sweeps"]'), cell.sweeps);
+      several(document.querySelector('[data-slot="sweeps"]'), cell.sweeps, "Share missed and false alarms by threshold");
     }
     const attribute = byId("attribute").value;
     document.querySelectorAll("#cells [data-attribute]").forEach((one) => { one.hidden = Boolean(attribute) && one.dataset.attribute !== attribute; });
+    mitigated(`${encoder}|${task}`, task);
     const control = data.control[task];
     byId("control-figure").hidden = !control;
     if (control) drawn.push([document.querySelector('[data-slot="control"]'), control]);
@@ -168,6 +192,7 @@
   theme.hidden = false;
   byId("filters").hidden = false;
   for (const box of BOXES) byId(box).addEventListener("change", () => { show(); remember(); });
+  if (byId("strategy")) byId("strategy").addEventListener("change", show);
   window.addEventListener("hashchange", () => {
     if (!choose()) return;
     show();

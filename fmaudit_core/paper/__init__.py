@@ -1,0 +1,1 @@
+"""Published figures of an audit on INSPECT, and this audit's beside them."""

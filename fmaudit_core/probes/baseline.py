@@ -1,0 +1,296 @@
+"""Predictions computed elsewhere as a model of the audit: read, joined to the cohort's studies, checked against its labels.
+
+Layouts, CSV or Parquet, told by the columns:
+
+- ours: `study_id`, `y_score`, and where there are several `task`; other studies than the cohort's are counted.
+- INSPECT's (`<task>_pred_proba.csv`): `patient_id, procedure_time, label, prob`. Since April 2025 both ids are the image's; its
+  record models give the time of PE a day early. Whichever way finds more than 95 % of the rows is the one.
+
+A pickle is never opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from fmaudit_core.cohort.columns import Column, collected, id_text, is_table, moment, scan_header, scan_table
+from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.inspect_labels import boolean
+from fmaudit_core.cohort.inspect_tables import volume_name
+from fmaudit_core.encoders.errors import PredictionsFileError
+from fmaudit_core.encoders.pooling import GIVEN
+from fmaudit_core.encoders.proof import sha256_of
+from fmaudit_core.encoders.spec import PredictionsFile
+from fmaudit_core.vocabulary import DIAGNOSIS_TASK
+
+#: share of a file's rows that a way of joining must find
+FOUND_FROM: Final = 0.95
+#: share of labels that may differ from ours before the file is taken for one of another task or cohort
+APART_UPTO: Final = 0.05
+#: columns of the study table that a file is joined by
+JOINED_BY: Final = ("study_id", "patient_id", "split", "image_path", "time")
+
+_STUDY: Final = Column("study", ("study_id",))
+_PATIENT: Final = Column("patient", ("patient_id", "person_id", "PatientID", "patient"))
+_TIME: Final = Column("time", ("procedure_time", "procedure_DATETIME", "StudyTime", "time"))
+_SCORE: Final = Column("score", ("y_score", "prob", "score", "probability"))
+_LABEL: Final = Column("label", ("label", "y_true"), needed=False)
+_TASK: Final = Column("task", ("task",), needed=False)
+
+_BY_STUDY: Final = "study_id"
+_BY_IMAGE: Final = "image_id"
+_BY_TIME: Final = "patient and time"
+_BY_DAY_BEFORE: Final = "patient and time, a day early"
+
+#: how a file was joined; counts are of rows of the file, but `n_unscored`: studies of val and test that it lacks
+JOINS_SCHEMA: Final = pl.Schema(
+    {
+        "encoder": pl.String,
+        "task": pl.String,
+        "joined_by": pl.String,
+        "threshold": pl.String,
+        "n_rows": pl.Int64,
+        "n_missed": pl.Int64,
+        "n_train": pl.Int64,
+        "n_unlabelled": pl.Int64,
+        "n_scored": pl.Int64,
+        "n_unscored": pl.Int64,
+        "n_labels": pl.Int64,
+        "n_labels_apart": pl.Int64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class BaselineScores:
+    """A baseline's scores of one task.
+
+    Parameters
+    ----------
+    scores : frame
+        Rows as `probes.selection` gives them, of val and test studies with a known label; probe, modality and pooling are
+        `given`.
+    join : frame of `JOINS_SCHEMA`, one row
+        `threshold` is `validation` where an operating threshold can be chosen, else `none`.
+    """
+
+    scores: pl.DataFrame
+    join: pl.DataFrame
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether it scores validation studies of both classes, so that a threshold can be chosen there."""
+        return bool(self.join.get_column("threshold").item() == "validation")
+
+
+def baseline_scores(
+    file: PredictionsFile, studies: pl.DataFrame, labels: pl.DataFrame, *, baseline: str
+) -> BaselineScores:
+    """Read one file of predictions and join it to the cohort.
+
+    Parameters
+    ----------
+    studies, labels : frames
+        The cohort's; of `studies` the columns `JOINED_BY`, the last two where there are.
+    baseline : str
+        Its name, told as `encoder`.
+
+    Raises
+    ------
+    PredictionsFileError
+        The file is missing, another one, or cannot be read; lacks a column; scores a study twice or not by a number; finds too
+        few studies; its labels are not the cohort's; it has one class only in test. Rows are numbered, patients never named.
+    """
+    where = file.path.name
+    rows = read_rows(file)
+    found, by = _joined(rows, studies, file.task, where)
+    _refuse_repeats(found.filter(pl.col("study_id").is_not_null() & pl.col("study_id").is_duplicated()), where)
+    own = labels.filter(pl.col("task") == file.task).select("study_id", y_true="label")
+    known = studies.select("study_id", "patient_id", pl.col("split").cast(pl.String)).join(
+        own, on="study_id", how="left"
+    )
+    matched = found.drop_nulls("study_id").join(known, on="study_id", how="inner").sort("study_id")
+    n_labels, n_apart = _compared_labels(matched, where)
+    audited = matched.filter(pl.col("split") != "train")
+    scored = audited.filter(pl.col("y_true").is_not_null())
+    _check_classes(scored, where)
+    expected = known.filter((pl.col("split") != "train") & pl.col("y_true").is_not_null())
+    validated = scored.filter(split="val").get_column("y_true").n_unique() == 2
+    join = {
+        "encoder": baseline, "task": file.task, "joined_by": by, "threshold": "validation" if validated else "none",
+        "n_rows": rows.height, "n_missed": rows.height - matched.height, "n_train": matched.height - audited.height,
+        "n_unlabelled": audited.height - scored.height, "n_scored": scored.height,
+        "n_unscored": expected.join(scored, on="study_id", how="anti").height,
+        "n_labels": n_labels, "n_labels_apart": n_apart,
+    }  # fmt: skip
+    named = {"encoder": baseline, "task": file.task, "probe": GIVEN, "modality": GIVEN, "pooling": GIVEN}
+    scores = scored.select(
+        *(pl.lit(value).alias(name) for name, value in named.items()),
+        pl.lit("none").alias("strategy"),
+        "study_id", "patient_id", "split", "y_true", y_score="score",
+    )  # fmt: skip
+    return BaselineScores(scores, pl.DataFrame([join], schema=JOINS_SCHEMA))
+
+
+def read_rows(file: PredictionsFile) -> pl.DataFrame:
+    """Rows of one file for its task.
+
+    Returns
+    -------
+    Frame of `row` (as a person counts them), `study` or else `patient` and `time` as text, `score`, `label` (NULL: unknown)
+
+    Raises
+    ------
+    PredictionsFileError
+        See `baseline_scores`.
+    """
+    path, where = file.located(), file.path.name
+    if not is_table(path):
+        raise PredictionsFileError(
+            f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.", where=where,
+            fix="A pickle is never opened: it may run code. Write its rows as CSV: patient_id, procedure_time, label, prob.",
+        )  # fmt: skip
+    if (sha256 := sha256_of(path)) != file.sha256:
+        raise PredictionsFileError(
+            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.", where=where,
+            fix="Get the right file, or add the baseline again if its predictions changed on purpose.",
+        )  # fmt: skip
+    try:
+        header = {name.lower() for name in scan_header(path)}
+        ids = [_STUDY] if "study_id" in header else [_PATIENT, _TIME]
+        wanted = [*ids, _SCORE, _LABEL, _TASK]
+        rows = collected(scan_table(path, wanted, rows=True), where=where)
+    except CohortError as error:
+        raise PredictionsFileError(
+            error.what, where=where,
+            fix="Give study_id and y_score (and task), or INSPECT's columns: patient_id, procedure_time, label, prob.",
+        ) from error  # fmt: skip
+    if "task" in header:
+        rows = rows.filter(pl.col("task").cast(pl.String) == file.task)
+    rows = rows.with_columns(
+        *(pl.col(one.name).cast(pl.String) for one in ids),
+        label=boolean("label"),
+        score=pl.col("score").cast(pl.Float64, strict=False),
+    ).drop("task")
+    if rows.is_empty():
+        raise PredictionsFileError(f"holds no row of the task {file.task}.", where=where)
+    bad = rows.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
+    if bad.height:
+        raise PredictionsFileError(f"{_rows(bad)}: the score is no number.", where=where)
+    names = [one.name for one in ids]
+    blank = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in names))
+    if blank.height:
+        raise PredictionsFileError(f"{_rows(blank)}: without an id.", where=where)
+    _refuse_repeats(rows.filter(pl.struct(names).is_duplicated()), where)
+    return rows
+
+
+def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) -> tuple[pl.DataFrame, str]:
+    """The rows with the `study_id` that the best way of joining finds, NULL where it finds none; and that way."""
+    if "study" in rows.columns:
+        ways: Mapping[str, pl.DataFrame] = {_BY_STUDY: _by_study(rows, studies)}
+    else:
+        ways = _by_release(rows, studies, task)
+    hits = {name: len(found) - found.get_column("study_id").null_count() for name, found in ways.items()}
+    best = max(hits, key=lambda name: hits[name])
+    if best == _BY_STUDY and not hits[best]:
+        raise PredictionsFileError(
+            f"none of its {rows.height} studies is one of the cohort's {studies.height}.", where=where,
+            fix="The ids must be spelled as the cohort's study_id.",
+        )  # fmt: skip
+    if best != _BY_STUDY and hits[best] <= FOUND_FROM * rows.height:
+        told = ", ".join(f"{n} by {name}" for name, n in hits.items())
+        raise PredictionsFileError(
+            f"of its {rows.height} rows too few are studies of this cohort ({told}; more than {FOUND_FROM:.0%} are asked for).",
+            where=where, fix="Is it of this release? Give study_id and y_score instead where the ids are others.",
+        )  # fmt: skip
+    return ways[best], best
+
+
+def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
+    there = studies.select("study_id", study="study_id")
+    return rows.with_columns(id_text("study")).join(there, on="study", how="left", maintain_order="left")
+
+
+def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[str, pl.DataFrame]:
+    """Rows joined by the image's name, by patient and time, and for PE by patient and a time a day early."""
+    images = studies.drop_nulls("image_path").select(
+        "study_id", image=pl.col("image_path").str.split("/").list.last().str.replace(r"(?i)\.nii(\.gz)?$", "")
+    )
+    ways = {_BY_IMAGE: _looked_up(rows.with_columns(image=volume_name("patient")), images, ["image"])}
+    if "time" in studies.columns:
+        timed = studies.drop_nulls("time").select("study_id", "patient_id", at=_second(pl.col("time")))
+        asked = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
+        ways[_BY_TIME] = _looked_up(asked, timed, ["patient_id", "at"])
+        if task == DIAGNOSIS_TASK:
+            later = asked.with_columns(pl.col("at") + pl.duration(days=1))
+            ways[_BY_DAY_BEFORE] = _looked_up(later, timed, ["patient_id", "at"])
+    return ways
+
+
+def _looked_up(rows: pl.DataFrame, keys: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
+    """Rows with the study of their key; a key that several studies share finds none."""
+    single = keys.filter(pl.struct(on).is_unique())
+    return rows.join(single, on=list(on), how="left", maintain_order="left").drop("patient_id", strict=False)
+
+
+def _second(time: pl.Expr) -> pl.Expr:
+    return time.cast(pl.Datetime("us")).dt.truncate("1s")
+
+
+def _compared_labels(matched: pl.DataFrame, where: str) -> tuple[int, int]:
+    """Labels that both know, and how many of them differ."""
+    both = matched.filter(pl.col("label").is_not_null() & pl.col("y_true").is_not_null())
+    apart = both.filter(pl.col("label") != pl.col("y_true"))
+    if apart.height > APART_UPTO * both.height:
+        raise PredictionsFileError(
+            f"{apart.height} of {both.height} labels are not those of this cohort: it may be of another task or release.",
+            where=where, fix="Name the right task with --task; leave the column out if its labels are known to be others.",
+        )  # fmt: skip
+    return both.height, apart.height
+
+
+def _check_classes(scored: pl.DataFrame, where: str) -> None:
+    test = scored.filter(split="test").get_column("y_true")
+    if test.n_unique() < 2:
+        raise PredictionsFileError(
+            f"it scores {int(test.sum())} positives and {int((~test).sum())} negatives of the test part: nothing can be said "
+            "of it without both.",
+            where=where,
+        )
+    if scored.get_column("score").n_unique() == 1:
+        raise PredictionsFileError("every study has the same score.", where=where)
+
+
+def _refuse_repeats(repeated: pl.DataFrame, where: str) -> None:
+    if repeated.height:
+        raise PredictionsFileError(f"{_rows(repeated)}: a study that is scored more than once.", where=where)
+
+
+def _rows(frame: pl.DataFrame) -> str:
+    text = rows_named(frame.get_column("row").sort().to_list())
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def tasks_in(path: Path) -> list[str]:
+    """Tasks that a file's own column `task` names, sorted; none where it has no such column.
+
+    Raises
+    ------
+    PredictionsFileError
+        The file is no table, or cannot be read.
+    """
+    if not is_table(path):
+        return []
+    try:
+        if "task" not in {name.lower() for name in scan_header(path)}:
+            return []
+        rows = collected(scan_table(path, [_TASK]), where=path.name)
+    except CohortError as error:
+        raise PredictionsFileError(error.what, where=path.name) from error
+    return rows.get_column("task").cast(pl.String).drop_nulls().unique().sort().to_list()

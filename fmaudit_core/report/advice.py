@@ -1,0 +1,128 @@
+"""The recommendation of an encoder and task in words, of numbers as they may be shown. Which: `mitigation/recommend.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fmaudit_core.mitigation.runs import STRATEGY_TITLES
+from fmaudit_core.report import wording
+from fmaudit_core.report.ledger import Cell, Ledger, Row
+
+TITLES: Final = {
+    "recommended": "Recommended",
+    "no_disparity_shown": "Nothing to mend",
+    "none_evaluated": "Could not be tried",
+    "none_narrows": "None helps",
+    "too_costly": "Costs too much",
+    "levelling_down": "Levels down",
+}
+_HARM: Final = {"udr": "missed", "fpr": "false alarms"}
+
+
+#: as figures and columns call them
+SHORT: Final = {
+    "reweighting": "Weighting",
+    "resampling": "Resampling",
+    "adversarial": "Adversarial",
+    "leace": "LEACE",
+    "dfr": "DFR",
+    "group_dro": "GroupDRO",
+    "group_thresholds": "Group thresholds",
+}
+
+
+def short_title(run: Mapping[str, Any]) -> str:
+    """A strategy in a word, with its strength where it has one."""
+    name = SHORT.get(run["strategy"], str(run["strategy"]))
+    return name if run["alpha"] is None else f"{name} {run['alpha']:g}"
+
+
+def strategy_title(strategy: str) -> str:
+    """A strategy's name as a heading says it."""
+    title = STRATEGY_TITLES.get(strategy, strategy)
+    return title[:1].upper() + title[1:]
+
+
+def run_title(run: Mapping[str, Any]) -> str:
+    """A strategy with its strength, where it has one."""
+    return strategy_title(run["strategy"]) + (f", alpha {run['alpha']:g}" if run["alpha"] is not None else "")
+
+
+def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
+    """Verdict and sentence of one encoder and task; None where nothing was mitigated."""
+    row = ledger.advice(cell)
+    if row is None:
+        return None
+    sentence = (
+        _recommended(ledger, cell, row) if row["verdict"] == "recommended" else _none(ledger, cell, row["verdict"])
+    )
+    return {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"]), "sentence": sentence}
+
+
+def _recommended(ledger: Ledger, cell: Cell, row: Row) -> str:
+    run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
+    rounded, attribute = run["rounded"], _attribute(run["attribute"])
+    before, after = (wording.points(run[name], 0 if rounded else 1) for name in ("gap_before", "gap_after"))
+    said = (
+        f"{run_title(run)}, aimed at {attribute}, narrows the gap in missed disease from {before} to {after} "
+        f"({wording.p_text(run['p_adjusted'], 'adjusted p')})."
+    )
+    if run["worst_subgroup_udr_delta"] is not None:
+        fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if rounded else 1)
+        said += (
+            f" In {wording.subgroup_title(run['worst_subgroup'])}, the subgroup missed most, it misses {fewer} fewer."
+        )
+    costs = costs_of(ledger, cell, run)
+    said += f" AUROC changes by {wording.signed(run['auroc_delta'])}."
+    return f"{said} It costs {', '.join(costs)}." if costs else f"{said} It costs no tested subgroup beyond chance."
+
+
+def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
+    """Whom a run harms beyond chance, and gaps of other attributes that it widens."""
+    said = []
+    for metric, harm in _HARM.items():
+        for row in ledger.subgroups(cell, run, metric):
+            if row["harmed"]:
+                more = wording.points(row["delta"], 0 if row["counts"] == "rounded" else 1)
+                said.append(f"{wording.subgroup_title(row['subgroup'])} {more} more {harm}")
+    for row in ledger.spilled(cell, run):
+        if row["widened"]:
+            more = wording.points(-row["reduction"], 0 if row["rounded"] else 1)
+            said.append(f"a gap by {_attribute(row['attribute'])} that widens by {more}")
+    return said
+
+
+def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
+    unequal = ledger.unequal(cell)
+    if verdict == "no_disparity_shown" or not unequal:
+        return "None is recommended, because the audit has shown no disparity in missed disease that one could mend."
+    named = " and ".join(_attribute(one) for one in unequal)
+    tried = [run for name in unequal for run in ledger.own(cell, name) if run["own"]]
+    if verdict == "none_evaluated" or not tried:
+        return f"None is recommended, because none could be evaluated on the subgroups by {named}."
+    narrowed = [run for run in tried if run["narrowed"]]
+    if verdict == "none_narrows" or not narrowed:
+        known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
+        smallest = f" (smallest {wording.p_text(min(known), 'adjusted p')})" if known else ""
+        return (
+            f"None is recommended: of the {len(tried)} tried none narrows the gap by {named} beyond chance{smallest}."
+        )
+    reasons = "; ".join(_against(ledger, run) for run in narrowed)
+    return f"None is recommended, though the gap narrows: {reasons}."
+
+
+def _against(ledger: Ledger, run: Row) -> str:
+    """Why a run that narrows a gap is not recommended."""
+    head = f"{run_title(run)} by {_attribute(run['attribute'])}"
+    worst, best = (wording.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
+    if not run["interpretable"]:
+        margin = wording.margin_text("auroc", ledger.audit.fairness.auroc_margin)
+        return f"{head} costs {wording.signed(-run['auroc_delta'], 3, plus=False)} AUROC, beyond the margin of {margin}"
+    if run["levelling_down"]:
+        return f"{head} levels down ({best} is missed more, {worst} no less)"
+    return f"{head} does not help {worst}, the subgroup missed most"
+
+
+def _attribute(name: str) -> str:
+    return wording.attribute_title(name).lower()

@@ -27,16 +27,17 @@ STEP_REVISIONS: Mapping[str, int] = {
     "label_flow": 1,
     "cohort_notes": 1,
     "ct_slices": 1,
-    "study_embeddings": 1,
+    "study_embeddings": 2,
     "probe_fits": 1,
+    "neural_fits": 1,
     "probe_predictions": 1,
     "fairness": 1,
     "demographic_probes": 1,
     "mitigation_scores": 1,
     "mitigation_results": 1,
     "mitigation_capacity": 1,
-    "audit_findings": 1,
-    "audit_report": 2,
+    "audit_findings": 2,
+    "audit_report": 3,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.mitigation.capacity import capacity, interactions, ladder
 from fmaudit_core.mitigation.demographics import demographic_probes
@@ -76,7 +77,7 @@ def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
         c_grid=audit.probes.c_grid,
         shuffles=audit.mitigation.control_shuffles,
         settings=audit.fairness,
-        device=_device(workspace),
+        device=workspace.training_device(),
     )
 
 
@@ -90,7 +91,7 @@ def evaluate_cell(workspace: Workspace, cell: Cell) -> CellTables:
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap,
     )  # fmt: skip
-    gaps = warehouse.read("fairness_gaps", cell).filter(pl.col("pooling") == workspace.primary_pooling(cell.encoder))
+    gaps = of_primary_pooling(warehouse.read("fairness_gaps", cell), workspace.primary_pooling(cell.encoder))
     advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
     return CellTables(found.results, found.subgroups, advice)
 
@@ -191,21 +192,10 @@ def _mitigated(
         encoder=encoder,
         mitigation=settings,
         fairness=audit.fairness,
-        device=_device(workspace),
+        device=workspace.training_device(),
     )
 
 
 def _with_attributes(workspace: Workspace, scores: pl.DataFrame) -> pl.DataFrame:
     attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
     return scores.join(attributes, on="study_id", how="left", maintain_order="left")
-
-
-def _device(workspace: Workspace) -> str:
-    """Where networks are trained: as configured, else on a GPU where torch finds one."""
-    if workspace.audit.extraction.device != "auto":
-        return workspace.audit.extraction.device
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return "cpu"  # who needs torch says so
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,6 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ct_slices",),
     ("study_embeddings",),
     ("probe_fits",),
+    ("neural_fits",),
     ("probe_predictions", *FAIRNESS_TABLES),
     ("demographic_probes",),
     ("mitigation_scores",),
@@ -93,6 +94,9 @@ def stale_steps(
     if first in ("study_embeddings", "probe_fits"):
         expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
         wanted = {Cell(name): expected(name) for name in only_encoders}
+        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
+    if first == "neural_fits":
+        wanted = {Cell(name): versions.neural_fits(name) for name in only_encoders if versions.network_kinds(name)}
         return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first == "probe_predictions":
         cells = [Cell(name, task) for name in only_encoders for task in only_tasks]

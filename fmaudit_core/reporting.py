@@ -44,6 +44,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         intersections=warehouse.read_cells("intersections", cells),
         model_comparisons=warehouse.read("model_comparisons"),
         audit_changes=warehouse.read("audit_changes"),
+        spatial_aggregation=warehouse.read("spatial_aggregation"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, versions),

@@ -12,6 +12,8 @@ import yaml
 from fmaudit_core.config import CONFIG_NAME, Audit, ConfigError
 from fmaudit_core.encoders.registry import shipped_specs
 
+#: of a phantom, small as it is, attention over slices takes seconds; elsewhere networks are asked for
+PHANTOM_PROBES = ("logistic", "abmil")
 #: a real pretrained encoder, and the control that every audit carries
 FIRST_ENCODERS = ("efficientnet_lite0", "hu_histogram")
 
@@ -37,6 +39,8 @@ def write_audit(folder: Path, cohort: Mapping[str, Any], *, name: str, tasks: Se
     content: dict[str, Any] = {"name": name, "cohort": dict(cohort)}
     if tasks:
         content["tasks"] = list(tasks)
+    if cohort.get("kind") == "phantom":
+        content["probes"] = {"kinds": list(PHANTOM_PROBES)}
     Audit.model_validate(content)
     registry = folder / "encoders"
     registry.mkdir(parents=True, exist_ok=True)

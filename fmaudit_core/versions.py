@@ -135,12 +135,36 @@ class Versions:
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             self.workspace.audit.tasks,
-            settings,
+            settings.model_dump(include={"c_grid", "poolings"}),
         )
+
+    def network_kinds(self, encoder: str) -> list[str]:
+        """Probes of one encoder that are networks: those configured and able to read what it gives; none of a control."""
+        return self.workspace.network_kinds(self.encoders[encoder])
+
+    def neural_fits(self, encoder: str) -> str:
+        """Version of one encoder's probes that are networks."""
+        warehouse, audit = self.workspace.warehouse, self.workspace.audit
+        return step_version(
+            "neural_fits",
+            embeddings_version(warehouse.embeddings_path(encoder)),
+            self._studies("study_id", "patient_id", "split"),
+            warehouse.version("labels"),
+            audit.tasks,
+            self.network_kinds(encoder),
+            audit.probes.networks,
+            audit.fairness.primary_pooling,
+            audit.fairness.seed,
+        )
+
+    def scored_fits(self, encoder: str) -> list[str]:
+        """Tables of fits that hold scores already, and join the logistic probes' in `probe_predictions`."""
+        return ["neural_fits"] if self.network_kinds(encoder) else []
 
     def probe_predictions(self, cell: Cell) -> str:
         """Version of one encoder's scores for one task."""
-        fits = self.workspace.warehouse.version("probe_fits", Cell(cell.encoder))
+        tables = ["probe_fits", *self.scored_fits(cell.encoder)]
+        fits = [self.workspace.warehouse.version(name, Cell(cell.encoder)) for name in tables]
         return step_version("probe_predictions", fits, cell.task, self._policy())
 
     def fairness(self, cell: Cell) -> str:

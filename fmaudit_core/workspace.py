@@ -11,7 +11,13 @@ import polars as pl
 
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
 from fmaudit_core.encoders.check import CohortSize
-from fmaudit_core.encoders.pooling import audited_poolings, of_primary_pooling
+from fmaudit_core.encoders.pooling import (
+    OF_SLICES,
+    PRIMARY_MODALITY,
+    PRIMARY_PROBE,
+    audited_poolings,
+    of_primary_pooling,
+)
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_poolings, read_study_embeddings, read_study_ids
@@ -154,6 +160,26 @@ class Workspace:
         there, primary = self.poolings(encoder), self.audit.fairness.primary_pooling
         return primary if primary in there else there[0]
 
+    def network_kinds(self, spec: EncoderSpec) -> list[str]:
+        """Probes of one encoder that are networks: those configured and able to read what it gives.
+
+        A control sets a bar, so it is read linearly only. Whole volumes and imported embeddings have no slices.
+        """
+        if spec.control:
+            return []
+        kinds = [kind for kind in self.audit.probes.kinds if kind != PRIMARY_PROBE]
+        return [kind for kind in kinds if kind not in OF_SLICES or spec.has_slices]
+
+    def training_device(self) -> str:
+        """Where networks are trained: as configured, else on a GPU where torch finds one."""
+        if self.audit.extraction.device != "auto":
+            return self.audit.extraction.device
+        try:
+            import torch
+        except ModuleNotFoundError:
+            return "cpu"  # who needs torch says so
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def usable_studies(self, spec: EncoderSpec) -> list[str]:
         """Studies an encoder can embed: those with slices; all of the cohort's where it looks at no CT."""
         if not spec.sees_images:
@@ -182,12 +208,11 @@ class Workspace:
 
     def previous_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Test scores of the primary pooling that some cells had in the audit before theirs; empty where there was none."""
-        primary = self.audit.fairness.primary_pooling
         frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
         if not frames:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
         before = pl.concat(frames, how="diagonal_relaxed")
-        return before.filter((pl.col("pooling") == primary) & (pl.col("split") == "test"))
+        return of_primary_pooling(before.filter(split="test"), self.audit.fairness.primary_pooling)
 
     def cohort_size(self, view: View) -> CohortSize | None:
         """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""
@@ -208,10 +233,12 @@ class Workspace:
         known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
         audited = warehouse.read("studies").filter(pl.col("split") != "train")
         expected = known.filter(pl.col("study_id").is_in(embedded)).join(audited, on="study_id", how="semi")
-        finite = scores.filter(pl.col("y_score").is_finite())
+        finite = scores.filter(pl.col("y_score").is_finite() & (pl.col("modality") == PRIMARY_MODALITY))
+        sets = {(PRIMARY_PROBE, pooling) for pooling in self.poolings(cell.encoder)}
+        sets |= set(finite.select("probe", "pooling").unique().iter_rows())
         return sum(
-            expected.join(finite.filter(pl.col("pooling") == pooling), on="study_id", how="anti").height
-            for pooling in self.poolings(cell.encoder)
+            expected.join(finite.filter(probe=probe, pooling=pooling), on="study_id", how="anti").height
+            for probe, pooling in sorted(sets)
         )
 
 

@@ -266,6 +266,11 @@ class EncoderSpec(_Part):
         return self.embeddings is None
 
     @property
+    def has_slices(self) -> bool:
+        """Whether slice embeddings lie beside the study's: not where the encoder sees whole volumes, or was run elsewhere."""
+        return self.sees_images and self.view.volume is None
+
+    @property
     def poolings(self) -> tuple[str, ...]:
         """Names of the study embeddings it gives."""
         if self.embeddings is not None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
-from scipy.stats import rankdata
 
+from fmaudit_core.encoders.pooling import PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
+from fmaudit_core.probes.training import ranked_auroc
 
 Float32Array = npt.NDArray[np.float32]
 #: pooling -> (study ids, (studies, d) embeddings)
 Embeddings = Mapping[str, tuple[Sequence[str], Float32Array]]
-
-PROBE: Final = "logistic"
-MODALITY: Final = "ct"
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ def fit_probes(
     """
     rows = []
     for pooling, (ids, matrix) in embeddings.items():
-        train = _aligned(ids, studies.filter(pl.col("split") == "train"))
-        targets = {task: _target(train, labels, task) for task in tasks}
+        train = aligned(ids, studies.filter(pl.col("split") == "train"))
+        targets = {task: target_of(train, labels, task) for task in tasks}
         fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid)
         rows += [
             {
@@ -109,7 +106,7 @@ def choose_and_predict(
         known = audited.join(
             labels.filter((pl.col("task") == task) & pl.col("label").is_not_null()), on="study_id"
         ).sort("study_id")
-        rows = _aligned(ids, known)
+        rows = aligned(ids, known)
         unscored = max(unscored, known.height - rows.height)
         x = matrix[rows.get_column("at").to_numpy()]
         in_val = (rows.get_column("split") == "val").to_numpy()
@@ -119,7 +116,13 @@ def choose_and_predict(
         scored = expit(logits(x, w, columns.get_column("intercept").to_numpy()))
         aurocs = [_auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
         best = int(np.argmax(aurocs))
-        named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": MODALITY, "pooling": pooling}
+        named = {
+            "encoder": encoder,
+            "task": task,
+            "probe": PRIMARY_PROBE,
+            "modality": PRIMARY_MODALITY,
+            "pooling": pooling,
+        }
         scores.append(
             rows.select(
                 *(pl.lit(value).alias(name) for name, value in named.items()),
@@ -140,13 +143,13 @@ def choose_and_predict(
     return Predictions(pl.concat(scores), pl.concat(trail), unscored)
 
 
-def _aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
+def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
     """Studies that have an embedding, with its row as `at`, sorted by study."""
     rows = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     return studies.join(rows, on="study_id").sort("study_id")
 
 
-def _target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
+def target_of(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
     """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
     of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
     joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
@@ -154,13 +157,9 @@ def _target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArr
 
 
 def _auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
-    """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
-    positive = int(y.sum())
-    negative = len(y) - positive
-    if not positive or not negative:
+    if y.all() or not y.any():
         raise ProbeError(
             f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
             fix="See slice_quality for why studies were quarantined, or leave the task out.",
         )
-    ranks = rankdata(score)
-    return float((ranks[y].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return ranked_auroc(y, score)

@@ -23,9 +23,10 @@ from fmaudit_core.report.inputs import (
     MODEL,
     OPTIONAL_METRICS,
     SCORE_SET,
+    SPATIAL,
     ReportInput,
 )
-from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, told
+from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, small, told
 
 #: columns whose values have one row per subgroup
 _SUBGROUP: Final = [*SCORE_SET, "attribute"]
@@ -73,6 +74,7 @@ class Disclosed:
     intersections: pl.DataFrame
     comparisons: pl.DataFrame
     changes: pl.DataFrame
+    aggregations: pl.DataFrame
     studies: pl.DataFrame
 
 
@@ -92,6 +94,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),
         changes=_changes(inputs.audit_changes, protected, settings),
+        aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
         studies=_studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under),
     )
 
@@ -126,6 +129,17 @@ def _changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessS
     rows = changes.select(CHANGES.names())
     here = marked(rows, protected_levels(rows, _METRIC, protected, settings))
     return _suppressed(told(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))
+
+
+def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
+    """Rows are of all studies together, so no neighbour betrays them: those under the rule have no number at all."""
+    rows = aggregations.select(SPATIAL.names())
+    hidden = small(rule)
+    shown = [
+        pl.when(hidden).then(None).otherwise(name).alias(name) for name, kind in SPATIAL.items() if kind != pl.String
+    ]
+    few = hidden & pl.col("status").is_in(["tested", "interval_only", "reference"])
+    return rows.with_columns(*shown, status=pl.when(few).then(pl.lit("suppressed")).otherwise("status"))
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

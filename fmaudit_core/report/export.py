@@ -103,6 +103,7 @@ def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
         "intersections": tables.intersections,
         "model_comparisons": tables.comparisons,
         "audit_changes": tables.changes,
+        "spatial_aggregation": tables.aggregations,
         "cohort_counts": tables.studies,
         "cohort_flow": inputs.flow,
         "slice_quality": inputs.slice_quality,
@@ -150,6 +151,7 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
+        "spatial_aggregation": tables.aggregations.to_dicts(),
     }
 
 

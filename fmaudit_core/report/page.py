@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
+from fmaudit_core.report.aggregated import aggregation_figures, aggregation_views
 from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
 from fmaudit_core.report.changed import changes_view
@@ -87,6 +88,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book) -> dict[str, An
             "auroc": wording.margin_text("auroc", audit.reaudit.auroc_margin),
         },
         "more_pairs": more_pairs(book),
+        "aggregations": aggregation_views(book),
         "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
         "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
@@ -107,6 +109,7 @@ def _data(book: Book) -> dict[str, Any]:
     cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
     arrays: list[Any] = []
     figures = {"cells": cells, "control": overview.control_figures(book), "pairs": pair_figures(book)}
+    figures["aggregation"] = aggregation_figures(book)
     return {**_shared(figures, arrays, {}), "arrays": arrays}
 
 

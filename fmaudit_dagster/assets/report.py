@@ -8,6 +8,7 @@ import polars as pl
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.reaudit import audit_changes
+from fmaudit_core.probing import compare_aggregations
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
 from fmaudit_core.versions import FAIRNESS_TABLES
@@ -18,7 +19,7 @@ from fmaudit_dagster.resources import AuditWorkspace
 @dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
 def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in
-    pairs, and each with itself in the audit before.
+    pairs, each with itself in the audit before, and each way to aggregate its slices with their mean.
     """
     workspace = audit.open()
     versions = audit.versions(workspace)
@@ -42,7 +43,10 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     compared = model_comparisons(test, attributes, settings)
     changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
+    aggregations = compare_aggregations(workspace, cells, versions.encoders)
+
     warehouse.publish("unaudited", absent, version=version)
+    warehouse.publish("spatial_aggregation", aggregations, version=version)
     warehouse.publish("audit_changes", changes, version=version)
     warehouse.publish("model_comparisons", compared, version=version)
     published = warehouse.publish("audit_findings", found, version=version)

@@ -61,7 +61,12 @@ def compare_aggregations(
     """
     warehouse = workspace.warehouse
     names = sorted({cell.encoder for cell in cells})
-    networked = [Cell(name) for name in names if workspace.network_kinds(encoders[name])]
+    # networks that have failed, or are still to come, leave the others' findings alone
+    networked = [
+        Cell(name)
+        for name in names
+        if workspace.network_kinds(encoders[name]) and warehouse.version("neural_fits", Cell(name)) is not None
+    ]
     trails = [warehouse.read("probe_seeds", cell) for cell in networked]
     equal = [warehouse.read("equal_attention", cell) for cell in networked]
     sliced = {name: encoders[name] for name in names if encoders[name].has_slices}

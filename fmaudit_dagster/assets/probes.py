@@ -12,6 +12,7 @@ from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 from fmaudit_core.probing import probe_with_networks
 from fmaudit_core.warehouse import PREVIOUS, Cell
 from fmaudit_dagster.assets.embeddings import GPU_POOL
+from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -55,6 +56,7 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool=GPU_POOL,
+    op_tags=gpu_tags(),
     tags={"fmaudit/compute": "gpu"},
 )
 def neural_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:

@@ -22,8 +22,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from fmaudit_core.probes.logistic import standardisation
 from fmaudit_core.probes.mlp import Mlp, MlpStack, native_bfloat16, train_mlps
-from fmaudit_core.probes.training import Schedule, aurocs_of, batches, standardisation
+from fmaudit_core.probes.training import Schedule, aurocs_of, batches
 
 SHAPES = ((256, 128), (512, 256), (512, 256, 128))
 DROPOUT = 0.2

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fmaudit_core.probes.logistic import standardisation
 from fmaudit_core.probes.stacked import masked_loss, train_stack
-from fmaudit_core.probes.training import Schedule, Trained, batches, standardisation
+from fmaudit_core.probes.training import Schedule, Trained, batches
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

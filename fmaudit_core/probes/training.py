@@ -147,10 +147,3 @@ def trainable(y_train: Float64Array, y_val: Float64Array) -> BoolArray:
     for y in (y_train, y_val):
         out &= np.any(y == 0.0, axis=0) & np.any(y == 1.0, axis=0)
     return out
-
-
-def standardisation(x: npt.NDArray[np.float32]) -> tuple[Float64Array, Float64Array]:
-    """Mean and standard deviation of each feature; a constant one has an infinite deviation, so that it is left at 0."""
-    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    constant = spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12)
-    return mean, np.where(constant, np.inf, spread)

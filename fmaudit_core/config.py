@@ -134,18 +134,59 @@ class ExtractionSection(_Section):
     batch_size: int | None = Field(default=None, ge=1)
 
 
+class NetworksSection(_Section):
+    """How the probes that are networks are trained; every seed counts, none is chosen."""
+
+    #: runs of each network; a score is the mean of their probabilities
+    seeds: int = Field(default=5, ge=1, le=100)
+    #: hidden layers of the perceptrons; validation chooses among them
+    shapes: tuple[tuple[Annotated[int, Field(ge=1)], ...], ...] = ((256, 128), (512, 256), (512, 256, 128))
+    #: a network trains for so many epochs at most
+    epochs: int = Field(default=60, ge=1)
+    #: epochs without a better validation AUROC before training stops
+    patience: int = Field(default=10, ge=1)
+    #: share of units left out in training
+    dropout: float = Field(default=0.2, ge=0.0, lt=1.0)
+    #: principal components a slice is turned into before attention or recurrence reads it; 0 keeps all
+    components: int = Field(default=256, ge=0)
+    #: a study with more slices gives so many, evenly spaced
+    most_slices: int = Field(default=250, ge=2)
+
+    @field_validator("shapes")
+    @classmethod
+    def _some(cls, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        if not shapes or not all(shapes) or len(set(shapes)) != len(shapes):
+            raise ValueError("shapes needs distinct lists of hidden widths, each of one layer at least")
+        return shapes
+
+
+ProbeKind = Literal["logistic", "mlp", "abmil", "lrcn"]
+
+
 Modality = Literal["ct", "ehr", "ct+ehr"]
 
 
 class ProbesSection(_Section):
     """Probes on frozen embeddings, and on the medical record where the cohort has one."""
 
+    #: the findings speak of the logistic probe; the networks beside it take minutes on a small cohort, hours on a large
+    #: one without a GPU: mlp (perceptrons), abmil (gated attention over slices), lrcn (a recurrent network over slices)
+    kinds: tuple[ProbeKind, ...] = ("logistic",)
     #: inverse strengths of regularisation; validation chooses one per task and pooling
     c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
     #: how slice embeddings become one vector per study
-    poolings: tuple[Literal["mean", "max"], ...] = ("mean", "max")
+    poolings: tuple[Literal["mean", "max", "median"], ...] = ("mean", "max")
     #: what probes are fitted on; all but `ct` need a medical record and are passed over where there is none
     modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
+    #: how the networks are trained
+    networks: NetworksSection = NetworksSection()
+
+    @field_validator("kinds")
+    @classmethod
+    def _with_logistic(cls, kinds: tuple[ProbeKind, ...]) -> tuple[ProbeKind, ...]:
+        if "logistic" not in kinds or len(set(kinds)) != len(kinds):
+            raise ValueError("kinds needs distinct names, logistic among them: the findings speak of it")
+        return kinds
 
     @field_validator("c_grid")
     @classmethod
@@ -274,7 +315,7 @@ class FairnessSection(_Section):
     #: the metric of the declared family
     primary_metric: Literal["udr", "auroc", "fpr", "tpr"] = "udr"
     #: the pooling the findings speak of; the others are reported beside it
-    primary_pooling: Literal["mean", "max"] = "mean"
+    primary_pooling: Literal["mean", "max", "median"] = "mean"
 
     @model_validator(mode="after")
     def _rule_ordered(self) -> Self:

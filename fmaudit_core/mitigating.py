@@ -8,6 +8,7 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.mitigation.capacity import capacity, interactions, ladder, widths
 from fmaudit_core.mitigation.demographics import demographic_probes
@@ -78,7 +79,7 @@ def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
         c_grid=audit.probes.c_grid,
         shuffles=audit.mitigation.control_shuffles,
         settings=audit.fairness,
-        device=_device(workspace),
+        device=workspace.training_device(),
     )
 
 
@@ -92,8 +93,8 @@ def evaluate_cell(workspace: Workspace, cell: Cell, *, progress: Progress = sile
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap, progress=progress,
     )  # fmt: skip
-    gaps = of_primary_probe(warehouse.read("fairness_gaps", cell)).filter(
-        pl.col("pooling") == workspace.primary_pooling(cell.encoder)
+    gaps = of_primary_pooling(
+        of_primary_probe(warehouse.read("fairness_gaps", cell)), workspace.primary_pooling(cell.encoder)
     )
     advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
     return CellTables(found.results, found.subgroups, advice)
@@ -206,7 +207,7 @@ def _mitigated(
         encoder=encoder,
         mitigation=settings,
         fairness=audit.fairness,
-        device=_device(workspace),
+        device=workspace.training_device(),
         progress=progress,
     )
 
@@ -214,14 +215,3 @@ def _mitigated(
 def _with_attributes(workspace: Workspace, scores: pl.DataFrame) -> pl.DataFrame:
     attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
     return scores.join(attributes, on="study_id", how="left", maintain_order="left")
-
-
-def _device(workspace: Workspace) -> str:
-    """Where networks are trained: as configured, else on a GPU where torch finds one."""
-    if workspace.audit.extraction.device != "auto":
-        return workspace.audit.extraction.device
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return "cpu"  # who needs torch says so
-    return "cuda" if torch.cuda.is_available() else "cpu"

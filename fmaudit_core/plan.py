@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ehr_features",),
     ("ehr_fits",),
     ("fusion_fits",),
+    ("neural_fits",),
     ("probe_predictions", *FAIRNESS_TABLES),
     ("demographic_probes",),
     ("mitigation_scores",),
@@ -100,7 +101,10 @@ def stale_steps(
         wanted = {Cell(name): expected(name) for name in embedding}
         return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first in ("ehr_features", "ehr_fits", "fusion_fits"):
-        return _stale_record(first, versions, recorded, only_encoders)
+        return _stale_record(first, versions, recorded, embedding)
+    if first == "neural_fits":
+        wanted = {Cell(name): versions.neural_fits(name) for name in embedding if versions.network_kinds(name)}
+        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
     if first == "probe_predictions":
         cells = [Cell(name, task) for name in only_encoders for task in encoders[name].tasks_of(only_tasks)]
         steps = [_stale_cell(cell, versions, recorded) for cell in cells]

@@ -7,6 +7,7 @@ import polars as pl
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import EhrTables, ehr_tables
 from fmaudit_core.probes.record import Fitted, fit_fusions, fit_record
+from fmaudit_core.probes.scored import score_sets
 from fmaudit_core.probes.selection import Predictions, choose_and_predict
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.warehouse import Cell
@@ -75,6 +76,9 @@ def predict(workspace: Workspace, cell: Cell) -> Predictions:
     of_cell = pl.lit(cell.encoder).alias("encoder")
     for table, of in workspace.score_tables(cell.encoder):
         further = warehouse.read(table, of).filter(task=cell.task).with_columns(of_cell)
+        if table not in TRAIL_OF:  # networks: what they were chosen by is `probe_seeds`
+            scores.append(score_sets([further], warehouse.read("studies"), warehouse.read("labels"), task=cell.task))
+            continue
         scored = on_ct.scores.select("study_id").unique()
         scores.append(further.join(scored, on="study_id", how="semi", maintain_order="left"))
         trail.append(warehouse.read(TRAIL_OF[table], of).filter(task=cell.task).with_columns(of_cell))

@@ -55,6 +55,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         modality_comparisons=warehouse.read("modality_comparisons"),
         paper_comparison=paper_comparison(workspace, versions),
         **_beside(workspace, versions),
+        spatial_aggregation=warehouse.read("spatial_aggregation"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, versions),

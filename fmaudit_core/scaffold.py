@@ -13,6 +13,8 @@ from fmaudit_core.config import ConfigError, validated
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.proposal import Proposal
 
+#: of a phantom, small as it is, attention over slices takes seconds; elsewhere networks are asked for
+PHANTOM_PROBES = ("logistic", "abmil")
 #: a real pretrained encoder, and the control that every audit carries
 FIRST_ENCODERS = ("efficientnet_lite0", "hu_histogram")
 
@@ -35,6 +37,8 @@ def write_audit(target: Path, cohort: Mapping[str, Any], *, name: str, tasks: Se
     content: dict[str, Any] = {"name": name, "cohort": dict(cohort)}
     if tasks:
         content["tasks"] = list(tasks)
+    if cohort.get("kind") == "phantom":
+        content["probes"] = {"kinds": list(PHANTOM_PROBES)}
     head = "# What is audited. Every other setting has the method's default; the README lists them.\n"
     _written(target, head + yaml.safe_dump(content, sort_keys=False), sees_images=True)
 

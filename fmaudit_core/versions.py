@@ -142,8 +142,7 @@ class Versions:
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             self.workspace.audit.tasks,
-            settings.c_grid,
-            settings.poolings,
+            settings.model_dump(include={"c_grid", "poolings"}),
         )
 
     def ehr_features(self) -> str:
@@ -178,6 +177,25 @@ class Versions:
             warehouse.version("probe_fits", Cell(encoder)),
             warehouse.version("ehr_fits"),
             audit.fairness.primary_pooling,
+        )
+
+    def network_kinds(self, encoder: str) -> list[str]:
+        """Probes of one encoder that are networks: those configured and able to read what it gives; none of a control."""
+        return self.workspace.network_kinds(self.encoders[encoder])
+
+    def neural_fits(self, encoder: str) -> str:
+        """Version of one encoder's probes that are networks."""
+        warehouse, audit = self.workspace.warehouse, self.workspace.audit
+        return step_version(
+            "neural_fits",
+            embeddings_version(warehouse.embeddings_path(encoder)),
+            self._studies("study_id", "patient_id", "split"),
+            warehouse.version("labels"),
+            audit.tasks,
+            self.network_kinds(encoder),
+            audit.probes.networks,
+            audit.fairness.primary_pooling,
+            audit.fairness.seed,
         )
 
     def probe_predictions(self, cell: Cell) -> str:

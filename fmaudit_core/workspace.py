@@ -13,7 +13,12 @@ from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, 
 from fmaudit_core.ehr.design import Design, designs
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.check import CohortSize
-from fmaudit_core.encoders.pooling import audited_poolings, of_primary_pooling
+from fmaudit_core.encoders.pooling import (
+    OF_SLICES,
+    PRIMARY_PROBE,
+    audited_poolings,
+    of_primary_pooling,
+)
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_poolings, read_study_embeddings, read_study_ids
@@ -139,6 +144,8 @@ class Workspace:
             tables.append(("ehr_fits", WHOLE))
             if "ct+ehr" in self.audit.probes.modalities:
                 tables.append(("fusion_fits", Cell(encoder)))
+        if self.network_kinds(self.registry.spec(encoder)):
+            tables.append(("neural_fits", Cell(encoder)))
         return tables
 
     def designs(self) -> dict[str, Design]:
@@ -188,6 +195,26 @@ class Workspace:
         """The pooling that speaks for an encoder: the audit's primary one, its own where it has none of that."""
         there, primary = self.poolings(encoder), self.audit.fairness.primary_pooling
         return primary if primary in there else there[0]
+
+    def network_kinds(self, spec: EncoderSpec) -> list[str]:
+        """Probes of one encoder that are networks: those configured and able to read what it gives.
+
+        A control sets a bar, so it is read linearly only. Whole volumes and imported embeddings have no slices.
+        """
+        if spec.control or not spec.embeds:
+            return []
+        kinds = [kind for kind in self.audit.probes.kinds if kind != PRIMARY_PROBE]
+        return [kind for kind in kinds if kind not in OF_SLICES or spec.has_slices]
+
+    def training_device(self) -> str:
+        """Where networks are trained: as configured, else on a GPU where torch finds one."""
+        if self.audit.extraction.device != "auto":
+            return self.audit.extraction.device
+        try:
+            import torch
+        except ModuleNotFoundError:
+            return "cpu"  # who needs torch says so
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def usable_studies(self, spec: EncoderSpec) -> list[str]:
         """Studies an encoder can embed: those with slices; all of the cohort's where it looks at no CT."""

@@ -26,7 +26,7 @@ from fmaudit_dagster.partitions import ENCODER, partition_key
 from fmaudit_dagster.resources import AuditWorkspace
 
 #: assets that a cluster gives a GPU
-ON_GPU = frozenset({"study_embeddings", "mitigation_scores"})
+ON_GPU = frozenset({"study_embeddings", "neural_fits", "mitigation_scores"})
 #: marks the runs of a re-audit
 REAUDIT_TAG = "fmaudit/reaudit"
 _SETTINGS = automation()

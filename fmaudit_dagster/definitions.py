@@ -18,7 +18,7 @@ from fmaudit_dagster.assets.mitigation import (
     mitigation_results,
     mitigation_scores,
 )
-from fmaudit_dagster.assets.probes import probe_fits, probe_predictions
+from fmaudit_dagster.assets.probes import neural_fits, probe_fits, probe_predictions
 from fmaudit_dagster.assets.report import audit_findings, audit_report
 from fmaudit_dagster.automation import SCHEDULES, SENSORS
 from fmaudit_dagster.checks import CHECKS
@@ -32,6 +32,7 @@ ASSETS = [
     probe_fits,
     ehr_fits,
     fusion_fits,
+    neural_fits,
     probe_predictions,
     fairness,
     demographic_probes,

@@ -376,6 +376,11 @@ class EncoderSpec(_Part):
         raise SpecError(f"it predicts no task {task}.", where=self.name)
 
     @property
+    def has_slices(self) -> bool:
+        """Whether slice embeddings lie beside the study's: not where the encoder sees whole volumes, or was run elsewhere."""
+        return self.sees_images and self.view.volume is None
+
+    @property
     def poolings(self) -> tuple[str, ...]:
         """Names of the study embeddings it gives."""
         if self.predictions:

@@ -12,10 +12,12 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from fmaudit_core.encoders.errors import EncoderError
 
 Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 
 def read_poolings(path: Path) -> list[str]:
@@ -59,6 +61,28 @@ def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tupl
         if not ids:
             raise EncoderError("a study has no slice embeddings.", where=path.name)
         yield study_id, embeddings
+
+
+def read_slice_counts(path: Path) -> dict[str, int]:
+    """How many slice embeddings each study has, studies sorted; empty where an encoder has none."""
+    query = "SELECT study_id, count(*) FROM slice_embeddings GROUP BY study_id ORDER BY study_id"
+    with _opened(path) as connection:
+        return dict(connection.execute(query).fetchall())
+
+
+def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
+    """All slice embeddings, some at a time and in no promised order: memory does not grow with their number.
+
+    Returns
+    -------
+    Iterator of study ids (a dictionary array), their slices' indices from the feet upwards (k,), and embeddings (k, d) float32
+    """
+    with _opened(path) as connection:
+        found = connection.sql("SELECT study_id, slice_index, embedding FROM slice_embeddings")
+        for batch in found.to_arrow_reader(rows):
+            ids, index, vectors = batch.columns
+            flat = vectors.flatten().to_numpy()
+            yield ids.dictionary_encode(), index.to_numpy().astype(np.int64), flat.reshape(len(ids), -1)
 
 
 def read_study_ids(path: Path) -> list[str]:

@@ -101,6 +101,15 @@ def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no
         as_extreme[j] = above
 
 
+def holm(p: Float64Array) -> Float64Array:
+    """Family-wise adjusted p of Holm (1979), whatever the dependence; NaN stays NaN and counts for nothing."""
+    out = np.full(len(p), np.nan)
+    at = np.flatnonzero(~np.isnan(p))
+    order = at[np.argsort(p[at], kind="stable")]
+    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(at), 0, -1)), 1.0)
+    return out
+
+
 def benjamini_hochberg(p: Float64Array) -> Float64Array:
     """q-values of Benjamini & Hochberg (1995); NaN stays NaN and counts for nothing."""
     out = np.full(len(p), np.nan)

@@ -55,14 +55,6 @@ def ramp(progress: float) -> float:
     return 2.0 / (1.0 + math.exp(-_RAMP * progress)) - 1.0
 
 
-def native_bfloat16(device: str) -> bool:
-    """Whether products in bfloat16 are arithmetic of the device's own, twice as fast as in float32 or more."""
-    if device != "cpu":
-        return bool(torch.cuda.is_bf16_supported())
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-
-
 @dataclass(frozen=True)
 class Training:
     """How networks are trained.

@@ -62,7 +62,8 @@ def adversarial_runs(
     if not jobs:
         return []
     try:
-        from fmaudit_core.mitigation.adversarial import Training, native_bfloat16, train
+        from fmaudit_core.mitigation.adversarial import Training, train
+        from fmaudit_core.probes.mlp import native_bfloat16
     except ModuleNotFoundError as error:
         raise MissingExtraError("encoders", "adversarial mitigation") from error
     inside = cohort.of("train")

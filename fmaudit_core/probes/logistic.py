@@ -134,7 +134,7 @@ def fit_logistic(
     """
     vectors = {"none": np.ones(len(x))} if weights is None else dict(weights)
     _check(x, targets, vectors, c_grid)
-    mean, scale = _standardisation(x)
+    mean, scale = standardisation(x)
     if emphasis is not None:
         scale = scale / emphasis
     tasks, strategies, grid = tuple(targets), tuple(vectors), tuple(c_grid)
@@ -193,8 +193,8 @@ def _check(
                 raise ProbeError(f"no probe can be fitted for {task}: the weights {name} leave it one class.")
 
 
-def _standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:
-    """Mean and standard deviation of each feature; a constant feature is left at 0."""
+def standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:
+    """Mean and standard deviation of each feature; a constant one has an infinite deviation, so that it is left at 0."""
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     constant = spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12)
     return mean, np.where(constant, np.inf, spread)

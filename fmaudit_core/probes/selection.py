@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
-from scipy.stats import rankdata
 
-from fmaudit_core.encoders.pooling import GIVEN
+from fmaudit_core.encoders.pooling import GIVEN, PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
+from fmaudit_core.probes.training import ranked_auroc
 from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 #: pooling -> (study ids, (studies, d) embeddings)
 Embeddings = Mapping[str, tuple[Sequence[str], Float32Array]]
-
-PROBE: Final = "logistic"
-MODALITY: Final = "ct"
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def fit_probes(
     for done, (pooling, (ids, matrix)) in enumerate(embeddings.items()):
         progress(done, len(embeddings))
         train = aligned(ids, studies.filter(pl.col("split") == "train"))
-        targets = {task: target(train, labels, task) for task in tasks}
+        targets = {task: target_of(train, labels, task) for task in tasks}
         fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid, emphasis=emphasis)
         rows += [
             {
@@ -107,7 +103,7 @@ def choose_and_predict(
     *,
     encoder: str,
     task: str,
-    modality: str = MODALITY,
+    modality: str = PRIMARY_MODALITY,
 ) -> Predictions:
     """Choose C by validation AUROC (of equals the smaller, which is smoother) and score val and test.
 
@@ -137,7 +133,13 @@ def choose_and_predict(
         scored = expit(logits(x, w, columns.get_column("intercept").to_numpy()))
         aurocs = [auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
         best = int(np.argmax(aurocs))
-        named = {"encoder": encoder, "task": task, "probe": PROBE, "modality": modality, "pooling": pooling}
+        named = {
+            "encoder": encoder,
+            "task": task,
+            "probe": PRIMARY_PROBE,
+            "modality": modality,
+            "pooling": pooling,
+        }
         scores.append(
             rows.select(
                 *(pl.lit(value).alias(name) for name, value in named.items()),
@@ -165,7 +167,7 @@ def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
 
 def is_primary_probe() -> pl.Expr:
     """Whether a score set is of that probe, or a baseline's, which has one only."""
-    return ((pl.col("probe") == PROBE) & (pl.col("modality") == MODALITY)) | (pl.col("probe") == GIVEN)
+    return ((pl.col("probe") == PRIMARY_PROBE) & (pl.col("modality") == PRIMARY_MODALITY)) | (pl.col("probe") == GIVEN)
 
 
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
@@ -174,7 +176,7 @@ def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
     return studies.join(rows, on="study_id").sort("study_id")
 
 
-def target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
+def target_of(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
     """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
     of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
     joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
@@ -183,12 +185,9 @@ def target(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArra
 
 def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
     """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
-    positive = int(y.sum())
-    negative = len(y) - positive
-    if not positive or not negative:
+    if y.all() or not y.any():
         raise ProbeError(
             f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
             fix="See slice_quality for why studies were quarantined, or leave the task out.",
         )
-    ranks = rankdata(score)
-    return float((ranks[y].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return ranked_auroc(y, score)

@@ -11,7 +11,7 @@ import polars as pl
 from fmaudit_core.config import Audit
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.disclosure import Disclosed
-from fmaudit_core.report.inputs import MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
+from fmaudit_core.report.inputs import AGGREGATIONS, MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 
 Row = dict[str, Any]
@@ -63,6 +63,7 @@ class Book:
         self._intersections = _by_key(tables.intersections)
         self._comparisons = tables.comparisons.rows(named=True)
         self._changes = _by_key(tables.changes)
+        self._aggregations = tables.aggregations.rows(named=True)
         # models that no finding speaks of are told beside the others, not one by one
         spoken = {Key.of(row) for row in tables.findings.select(SCORE_SET).unique().to_dicts()}
         shown = [key for key in self._metrics if key in spoken] or list(self._metrics)
@@ -184,6 +185,17 @@ class Book:
     def changes(self) -> list[tuple[Key, list[Row]]]:
         """What changed since the audit before, for every model that was audited then too."""
         return [(key, self._compared(self._changes[key])) for key in self.keys if key in self._changes]
+
+    def aggregations(self, task: str) -> list[Row]:
+        """Aggregations of slices of one task, by encoder in the order of display, then as `AGGREGATIONS` has them."""
+        names, kinds = list(self._titles), list(AGGREGATIONS)
+        rows = [row for row in self._aggregations if row["task"] == task]
+        return sorted(
+            rows,
+            key=lambda row: (
+                _index(names, row["encoder"]), row["comparison"], _index(kinds, row["aggregation"] or ""), row["view_of"] or "",
+            ),
+        )  # fmt: skip
 
     def _compared(self, rows: list[Row]) -> list[Row]:
         metrics = ["auroc", *SHOWN_METRICS]

@@ -23,12 +23,13 @@ from fmaudit_core.report.inputs import (
     MODEL,
     OPTIONAL_METRICS,
     SCORE_SET,
+    SPATIAL,
     ReportInput,
 )
 from fmaudit_core.report.mitigation_tables import Mitigation, shown_mitigation
 from fmaudit_core.report.outcome_flow import shown_label_flow, shown_notes
 from fmaudit_core.report.paper_figures import shown_paper
-from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, told
+from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, small, told
 
 #: columns whose values have one row per subgroup
 _SUBGROUP: Final = [*SCORE_SET, "attribute"]
@@ -78,6 +79,7 @@ class Disclosed:
     intersections: pl.DataFrame
     comparisons: pl.DataFrame
     changes: pl.DataFrame
+    aggregations: pl.DataFrame
     studies: pl.DataFrame
     mitigation: Mitigation
     label_flow: pl.DataFrame
@@ -107,6 +109,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         label_flow=shown_label_flow(inputs.label_flow, protected, studies, settings),
         notes=shown_notes(inputs.notes, settings),
         paper=shown_paper(inputs.paper_comparison, protected),
+        aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
     )
 
 
@@ -147,6 +150,17 @@ def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: 
     rows = changes.select(CHANGES.names())
     here = marked(rows, protected_levels(rows, _METRIC, protected, settings))
     return _suppressed(told(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))
+
+
+def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
+    """Rows are of all studies together, so no neighbour betrays them: those under the rule have no number at all."""
+    rows = aggregations.select(SPATIAL.names())
+    hidden = small(rule)
+    shown = [
+        pl.when(hidden).then(None).otherwise(name).alias(name) for name, kind in SPATIAL.items() if kind != pl.String
+    ]
+    few = hidden & pl.col("status").is_in(["tested", "interval_only", "reference"])
+    return rows.with_columns(*shown, status=pl.when(few).then(pl.lit("suppressed")).otherwise("status"))
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

@@ -84,7 +84,7 @@ def _range(rows: Sequence[Mapping[str, Any]], right: float, ends: tuple[float, f
     return [round(low - pad, 3), round(high + pad, 3)]
 
 
-def differences(rows: Sequence[Mapping[str, Any]], margin: float) -> Spec:
+def differences(rows: Sequence[Mapping[str, Any]], margin: float, title: str | None = None) -> Spec:
     """Difference in AUROC of two models each, before the band in which the first is worse by less than the margin.
 
     Parameters
@@ -93,6 +93,8 @@ def differences(rows: Sequence[Mapping[str, Any]], margin: float) -> Spec:
         `label`, `value`, `low`, `high`, `apart` (whether the difference is more than chance explains), `hover`, `aside`.
     margin : float
         The margin of non-inferiority in AUROC.
+    title : str, optional
+        Of the axis; the first model minus the second where not given.
     """
     drawn = []
     for apart, colour, symbol in ((True, "@accent", "circle"), (False, "@muted", "circle-open")):
@@ -113,7 +115,7 @@ def differences(rows: Sequence[Mapping[str, Any]], margin: float) -> Spec:
             "height": 96 + 38 * max(1, len(rows)),
             "margin": {"l": 142, "r": 176, "t": 24, "b": 46},
             "xaxis": {
-                "title": {"text": f"{metric_title('auroc')}: first {MINUS} second"},
+                "title": {"text": title or f"{metric_title('auroc')}: first {MINUS} second"},
                 "range": [round(low - pad, 4), round(high + pad, 4)],
             },
             "yaxis": {

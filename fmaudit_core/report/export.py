@@ -134,6 +134,7 @@ def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
         **{name: frame for name, frame in tables.mitigation.tables().items() if frame.height},
         **({"paper_comparison": tables.paper} if tables.paper.height else {}),
         **({"label_flow": tables.label_flow} if tables.label_flow.height else {}),
+        "spatial_aggregation": tables.aggregations,
         "cohort_counts": tables.studies,
         "cohort_flow": inputs.flow,
         "slice_quality": inputs.slice_quality,

@@ -149,6 +149,19 @@ LABEL_FLOW: Final = pl.Schema(
     }
 )
 NOTES: Final = pl.Schema({"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String})
+#: order of display
+AGGREGATIONS: Final = ("mean", "max", "median", "attention", "lrcn")
+SPATIAL: Final = pl.Schema(
+    {
+        **_columns(("encoder", "task", "comparison", "aggregation", "probe", "view_of", "status"), pl.String),
+        **_COUNTS,
+        **_columns(("auroc", "ci_low", "ci_high", "reference_auroc"), _NUMBER),
+        **_columns(("difference", "difference_low", "difference_high", "p_value", "p_holm", "q_value"), _NUMBER),
+        **_columns(("equal_difference", "equal_low", "equal_high", "equal_p"), _NUMBER),
+        **_columns(("seeds",), pl.Int64),
+        **_columns(("seed_mean", "seed_sd", "n_slices"), _NUMBER),
+    }
+)
 FINDINGS: Final = pl.Schema(
     [
         *GAPS.items(),
@@ -183,6 +196,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "mitigation_capacity": CAPACITY,
     "mitigation_interactions": INTERACTIONS,
     "mitigation_ladder": LADDER,
+    "spatial_aggregation": SPATIAL,
 }
 _ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
 
@@ -196,7 +210,8 @@ class ReportInput:
     audit : Audit
         The config that was used: methods and limits are written from it.
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
-    subgroup_calibration, cross_group_auroc, intersections, model_comparisons, audit_changes : frames, optional
+    subgroup_calibration, cross_group_auroc, intersections, model_comparisons : frames, optional
+    audit_changes, spatial_aggregation : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
     modality_comparisons : frame of `MODALITIES`
         What CT, the medical record and both tell, over all studies.
@@ -237,6 +252,7 @@ class ReportInput:
     model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))
     audit_changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES))
     modality_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MODALITIES))
+    spatial_aggregation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPATIAL))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

@@ -143,6 +143,26 @@ def _probes(audit: Audit) -> str:
         f"regularisation C chosen among {grid} by AUROC on the validation part. The findings speak of "
         f"{audit.fairness.primary_pooling} pooling; an encoder of whole volumes, or one whose embeddings were computed "
         "elsewhere, has one vector per study of its own, and they speak of that. All numbers are from the test part."
+        f"{_networks(audit)}"
+    )
+
+
+def _networks(audit: Audit) -> str:
+    """What is beside the logistic regression, as it was trained."""
+    probes, networks = audit.probes, audit.probes.networks
+    shapes = ", ".join(DASH.join(map(str, shape)) for shape in networks.shapes)
+    said = {
+        "mlp": f"perceptrons on the study's vector (hidden layers {shapes}, chosen on the validation part)",
+        "abmil": "gated attention over the slices, which starts from a linear probe on their mean",
+        "lrcn": "a recurrent network over the slices from the feet upwards",
+    }
+    beside = [said[kind] for kind in probes.kinds if kind in said]
+    if not beside:
+        return ""
+    return (
+        f" Beside it, and never in the findings: {'; '.join(beside)}. Each is trained from {networks.seeds} "
+        f"{'seed' if networks.seeds == 1 else 'seeds'}, stops where the validation AUROC does not rise any more, and the mean of "
+        "the seeds' probabilities is the score. Controls have the logistic regression only."
     )
 
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
+from fmaudit_core.report.aggregated import aggregation_figures, aggregation_views
 from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
 from fmaudit_core.report.changed import changes_view
@@ -99,6 +100,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         },
         "more_pairs": more_pairs(book),
         "modalities": modality_views(book, inputs.modality_comparisons),
+        "aggregations": aggregation_views(book),
         "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
         "help": main_advice(book, ledger),
         "mitigation": mitigation_view(book, ledger),
@@ -146,6 +148,7 @@ def _data(book: Book, ledger: Ledger) -> dict[str, Any]:
     arrays: list[Any] = []
     figures = {"cells": cells, "control": overview.control_figures(book), "pairs": pair_figures(book)}
     figures["mitigation"] = mitigation_figure_sets(book, ledger)
+    figures["aggregation"] = aggregation_figures(book)
     return {**_shared(figures, arrays, {}), "arrays": arrays}
 
 

@@ -128,5 +128,6 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         "worst_intersections": ranked.sort(*SCORE_SET, "metric", "rank").to_dicts(),
         "paper_comparison": tables.paper.to_dicts(),
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
+        "spatial_aggregation": tables.aggregations.to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
     }

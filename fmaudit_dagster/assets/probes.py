@@ -9,10 +9,13 @@ from fmaudit_core.baselines import score_baseline
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.probes.selection import fit_probes, of_primary_probe
+from fmaudit_core.probing import probe_with_networks
 from fmaudit_core.recording import predict
 from fmaudit_core.warehouse import PREVIOUS, Cell
 from fmaudit_core.workspace import Workspace
-from fmaudit_dagster.metadata import OWNERS, bars, made
+from fmaudit_dagster.assets.embeddings import GPU_POOL
+from fmaudit_dagster.configured import gpu_tags
+from fmaudit_dagster.metadata import OWNERS, bars, counted, made
 from fmaudit_dagster.partitions import ENCODER, ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -52,8 +55,31 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
 
 @dg.asset(
     group_name="probes",
+    partitions_def=ENCODER,
+    deps=["study_embeddings", "studies", "labels"],
+    kinds={"pytorch", "parquet"},
+    owners=OWNERS,
+    pool=GPU_POOL,
+    op_tags=gpu_tags(),
+    tags={"fmaudit/compute": "gpu"},
+)
+def neural_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """Probes of one encoder that are networks: perceptrons, attention and recurrence over slices; scores on val and test."""
+    workspace, cell = audit.open(), cell_of(context)
+    version = audit.versions(workspace).neural_fits(cell.encoder)
+
+    found = probe_with_networks(workspace, cell.encoder)
+
+    workspace.warehouse.publish("probe_seeds", found.seeds, version=version, cell=cell)
+    workspace.warehouse.publish("equal_attention", found.equal, version=version, cell=cell)
+    published = workspace.warehouse.publish("neural_fits", found.scores, version=version, cell=cell)
+    return made(published, found.scores, networks=counted(found.seeds, "status"), chosen=found.seeds["chosen"].sum())
+
+
+@dg.asset(
+    group_name="probes",
     partitions_def=ENCODER_BY_TASK,
-    deps=["probe_fits", "ehr_fits", "fusion_fits", "study_embeddings", "studies", "labels"],
+    deps=["probe_fits", "ehr_fits", "fusion_fits", "neural_fits", "study_embeddings", "studies", "labels"],
     kinds={"numpy", "parquet"},
     owners=OWNERS,
 )

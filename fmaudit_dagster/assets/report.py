@@ -10,6 +10,7 @@ from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.probes.selection import of_primary_probe
+from fmaudit_core.probing import compare_aggregations
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input
 from fmaudit_core.versions import FAIRNESS_TABLES
@@ -20,7 +21,8 @@ from fmaudit_dagster.resources import AuditWorkspace
 @dg.asset(group_name="report", deps=[*FAIRNESS_TABLES, "probe_predictions"], kinds={"numba", "parquet"}, owners=OWNERS)
 def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in
-    pairs, each with itself in the audit before, and with the medical record in place of CT or beside it.
+    pairs, each with itself in the audit before, with the medical record in place of CT or beside it, and each way to
+    aggregate its slices with their mean.
     """
     workspace = audit.open()
     versions = audit.versions(workspace)
@@ -45,9 +47,11 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
 
     modalities = modality_comparisons(workspace.modality_predictions(cells), settings)
+    aggregations = compare_aggregations(workspace, cells, versions.encoders)
 
     warehouse.publish("unaudited", absent, version=version)
     warehouse.publish("modality_comparisons", modalities, version=version)
+    warehouse.publish("spatial_aggregation", aggregations, version=version)
     warehouse.publish("audit_changes", changes, version=version)
     warehouse.publish("model_comparisons", compared, version=version)
     published = warehouse.publish("audit_findings", found, version=version)

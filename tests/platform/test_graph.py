@@ -277,7 +277,7 @@ def test_lineage_reads_from_studies_to_report(audited):
     above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
     assert {key.to_user_string() for key in above} == {
         "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "ehr_features", "ehr_fits",
-        "fusion_fits", "probe_predictions",
+        "fusion_fits", "neural_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report",
     }  # fmt: skip
     for key in above:

@@ -16,6 +16,7 @@ from fmaudit_core.report.inputs import (
     COMPARISONS,
     CROSS,
     INTERSECTIONS,
+    SPATIAL,
     ReportInput,
     count_series,
     count_studies,
@@ -276,7 +277,7 @@ def made_up(
                     metrics += rows
                     p = (0.0004 if e < 2 else 0.04) if attribute == "age_band" else float(rng.uniform(0.1, 0.9))
                     gaps += [_gap_row(key, attribute, metric, rows, p) for metric in ("udr", "fpr", "auroc")]
-    further = _further(n_test, poolings, small_group=small_group)
+    further = _further(n_test, poolings, small_group=small_group) | {"spatial_aggregation": _aggregations(n_test)}
     findings = [{**row, "sentence": f"A sentence that counts {SMALL['n']} neighbours."} for row in gaps]
     return ReportInput(
         audit=Audit(
@@ -379,6 +380,33 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
         name: pl.DataFrame(rows, schema=schemas[name], orient="row").select(schemas[name].names())
         for name, rows in tables.items()
     }
+
+
+def _aggregations(n_test: int) -> pl.DataFrame:
+    """Aggregations of the first encoder; the second gives no slices; on the second task too few are positive."""
+    counts = _counts(n_test)
+    level = {"auroc": 0.81, "ci_low": 0.79, "ci_high": 0.83, "reference_auroc": 0.81, "n_slices": 96.0}
+    apart = level | {
+        "difference": 0.052, "difference_low": 0.021, "difference_high": 0.083,
+        "p_value": 0.0012, "p_holm": 0.0048, "q_value": 0.004,
+    }  # fmt: skip
+    seeds = {"seeds": 5, "seed_mean": 0.801, "seed_sd": 0.012}
+    seeds |= {"equal_difference": 0.031, "equal_low": 0.01, "equal_high": 0.052, "equal_p": 0.0041}
+    first = {"encoder": "lite0", "task": "pe", "comparison": "aggregation", "probe": "logistic"}
+    small = {"n": SMALL["n"], "n_pos": 7, "n_neg": SMALL["n_neg"], **apart, "auroc": SMALL_VALUES["value"]}
+    rows = [
+        first | counts | level | {"aggregation": "mean", "status": "reference"},
+        first | counts | apart | {"aggregation": "max", "status": "tested", "difference": -0.004, "p_holm": 0.61},
+        first | {"aggregation": "median", "status": "not_scored"},
+        first | counts | apart | seeds | {"aggregation": "attention", "probe": "abmil", "status": "tested"},
+        first
+        | counts
+        | apart
+        | {"comparison": "window", "aggregation": "mean", "view_of": "lite1", "status": "tested"},
+        first | {"encoder": "lite1", "aggregation": None, "probe": None, "status": "no_slices"},
+        first | small | {"task": "mortality_1m", "aggregation": "max", "status": "tested"},
+    ]
+    return pl.DataFrame(rows, schema=SPATIAL)
 
 
 def _studies(rng: np.random.Generator, n: int) -> pl.DataFrame:

@@ -136,6 +136,11 @@
     byId("control-figure").hidden = !control;
     if (control) drawn.push([document.querySelector('[data-slot="control"]'), control]);
     document.querySelectorAll(".pair").forEach((one) => { one.hidden = one.dataset.task !== task; });
+    document.querySelectorAll(".aggregation").forEach((one) => { one.hidden = one.dataset.task !== task; });
+    const aggregation = data.aggregation[task];
+    const aggregationFigure = byId("aggregation-figure");
+    if (aggregationFigure) aggregationFigure.hidden = !aggregation;
+    if (aggregation) drawn.push([document.querySelector('[data-slot="aggregation"]'), aggregation]);
     const pairs = data.pairs[task];
     const pairFigure = byId("pair-figure");
     if (pairFigure) pairFigure.hidden = !pairs;

@@ -1,0 +1,250 @@
+"""Gated attention pooling over slices (ABMIL): one network per task, those of one seed trained together on the same bags.
+
+A slice's weight is the softmax, over its study's slices, of w . (tanh(V h) * sigmoid(U h)); the study is the weighted mean of its
+slices and its log odds are linear in that. With equal weights this is the logistic probe on mean pooling, and that is where
+training starts: a few hundred studies do not lead a network there from nothing, and a start that knows in which direction the
+outcome lies knows from the first step which slices to look at. The start itself is a candidate, so what validation prefers to
+it was gained by looking at some slices more than at others.
+
+References
+----------
+Ilse, Tomczak & Welling 2018, Attention-based Deep Multiple Instance Learning, equation 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.solver import minimise
+from fmaudit_core.probes.stacked import masked_loss, train_stack
+from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, batches
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: bags scored at once
+_BLOCK: Final = 256
+#: inverse strengths of regularisation of the linear start; validation chooses
+_C_GRID: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A probe with gated attention.
+
+    Parameters
+    ----------
+    hidden : width of V and U
+    dropout : share of the pooled features that are lost at a step
+    weight_decay : of AdamW
+    """
+
+    hidden: int = 64
+    dropout: float = 0.2
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True)
+class LinearStart:
+    """The logistic probe on the mean of a study's slices in their components: attention with equal weights.
+
+    Parameters
+    ----------
+    head, bias : (t, r) and (t,) float64
+    """
+
+    head: Float64Array
+    bias: Float64Array
+
+    def logits(self, bags: SliceBags, places: IntArray) -> Float64Array:
+        """(n, t) log odds of studies."""
+        found: Float64Array = _means(bags, places) @ self.head.T + self.bias
+        return found
+
+
+def linear_start(
+    bags: SliceBags, train: IntArray, y_train: Float64Array, val: IntArray, y_val: Float64Array
+) -> LinearStart:
+    """Fit the probe for every task, its C chosen on validation.
+
+    Components keep their variances, unlike features elsewhere, which are standardised: the last of them are mostly noise.
+
+    Parameters
+    ----------
+    train, val : places of studies in `bags`
+    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    """
+    means = _means(bags, np.concatenate([train, val])).astype(np.float64)
+    k, t = len(_C_GRID), y_train.shape[1]
+    center = means[: len(train)].mean(axis=0)
+    solved, _ = minimise(
+        means[: len(train)] - center,
+        np.repeat(np.nan_to_num(y_train), k, axis=1),
+        np.repeat(~np.isnan(y_train), k, axis=1).astype(np.float64),
+        1.0 / np.tile(np.array(_C_GRID), t),
+    )
+    told = (means[len(train) :] - center) @ solved[:-1] + solved[-1]
+    reached = aurocs_of(np.repeat(y_val, k, axis=1), told).reshape(t, k)
+    best = np.arange(t) * k + np.argmax(reached, axis=1)
+    head = solved[:-1, best].T
+    return LinearStart(head, solved[-1, best] - head @ center)
+
+
+class AttentionStack:
+    """Attention networks that start from the same weights, one per task.
+
+    Parameters
+    ----------
+    bags : SliceBags
+    train : (n,) places of the training studies in `bags`
+    members : networks
+    seed : of the first weights, which all members share, and of the features that are lost
+    """
+
+    def __init__(
+        self, bags: SliceBags, train: IntArray, members: int, attention: Attention, seed: int, device: str = "cpu"
+    ) -> None:
+        self.bags, self.train, self.attention = bags, train, attention
+        self.members, self.device = members, device
+        self.drops = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        h, width = attention.hidden, bags.width
+
+        def start(*shape: int, fan_in: int) -> Tensor:
+            drawn = (torch.rand(shape, generator=generator) * 2 - 1) / math.sqrt(fan_in)
+            return drawn.expand(members, *shape).clone().to(device).requires_grad_()
+
+        #: the layers as torch.nn.Linear holds them, stacked over the members
+        self.v, self.v0 = start(h, width, fan_in=width), start(h, fan_in=width)
+        self.u, self.u0 = start(h, width, fan_in=width), start(h, fan_in=width)
+        #: 0: every slice counts alike until something is learned
+        self.w = torch.zeros(members, h, device=device, requires_grad=True)
+        self.head, self.bias = start(width, fan_in=width), start(fan_in=width)
+
+    def start_from(self, start: LinearStart) -> None:
+        """Let the members' heads be those of a linear probe on mean pooling."""
+        with torch.no_grad():
+            self.head.copy_(torch.from_numpy(start.head))
+            self.bias.copy_(torch.from_numpy(start.bias))
+
+    def free(self) -> list[Tensor]:
+        """Parameters, each stacked over the members."""
+        return [self.v, self.v0, self.u, self.u0, self.w, self.head, self.bias]
+
+    def state(self) -> list[Tensor]:
+        """The same: it remembers nothing else."""
+        return self.free()
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Take copies of a `state`, of these or of fewer members."""
+        self.v, self.v0, self.u, self.u0, self.w, self.head, self.bias = (
+            one.detach().clone().requires_grad_() for one in state
+        )
+        self.members = len(self.w)
+
+    def weights(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(b, m, s) what each slice counts, 0 where there is none; sums to 1 over a study's slices.
+
+        Parameters
+        ----------
+        x, mask : (b, s, r) and (b, s) bool
+        """
+        shape = (*x.shape[:2], self.members, self.attention.hidden)
+        told = torch.tanh(functional.linear(x, self.v.flatten(0, 1), self.v0.flatten()))
+        gate = torch.sigmoid(functional.linear(x, self.u.flatten(0, 1), self.u0.flatten()))
+        score = ((told * gate).view(shape) * self.w).sum(dim=3).transpose(1, 2)
+        return score.masked_fill(~mask[:, None], -torch.inf).softmax(dim=2)
+
+    def logits(self, x: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Log odds (b, m) of studies.
+
+        Parameters
+        ----------
+        kept : (b, r), 0 for a pooled feature that is lost and 1 / (1 - dropout) for one that stays; none is lost without
+        """
+        pooled = torch.bmm(self.weights(x, mask), x)
+        if kept is not None:
+            pooled = pooled * kept[:, None]
+        return (pooled * self.head).sum(dim=2) + self.bias
+
+    def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
+        """Put the gradient of a batch's loss into every parameter's `grad`."""
+        for one in self.free():
+            one.grad = None
+        share = self.attention.dropout
+        kept = torch.rand(len(rows), self.bags.width, generator=self.drops, device=self.device) >= share
+        told = self.logits(*self.read(self.train[rows]), kept.float() / (1.0 - share))
+        torch.autograd.backward(masked_loss(told, y, known))
+
+    def read(self, places: IntArray) -> tuple[Tensor, Tensor]:
+        """Bags and their masks, on the device."""
+        x, mask = self.bags.batch(places)
+        return torch.from_numpy(x).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    @torch.inference_mode()
+    def scored(self, places: IntArray) -> Float64Array:
+        """(n, m) log odds of studies, some at a time."""
+        parts = [self.logits(*self.read(places[at : at + _BLOCK])) for at in range(0, len(places), _BLOCK)]
+        out: Float64Array = torch.cat(parts).cpu().numpy().astype(np.float64)
+        return out
+
+
+def train_attention(
+    bags: SliceBags,
+    train: IntArray,
+    y_train: Float64Array,
+    val: IntArray,
+    y_val: Float64Array,
+    score: IntArray,
+    *,
+    start: LinearStart,
+    attention: Attention,
+    schedule: Schedule,
+    seed: int,
+    device: str = "cpu",
+) -> Trained:
+    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best.
+
+    Parameters
+    ----------
+    train, val, score : places of studies in `bags`
+    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    start : LinearStart
+        Where the heads begin; see `linear_start`.
+    """
+    stack = AttentionStack(bags, train, y_train.shape[1], attention, seed, device)
+    stack.start_from(start)
+    order = np.random.default_rng([seed, 1])
+    stopping = train_stack(
+        stack,
+        y_train,
+        y_val,
+        schedule=schedule,
+        optimiser=lambda free: torch.optim.AdamW(
+            free, lr=schedule.learning_rate, weight_decay=attention.weight_decay, fused=True
+        ),
+        epoch_of=lambda: batches(order, len(train), schedule.batch_size),
+        val_logits=lambda: stack.scored(val),
+        start_counts=True,
+        device=device,
+    )
+    return Trained(stack.scored(score), stopping.best, stopping.best_epoch, stopping.epochs)
+
+
+def _means(bags: SliceBags, places: IntArray) -> npt.NDArray[np.float32]:
+    """(n, r) mean of each study's slices."""
+    parts = []
+    for start in range(0, len(places), _BLOCK):
+        x, mask = bags.batch(places[start : start + _BLOCK])
+        parts.append(x.sum(axis=1) / mask.sum(axis=1, keepdims=True))
+    return np.concatenate(parts).astype(np.float32)

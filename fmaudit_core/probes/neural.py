@@ -1,0 +1,308 @@
+"""The probes of one encoder that are networks: perceptrons on study embeddings, attention and recurrence over slices.
+
+Every network is trained from several seeds. The score of a study is the mean of their probabilities: one seed is a lottery, the
+best of them on a small validation set is a lottery won, and of a mean of log odds one network sure of itself would decide alone.
+What single seeds come to is kept beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy.special import expit
+
+from fmaudit_core.config import NetworksSection
+from fmaudit_core.encoders.pooling import OF_SLICES, PRIMARY_MODALITY
+from fmaudit_core.errors import MissingExtraError
+from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.selection import aligned, target_of
+from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+#: (studies, training studies) -> their slices, for as long as the context lasts
+OpenBags = Callable[[Sequence[str], Sequence[str]], AbstractContextManager[SliceBags]]
+
+#: log odds that hardly vary rank nobody
+_FLAT: Final = 1e-6
+#: batch size, learning rate, and steps that patience lasts at least
+_STEPS: Final = {"mlp": (256, 1e-3, 0), "abmil": (32, 3e-3, 100), "lrcn": (64, 1e-3, 100)}
+
+#: the `shape` of attention that weighs every slice alike: where its training starts, and what it is held against
+EQUAL: Final = "equal weights"
+
+NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
+SCORES_SCHEMA: Final = pl.Schema({**dict.fromkeys((*NAMED, "study_id"), pl.String), "y_score": pl.Float64})
+SEEDS_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys(NAMED, pl.String),
+        "shape": pl.String,
+        "seed": pl.Int64,
+        "status": pl.String,
+        "n_train": pl.Int64,
+        "epochs": pl.Int64,
+        "best_epoch": pl.Int64,
+        "val_auroc": pl.Float64,
+        "test_auroc": pl.Float64,
+        "chosen": pl.Boolean,
+    }
+)
+
+
+@dataclass(frozen=True)
+class NetworkFits:
+    """What the networks of one encoder came to.
+
+    Parameters
+    ----------
+    scores : frame of `SCORES_SCHEMA`
+        A row per probe, task and study of val and test, whether its label is known or not.
+    seeds : frame of `SEEDS_SCHEMA`
+        A row per network: `status` is ``fitted``, ``collapsed`` (it ranks nobody, and is left out of the mean) or ``one_class``
+        (training or validation lacks a class, so none was trained); `chosen` those whose mean is the score.
+    equal : frame of `SCORES_SCHEMA`
+        Scores of attention with equal weights: what is left of its gain over the logistic probe on the mean is not attention's.
+    """
+
+    scores: pl.DataFrame
+    seeds: pl.DataFrame
+    equal: pl.DataFrame
+
+
+@dataclass
+class _Cohort:
+    """Studies of one encoder in order of study, and their labels."""
+
+    studies: pl.DataFrame
+    y: Float64Array
+    tasks: list[str]
+    train: IntArray = field(init=False)
+    val: IntArray = field(init=False)
+    test: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        split = self.studies.get_column("split").to_numpy()
+        self.train, self.val, self.test = (np.flatnonzero(split == name) for name in ("train", "val", "test"))
+
+    @property
+    def scored(self) -> IntArray:
+        return np.concatenate([self.val, self.test])
+
+
+def fit_networks(
+    embeddings: tuple[Sequence[str], Float32Array],
+    studies: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    encoder: str,
+    kinds: Sequence[str],
+    pooling: str,
+    tasks: Sequence[str],
+    settings: NetworksSection,
+    seed: int,
+    open_bags: OpenBags | None = None,
+    device: str = "cpu",
+) -> NetworkFits:
+    """Train every network of one encoder for every task, and score validation and test.
+
+    Parameters
+    ----------
+    embeddings : study ids and (studies, d) float32
+        What the perceptrons read.
+    kinds : sequence of str
+        Of ``mlp``, ``abmil`` and ``lrcn``; the last two need `open_bags`.
+    pooling : str
+        The pooling of `embeddings`.
+    seed : int
+        The first of the seeds.
+
+    Raises
+    ------
+    ProbeError
+        No study of a split has an embedding, or a slice embedding is not finite.
+    MissingExtraError
+        torch is not installed.
+    """
+    ids, matrix = embeddings
+    frame = aligned(ids, studies)
+    y = np.stack([target_of(frame, labels, task) for task in tasks], axis=1)
+    cohort = _Cohort(frame, y, list(tasks))
+    able = trainable(y[cohort.train], y[cohort.val])
+    recorder = _Recorder(encoder, cohort, able)
+    seeds = [seed + k for k in range(settings.seeds)]
+    if "mlp" in kinds:
+        x = matrix[frame.get_column("at").to_numpy()]
+        recorder.take("mlp", pooling, _perceptrons(x, cohort, able, settings, seeds, device))
+    of_slices = [kind for kind in kinds if kind in OF_SLICES]
+    if of_slices and open_bags is not None:
+        names = frame.get_column("study_id").to_list()
+        with open_bags(names, [names[row] for row in cohort.train]) as bags:
+            place = {study: at for at, study in enumerate(bags.study_ids)}
+            at = np.array([place[study] for study in names], dtype=np.int64)
+            for kind in of_slices:
+                runs = _over_slices(kind, bags, at, cohort, able, settings, seeds, device)
+                recorder.take(kind, OF_SLICES[kind], runs)
+    return recorder.fits()
+
+
+#: shape, seed (none of what is not drawn), and what came of it for the tasks that can be trained
+_Run = tuple[str, int | None, Trained]
+
+
+def _perceptrons(
+    x: Float32Array,
+    cohort: _Cohort,
+    able: npt.NDArray[np.bool_],
+    settings: NetworksSection,
+    seeds: list[int],
+    device: str,
+) -> list[_Run]:
+    if not able.any():
+        return []
+    try:
+        from fmaudit_core.probes.mlp import Mlp, native_bfloat16, train_mlps
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("encoders", "a perceptron probe") from error
+    schedule = Schedule(settings.epochs, settings.patience, *_STEPS["mlp"])
+    runs: list[_Run] = []
+    for shape in settings.shapes:
+        mlp = Mlp(shape, settings.dropout, half_precision=native_bfloat16(device))
+        for seed in seeds:
+            trained = train_mlps(
+                x[cohort.train], cohort.y[cohort.train][:, able], x[cohort.val], cohort.y[cohort.val][:, able],
+                x[cohort.scored], mlp=mlp, schedule=schedule, seed=seed, device=device,
+            )  # fmt: skip
+            runs.append(("-".join(map(str, shape)), seed, trained))
+    return runs
+
+
+def _over_slices(
+    kind: str,
+    bags: SliceBags,
+    at: IntArray,
+    cohort: _Cohort,
+    able: npt.NDArray[np.bool_],
+    settings: NetworksSection,
+    seeds: list[int],
+    device: str,
+) -> list[_Run]:
+    if not able.any():
+        return []
+    try:
+        from fmaudit_core.probes.attention import Attention, linear_start, train_attention
+        from fmaudit_core.probes.recurrent import Recurrent, train_recurrent
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("encoders", f"the probe {kind}") from error
+    places = at[cohort.train], cohort.y[cohort.train][:, able], at[cohort.val], cohort.y[cohort.val][:, able]
+    schedule = Schedule(settings.epochs, settings.patience, *_STEPS[kind])
+    runs: list[_Run] = []
+    scored = at[cohort.scored]
+    if kind == "abmil":
+        start = linear_start(bags, *places)
+        runs.append((EQUAL, None, _untrained(start.logits(bags, scored), start.logits(bags, places[2]), places[3])))
+    for seed in seeds:
+        if kind == "abmil":
+            attention = Attention(dropout=settings.dropout)
+            trained = train_attention(
+                bags, *places, scored, start=start, attention=attention, schedule=schedule, seed=seed, device=device
+            )
+        else:
+            recurrent = Recurrent(dropout=settings.dropout)
+            trained = train_recurrent(
+                bags, *places, scored, recurrent=recurrent, schedule=schedule, seed=seed, device=device
+            )
+        runs.append(("", seed, trained))
+    return runs
+
+
+def _untrained(logits: Float64Array, of_val: Float64Array, y_val: Float64Array) -> Trained:
+    """The start of networks as if it were one of them, of no epoch."""
+    none = np.zeros(logits.shape[1], dtype=np.int64)
+    return Trained(logits, aurocs_of(y_val, of_val), none, none)
+
+
+@dataclass
+class _Recorder:
+    """Gathers networks: their scores, averaged over the seeds of the shape that validation prefers, and a row for each."""
+
+    encoder: str
+    cohort: _Cohort
+    able: npt.NDArray[np.bool_]
+    _scores: list[pl.DataFrame] = field(default_factory=list)
+    _equal: list[pl.DataFrame] = field(default_factory=list)
+    _seeds: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, probe: str, pooling: str, runs: list[_Run]) -> None:
+        """Take the runs of one probe."""
+        column = {t: k for k, t in enumerate(np.flatnonzero(self.able).tolist())}
+        for t, task in enumerate(self.cohort.tasks):
+            named = {
+                "encoder": self.encoder, "task": task, "probe": probe, "modality": PRIMARY_MODALITY, "pooling": pooling,
+            }  # fmt: skip
+            n_train = int((~np.isnan(self.cohort.y[:, t][self.cohort.train])).sum())
+            if t not in column:
+                self._seeds.append(named | {"status": "one_class", "n_train": n_train, "chosen": False})
+                continue
+            rows = [
+                named | {"n_train": n_train} | self._row(shape, seed, one, column[t], t) for shape, seed, one in runs
+            ]
+            chosen = _chosen(rows)
+            for row, is_chosen in zip(rows, chosen, strict=True):
+                row["chosen"] = is_chosen
+            self._seeds += rows
+            self._equal += [
+                self._scored(named, expit(one.logits[:, column[t]])) for shape, _, one in runs if shape == EQUAL
+            ]
+            logits = [one.logits[:, column[t]] for (_, _, one), of in zip(runs, chosen, strict=True) if of]
+            if logits:
+                self._scores.append(self._scored(named, expit(np.stack(logits)).mean(axis=0)))
+
+    def _row(self, shape: str, seed: int | None, trained: Trained, column: int, t: int) -> dict[str, Any]:
+        logits = trained.logits[:, column]
+        fitted = bool(np.isfinite(logits).all()) and float(np.ptp(logits)) > _FLAT
+        return {
+            "shape": shape,
+            "seed": seed,
+            "status": "fitted" if fitted else "collapsed",
+            "epochs": int(trained.epochs[column]),
+            "best_epoch": int(trained.best_epoch[column]),
+            "val_auroc": float(trained.val_auroc[column]),
+            "test_auroc": self._on_test(logits, t) if fitted else None,
+        }
+
+    def _on_test(self, logits: Float64Array, t: int) -> float | None:
+        y, of_test = self.cohort.y[:, t][self.cohort.test], logits[len(self.cohort.val) :]
+        known = ~np.isnan(y)
+        both = len(np.unique(y[known])) == 2
+        return ranked_auroc(y[known] == 1, of_test[known]) if both else None
+
+    def _scored(self, named: dict[str, str], score: Float64Array) -> pl.DataFrame:
+        study = self.cohort.studies.get_column("study_id").gather(self.cohort.scored)
+        return pl.DataFrame({"study_id": study, "y_score": score}).select(
+            *(pl.lit(value).alias(name) for name, value in named.items()), "study_id", "y_score"
+        )
+
+    def fits(self) -> NetworkFits:
+        """All that was taken."""
+        scores, equal = (
+            pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *parts]).sort(*NAMED, "study_id")
+            for parts in (self._scores, self._equal)
+        )
+        return NetworkFits(scores, pl.DataFrame(self._seeds, schema=SEEDS_SCHEMA), equal)
+
+
+def _chosen(rows: Sequence[dict[str, Any]]) -> list[bool]:
+    """The seeds of the shape with the best mean validation AUROC, of equals the first; collapsed ones apart."""
+    of_shape: dict[str, list[float]] = {}
+    for row in rows:
+        if row["status"] == "fitted" and row["shape"] != EQUAL:
+            of_shape.setdefault(row["shape"], []).append(row["val_auroc"])
+    best = max(of_shape, key=lambda shape: float(np.mean(of_shape[shape])), default=None)
+    return [row["status"] == "fitted" and row["shape"] == best for row in rows]

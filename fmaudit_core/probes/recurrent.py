@@ -1,0 +1,183 @@
+"""A recurrent probe over slices: what INSPECT's CT-LRCN does with a study's slice features, one network per task.
+
+A bidirectional LSTM of one layer reads a study from the feet upwards; its states are pooled by their maximum over the slices
+that are there, and a linear head gives the log odds. Classes are drawn equally often; the epoch with the best validation AUROC
+is kept. INSPECT's code transposes its input, so that its network runs over the studies of a batch, and pools over the padding
+too; this one does neither, reads another encoder's slices, and is not INSPECT's model.
+
+References
+----------
+Huang et al. 2023, INSPECT: A Multimodal Dataset for Pulmonary Embolism Diagnosis and Prognosis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.stacked import masked_loss, train_stack
+from fmaudit_core.probes.training import Schedule, Trained, balanced_draw
+
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+#: bags scored at once
+_BLOCK: Final = 256
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """A recurrent probe.
+
+    Parameters
+    ----------
+    hidden : width of the LSTM in each direction
+    dropout : share of the pooled states that are lost at a step
+    weight_decay : of AdamW
+    """
+
+    hidden: int = 128
+    dropout: float = 0.25
+    weight_decay: float = 1e-2
+
+
+class SliceLstm(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    width : components of a slice
+    """
+
+    def __init__(self, width: int, recurrent: Recurrent) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, recurrent.hidden, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(recurrent.dropout)
+        self.head = nn.Linear(2 * recurrent.hidden, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Log odds (b, 1) of studies.
+
+        Parameters
+        ----------
+        x, mask : (b, s, r) and (b, s) bool, a study's slices before its padding
+        """
+        lengths = mask.sum(dim=1).cpu()
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, padding_value=-torch.inf)
+        logits: Tensor = self.head(self.dropout(states.amax(dim=1)))
+        return logits
+
+
+class RecurrentStack:
+    """One network as a stack of one member; see `stacked.Stack`."""
+
+    def __init__(self, bags: SliceBags, train: IntArray, recurrent: Recurrent, seed: int, device: str) -> None:
+        self.bags, self.train, self.device = bags, train, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = SliceLstm(bags.width, recurrent)
+        self.network.to(device)
+
+    def free(self) -> list[Tensor]:
+        """Parameters."""
+        return list(self.network.parameters())
+
+    def state(self) -> list[Tensor]:
+        """Parameters, as of one member."""
+        return [one[None] for one in self.free()]
+
+    def load(self, state: Sequence[Tensor]) -> None:
+        """Take copies of a `state`."""
+        with torch.no_grad():
+            for one, given in zip(self.free(), state, strict=True):
+                one.copy_(given[0])
+
+    def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
+        """Put the gradient of a batch's loss into every parameter's `grad`."""
+        self.network.train()
+        self.network.zero_grad(set_to_none=True)
+        torch.autograd.backward(masked_loss(self.network(*self._read(self.train[rows])), y, known))
+
+    def _read(self, places: IntArray) -> tuple[Tensor, Tensor]:
+        x, mask = self.bags.batch(places)
+        return torch.from_numpy(x).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    @torch.inference_mode()
+    def scored(self, places: IntArray) -> Float64Array:
+        """(n, 1) log odds of studies, some at a time."""
+        self.network.eval()
+        parts = [self.network(*self._read(places[at : at + _BLOCK])) for at in range(0, len(places), _BLOCK)]
+        out: Float64Array = torch.cat(parts).cpu().numpy().astype(np.float64)
+        return out
+
+
+def train_recurrent(
+    bags: SliceBags,
+    train: IntArray,
+    y_train: Float64Array,
+    val: IntArray,
+    y_val: Float64Array,
+    score: IntArray,
+    *,
+    recurrent: Recurrent,
+    schedule: Schedule,
+    seed: int,
+    device: str = "cpu",
+) -> Trained:
+    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best.
+
+    Parameters
+    ----------
+    train, val, score : places of studies in `bags`
+    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    """
+    parts = []
+    for t in range(y_train.shape[1]):
+        # the draws of dropout come from the process's generator, which is left as it was
+        with torch.random.fork_rng(devices=[] if device == "cpu" else None):
+            torch.manual_seed(seed)
+            parts.append(_train_one(
+                bags, train, y_train[:, [t]], val, y_val[:, [t]], score, recurrent, schedule, seed, device
+            ))  # fmt: skip
+    return Trained(
+        np.concatenate([one.logits for one in parts], axis=1),
+        *(np.concatenate([getattr(one, name) for one in parts]) for name in ("val_auroc", "best_epoch", "epochs")),
+    )
+
+
+def _train_one(
+    bags: SliceBags,
+    train: IntArray,
+    y_train: Float64Array,
+    val: IntArray,
+    y_val: Float64Array,
+    score: IntArray,
+    recurrent: Recurrent,
+    schedule: Schedule,
+    seed: int,
+    device: str,
+) -> Trained:
+    stack = RecurrentStack(bags, train, recurrent, seed, device)
+    order, known = np.random.default_rng([seed, 1]), np.flatnonzero(~np.isnan(y_train[:, 0]))
+    stopping = train_stack(
+        stack,
+        y_train,
+        y_val,
+        schedule=schedule,
+        optimiser=lambda free: torch.optim.AdamW(
+            free, lr=schedule.learning_rate, weight_decay=recurrent.weight_decay, fused=True
+        ),
+        epoch_of=lambda: balanced_draw(order, y_train[:, 0], known, schedule.batch_size),
+        val_logits=lambda: stack.scored(val),
+        device=device,
+    )
+    return Trained(stack.scored(score), stopping.best, stopping.best_epoch, stopping.epochs)

@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import EhrSection
-from fmaudit_core.ehr.features import ehr_tables
+from fmaudit_core.ehr.features import EhrTables, ehr_tables
 from fmaudit_core.ehr.source import Record
 
 N_PATIENTS, N_CODES, N_SHARDS = 19_400, 12_000, 20
@@ -68,15 +68,17 @@ def write_record(folder: Path, n_events: int, seed: int = 0) -> pl.DataFrame:
     )
 
 
-def ours(folder: Path, studies: pl.DataFrame, out: Path | None) -> None:
-    tables = ehr_tables(Record("meds", folder), studies, SETTINGS, cache=folder / "cache")
-    if out is not None:
-        named = tables.features.join(tables.rows.select("row", "study_id", "cutoff"), on="row")
-        named = named.join(tables.vocabulary.select("code_id", "code"), on="code_id")
-        named.drop("row", "code_id").write_parquet(out)
+def ours(folder: Path, studies: pl.DataFrame) -> EhrTables:
+    return ehr_tables(Record("meds", folder), studies, SETTINGS, cache=folder / "cache")
 
 
-def peers(folder: Path, studies: pl.DataFrame, out: Path) -> None:
+def named(tables: EhrTables) -> pl.DataFrame:
+    """Our features with studies and codes by name, as pandas gives them: not timed."""
+    rows = tables.features.join(tables.rows.select("row", "study_id", "cutoff"), on="row")
+    return rows.join(tables.vocabulary.select("code_id", "code"), on="code_id").drop("row", "code_id")
+
+
+def peers(folder: Path, studies: pl.DataFrame) -> Any:
     """The same features as one writes them in pandas: merge, filter, drop repeats of a day, group."""
     import pandas as pd
 
@@ -106,7 +108,7 @@ def peers(folder: Path, studies: pl.DataFrame, out: Path) -> None:
     counts["days_ago"] = (latest["cutoff_time"] - latest["latest"]) / pd.Timedelta("1D")
     valued = seen.dropna(subset=["numeric_value"]).sort_values(["time", "numeric_value"])
     counts["last_value"] = valued.groupby(key)["numeric_value"].last()
-    counts.fillna({f"days_{width}": 0 for width in WINDOWS}).reset_index().to_parquet(out)
+    return counts.fillna({f"days_{width}": 0 for width in WINDOWS}).reset_index()
 
 
 def timed(which: str, folder: Path, out: Path | None) -> dict[str, Any]:
@@ -118,12 +120,14 @@ def timed(which: str, folder: Path, out: Path | None) -> dict[str, Any]:
 def child(which: str, folder: Path, out: str) -> None:
     studies = pl.read_parquet(folder / "studies.parquet")
     start = time.perf_counter()
-    if which == "ours":
-        ours(folder, studies, Path(out) if out else None)
-    else:
-        peers(folder, studies, Path(out))
+    found = ours(folder, studies) if which == "ours" else peers(folder, studies)
+    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"seconds": time.perf_counter() - start, "peak_gb": peak}))
+    if out and which == "ours":
+        named(found).write_parquet(out)
+    elif out:
+        found.to_parquet(out)
+    print(json.dumps({"seconds": seconds, "peak_gb": peak}))
 
 
 def same(one: Path, other: Path) -> float:
@@ -144,7 +148,7 @@ def same(one: Path, other: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000_000)
-    parser.add_argument("--shards-of-peer", type=int, default=2, help=f"of {N_SHARDS}")
+    parser.add_argument("--shards-of-peer", type=int, default=4, help=f"of {N_SHARDS}")
     parser.add_argument("--child", nargs=3)
     options = parser.parse_args()
     if options.child:

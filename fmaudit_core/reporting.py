@@ -77,6 +77,7 @@ def paper_comparison(workspace: Workspace, versions: Versions) -> pl.DataFrame:
         sweep=warehouse.read_cells("threshold_sweep", cells),
         comparisons=warehouse.read("model_comparisons"),
         flow=warehouse.read("cohort_flow"),
+        modalities=_whole(workspace, "modality_comparisons"),
         mitigation=_of_cells(workspace, "mitigation_results", versions.mitigated_cells()),
     )
     return compare_with_paper(audited, labels_file=release.get_column("detail")[0] if release.height else "")

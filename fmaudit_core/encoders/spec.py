@@ -198,6 +198,8 @@ class PredictionsFile(_Part):
     ----------
     path : Path
         CSV or Parquet; see `probes/baseline.py` for the layouts.
+    sha256 : str
+        SHA-256 of the file; another one is refused.
     task : str
         The task it is about; of a file with a column `task` the rows of this one.
     """

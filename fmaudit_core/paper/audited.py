@@ -57,6 +57,7 @@ class Audited:
     ----------
     encoders : mapping of name to EncoderSpec
     metrics, gaps, sweep, comparisons : frames of `fairness/`
+    modalities : frame of `modality_comparisons`, empty where there is none
     mitigation : frame of `mitigation_results`, empty where there is none
     flow : frame of `cohort_flow`, whose first row is the cohort as it was listed
     """
@@ -68,6 +69,7 @@ class Audited:
     sweep: pl.DataFrame
     comparisons: pl.DataFrame
     flow: pl.DataFrame
+    modalities: pl.DataFrame = field(default_factory=pl.DataFrame)
     mitigation: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def ours(self, figure: Figure) -> Ours:
@@ -176,10 +178,27 @@ class Audited:
         return _linear(row, moved, plus=row["auroc_before"], note=note)
 
     def _auroc_lr_minus_best_mlp(self, figure: Figure) -> Ours:
-        return self._pair_of_one_encoder(figure, ("probe", "logistic", "mlp"), "this audit has no MLP probe")
+        """AUROC of one probe less that of the other, whichever stands first in the table."""
+        asked = {name: value for name, value in _PROBE.items() if name != "probe"}
+        same = {"encoder": figure.encoder, **asked}
+        kinds = ["logistic", "mlp"]
+        rows = self.comparisons.filter(
+            pl.col("probe").is_in(kinds) & pl.col("other_probe").is_in(kinds) & (pl.col("probe") != pl.col("other_probe")),
+            **same, **{f"other_{name}": value for name, value in same.items()},
+            task=figure.task, attribute=OVERALL, metric="auroc",
+        )  # fmt: skip
+        row = self._single(rows.head(1), "this audit has no MLP probe")
+        if row["probe"] == "logistic":
+            return _linear(row, ("difference", "ci_low", "ci_high"))
+        return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0)
 
     def _auroc_ct_ehr_minus_ct(self, figure: Figure) -> Ours:
-        return self._pair_of_one_encoder(figure, ("modality", "ct+ehr", "ct"), "this audit fused no medical record")
+        lacking = "this audit fused no medical record"
+        if self.modalities.is_empty():
+            raise NotComparableError(lacking)
+        rows = self.modalities.filter(encoder=figure.encoder, task=figure.task, probe="logistic", modality="ct+ehr")
+        row = self._single(rows.drop_nulls("over_ct"), lacking)
+        return Ours(row["over_ct"], row["over_ct_low"], row["over_ct_high"], note="early fusion")
 
     def _auroc_difference_test(self, figure: Figure) -> Ours:
         baseline = next((name for name in self.encoders if name.replace("-", "_") in _LRCN), None)
@@ -246,22 +265,6 @@ class Audited:
         return self._single(
             rows.sort("auroc_delta", "target_attribute").head(1), f"{title} was not evaluated as in the paper"
         )
-
-    def _pair_of_one_encoder(self, figure: Figure, differs: tuple[str, str, str], lacking: str) -> Ours:
-        """AUROC of one score set less that of another of the same encoder, whichever stands first in the table."""
-        column, one, other = differs
-        asked = {name: value for name, value in _PROBE.items() if name != column}
-        same = {"encoder": figure.encoder, **asked}
-        rows = self.comparisons.filter(
-            pl.col(column).is_in([one, other]) & pl.col(f"other_{column}").is_in([one, other]),
-            pl.col(column) != pl.col(f"other_{column}"),
-            **same, **{f"other_{name}": value for name, value in same.items()},
-            task=figure.task, attribute=OVERALL, metric="auroc",
-        )  # fmt: skip
-        row = self._single(rows.head(1), lacking)
-        if row[column] == one:
-            return _linear(row, ("difference", "ci_low", "ci_high"))
-        return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0)
 
     def _single(self, rows: pl.DataFrame, lacking: str) -> dict[str, Any]:
         if rows.height != 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import polars as pl
@@ -219,6 +220,17 @@ def test_mitigation_is_compared_by_its_reduction_at_the_papers_strength():
     cost = told(found, "mii_age_adv_cost")
     assert (cost["ours"], cost["ours_low"], cost["ours_high"]) == pytest.approx((0.01, 0.0, 0.02))
     assert cost["verdict"] == "same"
+
+
+def test_what_the_record_adds_is_that_of_early_fusion():
+    over = {"over_ct": 0.012, "over_ct_low": 0.002, "over_ct_high": 0.022}
+    row = {"encoder": "biomedclip", "task": "readmission_1m", "probe": "logistic", "modality": "ct+ehr", **over}
+    given = dataclasses.replace(audited(), modalities=pl.DataFrame([row]))
+    told_ = told(compare_with_paper(given), "ehr_fusion_gain", task="readmission_1m")
+    assert (told_["ours"], told_["verdict"], told_["published"]) == (0.012, "same", "up to 0.017")
+    row |= {"over_ct": 0.04, "over_ct_low": 0.03, "over_ct_high": 0.05}
+    given = dataclasses.replace(audited(), modalities=pl.DataFrame([row]))
+    assert told(compare_with_paper(given), "ehr_fusion_gain", task="readmission_1m")["verdict"] == "different"
 
 
 def test_one_encoder_with_two_probes_is_compared_whichever_stands_first():

@@ -11,8 +11,11 @@ from typing import Any, Final
 
 import settings
 import tables
+from docutils import nodes
 from pydantic import BaseModel
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from fmaudit_core import config
@@ -104,9 +107,22 @@ def _without_fields(
     return ("", None) if is_model else (signature, returns)
 
 
+def _type_of_a_signature(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, contnode: nodes.TextElement
+) -> nodes.TextElement | None:
+    """Types in signatures are links where a page holds them, else words; references in the text must resolve."""
+    above = node.parent
+    while above is not None:
+        if isinstance(above, addnodes.desc_signature):
+            return contnode
+        above = above.parent
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", _on_read)
+    app.connect("missing-reference", _type_of_a_signature)
     app.connect("autodoc-process-signature", _without_fields)
     app.connect("autodoc-process-docstring", _keep, priority=400)  # napoleon comes at 500
     app.connect("autodoc-process-docstring", _restore, priority=600)

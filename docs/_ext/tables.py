@@ -16,11 +16,14 @@ import yaml
 
 from fmaudit_core.cohort.outcomes import LABEL_FLOW
 from fmaudit_core.cohort.schema import Flow, Label, Note, Study
+from fmaudit_core.config import EhrSection
+from fmaudit_core.ehr.features import day_columns
 from fmaudit_core.fairness.assess import METRICS_SCHEMA, SWEEP_SCHEMA
 from fmaudit_core.fairness.comparisons import COMPARISONS_SCHEMA
 from fmaudit_core.fairness.findings import FINDINGS_SCHEMA
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA
 from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA
+from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA
 from fmaudit_core.fairness.reaudit import CHANGES_SCHEMA
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -46,6 +49,15 @@ _PREDICTIONS: Final = {
     "y_score": _NUMBER,
     "threshold": _NUMBER,
 }
+#: scores of further probes, before they are put together with the encoder's own
+_FURTHER: Final = {name: kind for name, kind in _PREDICTIONS.items() if name not in ("encoder", "threshold")}
+_SELECTION: Final = {
+    **{name: kind for name, kind in _OF_SET.items() if name != "strategy"},
+    "c": _NUMBER,
+    "val_auroc": _NUMBER,
+    "chosen": _TRUTH,
+}
+_OF_TREES: Final = {"leaves": _WHOLE, "trees": _WHOLE}
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ _WHOLE_COHORT, _ENCODER, _CELL = "", "encoder", "encoder and task"
 #: in the order of the asset graph
 TABLES: Final = {
     "studies": _table(
-        "A CT study. A column per further attribute follows; of INSPECT, also what its tables say of a volume.",
+        "A CT study. Further attributes follow, `time` where it is known, and of INSPECT what its tables say of a volume.",
         _WHOLE_COHORT,
         Study,
     ),
@@ -95,15 +107,57 @@ TABLES: Final = {
             "coefficients": pl.List(pl.Float64),
         },
     ),
-    "probe_selection": _table(
-        "A value of C that was tried.",
-        _CELL,
+    "ehr_features": _table(
+        "What a study's past holds of a code; a column `days_N` for each of `ehr: windows_days`. "
+        "Tables of the medical record are there where a cohort has one.",
+        _WHOLE_COHORT,
         {
-            **{name: kind for name, kind in _OF_SET.items() if name != "strategy"},
-            "c": _NUMBER,
-            "val_auroc": _NUMBER,
-            "chosen": _TRUTH,
+            "row": pl.UInt32(),
+            "code_id": pl.UInt32(),
+            **dict.fromkeys(day_columns(EhrSection().windows_days), pl.UInt32()),
+            "days_ago": pl.Float32(),
+            "last_value": pl.Float32(),
         },
+    ),
+    "ehr_rows": _table(
+        "A study's past under one cutoff.",
+        _WHOLE_COHORT,
+        {
+            "row": pl.UInt32(),
+            **dict.fromkeys(("study_id", "split", "cutoff"), _TEXT),
+            **dict.fromkeys(("cutoff_time", "last_event_time"), pl.Datetime("us")),
+            "n_events": _WHOLE,
+        },
+    ),
+    "ehr_vocabulary": _table(
+        "A code that is kept.",
+        _WHOLE_COHORT,
+        {"code_id": pl.UInt32(), "code": _TEXT, "n_patients": _WHOLE, "n_with_value": _WHOLE},
+    ),
+    "ehr_dropped": _table(
+        "What of the record was left out.", _WHOLE_COHORT, {"what": _TEXT, "unit": _TEXT, "n": _WHOLE}
+    ),
+    "ehr_fits": _table("A study's score by a probe on the record alone.", _WHOLE_COHORT, _FURTHER),
+    "ehr_selection": _table(
+        "A setting of such a probe that was tried.",
+        _WHOLE_COHORT,
+        {**{name: kind for name, kind in _SELECTION.items() if name != "encoder"}, **_OF_TREES},
+    ),
+    "ehr_coefficients": _table(
+        "What weighs in the logistic probe on the record.",
+        _WHOLE_COHORT,
+        {"task": _TEXT, "code": _TEXT, "kind": _TEXT, "coefficient": _NUMBER},
+    ),
+    "fusion_fits": _table("A study's score by a probe on CT and record together.", _ENCODER, _FURTHER),
+    "fusion_selection": _table(
+        "A setting of such a probe that was tried.",
+        _ENCODER,
+        {name: kind for name, kind in _SELECTION.items() if name != "encoder"},
+    ),
+    "probe_selection": _table(
+        "A setting of a probe that was tried; `leaves` and `trees` where the cohort has a medical record.",
+        _CELL,
+        {**_SELECTION, **_OF_TREES},
     ),
     "probe_predictions": _table("A study's score.", _CELL, _PREDICTIONS),
     "previous_predictions": _table("A study's score in the audit before.", _CELL, _PREDICTIONS),
@@ -132,6 +186,11 @@ TABLES: Final = {
     ),
     "audit_findings": _table("A gap, corrected over the declared family and judged.", _WHOLE_COHORT, FINDINGS_SCHEMA),
     "model_comparisons": _table("Two models on the same patients.", _WHOLE_COHORT, COMPARISONS_SCHEMA),
+    "modality_comparisons": _table(
+        "A model on CT, on the medical record or on both, beside CT alone and the record alone.",
+        _WHOLE_COHORT,
+        MODALITIES_SCHEMA,
+    ),
     "audit_changes": _table("A model against itself in the audit before.", _WHOLE_COHORT, CHANGES_SCHEMA),
     "unaudited": _table("An encoder and task without findings.", _WHOLE_COHORT, UNAUDITED_SCHEMA),
     "report_files": _table("A file of the report.", _WHOLE_COHORT, {"file": _TEXT, "bytes": _WHOLE, "sha256": _TEXT}),
@@ -167,5 +226,8 @@ _HEAD: Final = ("| column | type | meaning |", "|---|---|---|")
 def _kind(kind: pl.DataType) -> str:
     if isinstance(kind, pl.List):
         return f"list of {_kind(kind.inner)}"
-    names = {pl.Int64: "whole number", pl.Float64: "number", pl.Boolean: "truth value"}
-    return names.get(type(kind), "text")
+    if kind.is_integer():
+        return "whole number"
+    if kind.is_float():
+        return "number"
+    return {pl.Boolean: "truth value", pl.Datetime: "time"}.get(type(kind), "text")

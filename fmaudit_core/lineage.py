@@ -39,8 +39,8 @@ STEP_REVISIONS: Mapping[str, int] = {
     "mitigation_scores": 1,
     "mitigation_results": 1,
     "mitigation_capacity": 1,
-    "audit_findings": 2,
-    "audit_report": 3,
+    "audit_findings": 4,
+    "audit_report": 5,
 }
 
 

@@ -18,6 +18,7 @@ from fmaudit_core.cohort.outcomes import LABEL_FLOW
 from fmaudit_core.cohort.schema import Flow, Label, Note, Study
 from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.features import day_columns
+from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA
 from fmaudit_core.fairness.assess import METRICS_SCHEMA, SWEEP_SCHEMA
 from fmaudit_core.fairness.comparisons import COMPARISONS_SCHEMA
 from fmaudit_core.fairness.findings import FINDINGS_SCHEMA
@@ -35,6 +36,10 @@ from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, SUBGROUPS_SCHEMA
 from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA
 from fmaudit_core.mitigation.reprobing import LEAKAGE_SCHEMA
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
+from fmaudit_core.paper.comparison import COMPARISON_SCHEMA
+from fmaudit_core.probes.baseline import JOINS_SCHEMA
+from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA
+from fmaudit_core.probes.neural import SEEDS_SCHEMA
 from fmaudit_core.versions import UNAUDITED_SCHEMA
 
 MEANINGS: Final = Path(__file__).with_name("columns.yaml")
@@ -154,6 +159,12 @@ TABLES: Final = {
         _ENCODER,
         {name: kind for name, kind in _SELECTION.items() if name != "encoder"},
     ),
+    "neural_fits": _table("A study's score by a probe that is a network.", _ENCODER, NETWORK_SCORES_SCHEMA),
+    "probe_seeds": _table("A network that was trained.", _ENCODER, SEEDS_SCHEMA),
+    "equal_attention": _table(
+        "A study's score by attention that weighs every slice alike.", _ENCODER, NETWORK_SCORES_SCHEMA
+    ),
+    "baseline_joins": _table("How a baseline's predictions were joined to the cohort.", _CELL, JOINS_SCHEMA),
     "probe_selection": _table(
         "A setting of a probe that was tried; `leaves` and `trees` where the cohort has a medical record.",
         _CELL,
@@ -186,6 +197,12 @@ TABLES: Final = {
     ),
     "audit_findings": _table("A gap, corrected over the declared family and judged.", _WHOLE_COHORT, FINDINGS_SCHEMA),
     "model_comparisons": _table("Two models on the same patients.", _WHOLE_COHORT, COMPARISONS_SCHEMA),
+    "spatial_aggregation": _table(
+        "A way to put slices together, or another view, held against the mean of the slices.",
+        _WHOLE_COHORT,
+        AGGREGATION_SCHEMA,
+    ),
+    "paper_comparison": _table("A figure of the paper beside ours.", _WHOLE_COHORT, COMPARISON_SCHEMA),
     "modality_comparisons": _table(
         "A model on CT, on the medical record or on both, beside CT alone and the record alone.",
         _WHOLE_COHORT,

@@ -104,7 +104,7 @@ def baseline() -> None:
 @click.pass_obj
 @told
 def baseline_add(config: Path, predictions: Path, name: str | None, task: str | None) -> None:
-    """Join PREDICTIONS (study_id, y_score; or INSPECT's *_pred_proba.csv) to the cohort, check its labels, and register it."""
+    """Join PREDICTIONS (study_id, y_score; or INSPECT's pe_pred_proba.csv) to the cohort, check its labels, and register it."""
     from fmaudit_core.baselines import add_baseline
 
     for one, found in add_baseline(workspace_of(config), predictions, name=name, task=task).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(autouse=True)
+def _no_platform_left_behind(request):
+    """Definitions are of one audit.yaml for a whole process: a test elsewhere leaves those of its own to none after it."""
+    if "platform" in request.path.parts:
+        yield
+        return
+    modules, surroundings = set(sys.modules), dict(os.environ)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("fmaudit_dagster."):
+            del sys.modules[name]
+    for name in ("FMAUDIT_CONFIG", "DAGSTER_HOME"):
+        if name in surroundings:
+            os.environ[name] = surroundings[name]
+        else:
+            os.environ.pop(name, None)
 
 
 @pytest.fixture

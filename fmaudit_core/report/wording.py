@@ -235,14 +235,20 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
         return "Its predictions hold no validation studies, so there is no operating threshold: only AUROC can be told."
     if not worst or finding["gap"] is None:
         return "Fewer than two subgroups are large enough to be tested: we cannot tell whether they differ."
+    withheld = any(finding[name] in (None, NONE) for name in ("worst_text", "best_text"))
     values = f"{finding['worst_text']} in the subgroup {worst} and {finding['best_text']} in {best}"
-    if metric == "udr":
+    if withheld:
+        who = (
+            f"{metric_title(metric)} differs most between {worst} and {best}, whose values are withheld (small groups)"
+        )
+    elif metric == "udr":
         who = f"Of {among_whom(task)}, the model missed {values}"
     elif metric == "fpr":
         who = f"Of patients without the outcome, the model raised a false alarm for {values}"
     else:
         who = f"{metric_title(metric)} is {values}"
-    sure = _how_sure(finding, margin, f"in {worst} only a difference of {mde} or more would have shown")
+    unseen = "" if mde == NONE else f"; in {worst} only a difference of {mde} or more would have shown"
+    sure = _how_sure(finding, margin, unseen)
     return f"{who}: a gap of {finding['gap_text']}, where chance alone gives about {finding['null_text']}. {sure}"
 
 
@@ -253,7 +259,7 @@ def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
         return f"This is more than chance explains ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out."
-    return f"We cannot tell whether it is real ({p}); {unseen}."
+    return f"We cannot tell whether it is real ({p}){unseen}."
 
 
 def _spaced(name: str) -> str:

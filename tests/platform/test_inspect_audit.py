@@ -138,7 +138,7 @@ def test_the_record_is_read_from_the_archive_and_its_scores_join(inspected):
 
 def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
     workspace, said = inspected
-    text = said + "".join(path.read_text() for path in workspace.reports.iterdir() if path.suffix != ".png")
+    text = said + "".join(path.read_text() for path in workspace.reports.rglob("*") if path.is_file())
     text += workspace.warehouse.read("cohort_notes").write_csv()
     # as numbers of their own: six digits also stand somewhere within the decimals of thousands of estimates
     numbers = set(re.findall(r"(?<![\d.])\d+(?![\d.])", text))

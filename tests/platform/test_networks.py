@@ -56,10 +56,11 @@ def test_networks_join_as_score_sets_and_the_findings_speak_of_the_logistic_prob
 
     scores = warehouse.read("probe_predictions", Cell(ENCODER, "pe"))
     sets = set(scores.select("probe", "modality", "pooling").unique().iter_rows())
-    assert sets == {
+    assert {one for one in sets if one[1] == "ct"} == {
         ("logistic", "ct", "mean"), ("logistic", "ct", "max"), ("mlp", "ct", "mean"), ("abmil", "ct", "attention"),
         ("lrcn", "ct", "lrcn"),
     }  # fmt: skip
+    scores = scores.filter(modality="ct")
     per_set = scores.group_by("probe", "pooling").agg(pl.len(), pl.col("y_score").is_between(0, 1).all(), "threshold")
     assert per_set["len"].n_unique() == 1
     assert per_set["y_score"].all()

@@ -27,7 +27,7 @@ ENCODERS = ("lite0", "lite1")
 TASKS = ("pe", "mortality_1m")
 SEEDED = ("resampling", "adversarial", "group_dro")
 #: nobody else has this share missed
-SMALL_SHARE = 0.7713
+SMALL_SHARE = 0.9319
 
 
 def _run(encoder: str, task: str, strategy: str, target: str, alpha: float | None, seed: int | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,8 @@ def test_our_number_of_a_small_subgroup_is_not_told_beside_the_papers(inputs: Re
     assert rows.select("ours", "ours_low", "ours_high").null_count().row(0) == (1, 1, 1)
     assert rows["verdict"].item() == "not_comparable"
     for path in write_report(tmp_path, small).all():
-        if path.suffix in (".csv", ".json"):
-            assert "0.233" not in path.read_text() or path.stem not in ("paper_comparison", "audit"), path.name
+        if path.stem in ("paper_comparison", "audit"):
+            assert not re.search(r"(?<![\d.])0\.233(?!\d)", path.read_text()), path.name
 
 
 def test_the_files_for_machines_carry_them(inputs: ReportInput, tmp_path: Path) -> None:

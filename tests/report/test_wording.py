@@ -40,6 +40,14 @@ def test_a_finding_says_who_how_often_and_how_sure(verdict: str, said: str) -> N
     )
 
 
+def test_a_withheld_value_is_no_none() -> None:
+    row = FINDING | {"worst_text": None, "best_text": None, "verdict": "insufficient_evidence"}
+    assert wording.summary_of(row, "pe", 0.05, wording.NONE) == (
+        "Missed (UDR) differs most between 75 to 90 and 18 to 40, whose values are withheld (small groups): a gap of "
+        "20.0 points, where chance alone gives about 9.0 points. We cannot tell whether it is real (adjusted p < 0.001)."
+    )
+
+
 def test_an_exploratory_finding_is_told_with_its_q() -> None:
     said = wording.summary_of({**FINDING, "p_adjusted": None, "verdict": "disparity"}, "pe", 0.05, "")
     assert said.endswith("(q = 0.010).")

@@ -55,6 +55,7 @@ WHOLE = Cell()
 class Published:
     """What a publish left behind."""
 
+    table: str
     path: Path
     n_rows: int
     version: str
@@ -92,7 +93,7 @@ class Warehouse:
         with written_beside(path) as beside:
             frame.write_parquet(beside, metadata={_VERSION_KEY: version})
         self._keep_schema(table, frame)
-        return Published(path=path, n_rows=frame.height, version=version)
+        return Published(table=table, path=path, n_rows=frame.height, version=version)
 
     def keep(self, table: str, kept: str, cell: Cell, *, before: str) -> None:
         """Copy a published cell to another table, with its version, before it is replaced; one of the version to come stays.

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from fmaudit_core.columns import meaning_of
 from fmaudit_core.config import report_url_from_environment
 from fmaudit_core.report.export import PAGE
 from fmaudit_core.warehouse import Published
@@ -20,7 +21,10 @@ def made(
     published: Published, frame: pl.DataFrame, *, asset: str | None = None, **more: Any
 ) -> dg.MaterializeResult[Any]:
     """Result of an asset that published a table: its version, rows, columns, path, and whatever the asset adds."""
-    columns = [dg.TableColumn(name=name, type=str(dtype)) for name, dtype in frame.schema.items()]
+    columns = [
+        dg.TableColumn(name=name, type=str(dtype), description=meaning_of(published.table, name) or None)
+        for name, dtype in frame.schema.items()
+    ]
     return dg.MaterializeResult(
         asset_key=asset,
         data_version=dg.DataVersion(published.version),

@@ -18,7 +18,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
-from fmaudit_core import config
+from fmaudit_core import columns, config
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging import rules, series
 from fmaudit_dagster import checks
@@ -60,7 +60,7 @@ PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "encoder-spec": (lambda: settings.reference(EncoderSpec, level=2), (settings.__file__,)),
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
     "checks": (_checks, (checks.__file__,)),
-    "tables": (tables.reference, (tables.__file__, str(tables.MEANINGS))),
+    "tables": (tables.reference, (tables.__file__, str(columns.MEANINGS))),
 }
 _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 

@@ -1,4 +1,5 @@
-"""Reference of the warehouse's tables: columns and types from the schemas in the code, meanings from `columns.yaml`.
+"""Reference of the warehouse's tables: columns and types from the schemas in the code, meanings from
+`fmaudit_core/columns.yaml`.
 
 `tests/platform/test_graph.py` holds this list against what an audit publishes.
 """
@@ -6,16 +7,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import dataframely as dy
 import polars as pl
-import yaml
 
 from fmaudit_core.cohort.outcomes import LABEL_FLOW
 from fmaudit_core.cohort.schema import Flow, Label, Note, Study
+from fmaudit_core.columns import meaning_of
 from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.features import day_columns
 from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA
@@ -42,7 +41,6 @@ from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA
 from fmaudit_core.probes.neural import SEEDS_SCHEMA
 from fmaudit_core.versions import UNAUDITED_SCHEMA
 
-MEANINGS: Final = Path(__file__).with_name("columns.yaml")
 _TEXT, _WHOLE, _NUMBER, _TRUTH = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
 _OF_SET: Final = dict.fromkeys(SCORE_SET, _TEXT)
 _PREDICTIONS: Final = {
@@ -217,18 +215,6 @@ TABLES: Final = {
 def reference() -> str:
     """Markdown of every table under a heading of its own."""
     return "\n\n".join(_section(name, table) for name, table in TABLES.items())
-
-
-def meaning_of(table: str, column: str) -> str:
-    """What a column holds; empty where nobody said."""
-    said = _said()
-    return str(said["in"].get(table, {}).get(column) or said.get(column, ""))
-
-
-@cache
-def _said() -> dict[str, Any]:
-    said: dict[str, Any] = yaml.safe_load(MEANINGS.read_text(encoding="utf-8"))
-    return said
 
 
 def _section(name: str, table: Table) -> str:

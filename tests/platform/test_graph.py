@@ -323,3 +323,19 @@ def test_no_identifier_reaches_the_report_or_the_metadata(audited):
         ]
     assert len(records) > 20
     assert not [one for one in people if any(one in record for record in records)]
+
+
+def test_the_ui_tells_what_every_column_means(audited):
+    import dagster as dg
+
+    from fmaudit_dagster.instance import opened
+
+    with opened(audited[0]) as instance:
+        schemas = {
+            key.to_user_string(): record.asset_materialization.metadata["dagster/column_schema"].value
+            for key in set(instance.all_asset_keys()) - {dg.AssetKey("study_embeddings")}  # a database, not a table
+            for record in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
+        }
+    assert len(schemas) > 20
+    silent = [(asset, one.name) for asset, told in schemas.items() for one in told.columns if not one.description]
+    assert silent == [("studies", "time")]  # the cohort's own, as further attributes are

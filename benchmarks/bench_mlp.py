@@ -6,7 +6,7 @@
 
 Speed: seconds per member and epoch. Each side is timed over some batches after a warm-up, the sides in turns, and scaled to an
 epoch; of the sweep's 120 members the peer trains one of each shape, since one member's batch costs what another's does. AUROC:
-both sides train the smallest shape for all tasks and some seeds from the first batch to the last, and are scored on a test split.
+both sides train the smallest shape for all tasks and some seeds, and are scored on a test split at the epoch validation prefers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fmaudit_core.probes.logistic import standardisation
 from fmaudit_core.probes.mlp import Mlp, MlpStack, native_bfloat16, train_mlps
-from fmaudit_core.probes.training import Schedule, aurocs_of, batches
+from fmaudit_core.probes.training import Schedule, aurocs_of, batches, ranked_auroc
 
 SHAPES = ((256, 128), (512, 256), (512, 256, 128))
 DROPOUT = 0.2
@@ -46,7 +46,7 @@ def cohort(n: int, d: int, tasks: int) -> tuple[np.ndarray, np.ndarray]:
     y = np.empty((n, tasks))
     for t in range(tasks):
         linear, left, right = (x @ rng.normal(size=d) / math.sqrt(d) * 6 for _ in range(3))
-        risk = linear + left * right + 2.5 * rng.logistic(size=n)
+        risk = linear + left * right + rng.logistic(size=n)
         y[:, t] = risk > np.quantile(risk, 0.8)
     y[rng.random(y.shape) < 0.1] = np.nan
     return x.astype(np.float32), y
@@ -140,22 +140,37 @@ def speed(options: argparse.Namespace) -> None:
     )
 
 
-def trained_alone(x: np.ndarray, y: np.ndarray, score: np.ndarray, seed: int, epochs: int, size: int) -> np.ndarray:
-    """Scores of a plain network of the smallest shape after so many epochs."""
+def trained_alone(
+    x: np.ndarray,
+    y: np.ndarray,
+    val: np.ndarray,
+    y_val: np.ndarray,
+    score: np.ndarray,
+    *,
+    seed: int,
+    epochs: int,
+    size: int,
+) -> np.ndarray:
+    """Scores of a plain network of the smallest shape after the epoch that validation likes best."""
     torch.manual_seed(seed)
-    there = ~np.isnan(y)
-    features, labels = torch.from_numpy(x[there]), torch.from_numpy(y[there].astype("f4"))
+    features, labels = torch.from_numpy(x), torch.from_numpy(y.astype("f4"))
     network, rng = peer(x.shape[1], SHAPES[0]), np.random.default_rng(seed)
     optimiser, loss = torch.optim.Adam(network.parameters(), lr=1e-3), nn.BCEWithLogitsLoss()
+    best, scores, known = -np.inf, np.empty(0), ~np.isnan(y_val)
     for _ in range(epochs):
+        network.train()
         for rows in batches(rng, len(features), size):
-            index = torch.from_numpy(rows)
+            index = torch.from_numpy(rows[~np.isnan(y[rows])])
             optimiser.zero_grad()
             loss(network(features[index])[:, 0], labels[index]).backward()
             optimiser.step()
-    network.eval()
-    with torch.inference_mode():
-        return np.asarray(network(torch.from_numpy(score))[:, 0].numpy())
+        network.eval()
+        with torch.inference_mode():
+            of_val, of_score = (network(torch.from_numpy(one))[:, 0].numpy() for one in (val, score))
+        reached = ranked_auroc(y_val[known] == 1, of_val[known])
+        if reached > best:
+            best, scores = reached, of_score
+    return scores
 
 
 def same_auroc(options: argparse.Namespace) -> None:
@@ -171,7 +186,9 @@ def same_auroc(options: argparse.Namespace) -> None:
         trained = train_mlps(x[train], y[train], x[val], y[val], x[test], mlp=mlp, schedule=schedule, seed=seed)
         found["together"].append(aurocs_of(y[test], trained.logits))
         alone = [
-            trained_alone(x[train], y[train, t], x[test], seed, options.epochs, options.batch)
+            trained_alone(
+                x[train], y[train, t], x[val], y[val, t], x[test], seed=seed, epochs=options.epochs, size=options.batch
+            )
             for t in range(y.shape[1])
         ]
         found["torch"].append(aurocs_of(y[test], np.stack(alone, axis=1).astype(float)))
@@ -181,10 +198,11 @@ def same_auroc(options: argparse.Namespace) -> None:
     ours, theirs = np.array(found["together"]), np.array(found["torch"])
     for t in range(y.shape[1]):
         print(f"  task {t}: together {ours[:, t].mean():.4f}, torch {theirs[:, t].mean():.4f}")
-    noise = float(np.sqrt((ours.var(axis=0, ddof=1) + theirs.var(axis=0, ddof=1)) / len(ours)).mean())
-    apart = ours.mean(axis=0) - theirs.mean(axis=0)
+    apart = (ours - theirs).mean(axis=0)
+    noise = np.sqrt((ours.var(axis=0, ddof=1) + theirs.var(axis=0, ddof=1)).mean() / len(ours))
     print(
-        f"  difference {apart.mean():+.4f} (largest {np.abs(apart).max():.4f}); seed noise of one task's difference {noise:.4f}"
+        f"  difference {apart.mean():+.4f}, by seed noise alone {noise / math.sqrt(len(apart)):.4f} (standard error); "
+        f"of one task at most {np.abs(apart).max():.4f}, by seed noise {noise:.4f}"
     )
 
 
@@ -199,7 +217,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--auroc-seeds", type=int, default=3)
+    parser.add_argument("--auroc-seeds", type=int, default=5)
     options = parser.parse_args()
     if options.only != "auroc":
         speed(options)

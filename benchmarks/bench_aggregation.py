@@ -32,7 +32,7 @@ def audited(folder: Path, options: argparse.Namespace) -> Path:
         cohort = {
             "kind": "phantom", "n_studies": options.studies, "n_slices": options.slices, "matrix_px": 96, "seed": options.seed,
         }  # fmt: skip
-        write_audit(folder, cohort, name="Focal and diffuse", tasks=TASKS)
+        write_audit(path, cohort, name="Focal and diffuse", tasks=TASKS)
         raw = yaml.safe_load(path.read_text())
         raw["probes"] = {"kinds": ["logistic", "abmil", *(["lrcn"] if options.lrcn else [])]}
         raw["probes"]["poolings"] = ["mean", "max", "median"]

@@ -254,14 +254,14 @@ class MitigationSection(_Section):
     seeds: int = Field(default=5, ge=1, le=100)
     #: width of the adversarial encoder
     hidden: int = Field(default=64, ge=2)
-    #: how long it is trained
-    epochs: int = Field(default=30, ge=1)
+    #: how long it is trained at most; networks without an adversary tell on validation how long is best
+    epochs: int = Field(default=100, ge=1)
     #: training ends after so many batches at the latest: of many studies a few passes are enough
     max_steps: int = Field(default=1_000, ge=1)
     #: studies of one step of its training
     batch_size: int = Field(default=256, ge=8)
-    #: size of a step (Adam)
-    learning_rate: float = Field(default=1e-3, gt=0.0)
+    #: size of a step of its training (Adam); the adversary's own are ten times as large
+    learning_rate: float = Field(default=3e-4, gt=0.0)
     #: runs of these seeds are read again by fresh probes for the attribute
     reprobed_seeds: int = Field(default=1, ge=0)
     #: draws of patients for the intervals

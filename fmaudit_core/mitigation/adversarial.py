@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmaudit_core.mitigation.linear_heads import row_space
+from fmaudit_core.mitigation.room import Room
+from fmaudit_core.probes.training import aurocs_of
 from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
@@ -32,6 +33,12 @@ _MAX_WEIGHTS: Final = 40_000_000
 #: gamma of the ramp (Ganin et al. 2016)
 _RAMP: Final = 10.0
 _WEIGHT_DECAY: Final = 1e-2
+#: the adversary's step over the encoder's, so that it keeps up with what it reads (two time scales, Heusel et al. 2017):
+#: an adversary that lags behind is fooled by an encoder in which the attribute stands out more than before
+_ADVERSARY_PACE: Final = 10.0
+#: the first batch after which validation is looked at, and how often it is
+_FIRST_LOOK: Final = 20
+_LOOKS: Final = 24
 
 
 class GradientReversal(torch.autograd.Function):
@@ -69,11 +76,15 @@ class Training:
     """
 
     hidden: int = 64
-    epochs: int = 30
+    epochs: int = 100
     max_steps: int = 1_000
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     half_precision: bool = False
+
+    def steps(self, n: int) -> int:
+        """Batches of a training on n studies."""
+        return min(self.epochs * math.ceil(n / self.batch_size), self.max_steps)
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,7 @@ class Networks:
 
     Parameters
     ----------
-    mean, scale : (d,) float64, standardisation of the embeddings
-    basis : (d, r) float32, what the standardised embeddings are turned into first, None where they are not
+    room : how embeddings are prepared
     w1 : (m, d or r, h) float32
     b1 : (m, h) float32
     head : (m, h) float32
@@ -91,9 +101,7 @@ class Networks:
     finite : (m,) bool, whether training stayed finite
     """
 
-    mean: Float64Array
-    scale: Float64Array
-    basis: Float32Array | None
+    room: Room
     w1: Float32Array
     b1: Float32Array
     head: Float32Array
@@ -102,8 +110,7 @@ class Networks:
 
     def prepared(self, x: Float32Array) -> Float32Array:
         """Raw embeddings (n, d) as the networks take them."""
-        standard = ((x - self.mean) / self.scale).astype(np.float32)
-        return standard if self.basis is None else standard @ self.basis
+        return self.room.prepared(x)
 
     def hidden(self, prepared: Float32Array, network: int) -> Float32Array:
         """(n, h) what one network makes of prepared embeddings."""
@@ -144,13 +151,8 @@ def train(
     Both losses are means, the adversary's over subgroups: each weighs the same, however small. Batches are the same for all
     networks. With fewer studies than features training happens in the studies' row space.
     """
-    mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
-    standard = ((x - mean) / scale).astype(np.float32)
-    basis = row_space(standard.astype(np.float64)).astype(np.float32) if x.shape[0] < x.shape[1] else None
-    if basis is not None:
-        standard = standard @ basis
-    m = y.shape[1]
+    room = Room.of(x)
+    standard, m = room.prepared(x), y.shape[1]
     at_once = max(1, _MAX_WEIGHTS // (standard.shape[1] * training.hidden))
     parts: list[tuple[npt.NDArray[Any], ...]] = []
     for start in range(0, m, at_once):
@@ -159,7 +161,49 @@ def train(
         stack.fit(partial(_over_turns, progress, len(parts), -(-m // at_once)))
         parts.append(stack.parameters())
     w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
-    return Networks(mean, scale, basis, w1, b1, head, bias, finite)
+    return Networks(room, w1, b1, head, bias, finite)
+
+
+def training_length(
+    x: Float32Array,
+    y: Float64Array,
+    val: Float32Array,
+    y_val: Float64Array,
+    *,
+    seed: Sequence[int],
+    training: Training,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> int:
+    """Batches after which networks without an adversary rank validation best, by their mean AUROC.
+
+    A network on frozen embeddings overfits within a few passes. One length for all keeps the strengths of the adversary
+    comparable, and what a network loses by training too long from being laid to the adversary.
+
+    Parameters
+    ----------
+    x, val : (n, d) float32, raw embeddings
+    y, y_val : (n, m) float64
+        Each network's labels: 0, 1, NaN where unknown. A network whose validation holds one class has no say.
+    """
+    told = [column for column in range(y.shape[1]) if len(np.unique(y_val[~np.isnan(y_val[:, column]), column])) == 2]
+    total = training.steps(len(x))
+    if not told:
+        return total
+    looked_at = np.unique(np.geomspace(min(_FIRST_LOOK, total), total, _LOOKS).round().astype(int))
+    room = Room.of(x)
+    nobody = np.full(y.shape, -1, dtype=np.int64)
+    stack = _Stack(room.prepared(x), y, nobody, [0.0] * y.shape[1], seed, training, device)
+    of_val = torch.from_numpy(room.prepared(val)).to(device, stack.x.dtype)
+    reached = {}
+
+    def look(done: int, of: int) -> None:
+        progress(done, of)
+        if done in looked_at:
+            reached[done] = float(np.mean(aurocs_of(y_val[:, told], stack.logits(of_val)[:, told])))
+
+    stack.fit(look)
+    return max(reached, key=lambda done: (reached[done], -done))
 
 
 class _Stack:
@@ -219,9 +263,11 @@ class _Stack:
     def fit(self, progress: Progress) -> None:
         """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
         t = self.training
-        optimiser = torch.optim.AdamW(self.free(), lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
+        model, adversary = self.free()[:4], self.free()[4:]
+        paced = [{"params": model}, {"params": adversary, "lr": t.learning_rate * _ADVERSARY_PACE}]
+        optimiser = torch.optim.AdamW(paced, lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         n = len(self.x)
-        steps = min(t.epochs * math.ceil(n / t.batch_size), t.max_steps)
+        steps = t.steps(n)
         batches = chain.from_iterable(self._batches(n) for _ in range(t.epochs))
         for done, batch in enumerate(islice(batches, steps)):
             progress(done, steps)
@@ -230,6 +276,13 @@ class _Stack:
             torch.autograd.backward(self.losses(batch, strength))
             optimiser.step()
         progress(steps, steps)
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor) -> Float64Array:
+        """(n, m) log odds of prepared studies (n, d) under the networks as they are now."""
+        hidden = functional.relu(torch.addmm(self.b1.to(x.dtype), x, self.w1.to(x.dtype))).view(len(x), self.m, -1)
+        out: Float64Array = (torch.einsum("nmh,mh->nm", hidden.float(), self.head) + self.bias).double().cpu().numpy()
+        return out
 
     def free(self) -> list[Tensor]:
         """The stacked parameters."""

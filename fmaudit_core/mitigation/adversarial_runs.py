@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,6 +44,8 @@ def adversarial_runs(
 ) -> list[Representation]:
     """Train, score and choose; alpha 0, the same network with its adversary without effect, is where each path begins.
 
+    All are trained for as long as those of alpha 0 rank validation better, up to the configured length.
+
     Parameters
     ----------
     aims : (task, attribute) -> (n,) subgroups that training can aim at
@@ -62,30 +64,42 @@ def adversarial_runs(
     if not jobs:
         return []
     try:
-        from fmaudit_core.mitigation.adversarial import Training, train
+        from fmaudit_core.mitigation.adversarial import Training, train, training_length
         from fmaudit_core.probes.mlp import native_bfloat16
     except ModuleNotFoundError as error:
         raise MissingExtraError("encoders", "adversarial mitigation") from error
-    inside = cohort.of("train")
+    inside, val = cohort.of("train"), cohort.of("val")
     nobody = np.full(int(inside.sum()), -1, dtype=np.int64)
+    training = Training(
+        hidden=mitigation.hidden,
+        epochs=mitigation.epochs,
+        max_steps=mitigation.max_steps,
+        batch_size=mitigation.batch_size,
+        learning_rate=mitigation.learning_rate,
+        half_precision=native_bfloat16(device),
+    )
+    plain = [job for job in jobs if not job.alpha]
+    length = training_length(
+        cohort.x[inside],
+        np.stack([cohort.targets[job.task][inside] for job in plain], axis=1),
+        cohort.x[val],
+        np.stack([cohort.targets[job.task][val] for job in plain], axis=1),
+        seed=[fairness.seed + job.seed for job in plain],
+        training=training,
+        device=device,
+    )
     networks = train(
         cohort.x[inside],
         np.stack([cohort.targets[job.task][inside] for job in jobs], axis=1),
         np.stack([aims[job.task, job.attribute][inside] if job.alpha else nobody for job in jobs], axis=1),
         alpha=[job.alpha for job in jobs],
         seed=[fairness.seed + job.seed for job in jobs],
-        training=Training(
-            hidden=mitigation.hidden,
-            epochs=mitigation.epochs,
-            max_steps=mitigation.max_steps,
-            batch_size=mitigation.batch_size,
-            learning_rate=mitigation.learning_rate,
-            half_precision=native_bfloat16(device),
-        ),
+        training=replace(training, max_steps=length),
         device=device,
         progress=progress,
     )
-    rows = _record(cohort, recorder, jobs, networks, mitigation)
+    epochs = -(-length // -(-int(inside.sum()) // training.batch_size))
+    rows = _record(cohort, recorder, jobs, networks, epochs)
     chosen = _choose(rows, recorder, fairness)
     return _representations(cohort, jobs, networks, chosen, mitigation.reprobed_seeds)
 
@@ -111,14 +125,14 @@ def _record(
     recorder: Recorder,
     jobs: Sequence[_Job],
     networks: Networks,
-    mitigation: MitigationSection,
+    epochs: int,
 ) -> list[dict[str, Any]]:
     rows = []
     audited = ~cohort.of("train")
     val = cohort.of("val")[audited]
     logits = networks.logits(networks.prepared(cohort.x[audited]))
     for at, job in enumerate(jobs):
-        run = Run(job.task, STRATEGY, job.attribute, alpha=job.alpha, seed=job.seed, epochs=mitigation.epochs)
+        run = Run(job.task, STRATEGY, job.attribute, alpha=job.alpha, seed=job.seed, epochs=epochs)
         logit = logits[at].astype(np.float64)
         if not networks.finite[at] or not np.isfinite(logit).all():
             recorder.refuse(run, "training did not stay finite", status="diverged")

@@ -66,9 +66,9 @@ def _mitigation(audit: Audit) -> tuple[str, str]:
         "that swaps before and after within patients, adjusted over all strategies and attributes of a model (Westfall and "
         f"Young), with intervals from {settings.n_bootstrap:,} draws of patients. Levels down: the subgroup missed most is "
         "missed no less while the best is missed more. Not interpretable: AUROC falls by more than "
-        f"{fairness.auroc_margin:g}. Trained strategies run over {settings.seeds} seeds; the adversary's strength is chosen on "
-        "the validation part. What is left of an attribute is read by fresh probes on held-out patients, beside labels dealt at "
-        "random. A strategy is recommended only where the audit "
+        f"{fairness.auroc_margin:g}. Trained strategies run over {settings.seeds} seeds; the adversary's strength, and how long "
+        "it trains, are chosen on the validation part. What is left of an attribute is read by fresh probes on held-out "
+        "patients, beside labels dealt at random. A strategy is recommended only where the audit "
         "has shown a disparity in missed disease, and the subgroup missed most gains.",
     )
 

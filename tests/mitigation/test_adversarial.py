@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, ramp, train
+from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, ramp, train, training_length
 
 
 def reverse(strength):
@@ -59,7 +61,7 @@ def test_a_fresh_probe_reads_less_of_a_linearly_planted_attribute_and_the_task_i
     learned, held_out = slice(0, 2_000), slice(2_000, None)
     found = train(
         x[learned], np.stack([y[learned]] * 2, axis=1), np.stack([group[learned]] * 2, axis=1),
-        alpha=[0.0, 2.0], seed=[1, 1], training=Training(hidden=32, epochs=60, batch_size=128, learning_rate=3e-3),
+        alpha=[0.0, 2.0], seed=[1, 1], training=Training(hidden=32, batch_size=128),
     )  # fmt: skip
     prepared = found.prepared(x[held_out])
     before, after = (fresh_auroc(found.hidden(prepared, network), group[held_out]) for network in (0, 1))
@@ -70,11 +72,59 @@ def test_a_fresh_probe_reads_less_of_a_linearly_planted_attribute_and_the_task_i
     assert task[1] > task[0] - 0.05
 
 
+def test_an_attribute_that_has_nothing_to_do_with_the_task_does_not_stand_out_more_than_before():
+    """What an adversary that lags behind brings about: the encoder fools it, and a fresh probe reads more."""
+    rng = np.random.default_rng(5)
+    n, d = 4_000, 200
+    x, y, group = rng.normal(size=(n, d)), (rng.random(n) < 0.3).astype(float), (rng.random(n) < 0.5).astype(int)
+    x[:, :30] += 0.15 * y[:, None]
+    x[:, 30:60] += 0.25 * group[:, None]
+    learned, held_out = slice(0, 2_000), slice(2_000, None)
+    found = train(
+        x[learned].astype(np.float32), np.stack([y[learned]] * 3, axis=1), np.stack([group[learned]] * 3, axis=1),
+        alpha=[0.0, 0.5, 2.0], seed=[1, 1, 1], training=Training(hidden=32),
+    )  # fmt: skip
+    prepared = found.prepared(x[held_out].astype(np.float32))
+    before, half, twice = (fresh_auroc(found.hidden(prepared, network), group[held_out]) for network in range(3))
+    assert before > 0.55
+    assert half < before + 0.02
+    assert twice < before + 0.02
+
+
+def few_and_noisy():
+    """Labels of which a quarter is wrong, and features enough to learn them by heart."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2_400, 60)).astype(np.float32), (rng.random(2_400) < 0.4).astype(float)
+    x[:, :30] += 2 / np.sqrt(30) * y[:, None]
+    return x, np.where(rng.random(2_400) < 0.25, 1 - y, y)
+
+
+def test_training_is_as_long_as_validation_gets_better():
+    x, y = few_and_noisy()
+    learned, val, test = slice(0, 400), slice(400, 1_000), slice(1_000, None)
+    longest = Training(hidden=32, epochs=400, batch_size=100, learning_rate=1e-3)
+    of = (x[learned], y[learned, None]), (x[val], y[val, None])
+    length = training_length(*of[0], *of[1], seed=[1], training=longest)
+    assert length < longest.steps(400) / 2
+    aurocs = []
+    for steps in (length, longest.steps(400)):
+        found = train(*of[0], np.full((400, 1), -1), alpha=[0.0], seed=[1], training=replace(longest, max_steps=steps))
+        aurocs.append(roc_auc_score(y[test], found.logits(found.prepared(x[test]))[0]))
+    assert aurocs[0] > aurocs[1] + 0.03
+    assert training_length(*of[0], *of[1], seed=[1], training=longest) == length
+
+
+def test_where_validation_has_one_class_training_is_as_long_as_it_may_be():
+    x, y = few_and_noisy()
+    longest = Training(hidden=8, epochs=3, batch_size=100)
+    assert training_length(x[:400], y[:400, None], x[400:], np.ones((2_000, 1)), seed=[1], training=longest) == 12
+
+
 def test_products_in_half_precision_lead_to_the_same_ranking():
     x, y, group = planted(2_000)
     aucs = []
     for half in (False, True):
-        alike = Training(hidden=16, epochs=20, batch_size=128, half_precision=half)
+        alike = Training(hidden=16, epochs=20, batch_size=128, learning_rate=1e-3, half_precision=half)
         found = train(x[:1_000], y[:1_000, None], group[:1_000, None], alpha=[1.0], seed=[0], training=alike)
         aucs.append(roc_auc_score(y[1_000:], found.logits(found.prepared(x[1_000:]))[0]))
     assert aucs[0] > 0.8

@@ -18,9 +18,10 @@ import polars as pl
 from scipy.special import expit
 
 from fmaudit_core.config import NetworksSection
-from fmaudit_core.encoders.pooling import OF_SLICES, PRIMARY_MODALITY
+from fmaudit_core.encoders.pooling import OF_SLICES
 from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.primary import PRIMARY_MODALITY
 from fmaudit_core.probes.selection import aligned, target_of
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
 

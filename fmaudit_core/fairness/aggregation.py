@@ -61,7 +61,7 @@ def spatial_aggregation(
         Encoders without slice embeddings are absent.
     alike : encoder -> other encoders of the same weights with another view
     seeds : frame of `probes.neural.SEEDS_SCHEMA`
-    equal : frame of `probes.neural.SCORES_SCHEMA`
+    equal : frame of `probes.neural.EQUAL_SCHEMA`
         Attention with equal weights.
 
     Returns

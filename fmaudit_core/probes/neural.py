@@ -40,7 +40,14 @@ _STEPS: Final = {"mlp": (256, 1e-3, 0), "abmil": (32, 3e-3, 100), "lrcn": (64, 1
 EQUAL: Final = "equal weights"
 
 NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
-SCORES_SCHEMA: Final = pl.Schema({**dict.fromkeys((*NAMED, "study_id"), pl.String), "y_score": pl.Float64})
+SCORES_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys((*NAMED, "strategy", "study_id", "patient_id", "split"), pl.String),
+        "y_true": pl.Boolean,
+        "y_score": pl.Float64,
+    }
+)
+EQUAL_SCHEMA: Final = pl.Schema({name: SCORES_SCHEMA[name] for name in (*NAMED, "study_id", "y_score")})
 SEEDS_SCHEMA: Final = pl.Schema(
     {
         **dict.fromkeys(NAMED, pl.String),
@@ -64,11 +71,11 @@ class NetworkFits:
     Parameters
     ----------
     scores : frame of `SCORES_SCHEMA`
-        A row per probe, task and study of val and test, whether its label is known or not.
+        A row per probe, task and study of val and test with a known label.
     seeds : frame of `SEEDS_SCHEMA`
         A row per network: `status` is ``fitted``, ``collapsed`` (it ranks nobody, and is left out of the mean) or ``one_class``
         (training or validation lacks a class, so none was trained); `chosen` those whose mean is the score.
-    equal : frame of `SCORES_SCHEMA`
+    equal : frame of `EQUAL_SCHEMA`
         Scores of attention with equal weights: what is left of its gain over the logistic probe on the mean is not attention's.
     """
 
@@ -259,11 +266,13 @@ class _Recorder:
                 row["chosen"] = is_chosen
             self._seeds += rows
             self._equal += [
-                self._scored(named, expit(one.logits[:, column[t]])) for shape, _, one in runs if shape == EQUAL
+                self._scored(named, expit(one.logits[:, column[t]]), t).select(EQUAL_SCHEMA.names())
+                for shape, _, one in runs
+                if shape == EQUAL
             ]
             logits = [one.logits[:, column[t]] for (_, _, one), of in zip(runs, chosen, strict=True) if of]
             if logits:
-                self._scores.append(self._scored(named, expit(np.stack(logits)).mean(axis=0)))
+                self._scores.append(self._scored(named, expit(np.stack(logits)).mean(axis=0), t))
 
     def _row(self, shape: str, seed: int | None, trained: Trained, column: int, t: int) -> dict[str, Any]:
         logits = trained.logits[:, column]
@@ -284,17 +293,24 @@ class _Recorder:
         both = len(np.unique(y[known])) == 2
         return ranked_auroc(y[known] == 1, of_test[known]) if both else None
 
-    def _scored(self, named: dict[str, str], score: Float64Array) -> pl.DataFrame:
-        study = self.cohort.studies.get_column("study_id").gather(self.cohort.scored)
-        return pl.DataFrame({"study_id": study, "y_score": score}).select(
-            *(pl.lit(value).alias(name) for name, value in named.items()), "study_id", "y_score"
+    def _scored(self, named: dict[str, str], score: Float64Array, t: int) -> pl.DataFrame:
+        y = self.cohort.y[:, t][self.cohort.scored]
+        known = np.flatnonzero(~np.isnan(y))
+        return self.cohort.studies[self.cohort.scored[known]].select(
+            *(pl.lit(value).alias(name) for name, value in named.items()),
+            pl.lit("none").alias("strategy"),
+            "study_id",
+            "patient_id",
+            pl.col("split").cast(pl.String),
+            y_true=pl.Series(y[known] == 1),
+            y_score=pl.Series(score[known]),
         )
 
     def fits(self) -> NetworkFits:
         """All that was taken."""
         scores, equal = (
-            pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *parts]).sort(*NAMED, "study_id")
-            for parts in (self._scores, self._equal)
+            pl.concat([pl.DataFrame(schema=schema), *parts]).sort(*NAMED, "study_id")
+            for schema, parts in ((SCORES_SCHEMA, self._scores), (EQUAL_SCHEMA, self._equal))
         )
         return NetworkFits(scores, pl.DataFrame(self._seeds, schema=SEEDS_SCHEMA), equal)
 

@@ -12,13 +12,13 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
-from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.probes.primary import of_primary_pooling
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.export import ReportFiles, write_report

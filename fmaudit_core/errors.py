@@ -2,7 +2,7 @@
 
 FmauditError
 ├── UnknownNameError                    a name that was asked for is not there
-├── ConfigError        config.py        audit.yaml is wrong
+├── ConfigError        config/          audit.yaml is wrong
 ├── CohortError        cohort/errors.py the cohort's tables or paths are wrong
 ├── ImagingError       imaging/errors.py a series, view or slice store is wrong
 ├── EncoderError       encoders/errors.py a spec, a checkpoint or an extraction is wrong

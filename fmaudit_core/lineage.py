@@ -32,7 +32,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "ehr_features": 1,
     "ehr_fits": 1,
     "fusion_fits": 1,
-    "neural_fits": 1,
+    "neural_fits": 2,
     "probe_predictions": 1,
     "fairness": 1,
     "demographic_probes": 1,

@@ -8,7 +8,6 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.mitigation.capacity import capacity, interactions, ladder, widths
 from fmaudit_core.mitigation.demographics import demographic_probes
@@ -16,7 +15,8 @@ from fmaudit_core.mitigation.embedded import Embedded, embedded
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
-from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes, of_primary_probe
+from fmaudit_core.probes.primary import of_primary_score_set
+from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import Cell
@@ -93,9 +93,7 @@ def evaluate_cell(workspace: Workspace, cell: Cell, *, progress: Progress = sile
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap, progress=progress,
     )  # fmt: skip
-    gaps = of_primary_pooling(
-        of_primary_probe(warehouse.read("fairness_gaps", cell)), workspace.primary_pooling(cell.encoder)
-    )
+    gaps = of_primary_score_set(warehouse.read("fairness_gaps", cell), workspace.primary_pooling(cell.encoder))
     advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
     return CellTables(found.results, found.subgroups, advice)
 

@@ -11,7 +11,7 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_slice_counts
 from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.probes.bags import slice_bags
-from fmaudit_core.probes.neural import SCORES_SCHEMA, SEEDS_SCHEMA, NetworkFits, fit_networks
+from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA, NetworkFits, fit_networks
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
 
@@ -76,7 +76,7 @@ def compare_aggregations(
         n_slices={name: read_slice_counts(warehouse.embeddings_path(name)) for name in sliced},
         alike={name: [other for other in sliced if another_view(spec, sliced[other])] for name, spec in sliced.items()},
         seeds=pl.concat([pl.DataFrame(schema=SEEDS_SCHEMA), *trails]),
-        equal=pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *equal]),
+        equal=pl.concat([pl.DataFrame(schema=EQUAL_SCHEMA), *equal]),
     )
 
 

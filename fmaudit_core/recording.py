@@ -7,13 +7,12 @@ import polars as pl
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import EhrTables, ehr_tables
 from fmaudit_core.probes.record import Fitted, fit_fusions, fit_record
-from fmaudit_core.probes.scored import score_sets
 from fmaudit_core.probes.selection import Predictions, choose_and_predict
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
 
-#: where the trail of a table of scores is kept
+#: where the trail of a table of scores is kept; what networks were chosen by is `probe_seeds`
 TRAIL_OF = {"ehr_fits": "ehr_selection", "fusion_fits": "fusion_selection"}
 
 
@@ -72,15 +71,21 @@ def predict(workspace: Workspace, cell: Cell) -> Predictions:
         encoder=cell.encoder,
         task=cell.task,
     )
-    scores, trail = [on_ct.scores], [on_ct.trail]
-    of_cell = pl.lit(cell.encoder).alias("encoder")
-    for table, of in workspace.score_tables(cell.encoder):
-        further = warehouse.read(table, of).filter(task=cell.task).with_columns(of_cell)
-        if table not in TRAIL_OF:  # networks: what they were chosen by is `probe_seeds`
-            scores.append(score_sets([further], warehouse.read("studies"), warehouse.read("labels"), task=cell.task))
-            continue
-        scored = on_ct.scores.select("study_id").unique()
-        scores.append(further.join(scored, on="study_id", how="semi", maintain_order="left"))
-        trail.append(warehouse.read(TRAIL_OF[table], of).filter(task=cell.task).with_columns(of_cell))
-    together = [frame.select(on_ct.scores.columns) for frame in scores]
-    return Predictions(pl.concat(together), pl.concat(trail, how="diagonal"), on_ct.n_unscored)
+    tables, of_cell = workspace.score_tables(cell.encoder), pl.lit(cell.encoder).alias("encoder")
+    scored = on_ct.scores.select("study_id").unique()
+    further = [
+        warehouse.read(table, of)
+        .filter(task=cell.task)
+        .join(scored, on="study_id", how="semi", maintain_order="left")
+        .with_columns(of_cell)
+        .select(on_ct.scores.columns)
+        for table, of in tables
+    ]
+    trails = [
+        warehouse.read(TRAIL_OF[table], of).filter(task=cell.task).with_columns(of_cell)
+        for table, of in tables
+        if table in TRAIL_OF
+    ]
+    return Predictions(
+        pl.concat([on_ct.scores, *further]), pl.concat([on_ct.trail, *trails], how="diagonal"), on_ct.n_unscored
+    )

@@ -13,12 +13,7 @@ from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, 
 from fmaudit_core.ehr.design import Design, designs
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.check import CohortSize
-from fmaudit_core.encoders.pooling import (
-    OF_SLICES,
-    PRIMARY_PROBE,
-    audited_poolings,
-    of_primary_pooling,
-)
+from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.store import read_poolings, read_study_embeddings, read_study_ids
@@ -27,7 +22,8 @@ from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest
-from fmaudit_core.probes.selection import Embeddings, of_primary_probe
+from fmaudit_core.probes.primary import PRIMARY_PROBE, of_primary_probe, of_primary_score_set
+from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.vocabulary import family_task
 from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, Warehouse
 
@@ -236,18 +232,18 @@ class Workspace:
         family = [cell for cell in cells if cell.task == task and cell.encoder in declared]
         if not family:
             return pl.DataFrame()
-        return of_primary_pooling(of_primary_probe(self.predictions(family)), self.audit.fairness.primary_pooling)
+        return of_primary_score_set(self.predictions(family), self.audit.fairness.primary_pooling)
 
     def compared_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Test scores of the primary probe and pooling: what encoders are compared by, two and two."""
-        test = of_primary_probe(self.predictions(cells)).filter(pl.col("split") == "test")
-        return of_primary_pooling(test, self.audit.fairness.primary_pooling)
+        test = self.predictions(cells).filter(pl.col("split") == "test")
+        return of_primary_score_set(test, self.audit.fairness.primary_pooling)
 
     def modality_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Test scores that tell what each modality adds: all on the record, and of CT those that the findings speak of."""
         test = self.warehouse.read_cells("probe_predictions", cells).filter(pl.col("split") == "test")
         with_record = test.filter(pl.col("modality").str.contains("ehr"))
-        on_ct = of_primary_pooling(of_primary_probe(test), self.audit.fairness.primary_pooling)
+        on_ct = of_primary_score_set(test, self.audit.fairness.primary_pooling)
         return pl.concat([on_ct, with_record])
 
     def previous_predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
@@ -256,8 +252,8 @@ class Workspace:
         frames = [self.warehouse.read(PREVIOUS, cell) for cell in cells if self.warehouse.version(PREVIOUS, cell)]
         if not frames:
             return pl.DataFrame(schema=self.warehouse.read("probe_predictions", cells[0]).schema)
-        before = of_primary_probe(pl.concat(frames, how="diagonal_relaxed")).filter(pl.col("split") == "test")
-        return of_primary_pooling(before, primary)
+        before = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("split") == "test")
+        return of_primary_score_set(before, primary)
 
     def cohort_size(self, view: View) -> CohortSize | None:
         """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""

@@ -8,11 +8,10 @@ import polars as pl
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
 from fmaudit_core.ehr.cutoff import check_past
-from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.fairness.reaudit import worsenings
-from fmaudit_core.probes.selection import of_primary_probe
+from fmaudit_core.probes.primary import of_primary_score_set
 from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 from fmaudit_dagster.partitions import cell_of
 from fmaudit_dagster.resources import AuditWorkspace
@@ -95,8 +94,8 @@ def encoders_beat_the_control(audit: AuditWorkspace) -> dg.AssetCheckResult:
     metrics = workspace.warehouse.read_cells("subgroup_metrics", cells) if cells else pl.DataFrame()
     if metrics.is_empty():
         return dg.AssetCheckResult(passed=True, description="The audit has no diagnosis task.")
-    overall = of_primary_pooling(
-        of_primary_probe(metrics).filter((pl.col("attribute") == "overall") & (pl.col("metric") == "auroc")),
+    overall = of_primary_score_set(
+        metrics.filter((pl.col("attribute") == "overall") & (pl.col("metric") == "auroc")),
         workspace.audit.fairness.primary_pooling,
     )
     auroc = dict(overall.select("encoder", "value").iter_rows())

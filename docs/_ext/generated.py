@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import settings
@@ -19,7 +21,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from fmaudit_core import columns, config
-from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.encoders import spec
 from fmaudit_core.imaging import rules, series
 from fmaudit_dagster import checks
 
@@ -54,10 +56,15 @@ def _checks() -> str:
     return "\n".join(["| check | of | blocks | holds |", "|---|---|---|---|", *rows])
 
 
+def _modules(package: ModuleType) -> list[str]:
+    """Files of a package."""
+    return sorted(str(path) for path in Path(str(package.__file__)).parent.glob("*.py"))
+
+
 #: name of a part -> its Markdown, and the files whose change makes the page out of date
 PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
-    "configuration": (lambda: settings.reference(config.Audit, level=2), (config.__file__, settings.__file__)),
-    "encoder-spec": (lambda: settings.reference(EncoderSpec, level=2), (settings.__file__,)),
+    "configuration": (lambda: settings.reference(config.Audit, level=2), (*_modules(config), settings.__file__)),
+    "encoder-spec": (lambda: settings.reference(spec.EncoderSpec, level=2), (*_modules(spec), settings.__file__)),
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
     "checks": (_checks, (checks.__file__,)),
     "tables": (tables.reference, (tables.__file__, str(columns.MEANINGS))),

@@ -37,8 +37,8 @@ from fmaudit_core.mitigation.reprobing import LEAKAGE_SCHEMA
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
 from fmaudit_core.paper.comparison import COMPARISON_SCHEMA
 from fmaudit_core.probes.baseline import JOINS_SCHEMA
+from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
 from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA
-from fmaudit_core.probes.neural import SEEDS_SCHEMA
 from fmaudit_core.versions import UNAUDITED_SCHEMA
 
 _TEXT, _WHOLE, _NUMBER, _TRUTH = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
@@ -159,9 +159,7 @@ TABLES: Final = {
     ),
     "neural_fits": _table("A study's score by a probe that is a network.", _ENCODER, NETWORK_SCORES_SCHEMA),
     "probe_seeds": _table("A network that was trained.", _ENCODER, SEEDS_SCHEMA),
-    "equal_attention": _table(
-        "A study's score by attention that weighs every slice alike.", _ENCODER, NETWORK_SCORES_SCHEMA
-    ),
+    "equal_attention": _table("A study's score by attention that weighs every slice alike.", _ENCODER, EQUAL_SCHEMA),
     "baseline_joins": _table("How a baseline's predictions were joined to the cohort.", _CELL, JOINS_SCHEMA),
     "probe_selection": _table(
         "A setting of a probe that was tried; `leaves` and `trees` where the cohort has a medical record.",

@@ -7,16 +7,12 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 Float32Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "max", "median"]
 POOLINGS: Final[tuple[Pooling, ...]] = ("mean", "max", "median")
 #: probes that read slices, and the pooling each is
 OF_SLICES: Final = {"abmil": "attention", "lrcn": "lrcn"}
-#: the probe and the modality that the findings speak of
-PRIMARY_PROBE: Final = "logistic"
-PRIMARY_MODALITY: Final = "ct"
 #: the embedding of an encoder that sees the whole volume
 VOLUME: Final = "volume"
 #: study embeddings computed elsewhere
@@ -50,15 +46,3 @@ def audited_poolings(there: Sequence[str], configured: Sequence[str]) -> list[st
     An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single one of its own.
     """
     return [name for name in configured if name in there] or list(there)
-
-
-def of_primary_pooling(frame: pl.DataFrame, primary: str) -> pl.DataFrame:
-    """Rows that speak for each encoder: those of its logistic probe on CT in the primary pooling, where it has such.
-
-    An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single pooling of its own; predictions
-    made elsewhere may name no probe. Whatever else was scored beside them (other probes, other modalities) speaks for nobody.
-    """
-    of_probe = (pl.col("probe") == PRIMARY_PROBE) & (pl.col("modality") == PRIMARY_MODALITY)
-    frame = frame.filter(of_probe | ~of_probe.any().over("encoder"))
-    is_primary = pl.col("pooling") == primary
-    return frame.filter(is_primary | ~is_primary.any().over("encoder"))

@@ -13,12 +13,13 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.encoders.pooling import OF_SLICES, POOLINGS, PRIMARY_MODALITY, PRIMARY_PROBE
+from fmaudit_core.encoders.pooling import OF_SLICES, POOLINGS
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, holm
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import studies_of
 from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.probes.primary import PRIMARY_MODALITY, PRIMARY_PROBE
 
 REFERENCE: Final = "mean"
 _ATTENTION: Final = "abmil"
@@ -60,7 +61,7 @@ def spatial_aggregation(
         Encoders without slice embeddings are absent.
     alike : encoder -> other encoders of the same weights with another view
     seeds : frame of `probes.neural.SEEDS_SCHEMA`
-    equal : frame of `probes.neural.SCORES_SCHEMA`
+    equal : frame of `probes.neural.EQUAL_SCHEMA`
         Attention with equal weights.
 
     Returns

@@ -264,7 +264,10 @@ class _Stack:
         """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
         t = self.training
         model, adversary = self.free()[:4], self.free()[4:]
-        paced = [{"params": model}, {"params": adversary, "lr": t.learning_rate * _ADVERSARY_PACE}]
+        paced: list[dict[str, Any]] = [
+            {"params": model},
+            {"params": adversary, "lr": t.learning_rate * _ADVERSARY_PACE},
+        ]
         optimiser = torch.optim.AdamW(paced, lr=t.learning_rate, weight_decay=_WEIGHT_DECAY, fused=True)
         n = len(self.x)
         steps = t.steps(n)

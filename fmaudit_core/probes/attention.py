@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -24,16 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fmaudit_core.probes.bagged import BLOCK, BaggedCohort, BagStack, train_bags
 from fmaudit_core.probes.bags import SliceBags
 from fmaudit_core.probes.solver import minimise
-from fmaudit_core.probes.stacked import masked_loss, train_stack
+from fmaudit_core.probes.stacked import masked_loss
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, batches
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: bags scored at once
-_BLOCK: Final = 256
 #: inverse strengths of regularisation of the linear start; validation chooses
 _C_GRID: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -72,35 +72,29 @@ class LinearStart:
         return found
 
 
-def linear_start(
-    bags: SliceBags, train: IntArray, y_train: Float64Array, val: IntArray, y_val: Float64Array
-) -> LinearStart:
+def linear_start(cohort: BaggedCohort) -> LinearStart:
     """Fit the probe for every task, its C chosen on validation.
 
     Components keep their variances, unlike features elsewhere, which are standardised: the last of them are mostly noise.
-
-    Parameters
-    ----------
-    train, val : places of studies in `bags`
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
     """
-    means = _means(bags, np.concatenate([train, val])).astype(np.float64)
+    n_train, y_train = len(cohort.train), cohort.y_train
+    means = _means(cohort.bags, np.concatenate([cohort.train, cohort.val])).astype(np.float64)
     k, t = len(_C_GRID), y_train.shape[1]
-    center = means[: len(train)].mean(axis=0)
+    center = means[:n_train].mean(axis=0)
     solved, _ = minimise(
-        means[: len(train)] - center,
+        means[:n_train] - center,
         np.repeat(np.nan_to_num(y_train), k, axis=1),
         np.repeat(~np.isnan(y_train), k, axis=1).astype(np.float64),
         1.0 / np.tile(np.array(_C_GRID), t),
     )
-    told = (means[len(train) :] - center) @ solved[:-1] + solved[-1]
-    reached = aurocs_of(np.repeat(y_val, k, axis=1), told).reshape(t, k)
+    told = (means[n_train:] - center) @ solved[:-1] + solved[-1]
+    reached = aurocs_of(np.repeat(cohort.y_val, k, axis=1), told).reshape(t, k)
     best = np.arange(t) * k + np.argmax(reached, axis=1)
     head = solved[:-1, best].T
     return LinearStart(head, solved[-1, best] - head @ center)
 
 
-class AttentionStack:
+class AttentionStack(BagStack):
     """Attention networks that start from the same weights, one per task.
 
     Parameters
@@ -114,8 +108,8 @@ class AttentionStack:
     def __init__(
         self, bags: SliceBags, train: IntArray, members: int, attention: Attention, seed: int, device: str = "cpu"
     ) -> None:
-        self.bags, self.train, self.attention = bags, train, attention
-        self.members, self.device = members, device
+        super().__init__(bags, train, device)
+        self.attention, self.members = attention, members
         self.drops = torch.Generator(device).manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         h, width = attention.hidden, bags.width
@@ -186,26 +180,9 @@ class AttentionStack:
         told = self.logits(*self.read(self.train[rows]), kept.float() / (1.0 - share))
         torch.autograd.backward(masked_loss(told, y, known))
 
-    def read(self, places: IntArray) -> tuple[Tensor, Tensor]:
-        """Bags and their masks, on the device."""
-        x, mask = self.bags.batch(places)
-        return torch.from_numpy(x).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    @torch.inference_mode()
-    def scored(self, places: IntArray) -> Float64Array:
-        """(n, m) log odds of studies, some at a time."""
-        parts = [self.logits(*self.read(places[at : at + _BLOCK])) for at in range(0, len(places), _BLOCK)]
-        out: Float64Array = torch.cat(parts).cpu().numpy().astype(np.float64)
-        return out
-
 
 def train_attention(
-    bags: SliceBags,
-    train: IntArray,
-    y_train: Float64Array,
-    val: IntArray,
-    y_val: Float64Array,
-    score: IntArray,
+    cohort: BaggedCohort,
     *,
     start: LinearStart,
     attention: Attention,
@@ -217,34 +194,22 @@ def train_attention(
 
     Parameters
     ----------
-    train, val, score : places of studies in `bags`
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
     start : LinearStart
         Where the heads begin; see `linear_start`.
     """
-    stack = AttentionStack(bags, train, y_train.shape[1], attention, seed, device)
+    stack = AttentionStack(cohort.bags, cohort.train, cohort.y_train.shape[1], attention, seed, device)
     stack.start_from(start)
     order = np.random.default_rng([seed, 1])
-    stopping = train_stack(
-        stack,
-        y_train,
-        y_val,
-        schedule=schedule,
-        optimiser=lambda free: torch.optim.AdamW(
-            free, lr=schedule.learning_rate, weight_decay=attention.weight_decay, fused=True
-        ),
-        epoch_of=lambda: batches(order, len(train), schedule.batch_size),
-        val_logits=lambda: stack.scored(val),
-        start_counts=True,
-        device=device,
-    )
-    return Trained(stack.scored(score), stopping.best, stopping.best_epoch, stopping.epochs)
+    return train_bags(
+        stack, cohort, schedule=schedule, weight_decay=attention.weight_decay, start_counts=True,
+        epoch_of=partial(batches, order, len(cohort.train), schedule.batch_size),
+    )  # fmt: skip
 
 
 def _means(bags: SliceBags, places: IntArray) -> npt.NDArray[np.float32]:
     """(n, r) mean of each study's slices."""
     parts = []
-    for start in range(0, len(places), _BLOCK):
-        x, mask = bags.batch(places[start : start + _BLOCK])
+    for start in range(0, len(places), BLOCK):
+        x, mask = bags.batch(places[start : start + BLOCK])
         parts.append(x.sum(axis=1) / mask.sum(axis=1, keepdims=True))
     return np.concatenate(parts).astype(np.float32)

@@ -18,9 +18,10 @@ import polars as pl
 from scipy.special import expit
 
 from fmaudit_core.config import NetworksSection
-from fmaudit_core.encoders.pooling import OF_SLICES, PRIMARY_MODALITY
+from fmaudit_core.encoders.pooling import OF_SLICES
 from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.primary import PRIMARY_MODALITY
 from fmaudit_core.probes.selection import aligned, target_of
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
 
@@ -39,7 +40,14 @@ _STEPS: Final = {"mlp": (256, 1e-3, 0), "abmil": (32, 3e-3, 100), "lrcn": (64, 1
 EQUAL: Final = "equal weights"
 
 NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
-SCORES_SCHEMA: Final = pl.Schema({**dict.fromkeys((*NAMED, "study_id"), pl.String), "y_score": pl.Float64})
+SCORES_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys((*NAMED, "strategy", "study_id", "patient_id", "split"), pl.String),
+        "y_true": pl.Boolean,
+        "y_score": pl.Float64,
+    }
+)
+EQUAL_SCHEMA: Final = pl.Schema({name: SCORES_SCHEMA[name] for name in (*NAMED, "study_id", "y_score")})
 SEEDS_SCHEMA: Final = pl.Schema(
     {
         **dict.fromkeys(NAMED, pl.String),
@@ -63,11 +71,11 @@ class NetworkFits:
     Parameters
     ----------
     scores : frame of `SCORES_SCHEMA`
-        A row per probe, task and study of val and test, whether its label is known or not.
+        A row per probe, task and study of val and test with a known label.
     seeds : frame of `SEEDS_SCHEMA`
         A row per network: `status` is ``fitted``, ``collapsed`` (it ranks nobody, and is left out of the mean) or ``one_class``
         (training or validation lacks a class, so none was trained); `chosen` those whose mean is the score.
-    equal : frame of `SCORES_SCHEMA`
+    equal : frame of `EQUAL_SCHEMA`
         Scores of attention with equal weights: what is left of its gain over the logistic probe on the mean is not attention's.
     """
 
@@ -135,20 +143,16 @@ def fit_networks(
     y = np.stack([target_of(frame, labels, task) for task in tasks], axis=1)
     cohort = _Cohort(frame, y, list(tasks))
     able = trainable(y[cohort.train], y[cohort.val])
+    # perceptrons come first, whatever the order they are asked for in
+    asked = [kind for kind in kinds if kind not in OF_SLICES]
+    asked += [kind for kind in kinds if kind in OF_SLICES and open_bags is not None]
+    runs: dict[str, list[_Run]] = {}
+    if asked and able.any():
+        seeds = [seed + k for k in range(settings.seeds)]
+        runs = _Training(cohort, able, settings, seeds, device).runs(asked, matrix, open_bags)
     recorder = _Recorder(encoder, cohort, able)
-    seeds = [seed + k for k in range(settings.seeds)]
-    if "mlp" in kinds:
-        x = matrix[frame.get_column("at").to_numpy()]
-        recorder.take("mlp", pooling, _perceptrons(x, cohort, able, settings, seeds, device))
-    of_slices = [kind for kind in kinds if kind in OF_SLICES]
-    if of_slices and open_bags is not None:
-        names = frame.get_column("study_id").to_list()
-        with open_bags(names, [names[row] for row in cohort.train]) as bags:
-            place = {study: at for at, study in enumerate(bags.study_ids)}
-            at = np.array([place[study] for study in names], dtype=np.int64)
-            for kind in of_slices:
-                runs = _over_slices(kind, bags, at, cohort, able, settings, seeds, device)
-                recorder.take(kind, OF_SLICES[kind], runs)
+    for kind in asked:
+        recorder.take(kind, OF_SLICES.get(kind, pooling), runs.get(kind, []))
     return recorder.fits()
 
 
@@ -156,70 +160,83 @@ def fit_networks(
 _Run = tuple[str, int | None, Trained]
 
 
-def _perceptrons(
-    x: Float32Array,
-    cohort: _Cohort,
-    able: npt.NDArray[np.bool_],
-    settings: NetworksSection,
-    seeds: list[int],
-    device: str,
-) -> list[_Run]:
-    if not able.any():
-        return []
-    try:
+@dataclass(frozen=True)
+class _Training:
+    """How every network of one encoder is trained.
+
+    Parameters
+    ----------
+    able : (t,) bool
+        Tasks that can be trained, of which there is one at least.
+    """
+
+    cohort: _Cohort
+    able: npt.NDArray[np.bool_]
+    settings: NetworksSection
+    seeds: list[int]
+    device: str
+
+    def runs(self, kinds: Sequence[str], matrix: Float32Array, open_bags: OpenBags | None) -> dict[str, list[_Run]]:
+        """What the networks of each kind come to."""
+        try:
+            import torch  # noqa: F401  # asked for once, so that whoever lacks it is told before a slice is read
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("encoders", f"the probe {kinds[0]}") from error
+        runs = {"mlp": self._perceptrons(matrix)} if "mlp" in kinds else {}
+        of_slices = [kind for kind in kinds if kind in OF_SLICES]
+        if of_slices and open_bags is not None:
+            names = self.cohort.studies.get_column("study_id").to_list()
+            with open_bags(names, [names[row] for row in self.cohort.train]) as bags:
+                place = {study: at for at, study in enumerate(bags.study_ids)}
+                at = np.array([place[study] for study in names], dtype=np.int64)
+                runs |= {kind: self._over_slices(kind, bags, at) for kind in of_slices}
+        return runs
+
+    def _schedule(self, kind: str) -> Schedule:
+        return Schedule(self.settings.epochs, self.settings.patience, *_STEPS[kind])
+
+    def _labels(self, rows: IntArray) -> Float64Array:
+        return self.cohort.y[rows][:, self.able]
+
+    def _perceptrons(self, matrix: Float32Array) -> list[_Run]:
         from fmaudit_core.probes.mlp import Mlp, native_bfloat16, train_mlps
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("encoders", "a perceptron probe") from error
-    schedule = Schedule(settings.epochs, settings.patience, *_STEPS["mlp"])
-    runs: list[_Run] = []
-    for shape in settings.shapes:
-        mlp = Mlp(shape, settings.dropout, half_precision=native_bfloat16(device))
-        for seed in seeds:
-            trained = train_mlps(
-                x[cohort.train], cohort.y[cohort.train][:, able], x[cohort.val], cohort.y[cohort.val][:, able],
-                x[cohort.scored], mlp=mlp, schedule=schedule, seed=seed, device=device,
-            )  # fmt: skip
-            runs.append(("-".join(map(str, shape)), seed, trained))
-    return runs
 
+        x, of = matrix[self.cohort.studies.get_column("at").to_numpy()], self.cohort
+        runs: list[_Run] = []
+        for shape in self.settings.shapes:
+            mlp = Mlp(shape, self.settings.dropout, half_precision=native_bfloat16(self.device))
+            for seed in self.seeds:
+                trained = train_mlps(
+                    x[of.train], self._labels(of.train), x[of.val], self._labels(of.val), x[of.scored],
+                    mlp=mlp, schedule=self._schedule("mlp"), seed=seed, device=self.device,
+                )  # fmt: skip
+                runs.append(("-".join(map(str, shape)), seed, trained))
+        return runs
 
-def _over_slices(
-    kind: str,
-    bags: SliceBags,
-    at: IntArray,
-    cohort: _Cohort,
-    able: npt.NDArray[np.bool_],
-    settings: NetworksSection,
-    seeds: list[int],
-    device: str,
-) -> list[_Run]:
-    if not able.any():
-        return []
-    try:
+    def _over_slices(self, kind: str, bags: SliceBags, at: IntArray) -> list[_Run]:
         from fmaudit_core.probes.attention import Attention, linear_start, train_attention
+        from fmaudit_core.probes.bagged import BaggedCohort
         from fmaudit_core.probes.recurrent import Recurrent, train_recurrent
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("encoders", f"the probe {kind}") from error
-    places = at[cohort.train], cohort.y[cohort.train][:, able], at[cohort.val], cohort.y[cohort.val][:, able]
-    schedule = Schedule(settings.epochs, settings.patience, *_STEPS[kind])
-    runs: list[_Run] = []
-    scored = at[cohort.scored]
-    if kind == "abmil":
-        start = linear_start(bags, *places)
-        runs.append((EQUAL, None, _untrained(start.logits(bags, scored), start.logits(bags, places[2]), places[3])))
-    for seed in seeds:
-        if kind == "abmil":
-            attention = Attention(dropout=settings.dropout)
-            trained = train_attention(
-                bags, *places, scored, start=start, attention=attention, schedule=schedule, seed=seed, device=device
-            )
-        else:
-            recurrent = Recurrent(dropout=settings.dropout)
-            trained = train_recurrent(
-                bags, *places, scored, recurrent=recurrent, schedule=schedule, seed=seed, device=device
-            )
-        runs.append(("", seed, trained))
-    return runs
+
+        of, dropout, schedule = self.cohort, self.settings.dropout, self._schedule(kind)
+        bagged = BaggedCohort(
+            bags, at[of.train], self._labels(of.train), at[of.val], self._labels(of.val), at[of.scored]
+        )
+        if kind == "lrcn":
+            return [
+                ("", seed, train_recurrent(
+                    bagged, recurrent=Recurrent(dropout=dropout), schedule=schedule, seed=seed, device=self.device
+                ))
+                for seed in self.seeds
+            ]  # fmt: skip
+        start = linear_start(bagged)
+        untrained = _untrained(start.logits(bags, bagged.score), start.logits(bags, bagged.val), bagged.y_val)
+        return [(EQUAL, None, untrained)] + [
+            ("", seed, train_attention(
+                bagged, start=start, attention=Attention(dropout=dropout), schedule=schedule, seed=seed, device=self.device
+            ))
+            for seed in self.seeds
+        ]  # fmt: skip
 
 
 def _untrained(logits: Float64Array, of_val: Float64Array, y_val: Float64Array) -> Trained:
@@ -258,11 +275,13 @@ class _Recorder:
                 row["chosen"] = is_chosen
             self._seeds += rows
             self._equal += [
-                self._scored(named, expit(one.logits[:, column[t]])) for shape, _, one in runs if shape == EQUAL
+                self._scored(named, expit(one.logits[:, column[t]]), t).select(EQUAL_SCHEMA.names())
+                for shape, _, one in runs
+                if shape == EQUAL
             ]
             logits = [one.logits[:, column[t]] for (_, _, one), of in zip(runs, chosen, strict=True) if of]
             if logits:
-                self._scores.append(self._scored(named, expit(np.stack(logits)).mean(axis=0)))
+                self._scores.append(self._scored(named, expit(np.stack(logits)).mean(axis=0), t))
 
     def _row(self, shape: str, seed: int | None, trained: Trained, column: int, t: int) -> dict[str, Any]:
         logits = trained.logits[:, column]
@@ -283,17 +302,24 @@ class _Recorder:
         both = len(np.unique(y[known])) == 2
         return ranked_auroc(y[known] == 1, of_test[known]) if both else None
 
-    def _scored(self, named: dict[str, str], score: Float64Array) -> pl.DataFrame:
-        study = self.cohort.studies.get_column("study_id").gather(self.cohort.scored)
-        return pl.DataFrame({"study_id": study, "y_score": score}).select(
-            *(pl.lit(value).alias(name) for name, value in named.items()), "study_id", "y_score"
+    def _scored(self, named: dict[str, str], score: Float64Array, t: int) -> pl.DataFrame:
+        y = self.cohort.y[:, t][self.cohort.scored]
+        known = np.flatnonzero(~np.isnan(y))
+        return self.cohort.studies[self.cohort.scored[known]].select(
+            *(pl.lit(value).alias(name) for name, value in named.items()),
+            pl.lit("none").alias("strategy"),
+            "study_id",
+            "patient_id",
+            pl.col("split").cast(pl.String),
+            y_true=pl.Series(y[known] == 1),
+            y_score=pl.Series(score[known]),
         )
 
     def fits(self) -> NetworkFits:
         """All that was taken."""
         scores, equal = (
-            pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *parts]).sort(*NAMED, "study_id")
-            for parts in (self._scores, self._equal)
+            pl.concat([pl.DataFrame(schema=schema), *parts]).sort(*NAMED, "study_id")
+            for schema, parts in ((SCORES_SCHEMA, self._scores), (EQUAL_SCHEMA, self._equal))
         )
         return NetworkFits(scores, pl.DataFrame(self._seeds, schema=SEEDS_SCHEMA), equal)
 

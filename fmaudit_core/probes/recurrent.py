@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from fmaudit_core.probes.bagged import BaggedCohort, BagStack, train_bags
 from fmaudit_core.probes.bags import SliceBags
-from fmaudit_core.probes.stacked import masked_loss, train_stack
+from fmaudit_core.probes.stacked import masked_loss
 from fmaudit_core.probes.training import Schedule, Trained, balanced_draw
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-#: bags scored at once
-_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,11 @@ class SliceLstm(nn.Module):
         return logits
 
 
-class RecurrentStack:
-    """One network as a stack of one member; see `stacked.Stack`."""
+class RecurrentStack(BagStack):
+    """One network as a stack of one member."""
 
     def __init__(self, bags: SliceBags, train: IntArray, recurrent: Recurrent, seed: int, device: str) -> None:
-        self.bags, self.train, self.device = bags, train, device
+        super().__init__(bags, train, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = SliceLstm(bags.width, recurrent)
@@ -101,83 +99,48 @@ class RecurrentStack:
             for one, given in zip(self.free(), state, strict=True):
                 one.copy_(given[0])
 
+    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Log odds (b, 1) of studies; units are lost while the network is being trained."""
+        told: Tensor = self.network(x, mask)
+        return told
+
     def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
         """Put the gradient of a batch's loss into every parameter's `grad`."""
         self.network.train()
         self.network.zero_grad(set_to_none=True)
-        torch.autograd.backward(masked_loss(self.network(*self._read(self.train[rows])), y, known))
+        torch.autograd.backward(masked_loss(self.logits(*self.read(self.train[rows])), y, known))
 
-    def _read(self, places: IntArray) -> tuple[Tensor, Tensor]:
-        x, mask = self.bags.batch(places)
-        return torch.from_numpy(x).to(self.device), torch.from_numpy(mask).to(self.device)
-
-    @torch.inference_mode()
     def scored(self, places: IntArray) -> Float64Array:
-        """(n, 1) log odds of studies, some at a time."""
+        """(n, 1) log odds of studies, no unit lost."""
         self.network.eval()
-        parts = [self.network(*self._read(places[at : at + _BLOCK])) for at in range(0, len(places), _BLOCK)]
-        out: Float64Array = torch.cat(parts).cpu().numpy().astype(np.float64)
-        return out
+        return super().scored(places)
 
 
 def train_recurrent(
-    bags: SliceBags,
-    train: IntArray,
-    y_train: Float64Array,
-    val: IntArray,
-    y_val: Float64Array,
-    score: IntArray,
+    cohort: BaggedCohort,
     *,
     recurrent: Recurrent,
     schedule: Schedule,
     seed: int,
     device: str = "cpu",
 ) -> Trained:
-    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best.
-
-    Parameters
-    ----------
-    train, val, score : places of studies in `bags`
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
-    """
+    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best."""
     parts = []
-    for t in range(y_train.shape[1]):
+    for t in range(cohort.y_train.shape[1]):
         # the draws of dropout come from the process's generator, which is left as it was
         with torch.random.fork_rng(devices=[] if device == "cpu" else None):
             torch.manual_seed(seed)
-            parts.append(_train_one(
-                bags, train, y_train[:, [t]], val, y_val[:, [t]], score, recurrent, schedule, seed, device
-            ))  # fmt: skip
+            parts.append(_train_one(cohort.of_task(t), recurrent, schedule, seed, device))
     return Trained(
         np.concatenate([one.logits for one in parts], axis=1),
         *(np.concatenate([getattr(one, name) for one in parts]) for name in ("val_auroc", "best_epoch", "epochs")),
     )
 
 
-def _train_one(
-    bags: SliceBags,
-    train: IntArray,
-    y_train: Float64Array,
-    val: IntArray,
-    y_val: Float64Array,
-    score: IntArray,
-    recurrent: Recurrent,
-    schedule: Schedule,
-    seed: int,
-    device: str,
-) -> Trained:
-    stack = RecurrentStack(bags, train, recurrent, seed, device)
-    order, known = np.random.default_rng([seed, 1]), np.flatnonzero(~np.isnan(y_train[:, 0]))
-    stopping = train_stack(
-        stack,
-        y_train,
-        y_val,
-        schedule=schedule,
-        optimiser=lambda free: torch.optim.AdamW(
-            free, lr=schedule.learning_rate, weight_decay=recurrent.weight_decay, fused=True
-        ),
-        epoch_of=lambda: balanced_draw(order, y_train[:, 0], known, schedule.batch_size),
-        val_logits=lambda: stack.scored(val),
-        device=device,
-    )
-    return Trained(stack.scored(score), stopping.best, stopping.best_epoch, stopping.epochs)
+def _train_one(cohort: BaggedCohort, recurrent: Recurrent, schedule: Schedule, seed: int, device: str) -> Trained:
+    stack, y = RecurrentStack(cohort.bags, cohort.train, recurrent, seed, device), cohort.y_train[:, 0]
+    order, known = np.random.default_rng([seed, 1]), np.flatnonzero(~np.isnan(y))
+    return train_bags(
+        stack, cohort, schedule=schedule, weight_decay=recurrent.weight_decay,
+        epoch_of=partial(balanced_draw, order, y, known, schedule.batch_size),
+    )  # fmt: skip

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
 
-from fmaudit_core.encoders.pooling import GIVEN, PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
+from fmaudit_core.probes.primary import PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.training import ranked_auroc
 from fmaudit_core.progress import Progress, silent
 
@@ -158,16 +158,6 @@ def choose_and_predict(
             )
         )
     return Predictions(pl.concat(scores), pl.concat(trail), unscored)
-
-
-def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the probe that the findings speak of: logistic regression on CT alone. All other score sets are secondary."""
-    return frame.filter(is_primary_probe())
-
-
-def is_primary_probe() -> pl.Expr:
-    """Whether a score set is of that probe, or a baseline's, which has one only."""
-    return ((pl.col("probe") == PRIMARY_PROBE) & (pl.col("modality") == PRIMARY_MODALITY)) | (pl.col("probe") == GIVEN)
 
 
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:

@@ -15,13 +15,15 @@ import polars as pl
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report.card import cards
 from fmaudit_core.report.checklists import checklists, titles
-from fmaudit_core.report.disclosure import Disclosed, disclose
 from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.lookups import Lookups, looked_up
 from fmaudit_core.report.page import render_page
 from fmaudit_core.report.summary import SCHEMA, resaid, schema_text, summary
 
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
+#: the table of findings, of which audit.json tells too
+_FINDINGS: Final = "audit_findings"
 #: folders of the report that hold one file or folder per model or checklist
 _DOCUMENTS: Final = ("cards", "checklists")
 
@@ -67,16 +69,17 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
         Made where missing.
     inputs : ReportInput
     """
-    tables = disclose(inputs)
+    shown = looked_up(inputs)
+    frames = _frames(inputs, shown)
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
-    for name, frame in _frames(inputs, tables).items():
+    for name, frame in frames.items():
         content = frame.write_csv().encode()
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
-    told = summary(inputs, tables, digests)
+    told = summary(inputs, shown, frames[_FINDINGS], digests)
     model_cards = cards(told)
-    page = render_page(inputs, tables, beside=_beside(model_cards))
+    page = render_page(inputs, shown, beside=_beside(model_cards))
     schema = _published(folder / SCHEMA, schema_text().encode())
     audit_json = _published(folder / JSON, _as_json(told))
     anchors = set(re.findall(r'\bid="([a-z-]+)"', page))
@@ -119,9 +122,10 @@ def _remove_old(folder: Path, current: set[Path]) -> None:
                 path.rmdir()
 
 
-def _frames(inputs: ReportInput, tables: Disclosed) -> dict[str, pl.DataFrame]:
+def _frames(inputs: ReportInput, shown: Lookups) -> dict[str, pl.DataFrame]:
+    tables = shown.tables
     return {
-        "audit_findings": resaid(inputs, tables),
+        _FINDINGS: resaid(shown),
         "fairness_gaps": tables.gaps,
         "subgroup_metrics": tables.metrics,
         "threshold_sweep": tables.sweep,

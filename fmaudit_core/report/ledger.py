@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import STRATEGIES, Audit
-from fmaudit_core.encoders.pooling import of_primary_pooling
+from fmaudit_core.probes.primary import is_logistic_on_ct, of_primary_pooling
 from fmaudit_core.report.disclosure import Disclosed
 
 Row = dict[str, Any]
@@ -128,7 +128,7 @@ class Ledger:
 
 def mitigated_findings(findings: pl.DataFrame, audit: Audit) -> pl.DataFrame:
     """Findings in missed disease of the score sets that strategies are held against: each encoder's probe as it was."""
-    probed = findings.filter(probe="logistic", modality="ct", strategy="none", metric="udr")
+    probed = findings.filter(is_logistic_on_ct(), strategy="none", metric="udr")
     return of_primary_pooling(probed, audit.fairness.primary_pooling)
 
 

@@ -20,9 +20,10 @@ from fmaudit_core.report.book import SHOWN_METRICS, Book
 from fmaudit_core.report.cells import cell_figures, cell_view
 from fmaudit_core.report.changed import changes_view
 from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
-from fmaudit_core.report.disclosure import Disclosed, disclose
+from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import ReportInput
 from fmaudit_core.report.ledger import Ledger
+from fmaudit_core.report.lookups import Lookups, looked_up
 from fmaudit_core.report.methods import limits, methods
 from fmaudit_core.report.mitigated import main_advice, mitigation_figure_sets, mitigation_view
 from fmaudit_core.report.modalities import modality_views
@@ -33,16 +34,14 @@ from fmaudit_core.report.paper_figures import paper_view
 _SHARED_FROM: Final = 6
 
 
-def render_page(
-    inputs: ReportInput, disclosed: Disclosed | None = None, *, beside: Sequence[tuple[str, str]] = ()
-) -> str:
+def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
     """The report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
 
     Parameters
     ----------
     inputs : ReportInput
-    disclosed : Disclosed, optional
-        The tables as they may be shown, where the caller has them already.
+    shown : Lookups, optional
+        Its tables as they may be shown, where the caller has them already.
     beside : sequence of (title, path)
         Files that lie beside the page, to be linked to.
 
@@ -51,8 +50,8 @@ def render_page(
     str
         The same for the same inputs, byte for byte.
     """
-    tables = disclosed or disclose(inputs)
-    book, ledger = Book(inputs, tables), Ledger(inputs.audit, tables)
+    shown = shown or looked_up(inputs)
+    tables, book, ledger = shown.tables, shown.book, shown.ledger
     environment = Environment(
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

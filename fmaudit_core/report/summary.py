@@ -19,7 +19,7 @@ from fmaudit_core.report.book import Book, Key
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
-from fmaudit_core.report.ledger import Ledger
+from fmaudit_core.report.lookups import Lookups
 from fmaudit_core.report.methods import limits, methods
 from fmaudit_core.report.mitigated import all_advice
 
@@ -55,23 +55,24 @@ def told_config(audit: Audit) -> dict[str, Any]:
     return audit.model_dump(mode="json", exclude=_PLACES)
 
 
-def resaid(inputs: ReportInput, tables: Disclosed) -> pl.DataFrame:
+def resaid(shown: Lookups) -> pl.DataFrame:
     """Findings with the page's own sentences: those that came with the table may count a neighbour of a small group."""
-    book = Book(inputs, tables)
-    rows = tables.findings.to_dicts()
-    said = [gap_view(book, Key.of(row), row)["sentence"] for row in rows]
-    return tables.findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
+    findings = shown.tables.findings
+    said = [gap_view(shown.book, Key.of(row), row)["sentence"] for row in findings.to_dicts()]
+    return findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
 
 
-def summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) -> dict[str, Any]:
+def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests: Mapping[str, str]) -> dict[str, Any]:
     """The content of audit.json.
 
     Parameters
     ----------
+    findings : frame
+        As `resaid` gives them.
     digests : mapping of file name to SHA-256
         The CSV files that belong to it.
     """
-    book, ledger = Book(inputs, tables), Ledger(inputs.audit, tables)
+    tables, book, ledger = shown.tables, shown.book, shown.ledger
     told = overview.executive_summary(book)
     told_of = {
         "encoded": bool(inputs.encoders),
@@ -90,7 +91,7 @@ def summary(inputs: ReportInput, tables: Disclosed, digests: Mapping[str, str]) 
         "main_task": book.main_task,
         "primary_metric": book.primary_metric,
         "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
-        "findings": [_only(row, _FINDING) for row in resaid(inputs, tables).iter_rows(named=True)],
+        "findings": [_only(row, _FINDING) for row in findings.iter_rows(named=True)],
         "recommendations": all_advice(book, ledger),
         "subgroup_metrics": _of_main_models(book, tables.metrics),
         **_beside_findings(tables),

@@ -6,9 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.fairness import assess
-from fmaudit_core.probes.selection import is_primary_probe, of_primary_probe
+from fmaudit_core.probes.primary import is_primary_probe, of_primary_score_set
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
@@ -58,9 +57,9 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
     )
 
     told = pl.col("metric") == settings.primary_metric
-    metrics = of_primary_pooling(of_primary_probe(found.subgroup_metrics.filter(told)), settings.primary_pooling)
+    metrics = of_primary_score_set(found.subgroup_metrics.filter(told), settings.primary_pooling)
     shown = metrics.drop_nulls("value")
-    gaps = of_primary_pooling(of_primary_probe(found.fairness_gaps.filter(told)), settings.primary_pooling)
+    gaps = of_primary_score_set(found.fairness_gaps.filter(told), settings.primary_pooling)
     plots: dict[str, dict[str, Any]] = {
         "subgroup_metrics": {
             settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0),

@@ -8,7 +8,8 @@ import polars as pl
 from fmaudit_core.baselines import score_baseline
 from fmaudit_core.encoders.store import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
-from fmaudit_core.probes.selection import fit_probes, of_primary_probe
+from fmaudit_core.probes.primary import of_primary_probe
+from fmaudit_core.probes.selection import fit_probes
 from fmaudit_core.probing import probe_with_networks
 from fmaudit_core.recording import predict
 from fmaudit_core.warehouse import PREVIOUS, Cell

@@ -9,7 +9,7 @@ from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.reaudit import audit_changes
-from fmaudit_core.probes.selection import of_primary_probe
+from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.probing import compare_aggregations
 from fmaudit_core.report.export import write_report
 from fmaudit_core.reporting import report_files, report_input

@@ -10,7 +10,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA, spatial_aggregation
 from fmaudit_core.fairness.multiplicity import holm
 from fmaudit_core.fairness.paired import paired_auroc
-from fmaudit_core.probes.neural import SCORES_SCHEMA, SEEDS_SCHEMA
+from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
 
 SETTINGS = FairnessSection()
 #: score set -> how much of the truth it knows
@@ -41,7 +41,7 @@ def compared(test, *, alike=None, seeds=None, slices=None, equal=None):
     )
     found = spatial_aggregation(
         test, SETTINGS, n_slices=of, alike=alike or {}, seeds=pl.DataFrame(schema=SEEDS_SCHEMA) if seeds is None else seeds,
-        equal=pl.DataFrame(schema=SCORES_SCHEMA) if equal is None else equal,
+        equal=pl.DataFrame(schema=EQUAL_SCHEMA) if equal is None else equal,
     )  # fmt: skip
     assert found.schema == AGGREGATION_SCHEMA
     return found
@@ -117,12 +117,12 @@ def test_what_single_seeds_come_to_stands_beside_their_mean():
 def test_what_attention_gains_over_equal_weights_is_told_apart():
     """Of a network no better than its start, all of the gain over the mean lies elsewhere."""
     test = predictions()
-    start = test.filter(probe="abmil").select(SCORES_SCHEMA.names())
+    start = test.filter(probe="abmil").select(EQUAL_SCHEMA.names())
     rows = compared(test, equal=start.with_columns(y_score=pl.col("y_score") + 1e-9 * pl.int_range(pl.len())))
     row = rows.row(by_predicate=pl.col("aggregation") == "attention", named=True)
     assert row["difference"] > 0.1
     assert row["equal_difference"] == pytest.approx(0, abs=1e-6)
-    mean = test.filter(probe="logistic", pooling="mean").select(SCORES_SCHEMA.names())
+    mean = test.filter(probe="logistic", pooling="mean").select(EQUAL_SCHEMA.names())
     row = compared(test, equal=mean).row(by_predicate=pl.col("aggregation") == "attention", named=True)
     assert (row["equal_difference"], row["equal_p"]) == pytest.approx((row["difference"], row["p_value"]))
     assert rows.filter(pl.col("aggregation") != "attention")["equal_difference"].null_count() == rows.height - 1

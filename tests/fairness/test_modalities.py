@@ -11,7 +11,7 @@ from fmaudit_core.fairness.assess import assess
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA, modality_comparisons
 from fmaudit_core.fairness.paired import paired_auroc
-from fmaudit_core.probes.selection import is_primary_probe, of_primary_probe
+from fmaudit_core.probes.primary import is_primary_probe, of_primary_probe
 from tests.fairness.cohorts import predictions
 
 MODELS = (("logistic", "ct", "mean"), ("logistic", "ehr", "none"), ("logistic", "ct+ehr", "mean"))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
-from fmaudit_core.probes.selection import of_primary_probe
+from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit

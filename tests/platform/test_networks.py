@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 import yaml
 
-from fmaudit_core.encoders.pooling import of_primary_pooling
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.imaging.window import View
@@ -128,17 +127,3 @@ def test_encoders_of_the_same_weights_with_another_view_are_compared():
     assert not another_view(spec, spec.model_copy(update={"name": "again"}))
     assert not another_view(spec, load_spec(shipped_specs()["efficientnet_lite1"]))
     assert not another_view(control, control.model_copy(update={"view": View(values="int16", stride=2)}))
-
-
-def test_a_row_speaks_for_its_encoder_whatever_else_was_scored():
-    rows = [
-        ("a", "logistic", "ct", "mean"),
-        ("a", "logistic", "ct", "max"),
-        ("a", "mlp", "ct", "mean"),
-        ("a", "gbm", "ehr", "none"),
-        ("v", "logistic", "ct", "volume"),
-        ("v", "mlp", "ct", "volume"),
-        ("given", "given", "given", "given"),
-    ]
-    frame = pl.DataFrame(rows, schema=["encoder", "probe", "modality", "pooling"], orient="row")
-    assert of_primary_pooling(frame, "mean").rows() == [rows[0], rows[4], rows[6]]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fmaudit_core.probes.attention import Attention, AttentionStack, linear_start, train_attention
+from fmaudit_core.probes.bagged import BaggedCohort
 from fmaudit_core.probes.bags import slice_bags
 from fmaudit_core.probes.mlp import Mlp, MlpStack, train_mlps
 from fmaudit_core.probes.recurrent import Recurrent, RecurrentStack, SliceLstm, train_recurrent
@@ -284,19 +285,10 @@ def fitted(kind, bags, y, train, val, test):
     if kind == "mlp":
         x = np.stack([bags.batch(np.array([row]))[0][0].mean(axis=0) for row in range(len(y))])
         return train_mlps(x[train], y[train], x[val], y[val], x[test], mlp=Mlp((32, 16)), **options)
+    cohort = BaggedCohort(bags, train, y[train], val, y[val], test)
     if kind == "abmil":
-        return train_attention(
-            bags,
-            train,
-            y[train],
-            val,
-            y[val],
-            test,
-            start=linear_start(bags, train, y[train], val, y[val]),
-            attention=Attention(16),
-            **options,
-        )
-    return train_recurrent(bags, train, y[train], val, y[val], test, recurrent=Recurrent(16), **options)
+        return train_attention(cohort, start=linear_start(cohort), attention=Attention(16), **options)
+    return train_recurrent(cohort, recurrent=Recurrent(16), **options)
 
 
 @pytest.mark.parametrize("kind", ["abmil", "lrcn", "mlp"])
@@ -314,12 +306,10 @@ def test_shuffled_labels_are_chance_for_every_network(kind, tmp_path):
 
 def test_attention_and_recurrence_find_what_lies_in_two_slices(tmp_path):
     with cohort_of_slices(tmp_path, n=900, d=12, length=(10, 14), strength=3.5) as (bags, y, train, val, test):
-        schedule, start = Schedule(40, 10, 32, 3e-3, 200), linear_start(bags, train, y[train], val, y[val])
+        cohort, schedule = BaggedCohort(bags, train, y[train], val, y[val], test), Schedule(40, 10, 32, 3e-3, 200)
         attended = train_attention(
-            bags, train, y[train], val, y[val], test, start=start, attention=Attention(64), schedule=schedule, seed=0
-        )  # fmt: skip
-        read = train_recurrent(
-            bags, train, y[train], val, y[val], test, recurrent=Recurrent(24), schedule=schedule, seed=0
-        )  # fmt: skip
+            cohort, start=linear_start(cohort), attention=Attention(64), schedule=schedule, seed=0
+        )
+        read = train_recurrent(cohort, recurrent=Recurrent(24), schedule=schedule, seed=0)
     assert aurocs_of(y[test], attended.logits)[0] > 0.9
     assert aurocs_of(y[test], read.logits)[0] > 0.9

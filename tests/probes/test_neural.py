@@ -13,7 +13,6 @@ from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.probes.bags import slice_bags
 from fmaudit_core.probes.neural import EQUAL, SCORES_SCHEMA, SEEDS_SCHEMA, fit_networks
-from fmaudit_core.probes.scored import score_sets
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 from tests.probes.slices import planted
 
@@ -47,19 +46,23 @@ def found(cohort):
     return networks(*cohort, ["mlp", "abmil", "lrcn"], ("pe", "rare", "lost"))
 
 
-def test_every_study_of_val_and_test_has_a_probability_from_every_probe(cohort, found):
-    _, studies, _ = cohort
+def test_every_study_of_val_and_test_with_a_known_label_has_a_probability_from_every_probe(cohort, found):
+    _, studies, labels = cohort
     assert found.scores.schema == SCORES_SCHEMA
     assert found.seeds.schema == SEEDS_SCHEMA
-    wanted = sorted(studies.filter(pl.col("split") != "train")["study_id"])
+    audited = studies.filter(pl.col("split") != "train").join(labels.drop_nulls("label"), on="study_id")
+    wanted = dict(audited.group_by("task").agg(pl.col("study_id").sort()).iter_rows())
+    assert len(wanted["rare"]) < len(wanted["pe"])
     sets = found.scores.group_by("task", "probe", "pooling").agg("study_id", pl.col("y_score").is_between(0, 1).all())
     assert sorted(sets.select("task", "probe", "pooling").rows()) == [
         (task, probe, pooling)
         for task in ("pe", "rare")
         for probe, pooling in (("abmil", "attention"), ("lrcn", "lrcn"), ("mlp", "mean"))
     ]
-    assert all(sorted(ids) == wanted for ids in sets["study_id"])
+    assert all(sorted(ids) == wanted[task] for task, ids in sets.select("task", "study_id").iter_rows())
     assert sets["y_score"].all()
+    told = ["task", "study_id", "patient_id", "split", "label"]
+    assert found.scores.rename({"y_true": "label"}).join(audited, on=told, how="anti").is_empty()
 
 
 def test_a_task_with_one_class_is_told_and_spoils_no_other(found):
@@ -97,19 +100,6 @@ def test_the_score_is_the_mean_of_the_seeds_probabilities(cohort, found):
     assert both["y_score"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
 
 
-def test_score_sets_carry_known_labels_only(cohort, found):
-    _, studies, labels = cohort
-    rows = score_sets([found.scores, found.scores.clear()], studies, labels, task="rare")
-    known = labels.filter(pl.col("label").is_not_null(), task="rare")
-    audited = studies.filter(pl.col("split") != "train").join(known, on="study_id", how="semi")
-    per_set = rows.group_by("probe").agg(pl.col("study_id").sort())["study_id"].to_list()
-    assert all(one == sorted(audited["study_id"]) for one in per_set)
-    truth = dict(known.select("study_id", "label").iter_rows())
-    assert rows["y_true"].to_list() == [truth[study] for study in rows["study_id"]]
-    assert score_sets([], studies, labels, task="rare").is_empty()
-    assert score_sets([], studies, labels, task="rare").schema == rows.schema
-
-
 @pytest.mark.parametrize(("focal", "strength"), [(True, 3.0), (False, 2.5)])
 def test_attention_beats_the_mean_where_the_sign_lies_in_two_slices_and_not_where_it_lies_in_all(
     tmp_path, focal, strength
@@ -122,7 +112,7 @@ def test_attention_beats_the_mean_where_the_sign_lies_in_two_slices_and_not_wher
     fits = fit_probes(poolings, studies, labels, encoder="e", tasks=["pe"], c_grid=(0.01, 1.0))
     linear = choose_and_predict(fits, poolings, studies, labels, encoder="e", task="pe").scores
     settings = FairnessSection()
-    scores = with_thresholds(pl.concat([linear, score_sets([found.scores], studies, labels, task="pe")]), settings)
+    scores = with_thresholds(pl.concat([linear, found.scores]), settings)
     rows = spatial_aggregation(
         scores.filter(split="test"), settings, n_slices={"e": read_slice_counts(path)}, alike={}, seeds=found.seeds,
         equal=found.equal,

@@ -16,8 +16,9 @@ from fmaudit_core.ehr.features import ehr_tables
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.probes.record import fit_fusions, fit_record
-from fmaudit_core.probes.selection import choose_and_predict, fit_probes, of_primary_probe
+from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 
 GRID = (1e-3, 1e-2, 1e-1, 1.0)
 TASKS = ("pe", "mortality_12m", "readmission_6m", "pulmonary_hypertension_12m")

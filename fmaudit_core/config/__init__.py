@@ -1,0 +1,52 @@
+"""`audit.yaml`, typed once: a module per section. `environment.py` is the only place that reads the environment.
+
+A config knows where things lie; what a cohort, encoder or statistic *is* lives in its own room.
+"""
+
+from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
+from fmaudit_core.config.audit import HOME_NAME, Audit
+from fmaudit_core.config.automation import AutomationSection
+from fmaudit_core.config.cluster import ClusterSection
+from fmaudit_core.config.cohort import CohortSection, InspectCohort, PhantomCohort, TableCohort
+from fmaudit_core.config.ehr import EhrSection
+from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
+from fmaudit_core.config.errors import ConfigError
+from fmaudit_core.config.extraction import ExtractionSection
+from fmaudit_core.config.fairness import FairnessSection
+from fmaudit_core.config.imaging import ImagingSection
+from fmaudit_core.config.mitigation import STRATEGIES, MitigationSection, Strategy
+from fmaudit_core.config.networks import NetworksSection
+from fmaudit_core.config.probes import Modality, ProbeKind, ProbesSection
+from fmaudit_core.config.reading import load_audit, validated
+from fmaudit_core.config.reaudit import ReauditSection
+
+__all__ = [
+    "CONFIG_NAME",
+    "DEFAULT_AGE_BANDS",
+    "HOME_NAME",
+    "STRATEGIES",
+    "AgeBand",
+    "Audit",
+    "AutomationSection",
+    "ClusterSection",
+    "CohortSection",
+    "ConfigError",
+    "EhrSection",
+    "ExtractionSection",
+    "FairnessSection",
+    "ImagingSection",
+    "InspectCohort",
+    "MitigationSection",
+    "Modality",
+    "NetworksSection",
+    "PhantomCohort",
+    "ProbeKind",
+    "ProbesSection",
+    "ReauditSection",
+    "Strategy",
+    "TableCohort",
+    "audit_path_from_environment",
+    "load_audit",
+    "report_url_from_environment",
+    "validated",
+]

@@ -1,0 +1,93 @@
+"""A whole audit.yaml."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
+from fmaudit_core.config.automation import AutomationSection
+from fmaudit_core.config.cluster import ClusterSection
+from fmaudit_core.config.cohort import CohortSection
+from fmaudit_core.config.ehr import EhrSection
+from fmaudit_core.config.extraction import ExtractionSection
+from fmaudit_core.config.fairness import FairnessSection
+from fmaudit_core.config.imaging import ImagingSection
+from fmaudit_core.config.mitigation import MitigationSection
+from fmaudit_core.config.probes import ProbesSection
+from fmaudit_core.config.reaudit import ReauditSection
+from fmaudit_core.config.section import Section
+from fmaudit_core.vocabulary import ATTRIBUTES, TASKS
+
+HOME_NAME = ".fmaudit"
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+class Audit(Section):
+    """A whole audit.yaml, with its paths resolved against the file's folder."""
+
+    #: title of the report
+    name: str = Field(default="audit", min_length=1, max_length=120)
+    #: who is audited
+    cohort: CohortSection
+    #: outcomes; of a table, its columns
+    tasks: tuple[str, ...] = TASKS
+    #: what subgroups are formed by; of a table, its columns
+    attributes: tuple[str, ...] = ATTRIBUTES
+    #: completed years, both ends included; studies outside all of them are left out and counted
+    age_bands: tuple[AgeBand, ...] = DEFAULT_AGE_BANDS
+    #: the registry: a folder with one YAML per encoder
+    encoders: Path = Path("encoders")
+    #: the workspace: everything a run makes
+    home: Path = Path(HOME_NAME)
+    #: from CT series to slices
+    imaging: ImagingSection = ImagingSection()
+    #: from slices to embeddings
+    extraction: ExtractionSection = ExtractionSection()
+    #: from embeddings to predictions
+    probes: ProbesSection = ProbesSection()
+    #: from the medical record to features
+    ehr: EhrSection = EhrSection()
+    #: from predictions to findings
+    fairness: FairnessSection = FairnessSection()
+    #: whether something would help
+    mitigation: MitigationSection = MitigationSection()
+    #: the gate between this audit and the one before
+    reaudit: ReauditSection = ReauditSection()
+    #: what starts by itself
+    automation: AutomationSection = AutomationSection()
+    #: what encoding asks of Kubernetes
+    cluster: ClusterSection = ClusterSection()
+
+    @field_validator("tasks", "attributes")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("at least one is needed")
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name: use a-z, 0-9, _ and -, up to 64 characters")
+        if len(set(names)) != len(names):
+            raise ValueError("a name is given twice")
+        return names
+
+    @field_validator("age_bands")
+    @classmethod
+    def _apart(cls, bands: tuple[AgeBand, ...]) -> tuple[AgeBand, ...]:
+        for below, above in itertools.pairwise(bands):
+            if above.low <= below.high:
+                raise ValueError(f"age bands {below.label} and {above.label} overlap or are out of order")
+        return bands
+
+    def anchored_at(self, folder: Path) -> Audit:
+        """Copy with every relative path resolved against `folder`."""
+        update: dict[str, Any] = {"encoders": folder / self.encoders, "home": folder / self.home}
+        cohort = self.cohort
+        given = {name: getattr(cohort, name) for name in type(cohort).model_fields}
+        paths = {name: folder / value for name, value in given.items() if isinstance(value, Path)}
+        update["cohort"] = cohort.model_copy(update=paths)
+        return self.model_copy(update=update)

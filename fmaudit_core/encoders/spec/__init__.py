@@ -1,0 +1,19 @@
+"""One YAML per encoder: adapter, weights, what it sees, what comes out; a module per part. The folder of them: `registry.py`."""
+
+from fmaudit_core.encoders.spec.encoder import IMPORTED, PREDICTIONS, EncoderSpec
+from fmaudit_core.encoders.spec.imported import ImportedFile
+from fmaudit_core.encoders.spec.network_input import Input
+from fmaudit_core.encoders.spec.predicted import PredictionsFile
+from fmaudit_core.encoders.spec.reading import load_spec
+from fmaudit_core.encoders.spec.weights import Weights
+
+__all__ = [
+    "IMPORTED",
+    "PREDICTIONS",
+    "EncoderSpec",
+    "ImportedFile",
+    "Input",
+    "PredictionsFile",
+    "Weights",
+    "load_spec",
+]

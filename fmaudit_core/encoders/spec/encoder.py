@@ -1,0 +1,213 @@
+"""A whole spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from fmaudit_core.encoders.errors import SpecError
+from fmaudit_core.encoders.pooling import POOLINGS, VOLUME
+from fmaudit_core.encoders.published import Published
+from fmaudit_core.encoders.spec.imported import ImportedFile
+from fmaudit_core.encoders.spec.network_input import Input
+from fmaudit_core.encoders.spec.part import Part
+from fmaudit_core.encoders.spec.predicted import PredictionsFile
+from fmaudit_core.encoders.spec.weights import Weights
+from fmaudit_core.imaging.window import View
+
+#: the adapter of embeddings computed elsewhere
+IMPORTED: Final = "imported"
+#: the adapter of a model that is audited by its predictions alone: it has no embeddings, so no probe and no mitigation
+PREDICTIONS: Final = "predictions"
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+class EncoderSpec(Part):
+    """A frozen encoder, as its YAML declares it.
+
+    Parameters
+    ----------
+    name : str
+        Partition key and folder name.
+    title : str
+        Name for people; `name` where none is given.
+    adapter : str
+        A built-in adapter or one of the entry-point group `fmaudit.encoders`.
+    variant : str
+        Which of an adapter's networks, or which of its outputs; the adapter says what there is.
+    weights : Weights, optional
+        The checkpoint; an adapter without weights needs none.
+    published : Published, optional
+        Where the weights are had, for a spec that ships without them.
+    view : View
+        What it sees of a CT.
+    input : Input, optional
+        How slices become the network's input, for adapters that take slices of any size.
+    dim : int
+        Length of an embedding.
+    batch_size : int
+        Slices, or volumes, of one pass.
+    control : bool
+        Whether this is a control that every real encoder must beat.
+    dtype : str
+        Precision on CUDA; a CPU always computes in float32.
+    device : "any" or "cuda"
+        What it is meant for; `any` takes CUDA where there is one.
+    cpu_fallback : bool
+        Whether an encoder meant for CUDA may run on a CPU.
+    embeddings : ImportedFile, optional
+        With the adapter `imported`: nothing is computed here, and no CT is looked at.
+    predictions : tuple of PredictionsFile
+        With the adapter `predictions`, one for each of its tasks: a baseline that is audited beside the encoders.
+    licence, source, notes : str
+        For people; the report shows the first two.
+    """
+
+    name: str
+    title: str = ""
+    adapter: str
+    variant: str = ""
+    weights: Weights | None = None
+    published: Published | None = None
+    view: View = View()
+    input: Input | None = None
+    embeddings: ImportedFile | None = None
+    predictions: tuple[PredictionsFile, ...] = ()
+    dim: int = Field(ge=0)
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    device: Literal["any", "cuda"] = "any"
+    cpu_fallback: bool = True
+    batch_size: int = Field(default=8, ge=1)
+    control: bool = False
+    licence: str = ""
+    source: str = ""
+    notes: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _a_key(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be a partition key: use a-z, 0-9, _ and -, up to 64 characters")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_dimension(cls, raw: Any) -> Any:
+        return {"dim": 0, **raw} if isinstance(raw, dict) and raw.get("adapter") == PREDICTIONS else raw
+
+    @model_validator(mode="after")
+    def _predicted_or_embedded(self) -> Self:
+        if (self.adapter == PREDICTIONS) != bool(self.predictions):
+            raise ValueError(
+                f"`predictions: [{{task, path, sha256}}]` goes with `adapter: {PREDICTIONS}`, and no other"
+            )
+        tasks = [one.task for one in self.predictions]
+        if len(set(tasks)) != len(tasks):
+            raise ValueError("`predictions` names a task twice")
+        if (self.dim == 0) != bool(self.predictions):
+            raise ValueError("`dim` is 1 or more where there are embeddings, and left out of a spec of predictions")
+        return self
+
+    @model_validator(mode="after")
+    def _imported_or_computed(self) -> Self:
+        if (self.adapter == IMPORTED) != (self.embeddings is not None):
+            raise ValueError(f"`embeddings: {{path, sha256}}` goes with `adapter: {IMPORTED}`, and with no other")
+        return self
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the encoder is run on CT; embeddings and predictions computed elsewhere are not."""
+        return self.embeddings is None and not self.predictions
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it has embeddings, so that it can be probed and mitigated; a baseline has predictions alone."""
+        return not self.predictions
+
+    def tasks_of(self, audited: Sequence[str]) -> list[str]:
+        """Of the audit's tasks those it can be audited on: all, or of a baseline those it predicts."""
+        own = {one.task for one in self.predictions}
+        return [task for task in audited if self.embeds or task in own]
+
+    def predictions_of(self, task: str) -> PredictionsFile:
+        """A baseline's file for one task.
+
+        Raises
+        ------
+        SpecError
+            It has none.
+        """
+        for one in self.predictions:
+            if one.task == task:
+                return one
+        raise SpecError(f"it predicts no task {task}.", where=self.name)
+
+    @property
+    def has_slices(self) -> bool:
+        """Whether slice embeddings lie beside the study's: not where the encoder sees whole volumes, or was run elsewhere."""
+        return self.sees_images and self.view.volume is None
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """Names of the study embeddings it gives."""
+        if self.predictions:
+            return ()
+        if self.embeddings is not None:
+            return (self.embeddings.pooling,)
+        return (VOLUME,) if self.view.volume is not None else POOLINGS
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the checkpoint or of the file of what was computed elsewhere; empty where there is none, or several."""
+        if len(self.predictions) == 1:
+            return self.predictions[0].sha256
+        proved = self.embeddings or self.weights
+        return proved.sha256 if proved else ""
+
+    def located_files(self) -> tuple[Path, ...]:
+        """Files it is made of: those of its checkpoint, or of what was computed elsewhere; none is read.
+
+        Raises
+        ------
+        WeightsError, ImportedFileError, PredictionsFileError
+            One is not there.
+        """
+        if self.embeddings is not None:
+            return (self.embeddings.located(),)
+        if self.predictions:
+            return tuple(one.located() for one in self.predictions)
+        return self.weights.located_parts() if self.weights is not None else ()
+
+    @property
+    def label(self) -> str:
+        """Title for people, the name where none is given."""
+        return self.title or self.name
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether this is a spec of published weights that nobody has placed yet."""
+        return self.weights is None and self.published is not None
+
+    def digest(self) -> str:
+        """Digest of all that decides the embeddings; titles, notes, batch size and paths do not."""
+        seen: dict[str, Any] = {
+            "adapter": self.adapter,
+            "variant": self.variant,
+            "weights": self.weights.sha256 if self.weights else None,
+            "config": self.weights.config_sha256 if self.weights else None,
+            "view": self.view.key(),
+            "input": self.input.model_dump(mode="json") if self.input else None,
+            "dim": self.dim,
+            "dtype": self.dtype,
+        }
+        if self.embeddings is not None:
+            seen["embeddings"] = self.embeddings.model_dump(mode="json", exclude={"path"})
+        if self.predictions:
+            seen["predictions"] = sorted((one.task, one.sha256) for one in self.predictions)
+        return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:32]

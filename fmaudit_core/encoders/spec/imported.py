@@ -1,0 +1,47 @@
+"""The key `embeddings`: study embeddings computed elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fmaudit_core.encoders.errors import ImportedFileError
+from fmaudit_core.encoders.pooling import GIVEN
+from fmaudit_core.encoders.spec.part import Part
+
+
+class ImportedFile(Part):
+    """Study embeddings computed elsewhere: one file, proved by its SHA-256.
+
+    Parameters
+    ----------
+    path : Path
+        Parquet, NPZ or HDF5, told by its suffix; see `imported.py` for the layouts.
+    sha256 : str
+        64 hexadecimal digits.
+    study_id, embedding : str
+        Columns, arrays or datasets of these names hold the ids and the vectors.
+    pooling : str
+        What the vectors are called beside those that are pooled here.
+    """
+
+    path: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    study_id: str = "study_id"
+    embedding: str = "embedding"
+    pooling: str = Field(default=GIVEN, pattern=r"^[a-z0-9_]{1,32}$")
+
+    def located(self) -> Path:
+        """Path of the file.
+
+        Raises
+        ------
+        ImportedFileError
+            It is not there.
+        """
+        if not self.path.is_file():
+            raise ImportedFileError(
+                "is not there.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
+            )
+        return self.path

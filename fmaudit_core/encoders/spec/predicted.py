@@ -1,0 +1,44 @@
+"""The key `predictions`: scores computed elsewhere, a file per task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fmaudit_core.encoders.errors import PredictionsFileError
+from fmaudit_core.encoders.spec.part import Part
+
+
+class PredictionsFile(Part):
+    """Scores of one model for one task, computed elsewhere: one file, proved by its SHA-256.
+
+    Parameters
+    ----------
+    path : Path
+        CSV or Parquet; see `probes/baseline.py` for the layouts.
+    sha256 : str
+        SHA-256 of the file; another one is refused.
+    task : str
+        The task it is about; of a file with a column `task` the rows of this one.
+    """
+
+    path: Path
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    task: str = Field(min_length=1)
+
+    def located(self) -> Path:
+        """Path of the file.
+
+        Raises
+        ------
+        PredictionsFileError
+            It is not there.
+        """
+        if not self.path.is_file():
+            raise PredictionsFileError(
+                "is not there.",
+                where=str(self.path),
+                fix="Correct `predictions:` in the baseline's spec, or add it again.",
+            )
+        return self.path

@@ -36,7 +36,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_predictions": 1,
     "fairness": 1,
     "demographic_probes": 1,
-    "mitigation_scores": 1,
+    "mitigation_scores": 2,
     "mitigation_results": 1,
     "mitigation_capacity": 1,
     "audit_findings": 4,

@@ -12,11 +12,12 @@ from fmaudit_core.encoders.store import read_slice_counts
 from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.probes.bags import slice_bags
 from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA, NetworkFits, fit_networks
+from fmaudit_core.progress import Progress, silent
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
 
 
-def probe_with_networks(workspace: Workspace, encoder: str) -> NetworkFits:
+def probe_with_networks(workspace: Workspace, encoder: str, *, progress: Progress = silent) -> NetworkFits:
     """Train the configured networks on one encoder's embeddings and slices, for all tasks.
 
     Raises
@@ -46,6 +47,7 @@ def probe_with_networks(workspace: Workspace, encoder: str) -> NetworkFits:
             folder=workspace.home / "scratch",
         ),
         device=workspace.training_device(),
+        progress=progress,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from fmaudit_core.probes.bags import SliceBags
 from fmaudit_core.probes.primary import PRIMARY_MODALITY
 from fmaudit_core.probes.selection import aligned, target_of
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
+from fmaudit_core.progress import Counted, Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -117,6 +119,7 @@ def fit_networks(
     seed: int,
     open_bags: OpenBags | None = None,
     device: str = "cpu",
+    progress: Progress = silent,
 ) -> NetworkFits:
     """Train every network of one encoder for every task, and score validation and test.
 
@@ -130,6 +133,7 @@ def fit_networks(
         The pooling of `embeddings`.
     seed : int
         The first of the seeds.
+    progress : told the trainings that are done, one for each shape and seed of a kind
 
     Raises
     ------
@@ -149,7 +153,9 @@ def fit_networks(
     runs: dict[str, list[_Run]] = {}
     if asked and able.any():
         seeds = [seed + k for k in range(settings.seeds)]
-        runs = _Training(cohort, able, settings, seeds, device).runs(asked, matrix, open_bags)
+        trainings = sum(len(settings.shapes) if kind == "mlp" else 1 for kind in asked) * len(seeds)
+        training = _Training(cohort, able, settings, seeds, device, Counted(progress, trainings))
+        runs = training.runs(asked, matrix, open_bags)
     recorder = _Recorder(encoder, cohort, able)
     for kind in asked:
         recorder.take(kind, OF_SLICES.get(kind, pooling), runs.get(kind, []))
@@ -175,6 +181,7 @@ class _Training:
     settings: NetworksSection
     seeds: list[int]
     device: str
+    counted: Counted
 
     def runs(self, kinds: Sequence[str], matrix: Float32Array, open_bags: OpenBags | None) -> dict[str, list[_Run]]:
         """What the networks of each kind come to."""
@@ -211,6 +218,7 @@ class _Training:
                     mlp=mlp, schedule=self._schedule("mlp"), seed=seed, device=self.device,
                 )  # fmt: skip
                 runs.append(("-".join(map(str, shape)), seed, trained))
+                self.counted.one()
         return runs
 
     def _over_slices(self, kind: str, bags: SliceBags, at: IntArray) -> list[_Run]:
@@ -222,21 +230,18 @@ class _Training:
         bagged = BaggedCohort(
             bags, at[of.train], self._labels(of.train), at[of.val], self._labels(of.val), at[of.scored]
         )
-        if kind == "lrcn":
-            return [
-                ("", seed, train_recurrent(
-                    bagged, recurrent=Recurrent(dropout=dropout), schedule=schedule, seed=seed, device=self.device
-                ))
-                for seed in self.seeds
-            ]  # fmt: skip
-        start = linear_start(bagged)
-        untrained = _untrained(start.logits(bags, bagged.score), start.logits(bags, bagged.val), bagged.y_val)
-        return [(EQUAL, None, untrained)] + [
-            ("", seed, train_attention(
-                bagged, start=start, attention=Attention(dropout=dropout), schedule=schedule, seed=seed, device=self.device
-            ))
-            for seed in self.seeds
-        ]  # fmt: skip
+        runs: list[_Run] = []
+        if kind == "abmil":
+            start = linear_start(bagged)
+            untrained = _untrained(start.logits(bags, bagged.score), start.logits(bags, bagged.val), bagged.y_val)
+            runs.append((EQUAL, None, untrained))
+            train = partial(train_attention, start=start, attention=Attention(dropout=dropout))
+        else:
+            train = partial(train_recurrent, recurrent=Recurrent(dropout=dropout))
+        for seed in self.seeds:
+            runs.append(("", seed, train(bagged, schedule=schedule, seed=seed, device=self.device)))
+            self.counted.one()
+        return runs
 
 
 def _untrained(logits: Float64Array, of_val: Float64Array, y_val: Float64Array) -> Trained:

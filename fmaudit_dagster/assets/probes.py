@@ -69,7 +69,7 @@ def neural_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.
     workspace, cell = audit.open(), cell_of(context)
     version = audit.versions(workspace).neural_fits(cell.encoder)
 
-    found = probe_with_networks(workspace, cell.encoder)
+    found = probe_with_networks(workspace, cell.encoder, progress=progress_of(context, f"networks of {cell.encoder}"))
 
     workspace.warehouse.publish("probe_seeds", found.seeds, version=version, cell=cell)
     workspace.warehouse.publish("equal_attention", found.equal, version=version, cell=cell)

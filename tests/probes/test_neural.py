@@ -19,11 +19,12 @@ from tests.probes.slices import planted
 SETTINGS = NetworksSection(seeds=2, shapes=((8,), (12, 6)), epochs=12, patience=4)
 
 
-def networks(path, studies, labels, kinds, tasks=("pe",), settings=SETTINGS):
+def networks(path, studies, labels, kinds, tasks=("pe",), settings=SETTINGS, **more):
     folder = path.parent / "scratch"
     return fit_networks(
         read_study_embeddings(path, "mean"), studies, labels, encoder="e", kinds=kinds, pooling="mean", tasks=list(tasks),
         settings=settings, seed=5, open_bags=partial(slice_bags, path, components=0, most_slices=250, folder=folder),
+        **more,
     )  # fmt: skip
 
 
@@ -98,6 +99,13 @@ def test_the_score_is_the_mean_of_the_seeds_probabilities(cohort, found):
     )
     expected = (singly[0]["y_score"] + singly[1]["y_score"]) / 2
     assert both["y_score"].to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-6)
+
+
+def test_every_training_is_told_as_it_ends(cohort):
+    told = []
+    settings = SETTINGS.model_copy(update={"epochs": 2})
+    networks(*cohort, ["mlp", "abmil"], settings=settings, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 6) for done in range(1, 7)]  # two shapes and attention, two seeds each
 
 
 @pytest.mark.parametrize(("focal", "strength"), [(True, 3.0), (False, 2.5)])

@@ -29,8 +29,9 @@ _READMISSIONS: Final[_Periods] = ((0.10, 3, 28), (0.10, 35, 175), (0.08, 190, 35
 _HYPERTENSION: Final[_Periods] = ((0.17, 20, 350),)
 _LOST: Final[_Periods] = ((0.03, 8, 28), (0.05, 35, 170), (0.05, 190, 350))
 
-#: weights of heart size, effusion, emphysema, bone loss, pulmonary trunk and unseen severity, and of chance
-_DEATH_RISK: Final = (1.0, 1.1, 0.6, 0.6, 0.0, 0.6, 0.7)
+#: weights of heart size, effusion, emphysema, bone loss, pulmonary trunk and unseen severity, and of chance. What death comes
+#: from is in every slice alike, as an embolus is in few: emphysema and thin bone
+_DEATH_RISK: Final = (0.0, 0.0, 1.2, 1.0, 0.0, 0.6, 0.7)
 _READMISSION_RISK: Final = (0.7, 1.0, 0.8, 0.1, 0.0, 0.8, 0.8)
 _HYPERTENSION_RISK: Final = (0.5, 0.0, 0.0, 0.0, 1.8, 0.2, 0.7)
 

@@ -11,7 +11,8 @@ Planted on purpose, and told in truth.parquet:
   each split. Its levels have unequal sizes, one of them so small that it is suppressed.
 - **sex** changes body habitus (build, fat, breasts) and nothing else.
 - Heart size, effusion, emphysema, bone density and the pulmonary trunk vary from patient to patient, worsen with
-  age, and drive the prognostic labels, never embolism.
+  age, and drive the prognostic labels, never embolism. **Embolism is focal, mortality diffuse**: an embolus is in few
+  slices, emphysema and bone, from which death comes, in every one.
 """
 
 from __future__ import annotations

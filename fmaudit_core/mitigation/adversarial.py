@@ -30,6 +30,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: weights of first layers held at once; more networks are trained in turns
 _MAX_WEIGHTS: Final = 40_000_000
+#: hidden values of validation held at once
+_MAX_HIDDEN: Final = 1 << 24
 #: gamma of the ramp (Ganin et al. 2016)
 _RAMP: Final = 10.0
 _WEIGHT_DECAY: Final = 1e-2
@@ -85,6 +87,11 @@ class Training:
     def steps(self, n: int) -> int:
         """Batches of a training on n studies."""
         return min(self.epochs * math.ceil(n / self.batch_size), self.max_steps)
+
+    @property
+    def product(self) -> torch.dtype:
+        """Precision of the product with the embeddings."""
+        return torch.bfloat16 if self.half_precision else torch.float32
 
 
 @dataclass(frozen=True)
@@ -152,13 +159,14 @@ def train(
     networks. With fewer studies than features training happens in the studies' row space.
     """
     room = Room.of(x)
-    standard, m = room.prepared(x), y.shape[1]
-    at_once = max(1, _MAX_WEIGHTS // (standard.shape[1] * training.hidden))
+    standard = room.prepared(x)
+    turns = _turns(y.shape[1], standard.shape[1], training)
     parts: list[tuple[npt.NDArray[Any], ...]] = []
-    for start in range(0, m, at_once):
-        some = slice(start, start + at_once)
-        stack = _Stack(standard, y[:, some], group[:, some], alpha[some], seed[some], training, device)
-        stack.fit(partial(_over_turns, progress, len(parts), -(-m // at_once)))
+    for turn, some in enumerate(turns):
+        stack = _Stack(
+            standard, y[:, some], group[:, some], alpha[some], seed[some], training, device, order=min(seed)
+        )  # fmt: skip
+        stack.fit(partial(_over_turns, progress, turn, len(turns)))
         parts.append(stack.parameters())
     w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
     return Networks(room, w1, b1, head, bias, finite)
@@ -173,7 +181,6 @@ def training_length(
     seed: Sequence[int],
     training: Training,
     device: str = "cpu",
-    progress: Progress = silent,
 ) -> int:
     """Batches after which networks without an adversary rank validation best, by their mean AUROC.
 
@@ -186,24 +193,20 @@ def training_length(
     y, y_val : (n, m) float64
         Each network's labels: 0, 1, NaN where unknown. A network whose validation holds one class has no say.
     """
-    told = [column for column in range(y.shape[1]) if len(np.unique(y_val[~np.isnan(y_val[:, column]), column])) == 2]
+    able = np.array([len(np.unique(column[~np.isnan(column)])) == 2 for column in y_val.T])
     total = training.steps(len(x))
-    if not told:
+    if not able.any():
         return total
     looked_at = np.unique(np.geomspace(min(_FIRST_LOOK, total), total, _LOOKS).round().astype(int))
     room = Room.of(x)
-    nobody = np.full(y.shape, -1, dtype=np.int64)
-    stack = _Stack(room.prepared(x), y, nobody, [0.0] * y.shape[1], seed, training, device)
-    of_val = torch.from_numpy(room.prepared(val)).to(device, stack.x.dtype)
-    reached = {}
-
-    def look(done: int, of: int) -> None:
-        progress(done, of)
-        if done in looked_at:
-            reached[done] = float(np.mean(aurocs_of(y_val[:, told], stack.logits(of_val)[:, told])))
-
-    stack.fit(look)
-    return max(reached, key=lambda done: (reached[done], -done))
+    standard, nobody = room.prepared(x), np.full(y.shape, -1, dtype=np.int64)
+    reached: dict[int, list[float]] = {int(done): [] for done in looked_at}
+    of_val = torch.from_numpy(room.prepared(val)).to(device, training.product)
+    for some in _turns(y.shape[1], standard.shape[1], training):
+        silenced = [0.0] * len(seed[some])
+        stack = _Stack(standard, y[:, some], nobody[:, some], silenced, seed[some], training, device, order=min(seed))
+        stack.fit(partial(_look, stack, of_val, y_val[:, some], able[some], reached))
+    return max(reached, key=lambda done: (np.mean(reached[done]), -done))
 
 
 class _Stack:
@@ -218,10 +221,11 @@ class _Stack:
         seed: Sequence[int],
         training: Training,
         device: str,
+        *,
+        order: int | None = None,
     ) -> None:
         self.training, self.m, self.d = training, y.shape[1], x.shape[1]
-        product = torch.bfloat16 if training.half_precision else torch.float32
-        self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device, product)
+        self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device, training.product)
         known = ~np.isnan(y)
         self.y = torch.from_numpy(np.nan_to_num(y).T.astype(np.float32)).to(device)
         # each network's weights have mean 1 over its studies
@@ -233,6 +237,7 @@ class _Stack:
         absent = np.stack([[not (group[:, j] == g).any() for g in range(self.n_groups)] for j in range(self.m)])
         self.absent = torch.from_numpy(absent).to(device)
         self.alpha = torch.tensor(list(alpha), dtype=torch.float32, device=device)
+        self.order = torch.Generator().manual_seed(min(seed) if order is None else order)
         self._start(seed, device)
 
     def _start(self, seed: Sequence[int], device: str) -> None:
@@ -258,7 +263,6 @@ class _Stack:
         self.head, self.bias = free(stacked(0)), free(torch.zeros(self.m))
         self.a1, self.c1 = free(stacked(1)), free(torch.zeros(self.m, 1, inner))
         self.a2, self.c2 = free(stacked(2)), free(torch.zeros(self.m, 1, self.n_groups))
-        self.order = torch.Generator().manual_seed(min(seed))
 
     def fit(self, progress: Progress) -> None:
         """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
@@ -283,9 +287,13 @@ class _Stack:
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Float64Array:
         """(n, m) log odds of prepared studies (n, d) under the networks as they are now."""
-        hidden = functional.relu(torch.addmm(self.b1.to(x.dtype), x, self.w1.to(x.dtype))).view(len(x), self.m, -1)
-        out: Float64Array = (torch.einsum("nmh,mh->nm", hidden.float(), self.head) + self.bias).double().cpu().numpy()
-        return out
+        w1, b1 = self.w1.to(x.dtype), self.b1.to(x.dtype)
+        out = []
+        for some in x.split(max(1, _MAX_HIDDEN // w1.shape[1])):
+            hidden = functional.relu(torch.addmm(b1, some, w1)).view(len(some), self.m, -1)
+            out.append((torch.einsum("nmh,mh->nm", hidden.float(), self.head) + self.bias).double().cpu())
+        logits: Float64Array = torch.cat(out).numpy()
+        return logits
 
     def free(self) -> list[Tensor]:
         """The stacked parameters."""
@@ -320,6 +328,26 @@ class _Stack:
         head, bias = self.head.detach().cpu().numpy(), self.bias.detach().cpu().numpy()
         finite = np.isfinite(w1).all(axis=(1, 2)) & np.isfinite(head).all(axis=1) & np.isfinite(bias)
         return w1, b1, head, bias, finite
+
+
+def _turns(m: int, width: int, training: Training) -> list[slice]:
+    """Networks that are trained at once: few enough that their first layers fit."""
+    at_once = max(1, _MAX_WEIGHTS // (width * training.hidden))
+    return [slice(start, start + at_once) for start in range(0, m, at_once)]
+
+
+def _look(
+    stack: _Stack,
+    val: Tensor,
+    y_val: Float64Array,
+    able: npt.NDArray[np.bool_],
+    reached: dict[int, list[float]],
+    done: int,
+    _total: int,
+) -> None:
+    """Keep how well the networks rank validation after so many batches, where it is asked."""
+    if done in reached and able.any():
+        reached[done] += aurocs_of(y_val[:, able], stack.logits(val)[:, able]).tolist()
 
 
 def _over_turns(progress: Progress, turn: int, turns: int, done: int, steps: int) -> None:

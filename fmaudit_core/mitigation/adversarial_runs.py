@@ -49,7 +49,7 @@ def adversarial_runs(
     Parameters
     ----------
     aims : (task, attribute) -> (n,) subgroups that training can aim at
-    progress : told the batches that are done
+    progress : told the batches that are done, once it is known how many are best
 
     Returns
     -------

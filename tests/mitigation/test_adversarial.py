@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack, ramp, train, training_length
 
 
@@ -179,3 +180,39 @@ def test_training_ends_with_its_steps_as_with_its_passes():
     ends = [Training(hidden=8, batch_size=100, epochs=3), Training(hidden=8, batch_size=100, epochs=50, max_steps=9)]
     first, second = (train(x, y[:, None], group[:, None], alpha=[1.0], seed=[1], training=end).w1 for end in ends)
     assert np.array_equal(first, second)
+
+
+def test_networks_trained_in_turns_are_those_trained_at_once_and_take_as_long(monkeypatch):
+    """Memory is bounded by turns; which turn a network falls into changes nothing, its batches least of all."""
+    x, y, group = planted(300, 10)
+    labels, groups = np.stack([y, 1 - y, y], axis=1), np.stack([group] * 3, axis=1)
+    found, lengths = [], []
+    for most in (40_000_000, 1):
+        monkeypatch.setattr(adversarial, "_MAX_WEIGHTS", most)
+        monkeypatch.setattr(adversarial, "_MAX_HIDDEN", most)
+        brief = Training(hidden=8, epochs=5, batch_size=50)
+        found.append(train(x, labels, groups, alpha=[1.0, 0.5, 0.0], seed=[4, 3, 5], training=brief))
+        lengths.append(
+            training_length(x[:200], labels[:200], x[200:], labels[200:], seed=[4, 3, 5], training=brief)
+        )  # fmt: skip
+    assert found[1].w1 == pytest.approx(found[0].w1, abs=2e-5)
+    assert found[1].head == pytest.approx(found[0].head, abs=2e-5)
+    assert lengths[0] == lengths[1]
+
+
+def test_the_length_is_told_by_validation_at_the_looks_and_by_all_networks_together(monkeypatch):
+    """Against a plain loop: networks trained to each look, their AUROC on validation averaged."""
+    monkeypatch.setattr(adversarial, "_LOOKS", 5)
+    x, y = few_and_noisy()
+    labels = np.stack([y, np.where(np.arange(2_400) % 7 == 0, np.nan, 1 - y)], axis=1)
+    longest = Training(hidden=16, epochs=100, batch_size=100, learning_rate=1e-3)
+    looks = np.unique(np.geomspace(20, 400, 5).round().astype(int))
+    reached = []
+    for steps in looks:
+        alike = replace(longest, max_steps=int(steps))
+        found = train(x[:400], labels[:400], np.full((400, 2), -1), alpha=[0.0, 0.0], seed=[1, 2], training=alike)
+        logits = found.logits(found.prepared(x[400:1_000]))
+        known = ~np.isnan(labels[400:1_000])
+        reached.append(np.mean([roc_auc_score(labels[400:1_000][k, j], logits[j, k]) for j, k in enumerate(known.T)]))
+    length = training_length(x[:400], labels[:400], x[400:1_000], labels[400:1_000], seed=[1, 2], training=longest)
+    assert length == looks[int(np.argmax(reached))]

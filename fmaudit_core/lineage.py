@@ -36,9 +36,9 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_predictions": 1,
     "fairness": 1,
     "demographic_probes": 1,
-    "mitigation_scores": 2,
-    "mitigation_results": 1,
-    "mitigation_capacity": 1,
+    "mitigation_scores": 3,
+    "mitigation_results": 2,
+    "mitigation_capacity": 2,
     "audit_findings": 4,
     "audit_report": 5,
 }

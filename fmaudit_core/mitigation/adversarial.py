@@ -289,7 +289,8 @@ class _Stack:
         """(n, m) log odds of prepared studies (n, d) under the networks as they are now."""
         w1, b1 = self.w1.to(x.dtype), self.b1.to(x.dtype)
         out = []
-        for some in x.split(max(1, _MAX_HIDDEN // w1.shape[1])):
+        size = max(1, _MAX_HIDDEN // w1.shape[1])
+        for some in (x[start : start + size] for start in range(0, len(x), size)):
             hidden = functional.relu(torch.addmm(b1, some, w1)).view(len(some), self.m, -1)
             out.append((torch.einsum("nmh,mh->nm", hidden.float(), self.head) + self.bias).double().cpu())
         logits: Float64Array = torch.cat(out).numpy()

@@ -20,7 +20,12 @@ from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.paired import Paired
 from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
-from fmaudit_core.mitigation.subgroup_changes import SUBGROUPS_SCHEMA, subgroup_rows, tested_subgroups
+from fmaudit_core.mitigation.subgroup_changes import (
+    SUBGROUPS_SCHEMA,
+    change_interval,
+    subgroup_rows,
+    tested_subgroups,
+)
 from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
 from fmaudit_core.mitigation.variants import Baseline, Variant, baseline_of, variants_of
 from fmaudit_core.progress import Progress, silent
@@ -223,7 +228,7 @@ def _row(
     if variant.summary:
         drawn = redrawn(calls, n_bootstrap, seed=settings.seed, named=f"{task}/draws")
         row |= _intervals(calls, drawn, settings.confidence)
-    row |= _ends(base, variant, group, tested)
+    row |= _ends(base, variant, group, tested, settings.confidence)
     negatives = ~y & (group >= 0)
     for name, called in (("fpr_gap_before", base.called[None]), ("fpr_gap_after", variant.called)):
         rates = np.stack([called[:, negatives & (group == g)].mean(axis=1) for g in range(len(tested))])
@@ -259,16 +264,24 @@ def _intervals(calls: Calls, drawn: Float64Array, confidence: float) -> dict[str
     }
 
 
-def _ends(base: Baseline, variant: Variant, group: IntArray, tested: Sequence[str]) -> dict[str, Any]:
-    """What became of the subgroups that fared worst and best before."""
+def _ends(
+    base: Baseline, variant: Variant, group: IntArray, tested: Sequence[str], confidence: float
+) -> dict[str, Any]:
+    """What became of the subgroups that fared worst and best before.
+
+    Levelling down: the best is missed more, by more than the worst gains, and the worst gains nothing beyond chance. To ask
+    whether the worst gains nothing at all would let a single patient found hide it.
+    """
     of = [base.y & (group == g) for g in range(len(tested))]
     before = np.array([1 - base.called[one].mean() for one in of])
     delta = np.array([1 - variant.called[:, one].mean() for one in of]) - before
     worst, best = int(before.argmax()), int(before.argmin())
+    missed, missed_after = (~base.called[of[worst]]).astype(np.float64), 1 - variant.called[:, of[worst]].mean(axis=0)
+    high = change_interval(missed, missed_after, base.patient[of[worst]], confidence)[1]
     return {
         "worst_subgroup": tested[worst],
         "worst_subgroup_udr_delta": float(delta[worst]),
         "best_subgroup": tested[best],
         "best_subgroup_udr_delta": float(delta[best]),
-        "levelling_down": bool(delta[worst] >= 0 and delta[best] > 0),
+        "levelling_down": bool(delta[best] > max(0.0, -delta[worst]) and high >= 0),
     }

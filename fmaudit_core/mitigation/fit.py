@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from fmaudit_core.mitigation.adversarial_runs import adversarial_runs
 from fmaudit_core.mitigation.embedded import Embedded, IntArray, targeted
 from fmaudit_core.mitigation.erasure import Covariance
 from fmaudit_core.mitigation.group_thresholds import equal_opportunity
-from fmaudit_core.mitigation.last_layer import balanced_subsets, group_dro
+from fmaudit_core.mitigation.last_layer import DRO_TOLERANCE, balanced_subsets, group_dro
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 from fmaudit_core.mitigation.recorder import Recorder, Run
 from fmaudit_core.mitigation.reprobing import Representation, reprobed
@@ -190,9 +190,12 @@ class _Work:
         y = np.stack([self.cohort.targets[task][self.train] for task, _, _ in aimed], axis=1)
         group = np.stack([group[self.train] for _, _, group in aimed], axis=1)
         c = np.array([self.probes[task].c for task, _, _ in aimed])
-        coefficients, intercepts = group_dro(self.heads, self.cohort.x[self.train], y, group, c)
-        for (task, attribute, _), w, b in zip(aimed, coefficients, intercepts, strict=True):
-            self._score(Run(task, "group_dro", attribute, c=self.probes[task].c), self.cohort.x, w, float(b))
+        found = group_dro(self.heads, self.cohort.x[self.train], y, group, c)
+        for (task, attribute, _), w, b, short in zip(aimed, *found, strict=True):
+            run = Run(task, "group_dro", attribute, c=self.probes[task].c)
+            row = self._score(run, self.cohort.x, w, float(b))
+            if short > DRO_TOLERANCE:
+                row["reason"] = f"ended with the worst loss up to {short:.3f} nats above the least possible"
 
     def erased(self) -> None:
         """LEACE per attribute, then the probe again on what is left."""
@@ -232,5 +235,5 @@ class _Work:
                 each = np.array([chosen[int(g)] for g in group])
                 self.recorder.score(run, probe.score, threshold=each)
 
-    def _score(self, run: Run, x: Float32Array, w: Float64Array, b: float) -> None:
-        self.recorder.score(run, expit(x @ w + b))
+    def _score(self, run: Run, x: Float32Array, w: Float64Array, b: float) -> dict[str, Any]:
+        return self.recorder.score(run, expit(x @ w + b))

@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 DFR_SUBSETS: Final = 10
 _DRO_ROUNDS: Final = 24
 #: heads are near enough when the largest loss lies this near its lower bound, in nats
-_DRO_TOLERANCE: Final = 5e-3
+DRO_TOLERANCE: Final = 5e-3
 #: first step of the exponentiated ascent, on losses in nats; it falls as 1 / sqrt(round)
 _DRO_STEP: Final = 4.0
 
@@ -54,7 +54,7 @@ def balanced_subsets(y: Float64Array, group: IntArray, seed: int) -> Float64Arra
 
 def group_dro(
     heads: LinearHeads, x: Float32Array, y: Float64Array, group: IntArray, c: Float64Array
-) -> tuple[Float64Array, Float64Array]:
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Heads that minimise the largest mean loss over cells of subgroup and outcome, plus the probe's own penalty.
 
     The cells' weights climb by exponentiated gradient; the heads under given weights are exact, since the problem is convex. What
@@ -70,7 +70,8 @@ def group_dro(
 
     Returns
     -------
-    (k, d) coefficients and (k,) intercepts
+    (k, d) coefficients, (k,) intercepts, and (k,) by how much in nats the optimum may be lower at most: within `DRO_TOLERANCE`
+    unless the rounds were too few
 
     References
     ----------
@@ -98,10 +99,10 @@ def group_dro(
                 reached[j], w[j], b[j] = losses.max() + penalty[at], found[at], intercepts[at]
             raised = share[j] * np.exp(_DRO_STEP / np.sqrt(turn + 1) * (losses - losses.max()))
             share[j] = raised / raised.sum()
-        run = run[reached[run] - bound[run] > _DRO_TOLERANCE]
+        run = run[reached[run] - bound[run] > DRO_TOLERANCE]
         if not len(run):
             break
-    return w, b
+    return w, b, reached - bound
 
 
 def _cells(y: Float64Array, group: IntArray) -> list[npt.NDArray[np.intp]]:

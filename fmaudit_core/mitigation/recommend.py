@@ -31,6 +31,8 @@ RECOMMENDATION_SCHEMA: Final = pl.Schema(
 )
 
 
+#: what names a strategy and the subgroup it is to help, in results and subgroups alike
+_GAINS: Final = ("strategy", "target_attribute", "alpha", "attribute", "worst_subgroup")
 _HARM: Final = {"udr": "missed disease", "fpr": "false alarms"}
 
 
@@ -44,7 +46,7 @@ def recommend(
 
     A strategy is recommended where the audit found a disparity, and the strategy narrows that gap beyond chance (p corrected over
     all strategies and attributes of the cell, the interval above 0), within the AUROC margin, with the worst-off subgroup better
-    off. Of several, the one under which the worst-off subgroup gains most.
+    off beyond chance. Of several, the one under which the worst-off subgroup gains most.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def recommend(
     attributes = unequal.get_column("attribute").unique().sort().to_list()
     tried = results.filter(own_run() & pl.col("attribute").is_in(attributes))
     narrowed = tried.filter(narrows(settings))
-    good = narrowed.filter(pl.col("interpretable") & (pl.col("worst_subgroup_udr_delta") < 0))
+    good = narrowed.filter("interpretable").join(_gaining(subgroups), on=_GAINS, how="semi", nulls_equal=True)
     if good.is_empty():
         verdict, why = _why_none(cell["task"], attributes, tried, narrowed, settings)
         row = cell | {"strategy": NONE, "target_attribute": NONE, "verdict": verdict, "costs": [], "sentence": why}
@@ -90,6 +92,12 @@ def narrows(settings: FairnessSection) -> pl.Expr:
 def harms() -> pl.Expr:
     """Whether a subgroup is missed more, or called in vain more, beyond chance."""
     return (pl.col("status") == "tested") & (pl.col("ci_low") > 0)
+
+
+def _gaining(subgroups: pl.DataFrame) -> pl.DataFrame:
+    """Subgroups that a strategy misses less beyond chance."""
+    gains = (pl.col("metric") == "udr") & (pl.col("ci_high") < 0)
+    return subgroups.filter(gains).rename({"subgroup": "worst_subgroup"})
 
 
 def widens() -> pl.Expr:
@@ -160,10 +168,10 @@ def _why_none(
             )
         elif row["levelling_down"]:
             reasons.append(
-                f"{strategy} levels down: {row['best_subgroup']} is missed more, {row['worst_subgroup']} no less"
+                f"{strategy} levels down: {row['best_subgroup']} is missed more, {row['worst_subgroup']} no less beyond chance"
             )
         else:
-            reasons.append(f"{strategy} does not help {row['worst_subgroup']}, the subgroup missed most")
+            reasons.append(f"{strategy} does not help {row['worst_subgroup']}, the subgroup missed most, beyond chance")
     levelled = bool(narrowed.get_column("levelling_down").any())
     return ("levelling_down" if levelled else "too_costly"), f"{head} though the gap narrows: {'; '.join(reasons)}."
 

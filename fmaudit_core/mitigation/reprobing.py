@@ -109,14 +109,14 @@ def reprobed(
     readable = [one for one in representations if one.target_attribute in asked]
     for one, linear, control in _linear(readable, asked, fold):
         question = asked[one.target_attribute]
-        found = _read(question.code, linear, patient, fairness.confidence)
-        nothing = _read(question.dealt, control, patient, fairness.confidence)
+        found = _read(question.code, linear, patient, fold, fairness.confidence)
+        nothing = _read(question.dealt, control, patient, fold, fairness.confidence)
         more = {"probe": "logistic", "control_balanced_auroc": nothing.balanced_auroc}
         rows.append(_named(one, encoder) | vars(found) | more)
     for attribute, question in asked.items():
         of_attribute = [one for one in readable if one.target_attribute == attribute]
         for one, scores in _nonlinear(of_attribute, question.code, fold, fairness.seed, device):
-            found = _read(question.code, scores, patient, fairness.confidence)
+            found = _read(question.code, scores, patient, fold, fairness.confidence)
             rows.append(_named(one, encoder) | vars(found) | {"probe": "mlp"})
     order = ["task", "strategy", "target_attribute", "stage", "alpha", "seed", "probe"]
     return pl.DataFrame(rows, schema=LEAKAGE_SCHEMA).sort(order)
@@ -144,9 +144,9 @@ def _dealt(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntA
     return out
 
 
-def _read(code: IntArray, scores: Float64Array, patient: IntArray, confidence: float) -> Separability:
+def _read(code: IntArray, scores: Float64Array, patient: IntArray, fold: IntArray, confidence: float) -> Separability:
     known = code >= 0
-    return separability(code[known], scores[known], patient[known], confidence)
+    return separability(code[known], scores[known], patient[known], confidence, fold[known])
 
 
 def _linear(

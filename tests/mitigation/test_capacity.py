@@ -10,11 +10,14 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.mitigation import reprobing
 from fmaudit_core.mitigation.attribute_probe import linear_scores, separability, shuffled
 from fmaudit_core.mitigation.capacity import interactions, ladder
 from fmaudit_core.mitigation.demographics import demographic_probes
+from fmaudit_core.mitigation.embedded import Embedded, Levels
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 from fmaudit_core.mitigation.mlp_probe import mlp_scores
+from fmaudit_core.mitigation.reprobing import Representation, reprobed
 from tests.mitigation.cohorts import cohort
 
 SETTINGS = FairnessSection(n_permutations=199)
@@ -60,6 +63,26 @@ def test_the_interval_covers_the_truth():
             continue
         covered.append(found.ci_low <= truth <= found.ci_high)
     assert 0.91 <= np.mean(covered) <= 0.985
+
+
+@pytest.mark.parametrize("width", [12, 100])
+def test_fresh_probes_find_something_in_nothing_as_seldom_as_their_interval_says(width, monkeypatch):
+    """Halves that read each other err alike; taken as independent, every eighth interval lay above 0.5."""
+    monkeypatch.setattr(reprobing, "_nonlinear", lambda *_: iter(()))
+    above, below = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x, code = rng.normal(size=(600, width)).astype(np.float32), (rng.random(600) < 0.2).astype(np.int64)
+        ids = [str(i) for i in range(600)]
+        studies = pl.DataFrame({"study_id": ids, "patient_id": ids, "split": ["val"] * 600})
+        of = Embedded(studies, x, np.arange(600), {}, {"group": Levels(("a", "b"), code)})
+        one = Representation("leace", "group", "", None, None, "after", x)
+        row = reprobed(of, [one], encoder="e", fairness=FairnessSection(seed=seed)).row(0, named=True)
+        above.append(row["ci_low"] > 0.5)
+        below.append(row["ci_high"] < 0.5)
+    # 200 trials: three standard errors of 0.025
+    assert np.mean(above) < 0.06
+    assert np.mean(below) < 0.06
 
 
 def test_linear_probes_equal_scikit_learns_and_leave_out_what_is_not_known():

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from fmaudit_core.mitigation.erasure import Covariance
-from fmaudit_core.mitigation.last_layer import group_dro
+from fmaudit_core.mitigation.last_layer import DRO_TOLERANCE, group_dro
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 
 
@@ -94,10 +94,26 @@ def test_group_dro_reaches_the_minimum_of_the_worst_loss():
         constraints={"type": "ineq", "fun": bound}, method="SLSQP", options={"maxiter": 500, "ftol": 1e-10},
     )  # fmt: skip
     assert found.success
-    w, b = group_dro(heads, x, y[:, None], group[:, None], np.array([c]))
+    w, b, short = group_dro(heads, x, y[:, None], group[:, None], np.array([c]))
     v = np.append(w[0] * x.std(0), b[0] + x.mean(0) @ w[0])
     reached = losses(v).max() + v[:-1] @ v[:-1] / (2 * c * n)
     assert found.fun - 1e-4 <= reached <= found.fun + 0.006
+    assert reached - found.fun - 1e-4 <= short[0] <= 2 * DRO_TOLERANCE
     plain, intercept = heads.fit(y[:, None], np.ones((n, 1)), np.array([c]))
     before = losses(np.append(plain[0] * x.std(0), intercept[0] + x.mean(0) @ plain[0])).max()
     assert reached < before - 0.1
+
+
+def test_where_it_was_fitted_a_linear_probe_has_nothing_to_learn_however_wide_the_embedding():
+    """What a probe fitted there reads of other patients is nothing; one fitted on them reads less of a residue, the more studies
+    told the eraser."""
+    x, group = planted(8_000, 128)
+    residue = []
+    for n in (500, 4_000):
+        erased = Covariance(x[:n]).eraser(group[:n])(x)
+        there = LogisticRegression(C=0.01, max_iter=500).fit(erased[:n], group[:n])
+        auroc = roc_auc_score(group[4_000:], there.predict_proba(erased[4_000:]), multi_class="ovr")
+        assert np.abs(there.coef_).max() < 1e-3 or abs(auroc - 0.5) < 0.03
+        fresh = LogisticRegression(C=0.01, max_iter=500).fit(erased[4_000:6_000], group[4_000:6_000])
+        residue.append(roc_auc_score(group[6_000:], fresh.predict_proba(erased[6_000:]), multi_class="ovr"))
+    assert residue[1] < 0.56 < residue[0]

@@ -22,7 +22,7 @@ LINEAR = ("reweighting", "resampling", "leace", "dfr", "group_dro", "group_thres
 def audited(kind, strategies=LINEAR, *, fairness=FAIRNESS, n=6_000, **planted):
     """Scores, results and advice of one planted cohort, as the platform makes them."""
     of, embeddings, studies, labels = cohort(n, kind=kind, **planted)
-    settings = MitigationSection(strategies=strategies, seeds=2, epochs=15, n_bootstrap=399)
+    settings = MitigationSection(strategies=strategies, seeds=2, n_bootstrap=399)
     pooled = {"mean": embeddings}
     fits = fit_probes(pooled, studies, labels, encoder="e", tasks=["pe"], c_grid=[0.01, 1.0])
     found = choose_and_predict(fits, pooled, studies, labels, encoder="e", task="pe")
@@ -58,6 +58,7 @@ def test_a_disparity_that_weights_can_mend_is_mended_and_said_so(mendable):
     assert mended["worst_subgroup"] == "minority"
     assert mended["worst_subgroup_udr_delta"] < -0.1
     assert mended["ci_low"] > 0
+    assert mended["levelling_down"] is False
     assert row_of(out, "resampling")["p_reduction"] <= 0.01
     assert advice["verdict"] == "recommended"
     assert advice["target_attribute"] == "group"
@@ -153,6 +154,28 @@ def test_levelling_down_is_named_and_keeps_a_strategy_from_being_recommended():
     assert "levels down: majority is missed more, minority no less" in advice["sentence"]
 
 
+def test_a_patient_found_does_not_hide_that_a_strategy_levels_down():
+    """The best-off lose a third; of the worst-off one study more is called, which is chance."""
+    made, _, _ = audited("weighting", ("reweighting",))
+    named = cohort(6_000, kind="weighting")[2].select("study_id", *ATTRIBUTES)
+    base = made.scores.filter(pl.col("strategy") == "none").join(named, on="study_id")
+    missed = base.filter(pl.col("y_true") & (pl.col("y_score") < pl.col("threshold")), split="test", group="minority")
+    found = pl.col("study_id") == missed.sort("study_id")["study_id"][0]
+    worse = base.with_columns(
+        strategy=pl.lit("dfr"),
+        target_attribute=pl.lit("group"),
+        threshold=pl.when(found).then(0.0).otherwise(pl.col("threshold") + 0.45 * (pl.col("group") == "majority")),
+    )
+    runs = made.runs.filter(pl.col("strategy") == "none")
+    runs = pl.concat([runs, runs.with_columns(strategy=pl.lit("dfr"), target_attribute=pl.lit("group"))])
+    out = evaluate(pl.concat([base, worse]), runs, ATTRIBUTES, FAIRNESS, n_bootstrap=199)
+    row = row_of(out, "dfr")
+    assert -0.02 < row["worst_subgroup_udr_delta"] < 0
+    assert row["levelling_down"] is True
+    gaps = pl.DataFrame({"attribute": ["group"], "metric": ["udr"], "verdict": ["disparity"]})
+    assert recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)["verdict"] == "levelling_down"
+
+
 def test_a_strategy_that_costs_auroc_beyond_the_margin_is_not_interpretable():
     made, _, _ = audited("weighting", ("reweighting",), n=3_000)
     named = cohort(3_000, kind="weighting")[2].select("study_id", *ATTRIBUTES)
@@ -185,6 +208,10 @@ def test_adversaries_are_chosen_on_validation_and_their_path_begins_without_one(
     assert set(read.select("stage", "probe").iter_rows()) == {
         (s, p) for s in ("before", "after") for p in ("logistic", "mlp")
     }
+    for probe in ("logistic", "mlp"):
+        of_stage = {row["stage"]: row for row in read.filter(pl.col("probe") == probe).iter_rows(named=True)}
+        assert of_stage["before"]["ci_low"] > 0.85
+        assert of_stage["after"]["ci_high"] < of_stage["before"]["ci_low"]
 
 
 def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():

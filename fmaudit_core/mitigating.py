@@ -12,6 +12,7 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.mitigation.capacity import capacity, interactions, ladder, widths
 from fmaudit_core.mitigation.demographics import demographic_probes
 from fmaudit_core.mitigation.embedded import Embedded, embedded
+from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
@@ -133,11 +134,22 @@ def compare_capacity(
 
 
 def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping[str, EncoderSpec]) -> str | None:
-    """The encoder of the ladder: the configured one, else the widest that is no control; None where there is none to climb."""
+    """The encoder of the ladder: the configured one, else the widest that is no control; None where there is none to climb.
+
+    Raises
+    ------
+    MitigationError
+        The configured one is none of the registry.
+    """
     settings = workspace.audit.mitigation
     if not settings.ladder_from:
         return None
     if settings.ladder_encoder is not None:
+        if settings.ladder_encoder not in encoders:
+            raise MitigationError(
+                f"`mitigation: ladder_encoder` names {settings.ladder_encoder!r}, which is none of the registered encoders.",
+                fix=f"Name one of {', '.join(sorted(encoders))}, or leave it out for the widest.",
+            )
         return settings.ladder_encoder if settings.ladder_encoder in names else None
     able = [name for name in names if not encoders[name].control and encoders[name].dim > settings.ladder_from]
     return max(able, key=lambda name: (encoders[name].dim, name), default=None)

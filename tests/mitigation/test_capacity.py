@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 
-from fmaudit_core.config import FairnessSection
+from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness.auroc import auroc
+from fmaudit_core.mitigating import ladder_encoder
 from fmaudit_core.mitigation import reprobing
 from fmaudit_core.mitigation.attribute_probe import linear_scores, separability, shuffled
 from fmaudit_core.mitigation.capacity import interactions, ladder
 from fmaudit_core.mitigation.demographics import demographic_probes
 from fmaudit_core.mitigation.embedded import Embedded, Levels
+from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 from fmaudit_core.mitigation.mlp_probe import mlp_scores
 from fmaudit_core.mitigation.reprobing import Representation, reprobed
@@ -145,6 +149,23 @@ def test_rungs_are_nested_and_keep_lengths_as_random_projections_do():
     assert rungs[300] is x
     share = np.mean(np.sum(rungs[64] ** 2, axis=1) / np.sum(x**2, axis=1))
     assert share == pytest.approx(64 / 300, abs=0.03)
+
+
+def test_the_ladder_is_of_the_encoder_named_or_of_the_widest_and_a_name_nobody_has_is_refused():
+    encoders = {
+        name: SimpleNamespace(control=control, dim=dim)
+        for name, control, dim in (("small", False, 128), ("wide", False, 512), ("noise", True, 900))
+    }
+
+    def chosen(**settings):
+        workspace = SimpleNamespace(audit=SimpleNamespace(mitigation=MitigationSection(**settings)))
+        return ladder_encoder(workspace, sorted(encoders), encoders)
+
+    assert chosen() == "wide"
+    assert chosen(ladder_encoder="small") == "small"
+    assert chosen(ladder_from=0) is None
+    with pytest.raises(MitigationError, match="'wyde'"):
+        chosen(ladder_encoder="wyde")
 
 
 def run(name, called, studies, strategy="none", target="none"):

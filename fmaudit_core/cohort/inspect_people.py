@@ -138,7 +138,11 @@ def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:
     A concept that the source left 0 has no event: what is absent is unknown. Other codes of a person are mapped through the
     vocabulary (their parents, their description), else unknown and counted.
     """
-    levels = _levels_of_codes(dataset.codes())
+    vocabulary = dataset.codes()
+    notes.add(
+        "not there: metadata/codes.parquet (what the record's own codes mean)", int(vocabulary.is_empty()), "files"
+    )
+    levels = _levels_of_codes(vocabulary)
     code = pl.col("code")
     of_person = code.is_in([*levels, *BIRTH_CODES]) | code.str.contains(r"^(?i)(gender|race|ethnicity)/")
     events = collected(dataset.events().filter(of_person), where=dataset.folder.name).drop_nulls("subject_id")

@@ -29,6 +29,8 @@ OMOP_TABLES: Final[Mapping[str, str]] = {
     "death": "deaths",
     "concept": "the vocabulary",
 }
+#: tables that hold no events: persons are asked for by those who need them, deaths are never read
+_NO_RECORD: Final = ("person", "death")
 #: an exporter numbers its shards: person.csv, person_000.parquet, person-000000000001.csv.gz
 _STEM: Final = re.compile(rf"({'|'.join(OMOP_TABLES)})(?:[-_.]?\d+)*", re.IGNORECASE)
 _SEARCHED_DEPTH: Final = 3
@@ -50,6 +52,11 @@ class OmopTables:
     def columns(self, table: str) -> list[str]:
         """Names of a table's columns, as its first file spells them."""
         return scan_header(self._files(table)[0])
+
+    def lacking(self) -> list[str]:
+        """Tables of the medical record that are not there, each with what it holds."""
+        there = {*self.files, *_NO_RECORD}
+        return [f"{name} ({holds})" for name, holds in OMOP_TABLES.items() if name not in there]
 
     def scan(self, table: str, columns: Sequence[Column]) -> pl.LazyFrame:
         """Some columns of a table under our names, all its files one below the other; nothing is read yet.

@@ -53,6 +53,8 @@ _CODES: Final[Mapping[str, tuple[str, str]]] = {
     "Race/4": ("race", "nh_nhpi"),
     "Race/1": ("race", "nh_aian"),
 }
+#: the code of each level; a race that only a source value tells has none of FEMR's
+_CODE_OF: Final = {level: code for code, level in _CODES.items()} | {("race", "nh_other"): "Race/other"}
 #: descriptions of other codes of a person, as OMOP's vocabulary names the concepts
 _DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = {
     ("sex", "female"): "female",
@@ -130,6 +132,37 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
         birth="birth",
     )
     return _each_once(people.drop_nulls("person_id"), "person")
+
+
+def codes_of_people(people: pl.DataFrame) -> pl.DataFrame:
+    """What is known of persons as MEDS has it, a row a code; what is unknown has none.
+
+    Parameters
+    ----------
+    people : frame of `PEOPLE`
+
+    Returns
+    -------
+    frame of `person_id, birth, code`
+    """
+    levels = {
+        "sex": pl.concat_list("sex"),
+        "race": pl.col("races"),
+        "ethnicity": pl.concat_list(
+            pl.when(pl.col("hispanic")).then(pl.lit("hispanic")).when(~pl.col("hispanic")).then(pl.lit("not hispanic"))
+        ),
+    }
+    parts = [
+        people.select("person_id", "birth", code=level)
+        .explode("code")
+        .with_columns(pl.col("code").replace_strict(_codes_of(kind), default=None, return_dtype=pl.String))
+        for kind, level in levels.items()
+    ]
+    return pl.concat(parts).drop_nulls("code")
+
+
+def _codes_of(kind: str) -> dict[str, str]:
+    return {level: code for (its_kind, level), code in _CODE_OF.items() if its_kind == kind}
 
 
 def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:

@@ -95,23 +95,20 @@ def find_omop(root: Path, *, passing_over: Sequence[str] = ()) -> OmopTables | N
     return max(held, key=lambda one: ("person" in one.files, len(one.files)), default=None)
 
 
-def time_column(names: Sequence[str], *, end: bool = False) -> str | None:
-    """Column that says when an event began (or ended), the most exact first; None where there is none.
+def time_columns(names: Sequence[str], *, end: bool = False) -> list[str]:
+    """Columns that say when an event began (or ended), the most exact first; OMOP lets the time be blank where the date is not.
 
     The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; of an end, `*_end_DATETIME`, `*_end_DATE`.
     """
     edges = ("_end_datetime", "_end_date") if end else ("_start_datetime", "_start_date")
     plain = () if end else ("_datetime", "_date")
     others = ("_end_datetime", "_end_date", "_start_datetime", "_start_date", "valid_start_date", "valid_end_date")
-    for suffix in edges:
-        for name in names:
-            if name.lower().endswith(suffix):
-                return name
-    for suffix in plain:
-        for name in names:
-            if name.lower().endswith(suffix) and not name.lower().endswith(others):
-                return name
-    return None
+    found = [name for suffix in edges for name in names if name.lower().endswith(suffix)]
+    found += [
+        name for suffix in plain for name in names
+        if name.lower().endswith(suffix) and not name.lower().endswith(others)
+    ]  # fmt: skip
+    return found
 
 
 def folders_below(root: Path, passing_over: Sequence[str]) -> Iterator[Path]:

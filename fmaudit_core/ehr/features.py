@@ -84,7 +84,7 @@ def ehr_tables(
     rows = times.join(patients.select("patient_id", "at"), on="patient_id", how="left", maintain_order="left")
     rows = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.UInt32))
     cache.mkdir(parents=True, exist_ok=True)
-    events = events_of(record, unpack_into=cache, progress=progress)
+    events = events_of(record, unpack_into=cache, demographics=settings.demographics, progress=progress)
     with tempfile.TemporaryDirectory(dir=cache, prefix="events-") as scratch:
         spilled = spill(events, patients, Path(scratch) / "events")
         return _counted(spilled, rows, Path(scratch) / "counted", settings, record, progress)

@@ -108,11 +108,18 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
     numbers = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id", *optional[1:4])
     birth = moment("birth_datetime") if rows.schema["birth_datetime"] == pl.String else pl.col("birth_datetime")
     # the ETL of MEDS too takes a missing month or day as the first
-    built = pl.datetime(
-        pl.col("year_of_birth"), pl.col("month_of_birth").fill_null(1), pl.col("day_of_birth").fill_null(1)
+    built = pl.concat_str(
+        pl.when(pl.col("year_of_birth") > 0).then(pl.col("year_of_birth")).cast(pl.String).str.zfill(4),
+        *(pl.col(name).fill_null(1).cast(pl.String).str.zfill(2) for name in ("month_of_birth", "day_of_birth")),
+        separator="-",
     )
-    rows = rows.with_columns(whole_number("person_id"), *(whole_number(name) for name in numbers)).with_columns(
-        birth=pl.coalesce(birth.cast(pl.Datetime("us")), built.cast(pl.Datetime("us")))
+    rows = rows.with_columns(
+        whole_number("person_id"), *(whole_number(name) for name in numbers), birth=birth.cast(pl.Datetime("us"))
+    ).with_columns(built=built)
+    rows = rows.with_columns(birth=pl.coalesce("birth", moment("built")))
+    told = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
+    notes.add(
+        "birth that is no date", rows.filter(told & pl.col("birth").is_null()).height, "persons", "age taken as unknown"
     )
     race = _mapped("race_concept_id", _RACE_CONCEPTS, pl.String)
     says_other = pl.col("race_source_value").cast(pl.String).str.contains(_OTHER_SOURCE).fill_null(False)

@@ -313,6 +313,34 @@ def test_tables_that_an_omop_record_lacks_are_named(forms, copied):
     assert not read(forms / "meds").notes["note"].str.contains("OMOP").any()
 
 
+def test_a_birth_that_is_no_date_is_counted_and_leaves_the_age_unknown(copied):
+    """A month of birth alone is its first day; 30 February and the year 0 are nothing."""
+    studies = read(copied).studies
+    persons = (
+        studies.filter(pl.col("time_source") == "procedure").get_column("patient_id").unique().sort()[:3].to_list()
+    )
+    path = copied / "omop" / "person.csv"
+    births = dict(zip(persons, (("1950", "2", "30"), ("0", "1", "1"), ("1950", "3", "")), strict=True))
+    person = pl.col("person_id").str.replace(r"\.0$", "")
+    parts = ("year_of_birth", "month_of_birth", "day_of_birth")
+
+    def change(frame):
+        replaced = [
+            person.replace_strict({one: given[k] for one, given in births.items()}, default=pl.col(name)).alias(name)
+            for k, name in enumerate(parts)
+        ]
+        timed = pl.when(~person.is_in(persons)).then("birth_DATETIME").alias("birth_DATETIME")
+        return frame.with_columns(*replaced, timed)
+
+    edit(path, change)
+    cohort = read(copied)
+    assert noted(cohort, "birth that is no date") == 2
+    ages = {one: cohort.studies.filter(patient_id=one)["age"].to_list() for one in persons}
+    assert {age for one in persons[:2] for age in ages[one]} == {None}
+    years = [t.year - 1950 - (t.month < 3) for t in cohort.studies.filter(patient_id=persons[2])["time"]]
+    assert ages[persons[2]] == years
+
+
 def test_a_record_without_its_vocabulary_says_so(forms, tmp_path):
     """What the record's own codes mean is then unknown, and so are the races they stand for."""
     root = shutil.copytree(forms / "meds", tmp_path / "download")

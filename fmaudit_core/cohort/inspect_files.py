@@ -152,7 +152,8 @@ def volumes_missing(release: Release, listed: Collection[str], *, partial: bool,
             f"{len(missing)} of the {len(set(listed))} CT volumes that {release.mapping.name} lists are not there. "
             f"Missing: those named in {path}.",
             where=str(release.images_root),
-            fix="Download them from Stanford AIMI, or set `cohort: partial: true` (--partial) to audit those that are there.",
+            fix="Download them from Stanford AIMI, or audit those that are there: `fmaudit init --inspect DIR --partial`, "
+            "which sets `cohort: partial: true`.",
         )
     return len(missing)
 

@@ -313,6 +313,19 @@ def test_tables_that_an_omop_record_lacks_are_named(forms, copied):
     assert not read(forms / "meds").notes["note"].str.contains("OMOP").any()
 
 
+def test_a_count_of_slices_that_is_no_number_is_none(copied):
+    """Nor is it the largest of a study's series: `nan` sorts above all numbers."""
+    path = copied / "full" / f"series_metadata_{STAMP}.tsv"
+    want = read(copied).studies
+    edit(
+        path, lambda frame: pl.concat([frame, frame.with_columns(num_slices=pl.lit("nan"), RescaleSlope=pl.lit("inf"))])
+    )
+    assert read(copied).studies.equals(want)
+    edit(path, lambda frame: frame.with_columns(num_slices=pl.lit("nan"), RescaleSlope=pl.lit("inf")))
+    studies = read(copied).studies
+    assert studies["listed_slices"].null_count() == studies["rescale_slope"].null_count() == studies.height
+
+
 def test_a_birth_that_is_no_date_is_counted_and_leaves_the_age_unknown(copied):
     """A month of birth alone is its first day; 30 February and the year 0 are nothing."""
     studies = read(copied).studies

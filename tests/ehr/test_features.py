@@ -174,6 +174,17 @@ def test_what_is_asked_for_counts(tmp_path):
     assert dict(tables.dropped.select("what", "n").iter_rows())["birth"] == 1
 
 
+def test_a_value_that_is_no_number_is_none(tmp_path):
+    """Infinite ones, and those beyond single precision, would make a probe of the whole cohort impossible."""
+    events = [
+        Event("p1", T - (9 - day) * DAY, "LOINC/1", value)
+        for day, value in enumerate([2.5, float("nan"), float("inf"), -1e300])
+    ]
+    found = readable(tables_of(tmp_path, events, STUDIES))
+    assert found["s1", "day", "LOINC/1"][-1] == 2.5
+    assert 4 in found["s1", "day", "LOINC/1"]  # each of them is an event all the same
+
+
 def test_the_cutoff_of_the_inspect_baseline_reaches_the_study_itself(tmp_path):
     events = [Event("p1", T, "at"), Event("p1", T + timedelta(seconds=1), "after"), Event("p1", MIDNIGHT, "date")]
     found = readable(tables_of(tmp_path, [*events, Event("p1", T - DAY, "day")], STUDIES, cutoff="inspect"))

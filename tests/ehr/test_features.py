@@ -251,6 +251,15 @@ def test_what_was_left_out_is_counted(tmp_path):
     assert len(known(events)) == 5
 
 
+def test_patients_of_whom_nothing_is_known_are_counted(tmp_path):
+    """A shard that was never downloaded shows here: one who is in no event looks like one who was never ill."""
+    others = pl.DataFrame({"study_id": ["s5", "s6"], "patient_id": ["p0", "p7"], "split": "test", "time": [T, T]})
+    events = [Event(one, T - 9 * DAY, "a") for one in ("p1", "p2", "p3")] + [Event("p7", T + DAY, "a")]
+    tables = tables_of(tmp_path, events, pl.concat([STUDIES, others]))
+    dropped = {what: n for what, _, n in tables.dropped.iter_rows()}
+    assert dropped["of whom the record holds no event"] == 1
+
+
 def test_the_order_of_events_and_studies_changes_nothing(tmp_path):
     events = [Event(p, T - d * DAY, c, d / 7) for p in ("p1", "p2") for d in range(1, 60) for c in "abc"]
     one = tables_of(tmp_path / "one", events, STUDIES)

@@ -16,7 +16,14 @@ import polars as pl
 from fmaudit_core.cohort.ages import band_of, completed_years
 from fmaudit_core.cohort.columns import Column, collected, newest, scan_table, whole_number
 from fmaudit_core.cohort.errors import CohortError
-from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS, Release, locate_release, optional_tables_missing
+from fmaudit_core.cohort.inspect_files import (
+    LACKING_VOLUMES,
+    VOLUME_FOLDERS,
+    Release,
+    locate_release,
+    optional_tables_missing,
+    volumes_missing,
+)
 from fmaudit_core.cohort.inspect_labels import boolean, labels_of, task_columns
 from fmaudit_core.cohort.inspect_people import (
     PEOPLE,
@@ -39,8 +46,8 @@ from fmaudit_core.vocabulary import ATTRIBUTES, UNKNOWN
 ADULT_FROM: Final = 18
 #: the source gives older patients as this old
 OLDEST: Final = 90
-#: raised when `people_of_meds` would make other rows of the same events
-_PEOPLE_REVISION: Final = 1
+#: raised when `people_of_meds` would make other rows or notes of the same events
+_PEOPLE_REVISION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ def read_inspect_cohort(
     age_bands : sequence of AgeBand
         Studies of a known age outside all of them are left out and counted.
     cache : Path
-        Folder for what is costly to read twice: an unpacked archive of the medical record, and its persons.
+        Folder for what is costly to read twice, an unpacked archive of the medical record and its persons; and for the names of
+        the volumes that are missing.
 
     Returns
     -------
@@ -92,7 +100,8 @@ def read_inspect_cohort(
     Raises
     ------
     CohortError
-        A file, column, label, person or split is missing or wrong; rows are numbered and counted, patients never named.
+        A file, column, label, person or split is missing or wrong, or more than a few of the volumes are; rows are numbered and
+        counted, patients never named.
     """
     _check_attributes(attributes)
     columns = task_columns(tasks)
@@ -103,7 +112,11 @@ def read_inspect_cohort(
     if release.old_record:
         notes.add("the medical record of 0.2.0 is not read", 1, "files", "give OMOP or MEDS under `cohort: ehr:`")
     listed = read_listed(release, columns, notes)
+    volumes = listed.get_column("volume").drop_nulls().to_list()
+    lacking_volumes = volumes_missing(release, volumes, partial=section.partial, told_in=cache)
+    notes.add("listed volume that is not there", lacking_volumes, "volumes", f"named in {cache.name}/{LACKING_VOLUMES}")
     _note_crosswalk(section, listed, notes)
+    _note_record(section, notes)
     demographics = _demographics(section, notes, cache, progress)
     described = _described(listed, demographics, release, age_bands)
     steps = _steps(described, release)
@@ -195,6 +208,15 @@ def _note_crosswalk(section: InspectCohort, listed: pl.DataFrame, notes: Notes) 
     notes.add(
         f"another person in {path.name}", apart.get_column("volume").n_unique(), "volumes", "study_mapping is followed"
     )
+
+
+def _note_record(section: InspectCohort, notes: Notes) -> None:
+    """Name the tables that an OMOP record lacks, where it is the one that is read."""
+    root = section.ehr or section.root
+    if find_meds(root, passing_over=VOLUME_FOLDERS) is None:
+        tables = find_omop(root, passing_over=VOLUME_FOLDERS)
+        for lacking in tables.lacking() if tables else ():
+            notes.add(f"not there: OMOP table {lacking}", 1, "files")
 
 
 def _described(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from fmaudit_core.cohort.columns import newest
 from fmaudit_core.cohort.errors import CohortError
+from fmaudit_core.publish import written_beside
 
 Layout = Literal["v2025-06", "2025-03", "0.2.0"]
 
@@ -34,6 +35,10 @@ _ROLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "descriptions": ("study_metadata", "", "whether a study's description mentions contrast"),
 }
 _NEEDED: Final = ("labels", "splits", "mapping")
+#: share of the listed volumes that may lack: of the whole release eight do
+_LACKING_UPTO: Final = 0.02
+#: the file that names the volumes a download lacks, as they are to be downloaded
+LACKING_VOLUMES: Final = "missing_volumes.txt"
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,42 @@ def optional_tables_missing(release: Release) -> list[str]:
         return []
     lacking = [role for role in ("series", "descriptions") if getattr(release, role) is None]
     return [_named(role, march=False) for role in lacking]
+
+
+def volumes_missing(release: Release, listed: Collection[str], *, partial: bool, told_in: Path) -> int:
+    """How many of the volumes that the tables list are not there; their names are written to a file, one a line.
+
+    Parameters
+    ----------
+    listed : collection of str
+        Names of volumes without suffix.
+    partial : bool
+        Whether a part is meant to do.
+    told_in : Path
+        Folder for the file `LACKING_VOLUMES`, which goes where nothing is missing.
+
+    Raises
+    ------
+    CohortError
+        More are missing than of the whole release, and a part is not meant to do.
+    """
+    missing = sorted(set(listed) - release.volumes.keys())
+    path = told_in / LACKING_VOLUMES
+    if not missing:
+        path.unlink(missing_ok=True)
+        return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as beside:
+        beside.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
+    if len(missing) > _LACKING_UPTO * len(set(listed)) and not partial:
+        raise CohortError(
+            f"{len(missing)} of the {len(set(listed))} CT volumes that {release.mapping.name} lists are not there. "
+            f"Missing: those named in {path}.",
+            where=str(release.images_root),
+            fix="Download them from Stanford AIMI, or audit those that are there: `fmaudit init --inspect DIR --partial`, "
+            "which sets `cohort: partial: true`.",
+        )
+    return len(missing)
 
 
 def _candidates(root: Path) -> list[Path]:

@@ -53,6 +53,8 @@ _CODES: Final[Mapping[str, tuple[str, str]]] = {
     "Race/4": ("race", "nh_nhpi"),
     "Race/1": ("race", "nh_aian"),
 }
+#: the code of each level; a race that only a source value tells has none of FEMR's
+_CODE_OF: Final = {level: code for code, level in _CODES.items()} | {("race", "nh_other"): "Race/other"}
 #: descriptions of other codes of a person, as OMOP's vocabulary names the concepts
 _DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = {
     ("sex", "female"): "female",
@@ -106,11 +108,18 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
     numbers = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id", *optional[1:4])
     birth = moment("birth_datetime") if rows.schema["birth_datetime"] == pl.String else pl.col("birth_datetime")
     # the ETL of MEDS too takes a missing month or day as the first
-    built = pl.datetime(
-        pl.col("year_of_birth"), pl.col("month_of_birth").fill_null(1), pl.col("day_of_birth").fill_null(1)
+    built = pl.concat_str(
+        pl.when(pl.col("year_of_birth") > 0).then(pl.col("year_of_birth")).cast(pl.String).str.zfill(4),
+        *(pl.col(name).fill_null(1).cast(pl.String).str.zfill(2) for name in ("month_of_birth", "day_of_birth")),
+        separator="-",
     )
-    rows = rows.with_columns(whole_number("person_id"), *(whole_number(name) for name in numbers)).with_columns(
-        birth=pl.coalesce(birth.cast(pl.Datetime("us")), built.cast(pl.Datetime("us")))
+    rows = rows.with_columns(
+        whole_number("person_id"), *(whole_number(name) for name in numbers), birth=birth.cast(pl.Datetime("us"))
+    ).with_columns(built=built)
+    rows = rows.with_columns(birth=pl.coalesce("birth", moment("built")))
+    told = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
+    notes.add(
+        "birth that is no date", rows.filter(told & pl.col("birth").is_null()).height, "persons", "age taken as unknown"
     )
     race = _mapped("race_concept_id", _RACE_CONCEPTS, pl.String)
     says_other = pl.col("race_source_value").cast(pl.String).str.contains(_OTHER_SOURCE).fill_null(False)
@@ -132,13 +141,48 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
     return _each_once(people.drop_nulls("person_id"), "person")
 
 
+def codes_of_people(people: pl.DataFrame) -> pl.DataFrame:
+    """What is known of persons as MEDS has it, a row a code; what is unknown has none.
+
+    Parameters
+    ----------
+    people : frame of `PEOPLE`
+
+    Returns
+    -------
+    frame of `person_id, birth, code`
+    """
+    levels = {
+        "sex": pl.concat_list("sex"),
+        "race": pl.col("races"),
+        "ethnicity": pl.concat_list(
+            pl.when(pl.col("hispanic")).then(pl.lit("hispanic")).when(~pl.col("hispanic")).then(pl.lit("not hispanic"))
+        ),
+    }
+    parts = [
+        people.select("person_id", "birth", code=level)
+        .explode("code")
+        .with_columns(pl.col("code").replace_strict(_codes_of(kind), default=None, return_dtype=pl.String))
+        for kind, level in levels.items()
+    ]
+    return pl.concat(parts).drop_nulls("code")
+
+
+def _codes_of(kind: str) -> dict[str, str]:
+    return {level: code for (its_kind, level), code in _CODE_OF.items() if its_kind == kind}
+
+
 def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:
     """Frame of `PEOPLE` from the person events of a MEDS dataset; one pass over the codes of all events.
 
     A concept that the source left 0 has no event: what is absent is unknown. Other codes of a person are mapped through the
     vocabulary (their parents, their description), else unknown and counted.
     """
-    levels = _levels_of_codes(dataset.codes())
+    vocabulary = dataset.codes()
+    notes.add(
+        "not there: metadata/codes.parquet (what the record's own codes mean)", int(vocabulary.is_empty()), "files"
+    )
+    levels = _levels_of_codes(vocabulary)
     code = pl.col("code")
     of_person = code.is_in([*levels, *BIRTH_CODES]) | code.str.contains(r"^(?i)(gender|race|ethnicity)/")
     events = collected(dataset.events().filter(of_person), where=dataset.folder.name).drop_nulls("subject_id")

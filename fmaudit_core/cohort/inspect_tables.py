@@ -174,7 +174,7 @@ def _with_series(listed: pl.DataFrame, release: Release, notes: Notes) -> pl.Dat
     rows = collected(scan_table(release.series, columns, rows=True), where=release.series.name)
     rows = rows.with_columns(
         volume_name("volume"),
-        *(pl.col(name).cast(pl.Float64, strict=False) for name in names),
+        *(_number(name) for name in names),
     )
     largest = rows.sort("n", "row", descending=[True, False], nulls_last=True).unique(
         "volume", keep="first", maintain_order=True
@@ -186,6 +186,12 @@ def _with_series(listed: pl.DataFrame, release: Release, notes: Notes) -> pl.Dat
     )
     kept = largest.select("volume", *list(names)[1:], listed_slices=pl.col("n").cast(pl.Int64))
     return listed.join(kept, on="volume", how="left", maintain_order="left")
+
+
+def _number(column: str) -> pl.Expr:
+    """Float64 of a cell, NULL where it is no finite number."""
+    number = pl.col(column).cast(pl.Float64, strict=False)
+    return pl.when(number.is_finite()).then(number).alias(column)
 
 
 def _with_descriptions(listed: pl.DataFrame, release: Release) -> pl.DataFrame:

@@ -29,6 +29,8 @@ OMOP_TABLES: Final[Mapping[str, str]] = {
     "death": "deaths",
     "concept": "the vocabulary",
 }
+#: tables that hold no events: persons are asked for by those who need them, deaths are never read
+_NO_RECORD: Final = ("person", "death")
 #: an exporter numbers its shards: person.csv, person_000.parquet, person-000000000001.csv.gz
 _STEM: Final = re.compile(rf"({'|'.join(OMOP_TABLES)})(?:[-_.]?\d+)*", re.IGNORECASE)
 _SEARCHED_DEPTH: Final = 3
@@ -50,6 +52,11 @@ class OmopTables:
     def columns(self, table: str) -> list[str]:
         """Names of a table's columns, as its first file spells them."""
         return scan_header(self._files(table)[0])
+
+    def lacking(self) -> list[str]:
+        """Tables of the medical record that are not there, each with what it holds."""
+        there = {*self.files, *_NO_RECORD}
+        return [f"{name} ({holds})" for name, holds in OMOP_TABLES.items() if name not in there]
 
     def scan(self, table: str, columns: Sequence[Column]) -> pl.LazyFrame:
         """Some columns of a table under our names, all its files one below the other; nothing is read yet.
@@ -88,23 +95,20 @@ def find_omop(root: Path, *, passing_over: Sequence[str] = ()) -> OmopTables | N
     return max(held, key=lambda one: ("person" in one.files, len(one.files)), default=None)
 
 
-def time_column(names: Sequence[str], *, end: bool = False) -> str | None:
-    """Column that says when an event began (or ended), the most exact first; None where there is none.
+def time_columns(names: Sequence[str], *, end: bool = False) -> list[str]:
+    """Columns that say when an event began (or ended), the most exact first; OMOP lets the time be blank where the date is not.
 
     The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; of an end, `*_end_DATETIME`, `*_end_DATE`.
     """
     edges = ("_end_datetime", "_end_date") if end else ("_start_datetime", "_start_date")
     plain = () if end else ("_datetime", "_date")
     others = ("_end_datetime", "_end_date", "_start_datetime", "_start_date", "valid_start_date", "valid_end_date")
-    for suffix in edges:
-        for name in names:
-            if name.lower().endswith(suffix):
-                return name
-    for suffix in plain:
-        for name in names:
-            if name.lower().endswith(suffix) and not name.lower().endswith(others):
-                return name
-    return None
+    found = [name for suffix in edges for name in names if name.lower().endswith(suffix)]
+    found += [
+        name for suffix in plain for name in names
+        if name.lower().endswith(suffix) and not name.lower().endswith(others)
+    ]  # fmt: skip
+    return found
 
 
 def folders_below(root: Path, passing_over: Sequence[str]) -> Iterator[Path]:

@@ -50,6 +50,8 @@ class InspectCohort(Section):
     root: Path
     #: the folder of volumes, where it is not in the download
     images: Path | None = None
+    #: whether a part of the volumes is meant to do; else a download that lacks more than one in fifty is refused
+    partial: bool = False
     #: the folder of OMOP tables or of MEDS data, where it is not in the download
     ehr: Path | None = None
     #: a table of person_id, sex, race_ethnicity and birth_date or age, to be taken instead of the medical record's

@@ -30,6 +30,7 @@ ALL_DAYS: Final = "days"
 RARE: Final = "of codes of too few training patients"
 BEYOND: Final = "of codes beyond the most frequent"
 AFTER: Final = "at or after the cutoff"
+NOBODY: Final = "of whom the record holds no event"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def ehr_tables(
     rows = times.join(patients.select("patient_id", "at"), on="patient_id", how="left", maintain_order="left")
     rows = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.UInt32))
     cache.mkdir(parents=True, exist_ok=True)
-    events = events_of(record, unpack_into=cache, progress=progress)
+    events = events_of(record, unpack_into=cache, demographics=settings.demographics, progress=progress)
     with tempfile.TemporaryDirectory(dir=cache, prefix="events-") as scratch:
         spilled = spill(events, patients, Path(scratch) / "events")
         return _counted(spilled, rows, Path(scratch) / "counted", settings, record, progress)
@@ -100,13 +101,14 @@ def _counted(
     last = np.full(rows.height, np.iinfo(np.int64).min)
     patients_with = np.zeros((2, len(names)), dtype=np.int64)
     folder.mkdir()
-    n_parts, after = len(spilled), 0
+    n_parts, after, held = len(spilled), 0, 0
     for done, (first, raw) in enumerate(spilled.parts(), start=1):
         known = known_events(
             raw, words, rule=settings.cutoff, demographics=settings.demographics, flowsheets=settings.flowsheets
         )
         dropped.update(known.dropped)
         here = rows.filter(pl.col("at").is_between(first, first + PATIENTS_TOGETHER - 1)).sort("at", "row")
+        held += here.filter(pl.col("at").is_in((raw.get_column("at").unique() + first).implode()))["at"].n_unique()
         counts, n_before, last_before = _walked(known, here, first, settings.windows_days, len(names))
         at = here.get_column("row").to_numpy()
         seen[at], last[at] = n_before, np.where(n_before > 0, last_before, last[at])
@@ -132,6 +134,8 @@ def _counted(
     left_out = _left_out(counted, code_ids, patients_with, settings)
     told = [(reason, "events", n) for reason, n in dropped.items()]
     told += [(AFTER, "events, per study and cutoff", after), *left_out]
+    # their features are those of somebody who was never ill: many of them mean that a part of the record is missing
+    told.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))
     out = rows.with_columns(
         n_events=pl.Series(seen),
         last_event_time=pl.Series(np.where(seen > 0, last, 0)).cast(pl.Datetime("us")),

@@ -16,8 +16,10 @@ import polars as pl
 
 from fmaudit_core.cohort.columns import Column, moment, scan_header, scan_table, whole_number
 from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS
+from fmaudit_core.cohort.inspect_people import codes_of_people, people_of_omop
+from fmaudit_core.cohort.inspect_tables import Notes
 from fmaudit_core.cohort.meds import find_meds, open_meds
-from fmaudit_core.cohort.omop import OmopTables, find_omop, time_column
+from fmaudit_core.cohort.omop import OmopTables, find_omop, time_columns
 from fmaudit_core.config import InspectCohort, TableCohort
 from fmaudit_core.ehr.cutoff import UNTOLD
 from fmaudit_core.ehr.errors import EhrError
@@ -91,8 +93,15 @@ def record_of(cohort: TableCohort | InspectCohort) -> Record | None:
     return None
 
 
-def events_of(record: Record, *, unpack_into: Path, progress: Progress = silent) -> pl.LazyFrame:
-    """Scan of the events of a record; nothing but headers and vocabularies is read yet.
+def events_of(
+    record: Record, *, unpack_into: Path, demographics: bool = False, progress: Progress = silent
+) -> pl.LazyFrame:
+    """Scan of the events of a record; nothing but headers, vocabularies and persons is read yet.
+
+    Parameters
+    ----------
+    demographics : bool
+        Whether OMOP's persons are events of their birth too, as MEDS has them; other forms hold them or not.
 
     Raises
     ------
@@ -105,9 +114,10 @@ def events_of(record: Record, *, unpack_into: Path, progress: Progress = silent)
         tables = find_omop(record.path)
         if tables is None:
             raise EhrError("the OMOP tables have gone.", where=str(record.path))
-        return pl.concat([_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files])
+        parts = [_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files]
+        return pl.concat([*parts, _omop_persons(tables)] if demographics else parts)
     dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
-    told = _told(dataset.shards[0])
+    told = all(_told(shard) for shard in dataset.shards)
     return _tidy(dataset.events(_MORE).rename({"subject_id": "patient"}), numbered=True, told=told)
 
 
@@ -142,8 +152,9 @@ def _untold(table: str) -> pl.Expr:
 def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
     """Events of one OMOP table; a source concept is taken before the standard one, as the conversion to MEDS does."""
     kind, names = _OMOP_EVENTS[name], tables.columns(name)
-    start, end = time_column(names), time_column(names, end=True)
-    if start is None:
+    own = [one for one in names if one.lower().startswith(kind)] or names
+    starts, ends = time_columns(own), time_columns(own, end=True)
+    if not starts:
         raise EhrError(
             f"no column tells when an event of {name} began; the columns are {', '.join(names)}.",
             where=str(tables.folder),
@@ -151,22 +162,24 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
         )
     columns = [
         Column("patient", ("person_id",)),
-        Column("time", (start,)),
+        *(Column(f"time {one}", (one,)) for one in starts),
         Column("concept", (f"{kind}_concept_id",)),
         Column("source", (f"{kind}_source_concept_id",), needed=False),
         Column("value", ("value_as_number",), needed=False),
         _ORIGIN,
         _VISIT,
-        *([Column("end", (end,))] if end else []),
+        *(Column(f"end {one}", (one,)) for one in ends),
     ]
     rows = tables.scan(name, columns)
+    rows = _first_known(rows, "time", [f"time {one}" for one in starts])
+    rows = _first_known(rows, "end", [f"end {one}" for one in ends])
     schema = rows.collect_schema()
     source, concept = _number("source", schema), _number("concept", schema)
     told = name != "condition_occurrence" or any(one.lower() in _ORIGIN.theirs for one in names)
     rows = rows.select(
         _number("patient", schema).alias("patient"),
         _time("time", schema).alias("time"),
-        (_time("end", schema) if end else pl.lit(None, pl.Datetime("us"))).alias("end"),
+        _time("end", schema).alias("end"),
         pl.when(source != 0).then(source).otherwise(concept).alias("concept_id"),
         pl.col("value").cast(pl.Float32, strict=False),
         pl.lit(name).alias("table"),
@@ -177,6 +190,29 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
     return rows.join(_concepts(tables), on="concept_id", how="left").select(
         "patient", "time", "end", pl.coalesce("code", unnamed).alias("code"), "value", "table", "origin", "visit"
     )
+
+
+def _first_known(rows: pl.LazyFrame, name: str, parts: list[str]) -> pl.LazyFrame:
+    """A column of the first of some times that is not blank; blank where there is no column."""
+    schema = rows.collect_schema()
+    if not parts:
+        return rows.with_columns(pl.lit(None, pl.Datetime("us")).alias(name))
+    alike = len({schema[part] for part in parts}) == 1  # then a single one is parsed
+    return rows.with_columns(pl.coalesce(parts if alike else [_time(part, schema) for part in parts]).alias(name))
+
+
+def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
+    """Sex, race and ethnicity of OMOP's persons as events of their birth."""
+    people = codes_of_people(people_of_omop(tables, Notes())).lazy()
+    nothing = {"value": pl.Float32(), "origin": pl.String(), "visit": pl.Int64()}
+    return people.select(
+        pl.col("person_id").alias("patient"),
+        pl.col("birth").alias("time"),
+        pl.lit(None, pl.Datetime("us")).alias("end"),
+        "code",
+        pl.lit("person").alias("table"),
+        *(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items()),
+    ).select("patient", "time", "end", "code", "value", "table", "origin", "visit")
 
 
 def _concepts(tables: OmopTables) -> pl.LazyFrame:

@@ -18,6 +18,7 @@ from fmaudit_core.paper.published import Figure
 
 #: the paper's probe, modality and pooling
 _PROBE: Final = {"probe": "logistic", "modality": "ct", "pooling": "mean", "strategy": "none"}
+_NO_LRCN: Final = "no baseline is called ct-lrcn (fmaudit baseline add FILE --name ct-lrcn)"
 #: names under which the task-specific baseline is known
 _LRCN: Final = ("ct_lrcn", "ctlrcn", "lrcn", "inspect_lrcn")
 
@@ -30,7 +31,7 @@ class Ours:
     ----------
     value : float or None
     low, high : ends of its interval, where it has one
-    p : p-value, of a figure that is a test
+    p : p-value, of a figure that is a test or has one beside it
     note : what a reader must know of how the two differ
     """
 
@@ -112,6 +113,12 @@ class Audited:
         same = sorted(map(float, figure.stated)) == sorted(self.audit.mitigation.alphas)
         return Ours(float(same), note="a setting")
 
+    def _hidden_sizes(self, figure: Figure) -> Ours:
+        if figure.probe not in self.audit.probes.kinds:
+            raise NotComparableError("this audit has no MLP probe")
+        ours = {tuple(shape) for shape in self.audit.probes.networks.shapes}
+        return Ours(float({tuple(shape) for shape in figure.stated} == ours), note="a setting")
+
     def _auroc(self, figure: Figure) -> Ours:
         if figure.strategy:
             return self._mitigated_auroc(figure)
@@ -144,7 +151,7 @@ class Audited:
             row = self._run(figure)
             note = f"{self._threshold_note()}; interval of the reduction, the gap before held fixed"
             reduced = ("reduction", "ci_high", "ci_low")
-            return _linear(row, reduced, times=-1.0, plus=row["gap_before"], note=note)
+            return _linear(row, reduced, times=-1.0, plus=row["gap_before"], p=row["p_reduction"], note=note)
         rows = self._of_model(self.gaps, figure).filter(attribute=figure.attribute, metric="udr")
         row = self._single(rows, "it was not audited")
         if row["gap"] is None:
@@ -156,16 +163,16 @@ class Audited:
             worst["value"], (worst["ci_low"], worst["ci_high"]), best["value"], (best["ci_low"], best["ci_high"])
         )
         bands = "; the paper does not state the inner ends of its age bands" if figure.attribute == "age_band" else ""
-        return Ours(
-            row["gap"], low, high, note=f"{self._threshold_note()}{bands}; interval between those two subgroups"
-        )
+        note = f"{self._threshold_note()}{bands}; interval between those two subgroups"
+        return Ours(row["gap"], low, high, p=row["p_gap"], note=note)
 
     def _relative_gap_reduction(self, figure: Figure) -> Ours:
         row = self._run(figure)
         if not row["gap_before"]:
             raise NotComparableError("there was no gap before")
         note = f"{self._threshold_note()}; the gap before is held fixed"
-        return _linear(row, ("reduction", "ci_low", "ci_high"), times=1 / row["gap_before"], note=note)
+        times = 1 / row["gap_before"]
+        return _linear(row, ("reduction", "ci_low", "ci_high"), times=times, p=row["p_reduction"], note=note)
 
     def _auroc_cost(self, figure: Figure) -> Ours:
         return _linear(self._run(figure), ("auroc_delta", "auroc_delta_high", "auroc_delta_low"), times=-1.0)
@@ -188,9 +195,10 @@ class Audited:
             task=figure.task, attribute=OVERALL, metric="auroc",
         )  # fmt: skip
         row = self._single(rows.head(1), "this audit has no MLP probe")
+        note = "of the shapes of MLPs validation chooses ours, and all its seeds speak"
         if row["probe"] == "logistic":
-            return _linear(row, ("difference", "ci_low", "ci_high"))
-        return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0)
+            return _linear(row, ("difference", "ci_low", "ci_high"), p=row["p_value"], note=note)
+        return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0, p=row["p_value"], note=note)
 
     def _auroc_ct_ehr_minus_ct(self, figure: Figure) -> Ours:
         lacking = "this audit fused no medical record"
@@ -203,7 +211,7 @@ class Audited:
     def _auroc_difference_test(self, figure: Figure) -> Ours:
         baseline = next((name for name in self.encoders if name.replace("-", "_") in _LRCN), None)
         if baseline is None:
-            raise NotComparableError("CT-LRCN's predictions were not added (fmaudit baseline add)")
+            raise NotComparableError(_NO_LRCN)
         rows = self.comparisons.filter(
             **_PROBE, task=figure.task, encoder=figure.encoder,
             other_encoder=baseline, attribute=OVERALL, metric="auroc",
@@ -238,7 +246,7 @@ class Audited:
         if figure.model:
             names = [name for name in self.encoders if name.replace("-", "_") in _LRCN]
             if figure.model != "ct_lrcn" or not names:
-                raise NotComparableError("CT-LRCN's predictions were not added (fmaudit baseline add)")
+                raise NotComparableError(_NO_LRCN)
             return frame.filter(pl.col("encoder") == names[0], pl.col("task") == figure.task)
         if figure.encoder not in self.encoders:
             raise NotComparableError(f"{figure.encoder} was not audited")
@@ -277,11 +285,17 @@ class Audited:
 
 
 def _linear(
-    row: Mapping[str, Any], names: tuple[str, str, str], *, times: float = 1.0, plus: float = 0.0, note: str = ""
+    row: Mapping[str, Any],
+    names: tuple[str, str, str],
+    *,
+    times: float = 1.0,
+    plus: float = 0.0,
+    p: float | None = None,
+    note: str = "",
 ) -> Ours:
     """A value and the ends of its interval from three columns of a row, each times and plus a number."""
     value, low, high = (None if row[name] is None else times * float(row[name]) + plus for name in names)
-    return Ours(value, low, high, note=note)
+    return Ours(value, low, high, p=p, note=note)
 
 
 def _on(curve: pl.DataFrame, at: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:

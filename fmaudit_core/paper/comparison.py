@@ -48,6 +48,7 @@ WIDEST_AUROC: Final = 0.10
 WIDEST_RATE: Final = 0.20
 
 _EXACT: Final = ("studies", "patients", "embedding_dim", "permutations")
+_SETTINGS: Final = ("alpha_grid", "hidden_sizes")
 _TESTS: Final = ("auroc_difference_test", "hispanic_disparity_p")
 
 
@@ -78,7 +79,11 @@ def _compared(figure: Figure, audited: Audited, labels_file: str) -> dict[str, A
     except NotComparableError as found:
         return _row(figure, Ours(), NOT_COMPARABLE, found.reason, labels_file)
     verdict, why = judged(figure, ours, audited.audit)
-    return _row(figure, ours, verdict, "; ".join(part for part in (why, ours.note) if part), labels_file)
+    # a test's own p is what it is compared by; of other figures it stands beside
+    theirs = (
+        f"the paper gives p {figure.p_relation} {figure.p:g}" if figure.p is not None and figure.low is not None else ""
+    )
+    return _row(figure, ours, verdict, "; ".join(part for part in (why, theirs, ours.note) if part), labels_file)
 
 
 def judged(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str]:
@@ -87,7 +92,7 @@ def judged(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str]:
         return _same_conclusion(figure, ours, audit)
     if figure.quantity in _EXACT:
         return (SAME if ours.value == figure.low else DIFFERENT), "compared exactly"
-    if figure.quantity == "alpha_grid":
+    if figure.quantity in _SETTINGS:
         return (SAME if ours.value == 1 else DIFFERENT), "compared exactly"
     if isinstance(figure.stated, bool):
         holds = ours.value == 1

@@ -33,6 +33,7 @@ class Figure:
         A value that is no number: a list of settings, or whether a statement holds.
     p, p_relation : the published p-value
     model : a model that is no encoder
+    probe : the probe of a setting
     """
 
     id: str
@@ -46,6 +47,7 @@ class Figure:
     target_attribute: str = ""
     alpha: float | None = None
     model: str = ""
+    probe: str = ""
     low: float | None = None
     high: float | None = None
     stated: Any = None
@@ -94,8 +96,8 @@ def _figure(raw: Mapping[str, Any]) -> Figure:
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
     strategy = str(raw.get("strategy", ""))
     names = (
-        "id", "where", "quantity", "encoder", "task", "attribute", "subgroup", "target_attribute", "alpha", "model", "p",
-        "p_relation",
+        "id", "where", "quantity", "encoder", "task", "attribute", "subgroup", "target_attribute", "alpha", "model", "probe",
+        "p", "p_relation",
     )  # fmt: skip
     return Figure(
         **{name: raw[name] for name in names if name in raw},

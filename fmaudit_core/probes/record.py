@@ -1,9 +1,8 @@
 """Probes on the medical record, and on record and CT together. On CT alone: `selection.py`.
 
 Early fusion is one logistic regression on the embedding and the record's columns side by side, each with half of the variance.
-Late fusion is one on the log odds
-of the two logistic probes, fitted on validation, as the INSPECT evaluator does; its C is so large that the penalty is not felt
-unless validation is separable, where without any it would not end.
+Late fusion is one on the log odds of the two logistic probes, fitted on validation, as the INSPECT evaluator does; its C is so
+large that the penalty is not felt unless validation is separable, where without any it would not end.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _TITLES: Final = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
 _MARKS: Final = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
+#: units of notes, of one
+_ONE: Final = {"studies": "study", "persons": "person", "volumes": "volume", "files": "file", "rows": "row"}
 _SHELLS: Final[dict[str, str]] = {
     "bash": 'eval "$(fmaudit completion bash)"   # in ~/.bashrc',
     "zsh": 'eval "$(fmaudit completion zsh)"    # in ~/.zshrc, after compinit',
@@ -55,6 +57,7 @@ _SHELLS: Final[dict[str, str]] = {
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Without OMOP or MEDS: person_id, sex, race_ethnicity, birth_date or age.",
 )
+@click.option("--partial", is_flag=True, help="A part of INSPECT's volumes is meant to do.")
 @click.option(
     "--task", "tasks", multiple=True, help="A task's column; may be given several times [default: the eight]."
 )
@@ -73,6 +76,7 @@ def init(
     events: Path | None,
     ehr: Path | None,
     demographics: Path | None,
+    partial: bool,
     tasks: tuple[str, ...],
     studies: int | None,
     name: str | None,
@@ -87,12 +91,15 @@ def init(
 
     kinds = [kind for kind, given in (("phantom", phantom), ("table", table), ("inspect", inspect)) if given]
     _check_use(
-        kinds, folder, given=bool(images or events or ehr or demographics or tasks or studies or name), dry_run=dry_run
+        kinds,
+        folder,
+        given=bool(images or events or ehr or demographics or partial or tasks or studies or name),
+        dry_run=dry_run,
     )
     if kinds == ["table"] and images is None:
         raise click.UsageError("--table FILE goes with --images DIR, the folder of its CT series.")
-    if inspect is None and (ehr or demographics):
-        raise click.UsageError("--ehr and --demographics go with --inspect DIR.")
+    if inspect is None and (ehr or demographics or partial):
+        raise click.UsageError("--ehr, --demographics and --partial go with --inspect DIR.")
     if table is None and events:
         raise click.UsageError("--events goes with --table FILE.")
     if studies and not phantom:
@@ -121,6 +128,7 @@ def init(
             cohort |= {"n_studies": studies} if studies else {}
         else:
             cohort |= {key: str(path.absolute()) for key, path in paths.items() if path is not None}
+            cohort |= {"partial": True} if partial else {}
         title = name or _TITLES.get(kinds[0]) or config.parent.name or "audit"
         write_audit(config, cohort, name=title, tasks=tasks)
     _check_cohort(config, registry_was_there=registry_was_there)
@@ -141,6 +149,9 @@ def _check_use(kinds: list[str], folder: Path | None, *, given: bool, dry_run: b
 
 def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
     """Read the cohort that was configured; where it is wrong nothing stays behind."""
+    import polars as pl
+
+    from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.cohort.source import is_drawn, read_cohort
 
     workspace = workspace_of(config)
@@ -157,8 +168,13 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
         click.echo(
             f"{read.studies.height} studies of {read.studies.get_column('patient_id').n_unique()} patients are valid."
         )
+        before = None
+        for step, n, _ in read.flow.filter(~pl.col("step").str.starts_with(OUTCOME_KNOWN)).iter_rows():
+            if before is not None and n < before:
+                click.echo(f"  left out by the rule `{step}`: {before - n}")
+            before = n
         for note, n, unit, detail in read.notes.iter_rows():
-            click.echo(f"  {note}: {n} {unit}{f' ({detail})' if detail else ''}")
+            click.echo(f"  {note}: {n} {_ONE.get(unit, unit) if n == 1 else unit}{f' ({detail})' if detail else ''}")
     record = workspace.record
     said = "none: imaging alone is audited" if record is None else f"as {record.form}, beside CT and with it"
     click.echo(f"Medical record: {said}.")

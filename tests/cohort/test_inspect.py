@@ -10,7 +10,7 @@ import pytest
 
 from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.cohort.inspect import read_inspect_cohort
-from fmaudit_core.cohort.inspect_files import locate_release
+from fmaudit_core.cohort.inspect_files import LACKING_VOLUMES, locate_release
 from fmaudit_core.cohort.inspect_labels import boolean
 from fmaudit_core.cohort.outcomes import EVERYBODY
 from fmaudit_core.config import DEFAULT_AGE_BANDS, InspectCohort
@@ -278,6 +278,91 @@ def test_a_partial_download_is_told_as_a_list(copied):
         read(copied / "nowhere")
 
 
+def test_volumes_that_lack_are_named_in_a_file_and_many_stop_unless_a_part_is_meant(copied, tmp_path):
+    """Of the whole release eight in 23,248 lack; nobody is named in what is printed."""
+    folder, told = copied / "full" / "CTPA", tmp_path / "ehr" / "missing_volumes.txt"
+    lacking = {f"{one.image_id}.nii.gz" for one in TWIN.with_defect("no_ct")}
+    assert noted(read(copied, told.parent), "listed volume that is not there") == 1
+    assert set(told.read_text().split()) == lacking
+    for path in sorted(folder.iterdir())[:5]:
+        lacking.add(path.name)
+        path.unlink()
+    with pytest.raises(
+        CohortError, match=r"6 of the 60 CT volumes that study_mapping_.* lists are not there"
+    ) as raised:
+        read(copied, told.parent)
+    assert set(told.read_text().split()) == lacking
+    assert str(told) in str(raised.value)
+    assert not any(name.split(".")[0] in str(raised.value) for name in lacking)
+    cohort = read(copied, told.parent, partial=True, tasks=("pe",))
+    assert steps(cohort)["a CT volume is there"] == 54
+    assert noted(cohort, "listed volume that is not there") == 6
+    for name in lacking:
+        (folder / name).touch()
+    read(copied, told.parent)
+    assert not told.exists()
+
+
+def test_tables_that_an_omop_record_lacks_are_named(forms, copied):
+    assert not read(copied).notes["note"].str.contains("visit_occurrence").any()
+    for name in ("visit_occurrence", "concept"):
+        (copied / "omop" / f"{name}.csv").unlink()
+    cohort = read(copied)
+    assert noted(cohort, "not there: OMOP table visit_occurrence (visits)") == 1
+    assert noted(cohort, "not there: OMOP table concept (the vocabulary)") == 1
+    assert not read(forms / "meds").notes["note"].str.contains("OMOP").any()
+
+
+def test_a_count_of_slices_that_is_no_number_is_none(copied):
+    """Nor is it the largest of a study's series: `nan` sorts above all numbers."""
+    path = copied / "full" / f"series_metadata_{STAMP}.tsv"
+    want = read(copied).studies
+    edit(
+        path, lambda frame: pl.concat([frame, frame.with_columns(num_slices=pl.lit("nan"), RescaleSlope=pl.lit("inf"))])
+    )
+    assert read(copied).studies.equals(want)
+    edit(path, lambda frame: frame.with_columns(num_slices=pl.lit("nan"), RescaleSlope=pl.lit("inf")))
+    studies = read(copied).studies
+    assert studies["listed_slices"].null_count() == studies["rescale_slope"].null_count() == studies.height
+
+
+def test_a_birth_that_is_no_date_is_counted_and_leaves_the_age_unknown(copied):
+    """A month of birth alone is its first day; 30 February and the year 0 are nothing."""
+    studies = read(copied).studies
+    persons = (
+        studies.filter(pl.col("time_source") == "procedure").get_column("patient_id").unique().sort()[:3].to_list()
+    )
+    path = copied / "omop" / "person.csv"
+    births = dict(zip(persons, (("1950", "2", "30"), ("0", "1", "1"), ("1950", "3", "")), strict=True))
+    person = pl.col("person_id").str.replace(r"\.0$", "")
+    parts = ("year_of_birth", "month_of_birth", "day_of_birth")
+
+    def change(frame):
+        replaced = [
+            person.replace_strict({one: given[k] for one, given in births.items()}, default=pl.col(name)).alias(name)
+            for k, name in enumerate(parts)
+        ]
+        timed = pl.when(~person.is_in(persons)).then("birth_DATETIME").alias("birth_DATETIME")
+        return frame.with_columns(*replaced, timed)
+
+    edit(path, change)
+    cohort = read(copied)
+    assert noted(cohort, "birth that is no date") == 2
+    ages = {one: cohort.studies.filter(patient_id=one)["age"].to_list() for one in persons}
+    assert {age for one in persons[:2] for age in ages[one]} == {None}
+    years = [t.year - 1950 - (t.month < 3) for t in cohort.studies.filter(patient_id=persons[2])["time"]]
+    assert ages[persons[2]] == years
+
+
+def test_a_record_without_its_vocabulary_says_so(forms, tmp_path):
+    """What the record's own codes mean is then unknown, and so are the races they stand for."""
+    root = shutil.copytree(forms / "meds", tmp_path / "download")
+    (root / "EHR" / "meds_omop_inspect" / "metadata" / "codes.parquet").unlink()
+    cohort = read(root)
+    assert noted(cohort, "not there: metadata/codes.parquet (what the record's own codes mean)") == 1
+    assert noted(cohort, "person code of no level") > 0
+
+
 def test_without_demographics_it_says_what_to_get(forms):
     with pytest.raises(CohortError, match=r"person\.csv.*meds_omop_inspect\.tar\.gz.*--demographics FILE"):
         read(forms / "tables")
@@ -365,7 +450,7 @@ def test_an_archive_that_reaches_out_is_refused(forms, tmp_path, name, changes, 
     with pytest.raises(CohortError, match=said):
         read(forms / "tables", tmp_path / "cache", ehr=evil.parent)
     assert not list(tmp_path.rglob("evil.parquet"))
-    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != LACKING_VOLUMES]
 
 
 def test_an_archive_cut_off_is_told_and_leaves_nothing(forms, tmp_path):
@@ -376,7 +461,7 @@ def test_an_archive_cut_off_is_told_and_leaves_nothing(forms, tmp_path):
         cut.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(CohortError, match="damaged or cut off"):
             read(forms / "tables", tmp_path / "cache", ehr=cut.parent)
-        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != LACKING_VOLUMES]
 
 
 def test_a_crosswalk_that_says_otherwise_is_counted(forms, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from fmaudit_core.cohort.columns import Column, collected, id_text, moment, whole_number
 from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.cohort.meds import MedsDataset, find_meds, open_meds
-from fmaudit_core.cohort.omop import find_omop, time_column
+from fmaudit_core.cohort.omop import find_omop, time_columns
 from tests.cohort.inspect_twin import Twin
 
 TWIN = Twin()
@@ -31,8 +31,8 @@ def test_a_table_of_shards_reads_as_one(written):
     }  # fmt: skip
     assert len(tables.files["measurement"]) == 2
     columns = tables.columns("measurement")
-    at = time_column(columns)
-    assert at == "measurement_DATETIME"
+    at, *others = time_columns(columns)
+    assert (at, others) == ("measurement_DATETIME", ["measurement_DATE"])
     wanted = [Column("person_id", ("person_id",)), Column("time", (at,)), Column("code", ("measurement_source_value",))]
     scan = tables.scan("measurement", wanted)
     assert isinstance(scan, pl.LazyFrame)
@@ -79,20 +79,24 @@ def test_older_names_of_the_subject_and_a_reader_database(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "start", "end"),
     [
-        (["visit_start_DATE", "visit_start_DATETIME", "visit_end_DATE"], "visit_start_DATETIME", "visit_end_DATE"),
+        (
+            ["visit_start_DATE", "visit_start_DATETIME", "visit_end_DATE"],
+            ["visit_start_DATETIME", "visit_start_DATE"],
+            ["visit_end_DATE"],
+        ),
         (
             ["drug_exposure_start_date", "drug_exposure_end_datetime"],
-            "drug_exposure_start_date",
-            "drug_exposure_end_datetime",
+            ["drug_exposure_start_date"],
+            ["drug_exposure_end_datetime"],
         ),
-        (["measurement_DATE", "measurement_DATETIME"], "measurement_DATETIME", None),
-        (["observation_date", "value"], "observation_date", None),
-        (["concept_id"], None, None),
+        (["measurement_DATE", "measurement_DATETIME"], ["measurement_DATETIME", "measurement_DATE"], []),
+        (["observation_date", "value"], ["observation_date"], []),
+        (["concept_id"], [], []),
     ],
 )
-def test_the_most_exact_time_is_taken(columns, start, end):
-    assert time_column(columns) == start
-    assert time_column(columns, end=True) == end
+def test_the_most_exact_time_comes_first(columns, start, end):
+    assert time_columns(columns) == start
+    assert time_columns(columns, end=True) == end
 
 
 def test_ids_and_times_as_exports_write_them():

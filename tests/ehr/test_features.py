@@ -174,6 +174,17 @@ def test_what_is_asked_for_counts(tmp_path):
     assert dict(tables.dropped.select("what", "n").iter_rows())["birth"] == 1
 
 
+def test_a_value_that_is_no_number_is_none(tmp_path):
+    """Infinite ones, and those beyond single precision, would make a probe of the whole cohort impossible."""
+    events = [
+        Event("p1", T - (9 - day) * DAY, "LOINC/1", value)
+        for day, value in enumerate([2.5, float("nan"), float("inf"), -1e300])
+    ]
+    found = readable(tables_of(tmp_path, events, STUDIES))
+    assert found["s1", "day", "LOINC/1"][-1] == 2.5
+    assert 4 in found["s1", "day", "LOINC/1"]  # each of them is an event all the same
+
+
 def test_the_cutoff_of_the_inspect_baseline_reaches_the_study_itself(tmp_path):
     events = [Event("p1", T, "at"), Event("p1", T + timedelta(seconds=1), "after"), Event("p1", MIDNIGHT, "date")]
     found = readable(tables_of(tmp_path, [*events, Event("p1", T - DAY, "day")], STUDIES, cutoff="inspect"))
@@ -238,6 +249,15 @@ def test_what_was_left_out_is_counted(tmp_path):
         1,
     ]
     assert len(known(events)) == 5
+
+
+def test_patients_of_whom_nothing_is_known_are_counted(tmp_path):
+    """A shard that was never downloaded shows here: one who is in no event looks like one who was never ill."""
+    others = pl.DataFrame({"study_id": ["s5", "s6"], "patient_id": ["p0", "p7"], "split": "test", "time": [T, T]})
+    events = [Event(one, T - 9 * DAY, "a") for one in ("p1", "p2", "p3")] + [Event("p7", T + DAY, "a")]
+    tables = tables_of(tmp_path, events, pl.concat([STUDIES, others]))
+    dropped = {what: n for what, _, n in tables.dropped.iter_rows()}
+    assert dropped["of whom the record holds no event"] == 1
 
 
 def test_the_order_of_events_and_studies_changes_nothing(tmp_path):

@@ -125,6 +125,63 @@ def test_a_vocabulary_that_is_missing_leaves_numbers(forms, tmp_path):
     assert tables.features.height > 0
 
 
+def test_a_blank_time_is_the_date_beside_it(forms, tmp_path):
+    """OMOP asks for dates alone: where the time of day is blank the event is of that day, and is known at its end."""
+    tables = shutil.copytree(forms[0] / "omop" / "tables", tmp_path / "omop")
+    path = tables / "measurement.csv"
+    told = pl.read_csv(path, infer_schema=False)
+    blank = pl.int_range(pl.len()) % 2 == 0
+    timed = pl.when(~blank).then(pl.col("measurement_DATETIME")).alias("measurement_DATETIME")
+    # a value that is a time stands for no time of the event
+    told.with_columns(timed, value_as_datetime=pl.lit("2001-01-01 00:00:00")).write_csv(path)
+    found = ehr_tables(Record("omop", tables), STUDIES, SETTINGS, cache=tmp_path / "c")
+    dated = pl.when(blank).then(pl.col("measurement_DATE")).otherwise("measurement_DATETIME")
+    told.with_columns(dated.alias("measurement_DATETIME")).drop("measurement_DATE").write_csv(path)
+    want = ehr_tables(Record("omop", tables), STUDIES, SETTINGS, cache=tmp_path / "c")
+    assert found.features.equals(want.features)
+    assert not found.features.equals(forms[2]["omop"].features)
+    assert dict(found.dropped.select("what", "n").iter_rows())["without a time"] == 0
+
+
+def test_demographics_that_are_asked_for_are_those_of_meds(forms, tmp_path):
+    """MEDS has persons as events of their birth, OMOP as a table; two of the twin's races have codes of the hospital in MEDS."""
+    asked, told = EhrSection(min_patients=1, demographics=True), {}
+    of_hospital = ["Race/2", "Race/other", "Race/source-asian", "Race/source-other"]
+    for form in ("omop", "meds"):
+        tables = ehr_tables(forms[1][form], STUDIES, asked, cache=tmp_path / form)
+        named = tables.features.join(tables.vocabulary, on="code_id").join(tables.rows, on="row")
+        of_person = named.filter(pl.col("code").str.contains("^(Gender|Race|Ethnicity)/"))
+        told[form] = of_person.select("study_id", "cutoff", "code", "days", "days_ago").sort(
+            "study_id", "cutoff", "code"
+        )
+    asians = [told[form].filter(code=code).height for form, code in (("omop", "Race/2"), ("meds", "Race/source-asian"))]
+    assert asians[0] == asians[1] > 0
+    alike = [one.filter(~pl.col("code").is_in(of_hospital)) for one in told.values()]
+    assert alike[0].height > 200
+    assert alike[0].equals(alike[1])
+    sexes = dict(told["omop"].filter(pl.col("code").str.starts_with("Gender/")).select("study_id", "code").iter_rows())
+    timed = [one for one in TWIN.studies if one.impression_id in set(STUDIES.drop_nulls("time")["study_id"])]
+    assert sexes == {one.impression_id: {"female": "Gender/F", "male": "Gender/M"}[one.person.sex] for one in timed}
+    (tmp_path / "bare").mkdir()
+    shutil.copy(forms[0] / "omop" / "tables" / "condition_occurrence.csv", tmp_path / "bare")
+    with pytest.raises(CohortError, match="the OMOP table person is missing"):
+        ehr_tables(Record("omop", tmp_path / "bare"), STUDIES, asked, cache=tmp_path / "c")
+
+
+def test_one_shard_without_the_origin_leaves_every_diagnosis_untold(forms, tmp_path):
+    """Which shard comes first decides nothing: where any does not tell, all diagnoses may be a bill's."""
+    found = []
+    for shards in (["data_0"], ["data_1"], ["data_0", "data_1"]):
+        folder = shutil.copytree(forms[0] / "scratch" / "meds_omop_inspect", tmp_path / "-".join(shards))
+        for name in shards:
+            path = folder / "data" / f"{name}.parquet"
+            pl.read_parquet(path).drop("clarity_table").write_parquet(path)
+        found.append(ehr_tables(Record("meds", folder), STUDIES, SETTINGS, cache=tmp_path / "c").features)
+    assert found[0].equals(found[2])
+    assert found[1].equals(found[2])
+    assert not found[2].equals(forms[2]["meds"].features)
+
+
 def test_a_column_that_is_missing_is_named(tmp_path):
     (tmp_path / "e.csv").write_text("patient_id,when,code\np1,2020-01-01,a\n")
     with pytest.raises(CohortError, match=r"e\.csv: column time is missing .* the columns are patient_id, when, code"):

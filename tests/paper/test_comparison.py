@@ -120,6 +120,15 @@ def test_counts_and_widths_are_compared_exactly():
     assert told(found, "medsiglip_params_m")["verdict"] == "not_comparable"
 
 
+def test_the_sweep_of_perceptrons_is_compared_as_it_is_set():
+    assert told(compare_with_paper(audited()), "mlp_sweep")["reason"] == "this audit has no MLP probe"
+    for shapes, verdict in (((512, 256), (512, 256, 128), (256, 128)), "same"), (((64,),), "different"):
+        probes = {"kinds": ["logistic", "mlp"], "networks": {"shapes": shapes}}
+        audit = Audit(cohort=INSPECT.cohort, probes=probes)
+        row = told(compare_with_paper(audited(audit)), "mlp_sweep")
+        assert (row["verdict"], row["published"]) == (verdict, "[[256, 128], [512, 256], [512, 256, 128]]")
+
+
 def test_race_and_ethnicity_are_other_groups_but_for_hispanic_patients():
     rows = [
         metric(0.4, 0.3, 0.5, name="udr", attribute="race_ethnicity", subgroup="hispanic", p_rest=p) for p in (0.3,)
@@ -147,10 +156,12 @@ def test_a_gap_has_the_interval_of_its_two_subgroups():
         metric(0.35, 0.31, 0.39, name="udr", attribute="age_band", subgroup="75-90"),
     ]
     gap = {"encoder": "medsiglip", **KEY, "attribute": "age_band", "metric": "udr", "gap": 0.35, "worst_subgroup": "18-40",
-           "best_subgroup": "75-90"}  # fmt: skip
+           "best_subgroup": "75-90", "p_gap": 0.003}  # fmt: skip
     row = told(compare_with_paper(audited(metrics=rows, gaps=[gap])), "udr_gap_age", model="medsiglip")
     assert row["ours"] == pytest.approx(0.35)
     # Newcombe's from both intervals: 0.05 and 0.04 either way
+    assert row["ours_p"] == 0.003
+    assert "the paper gives p < 0.001" in row["reason"]
     half = (0.05**2 + 0.04**2) ** 0.5
     assert (row["ours_low"], row["ours_high"]) == pytest.approx((0.35 - half, 0.35 + half))
     assert row["verdict"] == "same"
@@ -178,7 +189,8 @@ def test_the_baseline_is_found_by_its_name_and_without_a_threshold_its_rates_are
     assert told(found, "pe_auroc_lrcn")["verdict"] == "same"
     assert told(found, "lrcn_tpr_female")["reason"] == "its predictions have no operating threshold"
     without = compare_with_paper(audited(metrics=[overall], baseline=False))
-    assert "fmaudit baseline add" in told(without, "pe_auroc_lrcn")["reason"]
+    for figure in ("pe_auroc_lrcn", "lrcn_tpr_female"):
+        assert "fmaudit baseline add FILE --name ct-lrcn" in told(without, figure)["reason"]
 
 
 def test_curves_are_compared_at_every_threshold():
@@ -209,13 +221,14 @@ def test_mitigation_is_compared_by_its_reduction_at_the_papers_strength():
         "encoder": "medimageinsight", "task": "pe", "strategy": "adversarial", "target_attribute": "age_band", "alpha": 0.5,
         "attribute": "age_band", "metric": "udr", "status": "evaluated", "chosen": False, "gap_before": 0.30, "gap_after": 0.06,
         "reduction": 0.24, "ci_low": 0.22, "ci_high": 0.26, "auroc": 0.67, "auroc_before": 0.68, "auroc_delta": -0.01,
-        "auroc_delta_low": -0.02, "auroc_delta_high": 0.0,
+        "auroc_delta_low": -0.02, "auroc_delta_high": 0.0, "p_reduction": 0.002,
     }  # fmt: skip
     found = compare_with_paper(audited(mitigation=[run, run | {"alpha": 1.0, "chosen": True, "gap_after": 0.2}]))
     after = told(found, "mii_age_adv_after")
     assert (after["ours"], after["ours_low"], after["ours_high"]) == pytest.approx((0.06, 0.04, 0.08))
     assert after["verdict"] == "same"
     share = told(found, "mii_age_adv_reduction")
+    assert (after["ours_p"], share["ours_p"]) == (0.002, 0.002)
     assert (share["ours"], share["ours_low"], share["ours_high"]) == pytest.approx((0.8, 0.22 / 0.3, 0.26 / 0.3))
     cost = told(found, "mii_age_adv_cost")
     assert (cost["ours"], cost["ours_low"], cost["ours_high"]) == pytest.approx((0.01, 0.0, 0.02))

@@ -84,6 +84,8 @@ def test_init_tells_what_was_read_and_what_was_odd(inspected):
     assert "58 studies of 39 patients are valid." in inspected[1]
     assert "labels_20250611.tsv" in inspected[1]
     assert "no time: 2 studies" in inspected[1]
+    assert "left out by the rule `a CT volume is there`: 1" in inspected[1]
+    assert "left out by the rule `aged 18 or over, or of unknown age`: 1" in inspected[1]
 
 
 def test_volumes_are_accepted_or_quarantined_by_name(inspected):

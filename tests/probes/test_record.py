@@ -116,17 +116,22 @@ def test_test_labels_decide_nothing(cohort, found):
 
 def test_shuffled_labels_give_chance(cohort):
     """Were a label to reach a feature, it would be found again: with labels dealt to patients anew AUROC is a half."""
-    made, _, studies, labels = cohort
+    studies, labels = cohort[2:]
     rng = np.random.default_rng(3)
-    wide = labels.filter(pl.col("task") == "readmission_6m").drop_nulls().join(studies, on="study_id").sort("study_id")
-    patients = wide.get_column("patient_id").unique().sort()
-    dealt = pl.DataFrame({"patient_id": patients, "dealt": rng.random(len(patients)) < 0.3})
-    shuffled = wide.join(dealt, on="patient_id").select("study_id", "task", label="dealt")
-    out = fit_record(made, studies, shuffled, tasks=["readmission_6m"], c_grid=GRID, settings=SETTINGS).scores
-    for probe in ("logistic", "gbm"):
-        test = out.filter((pl.col("probe") == probe) & (pl.col("split") == "test"))
-        assert test.height > 600
-        assert roc_auc_score(test["y_true"], test["y_score"]) == pytest.approx(0.5, abs=0.07), probe
+    patients = studies.get_column("patient_id").unique().sort()
+    dealt = pl.concat(
+        pl.DataFrame({"patient_id": patients, "dealt": rng.random(len(patients)) < 0.3}).with_columns(task=pl.lit(task))
+        for task in TASKS
+    )
+    shuffled = labels.drop_nulls().join(studies, on="study_id").join(dealt, on=["patient_id", "task"])
+    out = fitted(cohort, shuffled.select("study_id", "task", label="dealt"))[0].filter(split="test")
+    assert out.select("probe", "modality").unique().height == 5
+    for (task, probe, modality), test in out.group_by("task", "probe", "modality"):
+        y, score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
+        assert test.height > 500
+        # patients have several studies, and twenty score sets are looked at
+        se = np.sqrt((len(y) + 1) / (12 * y.sum() * (~y).sum()))
+        assert abs(roc_auc_score(y, score) - 0.5) < 4.5 * se, (task, probe, modality)
 
 
 def test_each_task_reads_the_past_it_may_know(cohort):

@@ -43,7 +43,7 @@ def _place(order: list[tuple[str, str]], row: Row) -> int:
 def _line(book: Book, row: Row) -> Row:
     variant = {name: row[name] for name in ("probe", "modality", "pooling")} | {"strategy": "none"}
     line = {
-        "encoder": book.encoder_title(row["encoder"]) + (" (control)" if book.is_control(row["encoder"]) else ""),
+        "encoder": book.named(row["encoder"]),
         "model": _MODELS.get((row["probe"], row["modality"])) or wording.variant_title(variant),
         "value": wording.level("auroc", row["value"]),
         "interval": wording.interval("auroc", row["ci_low"], row["ci_high"]),

@@ -83,6 +83,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "metric_titles": [wording.metric_title(metric) for metric in SHOWN_METRICS],
         "ends": ("Most missed", "Least missed") if book.primary_metric == "udr" else ("Fares worst", "Fares best"),
         "primary_metric": wording.metric_title(book.primary_metric),
+        "primary_said": wording.metric_said(book.primary_metric),
         "cells": [cell_view(book, key) for key in book.keys],
         "encoders": [{**one, "role": book.role(one["name"])} for one in book.encoders],
         "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],

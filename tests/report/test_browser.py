@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fmaudit_core.report.export import write_report
@@ -219,6 +221,41 @@ def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str)
     page, _ = _open(browser, url)
     hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first
     assert "repeating-linear-gradient" in hatched.evaluate("(one) => getComputedStyle(one).backgroundImage")
+
+
+def test_header_and_summary_are_one_screen(browser: Any, tmp_path: Path) -> None:
+    made = mitigated(made_up(small_group=True), small_group=True)
+    names = ("subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "mitigation_recommendations")
+    one = {name: getattr(made, name).filter(pl.col("encoder") != "lite1") for name in names}
+    encoders = [encoder for encoder in made.encoders if encoder["name"] != "lite1"]
+    alone = dataclasses.replace(made, encoders=encoders, generated_at="2026-03-01", **one)
+    page, _ = _open(browser, write_report(tmp_path, alone).page.as_uri())
+    assert page.locator("#summary .card").count() == 3
+    assert page.locator("#summary .help").is_visible()
+    assert page.evaluate("document.getElementById('summary').getBoundingClientRect().bottom + window.scrollY") <= 900
+
+
+def test_with_two_encoders_the_summary_still_fits_the_screen(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url)
+    assert page.locator("#summary .beside-one-another tbody tr").count() == 2
+    assert page.evaluate("document.querySelector('#summary .beside-one-another').getBoundingClientRect().bottom") <= 900
+
+
+def test_what_is_kept_from_sight_widens_no_page(browser: Any, inputs: ReportInput, tmp_path: Path) -> None:
+    # marks for readers of the screen stand in the last columns of tables that are wider than a phone
+    harmed = pl.when(pl.col("strategy") == "group_thresholds", status="tested")
+    worse = inputs.mitigation_subgroups.with_columns(
+        delta=harmed.then(0.2).otherwise("delta"), ci_low=harmed.then(0.1).otherwise("ci_low"),
+        ci_high=harmed.then(0.3).otherwise("ci_high"),
+    )  # fmt: skip
+    shown = dataclasses.replace(inputs, mitigation_subgroups=worse)
+    page, _ = _open(browser, write_report(tmp_path, shown).page.as_uri(), width=390)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    assert page.locator(".changes .harmed .unseen").count() > 10
+    assert page.evaluate("document.querySelector('.changes').getBoundingClientRect().right") > 390
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.evaluate("window.scrollTo(400, 0)")
+    assert page.evaluate("window.scrollX") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])

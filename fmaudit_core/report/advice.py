@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import polars as pl
+
+from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.report import wording
 from fmaudit_core.report.ledger import Cell, Ledger, Row
+
+#: recommendations as they are told: of disclosed numbers, with whom the strategy costs, in words
+TOLD_SCHEMA: Final = pl.Schema(
+    [*RECOMMENDATION_SCHEMA.items(), ("costs", pl.List(pl.String())), ("sentence", pl.String())]
+)
 
 TITLES: Final = {
     "recommended": "Recommended",
@@ -50,18 +58,19 @@ def run_title(run: Mapping[str, Any]) -> str:
 
 
 def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
-    """Verdict and sentence of one encoder and task; None where nothing was mitigated."""
+    """Verdict, costs and sentence of one encoder and task; None where nothing was mitigated."""
     row = ledger.advice(cell)
     if row is None:
         return None
-    sentence = (
-        _recommended(ledger, cell, row) if row["verdict"] == "recommended" else _none(ledger, cell, row["verdict"])
-    )
-    return {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"]), "sentence": sentence}
-
-
-def _recommended(ledger: Ledger, cell: Cell, row: Row) -> str:
+    told = {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"])}
+    if row["verdict"] != "recommended":
+        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"])}
     run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
+    costs = costs_of(ledger, cell, run)
+    return {**told, "costs": costs, "sentence": _recommended(run, costs)}
+
+
+def _recommended(run: Row, costs: Sequence[str]) -> str:
     rounded, attribute = run["rounded"], _attribute(run["attribute"])
     before, after = (wording.points(run[name], 0 if rounded else 1) for name in ("gap_before", "gap_after"))
     said = (
@@ -73,7 +82,6 @@ def _recommended(ledger: Ledger, cell: Cell, row: Row) -> str:
         worst = wording.subgroup_title(run["worst_subgroup"])
         said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
     said += f" {_auroc_moves(run['auroc_delta'])}"
-    costs = costs_of(ledger, cell, run)
     return f"{said} The price: {'; '.join(costs)}." if costs else f"{said} No tested subgroup is shown to fare worse."
 
 

@@ -151,10 +151,11 @@ def _sweeps(book: Book, key: Key) -> list[Row]:
     """A figure per attribute that has curves."""
     curves = {attribute: _curves(book, key, attribute) for attribute in book.attributes(key)}
     most = max((len(one) for one in curves.values()), default=0)
+    probabilities = gives_probabilities(book, key)
     return [
         {
             "title": wording.attribute_title(attribute),
-            "figure": figures.sweep(one, book.threshold(key), most, probabilities=gives_probabilities(book, key)),
+            "figure": figures.sweep(one, book.threshold(key), most, probabilities=probabilities),
         }
         for attribute, one in curves.items()
         if one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -32,6 +32,8 @@ from fmaudit_core.report.paper_figures import paper_view
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
+#: names of provenance that are programs
+_SOFTWARE: Final = ("fmaudit", "python", "numpy", "scipy", "polars", "duckdb", "pydicom")
 
 
 def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
@@ -120,7 +122,8 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
             predicted=not inputs.baselines.is_empty(),
         ),
         "limits": limits(audit),
-        "provenance": sorted(inputs.provenance.items()),
+        "provenance": _told_provenance(inputs.provenance),
+        "runs": sorted(inputs.runs.items()),
         "any_withheld": withheld > 0,
         "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
         "alpha": f"{audit.fairness.alpha:g}",
@@ -128,6 +131,14 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "confidence": wording.percent(audit.fairness.confidence, 0),
         "suppress_under": audit.fairness.suppress_under,
     }
+
+
+def _told_provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What the numbers are made of, and the software that made them."""
+    software = {name: told for name, told in provenance.items() if name in _SOFTWARE}
+    made_of = {name: told for name, told in provenance.items() if name not in _SOFTWARE}
+    parts = (("Made of", made_of), ("Software", software))
+    return [(title, sorted(part.items())) for title, part in parts if part]
 
 
 def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:

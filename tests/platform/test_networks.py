@@ -76,9 +76,8 @@ def test_networks_join_as_score_sets_and_the_findings_speak_of_the_logistic_prob
     assert family[1].select("probe", "modality", "pooling").unique().rows() == [("logistic", "ct", "mean")]
     assert family[0].drop("q_value").equals(family[1].drop("q_value"))  # q is over all that was tested
     for table in ("model_comparisons", "mitigation_recommendations"):
-        cell = Cell() if table == "model_comparisons" else Cell(ENCODER, "pe")
-        assert audited[0].warehouse.read(table, cell).drop("q_value", strict=False).equals(
-            warehouse.read(table, cell).drop("q_value", strict=False)
+        assert audited[0].warehouse.read(table).drop("q_value", strict=False).equals(
+            warehouse.read(table).drop("q_value", strict=False)
         )  # fmt: skip
 
 

@@ -217,6 +217,48 @@ def test_mitigation_follows_the_filters_and_arrows_the_strategy(browser: Any, ur
     assert heard == []
 
 
+def test_mitigation_is_cut_to_the_attribute(browser: Any, url: str, inputs: ReportInput) -> None:
+    page, heard = _open(browser, url)
+    page.select_option("#attribute", "Sex")
+    for slot in ("gaps", "arrows", "probing"):
+        plot = f"""document.querySelector('[data-slot="mitigated-{slot}"]')"""
+        low, high = page.evaluate(f"{plot}.layout.yaxis.range")
+        ticks = page.evaluate(f"{plot}.layout.yaxis.ticktext.filter((_, at) => at <= {low} && at >= {high})")
+        assert ticks[0] == "<b>Sex</b>", slot
+        assert not any("<b>" in one for one in ticks[1:]), slot
+        shown = page.locator(f'[data-slot="mitigated-{slot}"] .ytick').all_text_contents()
+        assert "Age band" not in shown, slot
+        assert "Sex" in shown, slot
+    sexes = inputs.mitigation_subgroups.filter(
+        encoder="lite0", task="pe", strategy="dfr", metric="udr", target_attribute="sex", attribute="sex"
+    )
+    low, high = page.evaluate("""document.querySelector('[data-slot="mitigated-arrows"]').layout.yaxis.range""")
+    marks = (
+        """[...document.querySelector('[data-slot="mitigated-arrows"]').data].filter((one) => one.mode === "markers")"""
+    )
+    within = f"one.y[at] <= {low} && one.y[at] >= {high}"
+    drawn = page.evaluate(f"{marks}.flatMap((one) => [...one.x].filter((_, at) => {within}))")
+    assert sorted(drawn) == pytest.approx(
+        sorted(100 * one for name in ("before", "after") for one in sexes[name]), abs=1e-3
+    )
+    assert page.locator('[data-slot="mitigated-price"] h4').all_inner_texts() == ["Sex"]
+    page.evaluate("document.querySelectorAll('#mitigation details').forEach((one) => { one.open = true })")
+    told = page.locator("#mitigation [data-attribute]:visible")
+    assert set(told.evaluate_all("(all) => all.map((one) => one.dataset.attribute)")) == {"Sex"}
+    kinds = ("tbody", ".scroll", "table.probes tr", ".capacity tr", ".ladder tr")
+    for kind in kinds:
+        assert page.locator("#mitigation").locator(f"{kind}[data-attribute]:visible").count(), kind
+    # a strategy that could not be fitted for an attribute has no arrows, the others keep theirs
+    page.select_option("#attribute", "Race and ethnicity")
+    page.select_option("#strategy", "group_dro")
+    assert not page.locator('[data-slot="mitigated-arrows"]').is_visible()
+    assert page.locator('[data-slot="mitigated-gaps"]').is_visible()
+    page.select_option("#attribute", "")
+    assert page.locator('[data-slot="mitigated-arrows"]').is_visible()
+    assert page.locator("#mitigation").get_by_text("Aimed at age band").first.is_visible()
+    assert heard == []
+
+
 def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
     hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first

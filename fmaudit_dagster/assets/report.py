@@ -88,7 +88,7 @@ def audit_report(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg
     version = versions.audit_report()
 
     encoders = [name for name, spec in versions.encoders.items() if spec.embeds]
-    runs = runs_behind(context.instance, encoders) | {"audit_report": context.run_id}
+    runs = runs_behind(context.instance, encoders) | {"audit_report": context.run.run_id}
     shown = report_input(workspace, versions, runs)
     written = write_report(workspace.reports, shown)
 

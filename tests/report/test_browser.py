@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fmaudit_core.comparing import compare, write_comparison
 from fmaudit_core.report.export import write_report
 from fmaudit_core.report.inputs import ReportInput
 from tests.report.frames import made_up
@@ -73,18 +74,80 @@ def _drawn(page: Any, slot: str) -> list[float]:
     return sorted(page.evaluate(f"{marks}.flatMap((one) => [...one.x])"))
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+SIGHTS = pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+
+
+def _broken_rules(page: Any, *, at_least: int) -> list[tuple[str, str, str]]:
+    """What axe-core finds against WCAG 2.2, levels A and AA, with everything unfolded."""
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    level = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+    found = axe.Axe().run(page, options=level).response
+    assert len(found["passes"]) > at_least  # it has looked
+    return [(one["id"], node["html"], node["failureSummary"]) for one in found["violations"] for node in one["nodes"]]
+
+
+@SIGHTS
 def test_no_rule_of_wcag_a_or_aa_is_broken(browser: Any, url: str, theme: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
     page = context.new_page()
     page.goto(url)
     page.locator("html[data-drawn]").wait_for()
-    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
-    level = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
-    found = axe.Axe().run(page, options=level).response
-    assert len(found["passes"]) > 20  # it has looked
-    told = [(one["id"], node["html"], node["failureSummary"]) for one in found["violations"] for node in one["nodes"]]
-    assert told == []
+    assert _broken_rules(page, at_least=20) == []
+
+
+@pytest.fixture(scope="module")
+def beside(inputs: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The other pages of a report, and of a comparison with and without a test."""
+    folder = tmp_path_factory.mktemp("beside")
+    written = write_report(folder / "first", inputs)
+    other = inputs.audit_findings.with_columns(
+        verdict=pl.when(attribute="sex").then(pl.lit("disparity")).otherwise("verdict")
+    )
+    write_report(folder / "second", dataclasses.replace(inputs, audit_findings=other))
+    untested = compare(folder / "first", folder / "second")
+    judged = [
+        row
+        | {
+            "p_value": 0.001,
+            "q_value": 0.001 if nth % 9 == 0 else 0.6,
+            "status": "tested",
+            "change": row["change"] and 0.1,
+        }
+        for nth, row in enumerate(untested.rows)
+    ]
+    tested = dataclasses.replace(untested, rows=judged, no_test=None)
+    assert tested.significant()
+    pages = {path.stem: path.as_uri() for path in written.documents if path.suffix == ".html"}
+    for name, comparison in (("untested", untested), ("tested", tested)):
+        pages[name] = write_comparison(folder / f"{name}.html", comparison).as_uri()
+    return pages
+
+
+@SIGHTS
+@pytest.mark.parametrize("name", ["tripod_ai", "claim_2024", "standing_together", "chai", "untested", "tested"])
+def test_the_other_pages_break_no_rule_and_fit_the_screen(
+    browser: Any, beside: dict[str, str], name: str, theme: str, width: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("request", lambda request: heard.append(request.url) if request.url != beside[name] else None)
+    page.goto(beside[name])
+    assert heard == []
+    assert _broken_rules(page, at_least=8) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(one) for one in dark[4:-1].split(",")[:3]) < 200) is (theme == "dark"), dark
+
+
+def test_a_comparison_shows_what_changed_and_folds_the_rest(browser: Any, beside: dict[str, str]) -> None:
+    page = browser.new_page()
+    page.goto(beside["tested"])
+    shown = page.locator("tbody tr:visible")
+    assert set(shown.locator("td:last-child").all_inner_texts()) == {"changed", "differs"}
+    assert page.locator("details:visible").count() > 3
+    page.locator("summary").first.click()
+    assert "not shown to have changed" in shown.locator("td:last-child").all_inner_texts()
 
 
 def test_the_page_opens_without_a_request_or_a_complaint(browser: Any, url: str) -> None:

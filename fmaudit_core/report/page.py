@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
 from fmaudit_core.report.aggregated import aggregation_figures, aggregation_views
@@ -110,7 +111,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
         "baselines": [_joined(book, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in book.encoders}),
-        "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
+        "flow": [_step(row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
         "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
         "methods": methods(
@@ -139,6 +140,13 @@ def _told_provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tupl
     made_of = {name: told for name, told in provenance.items() if name not in _SOFTWARE}
     parts = (("Made of", made_of), ("Software", software))
     return [(title, sorted(part.items())) for title, part in parts if part]
+
+
+def _step(row: dict[str, Any]) -> dict[str, Any]:
+    """A step of the cohort's making; outcomes are known side by side, none after the other."""
+    head, _, task = row["step"].partition(": ")
+    outcome = wording.task_title(task) if head == OUTCOME_KNOWN else ""
+    return {**row, "step": wording.step_title(row["step"]), "outcome": outcome}
 
 
 def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:

@@ -220,6 +220,7 @@ def test_calibration_and_intersections_follow_the_filters(browser: Any, url: str
     page.select_option("#encoder", "lite1")
     page.select_option("#task", "mortality_1m")
     chosen = {"encoder": "lite1", "task": "mortality_1m", "pooling": "mean"}
+    page.evaluate("document.querySelectorAll('.more').forEach((one) => { one.open = true })")
     slope = inputs.subgroup_calibration.filter(**chosen, subgroup="female").get_column("slope").item()
     assert any(abs(x - slope) < 1e-4 for x in _drawn(page, "calibration"))
     shown = page.locator(".cell[open]:not([hidden])")
@@ -324,6 +325,7 @@ def test_mitigation_is_cut_to_the_attribute(browser: Any, url: str, inputs: Repo
 
 def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
+    page.evaluate("document.querySelectorAll('.more').forEach((one) => { one.open = true })")
     hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first
     assert "repeating-linear-gradient" in hatched.evaluate("(one) => getComputedStyle(one).backgroundImage")
 
@@ -401,4 +403,12 @@ def test_it_prints_with_its_figures(browser: Any, url: str, tmp_path: Path) -> N
     page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
     assert (tmp_path / "report.pdf").stat().st_size > 100_000
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    # on paper nothing can be unfolded
+    folded = page.locator(".cell[open]:not([hidden]) .more:not([open])")
+    n_folded = folded.count()
+    assert n_folded > 1
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert folded.count() == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert folded.count() == n_folded
     assert heard == []

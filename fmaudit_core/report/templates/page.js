@@ -176,15 +176,19 @@
   theme.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
   prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
 
-  // print in the light theme at the width of the paper, then come back
+  // print in the light theme at the width of the paper, what is shown unfolded, then come back
   let before = null;
+  let unfolded = [];
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    unfolded = [...document.querySelectorAll(".cell[open]:not([hidden]) details:not([open])")];
+    unfolded.forEach((one) => { one.open = true; });
     paperPx = PAPER_PX;
     setTheme("light");
   });
   window.addEventListener("afterprint", () => {
     paperPx = 0;
+    unfolded.forEach((one) => { one.open = false; });
     if (before) setTheme(before);
   });
 

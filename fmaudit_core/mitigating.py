@@ -15,8 +15,6 @@ from fmaudit_core.mitigation.embedded import Embedded, embedded
 from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
-from fmaudit_core.mitigation.recommend import recommend
-from fmaudit_core.probes.primary import of_primary_score_set
 from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import family_task
@@ -40,7 +38,6 @@ class CellTables:
 
     mitigation_results: pl.DataFrame
     mitigation_subgroups: pl.DataFrame
-    mitigation_recommendations: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def probe_demographics(workspace: Workspace, encoder: str) -> pl.DataFrame:
 
 
 def evaluate_cell(workspace: Workspace, cell: Cell, *, progress: Progress = silent) -> CellTables:
-    """Hold the strategies of one encoder and task against the probe as it was, and recommend one or none."""
+    """Hold the strategies of one encoder and task against the probe as it was."""
     audit, warehouse = workspace.audit, workspace.warehouse
     of_encoder = Cell(cell.encoder)
     scores = warehouse.read("mitigation_scores", of_encoder).filter(pl.col("task") == cell.task)
@@ -94,9 +91,7 @@ def evaluate_cell(workspace: Workspace, cell: Cell, *, progress: Progress = sile
         _with_attributes(workspace, scores), runs, audit.attributes, audit.fairness,
         n_bootstrap=audit.mitigation.n_bootstrap, progress=progress,
     )  # fmt: skip
-    gaps = of_primary_score_set(warehouse.read("fairness_gaps", cell), workspace.primary_pooling(cell.encoder))
-    advice = recommend(found.results, found.subgroups, gaps, audit.fairness)
-    return CellTables(found.results, found.subgroups, advice)
+    return CellTables(found.results, found.subgroups)
 
 
 def compare_capacity(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
@@ -15,6 +16,7 @@ from fmaudit_core.encoders.store import read_provenance
 from fmaudit_core.mitigation.recommend import recommend
 from fmaudit_core.paper.audited import Audited
 from fmaudit_core.paper.comparison import compare_with_paper
+from fmaudit_core.report.advice import TOLD_SCHEMA
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.inputs import SLICE_QUALITY, ReportInput, count_series, count_studies
 from fmaudit_core.report.ledger import mitigated_findings
@@ -23,8 +25,14 @@ from fmaudit_core.warehouse import WHOLE, Cell
 from fmaudit_core.workspace import Workspace
 
 
-def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
-    """Everything the page shows, as counts: no row about a study or a patient."""
+def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, str] | None = None) -> ReportInput:
+    """Everything the page shows, as counts: no row about a study or a patient.
+
+    Parameters
+    ----------
+    runs : mapping of str to str, optional
+        Of what was made the id of the run that made it. Shown, and no part of the report's version.
+    """
     warehouse, cells = workspace.warehouse, versions.audited_cells()
     encoders = [
         {
@@ -61,6 +69,7 @@ def report_input(workspace: Workspace, versions: Versions) -> ReportInput:
         slice_quality=_series(workspace, versions),
         encoders=encoders,
         provenance=_provenance(workspace, versions),
+        runs=runs or {},
     )
 
 
@@ -137,6 +146,12 @@ def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds
         return int(read_provenance(workspace.warehouse.embeddings_path(name))["n_studies"])
     own = workspace.warehouse.read_cells("probe_predictions", [cell for cell in cells if cell.encoder == name])
     return own.get_column("study_id").n_unique()
+
+
+def recommendations(written: ReportFiles) -> pl.DataFrame:
+    """What a written report recommends, row by row as its audit.json tells it: a frame of `TOLD_SCHEMA`."""
+    told = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
+    return pl.DataFrame([{name: row[name] for name in TOLD_SCHEMA} for row in told], schema=TOLD_SCHEMA)
 
 
 def report_files(written: ReportFiles) -> pl.DataFrame:

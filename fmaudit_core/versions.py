@@ -30,7 +30,7 @@ FAIRNESS_TABLES = (
 )
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
-MITIGATION_BY_CELL = ("mitigation_results", "mitigation_subgroups", "mitigation_recommendations")
+MITIGATION_BY_CELL = ("mitigation_results", "mitigation_subgroups")
 MITIGATION_BY_ENCODER = ("mitigation_leakage", "demographic_probes")
 MITIGATION_WHOLE = ("mitigation_capacity", "mitigation_interactions", "mitigation_ladder")
 #: whole tables that the report shows beside the findings
@@ -242,7 +242,6 @@ class Versions:
         return step_version(
             "mitigation_results",
             warehouse.version("mitigation_scores", Cell(cell.encoder)),
-            warehouse.version("fairness_gaps", cell),
             self._studies("study_id", *audit.attributes),
             audit.attributes,
             audit.fairness,

@@ -52,7 +52,9 @@ def print_findings(reports: Path) -> None:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", highlight=False)
     main = {row["task"] for row in confirmatory}
-    helping = [row for row in told.get("recommendations", ()) if row["task"] in main]
+    # a control is a yardstick that nobody deploys
+    controls = {one["name"] for one in told["encoders"] if one.get("control")}
+    helping = [row for row in told["recommendations"] if row["task"] in main and row["encoder"] not in controls]
     if helping:
         console.print("\nWhat would help")
     for row in helping:

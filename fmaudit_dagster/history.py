@@ -41,16 +41,30 @@ def recorded(workspace: Workspace, instance: dg.DagsterInstance) -> Recorded:
         version = in_warehouse(asset, cell)
         if version is None:
             return None
-        key = partition_key(cell)
-        filters = dg.AssetRecordsFilter(
-            asset_key=dg.AssetKey(asset), asset_partitions=None if key is None else [str(key)]
-        )
-        found = instance.fetch_materializations(filters, limit=1).records
-        materialization = found[0].asset_materialization if found else None
+        found = _latest(instance, asset, cell)
+        materialization = found.asset_materialization if found else None
         known = (materialization.tags or {}).get("dagster/data_version") if materialization else None
         return version if known == version else None
 
     return version_of
+
+
+def runs_behind(instance: dg.DagsterInstance, encoders: Iterable[str]) -> dict[str, str]:
+    """The run that last made the cohort, the findings, and the embeddings of each encoder: what was made -> run id.
+
+    What was made without Dagster, and what has no such asset, is left out.
+    """
+    asked = [(name, Cell()) for name in ("studies", "labels", "audit_findings")]
+    asked += [("study_embeddings", Cell(name)) for name in encoders]
+    found = {f"{asset} ({cell})" if cell.encoder else asset: _latest(instance, asset, cell) for asset, cell in asked}
+    return {what: record.run_id for what, record in found.items() if record is not None}
+
+
+def _latest(instance: dg.DagsterInstance, asset: str, cell: Cell) -> dg.EventLogRecord | None:
+    """The last materialisation of a cell."""
+    key = partition_key(cell)
+    filters = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=None if key is None else [str(key)])
+    return next(iter(instance.fetch_materializations(filters, limit=1).records), None)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,13 @@ from fmaudit_core.mitigating import LADDER_SCHEMA
 from fmaudit_core.mitigation.capacity import CAPACITY_SCHEMA, INTERACTIONS_SCHEMA
 from fmaudit_core.mitigation.demographics import PROBES_SCHEMA
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, SUBGROUPS_SCHEMA
-from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA
 from fmaudit_core.mitigation.reprobing import LEAKAGE_SCHEMA
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
 from fmaudit_core.paper.comparison import COMPARISON_SCHEMA
 from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
 from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA
+from fmaudit_core.report.advice import TOLD_SCHEMA
 from fmaudit_core.versions import UNAUDITED_SCHEMA
 
 _TEXT, _WHOLE, _NUMBER, _TRUTH = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
@@ -183,7 +183,6 @@ TABLES: Final = {
         "A run of a strategy held against the probe as it was, by one attribute.", _CELL, RESULTS_SCHEMA
     ),
     "mitigation_subgroups": _table("A strategy's change in a subgroup.", _CELL, SUBGROUPS_SCHEMA),
-    "mitigation_recommendations": _table("Which strategy to take, or why none.", _CELL, RECOMMENDATION_SCHEMA),
     "mitigation_capacity": _table(
         "A strategy's reduction beside how separable the attribute is.", _WHOLE_COHORT, CAPACITY_SCHEMA
     ),
@@ -197,6 +196,11 @@ TABLES: Final = {
         "A way to put slices together, or another view, held against the mean of the slices.",
         _WHOLE_COHORT,
         AGGREGATION_SCHEMA,
+    ),
+    "mitigation_recommendations": _table(
+        "Which strategy to take for an encoder and task, or why none; judged by the findings, in the words of the report.",
+        _WHOLE_COHORT,
+        TOLD_SCHEMA,
     ),
     "paper_comparison": _table("A figure of the paper beside ours.", _WHOLE_COHORT, COMPARISON_SCHEMA),
     "modality_comparisons": _table(

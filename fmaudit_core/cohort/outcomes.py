@@ -12,8 +12,8 @@ from fmaudit_core.vocabulary import SPLITS
 
 #: a row of `label_flow` that is about all studies carries this in `attribute` and `subgroup`
 EVERYBODY: Final = "all"
-#: a row of `cohort_flow` that is about the outcomes of one task starts so; all others are about who is left
-OUTCOME_KNOWN: Final = "outcome known: "
+#: a step of `cohort_flow` that tells of whom an outcome is known
+OUTCOME_KNOWN: Final = "outcome known"
 LABEL_FLOW: Final = pl.Schema(
     {
         "task": pl.String,
@@ -73,7 +73,7 @@ def flow_of(steps: Sequence[tuple[str, pl.DataFrame]], labels: pl.DataFrame, tas
     counted = list(steps)
     for task in tasks:
         known = labels.filter((pl.col("task") == task) & pl.col("label").is_not_null())
-        counted.append((f"{OUTCOME_KNOWN}{task}", kept.join(known, on="study_id", how="semi")))
+        counted.append((f"{OUTCOME_KNOWN}: {task}", kept.join(known, on="study_id", how="semi")))
     return pl.DataFrame(
         [(step, frame.height, frame.get_column("patient_id").drop_nulls().n_unique()) for step, frame in counted],
         schema={"step": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64},

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import polars as pl
+
+from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.report import wording
 from fmaudit_core.report.ledger import Cell, Ledger, Row
+
+#: recommendations as they are told: of disclosed numbers, with whom the strategy costs, in words
+TOLD_SCHEMA: Final = pl.Schema(
+    [*RECOMMENDATION_SCHEMA.items(), ("costs", pl.List(pl.String())), ("sentence", pl.String())]
+)
 
 TITLES: Final = {
     "recommended": "Recommended",
@@ -17,7 +25,7 @@ TITLES: Final = {
     "too_costly": "Costs too much",
     "levelling_down": "Levels down",
 }
-_HARM: Final = {"udr": "missed", "fpr": "false alarms"}
+_HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
 
 #: as figures and columns call them
@@ -50,18 +58,19 @@ def run_title(run: Mapping[str, Any]) -> str:
 
 
 def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
-    """Verdict and sentence of one encoder and task; None where nothing was mitigated."""
+    """Verdict, costs and sentence of one encoder and task; None where nothing was mitigated."""
     row = ledger.advice(cell)
     if row is None:
         return None
-    sentence = (
-        _recommended(ledger, cell, row) if row["verdict"] == "recommended" else _none(ledger, cell, row["verdict"])
-    )
-    return {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"]), "sentence": sentence}
-
-
-def _recommended(ledger: Ledger, cell: Cell, row: Row) -> str:
+    told = {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"])}
+    if row["verdict"] != "recommended":
+        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"])}
     run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
+    costs = costs_of(ledger, cell, run)
+    return {**told, "costs": costs, "sentence": _recommended(run, costs)}
+
+
+def _recommended(run: Row, costs: Sequence[str]) -> str:
     rounded, attribute = run["rounded"], _attribute(run["attribute"])
     before, after = (wording.points(run[name], 0 if rounded else 1) for name in ("gap_before", "gap_after"))
     said = (
@@ -70,12 +79,16 @@ def _recommended(ledger: Ledger, cell: Cell, row: Row) -> str:
     )
     if run["worst_subgroup_udr_delta"] is not None:
         fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if rounded else 1)
-        said += (
-            f" In {wording.subgroup_title(run['worst_subgroup'])}, the subgroup missed most, it misses {fewer} fewer."
-        )
-    costs = costs_of(ledger, cell, run)
-    said += f" AUROC changes by {wording.signed(run['auroc_delta'])}."
-    return f"{said} It costs {', '.join(costs)}." if costs else f"{said} It costs no tested subgroup beyond chance."
+        worst = wording.subgroup_title(run["worst_subgroup"])
+        said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
+    said += f" {_auroc_moves(run['auroc_delta'])}"
+    return f"{said} The price: {'; '.join(costs)}." if costs else f"{said} No tested subgroup is shown to fare worse."
+
+
+def _auroc_moves(delta: float) -> str:
+    if not round(delta, 3):
+        return "AUROC stays as it was."
+    return f"AUROC {'falls' if delta < 0 else 'rises'} by {abs(delta):.3f}."
 
 
 def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
@@ -85,43 +98,45 @@ def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
         for row in ledger.subgroups(cell, run, metric):
             if row["harmed"]:
                 more = wording.points(row["delta"], 0 if row["counts"] == "rounded" else 1)
-                said.append(f"{wording.subgroup_title(row['subgroup'])} {more} more {harm}")
+                said.append(harm.format(who=wording.subgroup_title(row["subgroup"]), more=more))
     for row in ledger.spilled(cell, run):
         if row["widened"]:
             more = wording.points(-row["reduction"], 0 if row["rounded"] else 1)
-            said.append(f"a gap by {_attribute(row['attribute'])} that widens by {more}")
+            said.append(f"the gap by {_attribute(row['attribute'])} widens by {more}")
     return said
 
 
 def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
     unequal = ledger.unequal(cell)
     if verdict == "no_disparity_shown" or not unequal:
-        return "None is recommended, because the audit has shown no disparity in missed disease that one could mend."
+        return "None is recommended: the audit has shown no disparity in missed disease that one could mend."
     named = " and ".join(_attribute(one) for one in unequal)
     tried = [run for name in unequal for run in ledger.own(cell, name) if run["own"]]
     if verdict == "none_evaluated" or not tried:
-        return f"None is recommended, because none could be evaluated on the subgroups by {named}."
+        return f"None is recommended: none could be tried on the subgroups by {named}."
     narrowed = [run for run in tried if run["narrowed"]]
     if verdict == "none_narrows" or not narrowed:
         known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
         smallest = f" (smallest {wording.p_text(min(known), 'adjusted p')})" if known else ""
         return (
-            f"None is recommended: of the {len(tried)} tried none narrows the gap by {named} beyond chance{smallest}."
+            f"None is recommended: none of the {len(tried)} tried narrows the gap by {named} by more than chance "
+            f"explains{smallest}."
         )
     reasons = "; ".join(_against(ledger, run) for run in narrowed)
-    return f"None is recommended, though the gap narrows: {reasons}."
+    return f"None is recommended, though the gap can be narrowed: {reasons}."
 
 
 def _against(ledger: Ledger, run: Row) -> str:
     """Why a run that narrows a gap is not recommended."""
-    head = f"{run_title(run)} by {_attribute(run['attribute'])}"
+    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    head = f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])},"
     worst, best = (wording.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
     if not run["interpretable"]:
         margin = wording.margin_text("auroc", ledger.audit.fairness.auroc_margin)
-        return f"{head} costs {wording.signed(-run['auroc_delta'], 3, plus=False)} AUROC, beyond the margin of {margin}"
+        return f"{head} lowers AUROC by {-run['auroc_delta']:.3f}, more than the margin of {margin}"
     if run["levelling_down"]:
-        return f"{head} levels down ({best} is missed more, {worst} no less)"
-    return f"{head} does not help {worst}, the subgroup missed most"
+        return f"{head} levels down ({best} is missed more, and {worst} no less beyond chance)"
+    return f"{head} does not help {worst}, the subgroup missed most, beyond chance"
 
 
 def _attribute(name: str) -> str:

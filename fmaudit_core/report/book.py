@@ -18,6 +18,8 @@ Row = dict[str, Any]
 
 #: metrics of a cell's table, in the order of its columns
 SHOWN_METRICS: Final = ("udr", "fpr", "auroc")
+#: what is said behind the title of a control
+CONTROL: Final = " (control)"
 
 
 @dataclass(frozen=True, order=True)
@@ -233,8 +235,12 @@ class Book:
 
     def role(self, encoder: str) -> str:
         """What is said behind the title of a model that is no encoder under audit, unless the title says it."""
-        role = " (control)" if self.is_control(encoder) else " (baseline)" if self.is_baseline(encoder) else ""
+        role = CONTROL if self.is_control(encoder) else " (baseline)" if self.is_baseline(encoder) else ""
         return "" if self.encoder_title(encoder).endswith(role) else role
+
+    def named(self, encoder: str) -> str:
+        """Title of an encoder with its role."""
+        return f"{self.encoder_title(encoder)}{self.role(encoder)}"
 
     def has_threshold(self, key: Key) -> bool:
         """Whether a score set has an operating threshold; without, AUROC alone is told."""

@@ -9,7 +9,7 @@ from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book, Key, Row
 from fmaudit_core.report.inputs import OVERALL, VARIANT
 from fmaudit_core.report.intersected import intersections_figure, intersections_view
-from fmaudit_core.report.score_shift import calibration_figure, calibration_view, cross_views
+from fmaudit_core.report.score_shift import calibration_figure, calibration_view, cross_views, gives_probabilities
 
 
 def cell_view(book: Book, key: Key) -> Row:
@@ -84,6 +84,7 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "gap_text": wording.spread(metric, row["gap"], rounded=rounded),
         "null_text": wording.spread(metric, row["null_expected_gap"], rounded=rounded),
     }
+    mde = wording.spread(metric, worst["mde"] if worst else None, rounded=rounded)
     return {
         "encoder": book.encoder_title(key.encoder),
         "attribute": wording.attribute_title(attribute),
@@ -107,9 +108,8 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "p_adjusted": wording.p_number(row.get("p_adjusted")),
         "q_value": wording.p_number(row.get("q_value")),
         "tip": _gap_tip(row),
-        "sentence": wording.summary_of(
-            said, key.task, margin, wording.spread(metric, worst["mde"] if worst else None, rounded=rounded)
-        ),
+        "sentence": wording.summary_of(said, key.task, margin, mde),
+        "short": wording.in_short(said, margin, mde),
     }
 
 
@@ -151,8 +151,12 @@ def _sweeps(book: Book, key: Key) -> list[Row]:
     """A figure per attribute that has curves."""
     curves = {attribute: _curves(book, key, attribute) for attribute in book.attributes(key)}
     most = max((len(one) for one in curves.values()), default=0)
+    probabilities = gives_probabilities(book, key)
     return [
-        {"title": wording.attribute_title(attribute), "figure": figures.sweep(one, book.threshold(key), most)}
+        {
+            "title": wording.attribute_title(attribute),
+            "figure": figures.sweep(one, book.threshold(key), most, probabilities=probabilities),
+        }
         for attribute, one in curves.items()
         if one
     ]

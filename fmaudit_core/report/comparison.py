@@ -62,18 +62,25 @@ class Comparison:
         return f"{n} of {len(tested)} tested groups and metrics changed by more than chance explains. {verdicts}"
 
 
+def _model(comparison: Comparison, row: Mapping[str, Any]) -> str:
+    """An encoder by its title as the second audit has it, with the outcome."""
+    titles = {
+        one["name"]: one.get("title") for told in (comparison.first, comparison.second) for one in told["encoders"]
+    }
+    return f"{titles.get(row['encoder']) or row['encoder']}, {wording.task_title(row['task'])}"
+
+
 def finding_views(comparison: Comparison) -> list[dict[str, str]]:
     """Verdicts and gaps of both, those whose verdict differs first."""
     ordered = sorted(
         comparison.findings, key=lambda one: one["first"]["verdict"] == one["second"]["verdict"]
     )  # stable: the audit's order within
-    return [_finding_view(one) for one in ordered]
+    return [{"model": _model(comparison, one), **_finding_view(one)} for one in ordered]
 
 
 def _finding_view(one: Mapping[str, Any]) -> dict[str, str]:
     first, second, metric = one["first"], one["second"], one["metric"]
     return {
-        "model": f"{one['encoder']}, {wording.task_title(one['task'])}",
         "attribute": wording.attribute_title(one["attribute"]),
         "metric": wording.metric_title(metric),
         "gap_before": wording.spread(metric, first["gap"]),
@@ -90,7 +97,10 @@ def row_views(comparison: Comparison) -> list[dict[str, str]]:
     shown = [row for row in comparison.rows if row["change"] is not None]
     withheld = [row for row in comparison.rows if row["change"] is None]
     shown.sort(key=lambda row: (id(row) not in significant, row.get("q_value") is None, -abs(row["change"])))
-    return [_row_view(row, changed=id(row) in significant) for row in [*shown, *withheld]]
+    return [
+        {"model": _model(comparison, row), **_row_view(row, changed=id(row) in significant)}
+        for row in [*shown, *withheld]
+    ]
 
 
 def _row_view(row: Mapping[str, Any], *, changed: bool) -> dict[str, str]:
@@ -108,7 +118,6 @@ def _row_view(row: Mapping[str, Any], *, changed: bool) -> dict[str, str]:
             else "",
         }
     return {
-        "model": f"{row['encoder']}, {wording.task_title(row['task'])}",
         "group": _group(row),
         "metric": wording.metric_title(metric),
         **numbers,

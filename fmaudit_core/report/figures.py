@@ -212,7 +212,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     }  # fmt: skip
 
 
-def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves: int) -> Spec:
+def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves: int, *, probabilities: bool) -> Spec:
     """Share missed and false alarms of each subgroup at every threshold, with the band and the threshold chosen.
 
     Parameters
@@ -224,6 +224,8 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
         The operating threshold.
     most_curves : int
         Curves of the fullest figure beside this one: all leave as much room for their legend.
+    probabilities : bool
+        Whether scores lie between 0 and 1; other scores have the range of the curves.
     """
     data: list[Spec] = []
     below_px = 68 + _LEGEND_ROW_PX * math.ceil(most_curves / 2)
@@ -244,12 +246,15 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
             {**common, "y": _percent(curve["fpr"]), "line": drawn, "yaxis": "y2", "showlegend": False,
              "hovertemplate": f"{curve['label']}: false alarms {said}"},
         ]  # fmt: skip
+    low, high = (0.0, 1.0) if probabilities else _reach([one for curve in curves for one in curve["threshold"]])
+    pad = 0.02 * (high - low)
     shapes, notes = [], []
     if chosen is not None:
         shapes = [line(chosen, "solid")]
         notes = [
             {
-                "text": f"operating point {chosen:.3f}", "x": chosen, "xanchor": "left", "yref": "paper", "y": 1.0,
+                "text": f"operating point {chosen:.3f}", "x": chosen,
+                "xanchor": "left" if chosen < (low + high) / 2 else "right", "yref": "paper", "y": 1.0,
                 "yanchor": "bottom", "showarrow": False, "font": {"size": 11, "color": "@muted"},
             }
         ]  # fmt: skip
@@ -258,7 +263,11 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
         "layout": {
             "height": 30 + _SWEEP_PX + below_px,
             "margin": {"l": 52, "r": 14, "t": 30, "b": below_px, "autoexpand": False},
-            "xaxis": {"title": {"text": "Threshold on the score"}, "anchor": "y2"},
+            "xaxis": {
+                "title": {"text": "Threshold on the score"},
+                "anchor": "y2",
+                "range": [round(low - pad, 4), round(high + pad, 4)],
+            },
             "yaxis": {"title": {"text": "Missed (%)"}, "domain": [0.55, 1.0], "range": [-2, 102]},
             "yaxis2": {"title": {"text": "False alarms (%)"}, "domain": [0.0, 0.45], "range": [-2, 102]},
             "shapes": shapes,
@@ -268,6 +277,11 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
             "hovermode": "x",
         },
     }
+
+
+def _reach(thresholds: Sequence[float]) -> tuple[float, float]:
+    low, high = min(thresholds), max(thresholds)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any] | None) -> Spec:

@@ -231,7 +231,9 @@ class ReportInput:
         `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`,
         and `baseline` of a model that is audited by its predictions alone.
     provenance : mapping of str to str
-        Input digests, versions, run ids.
+        Input digests and versions.
+    runs : mapping of str to str, optional
+        Of what was made the id of the run that made it.
     generated_at : str, optional
         Shown as given; without it the page carries no date.
 
@@ -270,6 +272,7 @@ class ReportInput:
     mitigation_ladder: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LADDER))
     encoders: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
     generated_at: str | None = None
 
     def __post_init__(self) -> None:

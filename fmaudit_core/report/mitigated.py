@@ -59,7 +59,7 @@ def all_advice(book: Book, ledger: Ledger) -> list[Row]:
     for cell in _ordered(book, ledger):
         row, view = ledger.advice(cell), advice_view(ledger, cell)
         if row is not None and view is not None:
-            out.append({**row, "sentence": view["sentence"]})
+            out.append({**row, "costs": view["costs"], "sentence": view["sentence"]})
     return out
 
 
@@ -233,6 +233,7 @@ def _gap_row(run: Row) -> Row:
     )
     return {
         "attribute": figures.tick_label(wording.attribute_title(run["attribute"])),
+        "of": wording.attribute_title(run["attribute"]),
         "label": figures.tick_label(short_title(run)),
         "before": run["gap_before"], "value": run["gap_after"], "low": low, "high": high, "look": look,
         "hover": _run_hover(run),
@@ -272,6 +273,7 @@ def _arrow(row: Row) -> Row:
     decimals = 0 if rounded else 1
     return {
         "attribute": figures.tick_label(wording.attribute_title(row["attribute"])),
+        "of": wording.attribute_title(row["attribute"]),
         "label": figures.tick_label(title), "before": row["before"], "after": row["after"], "look": _look(row),
         "hover": f"<b>{figures.plain(title)}</b><br>missed {wording.percent(row['before'], decimals)} before, "
         f"{wording.percent(row['after'], decimals)} after<br>{_subgroup_tip(row)}" if shown else "",
@@ -329,7 +331,8 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
     label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
     said = [wording.signed(one, 2, plus=False) for one in (before, after)]
     return {
-        "attribute": figures.tick_label(wording.attribute_title(attribute)), "label": figures.tick_label(label),
+        "attribute": figures.tick_label(wording.attribute_title(attribute)), "of": wording.attribute_title(attribute),
+        "label": figures.tick_label(label),
         "before": before, "value": after, "low": low, "high": high, "control": control,
         "hover": f"<b>{figures.plain(label)}</b><br>balanced AUROC {said[0]} before, {said[1]} after "
         f"({wording.between(low, high, 2)})<br>of dealt labels {wording.signed(control, 2, plus=False)}",

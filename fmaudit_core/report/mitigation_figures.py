@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fmaudit_core.report.figures import ROW_PX, Spec, aside, line, marks, short
+from fmaudit_core.report.figures import ROW_PX, Spec, aside, line, marks, parts, short
 from fmaudit_core.report.wording import metric_title
 
 
@@ -25,6 +25,13 @@ def _ticked(
     return placed, ticks, at
 
 
+def _parts(placed: Sequence[tuple[int, Mapping[str, Any]]], places: int) -> Spec:
+    """Rows of each attribute, its heading with them."""
+    rows = [(row["of"], at) for at, row in placed]
+    first = dict(reversed(rows))
+    return parts([*((name, at - 1) for name, at in first.items()), *rows], ROW_PX, places)
+
+
 def _axis(ticks: Sequence[tuple[int, str]], places: int) -> Spec:
     return {
         "range": [places - 0.4, -0.6], "tickvals": [place for place, _ in ticks], "ticktext": [text for _, text in ticks],
@@ -38,7 +45,8 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title), `label`, `before`, `value`, `low`, `high` (0 to 1, may be None), `look`
+        In the order of display: `attribute` (title), `of` (what the page filters by), `label`,
+        `before`, `value`, `low`, `high` (0 to 1, may be None), `look`
         (narrowed, shown, levelled or uninterpretable), `hover`, `aside`.
     """
     placed, ticks, places = _ticked(rows)
@@ -63,6 +71,7 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
+            "meta": _parts(placed, places),
             "height": 90 + ROW_PX * places,
             "margin": {"l": 142, "r": 150, "t": 30, "b": 46},
             "xaxis": {"title": {"text": "Gap in missed (points)"}, "rangemode": "tozero"},
@@ -82,7 +91,8 @@ def arrows(rows: Sequence[Mapping[str, Any]]) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title), `label`, `before`, `after` (0 to 1, may be None), `look` (harmed, helped or
+        In the order of display: `attribute` (title), `of` (what the page filters by), `label`,
+        `before`, `after` (0 to 1, may be None), `look` (harmed, helped or
         unclear), `hover`, `aside`.
     """
     placed, ticks, places = _ticked(rows)
@@ -118,6 +128,7 @@ def arrows(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
+            "meta": _parts(placed, places),
             "height": 84 + ROW_PX * places,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {
@@ -208,7 +219,8 @@ def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
     Parameters
     ----------
     rows : sequence of mappings
-        In the order of display: `attribute` (title), `label`, `before`, `value`, `low`, `high`, `control` (may be None), `hover`,
+        In the order of display: `attribute` (title), `of` (what the page filters by), `label`,
+        `before`, `value`, `low`, `high`, `control` (may be None), `hover`,
         `aside`.
     """
     placed, ticks, places = _ticked(rows)
@@ -239,6 +251,7 @@ def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
+            "meta": _parts(placed, places),
             "height": 90 + ROW_PX * places,
             "margin": {"l": 142, "r": 120, "t": 30, "b": 46},
             "xaxis": {"title": {"text": "Balanced AUROC of the attribute"}, "range": [round(min([0.45, *lows]) - 0.02, 3), 1.02]},

@@ -30,7 +30,15 @@ def modality_views(book: Book, comparisons: pl.DataFrame) -> list[Row]:
         )
         if of_task:
             views.append(
-                {"task": task, "outcome": wording.task_title(task), "rows": [_line(book, row) for row in of_task]}
+                {
+                    "task": task,
+                    "outcome": wording.task_title(task),
+                    "encoders": [
+                        (book.named(name), [_line(row) for row in rows])
+                        for name in encoders
+                        if (rows := [row for row in of_task if row["encoder"] == name])
+                    ],
+                }
             )
     return views
 
@@ -40,10 +48,9 @@ def _place(order: list[tuple[str, str]], row: Row) -> int:
     return order.index(kind) if kind in order else len(order)
 
 
-def _line(book: Book, row: Row) -> Row:
+def _line(row: Row) -> Row:
     variant = {name: row[name] for name in ("probe", "modality", "pooling")} | {"strategy": "none"}
     line = {
-        "encoder": book.encoder_title(row["encoder"]) + (" (control)" if book.is_control(row["encoder"]) else ""),
         "model": _MODELS.get((row["probe"], row["modality"])) or wording.variant_title(variant),
         "value": wording.level("auroc", row["value"]),
         "interval": wording.interval("auroc", row["ci_low"], row["ci_high"]),

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from fmaudit_core.report import figures, wording
-from fmaudit_core.report.book import Book, Key, Row
+from fmaudit_core.report.book import CONTROL, Book, Key, Row
 from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.inputs import OVERALL
 
@@ -26,7 +26,8 @@ def main_findings(book: Book) -> list[Row]:
         out += [
             {
                 **gap_view(book, key, row),
-                "encoder": _named(book, encoder),
+                "encoder": book.named(key.encoder),
+                "name": key.encoder,
                 "declared": not (encoder["control"] or encoder["baseline"]),
                 "link": _link(key.encoder, key.task, wording.attribute_title(row["attribute"])),
             }
@@ -52,6 +53,8 @@ def executive_summary(book: Book) -> Row:
             for verdict, n in counted.items()
         ],
         "encoder": book.encoder_title(shown.encoder) if shown else "",
+        "beside": _beside(book, told),
+        "elsewhere": _elsewhere(book),
         "missed": _missed(book, shown) if shown else None,
         "top": wording.level(metric, top, rounded=True),
         "scope": _scope(book, len({row["encoder"] for row in told}), len({row["attribute"] for row in told})),
@@ -60,10 +63,9 @@ def executive_summary(book: Book) -> Row:
 
 
 def _scope(book: Book, n_encoders: int, n_attributes: int) -> str:
-    metric = wording.metric_title(book.primary_metric)
     encoders = "1 encoder" if n_encoders == 1 else f"{n_encoders} encoders"
     attributes = "1 attribute" if n_attributes == 1 else f"{n_attributes} attributes"
-    return f"{wording.task_title(book.main_task)}, {metric[:1].lower()}{metric[1:]}: {encoders}, {attributes}"
+    return f"{wording.task_title(book.main_task)}, {wording.metric_said(book.primary_metric)}: {encoders}, {attributes}"
 
 
 def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> str:
@@ -86,6 +88,42 @@ def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> st
 
 def _of(count: int, total: int) -> str:
     return f"{count if count else 'None'} of {total} comparisons"
+
+
+def _beside(book: Book, told: list[Row]) -> list[Row]:
+    """Every encoder under audit in a line, where there are several: the cards show the first."""
+    names = list(dict.fromkeys(row["name"] for row in told))
+    if len(names) < 2:
+        return []
+    out = []
+    for name in names:
+        key = book.main_key(name, book.main_task)
+        own = {row["attribute"]: row for row in told if row["name"] == name}
+        out.append(
+            {
+                "encoder": book.named(name),
+                "missed": _missed(book, key) if key else None,
+                "findings": [own.get(wording.attribute_title(attribute)) for attribute in book.audit.attributes],
+            }
+        )
+    return out
+
+
+def _elsewhere(book: Book) -> str:
+    """What the encoders under audit show on the other outcomes; empty where there is none."""
+    tasks = [task for task in book.tasks if task != book.main_task]
+    named = [one["name"] for one in book.encoders if not (one["control"] or one["baseline"])]
+    keys = [key for name in named for task in tasks if (key := book.main_key(name, task))]
+    rows = [row for key in keys for row in book.findings(key) if row["metric"] == book.primary_metric]
+    if not rows:
+        return ""
+    verdicts = [row.get("verdict") for row in rows if row["gap"] is not None]
+    apart, within = (verdicts.count(verdict) for verdict in ("disparity", "no_disparity_beyond_margin"))
+    return (
+        f"{len(tasks)} other {'outcome' if len(tasks) == 1 else 'outcomes'} (exploratory): of {len(rows)} comparisons "
+        f"{apart or 'none'} {'shows' if apart == 1 else 'show'} a disparity, {within or 'none'} "
+        f"{'is' if within == 1 else 'are'} within the margin, and in {len(rows) - apart - within} we cannot tell."
+    )
 
 
 def _missed(book: Book, key: Key) -> Row | None:
@@ -152,21 +190,17 @@ def q_map(book: Book) -> Row:
             }
             for attribute in attributes
         ]
-        groups.append({"encoder": _named(book, encoder), "rows": rows})
+        groups.append({"encoder": book.named(encoder["name"]), "rows": rows})
     return {
         "tasks": [wording.task_title(task) for task in book.tasks],
         "groups": groups,
-        "metric": wording.metric_title(metric),
+        "metric": wording.metric_said(metric),
     }
 
 
 def _link(encoder: str, task: str, attribute: str = "") -> str:
     """The part of the page's address that chooses what Explore shows."""
     return "#" + urlencode({"encoder": encoder, "task": task} | ({"attribute": attribute} if attribute else {}))
-
-
-def _named(book: Book, encoder: Row) -> str:
-    return f"{encoder['title']}{book.role(encoder['name'])}"
 
 
 def _q_cell(row: Row | None) -> Row:
@@ -213,6 +247,7 @@ def encoder_tasks(book: Book) -> Row:
         "rows": rows,
         "control": book.encoder_title(control) if control else None,
         "sentence": _control_sentence(book, control),
+        "short": _against_control(book, control),
     }
 
 
@@ -242,21 +277,33 @@ def _auroc_cell(own: Row | None, control: Row | None, *, is_control: bool) -> Ro
 def _control_sentence(book: Book, control: str | None) -> str:
     if control is None:
         return "No control encoder was audited, so nothing here says whether an encoder helps at all."
-    title, task = book.encoder_title(control), book.main_task
+    title, task = book.encoder_title(control).removesuffix(CONTROL), book.main_task
+    return (
+        f"The control, {title}, sees only how often each grey value occurs; an encoder that does not rank patients better "
+        f"than it helps nobody. On {wording.task_title(task).lower()}: {_against_control(book, control)}"
+    )
+
+
+def _against_control(book: Book, control: str | None) -> str:
+    """Which encoders rank the patients of the main task better than the control, in half a sentence."""
+    if control is None:
+        return ""
     real = [one for one in book.encoders if not one["control"]]
-    outcome = {one["title"]: _beats(_auroc(book, one["name"], task), _auroc(book, control, task)) for one in real}
+    outcome = {
+        one["title"]: _beats(_auroc(book, one["name"], book.main_task), _auroc(book, control, book.main_task))
+        for one in real
+    }
     better = [name for name, beats in outcome.items() if beats]
     unclear = [name for name, beats in outcome.items() if not beats]
     said = []
     if better:
-        said.append(f"{_listed(better)} {'lies' if len(better) == 1 else 'lie'} above the control")
+        said.append(f"{_listed(better)} {'ranks' if len(better) == 1 else 'rank'} patients better than the control")
     if unclear:
-        said.append(f"for {_listed(unclear)} this is not shown")
-    text = "; ".join(said) or "no encoder was compared"
-    return (
-        f"The control, {title}, sees only how often each grey value occurs; an encoder that does not rank patients better "
-        f"than it helps nobody. On {wording.task_title(task).lower()}: {text}."
-    )
+        whom = "them" if better else "patients"
+        said.append(
+            f"{_listed(unclear)} {'is' if len(unclear) == 1 else 'are'} not shown to rank {whom} better than the control"
+        )
+    return f"{'; '.join(said) or 'No encoder was compared with it'}."
 
 
 def _listed(names: list[str]) -> str:
@@ -273,12 +320,8 @@ def control_figures(book: Book) -> dict[str, Any]:
         for encoder in book.encoders:
             own = _auroc(book, encoder["name"], task)
             if own is not None and encoder["name"] != control:
-                rows.append(_control_row(f"{encoder['title']}{book.role(encoder['name'])}", own, _beats(own, theirs)))
-        drawn = (
-            _control_row(f"{book.encoder_title(control)}{book.role(control)}", theirs, None)
-            if control and theirs
-            else None
-        )
+                rows.append(_control_row(book.named(encoder["name"]), own, _beats(own, theirs)))
+        drawn = _control_row(book.named(control), theirs, None) if control and theirs else None
         out[task] = figures.against_control([{**row, "beats": bool(row["beats"])} for row in rows], drawn)
     return out
 

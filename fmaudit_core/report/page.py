@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
 from fmaudit_core.publish import written_beside
 from fmaudit_core.report import overview, wording
 from fmaudit_core.report.aggregated import aggregation_figures, aggregation_views
@@ -32,6 +33,8 @@ from fmaudit_core.report.paper_figures import paper_view
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
+#: names of provenance that are programs
+_SOFTWARE: Final = ("fmaudit", "python", "numpy", "scipy", "polars", "duckdb", "pydicom")
 
 
 def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
@@ -83,6 +86,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "metric_titles": [wording.metric_title(metric) for metric in SHOWN_METRICS],
         "ends": ("Most missed", "Least missed") if book.primary_metric == "udr" else ("Fares worst", "Fares best"),
         "primary_metric": wording.metric_title(book.primary_metric),
+        "primary_said": wording.metric_said(book.primary_metric),
         "cells": [cell_view(book, key) for key in book.keys],
         "encoders": [{**one, "role": book.role(one["name"])} for one in book.encoders],
         "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],
@@ -107,7 +111,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
         "baselines": [_joined(book, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in book.encoders}),
-        "flow": [{**row, "step": wording.step_title(row["step"])} for row in inputs.flow.to_dicts()],
+        "flow": [_step(row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
         "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
         "methods": methods(
@@ -119,7 +123,8 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
             predicted=not inputs.baselines.is_empty(),
         ),
         "limits": limits(audit),
-        "provenance": sorted(inputs.provenance.items()),
+        "provenance": _told_provenance(inputs.provenance),
+        "runs": sorted(inputs.runs.items()),
         "any_withheld": withheld > 0,
         "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
         "alpha": f"{audit.fairness.alpha:g}",
@@ -127,6 +132,21 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "confidence": wording.percent(audit.fairness.confidence, 0),
         "suppress_under": audit.fairness.suppress_under,
     }
+
+
+def _told_provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What the numbers are made of, and the software that made them."""
+    software = {name: told for name, told in provenance.items() if name in _SOFTWARE}
+    made_of = {name: told for name, told in provenance.items() if name not in _SOFTWARE}
+    parts = (("Made of", made_of), ("Software", software))
+    return [(title, sorted(part.items())) for title, part in parts if part]
+
+
+def _step(row: dict[str, Any]) -> dict[str, Any]:
+    """A step of the cohort's making; outcomes are known side by side, none after the other."""
+    head, _, task = row["step"].partition(": ")
+    outcome = wording.task_title(task) if head == OUTCOME_KNOWN else ""
+    return {**row, "step": wording.step_title(row["step"]), "outcome": outcome}
 
 
 def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:

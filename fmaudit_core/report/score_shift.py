@@ -24,6 +24,16 @@ def calibration_view(book: Book, key: Key) -> Row | None:
     }
 
 
+def gives_probabilities(book: Book, key: Key) -> bool:
+    """Whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
+    rows = book.calibration(key)
+    if rows:
+        return _probabilities(rows)
+    thresholds = [row["threshold"] for attribute in book.attributes(key) for row in book.curves(key, attribute)]
+    # the last threshold calls nobody positive, so it lies just above the highest score
+    return all(-1e-6 <= one <= 1 + 1e-6 for one in thresholds)
+
+
 def _probabilities(rows: list[Row]) -> bool:
     return not any(row["status"] == "not_probability" for row in rows)
 

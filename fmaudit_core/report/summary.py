@@ -103,6 +103,7 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
         "config": told_config(inputs.audit),
         "encoders": [dict(one) for one in inputs.encoders],
         "provenance": dict(sorted(inputs.provenance.items())),
+        "runs": dict(sorted(inputs.runs.items())),
         "tables": dict(digests),
     }
 

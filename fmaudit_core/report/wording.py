@@ -18,6 +18,11 @@ METRIC_TITLES: Final[Mapping[str, str]] = {
 #: rates are said in percent, their differences in percentage points
 RATES: Final = ("udr", "tpr", "fpr")
 
+_SAID: Final[Mapping[str, str]] = {
+    "udr": "share missed (UDR)",
+    "tpr": "share found (TPR)",
+    "fpr": "share of false alarms (FPR)",
+}
 _LEVEL_TITLES: Final[Mapping[str, str]] = {
     "nh_white": "White",
     "nh_black": "Black",
@@ -75,6 +80,11 @@ def step_title(step: str) -> str:
 def metric_title(metric: str) -> str:
     """Title of a metric."""
     return METRIC_TITLES.get(metric, metric.upper())
+
+
+def metric_said(metric: str) -> str:
+    """A metric within a sentence."""
+    return _SAID.get(metric, metric_title(metric))
 
 
 def variant_title(variant: Mapping[str, str]) -> str:
@@ -250,6 +260,22 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
     unseen = "" if mde == NONE else f"; in {worst} only a difference of {mde} or more would have shown"
     sure = _how_sure(finding, margin, unseen)
     return f"{who}: a gap of {finding['gap_text']}, where chance alone gives about {finding['null_text']}. {sure}"
+
+
+def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
+    """The same in the space of a card, where the subgroups' values stand beside it; parameters as of `summary_of`."""
+    worst, best = finding["worst"], finding["best"]
+    if not worst or finding["gap"] is None:
+        return summary_of(finding, "", margin, mde)
+    gap = f"A gap of {finding['gap_text']} between {worst} and {best}, by chance about {finding['null_text']}"
+    adjusted = finding.get("p_adjusted")
+    p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
+    if finding.get("verdict") == "disparity":
+        return f"{gap}: more than chance explains ({p})."
+    if finding.get("verdict") == "no_disparity_beyond_margin":
+        return f"{gap}. More than {margin_text(finding['metric'], margin)} can be ruled out."
+    unseen = "" if mde == NONE else f" In {worst}, less than {mde} would not have shown."
+    return f"{gap}: we cannot tell whether it is real ({p}).{unseen}"
 
 
 def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:

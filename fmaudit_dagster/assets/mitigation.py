@@ -66,12 +66,12 @@ def mitigation_scores(context: dg.AssetExecutionContext, audit: AuditWorkspace) 
 @dg.asset(
     group_name="mitigation",
     partitions_def=ENCODER_BY_TASK,
-    deps=["mitigation_scores", "fairness_gaps", "studies"],
+    deps=["mitigation_scores", "studies"],
     kinds={"numba", "parquet"},
     owners=OWNERS,
 )
 def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """Every strategy against the probe as it was: gap, subgroups, AUROC, and a recommendation or why there is none."""
+    """Every strategy against the probe as it was: gap, subgroups, AUROC."""
     workspace, cell = audit.open(), cell_of(context)
     version = audit.versions(workspace).mitigation_results(cell)
 
@@ -79,15 +79,9 @@ def mitigation_results(context: dg.AssetExecutionContext, audit: AuditWorkspace)
 
     warehouse = workspace.warehouse
     warehouse.publish("mitigation_subgroups", found.mitigation_subgroups, version=version, cell=cell)
-    warehouse.publish("mitigation_recommendations", found.mitigation_recommendations, version=version, cell=cell)
     results = found.mitigation_results
     published = warehouse.publish("mitigation_results", results, version=version, cell=cell)
-    return made(
-        published,
-        results,
-        recommendation=dg.MetadataValue.text(found.mitigation_recommendations.get_column("sentence")[0]),
-        outcome=counted(results, "status"),
-    )
+    return made(published, results, outcome=counted(results, "status"))
 
 
 @dg.asset(

@@ -12,8 +12,9 @@ from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.probing import compare_aggregations
 from fmaudit_core.report.export import write_report
-from fmaudit_core.reporting import report_files, report_input
+from fmaudit_core.reporting import recommendations, report_files, report_input
 from fmaudit_core.versions import FAIRNESS_TABLES
+from fmaudit_dagster.history import runs_behind
 from fmaudit_dagster.metadata import OWNERS, counted, made, report_link, trends
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -78,17 +79,29 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     kinds={"plotly"},
     owners=OWNERS,
 )  # fmt: skip
-def audit_report(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """The page for people and the files for machines; published figures beside ours, where the cohort is the paper's."""
+def audit_report(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+    """The page for people and the files for machines; which mitigation to take, or why none; published figures beside ours,
+    where the cohort is the paper's.
+    """
     workspace = audit.open()
     versions = audit.versions(workspace)
     version = versions.audit_report()
 
-    shown = report_input(workspace, versions)
+    encoders = [name for name, spec in versions.encoders.items() if spec.embeds]
+    runs = runs_behind(context.instance, encoders) | {"audit_report": context.run.run_id}
+    shown = report_input(workspace, versions, runs)
     written = write_report(workspace.reports, shown)
 
+    advice = recommendations(written)
+    workspace.warehouse.publish("mitigation_recommendations", advice, version=version)
     workspace.warehouse.publish("paper_comparison", shown.paper_comparison, version=version)
     files = report_files(written)
     published = workspace.warehouse.publish("report_files", files, version=version)
     workspace.warehouse.refresh_views()
-    return made(published, files, page=report_link(workspace), megabytes=written.page.stat().st_size / 1e6)
+    return made(
+        published,
+        files,
+        page=report_link(workspace),
+        megabytes=written.page.stat().st_size / 1e6,
+        recommendations=counted(advice, "verdict"),
+    )

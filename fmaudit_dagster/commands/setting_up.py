@@ -169,7 +169,7 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
             f"{read.studies.height} studies of {read.studies.get_column('patient_id').n_unique()} patients are valid."
         )
         before = None
-        for step, n, _ in read.flow.filter(~pl.col("step").str.starts_with(OUTCOME_KNOWN)).iter_rows():
+        for step, n, _ in read.flow.filter(~pl.col("step").str.starts_with(f"{OUTCOME_KNOWN}: ")).iter_rows():
             if before is not None and n < before:
                 click.echo(f"  left out by the rule `{step}`: {before - n}")
             before = n

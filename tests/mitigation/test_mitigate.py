@@ -63,7 +63,6 @@ def test_a_disparity_that_weights_can_mend_is_mended_and_said_so(mendable):
     assert advice["verdict"] == "recommended"
     assert advice["target_attribute"] == "group"
     assert advice["worst_subgroup"] == "minority"
-    assert "narrows the gap" in advice["sentence"]
 
 
 def test_one_that_weights_cannot_mend_is_not_claimed():
@@ -84,7 +83,6 @@ def test_one_that_weights_cannot_mend_is_not_claimed():
 def test_without_a_disparity_nothing_is_recommended():
     _, out, advice = audited("none")
     assert advice["verdict"] == "no_disparity_shown"
-    assert "no disparity" in advice["sentence"]
     assert out.results.filter((pl.col("p_adjusted") <= 0.05) & (pl.col("ci_low") > 0)).is_empty()
 
 
@@ -151,7 +149,7 @@ def test_levelling_down_is_named_and_keeps_a_strategy_from_being_recommended():
     gaps = pl.DataFrame({"attribute": ["group"], "metric": ["udr"], "verdict": ["disparity"]})
     advice = recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)
     assert advice["verdict"] == "levelling_down"
-    assert "levels down: majority is missed more, minority no less" in advice["sentence"]
+    assert advice["strategy"] == "none"
 
 
 def test_a_patient_found_does_not_hide_that_a_strategy_levels_down():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
-from tests.report.reading import without_plotly
+from tests.report.reading import Page, without_plotly
 
 CONTRACT = {
     "studies": "study_id patient_id split age age_band sex race_ethnicity",
@@ -175,7 +176,18 @@ def test_every_strategy_was_held_against_the_probe_and_advice_was_given(audited)
         results = warehouse.read("mitigation_results", cell)
         assert set(results["strategy"]) == set(audited[0].audit.mitigation.strategies)
         assert set(results["target_attribute"]) >= {"sex", "age_band"}
-        assert warehouse.read("mitigation_recommendations", cell)["sentence"].item().endswith(".")
+    advice = warehouse.read("mitigation_recommendations")
+    assert [Cell(*row) for row in advice.select("encoder", "task").sort(pl.all()).iter_rows()] == CELLS
+    told = json.loads((audited[0].reports / "audit.json").read_text())["recommendations"]
+    assert [one["sentence"] for one in told] == advice["sentence"].to_list()
+    assert [one["verdict"] for one in told] == advice["verdict"].to_list()
+    page = Page(without_plotly((audited[0].reports / "index.html").read_text())).visible
+    assert all(sentence in page for sentence in advice["sentence"])
+    # judged by the findings, corrected over their family
+    unequal = warehouse.read("audit_findings").filter(metric="udr", verdict="disparity", pooling="mean")
+    shown = set(unequal.select("encoder", "task").iter_rows())
+    for row in advice.iter_rows(named=True):
+        assert (row["verdict"] != "no_disparity_shown") == ((row["encoder"], row["task"]) in shown), row
     scores = warehouse.read("mitigation_scores", Cell("hu_histogram"))
     base = scores.filter((pl.col("strategy") == "none") & (pl.col("task") == "pe")).sort("study_id")
     predicted = of_primary_probe(warehouse.read("probe_predictions", Cell("hu_histogram", "pe")))
@@ -300,6 +312,40 @@ def test_the_report_has_every_table_the_engine_makes(audited):
     page = (workspace.reports / "index.html").read_text()
     assert "Two models on the same patients" in page
     assert page.count('<table class="calibration">') == len(CELLS) * 2  # poolings
+
+
+def test_the_report_tells_the_runs_that_made_it(audited):
+    import dagster as dg
+
+    from fmaudit_dagster.instance import opened
+
+    workspace = audited[0]
+    told = json.loads((workspace.reports / "audit.json").read_text())["runs"]
+    encoders = ("efficientnet_lite0", "hu_histogram")
+    assert set(told) == {
+        "studies", "labels", "audit_findings", "audit_report", *(f"study_embeddings ({name})" for name in encoders),
+    }  # fmt: skip
+    page = Page(without_plotly((workspace.reports / "index.html").read_text())).visible
+    with opened(workspace) as instance:
+        for what, run_id in told.items():
+            asset, _, encoder = what.removesuffix(")").partition(" (")
+            run = instance.get_run_by_id(run_id)
+            assert run is not None, what
+            logged = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+            made_there = {(one.dagster_event.asset_key.to_user_string(), one.dagster_event.partition) for one in logged}
+            assert (asset, encoder or None) in made_there, what
+            assert f"{what} {run_id}" in page
+
+
+def test_other_runs_leave_the_version_of_the_report_alone(copied):
+    from fmaudit_core.reporting import report_input
+    from fmaudit_core.versions import Versions
+
+    versions = Versions(copied, copied.registry.specs())
+    assert versions.audit_report() == copied.warehouse.version("report_files")
+    assert report_input(copied, versions).runs == {}
+    assert report_input(copied, versions, {"audit_report": "another"}).runs == {"audit_report": "another"}
+    assert versions.audit_report() == copied.warehouse.version("report_files")
 
 
 def test_no_identifier_reaches_the_report_or_the_metadata(audited):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+from fmaudit_core.comparing import compare, write_comparison
 from fmaudit_core.report.export import write_report
 from fmaudit_core.report.inputs import ReportInput
 from tests.report.frames import made_up
@@ -71,18 +74,80 @@ def _drawn(page: Any, slot: str) -> list[float]:
     return sorted(page.evaluate(f"{marks}.flatMap((one) => [...one.x])"))
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+SIGHTS = pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+
+
+def _broken_rules(page: Any, *, at_least: int) -> list[tuple[str, str, str]]:
+    """What axe-core finds against WCAG 2.2, levels A and AA, with everything unfolded."""
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    level = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+    found = axe.Axe().run(page, options=level).response
+    assert len(found["passes"]) > at_least  # it has looked
+    return [(one["id"], node["html"], node["failureSummary"]) for one in found["violations"] for node in one["nodes"]]
+
+
+@SIGHTS
 def test_no_rule_of_wcag_a_or_aa_is_broken(browser: Any, url: str, theme: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
     page = context.new_page()
     page.goto(url)
     page.locator("html[data-drawn]").wait_for()
-    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
-    level = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
-    found = axe.Axe().run(page, options=level).response
-    assert len(found["passes"]) > 20  # it has looked
-    told = [(one["id"], node["html"], node["failureSummary"]) for one in found["violations"] for node in one["nodes"]]
-    assert told == []
+    assert _broken_rules(page, at_least=20) == []
+
+
+@pytest.fixture(scope="module")
+def beside(inputs: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The other pages of a report, and of a comparison with and without a test."""
+    folder = tmp_path_factory.mktemp("beside")
+    written = write_report(folder / "first", inputs)
+    other = inputs.audit_findings.with_columns(
+        verdict=pl.when(attribute="sex").then(pl.lit("disparity")).otherwise("verdict")
+    )
+    write_report(folder / "second", dataclasses.replace(inputs, audit_findings=other))
+    untested = compare(folder / "first", folder / "second")
+    judged = [
+        row
+        | {
+            "p_value": 0.001,
+            "q_value": 0.001 if nth % 9 == 0 else 0.6,
+            "status": "tested",
+            "change": row["change"] and 0.1,
+        }
+        for nth, row in enumerate(untested.rows)
+    ]
+    tested = dataclasses.replace(untested, rows=judged, no_test=None)
+    assert tested.significant()
+    pages = {path.stem: path.as_uri() for path in written.documents if path.suffix == ".html"}
+    for name, comparison in (("untested", untested), ("tested", tested)):
+        pages[name] = write_comparison(folder / f"{name}.html", comparison).as_uri()
+    return pages
+
+
+@SIGHTS
+@pytest.mark.parametrize("name", ["tripod_ai", "claim_2024", "standing_together", "chai", "untested", "tested"])
+def test_the_other_pages_break_no_rule_and_fit_the_screen(
+    browser: Any, beside: dict[str, str], name: str, theme: str, width: int
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True)
+    page, heard = context.new_page(), []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("request", lambda request: heard.append(request.url) if request.url != beside[name] else None)
+    page.goto(beside[name])
+    assert heard == []
+    assert _broken_rules(page, at_least=8) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(one) for one in dark[4:-1].split(",")[:3]) < 200) is (theme == "dark"), dark
+
+
+def test_a_comparison_shows_what_changed_and_folds_the_rest(browser: Any, beside: dict[str, str]) -> None:
+    page = browser.new_page()
+    page.goto(beside["tested"])
+    shown = page.locator("tbody tr:visible")
+    assert set(shown.locator("td:last-child").all_inner_texts()) == {"changed", "differs"}
+    assert page.locator("details:visible").count() > 3
+    page.locator("summary").first.click()
+    assert "not shown to have changed" in shown.locator("td:last-child").all_inner_texts()
 
 
 def test_the_page_opens_without_a_request_or_a_complaint(browser: Any, url: str) -> None:
@@ -155,6 +220,7 @@ def test_calibration_and_intersections_follow_the_filters(browser: Any, url: str
     page.select_option("#encoder", "lite1")
     page.select_option("#task", "mortality_1m")
     chosen = {"encoder": "lite1", "task": "mortality_1m", "pooling": "mean"}
+    page.evaluate("document.querySelectorAll('.more').forEach((one) => { one.open = true })")
     slope = inputs.subgroup_calibration.filter(**chosen, subgroup="female").get_column("slope").item()
     assert any(abs(x - slope) < 1e-4 for x in _drawn(page, "calibration"))
     shown = page.locator(".cell[open]:not([hidden])")
@@ -215,10 +281,88 @@ def test_mitigation_follows_the_filters_and_arrows_the_strategy(browser: Any, ur
     assert heard == []
 
 
+def test_mitigation_is_cut_to_the_attribute(browser: Any, url: str, inputs: ReportInput) -> None:
+    page, heard = _open(browser, url)
+    page.select_option("#attribute", "Sex")
+    for slot in ("gaps", "arrows", "probing"):
+        plot = f"""document.querySelector('[data-slot="mitigated-{slot}"]')"""
+        low, high = page.evaluate(f"{plot}.layout.yaxis.range")
+        ticks = page.evaluate(f"{plot}.layout.yaxis.ticktext.filter((_, at) => at <= {low} && at >= {high})")
+        assert ticks[0] == "<b>Sex</b>", slot
+        assert not any("<b>" in one for one in ticks[1:]), slot
+        shown = page.locator(f'[data-slot="mitigated-{slot}"] .ytick').all_text_contents()
+        assert "Age band" not in shown, slot
+        assert "Sex" in shown, slot
+    sexes = inputs.mitigation_subgroups.filter(
+        encoder="lite0", task="pe", strategy="dfr", metric="udr", target_attribute="sex", attribute="sex"
+    )
+    low, high = page.evaluate("""document.querySelector('[data-slot="mitigated-arrows"]').layout.yaxis.range""")
+    marks = (
+        """[...document.querySelector('[data-slot="mitigated-arrows"]').data].filter((one) => one.mode === "markers")"""
+    )
+    within = f"one.y[at] <= {low} && one.y[at] >= {high}"
+    drawn = page.evaluate(f"{marks}.flatMap((one) => [...one.x].filter((_, at) => {within}))")
+    assert sorted(drawn) == pytest.approx(
+        sorted(100 * one for name in ("before", "after") for one in sexes[name]), abs=1e-3
+    )
+    assert page.locator('[data-slot="mitigated-price"] h4').all_inner_texts() == ["Sex"]
+    page.evaluate("document.querySelectorAll('#mitigation details').forEach((one) => { one.open = true })")
+    told = page.locator("#mitigation [data-attribute]:visible")
+    assert set(told.evaluate_all("(all) => all.map((one) => one.dataset.attribute)")) == {"Sex"}
+    kinds = ("tbody", ".scroll", "table.probes tr", ".capacity tr", ".ladder tr")
+    for kind in kinds:
+        assert page.locator("#mitigation").locator(f"{kind}[data-attribute]:visible").count(), kind
+    # a strategy that could not be fitted for an attribute has no arrows, the others keep theirs
+    page.select_option("#attribute", "Race and ethnicity")
+    page.select_option("#strategy", "group_dro")
+    assert not page.locator('[data-slot="mitigated-arrows"]').is_visible()
+    assert page.locator('[data-slot="mitigated-gaps"]').is_visible()
+    page.select_option("#attribute", "")
+    assert page.locator('[data-slot="mitigated-arrows"]').is_visible()
+    assert page.locator("#mitigation").get_by_text("Aimed at age band").first.is_visible()
+    assert heard == []
+
+
 def test_a_matrix_of_subgroups_is_hatched_where_untested(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
+    page.evaluate("document.querySelectorAll('.more').forEach((one) => { one.open = true })")
     hatched = page.locator(".cell[open]:not([hidden]) .cross td.few").first
     assert "repeating-linear-gradient" in hatched.evaluate("(one) => getComputedStyle(one).backgroundImage")
+
+
+def test_header_and_summary_are_one_screen(browser: Any, tmp_path: Path) -> None:
+    made = mitigated(made_up(small_group=True), small_group=True)
+    names = ("subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "mitigation_recommendations")
+    one = {name: getattr(made, name).filter(pl.col("encoder") != "lite1") for name in names}
+    encoders = [encoder for encoder in made.encoders if encoder["name"] != "lite1"]
+    alone = dataclasses.replace(made, encoders=encoders, generated_at="2026-03-01", **one)
+    page, _ = _open(browser, write_report(tmp_path, alone).page.as_uri())
+    assert page.locator("#summary .card").count() == 3
+    assert page.locator("#summary .help").is_visible()
+    assert page.evaluate("document.getElementById('summary').getBoundingClientRect().bottom + window.scrollY") <= 900
+
+
+def test_with_two_encoders_the_summary_still_fits_the_screen(browser: Any, url: str) -> None:
+    page, _ = _open(browser, url)
+    assert page.locator("#summary .beside-one-another tbody tr").count() == 2
+    assert page.evaluate("document.querySelector('#summary .beside-one-another').getBoundingClientRect().bottom") <= 900
+
+
+def test_what_is_kept_from_sight_widens_no_page(browser: Any, inputs: ReportInput, tmp_path: Path) -> None:
+    # marks for readers of the screen stand in the last columns of tables that are wider than a phone
+    harmed = pl.when(pl.col("strategy") == "group_thresholds", status="tested")
+    worse = inputs.mitigation_subgroups.with_columns(
+        delta=harmed.then(0.2).otherwise("delta"), ci_low=harmed.then(0.1).otherwise("ci_low"),
+        ci_high=harmed.then(0.3).otherwise("ci_high"),
+    )  # fmt: skip
+    shown = dataclasses.replace(inputs, mitigation_subgroups=worse)
+    page, _ = _open(browser, write_report(tmp_path, shown).page.as_uri(), width=390)
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+    assert page.locator(".changes .harmed .unseen").count() > 10
+    assert page.evaluate("document.querySelector('.changes').getBoundingClientRect().right") > 390
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.evaluate("window.scrollTo(400, 0)")
+    assert page.evaluate("window.scrollX") == 0
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -259,4 +403,12 @@ def test_it_prints_with_its_figures(browser: Any, url: str, tmp_path: Path) -> N
     page.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
     assert (tmp_path / "report.pdf").stat().st_size > 100_000
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    # on paper nothing can be unfolded
+    folded = page.locator(".cell[open]:not([hidden]) .more:not([open])")
+    n_folded = folded.count()
+    assert n_folded > 1
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert folded.count() == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert folded.count() == n_folded
     assert heard == []

@@ -147,7 +147,7 @@ def test_a_model_that_may_be_worse_is_not_called_otherwise(inputs: ReportInput) 
     assert "is worse by 0.02 or more cannot be ruled out." in page.visible
     assert "can be ruled out" not in page.visible.replace("a gap beyond 5 points can be ruled out", "").replace(
         "A difference beyond 5 points can be ruled out", ""
-    )
+    ).replace("More than 5 points can be ruled out", "")
 
 
 def test_nobody_is_called_fair_and_nothing_significant(page: Page) -> None:
@@ -169,7 +169,10 @@ def test_the_share_missed_is_explained_once(page: Page) -> None:
 
 
 def test_the_control_is_told_apart_and_compared(page: Page) -> None:
-    assert "EfficientNet-lite0 (ImageNet) and EfficientNet-lite1 (ImageNet) lie above the control" in page.visible
+    assert (
+        "EfficientNet-lite0 (ImageNet) and EfficientNet-lite1 (ImageNet) rank patients better than the control"
+        in page.visible
+    )
     assert "HU histogram (control)" in page.visible
 
 
@@ -180,13 +183,63 @@ def test_an_encoder_within_the_controls_interval_is_not_said_to_beat_it(inputs: 
         ci_high=weak.then(0.65).otherwise("ci_high"),
     )  # fmt: skip
     page = Page(without_plotly(render_page(dataclasses.replace(inputs, subgroup_metrics=metrics))))
-    assert "for EfficientNet-lite1 (ImageNet) this is not shown" in page.visible
+    assert "EfficientNet-lite1 (ImageNet) is not shown to rank them better than the control" in page.visible
 
 
 def test_without_a_control_the_page_says_what_that_means(inputs: ReportInput) -> None:
     named = [{**one, "control": False} for one in inputs.encoders]
     page = Page(without_plotly(render_page(dataclasses.replace(inputs, encoders=named))))
     assert "No control encoder was audited" in page.visible
+
+
+def test_the_summary_says_it_short_and_the_findings_in_full(page: Page) -> None:
+    at = page.visible.index("One line for each encoder and attribute")
+    summary, rest = page.visible[:at], page.visible[at:]
+    assert "where chance alone gives about" not in summary
+    assert "where chance alone gives about" in rest
+    assert re.search(
+        r"A gap of [\d.]+ points between \S+ and \S+, by chance about [\d.]+ points: more than chance", summary
+    )
+    # cards show the first encoder, a table beneath all of them, and a sentence the other outcomes
+    assert "Shown first: EfficientNet-lite0 (ImageNet) missed" in summary
+    assert [row[0] for row in page.rows if len(row) == 5 and row[1].endswith("%") and row[0] in summary][:2] == [
+        "EfficientNet-lite0 (ImageNet)", "EfficientNet-lite1 (ImageNet)",
+    ]  # fmt: skip
+    assert re.search(r"2 other outcomes \(exploratory\): of 12 comparisons \w+ shows? a disparity", summary)
+
+
+def test_of_one_encoder_there_is_no_table_of_encoders(inputs: ReportInput) -> None:
+    names = ("subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings")
+    alone = {name: getattr(inputs, name).filter(pl.col("encoder") != "lite1") for name in names}
+    encoders = [one for one in inputs.encoders if one["name"] != "lite1"]
+    said = Page(without_plotly(render_page(dataclasses.replace(inputs, encoders=encoders, **alone)))).visible
+    assert "Shown first" not in said
+    assert "Missed overall" not in said
+
+
+def test_thresholds_span_what_scores_can_be(inputs: ReportInput) -> None:
+    from fmaudit_core.report.book import Book
+    from fmaudit_core.report.cells import cell_figures
+    from fmaudit_core.report.disclosure import disclose
+
+    shifted = inputs.threshold_sweep.with_columns(
+        threshold=pl.when(pl.col("encoder") == "grey_histogram")
+        .then(10 * pl.col("threshold") - 4)
+        .otherwise("threshold")
+    )
+    told = dataclasses.replace(inputs, threshold_sweep=shifted)
+    unjudged = dataclasses.replace(told, subgroup_calibration=told.subgroup_calibration.clear())
+    for given in (told, unjudged):
+        book = Book(given, disclose(given))
+        for encoder in ("lite0", "grey_histogram"):
+            key = book.main_key(encoder, "pe")
+            assert key is not None
+            for one in cell_figures(book, key)["sweeps"]:
+                low, high = one["figure"]["layout"]["xaxis"]["range"]
+                xs = [x for trace in one["figure"]["data"] for x in trace["x"]]
+                assert low <= min(xs)
+                assert max(xs) <= high
+                assert (low, high) == (-0.02, 1.02) if encoder == "lite0" else high - low > 1.5
 
 
 def test_methods_are_those_of_the_config(inputs: ReportInput) -> None:
@@ -333,13 +386,21 @@ def test_what_each_modality_adds_is_a_small_table_and_other_models_have_no_cell(
     )
     text = render_page(told)
     page = Page(without_plotly(text))
-    lines = [row for row in page.rows if len(row) == 7 and row[1] in ("CT", "CT and record, late fusion")]
-    assert [row[1] for row in lines] == ["CT", "CT and record, late fusion"]
-    assert lines[1][2].startswith("0.876")
-    assert lines[1][3].startswith("+0.031")
-    assert lines[1][4] == "0.001"
+    lines = [row for row in page.rows if len(row) == 6 and row[0] in ("CT", "CT and record, late fusion")]
+    assert [row[0] for row in lines] == ["CT", "CT and record, late fusion"]
+    assert lines[1][1].startswith("0.876")
+    assert lines[1][2].startswith("+0.031")
+    assert lines[1][3] == "0.001"
     assert len(json.loads(packed(text, "data"))["cells"]) == 3 * 3 * 2  # as without them
     assert "What each modality adds" not in Page(without_plotly(render_page(inputs))).visible
+    control = dataclasses.replace(
+        told,
+        modality_comparisons=table.with_columns(encoder=pl.lit("grey_histogram")),
+        encoders=[{**one, "title": "HU histogram (control)"} if one["control"] else one for one in inputs.encoders],
+    )
+    said = Page(without_plotly(render_page(control)))
+    assert "(control) (control)" not in said.visible
+    assert ["HU histogram (control)"] in said.rows
 
 
 @pytest.mark.parametrize("name", ["study_id", "patient_id", "y_score"])

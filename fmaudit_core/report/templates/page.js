@@ -96,15 +96,18 @@
     });
     document.querySelectorAll(".capacity").forEach((one) => { one.hidden = one.dataset.task !== task; });
     if (!found) return;
+    const attribute = byId("attribute").value;
+    const held = (spec) => (spec && (!attribute || spec.layout.meta.parts[attribute]) ? spec : null);
     const slots = { gaps: found.gaps, arrows: found.arrows[byId("strategy").value], probing: found.probing };
-    for (const [name, spec] of Object.entries(slots)) {
+    for (const [name, whole] of Object.entries(slots)) {
+      const spec = held(whole);
       const plot = document.querySelector(`[data-slot="mitigated-${name}"]`);
       // the strategy can still be chosen where this one has nothing to show
       (name === "arrows" ? plot : plot.closest("figure")).hidden = !spec;
       if (spec) drawn.push([plot, spec]);
     }
     const price = document.querySelector('[data-slot="mitigated-price"]');
-    price.closest("figure").hidden = !found.price.length;
+    price.closest("figure").hidden = !found.price.some((one) => !attribute || one.title === attribute);
     several(price, found.price, "AUROC against the gap that is left");
   };
   const show = () => {
@@ -130,7 +133,7 @@
       several(document.querySelector('[data-slot="sweeps"]'), cell.sweeps, "Share missed and false alarms by threshold");
     }
     const attribute = byId("attribute").value;
-    document.querySelectorAll("#cells [data-attribute]").forEach((one) => { one.hidden = Boolean(attribute) && one.dataset.attribute !== attribute; });
+    document.querySelectorAll("#cells [data-attribute], #mitigation [data-attribute]").forEach((one) => { one.hidden = Boolean(attribute) && one.dataset.attribute !== attribute; });
     mitigated(`${encoder}|${task}`, task);
     const control = data.control[task];
     byId("control-figure").hidden = !control;
@@ -173,15 +176,19 @@
   theme.addEventListener("click", () => setTheme(root.dataset.theme === "dark" ? "light" : "dark"));
   prefersDark.addEventListener("change", () => setTheme(prefersDark.matches ? "dark" : "light"));
 
-  // print in the light theme at the width of the paper, then come back
+  // print in the light theme at the width of the paper, what is shown unfolded, then come back
   let before = null;
+  let unfolded = [];
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    unfolded = [...document.querySelectorAll(".cell[open]:not([hidden]) details:not([open])")];
+    unfolded.forEach((one) => { one.open = true; });
     paperPx = PAPER_PX;
     setTheme("light");
   });
   window.addEventListener("afterprint", () => {
     paperPx = 0;
+    unfolded.forEach((one) => { one.open = false; });
     if (before) setTheme(before);
   });
 

@@ -65,9 +65,9 @@ def _mitigation(audit: Audit) -> tuple[str, str]:
         "same test patients, its operating point chosen anew on the validation part. Whether a gap narrowed: a permutation test "
         "that swaps before and after within patients, adjusted over all strategies and attributes of a model (Westfall and "
         f"Young), with intervals from {settings.n_bootstrap:,} draws of patients. Levels down: the best is missed more by "
-        "more than the subgroup missed most gains, and that gain is not beyond chance. Not interpretable: AUROC falls by more than "
-        f"{fairness.auroc_margin:g}. Trained strategies run over {settings.seeds} seeds; the adversary's strength, and how long "
-        "it trains, are chosen on the validation part. What is left of an attribute is read by fresh probes on held-out "
+        "more than the subgroup missed most gains, and that gain is not beyond chance. Not interpretable: AUROC falls by more "
+        f"than {fairness.auroc_margin:g}. Trained strategies run over {settings.seeds} seeds; the adversary's strength, and how "
+        "long it trains, are chosen on the validation part. What is left of an attribute is read by fresh probes on held-out "
         "patients, beside labels dealt at random. A strategy is recommended only where the audit "
         "has shown a disparity in missed disease, and the subgroup missed most gains beyond chance.",
     )

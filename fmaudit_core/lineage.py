@@ -40,7 +40,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "mitigation_results": 2,
     "mitigation_capacity": 2,
     "audit_findings": 4,
-    "audit_report": 6,
+    "audit_report": 7,
 }
 
 

@@ -102,4 +102,6 @@ def _why_none(attributes: Sequence[str], tried: pl.DataFrame, narrowed: pl.DataF
         return "none_evaluated"
     if narrowed.is_empty():
         return "none_narrows"
-    return "levelling_down" if narrowed.get_column("levelling_down").any() else "too_costly"
+    if narrowed.get_column("levelling_down").any():
+        return "levelling_down"
+    return "no_gain_shown" if narrowed.get_column("interpretable").any() else "too_costly"

@@ -23,7 +23,17 @@ TITLES: Final = {
     "none_evaluated": "Could not be tried",
     "none_narrows": "None helps",
     "too_costly": "Costs too much",
+    "no_gain_shown": "No gain shown",
     "levelling_down": "Levels down",
+}
+#: why none is recommended, where several encoders share a line
+_IN_BRIEF: Final = {
+    "no_disparity_shown": "the audit has shown no disparity in missed disease that one could mend.",
+    "none_evaluated": "no strategy could be tried on the subgroups that fare worse.",
+    "none_narrows": "no strategy narrows the gap by more than chance explains.",
+    "too_costly": "what narrows the gap lowers AUROC by more than the margin.",
+    "no_gain_shown": "what narrows the gap does not help the subgroup missed most by more than chance explains.",
+    "levelling_down": "what narrows the gap harms those missed least and does not help those missed most.",
 }
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
@@ -64,25 +74,42 @@ def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
         return None
     told = {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"])}
     if row["verdict"] != "recommended":
-        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"])}
+        brief = _IN_BRIEF.get(row["verdict"], "None is recommended.")
+        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"]), "brief": brief}
     run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
     costs = costs_of(ledger, cell, run)
-    return {**told, "costs": costs, "sentence": _recommended(run, costs)}
+    brief = f"{_narrows(run)} {_price(costs)}"
+    return {**told, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
+
+
+def in_brief(views: Sequence[Row]) -> list[Row]:
+    """Recommendations of several encoders in few lines: where none is recommended, those of one reason stand together."""
+    lines: dict[tuple[str, str], Row] = {}
+    for view in views:
+        line = lines.setdefault((view["verdict"], view["brief"]), {**view, "encoders": []})
+        line["encoders"].append(view["encoder"])
+    return list(lines.values())
+
+
+def _narrows(run: Row) -> str:
+    before, after = (wording.points(run[name], 0 if run["rounded"] else 1) for name in ("gap_before", "gap_after"))
+    return (
+        f"{run_title(run)}, aimed at {_attribute(run['attribute'])}, narrows the gap in missed disease from {before} to "
+        f"{after} ({wording.p_text(run['p_adjusted'], 'adjusted p')})."
+    )
+
+
+def _price(costs: Sequence[str]) -> str:
+    return f"The price: {'; '.join(costs)}." if costs else "No tested subgroup is shown to fare worse."
 
 
 def _recommended(run: Row, costs: Sequence[str]) -> str:
-    rounded, attribute = run["rounded"], _attribute(run["attribute"])
-    before, after = (wording.points(run[name], 0 if rounded else 1) for name in ("gap_before", "gap_after"))
-    said = (
-        f"{run_title(run)}, aimed at {attribute}, narrows the gap in missed disease from {before} to {after} "
-        f"({wording.p_text(run['p_adjusted'], 'adjusted p')})."
-    )
+    said = _narrows(run)
     if run["worst_subgroup_udr_delta"] is not None:
-        fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if rounded else 1)
+        fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if run["rounded"] else 1)
         worst = wording.subgroup_title(run["worst_subgroup"])
         said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
-    said += f" {_auroc_moves(run['auroc_delta'])}"
-    return f"{said} The price: {'; '.join(costs)}." if costs else f"{said} No tested subgroup is shown to fare worse."
+    return f"{said} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
 
 
 def _auroc_moves(delta: float) -> str:
@@ -119,8 +146,8 @@ def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
         known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
         smallest = f" (smallest {wording.p_text(min(known), 'adjusted p')})" if known else ""
         return (
-            f"None is recommended: none of the {len(tried)} tried narrows the gap by {named} by more than chance "
-            f"explains{smallest}."
+            f"None is recommended: none of the {len(tried)} strategies tried narrows the gap by {named} by more than "
+            f"chance explains{smallest}."
         )
     reasons = "; ".join(_against(ledger, run) for run in narrowed)
     return f"None is recommended, though the gap can be narrowed: {reasons}."

@@ -57,15 +57,9 @@ def executive_summary(book: Book) -> Row:
         "elsewhere": _elsewhere(book),
         "missed": _missed(book, shown) if shown else None,
         "top": wording.level(metric, top, rounded=True),
-        "scope": _scope(book, len({row["encoder"] for row in told}), len({row["attribute"] for row in told})),
+        "scope": f"{wording.task_title(task)}, {wording.metric_spelled(metric)}",
         "cards": [_card(book, shown, attribute, top) for attribute in book.attributes(shown)] if shown else [],
     }
-
-
-def _scope(book: Book, n_encoders: int, n_attributes: int) -> str:
-    encoders = "1 encoder" if n_encoders == 1 else f"{n_encoders} encoders"
-    attributes = "1 attribute" if n_attributes == 1 else f"{n_attributes} attributes"
-    return f"{wording.task_title(book.main_task)}, {wording.metric_said(book.primary_metric)}: {encoders}, {attributes}"
 
 
 def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> str:
@@ -146,10 +140,14 @@ def _card(book: Book, key: Key, attribute: str, top: float) -> Row:
     finding = book.finding(key, attribute, metric)
     rows = book.subgroups(key, metric, attribute)
     view = gap_view(book, key, finding) if finding else {"verdict": "", "verdict_title": wording.verdict_title(None)}
+    bars = [_bar(metric, row, top, finding) for row in rows]
+    withheld = [bar for bar in bars if bar["at"] is None]
+    # those that are not shown share a line
+    shared = [{**withheld[0], "title": ", ".join(bar["title"] for bar in withheld)}] if withheld else []
     return {
         **view,
         "attribute": wording.attribute_title(attribute),
-        "bars": [_bar(metric, row, top, finding) for row in rows],
+        "bars": [*(bar for bar in bars if bar["at"] is not None), *shared],
     }
 
 

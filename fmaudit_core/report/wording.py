@@ -87,6 +87,11 @@ def metric_said(metric: str) -> str:
     return _SAID.get(metric, metric_title(metric))
 
 
+def metric_spelled(metric: str) -> str:
+    """A metric within a sentence, where it is first met: its abbreviation written out."""
+    return "share missed (underdiagnosis rate, UDR)" if metric == "udr" else metric_said(metric)
+
+
 def variant_title(variant: Mapping[str, str]) -> str:
     """Probe, modality, pooling and strategy in a few words; those that predictions came without are left out."""
     said = {
@@ -271,11 +276,11 @@ def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
     if finding.get("verdict") == "disparity":
-        return f"{gap}: more than chance explains ({p})."
+        return f"{gap} ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"{gap}. More than {margin_text(finding['metric'], margin)} can be ruled out."
     unseen = "" if mde == NONE else f" In {worst}, less than {mde} would not have shown."
-    return f"{gap}: we cannot tell whether it is real ({p}).{unseen}"
+    return f"{gap} ({p}).{unseen}"
 
 
 def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:

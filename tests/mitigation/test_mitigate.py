@@ -80,6 +80,17 @@ def test_one_that_weights_cannot_mend_is_not_claimed():
     assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down")
 
 
+def test_a_gap_narrowed_by_what_is_no_gain_beyond_chance_is_not_recommended(mendable):
+    _, out, advice = mendable
+    told = out.subgroups.with_columns(ci_high=pl.when(metric="udr").then(0.01).otherwise("ci_high"))
+    gaps = pl.DataFrame({"attribute": [advice["target_attribute"]], "metric": ["udr"], "verdict": ["disparity"]})
+    harmless = out.results.with_columns(levelling_down=pl.lit(value=False))
+    refused = recommend(harmless, told, gaps, FAIRNESS).row(0, named=True)
+    assert (refused["strategy"], refused["verdict"]) == ("none", "no_gain_shown")
+    costly = harmless.with_columns(interpretable=pl.lit(value=False))
+    assert recommend(costly, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "too_costly"
+
+
 def test_without_a_disparity_nothing_is_recommended():
     _, out, advice = audited("none")
     assert advice["verdict"] == "no_disparity_shown"

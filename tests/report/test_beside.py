@@ -180,7 +180,7 @@ def test_notes_are_told_and_a_few_studies_are_not_counted(page: Page) -> None:
 
 def test_a_baseline_is_named_so_and_is_no_part_of_the_declared_family(inputs: ReportInput, page: Page) -> None:
     assert "EfficientNet-lite1 (ImageNet) (baseline)" in page.visible
-    assert "1 encoder, 3 attributes" in page.visible
+    assert "of 3 comparisons between subgroups" in page.visible
     joined = next(cells for cells in page.rows if "image_id" in cells)
     assert joined[1:8] == ["Pulmonary embolism", "image_id", "2,410", "2,406", "fewer than 10", "0", "37 of 2,406"]
     assert joined[8].startswith("none: AUROC only")

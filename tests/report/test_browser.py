@@ -345,7 +345,8 @@ def test_header_and_summary_are_one_screen(browser: Any, tmp_path: Path) -> None
 def test_with_two_encoders_the_summary_still_fits_the_screen(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
     assert page.locator("#summary .beside-one-another tbody tr").count() == 2
-    assert page.evaluate("document.querySelector('#summary .beside-one-another').getBoundingClientRect().bottom") <= 900
+    assert page.locator("#summary .help li").count() == 2
+    assert page.evaluate("document.querySelector('#summary .help').getBoundingClientRect().bottom") <= 900
 
 
 def test_what_is_kept_from_sight_widens_no_page(browser: Any, inputs: ReportInput, tmp_path: Path) -> None:
@@ -404,11 +405,14 @@ def test_it_prints_with_its_figures(browser: Any, url: str, tmp_path: Path) -> N
     assert (tmp_path / "report.pdf").stat().st_size > 100_000
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     # on paper nothing can be unfolded
+    assert not page.locator("details.probed[open]").count()
     folded = page.locator(".cell[open]:not([hidden]) .more:not([open])")
     n_folded = folded.count()
     assert n_folded > 1
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert folded.count() == 0
+    assert page.locator("details.probed[open]").count() == 1
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert folded.count() == n_folded
+    assert not page.locator("details.probed[open]").count()
     assert heard == []

@@ -165,7 +165,8 @@ def test_insufficient_evidence_reads_as_cannot_tell_with_what_would_have_shown(p
 
 
 def test_the_share_missed_is_explained_once(page: Page) -> None:
-    assert page.visible.count("of patients with an embolism, the share the model missed") == 1
+    assert page.visible.count("share missed (underdiagnosis rate, UDR)") == 1
+    assert re.search(r"missed [\d.]+% \([^)]+\) of patients with an embolism", page.visible)
 
 
 def test_the_control_is_told_apart_and_compared(page: Page) -> None:
@@ -197,11 +198,10 @@ def test_the_summary_says_it_short_and_the_findings_in_full(page: Page) -> None:
     summary, rest = page.visible[:at], page.visible[at:]
     assert "where chance alone gives about" not in summary
     assert "where chance alone gives about" in rest
-    assert re.search(
-        r"A gap of [\d.]+ points between \S+ and \S+, by chance about [\d.]+ points: more than chance", summary
-    )
+    assert re.search(r"A gap of [\d.]+ points between \S+ and \S+, by chance about [\d.]+ points \(adjusted p", summary)
     # cards show the first encoder, a table beneath all of them, and a sentence the other outcomes
-    assert "Shown first: EfficientNet-lite0 (ImageNet) missed" in summary
+    assert "EfficientNet-lite0 (ImageNet) missed" in summary
+    assert "share missed (UDR) by EfficientNet-lite0 (ImageNet) in the test part" in summary
     assert [row[0] for row in page.rows if len(row) == 5 and row[1].endswith("%") and row[0] in summary][:2] == [
         "EfficientNet-lite0 (ImageNet)", "EfficientNet-lite1 (ImageNet)",
     ]  # fmt: skip

@@ -181,7 +181,8 @@
   let unfolded = [];
   window.addEventListener("beforeprint", () => {
     before = root.dataset.theme;
-    unfolded = [...document.querySelectorAll(".cell[open]:not([hidden]) details:not([open])")];
+    unfolded = [...document.querySelectorAll("details:not([open], [hidden])")].filter(
+      (one) => !one.matches(".cell, .mitigated, .pair *, .aggregation *, .cell:not([open]) *"));
     unfolded.forEach((one) => { one.open = true; });
     paperPx = PAPER_PX;
     setTheme("light");

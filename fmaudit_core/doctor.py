@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +77,7 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
     yield Finding(
         "audit.yaml",
         "ok",
-        f"{audit_yaml}: {len(workspace.audit.tasks)} tasks, {len(workspace.audit.attributes)} attributes",
+        f"{audit_yaml}: {_n(workspace.audit.tasks, 'task')}, {_n(workspace.audit.attributes, 'attribute')}",
     )
     yield from _device(workspace, specs)
     yield from _registry(workspace, specs)
@@ -96,6 +96,10 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
     yield _disk(workspace, specs, 0 if studies is None else studies.height, sample)
     yield _warehouse(workspace)
     yield _leftovers(workspace)
+
+
+def _n(those: Sized, name: str) -> str:
+    return f"{len(those)} {name}{'' if len(those) == 1 else 's'}"
 
 
 def _python() -> Finding:

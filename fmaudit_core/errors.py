@@ -64,6 +64,11 @@ class MissingExtraError(FmauditError):
         )
 
 
+def columns_missing(names: Sequence[str]) -> str:
+    """``column a is missing``, ``columns a, b are missing``."""
+    return f"column {names[0]} is missing" if len(names) == 1 else f"columns {', '.join(names)} are missing"
+
+
 def did_you_mean(name: str, found: Sequence[str]) -> str:
     """A name that is not there, with the nearest one that is: ``pe (did you mean PE_?)``."""
     by_lower = {one.lower(): one for one in found}

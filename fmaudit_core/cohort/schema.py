@@ -10,6 +10,7 @@ import dataframely as dy
 import polars as pl
 
 from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.errors import columns_missing
 from fmaudit_core.vocabulary import SPLITS, UNKNOWN
 
 MAX_AGE = 120
@@ -148,7 +149,7 @@ def _validate(
 ) -> None:
     missing = [name for name in schema.column_names() if name not in frame.columns]
     if missing:
-        raise CohortError(f"column {', '.join(missing)} is missing.", where=where)
+        raise CohortError(f"{columns_missing(missing)}.", where=where)
     problems = broken_rules(numbered, frame.with_row_index("row", 1), said)
     if problems:
         raise CohortError(problems, where=where)

@@ -21,7 +21,7 @@ from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.config import AgeBand, TableCohort
-from fmaudit_core.errors import did_you_mean
+from fmaudit_core.errors import columns_missing, did_you_mean
 from fmaudit_core.vocabulary import SPLITS, UNKNOWN, too_many_levels
 
 SPLIT_WORDS: Final[Mapping[str, str]] = {
@@ -178,7 +178,7 @@ def _named_as_ours(
     if missing:
         hints = [did_you_mean(name, frame.columns) for name in dict.fromkeys(missing)]
         raise CohortError(
-            f"column {', '.join(hints)} is missing; the columns are {', '.join(frame.columns)}.",
+            f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.",
             where=section.table.name,
             fix="Rename it, map it under `cohort: columns:`, or list only the tasks and attributes there are.",
         )

@@ -59,6 +59,7 @@ def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Se
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["tied"] = wording.tied
     return environment.get_template("page.html.jinja").render(
         **_context(inputs, tables, book, ledger),
         beside=beside,

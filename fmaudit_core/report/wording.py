@@ -283,6 +283,11 @@ def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
     return f"{gap} ({p}).{unseen}"
 
 
+def tied(text: str) -> str:
+    """The same for a narrow column: no line ends within a p-value or behind a range's dash."""
+    return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").replace(DASH, f"{DASH}\N{WORD JOINER}")
+
+
 def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")

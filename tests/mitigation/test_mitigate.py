@@ -8,6 +8,7 @@ import pytest
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.mitigation.embedded import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
@@ -21,8 +22,12 @@ LINEAR = ("reweighting", "resampling", "leace", "dfr", "group_dro", "group_thres
 
 def audited(kind, strategies=LINEAR, *, fairness=FAIRNESS, n=6_000, **planted):
     """Scores, results and advice of one planted cohort, as the platform makes them."""
-    of, embeddings, studies, labels = cohort(n, kind=kind, **planted)
     settings = MitigationSection(strategies=strategies, seeds=2, n_bootstrap=399)
+    return audited_cohort(cohort(n, kind=kind, **planted), settings, fairness)
+
+
+def audited_cohort(made_up, settings, fairness=FAIRNESS):
+    of, embeddings, studies, labels = made_up
     pooled = {"mean": embeddings}
     fits = fit_probes(pooled, studies, labels, encoder="e", tasks=["pe"], c_grid=[0.01, 1.0])
     found = choose_and_predict(fits, pooled, studies, labels, encoder="e", task="pe")
@@ -221,6 +226,30 @@ def test_adversaries_are_chosen_on_validation_and_their_path_begins_without_one(
         of_stage = {row["stage"]: row for row in read.filter(pl.col("probe") == probe).iter_rows(named=True)}
         assert of_stage["before"]["ci_low"] > 0.85
         assert of_stage["after"]["ci_high"] < of_stage["before"]["ci_low"]
+
+
+def adversaries(made_up, **settings):
+    made, out, _ = audited_cohort(
+        made_up, MitigationSection(strategies=("adversarial",), seeds=2, n_bootstrap=399, reprobed_seeds=0, **settings)
+    )
+    return made.runs.filter(strategy="adversarial"), out
+
+
+def test_runs_that_rank_nobody_are_told_as_collapsed():
+    _, (ids, x), studies, labels = cohort(1_500)
+    x[(studies["split"] == "val").to_numpy(), 0] *= -1.0  # what means disease in train means health in validation
+    of = embedded((ids, x), studies, labels, tasks=["pe"], attributes=ATTRIBUTES)
+    runs, out = adversaries((of, (ids, x), studies, labels), alphas=(1.0,), learning_rate=0.03)
+    assert set(runs["status"]) == {"collapsed"}
+    assert set(runs["reason"]) == {"on validation it ranks patients no better than chance"}
+    told = out.results.filter(pl.col("seed").is_null(), strategy="adversarial")
+    assert set(told.select("n_collapsed", "n_seeds").iter_rows()) == {(2, 2)}
+
+
+def test_runs_that_do_not_stay_finite_are_told_and_not_scored():
+    runs, out = adversaries(cohort(1_500), alphas=(1.0,), learning_rate=1e30)
+    assert set(runs["status"]) == {"diverged"}
+    assert out.results.filter(strategy="adversarial", status="evaluated").is_empty()
 
 
 def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():

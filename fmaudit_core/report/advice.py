@@ -28,12 +28,12 @@ TITLES: Final = {
 }
 #: why none is recommended, where several encoders share a line
 _IN_BRIEF: Final = {
-    "no_disparity_shown": "the audit has shown no disparity in missed disease that one could mend.",
-    "none_evaluated": "no strategy could be tried on the subgroups that fare worse.",
-    "none_narrows": "no strategy narrows the gap by more than chance explains.",
-    "too_costly": "what narrows the gap lowers AUROC by more than the margin.",
-    "no_gain_shown": "what narrows the gap does not help the subgroup missed most by more than chance explains.",
-    "levelling_down": "what narrows the gap harms those missed least and does not help those missed most.",
+    "no_disparity_shown": "The audit has shown no disparity in missed disease that one could mend.",
+    "none_evaluated": "No strategy could be tried on the subgroups that fare worse.",
+    "none_narrows": "No strategy narrows the gap by more than chance explains.",
+    "too_costly": "What narrows the gap lowers AUROC by more than the margin.",
+    "no_gain_shown": "What narrows the gap does not help the subgroup missed most by more than chance explains.",
+    "levelling_down": "What narrows the gap harms those missed least and does not help those missed most.",
 }
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 

@@ -56,7 +56,7 @@ def test_what_would_help_stands_in_the_summary(page: Page) -> None:
     )
     price = "The price: in 61\N{EN DASH}74 false alarms rise by 6.3 points."
     assert f"EfficientNet-lite0 (ImageNet) {gain} {price}" in summary
-    assert "EfficientNet-lite1 (ImageNet) Levels down what narrows the gap harms those missed least" in summary
+    assert "EfficientNet-lite1 (ImageNet) Levels down What narrows the gap harms those missed least" in summary
     assert (
         f"{gain} In 18\N{EN DASH}40, the subgroup missed most, the share missed falls by 17.2 points. AUROC falls by 0.004. "
         f"{price}" in page.visible

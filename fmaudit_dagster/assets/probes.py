@@ -65,7 +65,10 @@ def probe_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.M
     tags={"fmaudit/compute": "gpu"},
 )
 def neural_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
-    """Probes of one encoder that are networks: perceptrons, attention and recurrence over slices; scores on val and test."""
+    """Probes of one encoder that are networks: perceptrons, attention and recurrence over slices; scores on val and test.
+
+    A control is read linearly only: its partition stays empty.
+    """
     workspace, cell = audit.open(), cell_of(context)
     version = audit.versions(workspace).neural_fits(cell.encoder)
 

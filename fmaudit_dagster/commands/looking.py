@@ -58,9 +58,13 @@ def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Pa
 @click.pass_obj
 @told
 def sql(config: Path, query: str | None) -> None:
-    """Run QUERY over the tables, or list them. Embeddings are attached by encoder: "NAME".study_embeddings."""
+    """Run QUERY over the tables, or list them. Embeddings are attached by encoder: "NAME".study_embeddings.
+
+    Rows that are wider than the terminal are printed one column a line.
+    """
     import duckdb
-    import polars as pl
+
+    from fmaudit_dagster.commands.rows import printed
 
     warehouse = workspace_of(config).warehouse
     with warehouse.connect() as connection:
@@ -72,11 +76,12 @@ def sql(config: Path, query: str | None) -> None:
             raise FmauditError(
                 f"the query failed: {said}", fix="`fmaudit sql` alone lists the tables; DESCRIBE <table> their columns."
             ) from error
-        with pl.Config(
-            tbl_rows=200, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=80, tbl_hide_dataframe_shape=True
-        ):
-            click.echo("done" if rows is None else rows)
-            if rows is not None and rows.height > 200:
-                click.echo(
-                    f"{rows.height:,} rows, of which 200 are shown; add a LIMIT or COPY ... TO 'file.csv'.", err=True
-                )
+        if rows is None:
+            click.echo("done")
+            return
+        text, n_shown = printed(rows)
+        click.echo(text)
+        if n_shown < rows.height:
+            click.echo(
+                f"{rows.height:,} rows, of which {n_shown} are shown; add a LIMIT or COPY ... TO 'file.csv'.", err=True
+            )

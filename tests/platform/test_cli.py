@@ -129,6 +129,12 @@ def test_sql_and_encoders_and_report(audited):
     result = call("-c", config, "sql", "SELECT count(*) AS n FROM studies")
     assert "150" in result.output
     assert "threshold_sweep" in call("-c", config, "sql").output
+    # a row of 28 columns in a table would be broken in every cell
+    wide = call("-c", config, "sql", "FROM audit_findings ORDER BY ALL LIMIT 2").output
+    assert [line.split()[0] for line in wide.splitlines() if line].count("encoder") == 2
+    assert wide.count("\nverdict  ") == 2
+    many = call("-c", config, "sql", "SELECT range AS n FROM range(300)")
+    assert "300 rows, of which 200 are shown" in many.stderr
     assert "the query failed" in call("-c", config, "sql", "SELECT nothing").stderr
     listed = call("-c", config, "encoders", "list").output
     assert "hu_histogram" in listed

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import View
+from fmaudit_core.vocabulary import how_many
 from fmaudit_core.workspace import Workspace, open_workspace
 
 Status = Literal["ok", "warning", "problem"]
@@ -77,7 +78,8 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
     yield Finding(
         "audit.yaml",
         "ok",
-        f"{audit_yaml}: {_n(workspace.audit.tasks, 'task')}, {_n(workspace.audit.attributes, 'attribute')}",
+        f"{audit_yaml}: {how_many(len(workspace.audit.tasks), 'task')}, "
+        f"{how_many(len(workspace.audit.attributes), 'attribute')}",
     )
     yield from _device(workspace, specs)
     yield from _registry(workspace, specs)
@@ -96,10 +98,6 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
     yield _disk(workspace, specs, 0 if studies is None else studies.height, sample)
     yield _warehouse(workspace)
     yield _leftovers(workspace)
-
-
-def _n(those: Sized, name: str) -> str:
-    return f"{len(those)} {name}{'' if len(those) == 1 else 's'}"
 
 
 def _python() -> Finding:

@@ -39,6 +39,11 @@ TASK_TITLES: Final = {
 ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}
 
 
+def how_many(n: int, what: str) -> str:
+    """``1 task``, ``3 tasks``."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def too_many_levels(n_levels: int, n_patients: int) -> bool:
     """Whether a column is no attribute to compare groups by: nearly one level a patient, or more than anybody would look at."""
     return n_levels > _MOST_LEVELS or (n_levels > _FEW_LEVELS and 2 * n_levels > n_patients)

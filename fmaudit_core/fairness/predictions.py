@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.errors import did_you_mean
+from fmaudit_core.errors import columns_missing, did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
 from fmaudit_core.vocabulary import UNKNOWN
@@ -87,7 +87,7 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         said = [did_you_mean(name, frame.columns) for name in missing]
-        raise FairnessError(f"column {', '.join(said)} is missing; the columns are {', '.join(frame.columns)}.")
+        raise FairnessError(f"{columns_missing(said)}; the columns are {', '.join(frame.columns)}.")
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
     frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
     frame = frame.with_columns(

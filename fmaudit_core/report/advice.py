@@ -68,7 +68,7 @@ def run_title(run: Mapping[str, Any]) -> str:
 
 
 def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
-    """Verdict, costs and sentence of one encoder and task; None where nothing was mitigated."""
+    """Verdict, costs, and the sentence at length and in brief, of one encoder and task; None where nothing was mitigated."""
     row = ledger.advice(cell)
     if row is None:
         return None
@@ -82,12 +82,13 @@ def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
     return {**told, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
 
 
-def in_brief(views: Sequence[Row]) -> list[Row]:
-    """Recommendations of several encoders in few lines: where none is recommended, those of one reason stand together."""
+def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
+    """What a summary says of encoders and their views: of one at length, of several in brief, those of one reason together."""
+    said = "sentence" if len(named) == 1 else "brief"
     lines: dict[tuple[str, str], Row] = {}
-    for view in views:
-        line = lines.setdefault((view["verdict"], view["brief"]), {**view, "encoders": []})
-        line["encoders"].append(view["encoder"])
+    for encoder, view in named:
+        line = {"verdict": view["verdict"], "title": view["title"], "said": view[said], "encoders": []}
+        lines.setdefault((view["verdict"], view[said]), line)["encoders"].append(encoder)
     return list(lines.values())
 
 

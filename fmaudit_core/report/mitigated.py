@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fmaudit_core.report import figures, mitigation_figures, wording
-from fmaudit_core.report.advice import SHORT, advice_view, in_brief, run_title, short_title, strategy_title
+from fmaudit_core.report.advice import SHORT, advice_lines, advice_view, run_title, short_title, strategy_title
 from fmaudit_core.report.book import Book
 from fmaudit_core.report.capacity import (
     PROBES,
@@ -44,13 +44,13 @@ def _first(ledger: Ledger, cells: list[Cell], strategies: list[str]) -> str:
 
 
 def main_advice(book: Book, ledger: Ledger) -> list[Row]:
-    """Of the main task, each encoder's recommendation, in brief where there are several; controls and baselines have none."""
-    out = []
+    """Lines of the main task's recommendations; controls and baselines have none."""
+    named = []
     for encoder in book.encoders:
         view = advice_view(ledger, (encoder["name"], book.main_task))
         if view is not None and not encoder["control"]:
-            out.append({**view, "encoder": encoder["title"]})
-    return in_brief(out) if len(out) > 1 else out
+            named.append((encoder["title"], view))
+    return advice_lines(named)
 
 
 def all_advice(book: Book, ledger: Ledger) -> list[Row]:

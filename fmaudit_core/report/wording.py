@@ -284,7 +284,7 @@ def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
 
 
 def tied(text: str) -> str:
-    """The same for a narrow column: no line ends within a p-value or behind a range's dash."""
+    """A sentence for a narrow column: no line ends within a p-value or behind a range's dash."""
     return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").replace(DASH, f"{DASH}\N{WORD JOINER}")
 
 

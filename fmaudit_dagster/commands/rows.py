@@ -14,6 +14,8 @@ _MOST_RECORDS: Final = 20
 _LONGEST: Final = 80
 #: columns of a terminal that does not tell
 _WIDTH: Final = 200
+#: a table of this width breaks no cell
+_UNBROKEN: Final = 65_000
 
 
 def printed(rows: pl.DataFrame) -> tuple[str, int]:
@@ -22,23 +24,14 @@ def printed(rows: pl.DataFrame) -> tuple[str, int]:
     A table that is wider than the terminal would break every cell over many lines, so its rows stand below one another.
     """
     width = shutil.get_terminal_size((_WIDTH, 50)).columns
-    if _width(rows.head(_MOST)) > width:
-        return _records(rows.head(_MOST_RECORDS)), min(rows.height, _MOST_RECORDS)
     with pl.Config(
-        tbl_rows=_MOST, tbl_cols=-1, tbl_width_chars=width, fmt_str_lengths=_LONGEST, tbl_hide_dataframe_shape=True
+        tbl_rows=_MOST, tbl_cols=-1, tbl_width_chars=_UNBROKEN, fmt_str_lengths=_LONGEST, tbl_hide_dataframe_shape=True
     ):
-        return str(rows), min(rows.height, _MOST)
-
-
-def _width(rows: pl.DataFrame) -> int:
-    """Columns of the terminal that a table of these rows takes."""
-    cells = [
-        min(max(len(column.name), len(str(column.dtype)), *(len(_text(value)) for value in column)), _LONGEST)
-        if rows.height
-        else len(column.name)
-        for column in rows.iter_columns()
-    ]
-    return sum(cells) + 3 * len(cells) + 1
+        table = str(rows)
+    # without rows there is nothing to stand below one another: the columns' names are what it tells
+    if rows.is_empty() or table.index("\n") <= width:
+        return table, min(rows.height, _MOST)
+    return _records(rows.head(_MOST_RECORDS)), min(rows.height, _MOST_RECORDS)
 
 
 def _records(rows: pl.DataFrame) -> str:

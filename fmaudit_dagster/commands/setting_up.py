@@ -10,6 +10,7 @@ import click
 
 from fmaudit_core.config import ConfigError
 from fmaudit_core.errors import FmauditError
+from fmaudit_core.vocabulary import how_many
 from fmaudit_dagster.commands.telling import told, workspace_of
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
     record = workspace.record
     said = "none: imaging alone is audited" if record is None else f"as {record.form}, beside CT and with it"
     click.echo(f"Medical record: {said}.")
-    click.echo(f"Wrote {config} and {_count(len(workspace.registry.specs()), 'encoder spec')}. Next: fmaudit run")
+    click.echo(f"Wrote {config} and {how_many(len(workspace.registry.specs()), 'encoder spec')}. Next: fmaudit run")
 
 
 @click.command()
@@ -207,13 +208,9 @@ def doctor(config: Path, port: int, mend: bool) -> None:
     if any(finding.mendable for finding in findings) and not mend:
         click.echo("`fmaudit doctor --fix` mends what is marked with *.")
     if problems:
-        click.echo(f"{_count(problems, 'problem')} and {_count(warnings, 'warning')}.", err=True)
+        click.echo(f"{how_many(problems, 'problem')} and {how_many(warnings, 'warning')}.", err=True)
         sys.exit(1)
-    click.echo(f"No problem, {_count(warnings, 'warning')}." if warnings else "All is well.")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    click.echo(f"No problem, {how_many(warnings, 'warning')}." if warnings else "All is well.")
 
 
 def _say(finding: Finding) -> None:

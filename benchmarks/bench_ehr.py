@@ -50,7 +50,7 @@ def write_record(folder: Path, n_events: int, seed: int = 0) -> pl.DataFrame:
                 "code": names.gather(code),
                 "numeric_value": pl.Series(value).fill_nan(None),
                 "table": tables.gather(code % 3),
-                "clarity_table": pl.Series([None] * n, dtype=pl.String),
+                "clarity_table": pl.Series(["shc_problem_list", None, None], dtype=pl.String).gather(code % 3),
             }
         ).sort("subject_id", "time")
         (folder / "data").mkdir(parents=True, exist_ok=True)

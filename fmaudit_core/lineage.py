@@ -29,7 +29,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "ct_slices": 1,
     "study_embeddings": 2,
     "probe_fits": 1,
-    "ehr_features": 1,
+    "ehr_features": 2,
     "ehr_fits": 1,
     "fusion_fits": 1,
     "neural_fits": 2,

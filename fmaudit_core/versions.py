@@ -148,7 +148,8 @@ class Versions:
     def ehr_features(self) -> str:
         """Version of the features of the medical record, of which there must be one."""
         record, settings = self.workspace.record, self.workspace.audit.ehr
-        made_of = settings.model_dump(exclude={"max_columns", "leaves", "max_trees"})
+        # which of its two pasts a task may know is asked when probes are fitted
+        made_of = settings.model_dump(exclude={"day_before", "max_columns", "leaves", "max_trees"})
         return step_version(
             "ehr_features",
             None if record is None else record.fingerprint(),
@@ -186,15 +187,16 @@ class Versions:
     def neural_fits(self, encoder: str) -> str:
         """Version of one encoder's probes that are networks."""
         warehouse, audit = self.workspace.warehouse, self.workspace.audit
+        embedded = embeddings_version(warehouse.embeddings_path(encoder))
         return step_version(
             "neural_fits",
-            embeddings_version(warehouse.embeddings_path(encoder)),
+            embedded,
             self._studies("study_id", "patient_id", "split"),
             warehouse.version("labels"),
             audit.tasks,
             self.network_kinds(encoder),
             audit.probes.networks,
-            audit.fairness.primary_pooling,
+            embedded and self.workspace.primary_pooling(encoder),
             audit.fairness.seed,
         )
 
@@ -277,7 +279,9 @@ class Versions:
         audit, warehouse = self.workspace.audit, self.workspace.warehouse
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
         before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
-        encoders = sorted(set(self.encoders) - set(awaited))
+        encoders = sorted(
+            (name, spec.control, spec.label) for name, spec in self.encoders.items() if name not in awaited
+        )
         return step_version("audit_findings", cells, before, encoders, self.baselines(), audit.fairness, audit.reaudit)
 
     def audit_report(self, *, findings: str | None = None) -> str:

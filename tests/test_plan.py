@@ -6,10 +6,12 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
-from fmaudit_core.config import Audit, PhantomCohort
+from fmaudit_core.config import Audit, EhrSection, PhantomCohort
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.plan import recorded_in_warehouse, stale_steps
 from fmaudit_core.versions import (
@@ -114,3 +116,51 @@ def test_findings_without_the_pairs_that_belong_to_them_are_made_again(workspace
     assert stale() == []
     workspace.warehouse.path("model_comparisons").unlink()
     assert stale() == ["audit_findings"]
+
+
+@pytest.mark.parametrize("changed", [{"control": False}, {"title": "Another title"}], ids=["control", "label"])
+def test_what_findings_say_of_an_encoder_is_part_of_them(
+    workspace: Workspace, spec: EncoderSpec, changed: dict[str, object]
+) -> None:
+    """A control is no encoder to warn of: to make it one is another family of tests."""
+    before = Versions(workspace, {spec.name: spec}).audit_findings()
+    assert Versions(workspace, {spec.name: spec.model_copy(update=changed)}).audit_findings() != before
+
+
+def test_networks_read_the_pooling_that_speaks_for_the_encoder(workspace: Workspace, spec: EncoderSpec) -> None:
+    """A primary pooling that the encoder has not leaves its own: which ones are configured decides."""
+    path = workspace.warehouse.embeddings_path(spec.name)
+    path.parent.mkdir(parents=True)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE study_embeddings AS SELECT 's1' AS study_id, unnest(['mean', 'max']) AS pooling"
+        )
+        connection.execute("CREATE TABLE provenance AS SELECT 'version' AS key, '1' AS value")
+    found = []
+    for poolings in (("mean", "max"), ("max",)):
+        audit = workspace.audit.model_copy(
+            update={"probes": workspace.audit.probes.model_copy(update={"poolings": poolings})}
+        )
+        found.append(Versions(Workspace(audit, workspace.audit_yaml), {spec.name: spec}).neural_fits(spec.name))
+    assert found[0] != found[1]
+
+
+def test_which_past_a_task_may_know_leaves_the_features_of_the_record_alone(
+    workspace: Workspace, spec: EncoderSpec
+) -> None:
+    assert workspace.record is not None
+    workspace.record.path.parent.mkdir(parents=True)
+    workspace.record.path.touch()
+    later = workspace.audit.ehr.model_copy(update={"day_before": ()})
+    other = Workspace(workspace.audit.model_copy(update={"ehr": later}), workspace.audit_yaml)
+    before, after = (Versions(one, {spec.name: spec}) for one in (workspace, other))
+    assert before.ehr_features() == after.ehr_features()
+    assert before.ehr_fits() != after.ehr_fits()
+
+
+def test_a_past_of_a_task_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"ehr.day_before names pee, which is no task; the tasks are pe"):
+        Audit(cohort=PhantomCohort(kind="phantom"), tasks=("pe",), ehr=EhrSection(day_before=("pee",)))
+    Audit(
+        cohort=PhantomCohort(kind="phantom"), tasks=("mortality_1m",)
+    )  # the default names a task that is not asked for

@@ -123,10 +123,42 @@ def id_text(column: str) -> pl.Expr:
 
 
 def moment(column: str) -> pl.Expr:
-    """Datetime in microseconds of ISO text with ``T`` or a space, with or without time, fraction and UTC; else NULL."""
+    """Datetime in microseconds of ISO text with ``T`` or a space, with or without time, fraction and zone; else NULL.
+
+    It is what the clock showed: a zone or an offset from UTC is passed over, not added, so that 23:10+09:00 stays 23:10.
+    """
     text = pl.col(column).str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "${1} ")
-    text = text.str.replace(r"\s*(Z|UTC|\+00:?00)$", "")
+    text = text.str.replace(r"\s*(Z|UTC)$", "").str.replace(
+        r"(:[0-9]{2}(?:\.[0-9]+)?)\s*[+-][0-9]{2}(?::?[0-9]{2})?$", "${1}"
+    )
     return pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in _TIME_FORMATS)
+
+
+def clock(column: str, schema: pl.Schema, *, where: str) -> pl.Expr:
+    """Datetime in microseconds of a column of dates, times or text, as the clock showed it; NULL where text is no time.
+
+    Raises
+    ------
+    CohortError
+        The column is of another type: 20200205 or seconds since 1970 would be read as another day.
+    """
+    dtype = schema[column]
+    if dtype == pl.String:
+        return moment(column)
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(column).dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    if dtype in (pl.Date, pl.Null):
+        return pl.col(column).cast(pl.Datetime("us"))
+    raise CohortError(
+        f"column {column} holds {dtype}, which is neither a date nor a time.",
+        where=where,
+        fix="Write it as a Parquet date or timestamp, or as text: 2020-02-05 or 2020-02-05 14:30.",
+    )
+
+
+def decimal_comma(path: Path) -> bool:
+    """Whether a file writes 7,5 for 7.5, as a table does whose cells are parted by semicolons."""
+    return _is_delimited(path) and _separator(path) == ";"
 
 
 def newest(found: Sequence[Path]) -> Path:

@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, collected, id_text, moment, scan_table, whole_number
+from fmaudit_core.cohort.columns import Column, clock, collected, id_text, moment, scan_table, whole_number
 from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.inspect_files import Release
 from fmaudit_core.cohort.inspect_labels import OTHER_PE
@@ -145,10 +145,7 @@ def _with_time(rows: pl.DataFrame, where: str) -> pl.DataFrame:
         if rows.schema[name] == pl.String:
             bad = rows.filter(pl.col(name).is_not_null() & moment(name).is_null())
             _refuse(bad, f"a {name} time that is no date", where)
-    rows = rows.with_columns(
-        (moment(name) if rows.schema[name] == pl.String else pl.col(name).cast(pl.Datetime("us"))).alias(name)
-        for name in ("procedure", "note")
-    )
+    rows = rows.with_columns(clock(name, rows.schema, where=where).alias(name) for name in ("procedure", "note"))
     source = (
         pl.when(pl.col("procedure").is_not_null())
         .then(pl.lit("procedure"))

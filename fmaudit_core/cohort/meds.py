@@ -17,7 +17,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.cohort.archive import unpacked
-from fmaudit_core.cohort.columns import Column, collected, scan_table, whole_number
+from fmaudit_core.cohort.columns import Column, clock, collected, scan_table, whole_number
 from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.cohort.omop import folders_below
 from fmaudit_core.lineage import digest
@@ -61,7 +61,9 @@ class MedsDataset:
             A shard cannot be read, or holds no events in this form.
         """
         columns = (_SUBJECT, _TIME, _CODE, *more)
-        return pl.concat([_events(scan_table(path, columns)) for path in self.shards], how="vertical_relaxed")
+        return pl.concat(
+            [_events(scan_table(path, columns), path.name) for path in self.shards], how="vertical_relaxed"
+        )
 
     def codes(self) -> pl.DataFrame:
         """The vocabulary: `code`, `description`, `parent_codes` (a list); empty where the release holds none."""
@@ -138,11 +140,12 @@ def open_meds(found: Path, *, unpack_into: Path, progress: Progress = silent) ->
     return MedsDataset(folder, shards)
 
 
-def _events(rows: pl.LazyFrame) -> pl.LazyFrame:
+def _events(rows: pl.LazyFrame, where: str) -> pl.LazyFrame:
     """Subject, time and code in our types; an id that is a number already is not read as text, there are too many."""
-    numbers = rows.collect_schema()["subject_id"].is_integer()
+    schema = rows.collect_schema()
+    numbers = schema["subject_id"].is_integer()
     subject = pl.col("subject_id").cast(pl.Int64) if numbers else whole_number("subject_id")
-    return rows.with_columns(subject, pl.col("time").cast(pl.Datetime("us")), pl.col("code").cast(pl.String))
+    return rows.with_columns(subject, clock("time", schema, where=where).alias("time"), pl.col("code").cast(pl.String))
 
 
 def _shards(folder: Path) -> tuple[Path, ...]:

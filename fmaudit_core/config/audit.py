@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
@@ -82,6 +82,15 @@ class Audit(Section):
             if above.low <= below.high:
                 raise ValueError(f"age bands {below.label} and {above.label} overlap or are out of order")
         return bands
+
+    @model_validator(mode="after")
+    def _past_of_known_tasks(self) -> Audit:
+        unknown = [name for name in self.ehr.day_before if name not in (*self.tasks, *TASKS)]
+        if unknown:
+            raise ValueError(
+                f"ehr.day_before names {', '.join(unknown)}, which is no task; the tasks are {', '.join(self.tasks)}"
+            )
+        return self
 
     def anchored_at(self, folder: Path) -> Audit:
         """Copy with every relative path resolved against `folder`."""

@@ -20,7 +20,7 @@ from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.cutoff import cutoff_times
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.kernel import DAY_US, walk
-from fmaudit_core.ehr.known import Known, Words, known_events
+from fmaudit_core.ehr.known import NO_NUMBER, Known, Words, known_events
 from fmaudit_core.ehr.source import Record, events_of, patients_of
 from fmaudit_core.ehr.spill import PATIENTS_TOGETHER, Spilled, spill
 from fmaudit_core.progress import Progress, silent
@@ -132,7 +132,7 @@ def _counted(
         .sort("row", "code_id")
     )
     left_out = _left_out(counted, code_ids, patients_with, settings)
-    told = [(reason, "events", n) for reason, n in dropped.items()]
+    told = [(reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()]
     told += [(AFTER, "events, per study and cutoff", after), *left_out]
     # their features are those of somebody who was never ill: many of them mean that a part of the record is missing
     told.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))

@@ -39,6 +39,8 @@ _END_OF_DAY: Final = DAY_US - 1_000_000
 STAY: Final = "/stay"
 NO_CODE: Final = "without a code"
 NO_TIME: Final = "without a time"
+#: the event counts, what it measured does not
+NO_NUMBER: Final = "value that is no number"
 UNENDED: Final = "billed in no visit that ended"
 
 
@@ -84,7 +86,7 @@ class Known:
     Parameters
     ----------
     patient : (n,) int32;  effective : (n,) int64, microseconds;  code : (n,) uint32;  value : (n,) float32
-    dropped : reason -> events
+    dropped : reason -> events, of `NO_NUMBER` those that lost their value
     """
 
     patient: npt.NDArray[np.int32]
@@ -111,6 +113,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     origin = columns["origin"].fill_null(len(words.is_billing) - 1).to_numpy()
     time, end, visit = (columns[name].cast(pl.Int64).fill_null(NONE).to_numpy() for name in ("time", "end", "visit"))
     patient, value = columns["at"].to_numpy(), columns["value"].fill_null(np.nan).to_numpy()
+    no_number = columns["value"].is_not_null().to_numpy() & ~np.isfinite(value)
     value = np.where(np.isfinite(value), value, np.float32(np.nan))
 
     coded = code < missing
@@ -127,6 +130,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     keep &= coded
     dropped[NO_TIME] = int(np.sum(keep & (time == NONE)))
     keep &= time != NONE
+    dropped[NO_NUMBER] = int(np.sum(keep & no_number))
 
     is_visit = np.append(words.is_visit_code, np.False_)[code] | words.is_visit_table[table]
     effective = time if rule == "inspect" else _end_of_dates(time)

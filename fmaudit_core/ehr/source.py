@@ -2,11 +2,13 @@
 
 Every form gives the same columns: `patient` (the cohort's id as text, or a person's number), `time` and `end` (microseconds, NULL
 where there is none), `code` as ``vocabulary/code``, `value`, `table` the row is from, `origin` (the table of the hospital's own
-system behind a diagnosis), `visit` (number of the visit it belongs to).
+system behind a diagnosis, `UNTOLD` where the row does not tell), `visit` (number of the visit it belongs to). A `value` that is
+there but no number is NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, moment, scan_header, scan_table, whole_number
+from fmaudit_core.cohort.columns import Column, clock, decimal_comma, id_text, scan_table, whole_number
 from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS
 from fmaudit_core.cohort.inspect_people import codes_of_people, people_of_omop
 from fmaudit_core.cohort.inspect_tables import Notes
@@ -109,7 +111,8 @@ def events_of(
         A file cannot be read or lacks a column.
     """
     if record.form == "events":
-        return _tidy(scan_table(record.path, [*_EVENT, *_MORE]), numbered=False, told=_told(record.path))
+        rows, comma = scan_table(record.path, [*_EVENT, *_MORE]), decimal_comma(record.path)
+        return _tidy(rows, record.path.name, numbered=False, comma=comma)
     if record.form == "omop":
         tables = find_omop(record.path)
         if tables is None:
@@ -117,36 +120,53 @@ def events_of(
         parts = [_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files]
         return pl.concat([*parts, _omop_persons(tables)] if demographics else parts)
     dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
-    told = all(_told(shard) for shard in dataset.shards)
-    return _tidy(dataset.events(_MORE).rename({"subject_id": "patient"}), numbered=True, told=told)
+    return _tidy(dataset.events(_MORE).rename({"subject_id": "patient"}), record.path.name, numbered=True, comma=False)
 
 
-def _told(path: Path) -> bool:
-    """Whether a file tells where a diagnosis is from."""
-    return any(name.lower() in _ORIGIN.theirs for name in scan_header(path))
-
-
-def _tidy(events: pl.LazyFrame, *, numbered: bool, told: bool) -> pl.LazyFrame:
+def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> pl.LazyFrame:
     """Events with our types."""
     schema = events.collect_schema()
     # a user's ids are text as they stand, in the cohort's table too
     patient = _number("patient", schema) if numbered else pl.col("patient").cast(pl.String).str.strip_chars()
-    table = pl.when(pl.col("note").is_not_null()).then(pl.lit("note")).otherwise(pl.col("table").cast(pl.String))
+    is_note = id_text("note").ne("NaN").fill_null(value=False)
+    named = pl.col("table").cast(pl.String).str.strip_chars()
+    table = pl.when(is_note).then(pl.lit("note")).when(named != "").then(named)
+    is_diagnosis = table.str.to_lowercase().str.starts_with("condition")
+    if (
+        numbered
+    ):  # a release without that column tells by the code; in a table of one's own the time is taken as it is given
+        of_icd = pl.col("code").cast(pl.String).str.to_lowercase().str.starts_with("icd")
+        is_diagnosis = pl.coalesce(is_diagnosis, of_icd)
     return events.select(
         patient.alias("patient"),
-        _time("time", schema).alias("time"),
-        _time("end", schema).alias("end"),
+        clock("time", schema, where=where).alias("time"),
+        clock("end", schema, where=where).alias("end"),
         pl.col("code").cast(pl.String),
-        pl.col("value").cast(pl.Float32, strict=False),
+        _value(schema, where, comma=comma),
         table.alias("table"),
-        (pl.col("origin").cast(pl.String) if told else _untold("table")).alias("origin"),
-        _number("visit", schema).alias("visit"),
+        _origin(is_diagnosis),
+        _visit(schema),
     )
 
 
-def _untold(table: str) -> pl.Expr:
-    """Without its origin any diagnosis may be a bill's."""
-    return pl.when(pl.col(table).cast(pl.String).str.to_lowercase().str.starts_with("condition")).then(pl.lit(UNTOLD))
+def _origin(is_diagnosis: pl.Expr) -> pl.Expr:
+    """Where each row is from; a diagnosis that does not tell may be a bill's."""
+    told = pl.col("origin").cast(pl.String).str.strip_chars()
+    untold = pl.when(is_diagnosis).then(pl.lit(UNTOLD))
+    return pl.when(told != "").then(told).otherwise(untold).alias("origin")
+
+
+def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
+    """Values as numbers, NaN where text is none: they are counted."""
+    value, dtype = pl.col("value"), schema["value"]
+    if dtype == pl.String:
+        number = (value.str.replace(",", ".", literal=True) if comma else value).cast(pl.Float32, strict=False)
+        return pl.when(value.is_not_null() & number.is_null()).then(math.nan).otherwise(number).alias("value")
+    if not (dtype.is_numeric() or dtype in (pl.Null, pl.Boolean)):
+        raise EhrError(
+            f"the column of values holds {dtype}.", where=where, fix="Write them as numbers, or leave it out."
+        )
+    return value.cast(pl.Float32).fill_nan(None)
 
 
 def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
@@ -162,29 +182,28 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
         )
     columns = [
         Column("patient", ("person_id",)),
-        *(Column(f"time {one}", (one,)) for one in starts),
+        *(Column(one, (one,)) for one in starts),
         Column("concept", (f"{kind}_concept_id",)),
         Column("source", (f"{kind}_source_concept_id",), needed=False),
         Column("value", ("value_as_number",), needed=False),
         _ORIGIN,
         _VISIT,
-        *(Column(f"end {one}", (one,)) for one in ends),
+        *(Column(one, (one,)) for one in ends),
     ]
     rows = tables.scan(name, columns)
-    rows = _first_known(rows, "time", [f"time {one}" for one in starts])
-    rows = _first_known(rows, "end", [f"end {one}" for one in ends])
+    rows = _first_known(rows, "time", starts, name)
+    rows = _first_known(rows, "end", ends, name)
     schema = rows.collect_schema()
     source, concept = _number("source", schema), _number("concept", schema)
-    told = name != "condition_occurrence" or any(one.lower() in _ORIGIN.theirs for one in names)
     rows = rows.select(
         _number("patient", schema).alias("patient"),
-        _time("time", schema).alias("time"),
-        _time("end", schema).alias("end"),
+        "time",
+        "end",
         pl.when(source != 0).then(source).otherwise(concept).alias("concept_id"),
-        pl.col("value").cast(pl.Float32, strict=False),
+        _value(schema, name, comma=any(decimal_comma(path) for path in tables.files[name])),
         pl.lit(name).alias("table"),
-        (pl.col("origin").cast(pl.String) if told else pl.lit(UNTOLD)).alias("origin"),
-        _number("visit", schema).alias("visit"),
+        _origin(pl.lit(name == "condition_occurrence")),
+        _visit(schema),
     )
     unnamed = pl.when(pl.col("concept_id") != 0).then("OMOP/" + pl.col("concept_id").cast(pl.String))
     return rows.join(_concepts(tables), on="concept_id", how="left").select(
@@ -192,13 +211,14 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
     )
 
 
-def _first_known(rows: pl.LazyFrame, name: str, parts: list[str]) -> pl.LazyFrame:
+def _first_known(rows: pl.LazyFrame, name: str, parts: list[str], where: str) -> pl.LazyFrame:
     """A column of the first of some times that is not blank; blank where there is no column."""
-    schema = rows.collect_schema()
     if not parts:
         return rows.with_columns(pl.lit(None, pl.Datetime("us")).alias(name))
-    alike = len({schema[part] for part in parts}) == 1  # then a single one is parsed
-    return rows.with_columns(pl.coalesce(parts if alike else [_time(part, schema) for part in parts]).alias(name))
+    if len({rows.collect_schema()[part] for part in parts}) == 1:  # then a single one is parsed
+        parts, rows = [name], rows.with_columns(pl.coalesce(parts).alias(name))
+    schema = rows.collect_schema()
+    return rows.with_columns(pl.coalesce(clock(part, schema, where=where) for part in parts).alias(name))
 
 
 def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
@@ -231,8 +251,17 @@ def _number(column: str, schema: pl.Schema) -> pl.Expr:
     return pl.col(column).cast(pl.Int64) if schema[column].is_integer() else whole_number(column)
 
 
-def _time(column: str, schema: pl.Schema) -> pl.Expr:
-    return moment(column) if schema[column] == pl.String else pl.col(column).cast(pl.Datetime("us"))
+def _visit(schema: pl.Schema) -> pl.Expr:
+    """Number of the visit a row names: its own where it is one, else one for its text; NULL where it names none."""
+    visit, dtype = pl.col("visit"), schema["visit"]
+    if dtype.is_integer():
+        return visit.cast(pl.Int64)
+    if dtype.is_float():
+        return visit.fill_nan(None).cast(pl.Int64)
+    text = id_text("visit")
+    return pl.coalesce(
+        whole_number("visit"), pl.when(text.is_not_null()).then(text.hash().reinterpret(signed=True))
+    ).alias("visit")
 
 
 def patients_of(studies: pl.DataFrame, record: Record) -> pl.DataFrame:

@@ -403,7 +403,7 @@ class Twin:
             .when(pl.col("code").str.starts_with("RxNorm"))
             .then(pl.lit("drug_exposure"))
             .otherwise(pl.lit("condition_occurrence")),
-            clarity_table=pl.lit(None, pl.String),
+            clarity_table=pl.when(pl.col("code").str.starts_with("ICD")).then(pl.lit("shc_problem_list")),
             planted=pl.lit(None, pl.String),
         )
         return pl.concat([drawn, self.planted_events]).sort("person_id", "time", "code", maintain_order=True)

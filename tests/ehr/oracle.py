@@ -87,11 +87,9 @@ def known(events):
             continue
         is_visit = code.startswith("visit/") or table.startswith("visit")
         when = end_of_date(event.time)
-        if (
-            event.clarity
-            and event.clarity.endswith(("pat_enc_dx", "hsp_acct_dx_list", "arpb_transactions"))
-            and not is_visit
-        ):
+        untold = table.startswith("condition") and not event.clarity
+        of_bill = (event.clarity or "").endswith(("pat_enc_dx", "hsp_acct_dx_list", "arpb_transactions"))
+        if (of_bill or untold) and not is_visit:
             ends = visits_of(event, events)
             if not ends or None in ends:
                 continue

@@ -155,7 +155,7 @@ def test_a_bills_diagnosis_is_known_when_its_visit_ends(tmp_path, visits, bill, 
 
 
 def test_without_the_origin_every_diagnosis_may_be_a_bills(tmp_path):
-    events = [VISIT, replace(BILL, clarity=None), Event("p1", T - 99 * DAY, "k")]
+    events = [VISIT, replace(BILL, clarity="shc_problem_list"), Event("p1", T - 99 * DAY, "k")]
     record = write_events(tmp_path, events)
     told = pl.read_parquet(record.path)
     section = EhrSection(min_patients=1)

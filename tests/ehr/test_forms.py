@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -168,21 +168,126 @@ def test_demographics_that_are_asked_for_are_those_of_meds(forms, tmp_path):
         ehr_tables(Record("omop", tmp_path / "bare"), STUDIES, asked, cache=tmp_path / "c")
 
 
-def test_one_shard_without_the_origin_leaves_every_diagnosis_untold(forms, tmp_path):
-    """Which shard comes first decides nothing: where any does not tell, all diagnoses may be a bill's."""
+def test_a_diagnosis_that_does_not_tell_where_it_is_from_may_be_a_bill_row_by_row(forms, tmp_path):
+    """A shard without the column, and one whose cells are blank, leave their own diagnoses untold and no others."""
     found = []
-    for shards in (["data_0"], ["data_1"], ["data_0", "data_1"]):
-        folder = shutil.copytree(forms[0] / "scratch" / "meds_omop_inspect", tmp_path / "-".join(shards))
-        for name in shards:
-            path = folder / "data" / f"{name}.parquet"
-            pl.read_parquet(path).drop("clarity_table").write_parquet(path)
-        found.append(ehr_tables(Record("meds", folder), STUDIES, SETTINGS, cache=tmp_path / "c").features)
-    assert found[0].equals(found[2])
-    assert found[1].equals(found[2])
-    assert not found[2].equals(forms[2]["meds"].features)
+    for blank in (False, True):
+        folder = shutil.copytree(forms[0] / "scratch" / "meds_omop_inspect", tmp_path / f"{blank}")
+        path = folder / "data" / "data_0.parquet"
+        shard = pl.read_parquet(path)
+        untold = shard.with_columns(clarity_table=pl.lit(" ")) if blank else shard.drop("clarity_table")
+        untold.write_parquet(path)
+        found.append(ehr_tables(Record("meds", folder), STUDIES, SETTINGS, cache=tmp_path / "c"))
+    assert found[0].features.equals(found[1].features)
+    assert not found[0].features.equals(forms[2]["meds"].features)
+    theirs = TWIN.events.filter(pl.col("person_id").is_in(shard["subject_id"].implode()))["person_id"].cast(pl.String)
+    others = STUDIES.filter(~pl.col("patient_id").is_in(theirs.unique().implode()))["study_id"]
+    kept, of_all = (
+        {key: values for key, values in readable(one).items() if key[0] in set(others)}
+        for one in (found[0], forms[2]["meds"])
+    )
+    assert kept == of_all
+    assert kept
+
+
+def test_of_a_release_without_the_tables_names_diagnoses_are_known_by_their_code(forms, tmp_path):
+    folder = shutil.copytree(forms[0] / "scratch" / "meds_omop_inspect", tmp_path / "meds")
+    for path in (folder / "data").iterdir():
+        shard = pl.read_parquet(path)
+        shard.filter(pl.col("table").fill_null("") != "note").drop("table", "clarity_table").write_parquet(path)
+    tables = ehr_tables(Record("meds", folder), STUDIES, SETTINGS, cache=tmp_path / "c")
+    untold = dict(tables.dropped.select("what", "n").iter_rows())["billed in no visit that ended"]
+    told = dict(forms[2]["meds"].dropped.select("what", "n").iter_rows())["billed in no visit that ended"]
+    assert untold > told
 
 
 def test_a_column_that_is_missing_is_named(tmp_path):
     (tmp_path / "e.csv").write_text("patient_id,when,code\np1,2020-01-01,a\n")
     with pytest.raises(CohortError, match=r"e\.csv: column time is missing .* the columns are patient_id, when, code"):
         ehr_tables(Record("events", tmp_path / "e.csv"), STUDIES, SETTINGS, cache=tmp_path / "c")
+
+
+T = datetime(2020, 2, 5, 14, 30)
+ONE = pl.DataFrame({"study_id": ["s1"], "patient_id": ["p1"], "split": ["train"], "time": [T]})
+
+
+def told_by(path, **settings):
+    """What one study's past holds, and what was left out, of a table of events."""
+    tables = ehr_tables(Record("events", path), ONE, EhrSection(min_patients=1, **settings), cache=path.parent / "c")
+    codes = {key[2]: values for key, values in readable(tables).items() if key[1] == "day"}
+    return codes, dict(tables.dropped.select("what", "n").iter_rows())
+
+
+@pytest.mark.parametrize(
+    "times", [[20200205, 20190101], [20200205.0, 20190101.0], [1580860800, 1546300800], [True, False]]
+)
+def test_a_time_that_is_a_number_is_refused(tmp_path, times):
+    """As microseconds since 1970 any of them would lie in the past of every study."""
+    rows = pl.DataFrame({"patient_id": ["p1", "p1"], "time": times, "code": ["a", "b"]})
+    rows.write_parquet(tmp_path / "e.parquet")
+    with pytest.raises(CohortError, match=r"e\.parquet: column time holds .*, which is neither a date nor a time"):
+        told_by(tmp_path / "e.parquet")
+    (tmp_path / "meds" / "data").mkdir(parents=True)
+    numbered = rows.with_columns(subject_id=pl.lit(1)).drop("patient_id")
+    numbered.write_parquet(tmp_path / "meds" / "data" / "0.parquet")
+    with pytest.raises(CohortError, match=r"0\.parquet: column time holds"):
+        ehr_tables(Record("meds", tmp_path / "meds"), ONE, SETTINGS, cache=tmp_path / "c")
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_a_zone_does_not_move_an_event_across_the_day_of_the_study(tmp_path, zone):
+    """The clock at the bedside counts: 00:10 on the study's day is never the evening before, wherever the hospital is."""
+    clock = [datetime(2020, 2, 5, 0, 10), datetime(2020, 2, 4, 23, 50)]
+    times = pl.Series(clock, dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
+    pl.DataFrame({"patient_id": ["p1"] * 2, "time": times, "code": ["that day", "before"]}).write_parquet(
+        tmp_path / "e.parquet"
+    )
+    codes, dropped = told_by(tmp_path / "e.parquet")
+    assert codes.keys() == {"before"}
+    assert dropped["without a time"] == 0
+
+
+@pytest.mark.parametrize("offset", ["", "Z", " UTC", "+09:00", "+0900", "+09", "-08:00"])
+def test_neither_does_an_offset_in_text(tmp_path, offset):
+    lines = [
+        f"p1,2020-02-05T00:10:00{offset},that day",
+        f"p1,2020-02-04 23:50:00.25{offset},before",
+        "p1,2020-02-04,date",
+    ]
+    (tmp_path / "e.csv").write_text("\n".join(["patient_id,time,code", *lines]))
+    codes, dropped = told_by(tmp_path / "e.csv")
+    assert codes.keys() == {"before", "date"}
+    assert dropped["without a time"] == 0
+
+
+@pytest.mark.parametrize("visits", [("1", "2"), ("V-001", "V-002"), ("7.0", "8.0")])
+def test_a_visit_is_known_by_whatever_names_it(tmp_path, visits):
+    """The diagnosis stands at its visit's start; the visit that ended before the study tells it, the open one does not."""
+    lines = [
+        f"p1,2020-01-02 08:00:00,Visit/IP,visit_occurrence,,{visits[0]},2020-01-09 12:00:00",
+        f"p1,2020-01-02 08:00:00,ICD/told,condition_occurrence,,{visits[0]},",
+        f"p1,2020-02-04 08:00:00,Visit/IP,visit_occurrence,,{visits[1]},",
+        f"p1,2020-02-04 08:00:00,ICD/billed,condition_occurrence,,{visits[1]},",
+        f"p1,2020-02-04 08:00:00,ICD/of the list,condition_occurrence,problem_list,{visits[1]},",
+    ]
+    (tmp_path / "e.csv").write_text("\n".join(["patient_id,time,code,table,clarity_table,visit_id,end", *lines]))
+    codes, dropped = told_by(tmp_path / "e.csv")
+    assert codes.keys() == {"Visit/IP", "Visit/IP/stay", "ICD/told", "ICD/of the list"}
+    assert codes["ICD/told"][3] == pytest.approx((datetime(2020, 2, 5) - datetime(2020, 1, 9, 12)) / timedelta(days=1))
+    assert dropped["billed in no visit that ended"] == 1
+
+
+def test_a_decimal_comma_is_read_and_a_value_that_is_no_number_is_counted(tmp_path):
+    lines = [
+        "p1;2020-01-02 08:00:00;LAB/1;7,5",
+        "p1;2020-01-02 08:00:00;LAB/2;positive",
+        "p1;2020-01-03 08:00:00;LAB/3;",
+    ]
+    (tmp_path / "e.csv").write_text("\n".join(["patient_id;time;code;value", *lines]))
+    codes, dropped = told_by(tmp_path / "e.csv")
+    assert [codes[f"LAB/{i}"][-1] for i in (1, 2, 3)] == [7.5, None, None]
+    assert dropped["value that is no number"] == 1
+    (tmp_path / "c.csv").write_text('patient_id,time,code,value\np1,2020-01-02 08:00:00,LAB/1,"7,5"\n')
+    codes, dropped = told_by(tmp_path / "c.csv")  # which comma that is cannot be known
+    assert codes["LAB/1"][-1] is None
+    assert dropped["value that is no number"] == 1

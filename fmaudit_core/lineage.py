@@ -34,13 +34,13 @@ STEP_REVISIONS: Mapping[str, int] = {
     "fusion_fits": 1,
     "neural_fits": 2,
     "probe_predictions": 1,
-    "fairness": 1,
-    "demographic_probes": 1,
-    "mitigation_scores": 3,
-    "mitigation_results": 2,
-    "mitigation_capacity": 2,
-    "audit_findings": 4,
-    "audit_report": 7,
+    "fairness": 2,
+    "demographic_probes": 2,
+    "mitigation_scores": 4,
+    "mitigation_results": 3,
+    "mitigation_capacity": 3,
+    "audit_findings": 5,
+    "audit_report": 8,
 }
 
 

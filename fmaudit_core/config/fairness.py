@@ -20,7 +20,7 @@ class FairnessSection(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
     #: level of the tests, after correction
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
-    #: under this many positives or negatives a subgroup is suppressed
+    #: under this many patients with a positive study, or with a negative one, a subgroup is suppressed
     suppress_under: int = Field(default=10, ge=1)
     #: under this many it gets an interval but is never tested
     test_from: int = Field(default=25, ge=2)

@@ -88,13 +88,19 @@ def _sentence(
         )
     if row["gap"] is None or subgroups is None:
         return (
-            f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} positives and as many "
-            "negatives, so nothing can be said of a difference."
+            f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} patients with "
+            "positives and as many with negatives, so nothing can be said of a difference."
         )
     of = {one["subgroup"]: one for one in subgroups.iter_rows(named=True)}
     worst, best = of[row["worst_subgroup"]], of[row["best_subgroup"]]
     left_out = _left_out(subgroups)
     gap = _points(row["gap"], row["metric"])
+    if row["q_statistic"] == 0 and row["gap"] > 0:  # no deal of labels moved any subgroup
+        return (
+            f"{task}, {model}: we cannot tell whether {_METRIC_WORDS[row['metric']]} differs by {attribute}. The gap is {gap}, "
+            "and as the subgroups have other numbers of studies a patient than one another, nobody can be exchanged to see "
+            f"what chance gives.{left_out}"
+        )
     chance = _points(row["null_expected_gap"], row["metric"])
     p = _p(row)
     if row["verdict"] == "disparity":

@@ -26,6 +26,7 @@ from fmaudit_core.fairness.thresholds import SCORE_SET
 
 Float64Array = npt.NDArray[np.float64]
 
+_CLASSES: Final = {"positive": pl.col("y_true"), "negative": ~pl.col("y_true")}
 GAPS_SCHEMA: Final = pl.Schema(
     {
         **dict.fromkeys(SCORE_SET, pl.String),
@@ -88,11 +89,12 @@ def _permuted(
 ) -> tuple[list[str], list[dict[str, Gap] | None]]:
     """Names of the tested subgroups, and each score set's gaps by metric; None where fewer than two are tested."""
     first = next(iter(cohort.values()))
-    counted = first.group_by(attribute).agg(positive=pl.col("y_true").sum(), n=pl.len()).sort(attribute)
+    by_class = (pl.col("patient_id").filter(of).n_unique().alias(name) for name, of in _CLASSES.items())
+    counted = first.group_by(attribute).agg(by_class).sort(attribute)
     tested = [
         level
-        for level, positive, n in counted.iter_rows()
-        if small_group_rule(positive, n - positive, settings, level) == "tested"
+        for level, positive, negative in counted.iter_rows()
+        if small_group_rule(positive, negative, settings, level) == "tested"
     ]
     if len(tested) < 2:
         return tested, [None] * len(cohort)

@@ -103,6 +103,7 @@ def _gap(observed: Estimates, null: Estimates, metric: str) -> Gap:
     theta, dealt = observed.by_group[0], null.by_group
     # the permutation standard deviation of each subgroup's value: one constant a subgroup, observed and dealt alike
     spread = np.nanstd(dealt, axis=0)
+    spread = np.where(spread > DUST, spread, 0.0)
     q = _homogeneity(observed.by_group, observed.pooled, spread)[0]
     null_q = _homogeneity(dealt, null.pooled, spread)
     gaps = np.nanmax(dealt, axis=1) - np.nanmin(dealt, axis=1)

@@ -22,7 +22,7 @@ from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
 from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, patients_by_class, small_group_rule
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.vocabulary import UNKNOWN
@@ -106,11 +106,12 @@ def _combination(
     names_of = sorted(level.unique().to_list())
     parts = level.replace_strict({name: at for at, name in enumerate(names_of)}, return_dtype=pl.Int64).to_numpy()
     y = frame.get_column("y_true").to_numpy()
-    n_pos, n_neg = (np.bincount(parts[of], minlength=len(names_of)) for of in (y, ~y))
+    patient = frame.get_column("patient_id").rank("dense").to_numpy()
     tested = [
         at
         for at, name in enumerate(names_of)
-        if small_group_rule(int(n_pos[at]), int(n_neg[at]), settings, _judged(name)) == "tested"
+        if small_group_rule(*patients_by_class(y[parts == at], patient[parts == at]), settings, _judged(name))
+        == "tested"
     ]
     place = np.full(len(names_of), len(tested))
     place[tested] = np.arange(len(tested))

@@ -2,7 +2,8 @@
 
 Unstratified, a permutation test of a gap rejects far too often where prevalence differs by subgroup; by study instead of by
 patient, where patients have several studies. Both are kept here: a patient's labels move together, and only between patients
-who have a positive study or patients who have none.
+with as many positive and as many negative studies. Were a patient of one study exchanged with one of five, a subgroup of the
+latter would be dealt more people than it has, and would seem to vary by chance less than it does.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Dealer:
     Notes
     -----
     Where an attribute changes within a patient (age over years), whole trajectories are dealt, between patients with as many
-    studies.
+    studies. Of more than two positives or negatives numbers are alike that lie between the same powers of two: 3-4, 5-8, ...
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Dealer:
         self._studies = self._group[by_patient]
         firsts = self._studies[starts]
         changes = bool(np.any(self._group != firsts[codes]))
-        strata = _strata(np.bincount(codes, positive) > 0, counts, changes)
+        strata = _strata(np.bincount(codes, positive).astype(np.int64), counts, by_length=changes)
         members = np.concatenate(strata)
         self._ends = np.cumsum([len(one) for one in strata])
         place = np.empty(len(counts), dtype=np.int64)
@@ -139,7 +140,14 @@ def _coded(patient: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.intp], npt.
 
 
 def _strata(
-    ever_positive: npt.NDArray[np.bool_], counts: npt.NDArray[np.intp], by_length: bool
+    n_positive: npt.NDArray[np.int64], counts: npt.NDArray[np.intp], *, by_length: bool
 ) -> list[npt.NDArray[np.intp]]:
-    key = ever_positive.astype(np.int64) + (2 * counts if by_length else 0)
-    return [np.flatnonzero(key == value) for value in np.unique(key)]
+    """Patients who exchange labels with one another, by their positive and their negative studies."""
+    alike = [_alike(n_positive), _alike(counts - n_positive), counts if by_length else np.zeros_like(counts)]
+    key = np.unique(np.stack(alike), axis=1, return_inverse=True)[1].ravel()
+    return np.split(np.argsort(key, kind="stable"), np.cumsum(np.bincount(key))[:-1])
+
+
+def _alike(n: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """0, 1 and 2 as they are, 3 for 3 and 4, 4 for 5 to 8, and so on."""
+    return np.where(n <= 2, n, 1 + np.ceil(np.log2(np.maximum(n, 1)))).astype(np.int64)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.vocabulary import UNKNOWN
 
@@ -11,8 +14,26 @@ from fmaudit_core.vocabulary import UNKNOWN
 NO_THRESHOLD: Final = "no_threshold"
 
 
-def small_group_rule(n_pos: int, n_neg: int, settings: FairnessSection, level: str = "") -> str:
-    """Status of a subgroup by its positives and negatives in the evaluated split.
+def patients_by_class(y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> tuple[int, int]:
+    """Patients with a positive study and patients with a negative one; who has both counts in both.
+
+    Parameters
+    ----------
+    y_true, patient : (n,) of each study
+    """
+    positive, negative = (len(np.unique(patient[of])) for of in (y_true, ~y_true))
+    return positive, negative
+
+
+def small_group_rule(n_positive: int, n_negative: int, settings: FairnessSection, level: str = "") -> str:
+    """Status of a subgroup by its patients in the evaluated split.
+
+    It is people whom the rule protects, and people who carry the evidence: thirty studies of two patients are two patients.
+
+    Parameters
+    ----------
+    n_positive, n_negative : int
+        `patients_by_class`.
 
     Returns
     -------
@@ -20,7 +41,7 @@ def small_group_rule(n_pos: int, n_neg: int, settings: FairnessSection, level: s
         ``not_estimable`` without a class, ``suppressed`` or ``interval_only`` where one is small, else ``tested``. The level
         of studies whose attribute was not recorded is reported and never tested.
     """
-    smaller = min(n_pos, n_neg)
+    smaller = min(n_positive, n_negative)
     if smaller == 0:
         return "not_estimable"
     if smaller < settings.suppress_under:

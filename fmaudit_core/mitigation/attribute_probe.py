@@ -143,9 +143,11 @@ def shuffled(code: IntArray, patient: IntArray, seed: int) -> IntArray:
     return dealt
 
 
-def usable(code: IntArray, n_levels: int, parts: tuple[BoolArray, ...], least: int) -> tuple[IntArray, list[int]]:
-    """Subgroups with enough studies in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
-    kept = [g for g in range(n_levels) if all(np.sum(part & (code == g)) >= least for part in parts)]
+def usable(
+    code: IntArray, patient: IntArray, n_levels: int, parts: tuple[BoolArray, ...], least: int
+) -> tuple[IntArray, list[int]]:
+    """Subgroups with enough patients in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
+    kept = [g for g in range(n_levels) if all(len(np.unique(patient[part & (code == g)])) >= least for part in parts)]
     out = np.full(len(code), -1, dtype=np.int64)
     for place, g in enumerate(kept):
         out[code == g] = place

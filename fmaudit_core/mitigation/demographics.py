@@ -89,7 +89,7 @@ def demographic_probes(
     asked = []
     named = {"encoder": encoder, "width": cohort.x.shape[1]}
     for attribute, levels in cohort.levels.items():
-        code, kept = usable(levels.code, len(levels.names), (train, val, test), settings.suppress_under)
+        code, kept = usable(levels.code, cohort.patient, len(levels.names), (train, val, test), settings.suppress_under)
         if len(kept) < 2:
             rows += [named | {"attribute": attribute, "probe": probe, "status": "too_few"} for probe in probes]
             continue

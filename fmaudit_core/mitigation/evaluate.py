@@ -212,7 +212,9 @@ def _row(
         "auroc_seed_sd": float(by_run.std(ddof=1)) if len(by_run) > 1 else None,
     }
     if len(tested) < 2:
-        reason = f"fewer than two subgroups have {settings.test_from} positives and negatives in test"
+        reason = (
+            f"fewer than two subgroups have {settings.test_from} patients with positives and with negatives in test"
+        )
         return row | {"status": "too_few", "reason": reason}, None
     inside = y & (group >= 0)
     calls = Calls.of(base.patient[inside], group[inside], base.called[inside], variant.called[:, inside])

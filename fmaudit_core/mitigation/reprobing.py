@@ -102,7 +102,9 @@ def reprobed(
     fold = _halves(patient, fairness.seed)
     asked: dict[str, _Question] = {}
     for attribute, levels in cohort.levels.items():
-        code, kept = usable(levels.code[held_out], len(levels.names), (fold == 0, fold == 1), fairness.suppress_under)
+        code, kept = usable(
+            levels.code[held_out], patient, len(levels.names), (fold == 0, fold == 1), fairness.suppress_under
+        )
         if len(kept) > 1:
             asked[attribute] = _Question(code, _dealt(code, patient, fold, fairness.seed), len(kept))
     rows: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.paired import Paired
 from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
 from fmaudit_core.mitigation.embedded import levels_of
 from fmaudit_core.mitigation.runs import RUN_SCHEMA
 from fmaudit_core.mitigation.variants import Baseline, Variant
@@ -48,7 +48,7 @@ def tested_subgroups(
     group, tested, rules = np.full(len(base.y), -1, dtype=np.int64), list[str](), []
     for g, name in enumerate(levels.names):
         inside = levels.code == g
-        rule = small_group_rule(int((inside & base.y).sum()), int((inside & ~base.y).sum()), settings, name)
+        rule = small_group_rule(*patients_by_class(base.y[inside], base.patient[inside]), settings, name)
         rules.append((name, rule, inside))
         if rule == "tested":
             group[inside] = len(tested)

@@ -225,7 +225,8 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
         ),
         (
             "Small groups",
-            f"Fixed before looking: with fewer than {fairness.suppress_under} positives or negatives in the test part a "
+            f"Fixed before looking: with fewer than {fairness.suppress_under} patients with a positive study, or with a "
+            "negative one, in the test part a "
             f"subgroup is not shown; with fewer than {fairness.test_from} it gets an interval but is not tested and enters no "
             "gap. Where a subgroup of an attribute is not shown, the counts of the others are rounded to tens, off by ten at "
             "most, their rates to whole percent and their threshold curves to coarse steps, so that it cannot be worked out "

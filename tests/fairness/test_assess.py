@@ -44,7 +44,7 @@ def test_test_labels_never_move_the_threshold():
 
 
 def test_small_groups_are_suppressed_reported_or_tested_by_the_rule_alone():
-    frame = predictions(900, shares=(0.6, 0.34, 0.05, 0.01), prevalence=(0.3, 0.3, 0.3, 0.3))
+    frame = predictions(900, shares=(0.56, 0.34, 0.08, 0.02), prevalence=(0.3, 0.3, 0.3, 0.3))
     rows = run(frame).subgroup_metrics.filter((pl.col("attribute") == "group") & (pl.col("metric") == "udr"))
     status = dict(rows.select("subgroup", "status").iter_rows())
     assert status["a"] == status["b"] == "tested"
@@ -56,6 +56,34 @@ def test_small_groups_are_suppressed_reported_or_tested_by_the_rule_alone():
     gap = run(frame).fairness_gaps.filter((pl.col("attribute") == "group") & (pl.col("metric") == "udr"))
     assert (gap["n_tested"].item(), gap["n_untested"].item()) == (2, 2)
     assert gap["worst_subgroup"].item() in ("a", "b")
+
+
+@pytest.mark.parametrize(("n_patients", "status"), [(2, "suppressed"), (12, "interval_only"), (30, "tested")])
+def test_many_studies_of_few_patients_are_few(n_patients, status):
+    """The rule is about people, in every table: sixty scans of two patients would tell on both of them."""
+    crowd = predictions(900, shares=(0.5, 0.5, 0, 0), studies_per_patient=1)
+    rng = np.random.default_rng(0)
+    many = pl.DataFrame(
+        {
+            "study_id": [f"m{i}" for i in range(n_patients * 30)],
+            "patient_id": [f"q{i % n_patients}" for i in range(n_patients * 30)],
+            "split": "test",
+            "y_true": np.arange(n_patients * 30) // n_patients % 2 == 0,
+            "y_score": rng.normal(size=n_patients * 30),
+            "group": "d",
+            "other": "x",
+        }
+    )
+    found = assess(pl.concat([crowd, many]), attributes=["group", "other"], settings=FEW)
+    told = found.subgroup_metrics.filter(attribute="group", subgroup="d")
+    assert set(told["status"]) == {status}
+    assert set(found.subgroup_calibration.filter(attribute="group", subgroup="d")["status"]) <= {
+        status,
+        "not_probability",
+    }
+    crossed = found.intersections.filter(subgroup="d x x")
+    assert set(crossed["status"]) == {status}
+    assert found.fairness_gaps.filter(attribute="group")["n_tested"].to_list() == [2 + (status == "tested")] * 3
 
 
 def test_an_unknown_level_is_reported_and_never_tested():

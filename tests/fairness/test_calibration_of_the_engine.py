@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.bench_fairness_calibration import coverage, spread_coverage, type_one
+from benchmarks.bench_fairness_calibration import UNEVEN, coverage, spread_coverage, type_one
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.multiplicity import step_down
 
@@ -16,7 +16,7 @@ def bounds(share: float, n: int) -> tuple[float, float]:
     return share - half, share + half
 
 
-@pytest.mark.parametrize("studies", [1.2, 3.0])
+@pytest.mark.parametrize("studies", [1.2, 3.0, UNEVEN])
 def test_without_a_disparity_tests_reject_as_often_as_they_say(studies):
     n = 200
     rejected = type_one(n, studies, n_permutations=199)

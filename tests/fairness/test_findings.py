@@ -70,3 +70,24 @@ def test_no_count_of_a_suppressed_group_is_said(found):
     hidden = frame.filter((pl.col("group") == "d") & (pl.col("split") == "test"))
     for count in (hidden["y_true"].sum(), (~hidden["y_true"]).sum()):
         assert not found["sentence"].str.contains(rf"of {count} ").any()
+
+
+def test_where_nobody_can_be_exchanged_chance_is_not_made_up():
+    """One group's patients have one study each, the other's three: nothing can be dealt, and the sentence says why."""
+    one, three = (
+        predictions(400, studies_per_patient=1, shift={"b": 2.0}),
+        predictions(300, studies_per_patient=1, seed=1),
+    )
+    thrice = pl.concat([three.with_columns(study_id=f"{i}" + pl.col("study_id")) for i in range(3)])
+    other = thrice.with_columns(patient_id="t" + pl.col("patient_id"), group=pl.lit("thrice"))
+    frame = pl.concat([one.with_columns(group=pl.lit("once")), other]).with_columns(
+        encoder=pl.lit("one"), task=pl.lit("pe"), pooling=pl.lit("mean")
+    )
+    out = assess(frame, attributes=["group"], settings=SETTINGS)
+    said = findings(
+        frame, out.fairness_gaps, out.subgroup_metrics, attributes=["group"], settings=SETTINGS, titles={"one": "One"}
+    )
+    gap = row(said, metric="udr")
+    assert gap["p_value"] == 1
+    assert gap["verdict"] == "insufficient_evidence"
+    assert "nobody can be exchanged to see what chance gives" in gap["sentence"]

@@ -81,15 +81,19 @@ def test_labels_move_with_their_patient_and_within_outcome_strata():
     patient = frame["patient_id"].rank("dense").to_numpy().astype(int)
     group = frame["group"].replace_strict({level: i for i, level in enumerate(LEVELS)}).to_numpy()
     positive = frame["y_true"].to_numpy()
-    ever = np.array([positive[patient == one].any() for one in patient])
+    n_positive, n_negative = (np.bincount(patient, of)[patient] for of in (positive, ~positive))
     dealt = rows(Dealer(group, patient, positive, seed=1, named="t"), 50)
     first = np.array([np.flatnonzero(patient == one)[0] for one in patient])
     assert np.array_equal(dealt, dealt[:, first])
     once = np.unique(first)
-    for stratum in (True, False):
-        own = np.bincount(group[once][ever[once] == stratum], minlength=4)
-        for row in dealt:
-            assert np.array_equal(np.bincount(row[once][ever[once] == stratum], minlength=4), own)
+    for most in ((0, 1), (1, 0), (0, 2), (1, 1), (2, 0)):  # exactly as many; of more, about as many
+        alike = once[(n_positive[once] == most[0]) & (n_negative[once] == most[1])]
+        own = np.bincount(group[alike], minlength=4)
+        assert all(np.array_equal(np.bincount(row[alike], minlength=4), own) for row in dealt)
+    held = [np.bincount(group[of], minlength=4) for of in (positive, ~positive)]
+    for row in dealt:  # so a subgroup is dealt about as many positives and negatives as it has
+        found = [np.bincount(row[of], minlength=4) for of in (positive, ~positive)]
+        assert all(np.abs(one / own - 1).max() < 0.08 for one, own in zip(found, held, strict=True))
     assert len(np.unique(dealt, axis=0)) == 50
 
 

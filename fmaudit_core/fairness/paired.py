@@ -6,6 +6,7 @@ One model: `auroc.py`, `rates.py`. A table of all pairs: `comparisons.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from fmaudit_core.fairness.intervals import normal_quantile
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+#: differences that are rounding
+_DUST: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,19 @@ class Paired:
     ----------
     first, second : float
     se : float, standard error of `first - second`, clustered by patient; None where it cannot be told
+    n_patients : int, those compared, of AUROC those of the smaller class
+
+    Notes
+    -----
+    Where every patient speaks for the same model as much as any other (all found by one, all missed by the other), the standard
+    error is 0 and says nothing. Then patients are counted: p is that of the sign test, the interval that of Clopper & Pearson
+    (1934) for a share of all of them.
     """
 
     first: float
     second: float
     se: float | None
+    n_patients: int
 
     @property
     def difference(self) -> float:
@@ -40,21 +51,34 @@ class Paired:
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """Wald interval of the difference, within [-1, 1]; None where no study tells the models apart."""
-        if not self.se:
+        if self._is_unanimous:
+            ends = self.difference, self.difference * ((1 - confidence) / 2) ** (1 / self.n_patients)
+            return min(ends), max(ends)
+        if self.se is None or self.se < _DUST:
             return None
         half = normal_quantile(confidence) * self.se
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
     def p_value(self) -> float | None:
         """Two-sided p of no difference."""
-        return float(2 * ndtr(-abs(self.difference) / self.se)) if self.se else None
+        if self._is_unanimous:
+            return min(1.0, 2 * 0.5**self.n_patients)
+        if self.se is None or self.se < _DUST:
+            return None
+        return float(2 * ndtr(-abs(self.difference) / self.se))
 
     def p_non_inferior(self, margin: float, *, higher_is_better: bool) -> float | None:
         """One-sided p of the first being worse than the second by the margin or more."""
-        if not self.se:
-            return None
         ahead = self.difference if higher_is_better else -self.difference
+        if self._is_unanimous:
+            return float(0.5**self.n_patients) if ahead > -margin else 1.0
+        if self.se is None or self.se < _DUST:
+            return None
         return float(ndtr(-(ahead + margin) / self.se))
+
+    @property
+    def _is_unanimous(self) -> bool:
+        return self.se is not None and self.se < _DUST and abs(self.difference) > _DUST
 
 
 def paired_auroc(
@@ -88,7 +112,10 @@ def paired_components(
     y_true: BoolArray, one: Float64Array, two: Float64Array, patient: npt.NDArray[np.integer] | None = None
 ) -> Paired:
     """`paired_auroc` from the structural components of both models: a model compared with many has its own but once."""
-    return Paired(float(one[y_true].mean()), float(two[y_true].mean()), clustered_se(y_true, one - two, patient))
+    of_class = (y_true, ~y_true)
+    fewest = min(int(of.sum()) if patient is None else len(np.unique(patient[of])) for of in of_class)
+    se = clustered_se(y_true, one - two, patient)
+    return Paired(float(one[y_true].mean()), float(two[y_true].mean()), se, fewest)
 
 
 def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.integer]) -> Paired | None:
@@ -110,4 +137,4 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
     size = len(cluster_sizes(codes))
     off = np.bincount(codes, change - change.mean())
     se = None if size < 2 else float(np.sqrt(size / (size - 1) * (off @ off)) / len(change))
-    return Paired(float(first.mean()), float(second.mean()), se)
+    return Paired(float(first.mean()), float(second.mean()), se, size)

@@ -58,10 +58,25 @@ def evaluated(
         checked = checked.with_columns(threshold=pl.lit(float(threshold)))
     elif "threshold" not in checked.columns:
         checked = with_thresholds(checked, settings)
-    elif checked.get_column("threshold").null_count():
-        checked = _completed(checked, settings, unvalidated=unvalidated)
+    else:
+        _check_thresholds(checked)
+        if checked.get_column("threshold").null_count():
+            checked = _completed(checked, settings, unvalidated=unvalidated)
     draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
+
+
+def _check_thresholds(checked: pl.DataFrame) -> None:
+    """Refuse score sets whose studies are called by thresholds of their own: a gap would be one between thresholds."""
+    several = (
+        checked.group_by(*SCORE_SET, maintain_order=True).agg(n=pl.col("threshold").n_unique()).filter(pl.col("n") > 1)
+    )
+    for row in several.iter_rows(named=True):
+        raise FairnessError(
+            f"threshold has {row['n']} values (a blank one counts), but one model calls the studies of a task by one threshold.",
+            where=f"{row['encoder']} x {row['task']}",
+            fix="Give all rows of a score set the same one, or leave the column out: it is then chosen on validation.",
+        )
 
 
 def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import clustered_se
 from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.multiplicity import step_down_max_t
-from fmaudit_core.fairness.paired import Paired
+from fmaudit_core.fairness.paired import paired_components
 from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
 from fmaudit_core.mitigation.subgroup_changes import (
     SUBGROUPS_SCHEMA,
@@ -189,7 +188,7 @@ def _row(
     y = base.y
     mean = variant.components.mean(axis=0)
     auroc = float(mean[y].mean())
-    told = Paired(auroc, base.auroc, clustered_se(y, mean - base.components, base.patient))
+    told = paired_components(y, mean, base.components, base.patient)
     interval = told.interval(settings.confidence)
     by_run = variant.components[:, y].mean(axis=1)
     row: dict[str, Any] = variant.key | {

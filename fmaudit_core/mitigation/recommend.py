@@ -74,9 +74,10 @@ def own_run() -> pl.Expr:
 
 def narrows(settings: FairnessSection) -> pl.Expr:
     """Whether a run narrows the gap beyond chance. The swap test alone would also credit a strategy that really moved a subgroup
-    whose gap was chance, so the interval must lie above 0 too.
+    whose gap was chance, so the interval must lie above 0 too; where none can be told, nothing is shown.
     """
-    return (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low").fill_null(pl.col("reduction")) > 0)
+    shown = (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low") > 0)
+    return shown.fill_null(value=False)
 
 
 def harms() -> pl.Expr:

@@ -105,7 +105,7 @@ def change_interval(
     off = np.bincount(codes, change - change.mean(), size)
     se = float(np.sqrt(size / max(size - 1, 1) * (off @ off)) / len(change))
     if se > 1e-12:
-        found = Paired(float(after.mean()), float(before.mean()), se).interval(confidence)
+        found = Paired(float(after.mean()), float(before.mean()), se, size).interval(confidence)
         if found is not None:
             return found
     first, second = rate(after >= 0.5, patient), rate(before >= 0.5, patient)

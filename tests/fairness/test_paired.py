@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from statsmodels.stats.contingency_tables import mcnemar
 
 from fmaudit_core.config import FairnessSection
@@ -155,3 +155,23 @@ def test_small_subgroups_are_never_compared_by_a_p():
 def test_one_model_has_nobody_to_be_compared_with():
     found = assess(predictions(500, seed=9), attributes=["group"], settings=FEW)
     assert found.model_comparisons.is_empty()
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_where_all_patients_speak_for_one_model_they_are_counted(n):
+    """A standard error of 0 is no certainty: the sign test's p, and the end of Clopper and Pearson's interval for n of n."""
+    patient = np.repeat(np.arange(n), 2)
+    found = paired_rate(np.ones(2 * n, dtype=bool), np.zeros(2 * n, dtype=bool), patient)
+    if n == 1:  # of one patient nothing is told
+        assert (found.p_value(), found.interval(0.95)) == (None, None)
+        return
+    assert found.p_value() == pytest.approx(binomtest(n, n).pvalue)
+    assert found.interval(0.95) == pytest.approx((binomtest(n, n).proportion_ci(0.95).low, 1.0))
+    assert found.p_non_inferior(0.05, higher_is_better=True) == pytest.approx(0.5**n)
+    assert found.p_non_inferior(0.05, higher_is_better=False) == 1.0
+    y = np.arange(2 * n) % 2 == 0
+    ranks = paired_auroc(y, y.astype(float), 1.0 - y, np.arange(2 * n))
+    assert ranks.difference == 1
+    assert ranks.p_value() == pytest.approx(binomtest(n, n).pvalue)
+    same = paired_rate(y, y, patient)
+    assert (same.p_value(), same.interval(0.95)) == (None, None)

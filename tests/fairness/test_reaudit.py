@@ -42,6 +42,19 @@ def test_a_planted_worsening_is_found_where_it_is_and_nowhere_else():
     assert worsenings(found)[0].startswith("m, pe: UDR of group b went from ")
 
 
+def test_the_worst_worsening_there_is_sounds_it():
+    """All positives of a subgroup found before, none now: nothing varies, and nothing is surer."""
+    base = scored(2)
+    sick = pl.col("y_true") & (pl.col("group") == "b")
+    all_found, none_found = (
+        base.with_columns(y_score=pl.when(sick).then(to).otherwise("y_score")) for to in (9.0, -9.0)
+    )
+    row = changed(none_found, all_found).filter(metric="udr", subgroup="b").row(0, named=True)
+    assert row["change"] == 1
+    assert row["worse"]
+    assert not changed(all_found, none_found).filter(metric="udr", subgroup="b")["worse"][0]
+
+
 def test_what_got_better_is_no_alarm():
     assert not changed(scored(2, noise=0.1), scored(3, shift={"b": 1.0}, noise=0.1))["worse"].any()
 

@@ -96,6 +96,13 @@ def test_a_gap_narrowed_by_what_is_no_gain_beyond_chance_is_not_recommended(mend
     assert recommend(costly, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "too_costly"
 
 
+def test_a_reduction_whose_interval_cannot_be_told_is_not_claimed(mendable):
+    _, out, advice = mendable
+    untold = out.results.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in ("ci_low", "ci_high"))
+    gaps = pl.DataFrame({"attribute": [advice["target_attribute"]], "metric": ["udr"], "verdict": ["disparity"]})
+    assert recommend(untold, out.subgroups, gaps, FAIRNESS).row(0, named=True)["verdict"] == "none_narrows"
+
+
 def test_without_a_disparity_nothing_is_recommended():
     _, out, advice = audited("none")
     assert advice["verdict"] == "no_disparity_shown"

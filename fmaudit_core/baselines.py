@@ -20,10 +20,11 @@ from fmaudit_core.errors import FmauditError, did_you_mean
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.probes.baseline import BaselineScores, baseline_scores, tasks_in
 from fmaudit_core.publish import written_beside
+from fmaudit_core.vocabulary import TASKS
 from fmaudit_core.warehouse import Cell
 from fmaudit_core.workspace import Workspace
 
-#: the ending of INSPECT's own files: what stands before it is the task
+#: the ending of INSPECT's own files: where a task stands before it, the model has no name of its own
 _RELEASE_NAME: Final = re.compile(r"(?i)(.+?)_?pred(iction)?s?(_proba)?$")
 #: tasks as INSPECT's evaluator calls them
 _EVALUATED: Final = {
@@ -75,7 +76,7 @@ def add_baseline(
     """
     if not path.is_file():
         raise PredictionsFileError("there is no such file.", where=str(path))
-    named = _named(name or _release_part(path.stem)[1] or path.stem)
+    named = _named(name or _release_part(path.stem, workspace.audit.tasks)[1] or path.stem)
     before = _registered(workspace, named)
     studies, labels = _cohort(workspace)
     sha256 = sha256_of(path)
@@ -131,7 +132,7 @@ def _tasks(path: Path, audited: Sequence[str]) -> list[str]:
     own = tasks_in(path)
     if own:
         return own
-    said = _release_part(path.stem)[0]
+    said = _release_part(path.stem, audited)[0]
     if said in audited:
         return [said]
     if len(audited) == 1:
@@ -142,13 +143,12 @@ def _tasks(path: Path, audited: Sequence[str]) -> list[str]:
     )  # fmt: skip
 
 
-def _release_part(stem: str) -> tuple[str, str]:
+def _release_part(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
     """Task in the name of one of INSPECT's files, and the name of the model that such a file leaves; empty where it is none."""
     found = _RELEASE_NAME.fullmatch(stem)
-    if found is None:
-        return "", ""
-    said = found[1].lower()
-    return _EVALUATED.get(said, said), "baseline"
+    said = found[1].lower() if found else ""
+    task = _EVALUATED.get(said, said)
+    return (task, "baseline") if task in (*tasks, *TASKS) else ("", "")
 
 
 def _named(text: str) -> str:

@@ -5,6 +5,8 @@ The strict reader of a user's own table is `cells.py`; here tables are large, co
 
 from __future__ import annotations
 
+import csv
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +161,28 @@ def clock(column: str, schema: pl.Schema, *, where: str) -> pl.Expr:
 def decimal_comma(path: Path) -> bool:
     """Whether a file writes 7,5 for 7.5, as a table does whose cells are parted by semicolons."""
     return _is_delimited(path) and _separator(path) == ";"
+
+
+def rows_of_other_width(path: Path) -> list[int]:
+    """Numbers of the rows of a delimited file that hold fewer or more cells than its header; blank rows are passed over.
+
+    The scan above reads what is missing at a row's end as blank, as it stands in a file that was cut off in the middle of a row.
+
+    Raises
+    ------
+    CohortError
+        The file cannot be read.
+    """
+    if not _is_delimited(path):
+        return []
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(file, delimiter=_separator(path))
+            width = len(next(rows, []))
+            return [row for row, cells in enumerate(rows, FIRST_ROW) if cells and len(cells) != width]
+    except (OSError, EOFError, csv.Error) as error:
+        raise _unreadable(path.name, error) from error
 
 
 def newest(found: Sequence[Path]) -> Path:

@@ -36,7 +36,7 @@ from fmaudit_core.cohort.inspect_tables import Notes, read_listed, split_of, vol
 from fmaudit_core.cohort.meds import MedsDataset, find_meds, open_meds
 from fmaudit_core.cohort.omop import find_omop, folders_below
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
-from fmaudit_core.cohort.schema import Cohort, validate_labels, validate_studies
+from fmaudit_core.cohort.schema import MAX_AGE, Cohort, validate_labels, validate_studies
 from fmaudit_core.config import AgeBand, InspectCohort
 from fmaudit_core.lineage import digest, files_digest
 from fmaudit_core.progress import Progress, silent
@@ -111,7 +111,7 @@ def read_inspect_cohort(
         notes.add(f"not there: {lacking}", 1, "files")
     if release.old_record:
         notes.add("the medical record of 0.2.0 is not read", 1, "files", "give OMOP or MEDS under `cohort: ehr:`")
-    listed = read_listed(release, columns, notes)
+    listed = read_listed(release, columns, notes, partial=section.partial)
     volumes = listed.get_column("volume").drop_nulls().to_list()
     lacking_volumes = volumes_missing(release, volumes, partial=section.partial, told_in=cache)
     notes.add("listed volume that is not there", lacking_volumes, "volumes", f"named in {cache.name}/{LACKING_VOLUMES}")
@@ -235,13 +235,15 @@ def _described(
         .join(demographics.ages, on="person_id", how="left", maintain_order="left")
         .join(paths, on="volume", how="left", maintain_order="left")
     )
-    at_study = completed_years(pl.col("birth"), pl.col("time"))
+    years = completed_years(pl.col("birth"), pl.col("time"))
+    at_study = pl.when(years.is_between(0, MAX_AGE)).then(years)
     # an age that a user's file gives stands where there is no birth
     age = pl.coalesce(at_study, pl.when(pl.col("birth").is_null()).then("age"))
     joined = joined.with_columns(
         patient_id=pl.col("person_id").cast(pl.String),
         split=split_of(),
         given_age=age,
+        impossible_birth=years.is_not_null() & at_study.is_null(),
         age=pl.when(age > OLDEST).then(pl.lit(OLDEST, pl.Int64)).otherwise(age),
         sex=pl.col("sex").fill_null(UNKNOWN),
         race_ethnicity=pl.col("race_ethnicity").fill_null(UNKNOWN),
@@ -278,6 +280,8 @@ def _note_studies(kept: pl.DataFrame, demographics: _Demographics, notes: Notes)
     notes.add("no time", count(source == "none"), "studies", "kept for CT; age band unknown, no medical record")
     notes.add("time of the note", count(source == "note"), "studies", "after the scan: the order has none")
     notes.add(f"older than {OLDEST}", count(pl.col("given_age") > OLDEST), "studies", f"given as {OLDEST}")
+    of_birth = f"after the study, or more than {MAX_AGE} years before it: age taken as unknown"
+    notes.add("impossible birth", count(pl.col("impossible_birth")), "studies", of_birth)
     persons = demographics.levels.get_column("person_id")
     unknown = kept.filter(~pl.col("person_id").is_in(persons.implode())).get_column("person_id").n_unique()
     notes.add("no demographics", unknown, "persons", "taken as unknown")

@@ -12,11 +12,12 @@ from typing import Final, Literal
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, collected, moment, scan_table, whole_number
+from fmaudit_core.cohort.columns import Column, clock, collected, moment, scan_table, whole_number
 from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.inspect_tables import Notes
 from fmaudit_core.cohort.meds import BIRTH_CODES, MedsDataset
 from fmaudit_core.cohort.omop import OmopTables
+from fmaudit_core.cohort.schema import MAX_AGE
 from fmaudit_core.vocabulary import UNKNOWN
 
 UnknownEthnicity = Literal["as_race", "unknown"]
@@ -106,7 +107,7 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
     columns += [Column(name, (name,), needed=False) for name in optional]
     rows = tables.read("person", columns)
     numbers = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id", *optional[1:4])
-    birth = moment("birth_datetime") if rows.schema["birth_datetime"] == pl.String else pl.col("birth_datetime")
+    birth = clock("birth_datetime", rows.schema, where="person")
     # the ETL of MEDS too takes a missing month or day as the first
     built = pl.concat_str(
         pl.when(pl.col("year_of_birth") > 0).then(pl.col("year_of_birth")).cast(pl.String).str.zfill(4),
@@ -255,6 +256,7 @@ def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         "an age that is no number",
         path,
     )
+    _refuse(as_text.filter(~age.is_between(0, MAX_AGE + 1, closed="left")), f"an age outside 0 to {MAX_AGE}", path)
     _refuse(as_text.filter(whole_number("person_id").is_null()), "a person_id that is no whole number", path)
     known = as_text.select(
         "row",

@@ -6,14 +6,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, clock, collected, id_text, moment, scan_table, whole_number
+from fmaudit_core.cohort.columns import (
+    Column,
+    clock,
+    collected,
+    id_text,
+    moment,
+    rows_of_other_width,
+    scan_table,
+    whole_number,
+)
 from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.inspect_files import Release
 from fmaudit_core.cohort.inspect_labels import OTHER_PE
@@ -29,6 +38,9 @@ _PROVENANCE: Final = Column("provenance", ("provenance",), needed=False)
 _OLD_TIME: Final = Column("procedure", ("StudyTime", "procedure_time", "procedure_DATETIME"))
 _SPLIT_WORDS: Final = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 _SHOWN_CHARACTERS: Final = 20
+#: studies that one table may lack of those the others list, at least and as a share of all
+_LACKING_FROM: Final = 10
+_LACKING_UPTO: Final = 0.01
 _CONTRAST: Final = r"(?i)contrast"
 
 
@@ -49,8 +61,13 @@ class Notes:
         return pl.DataFrame(self.rows, schema=schema, orient="row")
 
 
-def read_listed(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.DataFrame:
+def read_listed(release: Release, tasks: Sequence[Column], notes: Notes, *, partial: bool = False) -> pl.DataFrame:
     """Every row of the labels table with what the other tables say of its study.
+
+    Parameters
+    ----------
+    partial : bool
+        Whether a table may lack more than a few of the studies that the others list.
 
     Returns
     -------
@@ -62,10 +79,10 @@ def read_listed(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.D
     Raises
     ------
     CohortError
-        A table is damaged or lacks a column; a study is listed twice with different content; the tables disagree on the patient
-        of a study; a patient is in two splits; a time cannot be read.
+        A table is damaged, cut off, or lacks a column; a study is listed twice with different content; the tables disagree on
+        the patient of a study; a patient is in two splits; a time cannot be read.
     """
-    listed = _read_master(release, tasks) if release.layout == "0.2.0" else _read_tables(release, tasks, notes)
+    listed = _read_master(release, tasks) if release.layout == "0.2.0" else _read_tables(release, tasks, notes, partial)
     for role, path in (("labels", release.labels), ("splits", release.splits), ("mapping", release.mapping)):
         if role == "labels" or path != release.labels:
             notes.add(f"{role} file", 1, "files", path.name)
@@ -75,7 +92,7 @@ def read_listed(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.D
     return listed
 
 
-def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.DataFrame:
+def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes, partial: bool) -> pl.DataFrame:
     labels = _keyed(release.labels, [_STUDY, *tasks, OTHER_PE])
     mapping = _keyed(release.mapping, [_STUDY, _PERSON, _IMAGE, _PROCEDURE_TIME, _NOTE_TIME, _PROVENANCE])
     splits = _keyed(release.splits, [_STUDY, replace(_PERSON, needed=False), _SPLIT])
@@ -84,6 +101,7 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.
         repeats = table.height - _once(table, path.name).height
         notes.add(f"identical repeats in {path.name}", repeats, "rows", "one of each is kept")
     mapping, splits = _once(mapping, where), _once(splits, release.splits.name)
+    _check_whole({release.labels.name: labels, where: mapping, release.splits.name: splits}, notes, partial=partial)
     mapping = mapping.with_columns(_persons(mapping, where), volume_name("volume"))
     splits = splits.with_columns(_persons(splits, release.splits.name))
     mapping = _with_time(mapping, where)
@@ -105,7 +123,7 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes) -> pl.
 def _read_master(release: Release, tasks: Sequence[Column]) -> pl.DataFrame:
     where = release.labels.name
     columns = [replace(_STUDY, name="impression", needed=False), _PERSON, _OLD_TIME, _SPLIT, *tasks, OTHER_PE]
-    rows = collected(scan_table(release.labels, columns, rows=True), where=where)
+    rows = _rows_of(release.labels, columns)
     rows = rows.with_columns(_persons(rows, where), note=pl.lit(None, pl.String), provenance=pl.lit(None, pl.String))
     # the volume is called as the time is written: 831469698_2129-09-04_01_46_00
     volume = pl.concat_str(
@@ -119,8 +137,37 @@ def _read_master(release: Release, tasks: Sequence[Column]) -> pl.DataFrame:
 
 def _keyed(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
     """Rows of a table with their numbers, `study_id` as text."""
-    rows = collected(scan_table(path, columns, rows=True), where=path.name).with_columns(id_text("study_id"))
+    rows = _rows_of(path, columns).with_columns(id_text("study_id"))
     _refuse(rows.filter(pl.col("study_id").is_null()), "no impression_id", path.name)
+    return rows
+
+
+def _check_whole(tables: Mapping[str, pl.DataFrame], notes: Notes, *, partial: bool) -> None:
+    """Studies that some table lists and another lacks: a few are noted, many mean that the other was cut off."""
+    ids = {name: frame.select("study_id").unique() for name, frame in tables.items()}
+    every = pl.concat(ids.values()).unique()
+    for name, own in ids.items():
+        lacking = every.height - own.height
+        notes.add(f"listed elsewhere, not in {name}", lacking, "studies", "left out")
+        if lacking > max(_LACKING_FROM, _LACKING_UPTO * every.height) and not partial:
+            raise CohortError(
+                f"lists {own.height:,} studies and lacks {lacking:,} that the other tables list: it may be cut off.",
+                where=name,
+                fix="Download it again. Where a part of the release is meant to be audited, set `cohort: partial: true`.",
+            )
+
+
+def _rows_of(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
+    """Rows of a table with their numbers; one whose rows are cut off is refused, its labels would read as censored."""
+    rows = collected(scan_table(path, columns, rows=True), where=path.name)
+    ragged = rows_of_other_width(path)
+    if ragged:
+        named = rows_named(ragged)
+        raise CohortError(
+            f"{named[0].upper()}{named[1:]}: fewer or more cells than the header.",
+            where=path.name,
+            fix="It may be cut off: download it again.",
+        )
     return rows
 
 

@@ -41,7 +41,7 @@ LABEL_WORDS: Final[Mapping[str, bool | None]] = {
 }
 _BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-_NUMBER: Final = r"^[+-]?\d+(\.\d*)?$"
+_NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]*)?$"
 #: columns with a meaning of their own: no task or attribute can be called so
 _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")

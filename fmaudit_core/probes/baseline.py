@@ -213,8 +213,12 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
 
 
 def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
+    """By the id as it is written; where that finds none, without the ``.0`` that a float column adds to either side."""
     there = studies.select("study_id", study="study_id")
-    return rows.with_columns(id_text("study")).join(there, on="study", how="left", maintain_order="left")
+    found = rows.join(there, on="study", how="left", maintain_order="left")
+    bare = there.select(id_text("study"), plain="study_id").filter(pl.col("study").is_unique())
+    looked_up = found.with_columns(id_text("study")).join(bare, on="study", how="left", maintain_order="left")
+    return looked_up.with_columns(pl.coalesce("study_id", "plain").alias("study_id")).drop("plain")
 
 
 def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[str, pl.DataFrame]:
@@ -224,7 +228,7 @@ def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[st
     )
     ways = {_BY_IMAGE: _looked_up(rows.with_columns(image=volume_name("patient")), images, ["image"])}
     if "time" in studies.columns:
-        timed = studies.drop_nulls("time").select("study_id", "patient_id", at=_second(pl.col("time")))
+        timed = studies.drop_nulls("time").select("study_id", id_text("patient_id"), at=_second(pl.col("time")))
         asked = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
         ways[_BY_TIME] = _looked_up(asked, timed, ["patient_id", "at"])
         if task == DIAGNOSIS_TASK:

@@ -219,9 +219,31 @@ def conflicting_repeat(root):
     edit(path, lambda f: f.with_columns(first("1_month_mortality", "TRUE")))
 
 
+def cut(file, keep, *, whole=True):
+    """Keep the first part of a table, as an interrupted download does; a last row that is not whole too."""
+
+    def change(root):
+        path = root / "full" / f"{file}_{STAMP}.tsv"
+        lines = path.read_text().splitlines(keepends=True)
+        last = "" if whole else lines[keep].rsplit("\t", 2)[0]
+        path.write_text("".join(lines[:keep]) + last)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (
+            cut("labels", 40),
+            r"labels_\d+\.tsv: lists 39 studies and lacks \d+ that the other tables list: it may be cut",
+        ),
+        (cut("splits", 40), r"splits_\d+\.tsv: lists 39 studies and lacks"),
+        (cut("study_mapping", 40), r"study_mapping_\d+\.tsv: lists 39 studies and lacks"),
+        (
+            cut("labels", 58, whole=False),
+            r"labels_\d+\.tsv: Row 59: fewer or more cells than the header\. It may be cut off",
+        ),
         (
             spoil("study_mapping", person_id=first("person_id", "1")),
             r"study_mapping_\d+\.tsv: Row 2: another person_id than in",
@@ -249,6 +271,19 @@ def test_twins_that_must_stop(copied, change, said):
         assert str(one.person.person_id) not in str(raised.value)
         assert one.impression_id not in str(raised.value)
     assert "Anna" not in str(raised.value)
+
+
+def test_a_few_studies_that_one_table_lacks_are_counted_and_many_where_a_part_is_meant(copied):
+    whole = read(copied).studies.height
+    path = copied / "full" / f"labels_{STAMP}.tsv"
+    ids = [line.split("\t")[0] for line in path.read_text().splitlines()]
+    cut("labels", len(ids) - 6)(copied)
+    n_lost = len(set(ids) - set(ids[:-6]))
+    cohort = read(copied)
+    assert noted(cohort, f"listed elsewhere, not in labels_{STAMP}.tsv") == n_lost > 1
+    assert whole - n_lost <= cohort.studies.height < whole
+    cut("labels", 45)(copied)
+    assert read(copied, tasks=("pe",), partial=True).studies.height < 45
 
 
 def test_columns_are_found_in_any_case_and_a_missing_one_is_told(copied):
@@ -354,6 +389,23 @@ def test_a_birth_that_is_no_date_is_counted_and_leaves_the_age_unknown(copied):
     assert ages[persons[2]] == years
 
 
+def test_a_birth_that_cannot_be_is_counted_and_leaves_the_age_unknown(copied):
+    """Nobody is made 90 by a birth in 1800, nor a child by one after the study."""
+    timed = read(copied).studies.filter(pl.col("time_source") == "procedure").get_column("patient_id").unique().sort()
+    births = dict(zip(timed[:2], ("1800-01-01 00:00:00", "2150-01-01 00:00:00"), strict=True))
+    person = pl.col("person_id").str.replace(r"\.0$", "")
+    edit(
+        copied / "omop" / "person.csv",
+        lambda frame: frame.with_columns(
+            birth_DATETIME=person.replace_strict(births, default=pl.col("birth_DATETIME"))
+        ),
+    )
+    cohort = read(copied)
+    theirs = cohort.studies.filter(pl.col("patient_id").is_in(list(births)))
+    assert noted(cohort, "impossible birth") == theirs.drop_nulls("time").height > 0
+    assert set(theirs.select("age", "age_band").iter_rows()) == {(None, "unknown")}
+
+
 def test_a_record_without_its_vocabulary_says_so(forms, tmp_path):
     """What the record's own codes mean is then unknown, and so are the races they stand for."""
     root = shutil.copytree(forms / "meds", tmp_path / "download")
@@ -384,6 +436,10 @@ def test_a_users_own_demographics(forms, tmp_path):
     aged = pl.DataFrame(people).with_columns(age=pl.lit(44)).drop("birth_date")
     aged.write_csv(path)
     assert set(read(forms / "tables", demographics=path).studies["age"]) == {44}
+    for age in ("999", "-1", "1e20"):
+        aged.with_columns(age=pl.lit(age)).write_csv(path)
+        with pytest.raises(CohortError, match=r"people\.csv: Rows 2, 3, 4, 5, 6 and 35 more: an age outside 0 to 120"):
+            read(forms / "tables", demographics=path)
     aged.with_columns(race_ethnicity=pl.lit("martian")).write_csv(path)
     with pytest.raises(
         CohortError, match=r"Rows 2, 3, 4, 5, 6 and 35 more: a race_ethnicity that is none of hispanic, nh_white"

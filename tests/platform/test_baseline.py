@@ -126,6 +126,16 @@ def test_a_wrong_name_or_task_is_told_and_nothing_is_registered(copied, options,
     assert set(copied.registry.specs()) == {"efficientnet_lite0", "hu_histogram"}
 
 
+def test_two_models_whose_files_are_called_predictions_stay_two(copied):
+    """Only a task before the ending makes it one of INSPECT's files, whose model has no name of its own."""
+    for name in ("modela_predictions", "modelb_predictions", "pe_pred_proba"):
+        path = copied.audit_yaml.parent / f"{name}.csv"
+        scores(copied, "pe").write_csv(path)
+        result = call(copied, "baseline", "add", path, *(() if name.startswith("pe") else ("--task", "pe")))
+        assert result.exit_code == 0, result.stderr
+    assert {"modela_predictions", "modelb_predictions", "baseline"} <= set(copied.registry.specs())
+
+
 def test_which_task_must_be_said_where_nothing_tells_it(copied):
     path = copied.audit_yaml.parent / "scores.csv"
     scores(copied, "pe").write_csv(path)

@@ -85,6 +85,21 @@ def test_every_layout_gives_the_scores_of_the_same_studies(tmp_path, frame, by, 
     )  # fmt: skip
 
 
+def test_ids_that_either_side_writes_as_decimals_join(tmp_path):
+    """A spreadsheet makes 1000.0 of 1000: as it is written where that fits, and never to two studies."""
+    decimal = STUDIES.with_columns(pl.col("study_id") + ".0")
+    truth = TRUTH.with_columns(pl.col("study_id") + ".0")
+    dotted = ours(study_id=decimal["study_id"])
+    for studies, labels, frame in ((decimal, truth, ours()), (decimal, truth, dotted), (STUDIES, TRUTH, dotted)):
+        found = joined(tmp_path, frame, studies, labels)
+        assert found.join.select("n_missed", "n_unscored").row(0) == (0, 0)
+    both = pl.concat([STUDIES, decimal.head(1).with_columns(patient_id=pl.lit("9"), split=pl.lit("test"))])
+    labels = pl.concat([TRUTH, truth.head(1)])
+    assert joined(tmp_path, ours(), both, labels).join["n_missed"].item() == 0
+    unclear = joined(tmp_path, ours(study_id=STUDIES["study_id"] + ".00"), both, labels)
+    assert unclear.join["n_missed"].item() == 1  # 1000.00 may be either of two
+
+
 def test_a_day_early_is_the_way_of_embolism_alone(tmp_path):
     labels = TRUTH.with_columns(task=pl.lit("mortality_1m"))
     with pytest.raises(PredictionsFileError, match=r"too few are studies of this cohort \(0 by image_id, 0 by patient"):

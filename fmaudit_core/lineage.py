@@ -37,8 +37,8 @@ STEP_REVISIONS: Mapping[str, int] = {
     "fairness": 1,
     "demographic_probes": 1,
     "mitigation_scores": 3,
-    "mitigation_results": 2,
-    "mitigation_capacity": 2,
+    "mitigation_results": 3,
+    "mitigation_capacity": 3,
     "audit_findings": 4,
     "audit_report": 7,
 }

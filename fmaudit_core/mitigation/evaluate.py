@@ -270,18 +270,26 @@ def _ends(
     """What became of the subgroups that fared worst and best before.
 
     Levelling down: the best is missed more, by more than the worst gains, and the worst gains nothing beyond chance. To ask
-    whether the worst gains nothing at all would let a single patient found hide it.
+    whether the worst gains nothing at all would let a single patient found hide it. Where several tie for best or for worst,
+    it is levelling down if it is so of any two; of the best the one that loses most is named, of the worst the one that makes it
+    so, else the one whose gain is least certain.
     """
     of = [base.y & (group == g) for g in range(len(tested))]
     before = np.array([1 - base.called[one].mean() for one in of])
     delta = np.array([1 - variant.called[:, one].mean() for one in of]) - before
-    worst, best = int(before.argmax()), int(before.argmin())
-    missed, missed_after = (~base.called[of[worst]]).astype(np.float64), 1 - variant.called[:, of[worst]].mean(axis=0)
-    high = change_interval(missed, missed_after, base.patient[of[worst]], confidence)[1]
+    worsts, bests = (np.flatnonzero(before == end).tolist() for end in (before.max(), before.min()))
+    high: dict[int, float] = {}
+    for g in worsts:
+        missed, missed_after = (~base.called[of[g]]).astype(np.float64), 1 - variant.called[:, of[g]].mean(axis=0)
+        high[g] = change_interval(missed, missed_after, base.patient[of[g]], confidence)[1]
+    # all tie where nobody fares worse: then each is held against the others
+    levels = {g: high[g] >= 0 and any(delta[b] > max(0.0, -delta[g]) for b in bests if b != g) for g in worsts}
+    worst = max(worsts, key=lambda g: (levels[g], high[g]))
+    best = max(bests, key=lambda g: delta[g])
     return {
         "worst_subgroup": tested[worst],
         "worst_subgroup_udr_delta": float(delta[worst]),
         "best_subgroup": tested[best],
         "best_subgroup_udr_delta": float(delta[best]),
-        "levelling_down": bool(delta[best] > max(0.0, -delta[worst]) and high >= 0),
+        "levelling_down": bool(levels[worst]),
     }

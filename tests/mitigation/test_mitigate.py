@@ -14,7 +14,7 @@ from fmaudit_core.mitigation.fit import baselines, mitigate
 from fmaudit_core.mitigation.recommend import recommend
 from fmaudit_core.mitigation.runs import RUN
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
-from tests.mitigation.cohorts import ATTRIBUTES, cohort
+from tests.mitigation.cohorts import ATTRIBUTES, calls, cohort
 
 FAIRNESS = FairnessSection(n_permutations=999)
 LINEAR = ("reweighting", "resampling", "leace", "dfr", "group_dro", "group_thresholds")
@@ -188,6 +188,25 @@ def test_a_patient_found_does_not_hide_that_a_strategy_levels_down():
     assert row["levelling_down"] is True
     gaps = pl.DataFrame({"attribute": ["group"], "metric": ["udr"], "verdict": ["disparity"]})
     assert recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)["verdict"] == "levelling_down"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "levelled", "worst", "best"),
+    [
+        # a and b are missed least: what b loses is not hidden by a, which loses nothing
+        ({"a": 80, "b": 80, "c": 50}, {"a": 80, "b": 50, "c": 50}, True, "c", "b"),
+        # a and b are missed most: that a gains does not make up for b, which gains nothing
+        ({"a": 50, "b": 50, "c": 80}, {"a": 80, "b": 50, "c": 50}, True, "b", "c"),
+        ({"a": 50, "b": 50, "c": 80}, {"a": 80, "b": 79, "c": 70}, False, "b", "c"),
+        ({"a": 70, "b": 70, "c": 70}, {"a": 70, "b": 40, "c": 70}, True, "a", "b"),
+    ],
+    ids=["best", "worst", "all the worst gain", "all"],
+)  # fmt: skip
+def test_levelling_down_is_judged_over_all_that_tie(before, after, levelled, worst, best):
+    for order in (list(before), list(before)[::-1]):
+        scores, runs = calls({one: before[one] for one in order}, {one: after[one] for one in order})
+        row = row_of(evaluate(scores, runs, ["group"], FAIRNESS, n_bootstrap=99), "dfr")
+        assert (row["levelling_down"], row["worst_subgroup"], row["best_subgroup"]) == (levelled, worst, best)
 
 
 def test_a_strategy_that_costs_auroc_beyond_the_margin_is_not_interpretable():

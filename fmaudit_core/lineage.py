@@ -36,11 +36,11 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_predictions": 1,
     "fairness": 1,
     "demographic_probes": 1,
-    "mitigation_scores": 3,
+    "mitigation_scores": 4,
     "mitigation_results": 3,
     "mitigation_capacity": 3,
     "audit_findings": 4,
-    "audit_report": 7,
+    "audit_report": 8,
 }
 
 

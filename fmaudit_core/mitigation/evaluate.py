@@ -75,6 +75,7 @@ RESULTS_SCHEMA: Final = pl.Schema(
         "n_tested": pl.Int64,
         "n_seeds": pl.Int64,
         "n_collapsed": pl.Int64,
+        "n_diverged": pl.Int64,
         "gap_seed_sd": pl.Float64,
         "auroc_seed_sd": pl.Float64,
         "gap_sampling_se": pl.Float64,
@@ -201,7 +202,7 @@ def _row(
         "auroc_delta": told.difference,
         "auroc_delta_low": interval[0] if interval else None,
         "auroc_delta_high": interval[1] if interval else None,
-        "interpretable": told.difference >= -settings.auroc_margin,
+        "interpretable": told.difference >= -settings.auroc_margin and not variant.mostly_diverged,
         "udr_before": 1 - float(base.called[y].mean()),
         "udr_after": 1 - float(variant.called[:, y].mean()),
         "fpr_before": float(base.called[~y].mean()),
@@ -209,6 +210,7 @@ def _row(
         "n_tested": len(tested),
         "n_seeds": len(variant.called),
         "n_collapsed": variant.n_collapsed,
+        "n_diverged": variant.n_diverged,
         "auroc_seed_sd": float(by_run.std(ddof=1)) if len(by_run) > 1 else None,
     }
     if len(tested) < 2:

@@ -84,9 +84,11 @@ class Recorder:
         self._runs.append(row)
         return row
 
-    def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> None:
-        """Keep that a run has no scores, and why."""
-        self._runs.append(self._row(run, status) | {"reason": reason, "chosen": False})
+    def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> dict[str, Any]:
+        """Keep that a run has no scores, and why; gives its row of the runs."""
+        row = self._row(run, status) | {"reason": reason, "chosen": False}
+        self._runs.append(row)
+        return row
 
     def row_of(self, task: str, strategy: str = NONE) -> dict[str, Any]:
         """The first row of a strategy for a task: the probe as it was unless told otherwise."""

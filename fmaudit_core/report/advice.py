@@ -92,6 +92,11 @@ def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
     return list(lines.values())
 
 
+def without_diverged(run: Row) -> str:
+    """Of how many of its runs nothing is in a strategy's numbers."""
+    return f"without {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs, which did not stay finite"
+
+
 def _narrows(run: Row) -> str:
     before, after = (wording.points(run[name], 0 if run["rounded"] else 1) for name in ("gap_before", "gap_after"))
     return (
@@ -110,6 +115,8 @@ def _recommended(run: Row, costs: Sequence[str]) -> str:
         fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if run["rounded"] else 1)
         worst = wording.subgroup_title(run["worst_subgroup"])
         said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
+    if run["n_diverged"]:
+        said += f" All this is {without_diverged(run)}."
     return f"{said} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fmaudit_core.report import figures, mitigation_figures, wording
-from fmaudit_core.report.advice import SHORT, advice_lines, advice_view, run_title, short_title, strategy_title
+from fmaudit_core.report.advice import (
+    SHORT,
+    advice_lines,
+    advice_view,
+    run_title,
+    short_title,
+    strategy_title,
+    without_diverged,
+)
 from fmaudit_core.report.book import Book
 from fmaudit_core.report.capacity import (
     PROBES,
@@ -151,6 +159,8 @@ def _note(run: Row) -> str:
     if not run["own"]:
         return str(run["reason"] or run["status"].replace("_", " "))
     parts = []
+    if run["n_diverged"]:
+        parts.append(without_diverged(run))
     if run["n_collapsed"]:
         parts.append(f"{run['n_collapsed']} of {run['n_seeds']} runs collapsed")
     if run["gap_seed_sd"] is not None:

@@ -62,7 +62,7 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
         "narrowed": ("@good", "square", "narrower than before, beyond chance"),
         "levelled": ("@alarm", "triangle-down", "levels down"),
         "shown": ("@accent", "circle", "no more than chance"),
-        "uninterpretable": ("@muted", "x-thin", "not interpretable: AUROC fell beyond the margin"),
+        "uninterpretable": ("@muted", "x-thin", "not interpretable"),
     }
     for look, (colour, symbol, name) in looks.items():
         chosen = [(at, row) for at, row in drawn if row["look"] == look]

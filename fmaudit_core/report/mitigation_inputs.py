@@ -32,7 +32,7 @@ MITIGATION: Final = pl.Schema(
         **_columns(("worst_subgroup", "best_subgroup"), pl.String),
         **_columns(("worst_subgroup_udr_delta", "best_subgroup_udr_delta"), _NUMBER),
         **_columns(("udr_before", "udr_after", "fpr_before", "fpr_after"), _NUMBER),
-        **_columns(("n_seeds", "n_collapsed"), pl.Int64),
+        **_columns(("n_seeds", "n_collapsed", "n_diverged"), pl.Int64),
         **_columns(("gap_seed_sd", "auroc_seed_sd", "gap_sampling_se"), _NUMBER),
     }
 )

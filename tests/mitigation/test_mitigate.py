@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.embedded import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import baselines, mitigate
@@ -248,9 +251,8 @@ def test_adversaries_are_chosen_on_validation_and_their_path_begins_without_one(
 
 
 def adversaries(made_up, **settings):
-    made, out, _ = audited_cohort(
-        made_up, MitigationSection(strategies=("adversarial",), seeds=2, n_bootstrap=399, reprobed_seeds=0, **settings)
-    )
+    settings = {"seeds": 2, "n_bootstrap": 399, "reprobed_seeds": 0} | settings
+    made, out, _ = audited_cohort(made_up, MitigationSection(strategies=("adversarial",), **settings))
     return made.runs.filter(strategy="adversarial"), out
 
 
@@ -269,6 +271,36 @@ def test_runs_that_do_not_stay_finite_are_told_and_not_scored():
     runs, out = adversaries(cohort(1_500), alphas=(1.0,), learning_rate=1e30)
     assert set(runs["status"]) == {"diverged"}
     assert out.results.filter(strategy="adversarial", status="evaluated").is_empty()
+
+
+@pytest.mark.parametrize(("diverged", "interpretable"), [(2, True), (3, False)])
+def test_runs_that_diverged_beside_others_are_counted(diverged, interpretable):
+    scores, runs = calls({"a": 80, "b": 50}, {"a": 80, "b": 75}, seeds=(0, 1), diverged=range(2, 2 + diverged))
+    out = evaluate(scores, runs, ["group"], FAIRNESS, n_bootstrap=99)
+    row = row_of(out, "dfr", status="evaluated")
+    assert (row["n_seeds"], row["n_diverged"], row["interpretable"]) == (2, diverged, interpretable)
+    alone = out.results.filter(pl.col("seed").is_not_null(), status="evaluated")
+    assert alone.select("n_seeds", "n_diverged", "interpretable").rows() == [(1, 0, True)] * 2
+
+
+@pytest.mark.parametrize("alphas", [(1.0,), (0.5, 1.0)], ids=["one", "every one"])
+def test_an_alpha_most_of_whose_runs_diverge_is_chosen_only_where_all_are_such(monkeypatch, alphas):
+    def spoiled(*args, alpha, **kwargs):
+        networks = train(*args, alpha=alpha, **kwargs)
+        bad = [one in alphas and at % 3 != 1 for at, one in enumerate(alpha)]  # all seeds but the luckiest
+        return dataclasses.replace(networks, finite=networks.finite & ~np.array(bad))
+
+    train = adversarial.train
+    monkeypatch.setattr(adversarial, "train", spoiled)
+    runs, out = adversaries(cohort(1_500), alphas=(0.5, 1.0), seeds=3)
+    chosen = runs.filter("chosen", target_attribute="group")
+    assert set(chosen["status"]) <= {"fitted", "collapsed"}
+    speaking = out.results.filter("chosen", pl.col("seed").is_null(), target_attribute="group", attribute="group")
+    if len(alphas) == 1:
+        assert set(chosen["alpha"]) == {0.5}
+        assert speaking.select("n_seeds", "n_diverged").row(0) == (3, 0)
+    else:
+        assert speaking.select("n_seeds", "n_diverged", "interpretable").rows() == [(1, 2, False)]
 
 
 def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():

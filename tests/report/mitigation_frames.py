@@ -63,6 +63,7 @@ def _results(rng: np.random.Generator, run: dict[str, Any], attribute: str, *, c
         "worst_subgroup": next(iter(LEVELS[attribute])), "best_subgroup": list(LEVELS[attribute])[1],
         "worst_subgroup_udr_delta": worst, "best_subgroup_udr_delta": best, "udr_before": 0.3, "udr_after": 0.29,
         "fpr_before": 0.2, "fpr_after": 0.21, "n_seeds": 5 if seeded else 1, "n_collapsed": 1 if seeded else 0,
+        "n_diverged": 2 if seeded and run["strategy"] == "group_dro" else 0,
         "gap_seed_sd": 0.013 if seeded else None, "auroc_seed_sd": 0.004 if seeded else None, "gap_sampling_se": 0.04,
     }  # fmt: skip
 

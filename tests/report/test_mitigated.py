@@ -99,6 +99,7 @@ def test_levelling_down_collapse_price_and_failure_are_named(page: Page) -> None
     assert any(
         "1 of 5 runs collapsed; over 5 seeds the gap varies by 1.3 points (sd), AUROC by 0.004" in one for one in notes
     )
+    assert any(one.startswith("without 2 of 7 runs, which did not stay finite; 1 of 5 runs collapsed") for one in notes)
     assert sum(cells[1:] == ["Not evaluated", "too few patients"] for cells in page.rows) == 4
 
 

@@ -85,18 +85,22 @@ def test_one_that_weights_cannot_mend_is_not_claimed():
     ]
     assert helped == []
     assert advice["strategy"] == "none"
-    assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down")
+    assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down", "several_reasons")
 
 
 def test_a_gap_narrowed_by_what_is_no_gain_beyond_chance_is_not_recommended(mendable):
     _, out, advice = mendable
     told = out.subgroups.with_columns(ci_high=pl.when(metric="udr").then(0.01).otherwise("ci_high"))
     gaps = pl.DataFrame({"attribute": [advice["target_attribute"]], "metric": ["udr"], "verdict": ["disparity"]})
-    harmless = out.results.with_columns(levelling_down=pl.lit(value=False))
+    harmless = out.results.with_columns(levelling_down=pl.lit(value=False), interpretable=pl.lit(value=True))
     refused = recommend(harmless, told, gaps, FAIRNESS).row(0, named=True)
     assert (refused["strategy"], refused["verdict"]) == ("none", "no_gain_shown")
     costly = harmless.with_columns(interpretable=pl.lit(value=False))
     assert recommend(costly, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "too_costly"
+    diverged = harmless.with_columns(n_diverged=pl.col("n_seeds") + 1, interpretable=pl.lit(value=False))
+    assert recommend(diverged, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "diverged"
+    mixed = harmless.with_columns(interpretable=pl.col("strategy") != "dfr")
+    assert recommend(mixed, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "several_reasons"
 
 
 def test_without_a_disparity_nothing_is_recommended():

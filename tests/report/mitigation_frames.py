@@ -128,7 +128,7 @@ def mitigated(inputs: ReportInput, *, small_group: bool = False) -> ReportInput:
         ("lite0", "pe"): {"strategy": "dfr", "target_attribute": "age_band", "verdict": "recommended", "reduction": 0.213,
                           "p_adjusted": 0.003, "worst_subgroup": "18-40", "worst_subgroup_udr_delta": -0.172,
                           "auroc_delta": -0.004},
-        ("lite1", "pe"): {"verdict": "levelling_down"},
+        ("lite1", "pe"): {"verdict": "several_reasons"},
         ("lite0", "mortality_1m"): {"verdict": "no_disparity_shown"},
         ("lite1", "mortality_1m"): {"verdict": "none_narrows"},
     }  # fmt: skip

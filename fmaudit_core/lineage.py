@@ -39,7 +39,7 @@ STEP_REVISIONS: Mapping[str, int] = {
     "mitigation_scores": 4,
     "mitigation_results": 3,
     "mitigation_capacity": 3,
-    "audit_findings": 4,
+    "audit_findings": 5,
     "audit_report": 8,
 }
 

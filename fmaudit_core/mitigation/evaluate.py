@@ -55,6 +55,7 @@ RESULTS_SCHEMA: Final = pl.Schema(
         "ci_high": pl.Float64,
         "p_reduction": pl.Float64,
         "p_adjusted": pl.Float64,
+        "p_widened": pl.Float64,
         "variance_reduction": pl.Float64,
         "variance_ci_low": pl.Float64,
         "variance_ci_high": pl.Float64,
@@ -148,10 +149,11 @@ def evaluate(
                 subgroups += subgroup_rows(base, variant, attribute, rules, settings)
     progress(total, total)
     if nulls:
-        observed = [results[at]["reduction"] for at, _ in nulls]
-        adjusted = step_down_max_t(observed, np.stack([null for _, null in nulls], axis=1))
-        for (at, _), p in zip(nulls, adjusted, strict=True):
-            results[at]["p_adjusted"] = float(p)
+        observed = np.array([results[at]["reduction"] for at, _ in nulls])
+        dealt = np.stack([null for _, null in nulls], axis=1)
+        for name, sign in (("p_adjusted", 1), ("p_widened", -1)):  # the swap test is one-sided
+            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * dealt), strict=True):
+                results[at][name] = float(p)
     results += [
         {name: row[name] for name in RUN}
         | {"attribute": row["target_attribute"], "metric": "udr", "status": row["status"], "reason": row["reason"]}

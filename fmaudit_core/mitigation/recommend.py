@@ -92,9 +92,10 @@ def _gaining(subgroups: pl.DataFrame) -> pl.DataFrame:
     return subgroups.filter(gains).rename({"subgroup": "worst_subgroup"})
 
 
-def widens() -> pl.Expr:
-    """Whether a run widens a gap beyond chance."""
-    return pl.col("ci_high") < 0
+def widens(settings: FairnessSection) -> pl.Expr:
+    """Whether a run widens a gap beyond chance: its own as `narrows` asks it, that of another attribute by the interval."""
+    beyond = (pl.col("p_widened") <= settings.alpha) & (pl.col("ci_high").fill_null(pl.col("reduction")) < 0)
+    return pl.when(pl.col("p_widened").is_null()).then(pl.col("ci_high") < 0).otherwise(beyond)
 
 
 def _why_none(attributes: Sequence[str], tried: pl.DataFrame, narrowed: pl.DataFrame) -> str:

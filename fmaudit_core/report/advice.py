@@ -177,15 +177,16 @@ def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
         smallest = f" (smallest {wording.p_text(min(known), 'adjusted p')})" if known else ""
         n = len({run["strategy"] for run in tried})
         none = f"none of the {n} strategies tried narrows" if n > 1 else "the one strategy tried does not narrow"
-        return f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
+        said = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
+        wider = "; ".join(_named(run) for run in tried if run["widened"] and run["interpretable"])
+        return f"{said} Wider than before, beyond chance: {wider}." if wider else said
     reasons = "; ".join(_against(ledger, run) for run in narrowed)
     return f"None is recommended, though the gap can be narrowed: {reasons}."
 
 
 def _against(ledger: Ledger, run: Row) -> str:
     """Why a run that narrows a gap is not recommended."""
-    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
-    head = f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])},"
+    head = f"{_named(run)},"
     worst, best = (wording.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
     reason = refusal(run)
     if reason == "diverged":
@@ -196,6 +197,11 @@ def _against(ledger: Ledger, run: Row) -> str:
     if reason == "levelling_down":
         return f"{head} levels down ({best} is missed more, and {worst} no less beyond chance)"
     return f"{head} does not help {worst}, the subgroup missed most, beyond chance"
+
+
+def _named(run: Row) -> str:
+    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    return f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])}"
 
 
 def _attribute(name: str) -> str:

@@ -14,7 +14,7 @@ from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.embedded import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import baselines, mitigate
-from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.mitigation.recommend import narrows, recommend, widens
 from fmaudit_core.mitigation.runs import RUN
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 from tests.mitigation.cohorts import ATTRIBUTES, calls, cohort
@@ -275,6 +275,19 @@ def test_runs_that_do_not_stay_finite_are_told_and_not_scored():
     runs, out = adversaries(cohort(1_500), alphas=(1.0,), learning_rate=1e30)
     assert set(runs["status"]) == {"diverged"}
     assert out.results.filter(strategy="adversarial", status="evaluated").is_empty()
+
+
+def test_a_gap_that_widens_beyond_chance_is_told_by_the_same_test_and_interval():
+    for after, wider in (({"a": 80, "b": 20}, True), ({"a": 80, "b": 49}, False), ({"a": 80, "b": 75}, False)):
+        out = evaluate(*calls({"a": 80, "b": 50}, after), ["group"], FAIRNESS, n_bootstrap=199)
+        row = row_of(out, "dfr")
+        said = out.results.select(wider=widens(FAIRNESS), narrower=narrows(FAIRNESS)).row(0)
+        assert said == (wider, after["b"] == 75)
+        assert (row["p_widened"] <= 0.001) is wider
+    # where a subgroup is missed altogether there is no interval, and the widest of gaps is none of chance
+    out = evaluate(*calls({"a": 80, "b": 50}, {"a": 80, "b": 0}), ["group"], FAIRNESS, n_bootstrap=199)
+    assert row_of(out, "dfr")["ci_high"] is None
+    assert out.results.select(widens(FAIRNESS)).item()
 
 
 @pytest.mark.parametrize(("diverged", "interpretable"), [(2, True), (3, False)])

@@ -113,6 +113,27 @@ def test_levelling_down_collapse_price_and_failure_are_named(page: Page) -> None
     assert sum(cells[1:] == ["Not evaluated", "too few patients"] for cells in page.rows) == 4
 
 
+def test_a_gap_wider_beyond_chance_is_no_chance(inputs: ReportInput, text: str, page: Page) -> None:
+    told = [cells for cells in page.rows if len(cells) == 9 and "wider, beyond chance" in cells[-1]]
+    assert [(cells[0], cells[3].split(" ")[0], cells[4]) for cells in told] == [
+        ("Importance weighting", "+12.0", "0.004")
+    ] * 2
+    assert "◆ Wider, beyond chance" in page.visible
+    drawn = json.loads(packed(text, "data"))["mitigation"]
+    marks = {one["name"]: one for one in drawn["lite0|pe"]["gaps"]["data"]}
+    assert marks["wider than before, beyond chance"]["x"] == [16.0]
+    assert all(one["name"] != "wider than before, beyond chance" for one in drawn["lite1|pe"]["gaps"]["data"])
+    unequal = pl.when(attribute="sex", metric="udr").then(pl.lit("disparity")).otherwise("verdict")
+    found = inputs.audit_findings.with_columns(verdict=unequal)
+    verdict = inputs.mitigation_recommendations.with_columns(verdict=pl.lit("none_narrows"))
+    said = Page(
+        without_plotly(
+            render_page(dataclasses.replace(inputs, audit_findings=found, mitigation_recommendations=verdict))
+        )
+    ).visible
+    assert "Wider than before, beyond chance: importance weighting, aimed at sex." in said
+
+
 def test_nobody_is_called_fair_or_debiased(page: Page) -> None:
     said = (page.visible + " ".join(page.attributes)).lower()
     assert not re.search(r"\b(un)?fair(ly|ness)?\b|debias", said)

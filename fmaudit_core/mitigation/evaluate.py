@@ -168,11 +168,12 @@ def evaluate(
 
 
 def _not_estimable(runs: pl.DataFrame) -> Evaluation:
-    """Rows that say so, where test has one class only."""
+    """Rows that say so, where test has one class only, or no run has scores."""
+    reason = "test has one class only among the studies with an embedding"
     rows = [
-        {name: row[name] for name in (*RUN, "chosen")}
-        | {"attribute": row["target_attribute"], "metric": "udr", "status": "not_estimable"}
-        | {"reason": "test has one class only among the studies with an embedding"}
+        {name: row[name] for name in (*RUN, "chosen", "status", "reason")}
+        | ({} if row["status"] == "not_fitted" else {"status": "not_estimable", "reason": reason})
+        | {"attribute": row["target_attribute"], "metric": "udr"}
         for row in runs.iter_rows(named=True)
         if row["strategy"] != NONE
     ]

@@ -65,7 +65,8 @@ class Recorder:
         y = self.cohort.targets[run.task] == 1
         val = known & self.cohort.of("val")
         if threshold is None:
-            threshold = np.full(len(score), choose_threshold(y[val], score[val], self.settings))
+            where = f"{self.encoder} x {run.task}"
+            threshold = np.full(len(score), choose_threshold(y[val], score[val], self.settings, where=where))
         kept = known & ~self.cohort.of("train")
         row = self._row(run, status) | {
             "val_auroc": float(structural_components(y[val], score[val])[y[val]].mean()),
@@ -96,7 +97,7 @@ class Recorder:
 
     def scores(self) -> pl.DataFrame:
         """`runs.SCORES_SCHEMA`."""
-        return pl.concat(self._scores)
+        return pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *self._scores])
 
     def runs(self) -> pl.DataFrame:
         """`runs.RUNS_SCHEMA`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.mitigating import evaluate_cell, mitigate_encoder
 from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.embedded import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
@@ -17,6 +19,7 @@ from fmaudit_core.mitigation.fit import baselines, mitigate
 from fmaudit_core.mitigation.recommend import narrows, recommend, widens
 from fmaudit_core.mitigation.runs import RUN
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
+from fmaudit_core.warehouse import Cell
 from tests.mitigation.cohorts import ATTRIBUTES, calls, cohort
 
 FAIRNESS = FairnessSection(n_permutations=999)
@@ -318,6 +321,45 @@ def test_an_alpha_most_of_whose_runs_diverge_is_chosen_only_where_all_are_such(m
         assert speaking.select("n_seeds", "n_diverged").row(0) == (3, 0)
     else:
         assert speaking.select("n_seeds", "n_diverged", "interpretable").rows() == [(1, 2, False)]
+
+
+def test_a_task_that_validation_has_one_class_of_does_not_stop_the_others():
+    _, embeddings, studies, labels = cohort(1_500)
+    positive = labels.join(studies, on="study_id").filter(pl.col("label"), split="val")["study_id"]
+    rare = labels.with_columns(
+        task=pl.lit("rare"), label=pl.col("label") & ~pl.col("study_id").is_in(positive.implode())
+    )
+    tables = {"studies": studies, "labels": pl.concat([labels, rare])}
+    tables["probe_fits"] = fit_probes(
+        {"mean": embeddings}, studies, tables["labels"], encoder="e", tasks=["pe", "rare"], c_grid=[1.0]
+    )
+    strategies = ("reweighting", "group_thresholds")
+    settings = SimpleNamespace(
+        tasks=["pe", "rare"],
+        attributes=ATTRIBUTES,
+        fairness=FAIRNESS,
+        mitigation=MitigationSection(strategies=strategies, n_bootstrap=99),
+    )
+    workspace = SimpleNamespace(
+        audit=settings,
+        warehouse=SimpleNamespace(read=lambda name, cell=None: tables[name]),
+        embeddings=lambda encoder: {"mean": embeddings},
+        primary_pooling=lambda encoder: "mean",
+        training_device=lambda: "cpu",
+    )
+    made = mitigate_encoder(workspace, "e")
+    assert set(made.scores["task"]) == {"pe"}
+    refused = made.runs.filter(task="rare")
+    assert set(refused.select("strategy", "target_attribute", "status").iter_rows()) == {
+        (strategy, attribute, "not_fitted") for strategy in strategies for attribute in ATTRIBUTES
+    }
+    tables |= {"mitigation_scores": made.scores, "mitigation_runs": made.runs}
+    told = evaluate_cell(workspace, Cell("e", "rare")).mitigation_results
+    assert set(told["status"]) == {"not_fitted"}
+    assert set(told["reason"]) == {
+        "validation has one class only among the studies with an embedding, so no threshold can be chosen"
+    }
+    assert "evaluated" in evaluate_cell(workspace, Cell("e", "pe")).mitigation_results["status"]
 
 
 def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():

@@ -158,7 +158,7 @@ def _marks(run: Row) -> list[Row]:
 
 
 def _p(run: Row) -> float | None:
-    """P of narrowing the gap; of widening it where that is what the run does."""
+    """The p of a narrower gap; of a wider one where the run widens it beyond chance."""
     p: float | None = run["p_widened" if run["widened"] else "p_adjusted"]
     return p
 

@@ -36,11 +36,11 @@ STEP_REVISIONS: Mapping[str, int] = {
     "probe_predictions": 1,
     "fairness": 2,
     "demographic_probes": 2,
-    "mitigation_scores": 4,
-    "mitigation_results": 3,
-    "mitigation_capacity": 3,
-    "audit_findings": 5,
-    "audit_report": 8,
+    "mitigation_scores": 5,
+    "mitigation_results": 4,
+    "mitigation_capacity": 4,
+    "audit_findings": 6,
+    "audit_report": 9,
 }
 
 

@@ -200,7 +200,8 @@ def _mitigated(
     embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), cohort.x)}
     studies, labels = warehouse.read("studies"), warehouse.read("labels")
     predictions = {}
-    for task in tasks:
+    validated = [task for task in tasks if cohort.validated(task)]
+    for task in validated:
         found = choose_and_predict(fits, embeddings, studies, labels, encoder=encoder, task=task)
         predictions[task] = (found.scores, float(found.trail.filter("chosen").get_column("c").item()))
     settings = audit.mitigation
@@ -212,6 +213,7 @@ def _mitigated(
         encoder=encoder,
         mitigation=settings,
         fairness=audit.fairness,
+        unvalidated=[task for task in tasks if task not in validated],
         device=workspace.training_device(),
         progress=progress,
     )

@@ -18,7 +18,7 @@ from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 
 FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]
@@ -145,4 +145,6 @@ def _p(row: Mapping[str, Any]) -> str:
 
 def _left_out(subgroups: pl.DataFrame) -> str:
     names = subgroups.filter(pl.col("status") != "tested").get_column("subgroup").sort().to_list()
-    return f" Too few studies to test: {', '.join(names)}." if names else ""
+    small = [name for name in names if name != UNKNOWN]
+    said = f" Too few studies to test: {', '.join(small)}." if small else ""
+    return said + (f" Not recorded, so never tested: {UNKNOWN}." if UNKNOWN in names else "")

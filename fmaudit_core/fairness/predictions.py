@@ -53,10 +53,10 @@ def evaluated(
     FairnessError
         The predictions cannot be assessed as they are; says why and what to do.
     """
-    checked = checked_predictions(frame, attributes)
     if threshold is not None:
-        checked = checked.with_columns(threshold=pl.lit(float(threshold)))
-    elif "threshold" not in checked.columns:
+        frame = frame.with_columns(threshold=pl.lit(float(threshold)))
+    checked = checked_predictions(frame, attributes)
+    if "threshold" not in checked.columns:
         checked = with_thresholds(checked, settings)
     else:
         _check_thresholds(checked)
@@ -95,9 +95,12 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     Raises
     ------
     FairnessError
-        A column is missing; a score is missing, NaN, infinite or the same for all; a label is not binary; a patient is in two
-        splits; a study is scored twice by one score set; an attribute has one level.
+        No attribute is named; a column or an identifier is missing; a score is missing, NaN, infinite or the same for all; a
+        threshold is NaN; a label is not binary; a patient is in two splits; a study is scored twice by one score set; an
+        attribute has one level.
     """
+    if not attributes:
+        raise FairnessError("no attribute is named, so there are no subgroups to compare.")
     needed = [*REQUIRED, *attributes]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
@@ -136,9 +139,19 @@ def _check_scores(frame: pl.DataFrame) -> None:
     for key, scores in frame.group_by(*SCORE_SET, maintain_order=True):
         if scores.get_column("y_score").n_unique() == 1:
             raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
+    if "threshold" in frame.columns:
+        nan = frame.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
+        if nan:
+            raise FairnessError(
+                f"threshold is NaN in {nan} rows.", fix="Leave it blank where validation is to choose it."
+            )
 
 
 def _check_studies(frame: pl.DataFrame) -> None:
+    for name in ("study_id", "patient_id", "split"):
+        blank = frame.get_column(name).null_count()
+        if blank:
+            raise FairnessError(f"{name} is missing in {blank} rows.")
     unknown = sorted(set(frame.get_column("split").unique().to_list()) - {"train", "val", "test"})
     if unknown:
         raise FairnessError(f"split holds {', '.join(map(str, unknown))}; it must be train, val or test.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,15 @@ Draws = dict[tuple[Any, ...], Float64Array]
 SCORE_SET = ("encoder", "task", "probe", "modality", "pooling", "strategy")
 
 
-def choose_threshold(y_true: npt.NDArray[np.bool_], y_score: Float64Array, settings: FairnessSection) -> float:
+def choose_threshold(
+    y_true: npt.NDArray[np.bool_], y_score: Float64Array, settings: FairnessSection, *, where: str | None = None
+) -> float:
     """Threshold by the configured policy, among the scores seen on validation.
+
+    Parameters
+    ----------
+    where : str, optional
+        The model and task that an error is to name.
 
     Policies
     --------
@@ -41,7 +47,9 @@ def choose_threshold(y_true: npt.NDArray[np.bool_], y_score: Float64Array, setti
     if not y_true.any() or y_true.all():
         raise FairnessError(
             "no threshold can be chosen: validation lacks positives or negatives.",
-            fix="Give studies of both classes the split `val`, or a threshold of your own with --threshold.",
+            where=where,
+            fix="Give studies of both classes the split `val`, leave the task out, or assess the predictions with a threshold of "
+            "your own (--threshold).",
         )
     return float(_chosen(y_true, y_score, np.ones((1, len(y_true))), settings)[0])
 
@@ -100,27 +108,20 @@ def threshold_draws(checked: pl.DataFrame, settings: FairnessSection) -> Draws:
     return out
 
 
-def with_thresholds(
-    scores: pl.DataFrame, settings: FairnessSection, score_set: Sequence[str] = SCORE_SET
-) -> pl.DataFrame:
+def with_thresholds(scores: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
     """Predictions with a column `threshold`, chosen per score set on its validation rows.
 
     Raises
     ------
     FairnessError
-        A score set has no validation rows of both classes.
+        A score set has no validation rows of both classes; its model and task are named.
     """
     rows = []
-    for key, frame in scores.filter(pl.col("split") == "val").group_by(*score_set, maintain_order=True):
-        y_true, y_score = frame.get_column("y_true").to_numpy(), frame.get_column("y_score").to_numpy()
-        rows.append((*key, choose_threshold(y_true, y_score, settings)))
-    chosen = pl.DataFrame(rows, schema=[*score_set, "threshold"], orient="row")
-    if not rows:
-        choose_threshold(np.empty(0, dtype=bool), np.empty(0), settings)
-    joined = scores.drop("threshold", strict=False).join(chosen, on=list(score_set), how="left", maintain_order="left")
-    if joined.get_column("threshold").null_count():
-        raise FairnessError(
-            "a score set has no validation rows, so no threshold can be chosen for it.",
-            fix="Give some of its studies the split `val`, or a threshold of your own with --threshold.",
-        )
-    return joined
+    for key, frame in scores.group_by(*SCORE_SET, maintain_order=True):
+        val = frame.filter(split="val")
+        y_true, y_score = val.get_column("y_true").to_numpy(), val.get_column("y_score").to_numpy()
+        where = " x ".join(str(part) for part in key[:2])
+        rows.append((*key, choose_threshold(y_true, y_score, settings, where=where)))
+    schema = {name: scores.schema[name] for name in SCORE_SET} | {"threshold": pl.Float64()}
+    chosen = pl.DataFrame(rows, schema=schema, orient="row")
+    return scores.drop("threshold", strict=False).join(chosen, on=SCORE_SET, how="left", maintain_order="left")

@@ -135,7 +135,7 @@ def _record(
         run = Run(job.task, STRATEGY, job.attribute, alpha=job.alpha, seed=job.seed, epochs=epochs)
         logit = logits[at].astype(np.float64)
         if not networks.finite[at] or not np.isfinite(logit).all():
-            recorder.refuse(run, "training did not stay finite", status="diverged")
+            rows.append(recorder.refuse(run, "training did not stay finite", status="diverged"))
             continue
         score = np.full(len(audited), np.nan)
         score[audited] = expit(logit)
@@ -152,7 +152,8 @@ def _choose(
     """Alpha of each task and attribute: the lowest worst-group UDR on validation, among those within the AUROC margin.
 
     Where none is within the margin, the alpha with the highest AUROC; where no subgroup of validation can be told of, the
-    strongest within the margin. Both are means over seeds. Marks the rows.
+    strongest within the margin. Both are means over the seeds that stayed finite; an alpha of which more than half did not is
+    chosen only where all are such. Marks the rows.
     """
     by_aim: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
     for row in rows:
@@ -162,7 +163,12 @@ def _choose(
         of_aim = by_aim.setdefault((row["task"], row["target_attribute"]), {})
         of_aim.setdefault(row["alpha"], []).append(row)
     chosen = {}
-    for (task, attribute), of_alpha in by_aim.items():
+    for (task, attribute), tried in by_aim.items():
+        finite = {alpha: [row for row in some if row["status"] != "diverged"] for alpha, some in tried.items()}
+        of_alpha = {alpha: some for alpha, some in finite.items() if some}
+        if not of_alpha:
+            continue
+        able = [alpha for alpha, some in of_alpha.items() if 2 * len(some) >= len(tried[alpha])] or list(of_alpha)
         bar = recorder.row_of(task)["val_auroc"] - fairness.auroc_margin
         auroc = {alpha: float(np.mean([row["val_auroc"] for row in some])) for alpha, some in of_alpha.items()}
         within = [alpha for alpha in of_alpha if auroc[alpha] >= bar]
@@ -171,7 +177,8 @@ def _choose(
             told = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
             return float(np.mean(told)) if told else 0.0, -alpha
 
-        best = min(within, key=worst) if within else max(auroc, key=lambda alpha: auroc[alpha])
+        good = [alpha for alpha in able if alpha in within]
+        best = min(good, key=worst) if good else max(able, key=lambda alpha: auroc[alpha])
         chosen[task, attribute] = best
         for alpha, some in of_alpha.items():
             for row in some:

@@ -61,6 +61,11 @@ class Embedded:
         """(n,) whether the label of a task is known."""
         return ~np.isnan(self.targets[task])
 
+    def validated(self, task: str) -> bool:
+        """Whether validation has positives and negatives of a task, so that thresholds can be chosen."""
+        known = self.targets[task][self.of("val") & self.known(task)]
+        return len(np.unique(known)) == 2
+
 
 def embedded(
     embeddings: tuple[Sequence[str], Float32Array],

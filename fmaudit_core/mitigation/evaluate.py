@@ -54,6 +54,7 @@ RESULTS_SCHEMA: Final = pl.Schema(
         "ci_high": pl.Float64,
         "p_reduction": pl.Float64,
         "p_adjusted": pl.Float64,
+        "p_widened": pl.Float64,
         "variance_reduction": pl.Float64,
         "variance_ci_low": pl.Float64,
         "variance_ci_high": pl.Float64,
@@ -74,6 +75,7 @@ RESULTS_SCHEMA: Final = pl.Schema(
         "n_tested": pl.Int64,
         "n_seeds": pl.Int64,
         "n_collapsed": pl.Int64,
+        "n_diverged": pl.Int64,
         "gap_seed_sd": pl.Float64,
         "auroc_seed_sd": pl.Float64,
         "gap_sampling_se": pl.Float64,
@@ -146,10 +148,11 @@ def evaluate(
                 subgroups += subgroup_rows(base, variant, attribute, rules, settings)
     progress(total, total)
     if nulls:
-        observed = [results[at]["reduction"] for at, _ in nulls]
-        adjusted = step_down_max_t(observed, np.stack([null for _, null in nulls], axis=1))
-        for (at, _), p in zip(nulls, adjusted, strict=True):
-            results[at]["p_adjusted"] = float(p)
+        observed = np.array([results[at]["reduction"] for at, _ in nulls])
+        dealt = np.stack([null for _, null in nulls], axis=1)
+        for name, sign in (("p_adjusted", 1), ("p_widened", -1)):  # the swap test is one-sided
+            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * dealt), strict=True):
+                results[at][name] = float(p)
     results += [
         {name: row[name] for name in RUN}
         | {"attribute": row["target_attribute"], "metric": "udr", "status": row["status"], "reason": row["reason"]}
@@ -164,11 +167,12 @@ def evaluate(
 
 
 def _not_estimable(runs: pl.DataFrame) -> Evaluation:
-    """Rows that say so, where test has one class only."""
+    """Rows that say so, where test has one class only, or no run has scores."""
+    reason = "test has one class only among the studies with an embedding"
     rows = [
-        {name: row[name] for name in (*RUN, "chosen")}
-        | {"attribute": row["target_attribute"], "metric": "udr", "status": "not_estimable"}
-        | {"reason": "test has one class only among the studies with an embedding"}
+        {name: row[name] for name in (*RUN, "chosen", "status", "reason")}
+        | ({} if row["status"] == "not_fitted" else {"status": "not_estimable", "reason": reason})
+        | {"attribute": row["target_attribute"], "metric": "udr"}
         for row in runs.iter_rows(named=True)
         if row["strategy"] != NONE
     ]
@@ -200,7 +204,7 @@ def _row(
         "auroc_delta": told.difference,
         "auroc_delta_low": interval[0] if interval else None,
         "auroc_delta_high": interval[1] if interval else None,
-        "interpretable": told.difference >= -settings.auroc_margin,
+        "interpretable": told.difference >= -settings.auroc_margin and not variant.mostly_diverged,
         "udr_before": 1 - float(base.called[y].mean()),
         "udr_after": 1 - float(variant.called[:, y].mean()),
         "fpr_before": float(base.called[~y].mean()),
@@ -208,6 +212,7 @@ def _row(
         "n_tested": len(tested),
         "n_seeds": len(variant.called),
         "n_collapsed": variant.n_collapsed,
+        "n_diverged": variant.n_diverged,
         "auroc_seed_sd": float(by_run.std(ddof=1)) if len(by_run) > 1 else None,
     }
     if len(tested) < 2:
@@ -271,18 +276,26 @@ def _ends(
     """What became of the subgroups that fared worst and best before.
 
     Levelling down: the best is missed more, by more than the worst gains, and the worst gains nothing beyond chance. To ask
-    whether the worst gains nothing at all would let a single patient found hide it.
+    whether the worst gains nothing at all would let a single patient found hide it. Where several tie for best or for worst,
+    it is levelling down if it is so of any two; of the best the one that loses most is named, of the worst the one that makes it
+    so, else the one whose gain is least certain.
     """
     of = [base.y & (group == g) for g in range(len(tested))]
     before = np.array([1 - base.called[one].mean() for one in of])
     delta = np.array([1 - variant.called[:, one].mean() for one in of]) - before
-    worst, best = int(before.argmax()), int(before.argmin())
-    missed, missed_after = (~base.called[of[worst]]).astype(np.float64), 1 - variant.called[:, of[worst]].mean(axis=0)
-    high = change_interval(missed, missed_after, base.patient[of[worst]], confidence)[1]
+    worsts, bests = (np.flatnonzero(before == end).tolist() for end in (before.max(), before.min()))
+    high: dict[int, float] = {}
+    for g in worsts:
+        missed, missed_after = (~base.called[of[g]]).astype(np.float64), 1 - variant.called[:, of[g]].mean(axis=0)
+        high[g] = change_interval(missed, missed_after, base.patient[of[g]], confidence)[1]
+    # all tie where nobody fares worse: then each is held against the others
+    levels = {g: high[g] >= 0 and any(delta[b] > max(0.0, -delta[g]) for b in bests if b != g) for g in worsts}
+    worst = max(worsts, key=lambda g: (levels[g], high[g]))
+    best = max(bests, key=lambda g: delta[g])
     return {
         "worst_subgroup": tested[worst],
         "worst_subgroup_udr_delta": float(delta[worst]),
         "best_subgroup": tested[best],
         "best_subgroup_udr_delta": float(delta[best]),
-        "levelling_down": bool(delta[best] > max(0.0, -delta[worst]) and high >= 0),
+        "levelling_down": bool(levels[worst]),
     }

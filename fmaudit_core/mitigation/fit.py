@@ -5,7 +5,8 @@ What they are fitted on is train; what they choose by is validation; test is sco
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from fmaudit_core.progress import Progress, silent
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
+_UNVALIDATED: Final = "validation has one class only among the studies with an embedding, so no threshold can be chosen"
 _TOO_SMALL: Final = "fewer than two subgroups have {least} positives and negatives in {split}"
 
 
@@ -85,6 +87,7 @@ def mitigate(
     encoder: str,
     mitigation: MitigationSection,
     fairness: FairnessSection,
+    unvalidated: Sequence[str] = (),
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Mitigated:
@@ -94,6 +97,7 @@ def mitigate(
     ----------
     cohort : Embedded
     probes : task -> the probe as it was; the strategies keep its C
+    unvalidated : tasks without a probe, because validation has one class only; their runs are recorded as not fitted
     device : "cpu" or "cuda", for the networks
     progress : told the batches of the adversarial networks, which take most of the time
 
@@ -105,8 +109,10 @@ def mitigate(
     recorder = Recorder(cohort, encoder, fairness)
     for task, probe in probes.items():
         recorder.score(Run(task, NONE, NONE, c=probe.c), probe.score)
+    for task, strategy, attribute in itertools.product(unvalidated, mitigation.strategies, cohort.levels):
+        recorder.refuse(Run(task, strategy, attribute), _UNVALIDATED)
     work = _Work(cohort, probes, mitigation, fairness, recorder)
-    wanted: set[str] = set(mitigation.strategies)
+    wanted: set[str] = set(mitigation.strategies) if probes else set()
     if wanted & {"reweighting", "resampling", "dfr"}:
         work.weighted(wanted)
     if "group_dro" in wanted:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import polars as pl
 
@@ -27,6 +27,8 @@ RECOMMENDATION_SCHEMA: Final = pl.Schema(
 )
 
 
+#: the verdict where runs narrow a gap and are refused, not all for one reason
+SEVERAL: Final = "several_reasons"
 #: what names a strategy and the subgroup it is to help, in results and subgroups alike
 _GAINS: Final = ("strategy", "target_attribute", "alpha", "attribute", "worst_subgroup")
 
@@ -91,9 +93,10 @@ def _gaining(subgroups: pl.DataFrame) -> pl.DataFrame:
     return subgroups.filter(gains).rename({"subgroup": "worst_subgroup"})
 
 
-def widens() -> pl.Expr:
-    """Whether a run widens a gap beyond chance."""
-    return pl.col("ci_high") < 0
+def widens(settings: FairnessSection) -> pl.Expr:
+    """Whether a run widens a gap beyond chance: its own as `narrows` asks it, that of another attribute by the interval."""
+    beyond = (pl.col("p_widened") <= settings.alpha) & (pl.col("ci_high").fill_null(pl.col("reduction")) < 0)
+    return pl.when(pl.col("p_widened").is_null()).then(pl.col("ci_high") < 0).otherwise(beyond)
 
 
 def _why_none(attributes: Sequence[str], tried: pl.DataFrame, narrowed: pl.DataFrame) -> str:
@@ -103,6 +106,14 @@ def _why_none(attributes: Sequence[str], tried: pl.DataFrame, narrowed: pl.DataF
         return "none_evaluated"
     if narrowed.is_empty():
         return "none_narrows"
-    if narrowed.get_column("levelling_down").any():
-        return "levelling_down"
-    return "no_gain_shown" if narrowed.get_column("interpretable").any() else "too_costly"
+    reasons = {refusal(run) for run in narrowed.iter_rows(named=True)}
+    return reasons.pop() if len(reasons) == 1 else SEVERAL
+
+
+def refusal(run: Mapping[str, Any]) -> str:
+    """Why a run that narrows its gap is not recommended."""
+    if run["n_diverged"] > run["n_seeds"]:
+        return "diverged"
+    if not run["interpretable"]:
+        return "too_costly"
+    return "levelling_down" if run["levelling_down"] else "no_gain_shown"

@@ -65,7 +65,8 @@ class Recorder:
         y = self.cohort.targets[run.task] == 1
         val = known & self.cohort.of("val")
         if threshold is None:
-            threshold = np.full(len(score), choose_threshold(y[val], score[val], self.settings))
+            where = f"{self.encoder} x {run.task}"
+            threshold = np.full(len(score), choose_threshold(y[val], score[val], self.settings, where=where))
         kept = known & ~self.cohort.of("train")
         row = self._row(run, status) | {
             "val_auroc": float(structural_components(y[val], score[val])[y[val]].mean()),
@@ -84,9 +85,11 @@ class Recorder:
         self._runs.append(row)
         return row
 
-    def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> None:
-        """Keep that a run has no scores, and why."""
-        self._runs.append(self._row(run, status) | {"reason": reason, "chosen": False})
+    def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> dict[str, Any]:
+        """Keep that a run has no scores, and why; gives its row of the runs."""
+        row = self._row(run, status) | {"reason": reason, "chosen": False}
+        self._runs.append(row)
+        return row
 
     def row_of(self, task: str, strategy: str = NONE) -> dict[str, Any]:
         """The first row of a strategy for a task: the probe as it was unless told otherwise."""
@@ -94,7 +97,7 @@ class Recorder:
 
     def scores(self) -> pl.DataFrame:
         """`runs.SCORES_SCHEMA`."""
-        return pl.concat(self._scores)
+        return pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *self._scores])
 
     def runs(self) -> pl.DataFrame:
         """`runs.RUNS_SCHEMA`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,7 @@ class Variant:
     key : its values of `RUN`
     called : (s, n) bool
     components : (s, n) float64, structural components of the AUROC
+    n_diverged : further runs whose training did not stay finite, which have no scores
     """
 
     key: dict[str, Any]
@@ -51,7 +53,13 @@ class Variant:
     components: Float64Array
     chosen: bool
     n_collapsed: int
+    n_diverged: int
     summary: bool
+
+    @property
+    def mostly_diverged(self) -> bool:
+        """Whether more than half of the runs did not stay finite: then the others say little of the strategy."""
+        return self.n_diverged > len(self.called)
 
 
 def baseline_of(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> Baseline:
@@ -104,7 +112,8 @@ def variants_of(
         if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
             raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
         alike.setdefault(key[: RUN.index("seed")], []).append(key)
-    for keys in alike.values():
+    diverged = Counter(key[: RUN.index("seed")] for key, row in status.items() if row["status"] == "diverged")
+    for aim, keys in alike.items():
         keys = sorted(keys, key=lambda key: -1 if key[-1] is None else key[-1])
         called = np.stack([_called(by_run[key]) for key in keys])
         components = np.stack(
@@ -113,10 +122,10 @@ def variants_of(
         collapsed = [status[key]["status"] == "collapsed" for key in keys]
         chosen = bool(status[keys[0]]["chosen"])
         named = dict(zip(RUN, keys[0], strict=True))
-        yield Variant(named | {"seed": None}, called, components, chosen, sum(collapsed), summary=True)
+        yield Variant(named | {"seed": None}, called, components, chosen, sum(collapsed), diverged[aim], summary=True)
         for i, key in enumerate(keys):
             if key[-1] is not None:
                 one = slice(i, i + 1)
                 yield Variant(
-                    named | {"seed": key[-1]}, called[one], components[one], chosen, int(collapsed[i]), summary=False
+                    named | {"seed": key[-1]}, called[one], components[one], chosen, int(collapsed[i]), 0, summary=False
                 )

@@ -131,7 +131,7 @@ def choose_and_predict(
         columns = fits.filter((pl.col("pooling") == pooling) & (pl.col("task") == task)).sort("c")
         w = np.stack(columns.get_column("coefficients").to_list())
         scored = expit(logits(x, w, columns.get_column("intercept").to_numpy()))
-        aurocs = [auroc(y[in_val], scored[in_val, i], task) for i in range(len(w))]
+        aurocs = [auroc(y[in_val], scored[in_val, i], task, encoder) for i in range(len(w))]
         best = int(np.argmax(aurocs))
         named = {
             "encoder": encoder,
@@ -173,11 +173,12 @@ def target_of(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDA
     return joined.get_column("label").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str) -> float:
+def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str, encoder: str | None = None) -> float:
     """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
     if y.all() or not y.any():
         raise ProbeError(
             f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
+            where=encoder,
             fix="See slice_quality for why studies were quarantined, or leave the task out.",
         )
     return ranked_auroc(y, score)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA
+from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA, SEVERAL, refusal
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.report import wording
 from fmaudit_core.report.ledger import Cell, Ledger, Row
@@ -25,6 +25,8 @@ TITLES: Final = {
     "too_costly": "Costs too much",
     "no_gain_shown": "No gain shown",
     "levelling_down": "Levels down",
+    "diverged": "Training failed",
+    SEVERAL: "None recommended",
 }
 #: why none is recommended, where several encoders share a line
 _IN_BRIEF: Final = {
@@ -34,6 +36,14 @@ _IN_BRIEF: Final = {
     "too_costly": "What narrows the gap lowers AUROC by more than the margin.",
     "no_gain_shown": "What narrows the gap does not help the subgroup missed most by more than chance explains.",
     "levelling_down": "What narrows the gap harms those missed least and does not help those missed most.",
+    "diverged": "What narrows the gap did not stay finite in most of its runs.",
+}
+#: the same reasons, of some of the strategies that narrow a gap
+_OF_SOME: Final = {
+    "too_costly": "lower AUROC by more than the margin",
+    "no_gain_shown": "do not help the subgroup missed most by more than chance explains",
+    "levelling_down": "harm those missed least and do not help those missed most",
+    "diverged": "did not stay finite in most of their runs",
 }
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
@@ -72,9 +82,9 @@ def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
     row = ledger.advice(cell)
     if row is None:
         return None
-    told = {"verdict": row["verdict"], "title": TITLES.get(row["verdict"], row["verdict"])}
+    told = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
     if row["verdict"] != "recommended":
-        brief = _IN_BRIEF.get(row["verdict"], "None is recommended.")
+        brief = _several(ledger, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
         return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"]), "brief": brief}
     run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
     costs = costs_of(ledger, cell, run)
@@ -90,6 +100,11 @@ def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
         line = {"verdict": view["verdict"], "title": view["title"], "said": view[said], "encoders": []}
         lines.setdefault((view["verdict"], view[said]), line)["encoders"].append(encoder)
     return list(lines.values())
+
+
+def without_diverged(run: Row) -> str:
+    """Of how many of its runs nothing is in a strategy's numbers."""
+    return f"without {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs, which did not stay finite"
 
 
 def _narrows(run: Row) -> str:
@@ -110,6 +125,8 @@ def _recommended(run: Row, costs: Sequence[str]) -> str:
         fewer = wording.points(-run["worst_subgroup_udr_delta"], 0 if run["rounded"] else 1)
         worst = wording.subgroup_title(run["worst_subgroup"])
         said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
+    if run["n_diverged"]:
+        said += f" All this is {without_diverged(run)}."
     return f"{said} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
 
 
@@ -134,37 +151,57 @@ def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
     return said
 
 
+def _several(ledger: Ledger, cell: Cell) -> str:
+    """In brief, why none is recommended where what narrows the gap is not all refused for one reason."""
+    reasons = {refusal(run) for run in _tried(ledger, cell) if run["narrowed"]}
+    said = [words for reason, words in _OF_SOME.items() if reason in reasons]
+    return f"Of the strategies that narrow the gap, some {', some '.join(said)}."
+
+
+def _tried(ledger: Ledger, cell: Cell) -> list[Row]:
+    """Evaluated runs aimed at the attributes by which there is a disparity."""
+    return [run for name in ledger.unequal(cell) for run in ledger.own(cell, name) if run["own"]]
+
+
 def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
     unequal = ledger.unequal(cell)
     if verdict == "no_disparity_shown" or not unequal:
         return "None is recommended: the audit has shown no disparity in missed disease that one could mend."
     named = " and ".join(_attribute(one) for one in unequal)
-    tried = [run for name in unequal for run in ledger.own(cell, name) if run["own"]]
+    tried = _tried(ledger, cell)
     if verdict == "none_evaluated" or not tried:
         return f"None is recommended: none could be tried on the subgroups by {named}."
     narrowed = [run for run in tried if run["narrowed"]]
     if verdict == "none_narrows" or not narrowed:
         known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
         smallest = f" (smallest {wording.p_text(min(known), 'adjusted p')})" if known else ""
-        return (
-            f"None is recommended: none of the {len(tried)} strategies tried narrows the gap by {named} by more than "
-            f"chance explains{smallest}."
-        )
+        n = len({run["strategy"] for run in tried})
+        none = f"none of the {n} strategies tried narrows" if n > 1 else "the one strategy tried does not narrow"
+        said = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
+        wider = "; ".join(_named(run) for run in tried if run["widened"] and run["interpretable"])
+        return f"{said} Wider than before, beyond chance: {wider}." if wider else said
     reasons = "; ".join(_against(ledger, run) for run in narrowed)
     return f"None is recommended, though the gap can be narrowed: {reasons}."
 
 
 def _against(ledger: Ledger, run: Row) -> str:
     """Why a run that narrows a gap is not recommended."""
-    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
-    head = f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])},"
+    head = f"{_named(run)},"
     worst, best = (wording.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
-    if not run["interpretable"]:
+    reason = refusal(run)
+    if reason == "diverged":
+        return f"{head} did not stay finite in {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs"
+    if reason == "too_costly":
         margin = wording.margin_text("auroc", ledger.audit.fairness.auroc_margin)
         return f"{head} lowers AUROC by {-run['auroc_delta']:.3f}, more than the margin of {margin}"
-    if run["levelling_down"]:
+    if reason == "levelling_down":
         return f"{head} levels down ({best} is missed more, and {worst} no less beyond chance)"
     return f"{head} does not help {worst}, the subgroup missed most, beyond chance"
+
+
+def _named(run: Row) -> str:
+    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    return f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])}"
 
 
 def _attribute(name: str) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from fmaudit_core.report import figures, mitigation_figures, wording
-from fmaudit_core.report.advice import SHORT, advice_lines, advice_view, run_title, short_title, strategy_title
+from fmaudit_core.report.advice import (
+    SHORT,
+    advice_lines,
+    advice_view,
+    run_title,
+    short_title,
+    strategy_title,
+    without_diverged,
+)
 from fmaudit_core.report.book import Book
 from fmaudit_core.report.capacity import (
     PROBES,
@@ -108,7 +116,7 @@ def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
         "after": wording.points(run["gap_after"], 0 if rounded else 1),
         "change": change(run["reduction"], rounded=rounded),
         "interval": change_interval(run["ci_low"], run["ci_high"], rounded=rounded),
-        "p": wording.p_number(run["p_adjusted"]),
+        "p": wording.p_number(_p(run)),
         "worst": _end(run, "worst"),
         "auroc": wording.signed(run["auroc_delta"]),
         "auroc_interval": wording.between(run["auroc_delta_low"], run["auroc_delta_high"]),
@@ -144,13 +152,23 @@ def _marks(run: Row) -> list[Row]:
         said.append({"kind": "levels", "text": "levels down"})
     if run["narrowed"] and run["interpretable"]:
         said.append({"kind": "narrows", "text": "narrows"})
+    if run["widened"] and run["interpretable"]:
+        said.append({"kind": "widens", "text": "wider, beyond chance"})
     return said
+
+
+def _p(run: Row) -> float | None:
+    """The p of a narrower gap; of a wider one where the run widens it beyond chance."""
+    p: float | None = run["p_widened" if run["widened"] else "p_adjusted"]
+    return p
 
 
 def _note(run: Row) -> str:
     if not run["own"]:
         return str(run["reason"] or run["status"].replace("_", " "))
     parts = []
+    if run["n_diverged"]:
+        parts.append(without_diverged(run))
     if run["n_collapsed"]:
         parts.append(f"{run['n_collapsed']} of {run['n_seeds']} runs collapsed")
     if run["gap_seed_sd"] is not None:
@@ -225,6 +243,7 @@ def _figures(ledger: Ledger, cell: Cell) -> Row:
 def _gap_row(run: Row) -> Row:
     look = (
         "uninterpretable" if not run["interpretable"]
+        else "widened" if run["widened"]
         else "levelled" if run["levelling_down"]
         else "narrowed" if run["narrowed"] else "shown"
     )  # fmt: skip
@@ -237,7 +256,7 @@ def _gap_row(run: Row) -> Row:
         "label": figures.tick_label(short_title(run)),
         "before": run["gap_before"], "value": run["gap_after"], "low": low, "high": high, "look": look,
         "hover": _run_hover(run),
-        "aside": f"{change(run['reduction'], rounded=run['rounded'])} · {wording.p_number(run['p_adjusted'])}",
+        "aside": f"{change(run['reduction'], rounded=run['rounded'])} · {wording.p_number(_p(run))}",
     }  # fmt: skip
 
 
@@ -248,7 +267,7 @@ def _run_hover(run: Row) -> str:
         f"gap {wording.points(run['gap_before'], decimals)} before, {wording.points(run['gap_after'], decimals)} after",
         f"change {change(run['reduction'], rounded=run['rounded'])} "
         f"({change_interval(run['ci_low'], run['ci_high'], rounded=run['rounded'])}; "
-        f"{wording.p_text(run['p_adjusted'], 'adjusted p')})",
+        f"{wording.p_text(_p(run), 'adjusted p')})",
         f"missed most before: {figures.plain(_end(run, 'worst'))}",
         f"AUROC {run['auroc_before']:.3f} before, {wording.signed(run['auroc_delta'])} "
         f"({wording.between(run['auroc_delta_low'], run['auroc_delta_high'])})",

@@ -47,7 +47,7 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
     rows : sequence of mappings
         In the order of display: `attribute` (title), `of` (what the page filters by), `label`,
         `before`, `value`, `low`, `high` (0 to 1, may be None), `look`
-        (narrowed, shown, levelled or uninterpretable), `hover`, `aside`.
+        (narrowed, shown, levelled, widened or uninterpretable), `hover`, `aside`.
     """
     placed, ticks, places = _ticked(rows)
     drawn = [(at, row) for at, row in placed if row["value"] is not None]
@@ -61,8 +61,9 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
     looks = {
         "narrowed": ("@good", "square", "narrower than before, beyond chance"),
         "levelled": ("@alarm", "triangle-down", "levels down"),
+        "widened": ("@alarm", "diamond", "wider than before, beyond chance"),
         "shown": ("@accent", "circle", "no more than chance"),
-        "uninterpretable": ("@muted", "x-thin", "not interpretable: AUROC fell beyond the margin"),
+        "uninterpretable": ("@muted", "x-thin", "not interpretable"),
     }
     for look, (colour, symbol, name) in looks.items():
         chosen = [(at, row) for at, row in drawn if row["look"] == look]

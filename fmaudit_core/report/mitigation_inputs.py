@@ -28,11 +28,12 @@ MITIGATION: Final = pl.Schema(
         **_columns(("attribute", "status", "reason"), pl.String),
         **_columns(("chosen", "interpretable", "levelling_down"), pl.Boolean),
         **_columns(("auroc", "auroc_before", "auroc_delta", "auroc_delta_low", "auroc_delta_high"), _NUMBER),
-        **_columns(("gap_before", "gap_after", "reduction", "ci_low", "ci_high", "p_reduction", "p_adjusted"), _NUMBER),
+        **_columns(("gap_before", "gap_after", "reduction", "ci_low", "ci_high"), _NUMBER),
+        **_columns(("p_reduction", "p_adjusted", "p_widened"), _NUMBER),
         **_columns(("worst_subgroup", "best_subgroup"), pl.String),
         **_columns(("worst_subgroup_udr_delta", "best_subgroup_udr_delta"), _NUMBER),
         **_columns(("udr_before", "udr_after", "fpr_before", "fpr_after"), _NUMBER),
-        **_columns(("n_seeds", "n_collapsed"), pl.Int64),
+        **_columns(("n_seeds", "n_collapsed", "n_diverged"), pl.Int64),
         **_columns(("gap_seed_sd", "auroc_seed_sd", "gap_sampling_se"), _NUMBER),
     }
 )

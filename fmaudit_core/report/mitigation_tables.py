@@ -79,7 +79,7 @@ def shown_mitigation(inputs: ReportInput, protected: pl.DataFrame) -> Mitigation
     results = inputs.mitigation_results.select(MITIGATION.names()).with_columns(
         own=own_run().fill_null(value=False),
         narrowed=narrows(settings).fill_null(value=False),
-        widened=widens().fill_null(value=False),
+        widened=widens(settings).fill_null(value=False),
     )
     advice = inputs.mitigation_recommendations.select(ADVICE.names())
     for end in _ENDS:

@@ -151,11 +151,26 @@ def test_intervals_cover_at_about_their_confidence():
             lambda f: f.with_columns(threshold=pl.when(pl.col("split") == "test").then(0.9)),
             r"model x task: threshold has 2 values \(a blank one counts\)",
         ),
+        (lambda f: f.with_columns(threshold=_but_three(0.5, float("nan"))), r"threshold is NaN in 3 rows"),
+        (lambda f: f.with_columns(study_id=_but_three("study_id", None)), r"study_id is missing in 3 rows"),
+        (lambda f: f.with_columns(patient_id=_but_three("patient_id", None)), r"patient_id is missing in 3 rows"),
+        (lambda f: f.with_columns(split=_but_three("split", None)), r"split is missing in 3 rows"),
     ],
 )
 def test_mistakes_are_told(spoil, said):
     with pytest.raises(FairnessError, match=said):
         run(spoil(predictions(300)))
+
+
+def _but_three(value, odd):
+    return pl.when(pl.int_range(pl.len()) < 3).then(odd).otherwise(value)
+
+
+def test_a_threshold_that_is_no_number_and_no_attribute_at_all_are_told():
+    with pytest.raises(FairnessError, match=r"threshold is NaN in \d+ rows"):
+        run(predictions(300), threshold=float("nan"))
+    with pytest.raises(FairnessError, match="no attribute is named"):
+        assess(predictions(300), attributes=(), settings=FEW)
 
 
 def test_no_heavy_part_is_loaded():

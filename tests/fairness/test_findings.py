@@ -48,6 +48,18 @@ def test_the_planted_disparity_is_found_corrected_and_said(found):
     assert "Too few studies to test: d." in one["sentence"]
 
 
+def test_a_large_level_without_a_record_is_not_said_to_have_too_few_studies():
+    frame = predictions(1500, shift={"c": 1.6}, shares=(0.4, 0.3, 0.28, 0.02)).with_columns(
+        pl.col("group").replace("b", "unknown")
+    )
+    out = assess(frame, attributes=ATTRIBUTES, settings=SETTINGS)
+    told = findings(
+        pl.DataFrame(), out.fairness_gaps, out.subgroup_metrics, attributes=ATTRIBUTES, settings=SETTINGS, titles={}
+    )
+    one = row(told, attribute="group", metric="udr")
+    assert one["sentence"].endswith(" Too few studies to test: d. Not recorded, so never tested: unknown.")
+
+
 def test_what_is_not_shown_is_not_called_fair(found):
     for one in found.filter(pl.col("verdict") == "insufficient_evidence").iter_rows(named=True):
         assert "we cannot tell" in one["sentence"]

@@ -89,6 +89,13 @@ def test_unless_asked_for_a_missing_threshold_is_an_error(frame):
         assess(bare, attributes=ATTRIBUTES, settings=FEW, unvalidated=True)
 
 
+def test_the_model_and_the_task_that_get_no_threshold_are_named(frame):
+    bare = frame.drop("threshold").filter(encoder="encoder").with_columns(task=pl.lit("pe"))
+    rare = bare.with_columns(task=pl.lit("rare"), y_true=pl.col("y_true") & (pl.col("split") != "val"))
+    with pytest.raises(FairnessError, match=r"^encoder x rare: no threshold can be chosen: .* leave the task out"):
+        assess(pl.concat([bare, rare]), attributes=ATTRIBUTES, settings=FEW)
+
+
 def test_in_a_pair_with_a_baseline_the_other_model_comes_first(frame):
     test = evaluated(frame, ATTRIBUTES, FEW, unvalidated=True).test
     rows = model_comparisons(test, ATTRIBUTES, FEW, baselines=("baseline",))

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.mitigation.embedded import Embedded, embedded
+from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
 
 ATTRIBUTES = ("group", "other")
 
@@ -53,3 +54,46 @@ def cohort(
     labels = pl.DataFrame({"study_id": studies["study_id"], "task": "pe", "label": y})
     embeddings = (studies["study_id"].to_list(), x.astype(np.float32))
     return embedded(embeddings, studies, labels, tasks=["pe"], attributes=ATTRIBUTES), embeddings, studies, labels
+
+
+def calls(before: dict[str, int], after: dict[str, int], *, seeds=(None,), diverged=(), of: int = 100):
+    """Scores and runs of a strategy aimed at `group`, by how many of `of` positives of each level are found; negatives are not.
+
+    One study a patient. Every seed of `seeds` calls alike; those of `diverged` have no scores.
+    """
+
+    def run(strategy, seed):
+        aim = "none" if strategy == "none" else "group"
+        return {
+            "encoder": "e",
+            "task": "pe",
+            "strategy": strategy,
+            "target_attribute": aim,
+            "alpha": None,
+            "seed": seed,
+        }
+
+    def scored(strategy, seed, found):
+        return [
+            run(strategy, seed)
+            | {"study_id": f"{level}{y}{i:03d}", "patient_id": f"{level}{y}{i:03d}", "split": "test", "y_true": bool(y)}
+            | {
+                "y_score": 0.9 - 0.001 * i if y and i < found[level] else 0.4 + 0.001 * i * y,
+                "threshold": 0.5,
+                "group": level,
+            }
+            for level in found
+            for y in (0, 1)
+            for i in range(of)
+        ]
+
+    scores = scored("none", None, before)
+    for seed in seeds:
+        scores += scored("dfr", seed, after)
+    runs = [run("none", None) | {"status": "fitted", "chosen": True}]
+    runs += [run("dfr", seed) | {"status": "fitted", "chosen": True} for seed in seeds]
+    runs += [run("dfr", seed) | {"status": "diverged", "chosen": False} for seed in diverged]
+    return (
+        pl.DataFrame(scores, schema=SCORES_SCHEMA | {"group": pl.String}),
+        pl.DataFrame(runs, schema=RUNS_SCHEMA),
+    )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.mitigating import evaluate_cell, mitigate_encoder
+from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.embedded import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import baselines, mitigate
-from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.mitigation.recommend import narrows, recommend, widens
 from fmaudit_core.mitigation.runs import RUN
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
-from tests.mitigation.cohorts import ATTRIBUTES, cohort
+from fmaudit_core.warehouse import Cell
+from tests.mitigation.cohorts import ATTRIBUTES, calls, cohort
 
 FAIRNESS = FairnessSection(n_permutations=999)
 LINEAR = ("reweighting", "resampling", "leace", "dfr", "group_dro", "group_thresholds")
@@ -82,18 +88,22 @@ def test_one_that_weights_cannot_mend_is_not_claimed():
     ]
     assert helped == []
     assert advice["strategy"] == "none"
-    assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down")
+    assert advice["verdict"] in ("none_narrows", "too_costly", "levelling_down", "several_reasons")
 
 
 def test_a_gap_narrowed_by_what_is_no_gain_beyond_chance_is_not_recommended(mendable):
     _, out, advice = mendable
     told = out.subgroups.with_columns(ci_high=pl.when(metric="udr").then(0.01).otherwise("ci_high"))
     gaps = pl.DataFrame({"attribute": [advice["target_attribute"]], "metric": ["udr"], "verdict": ["disparity"]})
-    harmless = out.results.with_columns(levelling_down=pl.lit(value=False))
+    harmless = out.results.with_columns(levelling_down=pl.lit(value=False), interpretable=pl.lit(value=True))
     refused = recommend(harmless, told, gaps, FAIRNESS).row(0, named=True)
     assert (refused["strategy"], refused["verdict"]) == ("none", "no_gain_shown")
     costly = harmless.with_columns(interpretable=pl.lit(value=False))
     assert recommend(costly, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "too_costly"
+    diverged = harmless.with_columns(n_diverged=pl.col("n_seeds") + 1, interpretable=pl.lit(value=False))
+    assert recommend(diverged, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "diverged"
+    mixed = harmless.with_columns(interpretable=pl.col("strategy") != "dfr")
+    assert recommend(mixed, told, gaps, FAIRNESS).row(0, named=True)["verdict"] == "several_reasons"
 
 
 def test_a_reduction_whose_interval_cannot_be_told_is_not_claimed(mendable):
@@ -197,6 +207,25 @@ def test_a_patient_found_does_not_hide_that_a_strategy_levels_down():
     assert recommend(out.results, out.subgroups, gaps, FAIRNESS).row(0, named=True)["verdict"] == "levelling_down"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "levelled", "worst", "best"),
+    [
+        # a and b are missed least: what b loses is not hidden by a, which loses nothing
+        ({"a": 80, "b": 80, "c": 50}, {"a": 80, "b": 50, "c": 50}, True, "c", "b"),
+        # a and b are missed most: that a gains does not make up for b, which gains nothing
+        ({"a": 50, "b": 50, "c": 80}, {"a": 80, "b": 50, "c": 50}, True, "b", "c"),
+        ({"a": 50, "b": 50, "c": 80}, {"a": 80, "b": 79, "c": 70}, False, "b", "c"),
+        ({"a": 70, "b": 70, "c": 70}, {"a": 70, "b": 40, "c": 70}, True, "a", "b"),
+    ],
+    ids=["best", "worst", "all the worst gain", "all"],
+)  # fmt: skip
+def test_levelling_down_is_judged_over_all_that_tie(before, after, levelled, worst, best):
+    for order in (list(before), list(before)[::-1]):
+        scores, runs = calls({one: before[one] for one in order}, {one: after[one] for one in order})
+        row = row_of(evaluate(scores, runs, ["group"], FAIRNESS, n_bootstrap=99), "dfr")
+        assert (row["levelling_down"], row["worst_subgroup"], row["best_subgroup"]) == (levelled, worst, best)
+
+
 def test_a_strategy_that_costs_auroc_beyond_the_margin_is_not_interpretable():
     made, _, _ = audited("weighting", ("reweighting",), n=3_000)
     named = cohort(3_000, kind="weighting")[2].select("study_id", *ATTRIBUTES)
@@ -236,9 +265,8 @@ def test_adversaries_are_chosen_on_validation_and_their_path_begins_without_one(
 
 
 def adversaries(made_up, **settings):
-    made, out, _ = audited_cohort(
-        made_up, MitigationSection(strategies=("adversarial",), seeds=2, n_bootstrap=399, reprobed_seeds=0, **settings)
-    )
+    settings = {"seeds": 2, "n_bootstrap": 399, "reprobed_seeds": 0} | settings
+    made, out, _ = audited_cohort(made_up, MitigationSection(strategies=("adversarial",), **settings))
     return made.runs.filter(strategy="adversarial"), out
 
 
@@ -257,6 +285,88 @@ def test_runs_that_do_not_stay_finite_are_told_and_not_scored():
     runs, out = adversaries(cohort(1_500), alphas=(1.0,), learning_rate=1e30)
     assert set(runs["status"]) == {"diverged"}
     assert out.results.filter(strategy="adversarial", status="evaluated").is_empty()
+
+
+def test_a_gap_that_widens_beyond_chance_is_told_by_the_same_test_and_interval():
+    for after, wider in (({"a": 80, "b": 20}, True), ({"a": 80, "b": 49}, False), ({"a": 80, "b": 75}, False)):
+        out = evaluate(*calls({"a": 80, "b": 50}, after), ["group"], FAIRNESS, n_bootstrap=199)
+        row = row_of(out, "dfr")
+        said = out.results.select(wider=widens(FAIRNESS), narrower=narrows(FAIRNESS)).row(0)
+        assert said == (wider, after["b"] == 75)
+        assert (row["p_widened"] <= 0.001) is wider
+    # where a subgroup is missed altogether there is no interval, and the widest of gaps is none of chance
+    out = evaluate(*calls({"a": 80, "b": 50}, {"a": 80, "b": 0}), ["group"], FAIRNESS, n_bootstrap=199)
+    assert row_of(out, "dfr")["ci_high"] is None
+    assert out.results.select(widens(FAIRNESS)).item()
+
+
+@pytest.mark.parametrize(("diverged", "interpretable"), [(2, True), (3, False)])
+def test_runs_that_diverged_beside_others_are_counted(diverged, interpretable):
+    scores, runs = calls({"a": 80, "b": 50}, {"a": 80, "b": 75}, seeds=(0, 1), diverged=range(2, 2 + diverged))
+    out = evaluate(scores, runs, ["group"], FAIRNESS, n_bootstrap=99)
+    row = row_of(out, "dfr", status="evaluated")
+    assert (row["n_seeds"], row["n_diverged"], row["interpretable"]) == (2, diverged, interpretable)
+    alone = out.results.filter(pl.col("seed").is_not_null(), status="evaluated")
+    assert alone.select("n_seeds", "n_diverged", "interpretable").rows() == [(1, 0, True)] * 2
+
+
+@pytest.mark.parametrize("alphas", [(1.0,), (0.5, 1.0)], ids=["one", "every one"])
+def test_an_alpha_most_of_whose_runs_diverge_is_chosen_only_where_all_are_such(monkeypatch, alphas):
+    def spoiled(*args, alpha, **kwargs):
+        networks = train(*args, alpha=alpha, **kwargs)
+        bad = [one in alphas and at % 3 != 1 for at, one in enumerate(alpha)]  # all seeds but the luckiest
+        return dataclasses.replace(networks, finite=networks.finite & ~np.array(bad))
+
+    train = adversarial.train
+    monkeypatch.setattr(adversarial, "train", spoiled)
+    runs, out = adversaries(cohort(1_500), alphas=(0.5, 1.0), seeds=3)
+    chosen = runs.filter("chosen", target_attribute="group")
+    assert set(chosen["status"]) <= {"fitted", "collapsed"}
+    speaking = out.results.filter("chosen", pl.col("seed").is_null(), target_attribute="group", attribute="group")
+    if len(alphas) == 1:
+        assert set(chosen["alpha"]) == {0.5}
+        assert speaking.select("n_seeds", "n_diverged").row(0) == (3, 0)
+    else:
+        assert speaking.select("n_seeds", "n_diverged", "interpretable").rows() == [(1, 2, False)]
+
+
+def test_a_task_that_validation_has_one_class_of_does_not_stop_the_others():
+    _, embeddings, studies, labels = cohort(1_500)
+    positive = labels.join(studies, on="study_id").filter(pl.col("label"), split="val")["study_id"]
+    rare = labels.with_columns(
+        task=pl.lit("rare"), label=pl.col("label") & ~pl.col("study_id").is_in(positive.implode())
+    )
+    tables = {"studies": studies, "labels": pl.concat([labels, rare])}
+    tables["probe_fits"] = fit_probes(
+        {"mean": embeddings}, studies, tables["labels"], encoder="e", tasks=["pe", "rare"], c_grid=[1.0]
+    )
+    strategies = ("reweighting", "group_thresholds")
+    settings = SimpleNamespace(
+        tasks=["pe", "rare"],
+        attributes=ATTRIBUTES,
+        fairness=FAIRNESS,
+        mitigation=MitigationSection(strategies=strategies, n_bootstrap=99),
+    )
+    workspace = SimpleNamespace(
+        audit=settings,
+        warehouse=SimpleNamespace(read=lambda name, cell=None: tables[name]),
+        embeddings=lambda encoder: {"mean": embeddings},
+        primary_pooling=lambda encoder: "mean",
+        training_device=lambda: "cpu",
+    )
+    made = mitigate_encoder(workspace, "e")
+    assert set(made.scores["task"]) == {"pe"}
+    refused = made.runs.filter(task="rare")
+    assert set(refused.select("strategy", "target_attribute", "status").iter_rows()) == {
+        (strategy, attribute, "not_fitted") for strategy in strategies for attribute in ATTRIBUTES
+    }
+    tables |= {"mitigation_scores": made.scores, "mitigation_runs": made.runs}
+    told = evaluate_cell(workspace, Cell("e", "rare")).mitigation_results
+    assert set(told["status"]) == {"not_fitted"}
+    assert set(told["reason"]) == {
+        "validation has one class only among the studies with an embedding, so no threshold can be chosen"
+    }
+    assert "evaluated" in evaluate_cell(workspace, Cell("e", "pe")).mitigation_results["status"]
 
 
 def test_what_cannot_be_aimed_at_is_said_and_an_unknown_level_is_never_a_target():

@@ -53,16 +53,21 @@ def _results(rng: np.random.Generator, run: dict[str, Any], attribute: str, *, c
             auroc_delta = -0.19
         if run["strategy"] == "dfr":
             worst = -0.172
+    high, wider = reduction + 0.08, 0.9
+    if own and attribute == "sex" and run["strategy"] == "reweighting" and run["encoder"] == "lite0":
+        reduction, p, low, high, wider = -0.12, 1.0, -0.2, -0.04, 0.004
     seeded = run["strategy"] in SEEDED and run["seed"] is None
+    speaks = own and chosen and run["seed"] is None
     return {
         **run, "attribute": attribute, "status": "evaluated", "chosen": chosen, "interpretable": auroc_delta > -0.02,
         "levelling_down": levelling, "auroc": 0.81 + auroc_delta, "auroc_before": 0.81, "auroc_delta": auroc_delta,
         "auroc_delta_low": auroc_delta - 0.01, "auroc_delta_high": auroc_delta + 0.01, "gap_before": before,
-        "gap_after": before - reduction, "reduction": reduction, "ci_low": low, "ci_high": reduction + 0.08,
-        "p_reduction": p, "p_adjusted": p if own and chosen and run["seed"] is None else None,
+        "gap_after": before - reduction, "reduction": reduction, "ci_low": low, "ci_high": high,
+        "p_reduction": p, "p_adjusted": p if speaks else None, "p_widened": wider if speaks else None,
         "worst_subgroup": next(iter(LEVELS[attribute])), "best_subgroup": list(LEVELS[attribute])[1],
         "worst_subgroup_udr_delta": worst, "best_subgroup_udr_delta": best, "udr_before": 0.3, "udr_after": 0.29,
         "fpr_before": 0.2, "fpr_after": 0.21, "n_seeds": 5 if seeded else 1, "n_collapsed": 1 if seeded else 0,
+        "n_diverged": 2 if seeded and run["strategy"] == "group_dro" else 0,
         "gap_seed_sd": 0.013 if seeded else None, "auroc_seed_sd": 0.004 if seeded else None, "gap_sampling_se": 0.04,
     }  # fmt: skip
 
@@ -106,7 +111,7 @@ def mitigated(inputs: ReportInput, *, small_group: bool = False) -> ReportInput:
                         subgroups += [] if seed is not None else _subgroups(rng, run, attribute, chosen=chosen)
         for attribute in LEVELS:
             free = _run(encoder, task, "adversarial", "none", 0.0, None)
-            results.append({**_results(rng, free, attribute, chosen=False), "p_adjusted": None})
+            results.append({**_results(rng, free, attribute, chosen=False), "p_adjusted": None, "p_widened": None})
             for (stage, alpha), probe in itertools.product((("before", 0.0), ("after", 1.0)), ("logistic", "mlp")):
                 value = 0.83 if stage == "before" else 0.58
                 leakage.append(
@@ -127,7 +132,7 @@ def mitigated(inputs: ReportInput, *, small_group: bool = False) -> ReportInput:
         ("lite0", "pe"): {"strategy": "dfr", "target_attribute": "age_band", "verdict": "recommended", "reduction": 0.213,
                           "p_adjusted": 0.003, "worst_subgroup": "18-40", "worst_subgroup_udr_delta": -0.172,
                           "auroc_delta": -0.004},
-        ("lite1", "pe"): {"verdict": "levelling_down"},
+        ("lite1", "pe"): {"verdict": "several_reasons"},
         ("lite0", "mortality_1m"): {"verdict": "no_disparity_shown"},
         ("lite1", "mortality_1m"): {"verdict": "none_narrows"},
     }  # fmt: skip

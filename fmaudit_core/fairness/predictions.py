@@ -11,7 +11,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.errors import columns_missing, did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
-from fmaudit_core.vocabulary import UNKNOWN
+from fmaudit_core.vocabulary import UNKNOWN, how_many
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
@@ -143,7 +143,7 @@ def _check_scores(frame: pl.DataFrame) -> None:
         nan = frame.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
         if nan:
             raise FairnessError(
-                f"threshold is NaN in {nan} rows.", fix="Leave it blank where validation is to choose it."
+                f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank where validation is to choose it."
             )
 
 
@@ -151,7 +151,7 @@ def _check_studies(frame: pl.DataFrame) -> None:
     for name in ("study_id", "patient_id", "split"):
         blank = frame.get_column(name).null_count()
         if blank:
-            raise FairnessError(f"{name} is missing in {blank} rows.")
+            raise FairnessError(f"{name} is missing in {how_many(blank, 'row')}.")
     unknown = sorted(set(frame.get_column("split").unique().to_list()) - {"train", "val", "test"})
     if unknown:
         raise FairnessError(f"split holds {', '.join(map(str, unknown))}; it must be train, val or test.")

@@ -38,12 +38,12 @@ _IN_BRIEF: Final = {
     "levelling_down": "What narrows the gap harms those missed least and does not help those missed most.",
     "diverged": "What narrows the gap did not stay finite in most of its runs.",
 }
-#: the same reasons, of some of the strategies that narrow a gap
+#: the same reasons, where not all that narrows a gap is refused for one
 _OF_SOME: Final = {
-    "too_costly": "lower AUROC by more than the margin",
-    "no_gain_shown": "do not help the subgroup missed most by more than chance explains",
-    "levelling_down": "harm those missed least and do not help those missed most",
-    "diverged": "did not stay finite in most of their runs",
+    "too_costly": "costs too much AUROC",
+    "no_gain_shown": "shows no gain for those missed most",
+    "levelling_down": "only harms those missed least",
+    "diverged": "failed to train",
 }
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
@@ -155,7 +155,7 @@ def _several(ledger: Ledger, cell: Cell) -> str:
     """In brief, why none is recommended where what narrows the gap is not all refused for one reason."""
     reasons = {refusal(run) for run in _tried(ledger, cell) if run["narrowed"]}
     said = [words for reason, words in _OF_SOME.items() if reason in reasons]
-    return f"Of the strategies that narrow the gap, some {', some '.join(said)}."
+    return f"What narrows the gap {' or '.join(said)}."
 
 
 def _tried(ledger: Ledger, cell: Cell) -> list[Row]:

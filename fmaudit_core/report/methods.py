@@ -206,8 +206,9 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
             "Gaps and chance",
             f"A gap is the difference between the subgroups that fare best and worst, for {attributes}. Gaps are above zero "
             "even where nobody is treated differently, so each stands beside the gap that chance alone gives: the mean over "
-            f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, within patients with and without the "
-            f"outcome (seed {fairness.seed}). The p-value is that of a studentised test of equality over all tested subgroups, "
+            f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, between patients with as many "
+            f"studies with and without the outcome (seed {fairness.seed}). The p-value is that of a studentised test of "
+            "equality over all tested subgroups, "
             "by the same permutations; the p of the gap itself is given beside it. Beyond sampling: the standard deviation "
             f"between subgroups with their sampling variance removed (Lum, Zhang and Bower), with {level} intervals by the "
             "double-corrected bootstrap.",
@@ -226,11 +227,10 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
         (
             "Small groups",
             f"Fixed before looking: with fewer than {fairness.suppress_under} patients with a positive study, or with a "
-            "negative one, in the test part a "
-            f"subgroup is not shown; with fewer than {fairness.test_from} it gets an interval but is not tested and enters no "
-            "gap. Where a subgroup of an attribute is not shown, the counts of the others are rounded to tens, off by ten at "
-            "most, their rates to whole percent and their threshold curves to coarse steps, so that it cannot be worked out "
-            "by subtraction.",
+            f"negative one, in the test part a subgroup is not shown; with fewer than {fairness.test_from} it gets an interval "
+            "but is not tested and enters no gap. Where a subgroup of an attribute is not shown, the counts of the others are "
+            "rounded to tens, off by ten at most, their rates to whole percent and their threshold curves to coarse steps, so "
+            "that it cannot be worked out by subtraction.",
         ),
         (
             "Verdicts",

@@ -257,7 +257,7 @@ def test_methods_are_those_of_the_config(inputs: ReportInput) -> None:
     assert "4,321 permutations" in said
     assert "(Youden)" in said
     assert "below 7.5 points" in said
-    assert "fewer than 13 positives or negatives" in said
+    assert "fewer than 13 patients with a positive study, or with a negative one" in said
     assert "90% intervals" in said
     assert "of the validation patients" not in said
     assert "Crossed: two attributes at a time" in said

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from fmaudit_core.complaints import complaints
 from fmaudit_core.config.audit import Audit
 from fmaudit_core.config.environment import home_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -59,15 +60,4 @@ def validated(raw: dict[str, Any], *, where: str) -> Audit:
     try:
         return Audit.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_plain(error), where=where) from error
-
-
-def _plain(error: ValidationError) -> str:
-    """Pydantic's complaints as sentences: the key, what is wrong with it, and what was given."""
-    said = []
-    for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"] if part not in ("phantom", "table", "inspect"))
-        given = problem.get("input")
-        shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-        said.append(f"{key or 'the file'}: {problem['msg']}{shown}")
-    return "; ".join(said) + "."
+        raise ConfigError(complaints(error, Audit, whole="the file"), where=where) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fmaudit_core.errors import FmauditError
+from fmaudit_core.vocabulary import how_many
 from fmaudit_dagster.commands.telling import told
 
 
@@ -74,7 +75,7 @@ def series(path: Path, as_json: bool, png: Path | None) -> None:
     for one in found:
         facts = one.facts()
         click.echo(
-            f"{one.status}: {facts['n_files']} files"
+            f"{one.status}: {how_many(facts['n_files'], 'file')}"
             + (f", {one.reason} ({REASONS[one.reason]})" if one.reason else "")
         )
         for flag in one.flags:

@@ -98,7 +98,10 @@ def init(
         dry_run=dry_run,
     )
     if kinds == ["table"] and images is None:
-        raise click.UsageError("--table FILE goes with --images DIR, the folder of its CT series.")
+        raise click.UsageError(
+            "--table FILE goes with --images DIR, the folder of its CT series. Where its embeddings were computed elsewhere, lay "
+            "them beside it and run `fmaudit init FOLDER`."
+        )
     if inspect is None and (ehr or demographics or partial):
         raise click.UsageError("--ehr, --demographics and --partial go with --inspect DIR.")
     if table is None and events:

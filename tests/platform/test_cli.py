@@ -55,7 +55,11 @@ def test_without_an_audit_it_says_what_to_do(tmp_path):
     ("change", "said"),
     [
         ({"cohort": {"kind": "magic"}}, "cohort"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"qqq": "red"}, "qqq: there is no such setting"),
+        ({"task": ["pe"]}, "task (did you mean tasks?): there is no such setting"),
+        ({"fairness": {"alfa": 0.1}}, "fairness.alfa (did you mean fairness.alpha?): there is no such setting"),
+        ({"cohort": {"kind": "table"}}, "cohort.table: is missing"),
+        ({"cohort": {"kind": "table", "table": "x.csv", "evnts": "y"}}, "cohort.evnts (did you mean cohort.events?)"),
         ({"age_bands": ["18-40", "30-50"]}, "overlap"),
         ({"fairness": {"alpha": 2}}, "fairness.alpha"),
         ({"tasks": ["a|b"]}, "is not a name"),

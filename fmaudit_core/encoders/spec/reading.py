@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from fmaudit_core.complaints import complaints
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec.encoder import EncoderSpec
 
@@ -30,11 +31,7 @@ def load_spec(path: Path) -> EncoderSpec:
     try:
         spec = EncoderSpec.model_validate(raw)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in one['loc']) or 'the spec'}: {one['msg']}"
-            for one in error.errors(include_url=False)
-        ]
-        raise SpecError("; ".join(problems) + ".", where=path.name) from error
+        raise SpecError(complaints(error, EncoderSpec, whole="the spec"), where=path.name) from error
     folder = path.parent.absolute()
     if spec.weights and spec.weights.path:
         weights = spec.weights.model_copy(update={"path": folder / spec.weights.path})

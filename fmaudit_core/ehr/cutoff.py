@@ -42,8 +42,6 @@ _CODES: Final = (
 _TABLES: Final = (("note", NOTE), ("death", DEATH), ("person", DEMOGRAPHIC))
 #: rows that a bill placed at the start of a visit, though they were known at its end
 _BILLING: Final = ("pat_enc_dx", "hsp_acct_dx_list", "arpb_transactions")
-#: in place of where a diagnosis is from, in a source that does not tell: any of them may be a bill's
-UNTOLD: Final = "untold"
 
 
 def cutoff_of(task: str, day_before: Sequence[str]) -> str:
@@ -119,16 +117,24 @@ def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:
 def classes_of_tables(tables: Sequence[str]) -> npt.NDArray[np.uint8]:
     """(n,) class of the rows of every table of the source, by its name."""
     return np.array(
-        [next((kind for start, kind in _TABLES if name.lower().startswith(start)), ORDINARY) for name in tables],
+        [
+            next((kind for start, kind in _TABLES if name.strip().lower().startswith(start)), ORDINARY)
+            for name in tables
+        ],
         dtype=np.uint8,
     )
 
 
 def starting_with(names: Sequence[str], start: str) -> npt.NDArray[np.bool_]:
     """(n,) whether each name starts so, in any case of letters."""
-    return np.array([name.lower().startswith(start) for name in names], dtype=np.bool_)
+    return np.array([name.strip().lower().startswith(start) for name in names], dtype=np.bool_)
 
 
 def are_billing(origins: Sequence[str]) -> npt.NDArray[np.bool_]:
     """(n,) whether rows of that origin are placed by a bill."""
-    return np.array([name.lower().endswith(_BILLING) or name == UNTOLD for name in origins], dtype=np.bool_)
+    return np.array([name.strip().lower().endswith(_BILLING) for name in origins], dtype=np.bool_)
+
+
+def are_blank(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) whether a name says nothing."""
+    return np.array([not name.strip() for name in names], dtype=np.bool_)

@@ -94,7 +94,8 @@ def ehr_tables(
 def _counted(
     spilled: Spilled, rows: pl.DataFrame, folder: Path, settings: EhrSection, record: Record, progress: Progress
 ) -> EhrTables:
-    words = Words.of(spilled.names["code"], spilled.names["table"], spilled.names["origin"])
+    names_of = (spilled.names[name] for name in ("code", "table", "origin"))
+    words = Words.of(*names_of, by_code=record.numbered)
     names = words.names()
     dropped: Counter[str] = Counter()
     seen = np.zeros(rows.height, dtype=np.int64)

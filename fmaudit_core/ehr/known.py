@@ -22,6 +22,7 @@ from fmaudit_core.ehr.cutoff import (
     REASONS,
     Rule,
     are_billing,
+    are_blank,
     classes_of_codes,
     classes_of_tables,
     starting_with,
@@ -52,7 +53,10 @@ class Words:
     ----------
     codes : names of the c codes
     code_class, table_class : (c,), (t + 1,) of `cutoff.ORDINARY` and its like
-    is_visit_code, is_visit_table, is_billing : (c,), (t + 1,), (o + 1,) bool, of codes, tables and origins
+    is_visit_code, is_visit_table : (c,), (t + 1,) bool
+    is_diagnosis_code, is_diagnosis_table, is_nameless_table : (c,), (t + 1,), (t + 1,) bool; a row without a table is judged by
+        its code
+    is_billing, is_untold : (o + 1,) bool; a diagnosis that does not tell its origin may be a bill's
     """
 
     codes: Sequence[str]
@@ -60,18 +64,33 @@ class Words:
     table_class: npt.NDArray[np.uint8]
     is_visit_code: BoolArray
     is_visit_table: BoolArray
+    is_diagnosis_code: BoolArray
+    is_diagnosis_table: BoolArray
+    is_nameless_table: BoolArray
     is_billing: BoolArray
+    is_untold: BoolArray
 
     @classmethod
-    def of(cls, codes: Sequence[str], tables: Sequence[str], origins: Sequence[str]) -> Words:
-        """Of the names a record uses; the last of each is what a missing one reads as."""
+    def of(cls, codes: Sequence[str], tables: Sequence[str], origins: Sequence[str], *, by_code: bool) -> Words:
+        """Of the names a record uses; the last of each is what a missing one reads as.
+
+        Parameters
+        ----------
+        by_code : bool
+            Whether a row that names no table is a diagnosis by its code, as in a release; else its time is taken as given.
+        """
+        of_icd = starting_with(codes, "icd")
         return cls(
             codes=codes,
             code_class=classes_of_codes(codes),
             table_class=np.append(classes_of_tables(tables), np.uint8(ORDINARY)),
             is_visit_code=starting_with(codes, "visit/"),
             is_visit_table=np.append(starting_with(tables, "visit"), np.False_),
+            is_diagnosis_code=of_icd if by_code else np.zeros_like(of_icd),
+            is_diagnosis_table=np.append(starting_with(tables, "condition"), np.False_),
+            is_nameless_table=np.append(are_blank(tables), np.True_),
             is_billing=np.append(are_billing(origins), np.False_),
+            is_untold=np.append(are_blank(origins), np.True_),
         )
 
     def names(self) -> list[str]:
@@ -137,7 +156,9 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     dropped[UNENDED] = 0
     if rule == "strict":
         ends = _end_of_dates(end)
-        billed = keep & words.is_billing[origin] & ~is_visit
+        by_code = words.is_nameless_table[table] & np.append(words.is_diagnosis_code, np.False_)[code]
+        untold = words.is_untold[origin] & (words.is_diagnosis_table[table] | by_code)
+        billed = keep & (words.is_billing[origin] | untold) & ~is_visit
         if billed.any():
             known = _billed(billed, keep & is_visit, patient, effective, time, ends, visit)
             dropped[UNENDED] = int(np.sum(known == NONE))

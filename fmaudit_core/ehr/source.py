@@ -2,8 +2,7 @@
 
 Every form gives the same columns: `patient` (the cohort's id as text, or a person's number), `time` and `end` (microseconds, NULL
 where there is none), `code` as ``vocabulary/code``, `value`, `table` the row is from, `origin` (the table of the hospital's own
-system behind a diagnosis, `UNTOLD` where the row does not tell), `visit` (number of the visit it belongs to). A `value` that is
-there but no number is NaN.
+system behind a diagnosis), `visit` (number of the visit it belongs to). A `value` that is there but no number is NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from fmaudit_core.cohort.inspect_tables import Notes
 from fmaudit_core.cohort.meds import find_meds, open_meds
 from fmaudit_core.cohort.omop import OmopTables, find_omop, time_columns
 from fmaudit_core.config import InspectCohort, TableCohort
-from fmaudit_core.ehr.cutoff import UNTOLD
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.lineage import digest, files_digest
 from fmaudit_core.progress import Progress, silent
@@ -128,15 +126,10 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
     schema = events.collect_schema()
     # a user's ids are text as they stand, in the cohort's table too
     patient = _number("patient", schema) if numbered else pl.col("patient").cast(pl.String).str.strip_chars()
-    is_note = id_text("note").ne("NaN").fill_null(value=False)
-    named = pl.col("table").cast(pl.String).str.strip_chars()
-    table = pl.when(is_note).then(pl.lit("note")).when(named != "").then(named)
-    is_diagnosis = table.str.to_lowercase().str.starts_with("condition")
-    if (
-        numbered
-    ):  # a release without that column tells by the code; in a table of one's own the time is taken as it is given
-        of_icd = pl.col("code").cast(pl.String).str.to_lowercase().str.starts_with("icd")
-        is_diagnosis = pl.coalesce(is_diagnosis, of_icd)
+    is_note = pl.col("note").is_not_null()
+    if not schema["note"].is_integer():
+        is_note &= ~pl.col("note").cast(pl.String).is_in(["", "NaN"])
+    table = pl.when(is_note).then(pl.lit("note")).otherwise(pl.col("table").cast(pl.String))
     return events.select(
         patient.alias("patient"),
         clock("time", schema, where=where).alias("time"),
@@ -144,16 +137,9 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
         pl.col("code").cast(pl.String),
         _value(schema, where, comma=comma),
         table.alias("table"),
-        _origin(is_diagnosis),
+        pl.col("origin").cast(pl.String),
         _visit(schema),
     )
-
-
-def _origin(is_diagnosis: pl.Expr) -> pl.Expr:
-    """Where each row is from; a diagnosis that does not tell may be a bill's."""
-    told = pl.col("origin").cast(pl.String).str.strip_chars()
-    untold = pl.when(is_diagnosis).then(pl.lit(UNTOLD))
-    return pl.when(told != "").then(told).otherwise(untold).alias("origin")
 
 
 def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
@@ -202,7 +188,7 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
         pl.when(source != 0).then(source).otherwise(concept).alias("concept_id"),
         _value(schema, name, comma=any(decimal_comma(path) for path in tables.files[name])),
         pl.lit(name).alias("table"),
-        _origin(pl.lit(name == "condition_occurrence")),
+        pl.col("origin").cast(pl.String),
         _visit(schema),
     )
     unnamed = pl.when(pl.col("concept_id") != 0).then("OMOP/" + pl.col("concept_id").cast(pl.String))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, starting_with_rows
 
 _SEPARATORS = ",;\t"
 
@@ -75,9 +75,8 @@ def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
     body = [(row, _without_blank_end(cells, len(header))) for row, cells in numbered[1:] if any(map(str.strip, cells))]
     ragged = [row for row, cells in body if len(cells) != len(header)]
     if ragged:
-        named = rows_named(ragged)
         raise CohortError(
-            f"{named[0].upper()}{named[1:]}: fewer or more cells than the header's {len(header)}.",
+            f"{starting_with_rows(ragged)}: fewer or more cells than the header's {len(header)}.",
             where=table.name,
             fix="A blank cell still needs its separator; text that holds the separator needs quotes.",
         )

@@ -30,6 +30,12 @@ def rows_named(rows: Sequence[int]) -> str:
     return f"rows {', '.join(shown[:-1])} and {shown[-1]}"
 
 
+def starting_with_rows(rows: Sequence[int]) -> str:
+    """The same, ascending, as a sentence begins: ``Row 4``."""
+    text = rows_named(sorted(rows))
+    return text[0].upper() + text[1:]
+
+
 def words_named(words: Iterable[str], ids: Set[str]) -> str:
     """Cells that are none of the words that belong there, as an error may show them: ``'maybe', 'yes?'``.
 

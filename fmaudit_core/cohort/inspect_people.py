@@ -13,7 +13,7 @@ from typing import Final, Literal
 import polars as pl
 
 from fmaudit_core.cohort.columns import Column, clock, collected, moment, scan_table, whole_number
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, starting_with_rows
 from fmaudit_core.cohort.inspect_tables import Notes
 from fmaudit_core.cohort.meds import BIRTH_CODES, MedsDataset
 from fmaudit_core.cohort.omop import OmopTables
@@ -304,5 +304,5 @@ def _each_once(people: pl.DataFrame, where: str) -> pl.DataFrame:
 
 def _refuse(bad: pl.DataFrame, said: str, path: Path) -> None:
     if bad.height:
-        rows = rows_named(bad.get_column("row").sort().to_list())
-        raise CohortError(f"{rows[0].upper()}{rows[1:]}: {said}.", where=path.name, fix="Correct these rows.")
+        rows = starting_with_rows(bad.get_column("row").to_list())
+        raise CohortError(f"{rows}: {said}.", where=path.name, fix="Correct these rows.")

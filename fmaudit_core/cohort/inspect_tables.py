@@ -23,7 +23,7 @@ from fmaudit_core.cohort.columns import (
     scan_table,
     whole_number,
 )
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, starting_with_rows
 from fmaudit_core.cohort.inspect_files import Release
 from fmaudit_core.cohort.inspect_labels import OTHER_PE
 from fmaudit_core.vocabulary import SPLITS
@@ -108,9 +108,9 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes, partia
     joined = mapping.join(splits.select("study_id", split_person="person_id"), on="study_id", how="left")
     disagreeing = joined.filter(pl.col("person_id") != pl.col("split_person"))
     if disagreeing.height:
-        rows = rows_named(disagreeing.get_column("row").sort().to_list())
+        rows = starting_with_rows(disagreeing.get_column("row").to_list())
         raise CohortError(
-            f"{rows[0].upper()}{rows[1:]}: another person_id than in {release.splits.name} ({disagreeing.height} studies).",
+            f"{rows}: another person_id than in {release.splits.name} ({disagreeing.height} studies).",
             where=where,
             fix="These tables are of different releases: download both again.",
         )
@@ -162,9 +162,8 @@ def _rows_of(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
     rows = collected(scan_table(path, columns, rows=True), where=path.name)
     ragged = rows_of_other_width(path)
     if ragged:
-        named = rows_named(ragged)
         raise CohortError(
-            f"{named[0].upper()}{named[1:]}: fewer or more cells than the header.",
+            f"{starting_with_rows(ragged)}: fewer or more cells than the header.",
             where=path.name,
             fix="It may be cut off: download it again.",
         )
@@ -281,7 +280,5 @@ def split_of() -> pl.Expr:
 
 def _refuse(bad: pl.DataFrame, said: str, where: str) -> None:
     if bad.height:
-        rows = rows_named(bad.get_column("row").sort().to_list())
-        raise CohortError(
-            f"{rows[0].upper()}{rows[1:]}: {said}.", where=where, fix="Download the file again, or correct these rows."
-        )
+        rows = starting_with_rows(bad.get_column("row").to_list())
+        raise CohortError(f"{rows}: {said}.", where=where, fix="Download the file again, or correct these rows.")

@@ -15,7 +15,7 @@ import polars as pl
 from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.cells import read_cells
 from fmaudit_core.cohort.columns import moment
-from fmaudit_core.cohort.errors import CohortError, rows_named, words_named
+from fmaudit_core.cohort.errors import CohortError, rows_named, starting_with_rows, words_named
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
@@ -197,9 +197,9 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
         return
     bad = raw.filter((pl.col("time") != "") & moment("time").is_null())
     if bad.height:
-        rows = rows_named(bad.get_column("row").sort().to_list())
+        rows = starting_with_rows(bad.get_column("row").to_list())
         raise CohortError(
-            f"{rows[0].upper()}{rows[1:]}: a time that is none.",
+            f"{rows}: a time that is none.",
             where=where,
             fix="Write 2020-01-31 14:05, or leave it blank.",
         )

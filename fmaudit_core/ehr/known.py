@@ -132,8 +132,9 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     origin = columns["origin"].fill_null(len(words.is_billing) - 1).to_numpy()
     time, end, visit = (columns[name].cast(pl.Int64).fill_null(NONE).to_numpy() for name in ("time", "end", "visit"))
     patient, value = columns["at"].to_numpy(), columns["value"].fill_null(np.nan).to_numpy()
-    no_number = columns["value"].is_not_null().to_numpy() & ~np.isfinite(value)
-    value = np.where(np.isfinite(value), value, np.float32(np.nan))
+    finite = np.isfinite(value)
+    no_number = columns["value"].is_not_null().to_numpy() & ~finite
+    value = np.where(finite, value, np.float32(np.nan))
 
     coded = code < missing
     of_code = np.append(words.code_class, np.uint8(ORDINARY))[code]

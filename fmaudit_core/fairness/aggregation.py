@@ -18,7 +18,7 @@ from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, holm
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import studies_of
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.probes.primary import PRIMARY_MODALITY, PRIMARY_PROBE
 
 REFERENCE: Final = "mean"
@@ -130,7 +130,7 @@ def _compared(
         return {"status": "not_scored"}
     first = studies_of(one)
     n_pos = int(first.y_true.sum())
-    status = small_group_rule(*patients_by_class(first.y_true, first.patient), settings, "all")
+    status = status_of(first.y_true, first.patient, settings, "all")
     if status not in ("tested", "interval_only"):
         return {"status": "suppressed"}
     level = auroc(first.y_true, first.y_score, first.patient)

@@ -17,6 +17,21 @@ def patient_codes(patient: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
     return codes
 
 
+def n_patients(patient: npt.NDArray[np.integer]) -> int:
+    """Patients who have any of the studies whose codes these are."""
+    return len(cluster_sizes(patient_codes(patient)))
+
+
+def patients_by_class(y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> tuple[int, int]:
+    """Patients with a positive study and patients with a negative one; who has both counts in both.
+
+    Parameters
+    ----------
+    y_true, patient : (n,) of each study
+    """
+    return n_patients(patient[y_true]), n_patients(patient[~y_true])
+
+
 def cluster_sizes(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Studies of each patient who has any, (patients,) float64, of codes that `patient_codes` gave."""
     sizes = np.bincount(codes)

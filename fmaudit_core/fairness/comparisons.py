@@ -17,7 +17,7 @@ from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.paired import Paired, paired_components, paired_rate
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, named, studies_of
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 #: what tells the two models of a comparison apart: all of a score set but its task
@@ -175,7 +175,7 @@ def _compared(
     """Rows of one subgroup for every pair; what a model shows by itself is worked out once, not once a pair."""
     y, patient = sets[0].y_true, sets[0].patient
     n_pos, n_neg = int(y.sum()), int((~y).sum())
-    status = small_group_rule(*patients_by_class(y, patient), settings, subgroup["subgroup"])
+    status = status_of(y, patient, settings, subgroup["subgroup"])
     if status not in ("tested", "interval_only"):
         for pair in of_pair.values():
             yield from (pair | subgroup | {"metric": metric, "status": status} for metric in ("auroc", "udr", "fpr"))

@@ -20,13 +20,12 @@ from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.power import all_within_margin
 from fmaudit_core.fairness.rates import Rate
 from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, levels, named, studies_of
-from fmaudit_core.fairness.small_groups import small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 Float64Array = npt.NDArray[np.float64]
 
-_CLASSES: Final = {"positive": pl.col("y_true"), "negative": ~pl.col("y_true")}
 GAPS_SCHEMA: Final = pl.Schema(
     {
         **dict.fromkeys(SCORE_SET, pl.String),
@@ -89,12 +88,10 @@ def _permuted(
 ) -> tuple[list[str], list[dict[str, Gap] | None]]:
     """Names of the tested subgroups, and each score set's gaps by metric; None where fewer than two are tested."""
     first = next(iter(cohort.values()))
-    by_class = (pl.col("patient_id").filter(of).n_unique().alias(name) for name, of in _CLASSES.items())
-    counted = first.group_by(attribute).agg(by_class).sort(attribute)
+    whole, level_of = studies_of(first), first.get_column(attribute)
+    of_level = {level: whole.only((level_of == level).to_numpy()) for level in levels(first, attribute)}
     tested = [
-        level
-        for level, positive, negative in counted.iter_rows()
-        if small_group_rule(positive, negative, settings, level) == "tested"
+        level for level, one in of_level.items() if status_of(one.y_true, one.patient, settings, level) == "tested"
     ]
     if len(tested) < 2:
         return tested, [None] * len(cohort)

@@ -22,7 +22,7 @@ from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
 from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 from fmaudit_core.fairness.subgroups import metric_rows
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.vocabulary import UNKNOWN
@@ -110,8 +110,7 @@ def _combination(
     tested = [
         at
         for at, name in enumerate(names_of)
-        if small_group_rule(*patients_by_class(y[parts == at], patient[parts == at]), settings, _judged(name))
-        == "tested"
+        if status_of(y[parts == at], patient[parts == at], settings, _judged(name)) == "tested"
     ]
     place = np.full(len(names_of), len(tested))
     place[tested] = np.arange(len(tested))

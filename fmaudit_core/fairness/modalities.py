@@ -11,7 +11,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import Studies, named, studies_of
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"
@@ -60,7 +60,7 @@ def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.Da
 def _rows(of: Mapping[tuple[Any, ...], Studies], settings: FairnessSection) -> list[dict[str, Any]]:
     first = next(iter(of.values()))
     n_pos, n_neg = int(first.y_true.sum()), int((~first.y_true).sum())
-    status = small_group_rule(*patients_by_class(first.y_true, first.patient), settings, "all")
+    status = status_of(first.y_true, first.patient, settings, "all")
     by_kind = {(named(key)["probe"], named(key)["modality"]): studies for key, studies in of.items()}
     rows = []
     for key, studies in of.items():

@@ -6,20 +6,18 @@ One model: `auroc.py`, `rates.py`. A table of all pairs: `comparisons.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
 from fmaudit_core.fairness.auroc import clustered_se, structural_components
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.clusters import n_patients, patient_codes, patients_by_class
 from fmaudit_core.fairness.intervals import normal_quantile
+from fmaudit_core.fairness.multiplicity import DUST
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-#: differences that are rounding
-_DUST: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -54,31 +52,36 @@ class Paired:
         if self._is_unanimous:
             ends = self.difference, self.difference * ((1 - confidence) / 2) ** (1 / self.n_patients)
             return min(ends), max(ends)
-        if self.se is None or self.se < _DUST:
+        if self._spread is None:
             return None
-        half = normal_quantile(confidence) * self.se
+        half = normal_quantile(confidence) * self._spread
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
     def p_value(self) -> float | None:
         """Two-sided p of no difference."""
         if self._is_unanimous:
             return min(1.0, 2 * 0.5**self.n_patients)
-        if self.se is None or self.se < _DUST:
+        if self._spread is None:
             return None
-        return float(2 * ndtr(-abs(self.difference) / self.se))
+        return float(2 * ndtr(-abs(self.difference) / self._spread))
 
     def p_non_inferior(self, margin: float, *, higher_is_better: bool) -> float | None:
         """One-sided p of the first being worse than the second by the margin or more."""
         ahead = self.difference if higher_is_better else -self.difference
         if self._is_unanimous:
             return float(0.5**self.n_patients) if ahead > -margin else 1.0
-        if self.se is None or self.se < _DUST:
+        if self._spread is None:
             return None
-        return float(ndtr(-(ahead + margin) / self.se))
+        return float(ndtr(-(ahead + margin) / self._spread))
+
+    @property
+    def _spread(self) -> float | None:
+        """The standard error where it tells anything."""
+        return self.se if self.se is not None and self.se > DUST else None
 
     @property
     def _is_unanimous(self) -> bool:
-        return self.se is not None and self.se < _DUST and abs(self.difference) > _DUST
+        return self.se is not None and self._spread is None and abs(self.difference) > DUST
 
 
 def paired_auroc(
@@ -112,8 +115,7 @@ def paired_components(
     y_true: BoolArray, one: Float64Array, two: Float64Array, patient: npt.NDArray[np.integer] | None = None
 ) -> Paired:
     """`paired_auroc` from the structural components of both models: a model compared with many has its own but once."""
-    of_class = (y_true, ~y_true)
-    fewest = min(int(of.sum()) if patient is None else len(np.unique(patient[of])) for of in of_class)
+    fewest = min(patients_by_class(y_true, np.arange(len(y_true)) if patient is None else patient))
     se = clustered_se(y_true, one - two, patient)
     return Paired(float(one[y_true].mean()), float(two[y_true].mean()), se, fewest)
 
@@ -134,7 +136,7 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
         return None
     change = first.astype(np.float64) - second.astype(np.float64)
     codes = patient_codes(patient)
-    size = len(cluster_sizes(codes))
+    size = n_patients(codes)
     off = np.bincount(codes, change - change.mean())
     se = None if size < 2 else float(np.sqrt(size / (size - 1) * (off @ off)) / len(change))
     return Paired(float(first.mean()), float(second.mean()), se, size)

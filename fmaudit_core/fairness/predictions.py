@@ -67,11 +67,17 @@ def evaluated(
 
 
 def _check_thresholds(checked: pl.DataFrame) -> None:
-    """Refuse score sets whose studies are called by thresholds of their own: a gap would be one between thresholds."""
+    """Refuse thresholds that are NaN, and score sets with several: a gap would be one between thresholds."""
+    nan = checked.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
+    if nan:
+        raise FairnessError(
+            f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank where validation is to choose it."
+        )
     several = (
         checked.group_by(*SCORE_SET, maintain_order=True).agg(n=pl.col("threshold").n_unique()).filter(pl.col("n") > 1)
     )
-    for row in several.iter_rows(named=True):
+    if several.height:
+        row = several.row(0, named=True)
         raise FairnessError(
             f"threshold has {row['n']} values (a blank one counts), but one model calls the studies of a task by one threshold.",
             where=f"{row['encoder']} x {row['task']}",
@@ -96,8 +102,7 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     ------
     FairnessError
         No attribute is named; a column or an identifier is missing; a score is missing, NaN, infinite or the same for all; a
-        threshold is NaN; a label is not binary; a patient is in two splits; a study is scored twice by one score set; an
-        attribute has one level.
+        label is not binary; a patient is in two splits; a study is scored twice by one score set; an attribute has one level.
     """
     if not attributes:
         raise FairnessError("no attribute is named, so there are no subgroups to compare.")
@@ -139,12 +144,6 @@ def _check_scores(frame: pl.DataFrame) -> None:
     for key, scores in frame.group_by(*SCORE_SET, maintain_order=True):
         if scores.get_column("y_score").n_unique() == 1:
             raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
-    if "threshold" in frame.columns:
-        nan = frame.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
-        if nan:
-            raise FairnessError(
-                f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank where validation is to choose it."
-            )
 
 
 def _check_studies(frame: pl.DataFrame) -> None:

@@ -12,7 +12,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.calibration import calibration, is_probability, wald
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, named, studies_of
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 _KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
@@ -59,7 +59,7 @@ def calibration_rows(
         probabilities = is_probability(frame.get_column("y_score").to_numpy())
         for attribute, level, studies in _subgroups(frame, attributes):
             n_pos, n_neg = int(studies.y_true.sum()), int((~studies.y_true).sum())
-            rule = small_group_rule(*patients_by_class(studies.y_true, studies.patient), settings, level)
+            rule = status_of(studies.y_true, studies.patient, settings, level)
             status = rule if probabilities else "not_probability"
             row = named(key) | {"attribute": attribute, "subgroup": level, "status": status}
             if status in ("tested", "interval_only"):
@@ -85,10 +85,7 @@ def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessS
     for key, frame in cohort.items():
         for attribute in attributes:
             of = {level: studies for name, level, studies in _subgroups(frame, [attribute]) if name == attribute}
-            status = {
-                level: small_group_rule(*patients_by_class(one.y_true, one.patient), settings, level)
-                for level, one in of.items()
-            }
+            status = {level: status_of(one.y_true, one.patient, settings, level) for level, one in of.items()}
             shown = [level for level in of if status[level] in ("tested", "interval_only")]
             for first in shown:
                 for second in shown:

@@ -8,21 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.clusters import patients_by_class
 from fmaudit_core.vocabulary import UNKNOWN
 
 #: status of a rate of a score set that has no operating threshold; such a row has no number, and no count
 NO_THRESHOLD: Final = "no_threshold"
-
-
-def patients_by_class(y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> tuple[int, int]:
-    """Patients with a positive study and patients with a negative one; who has both counts in both.
-
-    Parameters
-    ----------
-    y_true, patient : (n,) of each study
-    """
-    positive, negative = (len(np.unique(patient[of])) for of in (y_true, ~y_true))
-    return positive, negative
 
 
 def small_group_rule(n_positive: int, n_negative: int, settings: FairnessSection, level: str = "") -> str:
@@ -33,7 +23,7 @@ def small_group_rule(n_positive: int, n_negative: int, settings: FairnessSection
     Parameters
     ----------
     n_positive, n_negative : int
-        `patients_by_class`.
+        `clusters.patients_by_class`.
 
     Returns
     -------
@@ -47,3 +37,10 @@ def small_group_rule(n_positive: int, n_negative: int, settings: FairnessSection
     if smaller < settings.suppress_under:
         return "suppressed"
     return "tested" if smaller >= settings.test_from and level != UNKNOWN else "interval_only"
+
+
+def status_of(
+    y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer], settings: FairnessSection, level: str = ""
+) -> str:
+    """`small_group_rule` of a subgroup's studies, by (n,) label and patient of each."""
+    return small_group_rule(*patients_by_class(y_true, patient), settings, level)

@@ -14,7 +14,7 @@ from fmaudit_core.fairness.clusters import cluster_sizes
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -36,7 +36,7 @@ def metric_rows(
     """
     group = whole.only(inside)
     n_pos, n_neg = int(group.y_true.sum()), int((~group.y_true).sum())
-    status = small_group_rule(*patients_by_class(group.y_true, group.patient), settings, level)
+    status = status_of(group.y_true, group.patient, settings, level)
     shown = status in ("tested", "interval_only")
     rest = _measured(whole.only(~inside)) if shown and not inside.all() else {}
     for metric, one in _measured(group).items():

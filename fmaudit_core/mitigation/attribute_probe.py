@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.fairness.clusters import n_patients
 from fmaudit_core.fairness.intervals import wilson
 from fmaudit_core.mitigation.linear_heads import Float32Array, LinearHeads
 
@@ -147,7 +148,7 @@ def usable(
     code: IntArray, patient: IntArray, n_levels: int, parts: tuple[BoolArray, ...], least: int
 ) -> tuple[IntArray, list[int]]:
     """Subgroups with enough patients in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
-    kept = [g for g in range(n_levels) if all(len(np.unique(patient[part & (code == g)])) >= least for part in parts)]
+    kept = [g for g in range(n_levels) if all(n_patients(patient[part & (code == g)]) >= least for part in parts)]
     out = np.full(len(code), -1, dtype=np.int64)
     for place, g in enumerate(kept):
         out[code == g] = place

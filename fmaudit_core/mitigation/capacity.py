@@ -16,9 +16,8 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
-from fmaudit_core.mitigation.embedded import levels_of
 from fmaudit_core.mitigation.runs import NONE
+from fmaudit_core.mitigation.subgroup_changes import tested_subgroups
 from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction
 
 Float32Array = npt.NDArray[np.float32]
@@ -138,12 +137,8 @@ def _pair(
     frame = shared.join(bases[0], on="study_id", how="left", maintain_order="left")
     y = frame.get_column("y_true").to_numpy()
     patient = frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy() - 1
-    levels, group, place = levels_of(frame.get_column(attribute)), np.full(len(y), -1, dtype=np.int64), 0
-    for g, name in enumerate(levels.names):
-        inside = levels.code == g
-        if small_group_rule(*patients_by_class(y[inside], patient[inside]), settings, name) == "tested":
-            group[inside], place = place, place + 1
-    if place < 2:
+    group, tested, _ = tested_subgroups(frame.get_column(attribute), y, patient, settings)
+    if len(tested) < 2:
         return None
     used = y & (group >= 0)
     found, drawn = [], []

@@ -137,7 +137,7 @@ def evaluate(
     nulls: list[tuple[int, Float64Array]] = []
     total = len(attributes) * len(variants)
     for attribute in attributes:
-        group, tested, rules = tested_subgroups(base, attribute, settings)
+        group, tested, rules = tested_subgroups(base.frame.get_column(attribute), base.y, base.patient, settings)
         for variant in variants:
             progress(len(results), total)
             row, null = _row(base, variant, attribute, group, tested, settings, n_bootstrap)

@@ -11,7 +11,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import structural_components
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import choose_threshold
 from fmaudit_core.mitigation.embedded import Embedded
 from fmaudit_core.mitigation.runs import NONE, RUNS_SCHEMA, SCORES_SCHEMA
@@ -115,7 +115,7 @@ class Recorder:
         for g, name in enumerate(levels.names):
             inside = val & (levels.code == g)
             positives, known = inside & (y == 1), inside & ((y == 1) | (y == 0))
-            rule = small_group_rule(*patients_by_class(y[known] == 1, self.cohort.patient[known]), self.settings, name)
+            rule = status_of(y[known] == 1, self.cohort.patient[known], self.settings, name)
             if rule in ("tested", "interval_only"):
                 found.append(float(missed[positives].mean()))
         return max(found, default=None)

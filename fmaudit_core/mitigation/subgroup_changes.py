@@ -13,7 +13,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.paired import Paired
 from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.small_groups import patients_by_class, small_group_rule
+from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.mitigation.embedded import levels_of
 from fmaudit_core.mitigation.runs import RUN_SCHEMA
 from fmaudit_core.mitigation.variants import Baseline, Variant
@@ -41,14 +41,14 @@ SUBGROUPS_SCHEMA: Final = pl.Schema(
 
 
 def tested_subgroups(
-    base: Baseline, attribute: str, settings: FairnessSection
+    level_of: pl.Series, y_true: BoolArray, patient: IntArray, settings: FairnessSection
 ) -> tuple[IntArray, list[str], list[tuple[str, str, BoolArray]]]:
     """(n,) place among the tested subgroups or -1, their names, and every subgroup with its status and studies."""
-    levels = levels_of(base.frame.get_column(attribute))
-    group, tested, rules = np.full(len(base.y), -1, dtype=np.int64), list[str](), []
+    levels = levels_of(level_of)
+    group, tested, rules = np.full(len(y_true), -1, dtype=np.int64), list[str](), []
     for g, name in enumerate(levels.names):
         inside = levels.code == g
-        rule = small_group_rule(*patients_by_class(base.y[inside], base.patient[inside]), settings, name)
+        rule = status_of(y_true[inside], patient[inside], settings, name)
         rules.append((name, rule, inside))
         if rule == "tested":
             group[inside] = len(tested)

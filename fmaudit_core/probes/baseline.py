@@ -19,7 +19,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.cohort.columns import Column, collected, id_text, is_table, moment, scan_header, scan_table
-from fmaudit_core.cohort.errors import CohortError, rows_named
+from fmaudit_core.cohort.errors import CohortError, starting_with_rows
 from fmaudit_core.cohort.inspect_labels import boolean
 from fmaudit_core.cohort.inspect_tables import volume_name
 from fmaudit_core.encoders.errors import PredictionsFileError
@@ -277,8 +277,7 @@ def _refuse_repeats(repeated: pl.DataFrame, where: str) -> None:
 
 
 def _rows(frame: pl.DataFrame) -> str:
-    text = rows_named(frame.get_column("row").sort().to_list())
-    return f"{text[0].upper()}{text[1:]}"
+    return starting_with_rows(frame.get_column("row").to_list())
 
 
 def tasks_in(path: Path) -> list[str]:

@@ -208,10 +208,9 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
             "even where nobody is treated differently, so each stands beside the gap that chance alone gives: the mean over "
             f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, between patients with as many "
             f"studies with and without the outcome (seed {fairness.seed}). The p-value is that of a studentised test of "
-            "equality over all tested subgroups, "
-            "by the same permutations; the p of the gap itself is given beside it. Beyond sampling: the standard deviation "
-            f"between subgroups with their sampling variance removed (Lum, Zhang and Bower), with {level} intervals by the "
-            "double-corrected bootstrap.",
+            "equality over all tested subgroups, by the same permutations; the p of the gap itself is given beside it. Beyond "
+            "sampling: the standard deviation between subgroups with their sampling variance removed (Lum, Zhang and Bower), "
+            f"with {level} intervals by the double-corrected bootstrap.",
         ),
         (
             "Many comparisons",

@@ -16,13 +16,11 @@ from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersecti
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, named, studies_of
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
-from fmaudit_core.fairness.subgroups import metric_rows
+from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import ATTRIBUTES
-
-METRICS: Final = ("auroc", "tpr", "fpr", "udr")
 
 _KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
 METRICS_SCHEMA: Final = pl.Schema(
@@ -215,10 +213,18 @@ def _subgroup_rows(
     for key, frame in cohort.items():
         whole, of_set = studies_of(frame, draws.get(key)), named(key) | {"attribute": attribute}
         of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
-        for level in levels(frame, attribute):
-            inside = np.ones(frame.height, dtype=bool) if of_study is None else of_study == level
-            found = metric_rows(whole, inside, level, settings, alpha)
-            rows += [of_set | {"subgroup": level} | row for row in found]
+        names = levels(frame, attribute)
+        found = [
+            list(
+                measured(
+                    whole, np.ones(frame.height, dtype=bool) if of_study is None else of_study == level, level, settings
+                )
+            )
+            for level in names
+        ]
+        for of_metric in zip(*found, strict=True):
+            for level, row in zip(names, with_detectable(of_metric, alpha), strict=True):
+                rows.append(of_set | {"subgroup": level} | row)
     return rows
 
 
@@ -231,7 +237,7 @@ def _sweeps(
     shown = {
         (tuple(row[name] for name in SCORE_SET), row["subgroup"])
         for row in rows
-        if row["status"] in ("tested", "interval_only")
+        if row["metric"] == "auroc" and row["status"] in ("tested", "interval_only")
     }
     out = []
     for key, level in sorted(shown):

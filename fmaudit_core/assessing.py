@@ -133,6 +133,7 @@ def assess_file(
             threshold_sweep=found.threshold_sweep,
             audit_findings=judged,
             subgroup_calibration=found.subgroup_calibration,
+            calibration_tests=found.calibration_tests,
             cross_group_auroc=found.cross_group_auroc,
             intersections=found.intersections,
             model_comparisons=found.model_comparisons,

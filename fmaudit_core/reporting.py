@@ -56,6 +56,7 @@ def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, st
         threshold_sweep=warehouse.read_cells("threshold_sweep", cells),
         audit_findings=warehouse.read("audit_findings"),
         subgroup_calibration=warehouse.read_cells("subgroup_calibration", cells),
+        calibration_tests=warehouse.read_cells("calibration_tests", cells),
         cross_group_auroc=warehouse.read_cells("cross_group_auroc", cells),
         intersections=warehouse.read_cells("intersections", cells),
         model_comparisons=warehouse.read("model_comparisons"),

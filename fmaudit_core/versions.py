@@ -25,6 +25,7 @@ FAIRNESS_TABLES = (
     "fairness_gaps",
     "threshold_sweep",
     "subgroup_calibration",
+    "calibration_tests",
     "cross_group_auroc",
     "intersections",
 )

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, corrected, gap_rows
 from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
@@ -70,6 +71,7 @@ class Assessment:
     fairness_gaps : a row per score set, attribute and metric of `GAP_METRICS`
     threshold_sweep : a row per score set, subgroup and distinct score
     subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
+    calibration_tests : a row per score set, attribute and parameter: whether subgroups are calibrated alike; exploratory
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
     intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`, ranked by who fares worst
     model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
@@ -79,6 +81,7 @@ class Assessment:
     fairness_gaps: pl.DataFrame
     threshold_sweep: pl.DataFrame
     subgroup_calibration: pl.DataFrame
+    calibration_tests: pl.DataFrame
     cross_group_auroc: pl.DataFrame
     intersections: pl.DataFrame
     model_comparisons: pl.DataFrame
@@ -165,6 +168,7 @@ def assess_evaluated(
     sweeps: list[pl.DataFrame] = []
     nulls = []
     calibrated: list[dict[str, Any]] = []
+    calibration_tested: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
     cohorts = list(by_studies(test))
@@ -177,7 +181,9 @@ def assess_evaluated(
 
     progress(done, total)
     for cohort in cohorts:
-        calibrated += calibration_rows(cohort, attributes, settings)
+        of_cohort, tests_of_cohort = calibration_rows(cohort, attributes, settings)
+        calibrated += of_cohort
+        calibration_tested += tests_of_cohort
         crossed += cross_rows(cohort, attributes, settings)
         step()
         intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
@@ -200,6 +206,7 @@ def assess_evaluated(
         fairness_gaps.sort(*order, "metric"),
         pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
+        with_q_values(calibration_tested).sort(*order, "parameter"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
         pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
         compared,

@@ -17,6 +17,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.report.crossings import shown_intersections
 from fmaudit_core.report.inputs import (
     CALIBRATION,
+    CALIBRATION_TESTS,
     CHANGES,
     COMPARISONS,
     CROSS,
@@ -60,6 +61,8 @@ class Disclosed:
     metrics, calibration, comparisons, changes : frames
         With a column `counts`: ``exact``, ``rounded`` or ``withheld``. Withheld rows have no number at all.
     gaps, findings, sweep : frames
+    calibration_tests : frame
+        As it is: only subgroups with at least 50 patients of each class enter.
     cross : frame
         Pairs of subgroups that may both be shown, with `counts`.
     intersections : frame
@@ -75,6 +78,7 @@ class Disclosed:
     findings: pl.DataFrame
     sweep: pl.DataFrame
     calibration: pl.DataFrame
+    calibration_tests: pl.DataFrame
     cross: pl.DataFrame
     intersections: pl.DataFrame
     comparisons: pl.DataFrame
@@ -100,6 +104,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         findings=_rounded_spreads(inputs.audit_findings, protected),
         sweep=_sweep(inputs.threshold_sweep, protected),
         calibration=_calibration(inputs.subgroup_calibration, protected),
+        calibration_tests=inputs.calibration_tests.select(CALIBRATION_TESTS.names()),
         cross=_cross(inputs.cross_group_auroc, metrics, protected),
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),

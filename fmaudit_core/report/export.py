@@ -130,6 +130,7 @@ def _frames(inputs: ReportInput, shown: Lookups) -> dict[str, pl.DataFrame]:
         "subgroup_metrics": tables.metrics,
         "threshold_sweep": tables.sweep,
         "subgroup_calibration": tables.calibration,
+        "calibration_tests": tables.calibration_tests,
         "cross_group_auroc": tables.cross,
         "intersections": tables.intersections,
         "model_comparisons": tables.comparisons,

@@ -87,6 +87,14 @@ CALIBRATION: Final = pl.Schema(
         **_columns(("ece", "ece_by_chance"), _NUMBER),
     }
 )
+CALIBRATION_TESTS: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "parameter", "status"), pl.String),
+        **_columns(("n_subgroups",), pl.Int64),
+        **_columns(("q_statistic", "p_value", "q_value"), _NUMBER),
+    }
+)
 CROSS: Final = pl.Schema(
     {
         **_KEY,
@@ -179,6 +187,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "threshold_sweep": SWEEP,
     "audit_findings": FINDINGS,
     "subgroup_calibration": CALIBRATION,
+    "calibration_tests": CALIBRATION_TESTS,
     "cross_group_auroc": CROSS,
     "intersections": INTERSECTIONS,
     "model_comparisons": COMPARISONS,
@@ -210,7 +219,7 @@ class ReportInput:
     audit : Audit
         The config that was used: methods and limits are written from it.
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
-    subgroup_calibration, cross_group_auroc, intersections, model_comparisons : frames, optional
+    subgroup_calibration, calibration_tests, cross_group_auroc, intersections, model_comparisons : frames, optional
     audit_changes, spatial_aggregation : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
     modality_comparisons : frame of `MODALITIES`
@@ -249,6 +258,7 @@ class ReportInput:
     threshold_sweep: pl.DataFrame
     audit_findings: pl.DataFrame
     subgroup_calibration: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CALIBRATION))
+    calibration_tests: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CALIBRATION_TESTS))
     cross_group_auroc: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CROSS))
     intersections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERSECTIONS))
     model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))

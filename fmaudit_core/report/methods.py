@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fmaudit_core.config import Audit, FairnessSection, InspectCohort, PhantomCohort
+from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS
 from fmaudit_core.report.wording import DASH, attribute_title, margin_text, metric_title, percent, task_title
 
 _POLICIES = {
@@ -79,7 +80,9 @@ def _score_shift(fairness: FairnessSection) -> tuple[str, str]:
         "Per subgroup: the slope of the outcome's log odds on the score's (Cox), calibration in the large with the slope held "
         f"at 1, both with {percent(fairness.confidence, 0)} intervals robust to several studies of a patient; the expected "
         "calibration error over up to ten bins of equal size, beside what a perfectly calibrated model would show in the same "
-        "bins. Models whose scores leave 0 to 1 are not calibrated. Across subgroups: how often a positive of one scores above "
+        "bins. Models whose scores leave 0 to 1 are not calibrated. Whether an attribute's subgroups share slope and intercept "
+        f"is tested by Cochran's Q over tested subgroups with at least {MIN_PATIENTS} patients of each class, exploratory, with "
+        "q-values over all such tests of a model and outcome. Across subgroups: how often a positive of one scores above "
         "a negative of another (xAUC), with intervals as for AUROC.",
     )
 

@@ -123,6 +123,7 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
     ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
     return {
         "calibration": tables.calibration.filter(attribute=OVERALL).to_dicts(),
+        "calibration_tests": tables.calibration_tests.drop_nulls("p_value").to_dicts(),
         "lowest_cross_group_auroc": tested.group_by(*SCORE_SET, "attribute", maintain_order=True)
         .first()
         .sort(*SCORE_SET, "attribute")

@@ -12,6 +12,7 @@ import polars as pl
 from fmaudit_core.config import Audit, TableCohort
 from fmaudit_core.report.inputs import (
     CALIBRATION,
+    CALIBRATION_TESTS,
     CHANGES,
     COMPARISONS,
     CROSS,
@@ -137,6 +138,19 @@ def _calibration_rows(key: dict[str, str], n_test: int, rng: np.random.Generator
                     "ece": float(rng.uniform(0.02, 0.06)), "ece_by_chance": float(0.9 / np.sqrt(counts["n"])),
                 }
             )  # fmt: skip
+    return rows
+
+
+def _calibration_test_rows(key: dict[str, str], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Of the first attribute tests, of the others none: too few subgroups are large enough."""
+    first, *others = LEVELS
+    rows = []
+    for parameter in ("slope", "intercept"):
+        p = float(rng.uniform())
+        tested = {"status": "tested", "n_subgroups": 3, "q_statistic": -2 * np.log(p), "p_value": p, "q_value": p}
+        rows.append({**key, "attribute": first, "parameter": parameter, **tested})
+        few = {"status": "too_few_subgroups", "n_subgroups": 1}
+        rows += [{**key, "attribute": other, "parameter": parameter, **few} for other in others]
     return rows
 
 
@@ -342,7 +356,14 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
     rng = np.random.default_rng(11)
     tables: dict[str, list[dict[str, Any]]] = {
         name: []
-        for name in ("subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons", "audit_changes")
+        for name in (
+            "subgroup_calibration",
+            "calibration_tests",
+            "cross_group_auroc",
+            "intersections",
+            "model_comparisons",
+            "audit_changes",
+        )
     }
     fixed = {"probe": "logistic", "modality": "ct", "strategy": "none"}
     for encoder, task, pooling in itertools.product(ENCODERS, TASKS, poolings):
@@ -355,6 +376,8 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
                 for row in calibrated
             ]
         tables["subgroup_calibration"] += calibrated
+        if encoder != "grey_histogram":
+            tables["calibration_tests"] += _calibration_test_rows(key, np.random.default_rng(12))
         tables["cross_group_auroc"] += _cross_rows(key, n_test, rng)
         tables["intersections"] += _intersection_rows(key, n_test, rng)
     for task, (first, second) in itertools.product(TASKS, itertools.combinations(ENCODERS, 2)):
@@ -373,8 +396,8 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
         tables["model_comparisons"] = _with_small(tables["model_comparisons"], SMALL_VALUES, ("subgroup",))
         tables["audit_changes"] = _with_small(tables["audit_changes"], SMALL_VALUES, ("subgroup",))
     schemas = {
-        "subgroup_calibration": CALIBRATION, "cross_group_auroc": CROSS, "intersections": INTERSECTIONS,
-        "model_comparisons": COMPARISONS, "audit_changes": CHANGES,
+        "subgroup_calibration": CALIBRATION, "calibration_tests": CALIBRATION_TESTS, "cross_group_auroc": CROSS,
+        "intersections": INTERSECTIONS, "model_comparisons": COMPARISONS, "audit_changes": CHANGES,
     }  # fmt: skip
     return {
         name: pl.DataFrame(rows, schema=schemas[name], orient="row").select(schemas[name].names())

@@ -354,7 +354,15 @@ def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons", "audit_changes"]
+    "table",
+    [
+        "subgroup_calibration",
+        "calibration_tests",
+        "cross_group_auroc",
+        "intersections",
+        "model_comparisons",
+        "audit_changes",
+    ],
 )
 def test_the_tables_beside_are_checked_as_the_others(inputs: ReportInput, table: str) -> None:
     frame = getattr(inputs, table)

@@ -27,6 +27,7 @@ FAIRNESS_TABLES = (
     "subgroup_calibration",
     "cross_group_auroc",
     "intersections",
+    "score_warnings",
 )
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together

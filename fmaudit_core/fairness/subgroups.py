@@ -42,7 +42,11 @@ def metric_rows(
     for metric, one in _measured(group).items():
         told = shown and one is not None
         row: dict[str, Any] = {"metric": metric, "status": status if told or not shown else NO_THRESHOLD}
-        row["threshold"] = group.threshold if told and group.has_threshold else None
+        called = told and group.has_threshold
+        row |= {
+            "threshold": group.threshold if called else None,
+            "threshold_source": group.threshold_source if called else None,
+        }
         if told:
             low, high = one.interval(settings.confidence) or (None, None)
             row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}

@@ -21,6 +21,7 @@ _TEXTS = {
     "subgroup_calibration": "Calibration slope, intercept and error of every subgroup.",
     "cross_group_auroc": "How often a positive of one subgroup scores above a negative of another (xAUC).",
     "intersections": "Two attributes at a time: metrics of every intersection, and a corrected search for the worst off.",
+    "score_warnings": "What to check about scores, labels and thresholds before a verdict is read.",
 }
 
 

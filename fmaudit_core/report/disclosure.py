@@ -184,7 +184,8 @@ def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     ]
     rows = rows.with_columns(numbers).drop("protected", "coarse")
     said = [message(row, subgroup_title) for row in rows.iter_rows(named=True)]
-    return rows.with_columns(message=pl.Series(said, dtype=pl.String))
+    order = [*SCORE_SET, "attribute", "subgroup", "code", "metric"]
+    return rows.with_columns(message=pl.Series(said, dtype=pl.String)).sort(order)
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

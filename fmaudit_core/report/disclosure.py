@@ -177,11 +177,11 @@ def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     rows = rows.join(others, on=["task", "attribute", "other_subgroup"], how="anti", maintain_order="left")
     # that no study of a subgroup is called positive is a count: its neighbours' would follow from the total
     rows = rows.filter(~pl.col("protected") & ~(pl.col("coarse") & (pl.col("code") == NONE_OR_ALL_CALLED)))
-    digits = pl.when(code=STUDIES_PER_PATIENT).then(1).otherwise(DECIMALS)
-    numbers = [
-        pl.when("coarse").then((pl.col(name) * 10**digits).round() / 10**digits).otherwise(name).alias(name)
+    rounded = {
+        name: pl.when(code=STUDIES_PER_PATIENT).then(pl.col(name).round(1)).otherwise(pl.col(name).round(DECIMALS))
         for name in ("value", "low", "high", "other_value")
-    ]
+    }
+    numbers = [pl.when("coarse").then(coarse).otherwise(name).alias(name) for name, coarse in rounded.items()]
     rows = rows.with_columns(numbers).drop("protected", "coarse")
     said = [message(row, subgroup_title) for row in rows.iter_rows(named=True)]
     order = [*SCORE_SET, "attribute", "subgroup", "code", "metric"]

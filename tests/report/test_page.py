@@ -59,11 +59,11 @@ def test_warnings_stand_at_the_top_beside_the_finding_and_with_the_model(text: s
     )
     assert "Check first" in summary
     for said in ("31 % of studies have the same score", "AUROC of Black is 0.41 (interval 0.37-0.46), below 0.5",
-                 "Patients of 75-90 have 2.2 studies on average", "No study of Asian is called positive"):  # fmt: skip
+                 "Patients of 75\N{EN DASH}90 have 2.2 studies on average", "No study of Asian is called positive"):  # fmt: skip
         assert said in summary
         assert said in rest
     beside = [one for one in re.findall(r'<tr class="said">.*?</tr>', findings) if "warned" in one]
-    assert any("Patients of 75-90" in one for one in beside)
+    assert any("Patients of 75\N{EN DASH}90" in one for one in beside)
     assert not any("31 % of studies" in one for one in beside)
 
 

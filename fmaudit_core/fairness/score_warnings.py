@@ -314,7 +314,8 @@ def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[st
     if row["attribute"] != OVERALL:
         return f"{which} of {title(row['subgroup'])} is called positive.", check
     whom = {None: "", "udr": " with the outcome", "fpr": " without the outcome"}[row["metric"]]
-    return f"{which}{whom} is called positive, in any subgroup.", check
+    rates = {None: "UDR and FPR", "udr": "UDR", "fpr": "FPR"}[row["metric"]]
+    return f"{which}{whom} is called positive, so subgroups cannot differ in {rates}.", check
 
 
 def _say_nearly(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:

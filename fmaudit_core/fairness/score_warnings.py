@@ -217,8 +217,8 @@ def _of_subgroups(
     frame: pl.DataFrame, whole: Studies, attribute: str, settings: FairnessSection
 ) -> Iterator[dict[str, Any]]:
     """Yield warnings about the tested subgroups of an attribute."""
-    of_study = frame.get_column(attribute).to_numpy()
-    groups = {level: whole.only(of_study == level) for level in levels(frame, attribute)}
+    of_study = frame.get_column(attribute)
+    groups = {level: whole.only((of_study == level).to_numpy()) for level in levels(frame, attribute)}
     tested = {
         level: one for level, one in groups.items() if status_of(one.y_true, one.patient, settings, level) == "tested"
     }
@@ -244,6 +244,8 @@ def _of_subgroups(
 
 
 def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | None:
+    if _ranks_well(one):
+        return None
     found = auroc(one.y_true, one.y_score, one.patient)
     if found.value is None or found.value >= 0.5:
         return None
@@ -251,6 +253,14 @@ def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | Non
     if interval is None or interval[1] >= 0.5:
         return None
     return {"value": found.value, "low": interval[0], "high": interval[1]}
+
+
+def _ranks_well(one: Studies) -> bool:
+    """Return whether the AUROC is at least 0.5; positives and negatives are compared at twice their ranks, in whole numbers."""
+    y, score = one.y_true, one.y_score
+    negative = np.sort(score[~y])
+    ranks = np.searchsorted(negative, score[y], side="left") + np.searchsorted(negative, score[y], side="right")
+    return bool(ranks.sum() >= len(ranks) * len(negative))
 
 
 def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None:
@@ -264,8 +274,10 @@ def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None
     Zou & Donner 2008, Statistics in Medicine 27:1693; UDR + FPR is one minus Youden's index (1950).
     """
     called, y = one.y_score >= one.threshold, one.y_true
+    if called[~y].mean() <= called[y].mean():
+        return None
     udr, fpr = rate(called[y], one.patient[y]).complement(), rate(called[~y], one.patient[~y])
-    if udr.value is None or fpr.value is None or udr.value + fpr.value <= 1:
+    if udr.value is None or fpr.value is None:
         return None
     of_udr, of_fpr = udr.interval(confidence), fpr.interval(confidence)
     if of_udr is None or of_fpr is None:

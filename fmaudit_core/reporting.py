@@ -100,6 +100,7 @@ def _beside(workspace: Workspace, versions: Versions) -> dict[str, Any]:
     encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
     found = {
         "label_flow": _whole(workspace, "label_flow"),
+        "score_warnings": _of_cells(workspace, "score_warnings", versions.audited_cells()),
         "notes": _whole(workspace, "cohort_notes"),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in MITIGATION_BY_CELL},

@@ -28,6 +28,7 @@ FAIRNESS_TABLES = (
     "calibration_tests",
     "cross_group_auroc",
     "intersections",
+    "score_warnings",
 )
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together

@@ -27,6 +27,7 @@ from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA
 from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA
 from fmaudit_core.fairness.reaudit import CHANGES_SCHEMA
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA
+from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.imaging.slices import QUALITY_SCHEMA
 from fmaudit_core.mitigating import LADDER_SCHEMA
@@ -176,6 +177,7 @@ TABLES: Final = {
     "calibration_tests": _table("Whether an attribute's subgroups share a calibration parameter.", _CELL, TESTS_SCHEMA),
     "cross_group_auroc": _table("Positives of one subgroup ranked against negatives of another.", _CELL, CROSS_SCHEMA),
     "intersections": _table("A metric in an intersection of attributes.", _CELL, INTERSECTIONS_SCHEMA),
+    "score_warnings": _table("What to check before a verdict is read.", _CELL, WARNINGS_SCHEMA),
     "mitigation_scores": _table("A study's score under a run of a strategy.", _ENCODER, SCORES_SCHEMA),
     "mitigation_runs": _table("How a run was fitted.", _ENCODER, RUNS_SCHEMA),
     "mitigation_leakage": _table(

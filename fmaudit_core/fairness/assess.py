@@ -17,6 +17,7 @@ from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersecti
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, named, studies_of
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
+from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA, score_warnings, withhold_verdicts
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
@@ -43,6 +44,7 @@ METRICS_SCHEMA: Final = pl.Schema(
         "threshold": pl.Float64,
         "p_rest": pl.Float64,
         "p_rest_adjusted": pl.Float64,
+        "threshold_source": pl.String,
     }
 )
 SWEEP_SCHEMA: Final = pl.Schema(
@@ -75,6 +77,7 @@ class Assessment:
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
     intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`, ranked by who fares worst
     model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
+    score_warnings : a row per score set and warning: what to check before a verdict is read
     """
 
     subgroup_metrics: pl.DataFrame
@@ -85,6 +88,7 @@ class Assessment:
     cross_group_auroc: pl.DataFrame
     intersections: pl.DataFrame
     model_comparisons: pl.DataFrame
+    score_warnings: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Every table by its name."""
@@ -171,6 +175,7 @@ def assess_evaluated(
     calibration_tested: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
+    warned: list[dict[str, Any]] = []
     cohorts = list(by_studies(test))
     done, total = 0, len(cohorts) * (len(attributes) + 3) + 1
 
@@ -185,6 +190,7 @@ def assess_evaluated(
         calibrated += of_cohort
         calibration_tested += tests_of_cohort
         crossed += cross_rows(cohort, attributes, settings)
+        warned += score_warnings(cohort, attributes, settings)
         step()
         intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
         step()
@@ -199,17 +205,19 @@ def assess_evaluated(
             step()
     fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)
     order = [*SCORE_SET, "attribute"]
+    warnings = pl.DataFrame(warned, schema=WARNINGS_SCHEMA)
     compared = model_comparisons(test, attributes, settings)
     step()
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
-        fairness_gaps.sort(*order, "metric"),
+        withhold_verdicts(fairness_gaps, warnings).sort(*order, "metric"),
         pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
         with_q_values(calibration_tested).sort(*order, "parameter"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
         pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
         compared,
+        warnings.sort(*order, "subgroup", "code"),
     )
 
 

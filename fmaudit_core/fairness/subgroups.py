@@ -57,7 +57,11 @@ def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSe
         shown = status[metric] in _SHOWN
         estimated = shown and (metric == "auroc" or group.has_threshold)
         row: dict[str, Any] = {"metric": metric, "status": status[metric] if estimated or not shown else NO_THRESHOLD}
-        row["threshold"] = group.threshold if estimated and group.has_threshold else None
+        called = estimated and group.has_threshold
+        row |= {
+            "threshold": group.threshold if called else None,
+            "threshold_source": group.threshold_source if called else None,
+        }
         if not estimated:
             yield Measured(row, None)
             continue

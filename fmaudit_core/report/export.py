@@ -136,6 +136,7 @@ def _frames(inputs: ReportInput, shown: Lookups) -> dict[str, pl.DataFrame]:
         "model_comparisons": tables.comparisons,
         "audit_changes": tables.changes,
         "modality_comparisons": inputs.modality_comparisons,
+        "score_warnings": tables.warnings,
         **{name: frame for name, frame in tables.mitigation.tables().items() if frame.height},
         **({"paper_comparison": tables.paper} if tables.paper.height else {}),
         **({"label_flow": tables.label_flow} if tables.label_flow.height else {}),

@@ -22,6 +22,7 @@ _TEXTS = {
     "calibration_tests": "Whether subgroups are calibrated alike: homogeneity of slopes and of intercepts, exploratory.",
     "cross_group_auroc": "How often a positive of one subgroup scores above a negative of another (xAUC).",
     "intersections": "Two attributes at a time: metrics of every intersection, and a corrected search for the worst off.",
+    "score_warnings": "What to check about scores, labels and thresholds before a verdict is read.",
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import Audit, TableCohort
+from fmaudit_core.fairness.score_warnings import message
 from fmaudit_core.report.inputs import (
     CALIBRATION,
     CALIBRATION_TESTS,
@@ -18,6 +19,7 @@ from fmaudit_core.report.inputs import (
     CROSS,
     INTERSECTIONS,
     SPATIAL,
+    WARNINGS,
     ReportInput,
     count_series,
     count_studies,
@@ -292,6 +294,7 @@ def made_up(
                     p = (0.0004 if e < 2 else 0.04) if attribute == "age_band" else float(rng.uniform(0.1, 0.9))
                     gaps += [_gap_row(key, attribute, metric, rows, p) for metric in ("udr", "fpr", "auroc")]
     further = _further(n_test, poolings, small_group=small_group) | {"spatial_aggregation": _aggregations(n_test)}
+    further["score_warnings"] = _warnings(small_group=small_group)
     findings = [{**row, "sentence": f"A sentence that counts {SMALL['n']} neighbours."} for row in gaps]
     return ReportInput(
         audit=Audit(
@@ -403,6 +406,35 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
         name: pl.DataFrame(rows, schema=schemas[name], orient="row").select(schemas[name].names())
         for name, rows in tables.items()
     }
+
+
+def _warnings(*, small_group: bool) -> pl.DataFrame:
+    """Warnings about the first encoder, and one about the control under which no verdict is given.
+
+    With `small_group` the small subgroup is warned of, too, as no careful room would.
+    """
+    fixed = {"probe": "logistic", "modality": "ct", "pooling": "mean", "strategy": "none", "withholds": False}
+    first = {"encoder": "lite0", "task": "pe", **fixed}
+    race = {"attribute": "race_ethnicity"}
+    below = {"code": "auroc_below_half", "metric": "auroc"}
+    often = {"code": "studies_per_patient", "other_value": 1.04}
+    rows: list[dict[str, Any]] = [
+        first | {"attribute": "overall", "subgroup": "all", "code": "frequent_score", "value": 0.3127},
+        first | race | below | {"subgroup": "nh_black", "value": 0.4123, "low": 0.3712, "high": 0.4567},
+        first | race | {"subgroup": "nh_asian", "code": "none_or_all_called", "value": 0.0},
+        first | often | {"attribute": "age_band", "subgroup": "75-90", "value": 2.24, "other_subgroup": "18-40"},
+        {"encoder": "grey_histogram", "task": "readmission_12m", **fixed, "attribute": "overall", "subgroup": "all", **below}
+        | {"value": 0.4412, "low": 0.4101, "high": 0.4733, "withholds": True},
+    ]  # fmt: skip
+    if small_group:
+        small = {"value": SMALL_VALUES["value"], "low": SMALL_VALUES["ci_low"], "high": SMALL_VALUES["ci_high"]}
+        rows += [
+            first | race | below | {"subgroup": "nh_nhpi", **small},
+            first | race | often | {"subgroup": "nh_white", "value": SMALL["n"], "other_subgroup": "nh_nhpi"},
+        ]
+    blank = dict.fromkeys(WARNINGS)
+    told = [blank | row | {"message": message(blank | row)} for row in rows]
+    return pl.DataFrame(told, schema=WARNINGS, orient="row")
 
 
 def _aggregations(n_test: int) -> pl.DataFrame:

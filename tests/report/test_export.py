@@ -41,7 +41,8 @@ def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None
     ("name", "part"),
     [
         ("subgroup_calibration", "calibration"), ("cross_group_auroc", "cross"), ("intersections", "intersections"),
-        ("calibration_tests", "calibration_tests"), ("model_comparisons", "comparisons"), ("audit_changes", "changes"),
+         ("calibration_tests", "calibration_tests"), ("model_comparisons", "comparisons"), ("audit_changes", "changes"),
+         ("score_warnings", "warnings"),
     ],
 )  # fmt: skip
 def test_every_table_is_exported_as_it_may_be_shown(tmp_path: Path, name: str, part: str) -> None:

@@ -20,6 +20,7 @@ _LEAST_WIDTH = 100
 _VERDICTS = {
     "disparity": "[bold red]disparity[/]",
     "no_disparity_beyond_margin": "[green]within margin[/]",
+    "within_margin_of_tested": "[green]within margin where tested[/]",
     "insufficient_evidence": "[yellow]cannot tell[/]",
 }
 
@@ -37,8 +38,8 @@ def print_findings(reports: Path) -> None:
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
-    for heading in ("Encoder", "Task", "Attribute", "Gap", "By chance", "p adjusted", "Verdict"):
-        number = heading in ("Gap", "By chance", "p adjusted")
+    for heading in ("Encoder", "Task", "Attribute", "Gap", "If equal", "p adjusted", "Verdict"):
+        number = heading in ("Gap", "If equal", "p adjusted")
         # encoders' names often differ in their last letter only: they are kept whole, titles wrap
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading == "Encoder")
     for row in confirmatory:

@@ -88,40 +88,51 @@ def _sentence(
         )
     if row["gap"] is None or subgroups is None:
         return (
-            f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} patients with "
-            "positives and as many with negatives, so nothing can be said of a difference."
+            f"{task}, {model}: fewer than two subgroups by {attribute} have {settings.test_from} patients "
+            f"{_PATIENTS[row['metric']]}, so nothing can be said of a difference."
         )
     of = {one["subgroup"]: one for one in subgroups.iter_rows(named=True)}
     worst, best = of[row["worst_subgroup"]], of[row["best_subgroup"]]
     left_out = _left_out(subgroups)
     gap = _points(row["gap"], row["metric"])
-    if row["q_statistic"] == 0 and row["gap"] > 0:  # no deal of labels moved any subgroup
+    if row["p_value"] is None:
         return (
-            f"{task}, {model}: we cannot tell whether {_METRIC_WORDS[row['metric']]} differs by {attribute}. The gap is {gap}, "
-            "and as the subgroups have other numbers of studies a patient than one another, nobody can be exchanged to see "
-            f"what chance gives.{left_out}"
+            f"{task}, {model}: {_METRIC_WORDS[row['metric']]} by {attribute} cannot be compared, since at this threshold every "
+            f"study, or none, is called positive in all tested subgroups.{left_out}"
         )
-    chance = _points(row["null_expected_gap"], row["metric"])
+    equal = _points(row["null_expected_gap"], row["metric"])
     p = _p(row)
+    margin = _points(settings.margin, row["metric"])
     if row["verdict"] == "disparity":
         return (
             f"{task}, {model}: {_rate(worst)} in the {attribute} group {worst['subgroup']}, against {_rate(best)} in "
-            f"{best['subgroup']}. The gap is {gap}, where chance alone would give about {chance} ({p}).{left_out}"
+            f"{best['subgroup']}. The gap is {gap}, where subgroups with the same true {_NAMES[row['metric']]} would differ by "
+            f"about {equal} ({p}).{left_out}"
         )
     if row["verdict"] == "no_disparity_beyond_margin":
         return (
+            f"{task}, {model}: all subgroups by {attribute} differ in {_METRIC_WORDS[row['metric']]} by less than {margin} "
+            f"(equivalence tests at {settings.alpha:g}).{left_out}"
+        )
+    if row["verdict"] == "within_margin_of_tested":
+        return (
             f"{task}, {model}: the tested subgroups by {attribute} differ in {_METRIC_WORDS[row['metric']]} by less than "
-            f"{_points(settings.margin, row['metric'])} (equivalence tests at {settings.alpha:g}).{left_out}"
+            f"{margin} (equivalence tests at {settings.alpha:g}). This does not cover all subgroups.{left_out}"
         )
     visible = subgroups.filter(pl.col("status") == "tested").get_column("mde").max()
     detectable = _points(float(visible), row["metric"]) if isinstance(visible, float) else "an unknown amount"
-    standing = "about what chance gives" if row["gap"] <= row["null_gap_95"] else "more than chance often gives"
+    standing = "within" if row["gap"] <= row["null_gap_95"] else "beyond"
     return (
         f"{task}, {model}: we cannot tell whether {_METRIC_WORDS[row['metric']]} differs by {attribute}. The gap is {gap}, "
-        f"{standing} (about {chance}; {p}), and in some subgroup a difference below {detectable} would go unseen.{left_out}"
+        f"{standing} what subgroups with the same true {_NAMES[row['metric']]} commonly show (about {equal}; {p}), and in some "
+        f"subgroup a difference below {detectable} would go unseen.{left_out}"
     )
 
 
+_NAMES: Final = {"udr": "UDR", "fpr": "FPR", "auroc": "AUROC"}
+_PATIENTS: Final = {
+    "udr": "with positives", "fpr": "with negatives", "auroc": "with positives and as many with negatives",
+}  # fmt: skip
 _METRIC_WORDS: Final = {"udr": "the share missed", "fpr": "the share of false alarms", "auroc": "AUROC"}
 
 
@@ -146,5 +157,5 @@ def _p(row: Mapping[str, Any]) -> str:
 def _left_out(subgroups: pl.DataFrame) -> str:
     names = subgroups.filter(pl.col("status") != "tested").get_column("subgroup").sort().to_list()
     small = [name for name in names if name != UNKNOWN]
-    said = f" Too few studies to test: {', '.join(small)}." if small else ""
+    said = f" Not tested, for too few patients: {', '.join(small)}." if small else ""
     return said + (f" Not recorded, so never tested: {UNKNOWN}." if UNKNOWN in names else "")

@@ -74,12 +74,13 @@ def gap_rows(
             tested, by_set = found[metric]
             row = named(key) | {"attribute": attribute, "metric": metric}
             row |= {"n_tested": len(tested), "n_untested": len(of_level) - len(tested), "n_permutations": 0}
+            row["not_covered"] = sorted(level for level in of_level if level not in tested)
             gap = by_set.get(key)
             if gap:
                 row |= _gap_row(gap, tested, of_set, metric, settings)
                 shown = equivalence(of_level, tested, metric, settings)
-                row |= {"within_margin": shown.within_margin, "not_covered": list(shown.not_covered)}
-                row |= {"within_margin_of_tested": shown.within_margin_of_tested}
+                row["within_margin"] = shown.within_margin
+                row["within_margin_of_tested"] = shown.within_margin_of_tested
             gaps.append(row)
             nulls.append(gap.null_q if gap else np.empty(0))
     return gaps, nulls

@@ -2,7 +2,7 @@
 
 Every intersection that the small-group rule lets be tested is compared with the mean of the other tested intersections of the
 same attributes, in the direction of faring worse. Permutations move patients' whole sets of attributes, so they keep how
-attributes go together; the step-down maximum runs over all intersections of a score set, so that the worst of many is tested as such.
+attributes go together; the step-down maximum runs over all intersections of a score set: the worst of many is tested as such.
 """
 
 from __future__ import annotations

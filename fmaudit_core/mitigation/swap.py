@@ -171,8 +171,8 @@ def p_of_difference(drawn: Float64Array, observed: float) -> float:
 def _spread(n, sizes, patients, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Max - min of rates over subgroups, and their variance less the mean squared standard error (Lum, Zhang & Bower 2022).
 
-    Standard errors are those of `fairness/rates.py`: patients as clusters, the design effect shrunk towards full agreement, and at a
-    rate of 0 or 1 that of half a study.
+    Standard errors are those of `fairness/rates.py`: patients as clusters, the design effect shrunk towards full agreement,
+    and at a rate of 0 or 1 that of half a study.
 
     Parameters
     ----------

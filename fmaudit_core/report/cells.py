@@ -153,7 +153,7 @@ def _tip(metric: str, row: Row | None) -> str:
 
 
 def _gap_tip(row: Row) -> str:
-    return f"by chance alone {wording.spread(row['metric'], row['null_expected_gap'])}; {wording.tests_text(row)}"
+    return f"if equal, about {wording.spread(row['metric'], row['null_expected_gap'])}; {wording.tests_text(row)}"
 
 
 def cell_figures(book: Book, key: Key) -> dict[str, Any]:

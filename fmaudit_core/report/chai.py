@@ -143,7 +143,7 @@ def _overall_results(model: Told, level: int) -> list[tuple[str, dict[str, Any]]
 def _fairness_results(model: Told, main: Told, level: int) -> list[tuple[str, dict[str, Any]]]:
     gaps: list[tuple[str, dict[str, Any]]] = [
         (
-            f"Gap in {wording.metric_title(row['metric'])} by {row['attribute_title'].lower()}, where chance alone gives "
+            f"Gap in {wording.metric_title(row['metric'])} by {row['attribute_title'].lower()}, where equal subgroups would show "
             f"{_number(row['null_expected_gap'])}",
             {"kind": "single", "value": round(row["gap"], 4)},
         )

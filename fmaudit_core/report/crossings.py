@@ -137,7 +137,7 @@ class _Table:
     names: Sequence[str]
     whole: _Classes
     lines: Mapping[tuple[str, str], _Classes]
-    least: Mapping[str, int]
+    least: Mapping[str, _Classes]
 
 
 def _tables(
@@ -148,10 +148,15 @@ def _tables(
         own = known.filter(**dict(zip(SCORE_SET, map(str, key), strict=True)))
         lines = {(row["attribute"], row["subgroup"]): (row["n_pos"], row["n_neg"]) for row in own.iter_rows(named=True)}
         whole = next((found for (attribute, _), found in lines.items() if attribute == OVERALL), None)
-        tested = {row["subgroup"]: row["status"] == "tested" for row in of.iter_rows(named=True)}
-        least = {name: settings.test_from if yes else settings.suppress_under for name, yes in tested.items()}
+        tested = {(row["subgroup"], row["metric"]) for row in of.iter_rows(named=True) if row["status"] == "tested"}
+
+        def least(name: str, rate: str, tested: set[tuple[str, str]] = tested) -> int:
+            known = (name, "auroc") in tested or (name, rate) in tested
+            return settings.test_from if known else settings.suppress_under
+
+        shown = {name: (least(name, "udr"), least(name, "fpr")) for name in of.get_column("subgroup").unique()}
         if whole is not None:
-            yield _Table(names, whole, lines, least)
+            yield _Table(names, whole, lines, shown)
 
 
 def _withhold_tight(shown: dict[str, _Crossing], hidden: list[_Crossing], table: _Table, at: int) -> None:
@@ -162,7 +167,7 @@ def _withhold_tight(shown: dict[str, _Crossing], hidden: list[_Crossing], table:
 
 def _tight(shown: Mapping[str, _Crossing], hidden: Sequence[_Crossing], table: _Table, at: int) -> list[str]:
     """Crossings to withhold: those of a line without room, or all where it has no room outside."""
-    left = table.whole[at] - sum(table.least[name] for name in shown)
+    left = table.whole[at] - sum(table.least[name][at] for name in shown)
     for size in range(1, len(table.names)):
         for places in combinations(range(len(table.names)), size):
             attribute = CROSSED.join(table.names[place] for place in places)
@@ -171,7 +176,7 @@ def _tight(shown: Mapping[str, _Crossing], hidden: Sequence[_Crossing], table: _
                 inside = [one for one, crossing in shown.items() if tuple(crossing[p] for p in places) == line]
                 if total is None:
                     continue
-                room = total[at] - sum(table.least[one] for one in inside)
+                room = total[at] - sum(table.least[one][at] for one in inside)
                 if inside and room < ROOM:
                     return inside
                 if shown and left - room < ROOM:

@@ -74,7 +74,9 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
     for name, frame in frames.items():
-        content = frame.write_csv().encode()
+        # a cell of a CSV holds no list
+        lists = [pl.col(column).list.join("; ") for column, kind in frame.schema.items() if isinstance(kind, pl.List)]
+        content = frame.with_columns(lists).write_csv().encode()
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
     told = summary(inputs, shown, frames[_FINDINGS], digests)

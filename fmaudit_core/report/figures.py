@@ -152,7 +152,7 @@ def line(x: float, dash: str = "dot") -> Spec:
 
 
 def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
-    """Each gap (mark) beside what chance alone gives: its mean (tick) and 95th percentile (end of the bar).
+    """Draw each gap (mark) on that of equal subgroups: its mean (tick) and 95th percentile (end of the bar).
 
     Parameters
     ----------
@@ -179,6 +179,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
     looks = {
         "disparity": ("@alarm", "diamond"),
         "no_disparity_beyond_margin": ("@good", "square"),
+        "within_margin_of_tested": ("@good", "square-open"),
         "insufficient_evidence": ("@muted", "circle-open"),
         None: ("@accent", "circle"),
     }

@@ -52,7 +52,7 @@ def _least(book: Book, row: Row) -> int:
 
 
 def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
-    """Who fares worst of how many, and whether that is more than the worst of so many shows by chance."""
+    """Say who fares worst of how many, and whether that is significant after correction for the search."""
     if not tested:
         return "No intersection has enough patients with and without the outcome to be tested and shown."
     worst, said, many = tested[0], _intersection(book, tested[0]), len(tested) > 1
@@ -66,12 +66,13 @@ def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
     adjusted = worst["p_worse_adjusted"]
     p = wording.p_text(adjusted, "adjusted p")
     if adjusted is not None and adjusted <= book.audit.fairness.alpha:
-        end = f"This is more than {'the worst of so many shows by chance' if many else 'chance explains'} ({p})."
+        end = f"The difference is significant{', corrected for the search over all of them' if many else ''} ({p})."
     elif many:
-        end = f"With so many looked at, chance alone often makes the worst look this bad: we cannot tell ({p})."
+        end = f"The worst of so many equal ones would often look this bad: we cannot tell ({p})."
     else:
         end = f"We cannot tell whether it is real ({p})."
-    return f"{first}: {level} {said['value']} ({said['interval']}), {said['difference']} from all other studies. {end}"
+    others = f"{said['difference']} from the mean of the other intersections"
+    return f"{first}: {level} {said['value']} ({said['interval']}), {others}. {end}"
 
 
 def intersections_figure(book: Book, key: Key) -> figures.Spec | None:

@@ -232,12 +232,13 @@ def _statistics(audit: Audit, fairness: FairnessSection, sources: Collection[str
             _operating_point(fairness, sources),
         ),
         (
-            "Gaps and chance",
+            "Gaps and their test",
             f"A gap is the difference between the subgroups that fare best and worst, for {attributes}. Gaps are above zero "
-            "even where nobody is treated differently, so each stands beside the gap that chance alone gives: the mean over "
-            f"{fairness.n_permutations:,} permutations of the patients' subgroup labels, between patients with as many "
-            f"studies with and without the outcome (seed {fairness.seed}). The p-value is that of a studentised test of "
-            "equality over all tested subgroups, by the same permutations; the p of the gap itself is given beside it. Beyond "
+            "even if all subgroups are equal, so each is shown with the mean gap that subgroups with the same true value and "
+            "these sample sizes would have. The p-value tests whether the subgroups have the same true value, whatever else "
+            f"differs between them: {fairness.n_permutations:,} permutations of the patients' subgroup labels (seed "
+            f"{fairness.seed}), with AUROC on the logit and rates on the arcsine scale, and variances clustered by patient and "
+            "computed anew in every permutation (Chung and Romano 2013). The p of the gap itself is descriptive. Beyond "
             "sampling: the standard deviation between subgroups with their sampling variance removed (Lum, Zhang and Bower), "
             f"with {level} intervals by the double-corrected bootstrap.",
         ),
@@ -255,17 +256,18 @@ def _statistics(audit: Audit, fairness: FairnessSection, sources: Collection[str
         (
             "Small groups",
             f"Fixed before looking: with fewer than {fairness.suppress_under} patients with a positive study, or with a "
-            f"negative one, in the test part a subgroup is not shown; with fewer than {fairness.test_from} it gets an interval "
-            "but is not tested and enters no gap. Where a subgroup of an attribute is not shown, the counts of the others are "
-            "rounded to tens, off by ten at most, their rates to whole percent and their threshold curves to coarse steps, so "
-            "that it cannot be worked out by subtraction.",
+            f"negative one, in the test part a subgroup is not shown. With fewer than {fairness.test_from} patients of the class "
+            "that a rate is of, or of either class for AUROC, it gets an interval but is not tested and enters no gap. "
+            "If a subgroup of an attribute is not shown, the counts of the others are rounded to tens, off by ten at most, their "
+            "rates to whole percent and their threshold curves to coarse steps, so that it cannot be worked out by subtraction.",
         ),
         (
             "Verdicts",
-            "Disparity: the adjusted p is below the level above. Within margin: every difference between tested subgroups is "
-            f"shown to be below {margin_text('udr', fairness.margin)}. Cannot tell: neither. A result "
+            "Disparity: the adjusted p is below the level above. Within margin: every difference between two subgroups, small "
+            f"ones included, is shown to be below {margin_text('udr', fairness.margin)}. Within margin where tested: the same, "
+            "but only between the subgroups large enough to be tested. Cannot tell: none of these. A result "
             "without a disparity is never taken to mean that there is none. The smallest difference that would have shown is "
-            "each subgroup's against the rest, with a chance of 80% of being found.",
+            "each subgroup's against the mean of the others, with a probability of 80% of being found.",
         ),
     ]
 

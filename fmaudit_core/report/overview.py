@@ -12,7 +12,7 @@ from fmaudit_core.report.cells import gap_view, warning_view
 from fmaudit_core.report.inputs import OVERALL
 from fmaudit_core.vocabulary import THRESHOLD_GIVEN
 
-_VERDICTS: Final = ("disparity", "insufficient_evidence", "no_disparity_beyond_margin")
+_VERDICTS: Final = ("disparity", "insufficient_evidence", "within_margin_of_tested", "no_disparity_beyond_margin")
 
 
 def main_findings(book: Book) -> list[Row]:
@@ -70,6 +70,7 @@ def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> st
         return "No comparison between subgroups could be made with these data."
     limit = wording.margin_text(metric, margin)
     unseen, within = counted["insufficient_evidence"], counted["no_disparity_beyond_margin"]
+    tested = counted["within_margin_of_tested"]
     first = (
         f"{_of(counted['disparity'], n)} between subgroups shows a disparity"
         if counted["disparity"] == 1
@@ -78,6 +79,7 @@ def _headline(counted: dict[str, int], n: int, margin: float, metric: str) -> st
     parts = [
         f"In {unseen} we cannot tell" if unseen else "",
         f"in {within} a gap beyond {limit} can be ruled out" if within else "",
+        f"in {tested} a gap beyond {limit} can be ruled out between the tested subgroups only" if tested else "",
     ]
     rest = "; ".join(part for part in parts if part)
     return f"{first}. {rest[:1].upper()}{rest[1:]}." if rest else f"{first}."
@@ -227,7 +229,7 @@ def _q_cell(row: Row | None) -> Row:
     verdict = row.get("verdict") or ""
     metric = row["metric"]
     tip = (
-        f"gap {wording.spread(metric, row['gap'])}, by chance alone {wording.spread(metric, row['null_expected_gap'])}; "
+        f"gap {wording.spread(metric, row['gap'])}, if equal about {wording.spread(metric, row['null_expected_gap'])}; "
         f"{wording.tests_text(row)}; "
         f"{wording.verdict_title(verdict)}"
     )

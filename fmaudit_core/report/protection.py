@@ -22,6 +22,8 @@ DECIMALS: Final = 2
 ROOM: Final = 4
 _ROUND_TO: Final = 10
 _LEVEL: Final = ["task", "attribute", "subgroup"]
+#: metrics whose status tells whether a class is large
+_TELLS: Final = {"n_pos": ("auroc", "udr", "tpr"), "n_neg": ("auroc", "fpr")}
 
 
 def small(rule: int) -> pl.Expr:
@@ -30,9 +32,13 @@ def small(rule: int) -> pl.Expr:
     return pl.col("status").is_in(["suppressed", "not_estimable"]) | few.fill_null(value=False)
 
 
-def least(settings: FairnessSection) -> pl.Expr:
-    """Positives, or negatives, that a shown row has at least: its status says so."""
-    return pl.when(status="tested").then(settings.test_from).otherwise(settings.suppress_under)
+def _is_tested(count: str, frame: pl.DataFrame, by: Sequence[str]) -> pl.Expr:
+    """Whether the status of any metric of a subgroup says that it has enough positives, or negatives, to be tested."""
+    tested = pl.col("status") == "tested"
+    if "metric" not in frame.columns:
+        return tested
+    tells = pl.col("metric").is_in(_TELLS.get(count, ("auroc",)))
+    return (tested & tells).any().over(*(name for name in by if name != "metric"), "subgroup")
 
 
 def protected_levels(
@@ -55,8 +61,9 @@ def protected_levels(
         found = pl.concat([known, found])
     found = found.unique()
     rows = marked(frame, found).filter("coarse")
+    rows = rows.with_columns(_is_tested(name, frame, by).alias(f"tested_{name}") for name in _TELLS)
     beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("carrier")
-    tight = pl.any_horizontal(_is_tight(name, settings) for name in ("n_pos", "n_neg"))
+    tight = pl.any_horizontal(_is_tight(name, settings) for name in _TELLS)
     whole = beside.filter(tight).select("task", "attribute").unique()
     return pl.concat([found, rows.join(whole, on=["task", "attribute"], how="semi").select(_LEVEL)]).unique()
 
@@ -65,8 +72,10 @@ def _is_tight(count: str, settings: FairnessSection) -> pl.Expr:
     """Whether fewer than `ROOM` other hidden counts of the same ten leave the carrier's count where its status says it is."""
     # the carrier's count, were the hidden one at the beginning of its ten: it may lie up to nine below
     start = pl.col(count) + pl.col(f"hidden_{count}") % _ROUND_TO
-    below = pl.min_horizontal(start - least(settings), pl.lit(_ROUND_TO - 1))
-    few = (pl.col("status") == "interval_only") & (pl.col(count) < settings.test_from)
+    tested = pl.col(f"tested_{count}")
+    least = pl.when(tested).then(settings.test_from).otherwise(settings.suppress_under)
+    below = pl.min_horizontal(start - least, pl.lit(_ROUND_TO - 1))
+    few = ~tested & (pl.col(count) < settings.test_from)
     above = pl.when(few).then(pl.max_horizontal(start - (settings.test_from - 1), pl.lit(0))).otherwise(0)
     return (below - above < ROOM).fill_null(value=False)
 
@@ -127,7 +136,8 @@ def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], count
     totals = all_rows.filter(attribute=OVERALL).select(*whole, *(pl.col(name).alias(f"all_{name}") for name in counts))
     out = rows.join(totals.unique(whole), on=whole, how="left", maintain_order="left")
     shown = ~pl.col("protected")
-    by_name = pl.concat_str(pl.when(status="tested").then(pl.lit("0")).otherwise(pl.lit("1")), pl.col("subgroup"))
+    tested = _is_tested("n", rows, by).fill_null(value=False)
+    by_name = pl.concat_str(pl.when(tested).then(pl.lit("0")).otherwise(pl.lit("1")), pl.col("subgroup"))
     place = pl.when(shown).then(by_name)
     return out.with_columns(
         *(

@@ -41,7 +41,7 @@ _SUBGROUP: Final = (
 )  # fmt: skip
 _FINDING: Final = (
     *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap", "worst_subgroup",
-    "best_subgroup", "p_value", "p_gap", "p_adjusted", "q_value", "sentence",
+    "best_subgroup", "p_value", "p_gap", "p_adjusted", "q_value", "not_covered", "sentence",
 )  # fmt: skip
 
 

@@ -37,8 +37,12 @@ _POOLING_TITLES: Final = {VOLUME: "whole volume", GIVEN: "pooling as given"}
 _MODALITY_TITLES: Final = {"ct": "CT", "ehr": "record", "ct+ehr": "CT and record"}
 
 VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
-    "disparity": ("Disparity", "The subgroups differ by more than chance explains."),
-    "no_disparity_beyond_margin": ("Within margin", "A gap beyond the margin can be ruled out."),
+    "disparity": ("Disparity", "The subgroups differ significantly."),
+    "no_disparity_beyond_margin": ("Within margin", "A gap beyond the margin can be ruled out for every subgroup."),
+    "within_margin_of_tested": (
+        "Within margin where tested",
+        "A gap beyond the margin can be ruled out between the tested subgroups, and not for the others.",
+    ),
     "insufficient_evidence": ("Cannot tell", "The data can neither show nor rule out a gap beyond the margin."),
 }
 DASH: Final = "\N{EN DASH}"
@@ -279,7 +283,8 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
         who = f"{metric_title(metric)} is {values}"
     unseen = "" if mde == NONE else f"; in {worst} only a difference of {mde} or more would have shown"
     sure = _how_sure(finding, margin, unseen)
-    return f"{who}: a gap of {finding['gap_text']}, where chance alone gives about {finding['null_text']}. {sure}"
+    equal = f"where subgroups with the same true {metric_title(metric)} would differ by about {finding['null_text']}"
+    return f"{who}: a gap of {finding['gap_text']}, {equal}. {sure}{_not_tested(finding)}"
 
 
 def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
@@ -287,13 +292,15 @@ def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
     worst, best = finding["worst"], finding["best"]
     if not worst or finding["gap"] is None:
         return summary_of(finding, "", margin, mde)
-    gap = f"A gap of {finding['gap_text']} between {worst} and {best}, by chance about {finding['null_text']}"
+    gap = f"A gap of {finding['gap_text']} between {worst} and {best}, about {finding['null_text']} if equal"
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
     if finding.get("verdict") == "disparity":
         return f"{gap} ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"{gap}. More than {margin_text(finding['metric'], margin)} can be ruled out."
+    if finding.get("verdict") == "within_margin_of_tested":
+        return f"{gap}. More than {margin_text(finding['metric'], margin)} can be ruled out where tested.{_not_tested(finding)}"
     unseen = "" if mde == NONE else f" In {worst}, less than {mde} would not have shown."
     return f"{gap} ({p}).{unseen}"
 
@@ -307,10 +314,18 @@ def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
     if finding.get("verdict") == "disparity":
-        return f"This is more than chance explains ({p})."
+        return f"The difference is significant ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out."
+    if finding.get("verdict") == "within_margin_of_tested":
+        return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out between the tested subgroups."
     return f"We cannot tell whether it is real ({p}){unseen}."
+
+
+def _not_tested(finding: Mapping[str, Any]) -> str:
+    """Name the subgroups that a verdict does not cover."""
+    names = finding.get("not_covered") or []
+    return f" Not tested: {', '.join(subgroup_title(name) for name in names)}." if names else ""
 
 
 def _spaced(name: str) -> str:

@@ -16,7 +16,7 @@ from fmaudit_dagster.resources import AuditWorkspace
 
 _TEXTS = {
     "subgroup_metrics": "AUROC, TPR, FPR and UDR of every subgroup, with counts and intervals clustered by patient.",
-    "fairness_gaps": "How far apart subgroups are, and how far apart chance alone would put them.",
+    "fairness_gaps": "How far apart subgroups are, and how far apart equal ones would lie.",
     "threshold_sweep": "TPR and FPR of every subgroup at every threshold, within a simultaneous band.",
     "subgroup_calibration": "Calibration slope, intercept and error of every subgroup.",
     "calibration_tests": "Whether subgroups are calibrated alike: homogeneity of slopes and of intercepts, exploratory.",

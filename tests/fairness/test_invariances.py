@@ -54,7 +54,14 @@ def test_other_names_of_subgroups_patients_and_studies_change_names_only(frame):
     again = tables(renamed)
     back = pl.col(pl.String).str.replace_many({"w1": "a", "w2": "b", "w3": "c", "w4": "d"})
     for name, table in tables(frame).items():
-        assert_frame_equal(table, again[name].with_columns(back))
+        theirs = again[name].with_columns(back)
+        if "not_covered" in theirs.columns:
+            theirs = theirs.with_columns(
+                pl.col("not_covered").list.eval(
+                    pl.element().str.replace_many({"w1": "a", "w2": "b", "w3": "c", "w4": "d"})
+                )
+            )
+        assert_frame_equal(table, theirs)
 
 
 @slowly
@@ -63,8 +70,14 @@ def test_copies_of_every_study_leave_values_and_the_p_of_patients(frame):
     copies = pl.concat([frame, frame.with_columns(pl.col("study_id") + "-copy")])
     one = assess(frame, attributes=BOTH, settings=FEW, threshold=0.8)
     two = assess(copies, attributes=BOTH, settings=FEW, threshold=0.8)
-    kept = ["attribute", "metric", "gap", "null_expected_gap", "q_statistic", "p_value", "p_gap", "p_adjusted"]
-    assert_frame_equal(one.fairness_gaps.select(kept), two.fairness_gaps.select(kept), rel_tol=1e-9)
+    kept = ["attribute", "metric", "gap", "null_expected_gap", "q_statistic", "p_value", "p_gap"]
+    ranked, again = (found.fairness_gaps.filter(metric="auroc").select(kept) for found in (one, two))
+    assert_frame_equal(ranked, again, rel_tol=1e-9)
+    # the design effect of a rate is estimated, with a correction for the number of studies: copies make nobody surer
+    rates, copied = (found.fairness_gaps.filter(pl.col("metric") != "auroc") for found in (one, two))
+    assert_frame_equal(rates.select("gap"), copied.select("gap"), rel_tol=1e-9)
+    wider = copied["null_expected_gap"] - rates["null_expected_gap"]
+    assert wider.drop_nulls().min() > -1e-9
     # nor do they make a small group large
     for found in (one, two):
         assert (

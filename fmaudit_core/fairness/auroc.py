@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
-from fmaudit_core.fairness.intervals import normal_quantile, wilson
+from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes, patients_by_class
+from fmaudit_core.fairness.intervals import normal_quantile, t_quantile, wilson
 
 Float64Array = npt.NDArray[np.float64]
+
+#: variance at or below which it is 0 but for rounding: every pair is ranked alike
+_NO_VARIANCE: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -19,36 +24,49 @@ class Auroc:
 
     Parameters
     ----------
-    value : float, None where a class is missing
-    se : float, clustered by patient; None where it cannot be told
-    n_pos, n_neg : int
+    value : float, None if a class is missing
+    se : float, clustered by patient; None if fewer than two patients have a class
+    n_pos, n_neg : int, studies of each class
+    k_pos, k_neg : int, patients with a positive study and patients with a negative one
     """
 
     value: float | None
     se: float | None
     n_pos: int
     n_neg: int
+    k_pos: int
+    k_neg: int
+
+    @property
+    def fewest_patients(self) -> int:
+        """Patients with a study of the rarer class."""
+        return min(self.k_pos, self.k_neg)
+
+    @property
+    def has_variance(self) -> bool:
+        """Return whether the standard error is informative: it is 0 if all pairs of studies are ranked alike."""
+        return self.value is not None and self.se is not None and 0 < self.value < 1 and self.se**2 > _NO_VARIANCE
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
-        """Confidence interval on the logit scale, back in (0, 1).
+        """Return the confidence interval on the logit scale, transformed back to (0, 1).
 
-        Where every pair is ranked right (or wrong) the variance is 0 and says nothing; then a Wilson interval for the smaller
-        class is given, which is wide where studies are few.
+        The standard error is multiplied by Student's t quantile at one degree of freedom fewer than patients with the rarer
+        class. If every pair is ranked right, or wrong, or all are tied, the standard error is 0 and not informative; the
+        interval is then Wilson's for as many patients, which is wide if they are few.
         """
         if self.value is None or self.se is None:
             return None
-        z = normal_quantile(confidence)
-        if self.se == 0 or not 0 < self.value < 1:
-            return wilson(self.value, min(self.n_pos, self.n_neg), z)
+        if not self.has_variance:
+            return wilson(self.value, self.fewest_patients, normal_quantile(confidence))
         logit = np.log(self.value / (1 - self.value))
-        half = z * self.se / (self.value * (1 - self.value))
-        return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+        half = t_quantile(confidence, self.fewest_patients - 1) * self.se / (self.value * (1 - self.value))
+        return float(expit(logit - half)), float(expit(logit + half))
 
 
 def auroc(
     y_true: npt.NDArray[np.bool_], y_score: Float64Array, patient: npt.NDArray[np.integer] | None = None
 ) -> Auroc:
-    """AUROC, ties half, with the DeLong variance clustered by patient.
+    """Compute the AUROC, ties half, with the DeLong variance clustered by patient.
 
     Parameters
     ----------
@@ -62,11 +80,12 @@ def auroc(
     DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997, Biometrics 53:567.
     """
     m, n = int(y_true.sum()), int((~y_true).sum())
+    k_pos, k_neg = (m, n) if patient is None else patients_by_class(y_true, patient)
     if not m or not n:
-        return Auroc(None, None, m, n)
+        return Auroc(None, None, m, n, k_pos, k_neg)
     components = structural_components(y_true, y_score)
     value = float(components[y_true].mean())
-    return Auroc(value, clustered_se(y_true, components, patient), m, n)
+    return Auroc(value, clustered_se(y_true, components, patient), m, n, k_pos, k_neg)
 
 
 def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) -> Float64Array:

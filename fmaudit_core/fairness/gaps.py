@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.kernels import Counts, Labellings, Labels, Ranking, count
-from fmaudit_core.fairness.multiplicity import DUST
+from fmaudit_core.fairness.kernels import Ranking, Wins, count_wins
+from fmaudit_core.fairness.labellings import Labellings
+from fmaudit_core.fairness.multiplicity import DUST, RELATIVE_DUST
+from fmaudit_core.fairness.seeding import seed_of
+from fmaudit_core.fairness.studentised import Scaled, back, design_effect, scaled_auroc, scaled_rate
+from fmaudit_core.fairness.units import ClassSizes, Units
 
 Float64Array = npt.NDArray[np.float64]
 
 #: metrics whose gap is tested; the gap in TPR is the gap in UDR
 GAP_METRICS: Final = ("auroc", "udr", "fpr")
+#: draws for the null of the gap itself
+_N_DRAWS: Final = 10_000
 
 
 @dataclass(frozen=True)
 class Estimates:
-    """One metric in each subgroup, in each subgroup's rest, and over all, for one or many labellings.
+    """One metric in each subgroup for one or many labellings.
 
     Parameters
     ----------
-    by_group, by_rest : (B, g) float64, NaN where a class is missing
-    pooled : (B,) float64
+    value : (B, g) float64, NaN where a class is missing
+    scaled : Scaled
+        The same on its scale, with its clustered variance.
     """
 
-    by_group: Float64Array
-    by_rest: Float64Array
-    pooled: Float64Array
+    value: Float64Array
+    scaled: Scaled
+
+    def of(self, groups: Sequence[int]) -> Estimates:
+        """Return those of some subgroups."""
+        at = list(groups)
+        return Estimates(self.value[:, at], Scaled(self.scaled.t[:, at], self.scaled.v[:, at]))
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The gap of one metric over the tested subgroups of one attribute, beside its permutation null.
+    """The gap of one metric over the tested subgroups of one attribute, with its test.
 
     Parameters
     ----------
     gap : float, max - min over subgroups
-    null_expected_gap, null_gap_95 : float, mean and 95th percentile of the same max - min under the null
+    null_expected_gap, null_gap_95 : float
+        Mean and 95th percentile of max - min if all subgroups had the same true value.
     best, worst : int, subgroup with the best and the worst value (a low UDR or FPR is better, a high AUROC)
-    q_statistic, p_value : studentised homogeneity Q, the primary test
-    p_gap : p of the max - min itself
-    p_rest : (g,) float64, p of each subgroup against its rest
+    q_statistic, p_value : float, the primary test: studentised homogeneity Q; None where nothing can be tested, because every
+        study, or none, of the class is called in every subgroup
+    p_gap : float, share of the null's gaps that are as large: descriptive
+    p_rest : (g,) float64, p of each subgroup against the mean of the others
     p_rest_adjusted : (g,) float64, the same corrected over the subgroups by single-step max-T
-    null_q : (B,) float64, Q under the null, for the correction over families
+    null_q : (B,) float64, Q under permutation, for the correction over families
     """
 
     gap: float
@@ -54,115 +68,159 @@ class Gap:
     null_gap_95: float
     best: int
     worst: int
-    q_statistic: float
-    p_value: float
-    p_gap: float
-    p_rest: Float64Array
-    p_rest_adjusted: Float64Array
+    q_statistic: float | None
+    p_value: float | None
+    p_gap: float | None
+    p_rest: Float64Array | None
+    p_rest_adjusted: Float64Array | None
     null_q: Float64Array
 
 
-def estimates(counts: Counts) -> dict[str, Estimates]:
-    """Every gap metric of counted labellings."""
-    return {
-        "auroc": _auroc(counts),
-        "udr": _complement(_rate(counts.positives_above, counts.positives)),
-        "fpr": _rate(counts.negatives_above, counts.negatives),
-    }
+def estimates(
+    ranking: Ranking,
+    labellings: Labellings,
+    n_groups: int,
+    sizes: ClassSizes,
+    metrics: Collection[str] = GAP_METRICS,
+) -> dict[str, Estimates]:
+    """Estimate metrics in every subgroup of labellings; a ranking without a threshold has AUROC alone.
+
+    Parameters
+    ----------
+    sizes : ClassSizes
+        `Units.sizes` of the same labellings; rankings of the same units share them.
+    """
+    out = {}
+    if "auroc" in metrics:
+        out["auroc"] = _auroc(count_wins(ranking, labellings, n_groups), sizes, of=ranking.positives_are_rarer)
+    for metric, kinds, at in zip(("udr", "fpr"), ranking.calls or (), (0, 1), strict=False):
+        if metric not in metrics:
+            continue
+        called, squares, crossed, any_called, all_called = kinds.summed(labellings, n_groups)
+        out[metric] = _rate(sizes, at, called, squares, crossed, any_called, all_called, missed=metric == "udr")
+    return out
 
 
 def null_gaps(
-    rankings: Sequence[Ranking], own: Labels, deals: Iterable[Labellings], n_groups: int
+    rankings: Sequence[Ranking],
+    units: Units,
+    deals: Iterable[Labellings],
+    *,
+    seed: int = 0,
+    metrics: Collection[str] = GAP_METRICS,
 ) -> list[dict[str, Gap]]:
-    """Gap of every metric for several score sets on the same studies, each labelling dealt once for all of them.
+    """Test the gap of every metric for several score sets on the same studies, each permutation shared by all of them.
 
     Parameters
     ----------
     rankings : the score sets
-    own : (n,) uint8, the true subgroup of each study
-    deals : labellings under the null, in chunks; see `permutation.Dealer`
+    units : Units
+        With the true subgroup of each; all subgroups are tested.
+    deals : permuted labellings, in chunks; see `permutation.Dealer`
+    seed : int
+        Of the draws for the null of the gap itself.
     """
-    dealt: list[dict[str, list[Estimates]]] = [{metric: [] for metric in GAP_METRICS} for _ in rankings]
+    g = units.n_groups
+    permuted: list[dict[str, list[Scaled]]] = [{} for _ in rankings]
     for labellings in deals:
-        for ranking, kept in zip(rankings, dealt, strict=True):
-            for metric, found in estimates(count(ranking, labellings, n_groups)).items():
-                kept[metric].append(found)
+        sizes = units.sizes(labellings, g)
+        for ranking, kept in zip(rankings, permuted, strict=True):
+            for metric, found in estimates(ranking, labellings, g, sizes, metrics).items():
+                kept.setdefault(metric, []).append(found.scaled)
+    own = Labellings.of(units.group[None])
+    sizes = units.sizes(own, g)
     out = []
-    for ranking, kept in zip(rankings, dealt, strict=True):
-        observed = estimates(count(ranking, Labellings.of(own[None]), n_groups))
-        out.append({metric: _gap(observed[metric], _joined(kept[metric]), metric) for metric in GAP_METRICS})
+    for ranking, kept in zip(rankings, permuted, strict=True):
+        observed = estimates(ranking, own, g, sizes, metrics)
+        out.append({metric: gap_of(observed[metric], joined(parts), metric, seed) for metric, parts in kept.items()})
     return out
 
 
 def exceedance(null: Float64Array, observed: float) -> float:
-    """Permutation p: (1 + #{T* >= T}) / (B + 1)."""
-    return float((1 + np.count_nonzero(null >= observed - DUST)) / (len(null) + 1))
+    """Return the permutation p: (1 + #{T* >= T}) / (B + 1). Statistics that differ by rounding only are equal."""
+    return float((1 + np.count_nonzero(null >= observed - RELATIVE_DUST * abs(observed) - DUST)) / (len(null) + 1))
 
 
-def _gap(observed: Estimates, null: Estimates, metric: str) -> Gap:
-    theta, dealt = observed.by_group[0], null.by_group
-    # the permutation standard deviation of each subgroup's value: one constant a subgroup, observed and dealt alike
-    spread = np.nanstd(dealt, axis=0)
-    spread = np.where(spread > DUST, spread, 0.0)
-    q = _homogeneity(observed.by_group, observed.pooled, spread)[0]
-    null_q = _homogeneity(dealt, null.pooled, spread)
-    gaps = np.nanmax(dealt, axis=1) - np.nanmin(dealt, axis=1)
-    gap = float(np.nanmax(theta) - np.nanmin(theta))
-    against_rest = np.abs(observed.by_group - observed.by_rest)[0]
-    null_rest = np.abs(dealt - null.by_rest)
-    rest_spread = np.sqrt(np.nanmean(null_rest**2, axis=0))
-    rest_spread = np.where(rest_spread > 0, rest_spread, np.inf)
-    largest = np.nanmax(null_rest / rest_spread, axis=1)
-    low, high = int(np.nanargmin(theta)), int(np.nanargmax(theta))
+def joined(parts: Sequence[Scaled]) -> Scaled:
+    """Return chunks one below the other, a subgroup's still side by side in memory."""
+    t, v = (np.concatenate([getattr(one, name).T for one in parts], axis=1).T for name in ("t", "v"))
+    return Scaled(t, v)
+
+
+def gap_of(observed: Estimates, null: Scaled, metric: str, seed: int) -> Gap:
+    """Compare the subgroups of one labelling with those of its permutations."""
+    value, scaled = observed.value[0], Scaled(observed.scaled.t[0], observed.scaled.v[0])
+    low, high = int(np.nanargmin(value)), int(np.nanargmax(value))
+    gap = float(value[high] - value[low])
+    drawn = np.ptp(back(metric, scaled.centre + np.sqrt(scaled.v) * _normals(seed, len(value))), axis=1)
     best, worst = (high, low) if metric == "auroc" else (low, high)
+    null_gap, null_gap_95 = float(drawn.mean()), float(np.quantile(drawn, 0.95))
+    null_q = null.homogeneity
+    if metric != "auroc" and gap == 0 and value[low] in (0.0, 1.0):
+        return Gap(gap, null_gap, null_gap_95, best, worst, None, None, None, None, None, null_q)
+    q, z, null_z = float(scaled.homogeneity), np.abs(scaled.against_others()), np.abs(null.against_others())
+    largest = null_z.max(axis=1)
     return Gap(
         gap=gap,
-        null_expected_gap=float(gaps.mean()),
-        null_gap_95=float(np.quantile(gaps, 0.95)),
+        null_expected_gap=null_gap,
+        null_gap_95=null_gap_95,
         best=best,
         worst=worst,
-        q_statistic=float(q),
+        q_statistic=q,
         p_value=exceedance(null_q, q),
-        p_gap=exceedance(gaps, gap),
-        p_rest=np.array([exceedance(null_rest[:, g], one) for g, one in enumerate(against_rest)]),
-        p_rest_adjusted=np.array([exceedance(largest, one) for one in against_rest / rest_spread]),
+        p_gap=exceedance(drawn, gap),
+        p_rest=np.array([exceedance(null_z[:, g], one) for g, one in enumerate(z)]),
+        p_rest_adjusted=np.array([exceedance(largest, one) for one in z]),
         null_q=null_q,
     )
 
 
-def _homogeneity(theta: Float64Array, pooled: Float64Array, spread: Float64Array) -> Float64Array:
-    """Q = sum over subgroups of ((theta_g - theta_pooled) / se_g)^2; a value that cannot be told adds nothing."""
-    z = (theta - pooled[:, None]) / np.where(spread > 0, spread, np.inf)
-    q: Float64Array = np.nansum(z * z, axis=1)
-    return q
+@lru_cache(maxsize=64)
+def _normals(seed: int, n_groups: int) -> Float64Array:
+    return np.random.default_rng(seed_of(seed, f"null_gap/{n_groups}")).normal(size=(_N_DRAWS, n_groups))
 
 
-def _auroc(counts: Counts) -> Estimates:
-    m, n = counts.positives, counts.negatives
-    rest_wins = counts.over_all - counts.touching
-    all_m, all_n = m.sum(axis=1, keepdims=True), n.sum(axis=1, keepdims=True)
-    pooled = _ratio(np.full(len(m), counts.over_all), (all_m * all_n)[:, 0])
-    return Estimates(_ratio(counts.within, m * n), _ratio(rest_wins, (all_m - m) * (all_n - n)), pooled)
+def _auroc(wins: Wins, sizes: ClassSizes, *, of: bool) -> Estimates:
+    """AUROC and its clustered variance: Obuchowski 1997, Biometrics 53:567, as `auroc.clustered_se`."""
+    at = (0, 1) if of else (1, 0)  # the rarer class, the common one
+    (m, n), (k10, k01), (in_cells, common_in_cells) = (
+        (pair[at[0]], pair[at[1]]) for pair in (sizes.studies, sizes.patients, sizes.clustered)
+    )
+    theta = _ratio(wins.wins, m * n)
+    known_m, known_n = np.maximum(m, 1.0), np.maximum(n, 1.0)
+    x2 = wins.own_squares / known_n**2 - 2 * theta * wins.own_wins / known_n + theta**2 * (m - in_cells)
+    lost = 1 - theta
+    y2 = lost**2 * (n - common_in_cells) - 2 * lost * wins.own_losses / known_m + wins.own_loss_squares / known_m**2
+    variance = _corrected(k10) * (x2 + wins.cell_rarer) / known_m**2
+    variance += _corrected(k01) * (y2 + wins.cell_common) / known_n**2
+    variance += 2 * _corrected(sizes.units) * wins.cell_crossed / (known_m * known_n)
+    return Estimates(theta, scaled_auroc(theta, variance, np.minimum(k10, k01)))
 
 
-def _rate(above: Float64Array, of: Float64Array) -> Estimates:
-    all_above, all_of = above.sum(axis=1, keepdims=True), of.sum(axis=1, keepdims=True)
-    return Estimates(_ratio(above, of), _ratio(all_above - above, all_of - of), _ratio(all_above, all_of)[:, 0])
+def _rate(
+    sizes: ClassSizes,
+    at: int,
+    called: Float64Array,
+    squares: Float64Array,
+    crossed: Float64Array,
+    any_called: Float64Array,
+    all_called: Float64Array,
+    *,
+    missed: bool,
+) -> Estimates:
+    """Share of a class that is called, or that is missed, and its variance under clustering."""
+    m, k = sizes.studies[at], sizes.patients[at]
+    share = _ratio(called, m)
+    residuals = squares - 2 * share * crossed + share**2 * sizes.squares[at]
+    effect = design_effect(m, k, sizes.squares[at], residuals, share, any_called, k - all_called)
+    value = 1 - share if missed else share
+    return Estimates(value, scaled_rate(value, m / effect, k))
 
 
-def _complement(found: Estimates) -> Estimates:
-    return Estimates(1 - found.by_group, 1 - found.by_rest, 1 - found.pooled)
+def _corrected(k: Float64Array) -> Float64Array:
+    return k / np.maximum(k - 1, 1.0)
 
 
 def _ratio(part: Float64Array, whole: Float64Array) -> Float64Array:
     out: Float64Array = np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
     return out
-
-
-def _joined(parts: Sequence[Estimates]) -> Estimates:
-    """Estimates one below the other, a subgroup's still side by side in memory."""
-    return Estimates(
-        np.concatenate([one.by_group.T for one in parts], axis=1).T,
-        np.concatenate([one.by_rest.T for one in parts], axis=1).T,
-        np.concatenate([one.pooled for one in parts]),
-    )

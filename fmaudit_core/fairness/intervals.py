@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv, ndtri, stdtrit
 
-#: under this many studies an exact interval replaces Wilson's
+#: below this effective sample size an exact interval replaces Wilson's
 EXACT_UNDER = 20
 
 
 def normal_quantile(confidence: float) -> float:
-    """Standard errors on either side of an estimate that its interval takes."""
+    """Return how many standard errors an interval extends to either side of its estimate."""
     return float(ndtri(0.5 + confidence / 2))
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """Return the same of Student's t, for a standard error estimated from few patients.
+
+    Parameters
+    ----------
+    degrees : int
+        Degrees of freedom; infinite below 1, where nothing is known about the spread.
+    """
+    return float(stdtrit(degrees, 0.5 + confidence / 2)) if degrees >= 1 else math.inf
 
 
 def wilson(p: float, n: float, z: float) -> tuple[float, float]:
@@ -31,7 +42,7 @@ def wilson(p: float, n: float, z: float) -> tuple[float, float]:
 
 
 def clopper_pearson(p: float, n: float, confidence: float) -> tuple[float, float]:
-    """Exact interval of a proportion (Clopper & Pearson 1934); `n` may be an effective size, not whole."""
+    """Return the exact interval of a proportion (Clopper & Pearson 1934); `n` may be an effective, fractional size."""
     tail = (1 - confidence) / 2
     successes = p * n
     low = 0.0 if p <= 0 else float(betaincinv(successes, n - successes + 1, tail))
@@ -40,7 +51,12 @@ def clopper_pearson(p: float, n: float, confidence: float) -> tuple[float, float
 
 
 def proportion_interval(p: float, n_effective: float, confidence: float) -> tuple[float, float]:
-    """Wilson's interval at the effective size; exact where that is under 20."""
+    """Return Wilson's interval at the effective sample size, or the exact interval if that size is below 20.
+
+    An effective size of 0 gives (0, 1).
+    """
+    if n_effective <= 0:
+        return 0.0, 1.0
     if n_effective < EXACT_UNDER:
         return clopper_pearson(p, n_effective, confidence)
     return wilson(p, n_effective, normal_quantile(confidence))

@@ -1,8 +1,12 @@
-"""Compiled counting: all subgroups of many labellings in one pass over the scores in order.
+"""Compiled counting: for many labellings at once, every subgroup's wins and the sums of their clustered variance.
 
-For each labelling the pass keeps the negatives met so far, by subgroup. A positive beats those of its own subgroup (AUROC
-within); the pairs that touch a subgroup at either end leave the AUROC of the rest. Labellings lie side by side in blocks, so
-that a processor counts several at once. Deals of labels are drawn in `permutation.py`.
+One pass over the scores in ascending order gives AUROC and the sums of its variance (`auroc.clustered_se`). It follows the class
+of fewer studies, here "rarer". The other, "common", costs a count only: by summation by parts the sum over N common studies of
+(rarer ones below)^2 equals ``N M^2 - sum over rarer ones of (2 P + 1) c``, with M rarer ones, c the common ones below a rarer one
+and P the rarer ones before it. Studies of a unit with several add to a cell of the unit's own, squared at the end.
+
+Labellings lie side by side in blocks, so that a processor counts several at once. They are drawn in `permutation.py`; the
+metrics that the sums give are in `gaps.py`.
 """
 
 from __future__ import annotations
@@ -14,200 +18,320 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-Float64Array = npt.NDArray[np.float64]
-#: subgroup of each study; uint16 where there are more than 256
-Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+from fmaudit_core.fairness.kinds import Kinds
+from fmaudit_core.fairness.labellings import LANES, Labellings, by_labelling
+from fmaudit_core.fairness.units import Units
 
-#: labellings side by side: the labels of one study in a block fill a cache line
-LANES: Final = 64
-#: studies whose labels are asked of memory together, so that the waits for them overlap
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+#: events whose labels are asked of memory together, so that the waits for them overlap
 _AHEAD: Final = 16
 _INT32_MAX: Final = 2**31 - 1
+#: sums of 32 bits that would have to be emptied after fewer events than this are no gain
+_LEAST_EVENTS: Final = 8
 
-
-@dataclass(frozen=True)
-class Labellings:
-    """Many labellings of the same studies by subgroup.
-
-    Parameters
-    ----------
-    lanes : (blocks, n, LANES), labelling ``block * LANES + lane`` of each study in study order
-    size : int
-        Labellings; what the last block holds beyond them means nothing.
-    """
-
-    lanes: Labels
-    size: int
-
-    @classmethod
-    def of(cls, rows: Labels) -> Labellings:
-        """Labellings given as rows, (B, n)."""
-        size, n = rows.shape
-        blocks = -(-size // LANES)
-        padded = np.zeros((blocks * LANES, n), dtype=rows.dtype)
-        padded[:size] = rows
-        return cls(np.ascontiguousarray(padded.reshape(blocks, LANES, n).transpose(0, 2, 1)), size)
-
-    def rows(self) -> Labels:
-        """The labellings as rows, (B, n)."""
-        blocks, n, _ = self.lanes.shape
-        return self.lanes.transpose(0, 2, 1).reshape(blocks * LANES, n)[: self.size]
-
-    def mapped(self, to: Labels) -> Labellings:
-        """Every label exchanged for another: `to` has the new one at the place of the old."""
-        return Labellings(to[self.lanes], self.size)
+# what the pass does at an event; of a tie the cells of common studies follow last, when half of those that tie are known
+_COUNT, _COUNT_CELL, _COUNT_TIED, _WIN, _WIN_CELL, _TIED_WIN, _TIED_WIN_CELL, _TIE_BEGINS, _TIE_ENDS, _TIED_CELL = range(10)
+# sums of the pass: wins of rarer studies alone in their unit, their squares, parts, wins over common ones alone, wins in cells
+_OWN, _SQUARES, _PARTS, _OVER_SINGLE, _IN_CELLS = range(5)
 
 
 @dataclass(frozen=True)
 class Ranking:
     """Scores of one score set in ascending order, sorted once for all permutations.
 
-    Each study is an event. Where scores are tied, each positive is one before the negatives it ties with and one after them,
-    which makes a tie half a pair once the counts are halved.
-
     Parameters
     ----------
-    study : (events,) int64, places in study order
-    positive : (events,) bool
-    n_below : (events,) int32, negatives before each event
-    first_above : int, the first event at or above the threshold
-    scale : float, what an event of a positive counts for: 1, or a half with ties
-    n_positive, n_negative : int
+    op, unit, cell : (events,) what happens, to which unit, and its place among the units with several studies
+    cell_unit, cell_rarer, cell_common : (cells,) units with several studies, and their studies by class
+    scale : int
+        Unit of counts: 2 where studies of both classes tie, so that half a win is an integer, else 1.
+    n_rarer, n_common : int
+    positives_are_rarer : bool
+    calls : Kinds of units by positives called, and by negatives called; None without a threshold
     """
 
-    study: npt.NDArray[np.int64]
-    positive: npt.NDArray[np.bool_]
-    n_below: npt.NDArray[np.int32]
-    first_above: int
-    scale: float
-    n_positive: int
-    n_negative: int
+    op: npt.NDArray[np.uint8]
+    unit: IntArray
+    cell: IntArray
+    cell_unit: IntArray
+    cell_rarer: Float64Array
+    cell_common: Float64Array
+    scale: int
+    n_rarer: int
+    n_common: int
+    positives_are_rarer: bool
+    calls: tuple[Kinds, Kinds] | None
 
     @classmethod
-    def of(cls, score: Float64Array, positive: npt.NDArray[np.bool_], threshold: float) -> Ranking:
-        """Sort scores; a score at the threshold counts as called positive."""
-        order = np.argsort(score, kind="stable").astype(np.int64)
-        ranked = score[order]
-        scale = 1.0
-        if np.any(ranked[1:] == ranked[:-1]):
-            scale = 0.5
-            study = np.concatenate([np.flatnonzero(positive), np.flatnonzero(~positive), np.flatnonzero(positive)])
-            turn = np.repeat([0, 1, 2], [positive.sum(), (~positive).sum(), positive.sum()])
-            order = study[np.lexsort((turn, score[study]))]
-            ranked = score[order]
-        is_positive = positive[order]
+    def of(cls, score: Float64Array, positive: BoolArray, units: Units, threshold: float) -> Ranking:
+        """Sort the scores of n studies.
+
+        Parameters
+        ----------
+        score : (n,) float64
+        positive : (n,) bool
+        units : Units
+        threshold : float
+            A score at the threshold counts as called positive; NaN where there is none.
+        """
+        n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+        positives_are_rarer = n_positive <= n_negative
+        rarer = positive if positives_are_rarer else ~positive
+        cells = np.flatnonzero(units.several)
+        cell_of = np.full(len(units.group), -1, dtype=np.int64)
+        cell_of[cells] = np.arange(len(cells))
+        of_class = (units.positives, units.negatives)[:: 1 if positives_are_rarer else -1]
+        op, study, scale = _events(score if positives_are_rarer else -score, rarer, units.several[units.of_study])
+        unit = units.of_study[study]
         return cls(
-            study=order,
-            positive=is_positive,
-            n_below=np.cumsum(~is_positive).astype(np.int32),
-            first_above=int(np.searchsorted(ranked, threshold, side="left")),
+            op=op,
+            unit=unit,
+            cell=cell_of[unit],
+            cell_unit=cells.astype(np.int64),
+            cell_rarer=of_class[0][cells].astype(np.float64),
+            cell_common=of_class[1][cells].astype(np.float64),
             scale=scale,
-            n_positive=int(positive.sum()),
-            n_negative=int((~positive).sum()),
+            n_rarer=min(n_positive, n_negative),
+            n_common=max(n_positive, n_negative),
+            positives_are_rarer=positives_are_rarer,
+            calls=None if np.isnan(threshold) else _calls(score >= threshold, positive, units),
         )
 
-    @property
-    def n_pairs_right(self) -> float:
-        """Pairs of a positive ranked above a negative, ties half, over all studies."""
-        return self.scale * float(self.n_below[self.positive].sum(dtype=np.int64))
+
+def _calls(called: BoolArray, positive: BoolArray, units: Units) -> tuple[Kinds, Kinds]:
+    """Units by m studies of a class and a of them called: sums of a, a^2 and a m, of units with any and with all called."""
+    out = []
+    for of_class, m in ((positive, units.positives), (~positive, units.negatives)):
+        a = np.bincount(units.of_study[of_class & called], minlength=len(m))
+        weights = np.stack([a, a * a, a * m, a > 0, (a == m) & (m > 0)], axis=1).astype(np.float64)
+        out.append(Kinds.of([m, a], weights))
+    return out[0], out[1]
+
+
+def _events(
+    score: Float64Array, rarer: BoolArray, several: BoolArray
+) -> tuple[npt.NDArray[np.uint8], IntArray, int]:
+    """What happens in ascending order of score: operation and study of each event, and the scale of counts."""
+    _, value = np.unique(score, return_inverse=True)
+    n_values = int(value.max(initial=-1)) + 1
+    tie = (np.bincount(value[rarer], minlength=n_values) > 0) & (np.bincount(value[~rarer], minlength=n_values) > 0)
+    tied = tie[value]
+    ops = np.where(
+        rarer,
+        np.where(tied, np.where(several, _TIED_WIN_CELL, _TIED_WIN), np.where(several, _WIN_CELL, _WIN)),
+        np.where(several, np.where(tied, _COUNT_TIED, _COUNT_CELL), _COUNT),
+    )
+    ties, late = np.flatnonzero(tie), np.flatnonzero(ops == _COUNT_TIED)
+    anyone = np.zeros_like(ties)
+    op = np.concatenate([ops, np.full(len(ties), _TIE_BEGINS), np.full(len(ties), _TIE_ENDS), np.full(len(late), _TIED_CELL)])
+    study = np.concatenate([np.arange(len(score)), anyone, anyone, late])
+    turn = np.concatenate([1 + rarer, anyone, anyone + 3, np.full(len(late), 4)])
+    order = np.lexsort((turn, np.concatenate([value, ties, ties, value[late]])))
+    return op[order].astype(np.uint8), study[order].astype(np.int64), 2 if len(ties) else 1
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts per labelling and subgroup, each (B, g) float64.
+class Wins:
+    """Sums of one pass by labelling and subgroup, each (B, n_groups) float64, in pairs (ties half).
 
     Parameters
     ----------
-    within : pairs of a positive ranked above a negative, both of the subgroup, ties half
-    touching : the same with the positive, the negative or both of the subgroup
-    positives, negatives : studies
-    positives_above, negatives_above : studies at or above the threshold
-    over_all : float, pairs ranked right over all studies
+    wins : pairs won, all studies
+    own_wins, own_squares : of rarer studies alone in their unit: the common ones below, and their squares
+    own_losses, own_loss_squares : of common studies alone in their unit: the rarer ones below, and their squares
+    cell_rarer, cell_common, cell_crossed : over units with several studies, sums of x^2, y^2 and x y, where x is a unit's sum of
+        (share of common ones below - AUROC) and y its sum of (share of rarer ones above - AUROC)
     """
 
-    within: Float64Array
-    touching: Float64Array
-    positives: Float64Array
-    negatives: Float64Array
-    positives_above: Float64Array
-    negatives_above: Float64Array
-    over_all: float
+    wins: Float64Array
+    own_wins: Float64Array
+    own_squares: Float64Array
+    own_losses: Float64Array
+    own_loss_squares: Float64Array
+    cell_rarer: Float64Array
+    cell_common: Float64Array
+    cell_crossed: Float64Array
 
 
-def count(ranking: Ranking, labellings: Labellings, n_groups: int) -> Counts:
-    """Count every labelling of the studies by subgroup; each label lies below `n_groups`."""
-    lanes = labellings.lanes
-    shape = (len(lanes), n_groups, LANES)
-    most = ranking.n_positive * ranking.n_negative / ranking.scale
-    pairs = np.int32 if most <= _INT32_MAX else np.int64
-    within, touching = np.empty(shape, dtype=pairs), np.empty(shape, dtype=pairs)
-    positives, negatives, positives_below, negatives_below = (np.empty(shape, dtype=np.int32) for _ in range(4))
-    _count(
-        ranking.study, ranking.positive, ranking.n_below, ranking.first_above, lanes,
-        within, touching, positives, negatives, positives_below, negatives_below,
+def count_wins(ranking: Ranking, labellings: Labellings, n_groups: int) -> Wins:
+    """Count every labelling of the units by subgroup; each label lies below `n_groups`."""
+    lanes, s = labellings.lanes, ranking.scale
+    most = s * ranking.n_common
+    emptied, kind = _INT32_MAX // max(most * most, s * (2 * ranking.n_rarer + 1) * most, 1), np.int32
+    if emptied < _LEAST_EVENTS:
+        emptied, kind = len(ranking.op) + 1, np.float64  # exact below 2^53
+    out = np.empty((8, len(lanes), n_groups, LANES))
+    _pass(
+        ranking.op, ranking.unit, ranking.cell, ranking.cell_unit, ranking.cell_rarer, ranking.cell_common, s,
+        emptied, lanes, np.zeros((n_groups, LANES), dtype=kind), out,
     )  # fmt: skip
-    half = ranking.scale
-    return Counts(
-        within=_by_labelling(within, half, labellings.size),
-        touching=_by_labelling(touching, half, labellings.size),
-        positives=_by_labelling(positives, half, labellings.size),
-        negatives=_by_labelling(negatives, 1.0, labellings.size),
-        positives_above=_by_labelling(positives - positives_below, half, labellings.size),
-        negatives_above=_by_labelling(negatives - negatives_below, 1.0, labellings.size),
-        over_all=ranking.n_pairs_right,
-    )
-
-
-def _by_labelling(counted: npt.NDArray[np.integer], scale: float, size: int) -> Float64Array:
-    """(blocks, g, LANES) -> (size, g), a subgroup's counts side by side in memory: sums over subgroups are then quick."""
-    by_group: Float64Array = counted.transpose(1, 0, 2).reshape(counted.shape[1], -1)[:, :size].astype(np.float64)
-    by_group *= scale
-    return by_group.T
+    return Wins(*by_labelling(out, labellings.size))
 
 
 @numba.njit(cache=True)
-def _negative(labels, negatives):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for group in range(len(negatives)):
+def _count(labels, scale, common):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for group in range(len(common)):
+        label = labels.dtype.type(group)
         for lane in range(LANES):
-            negatives[group, lane] += np.int32(labels[lane] == group)
+            mask = -np.int32(labels[lane] == label)  # all bits where the study is of this subgroup, none elsewhere
+            common[group, lane] += np.int32(scale & mask)
 
 
 @numba.njit(cache=True)
-def _positive(labels, n_below, negatives, positives, within, touching):  # type: ignore[no-untyped-def]  # pragma: no cover
-    for group in range(len(negatives)):
+def _win(  # type: ignore[no-untyped-def]  # pragma: no cover
+    labels, scale, one, before, common, rarer, sums
+):  # fmt: skip
+    """A rarer study alone in its unit. Of the common ones it ties with (those not `before`) half lie below."""
+    for group in range(common.shape[1]):
+        label = labels.dtype.type(group)
         for lane in range(LANES):
-            own = negatives[group, lane]
-            mask = -np.int32(labels[lane] == group)  # all bits where the positive is of this subgroup, none elsewhere
-            positives[group, lane] -= mask
-            within[group, lane] += own & mask
-            touching[group, lane] += own + ((n_below - own) & mask)
+            mask = -np.int32(labels[lane] == label)
+            single, several = np.int32(common[0, group, lane] & mask), np.int32(common[1, group, lane] & mask)
+            single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
+            half = np.int32(single_half + np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1))
+            own = one * half
+            sums[_OWN, group, lane] += own
+            sums[_SQUARES, group, lane] += own * own
+            sums[_PARTS, group, lane] += (one * single) * np.int32(2 * rarer[group, lane] + scale)
+            sums[_OVER_SINGLE, group, lane] += single_half
+            rarer[group, lane] += np.int32(scale & mask)
+
+
+@numba.njit(cache=True)
+def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
+    labels, scale, one, before, common, rarer, sums, cell
+):  # fmt: skip
+    """A rarer study of a unit with several: its wins go to the unit's cell."""
+    for group in range(common.shape[1]):
+        label = labels.dtype.type(group)
+        for lane in range(LANES):
+            mask = -np.int32(labels[lane] == label)
+            single, several = np.int32(common[0, group, lane] & mask), np.int32(common[1, group, lane] & mask)
+            single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
+            half = np.int32(single_half + np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1))
+            sums[_IN_CELLS, group, lane] += half
+            sums[_PARTS, group, lane] += (one * single) * np.int32(2 * rarer[group, lane] + scale)
+            sums[_OVER_SINGLE, group, lane] += single_half
+            rarer[group, lane] += np.int32(scale & mask)
+            cell[lane] += half
+
+
+@numba.njit(cache=True)
+def _lose(labels, before, rarer, cell):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """A common study of a unit with several: the rarer ones below go to the unit's cell, of those it ties with half."""
+    for group in range(len(rarer)):
+        label = labels.dtype.type(group)
+        for lane in range(LANES):
+            both = np.int32(before[group, lane] + rarer[group, lane])
+            cell[lane] += np.int32((both >> 1) & -np.int32(labels[lane] == label))
+
+
+@numba.njit(cache=True)
+def _tie_ends(scale, before, common, rarer_before, rarer, ties):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Common ones of a tie were counted with the rarer ones before it, and half of those that tie lie below too."""
+    for group in range(len(common)):
+        for lane in range(LANES):
+            half = np.float64(np.int32(rarer_before[group, lane] + rarer[group, lane]) >> 1)
+            whole = np.float64(rarer_before[group, lane])
+            tied = np.float64(np.int32(common[group, lane] - before[group, lane]))
+            ties[group, lane] += tied / scale * (half * half - whole * whole)
+
+
+@numba.njit(cache=True)
+def _empty(sums, totals):  # type: ignore[no-untyped-def]  # pragma: no cover
+    for at in range(len(totals)):
+        for group in range(totals.shape[1]):
+            for lane in range(LANES):
+                totals[at, group, lane] += sums[at, group, lane]
+                sums[at, group, lane] = 0
+
+
+@numba.njit(cache=True)
+def _square_cells(  # type: ignore[no-untyped-def]  # pragma: no cover
+    labels, cell_unit, cell_rarer, cell_common, of_rarer, of_common, auroc, per_common, per_rarer, out
+):  # fmt: skip
+    for cell in range(len(cell_unit)):
+        own = labels[cell_unit[cell]]
+        m, n = cell_rarer[cell], cell_common[cell]
+        for lane in range(LANES):
+            group = own[lane]
+            theta = auroc[group, lane]
+            x = of_rarer[cell, lane] * per_common[group, lane] - m * theta
+            y = n * (1.0 - theta) - of_common[cell, lane] * per_rarer[group, lane]
+            out[0, group, lane] += x * x
+            out[1, group, lane] += y * y
+            out[2, group, lane] += x * y
 
 
 @numba.njit(parallel=True, cache=True)
-def _count(  # type: ignore[no-untyped-def]  # pragma: no cover
-    study, positive, n_below, first_above, lanes,
-    within, touching, positives, negatives, positives_below, negatives_below,
+def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
+    op, unit, cell, cell_unit, cell_rarer, cell_common, scale, emptied, lanes, like, out
 ):  # fmt: skip
-    n_groups = within.shape[1]
+    n_groups, shape = len(like), like.shape
     asked = np.zeros(len(lanes), dtype=np.int64)
+    one = like.dtype.type(1)
     for block in numba.prange(len(lanes)):
         labels = lanes[block]
-        n_pos, n_neg = np.zeros((n_groups, LANES), dtype=np.int32), np.zeros((n_groups, LANES), dtype=np.int32)
-        inside, touched = np.zeros_like(within[block]), np.zeros_like(touching[block])
-        for half in range(2):
-            start, end = (0, first_above) if half == 0 else (first_above, len(study))
-            for first in range(start, end, _AHEAD):
-                last = min(first + _AHEAD, end)
-                for event in range(first, last):
-                    asked[block] += labels[study[event], 0]
-                for event in range(first, last):
-                    if positive[event]:
-                        _positive(labels[study[event]], n_below[event], n_neg, n_pos, inside, touched)
+        # common ones alone in their unit, common ones of units with several
+        common, before = np.zeros((2, n_groups, LANES), dtype=np.int32), np.zeros((2, n_groups, LANES), dtype=np.int32)
+        rarer, rarer_before = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+        of_rarer = np.zeros((len(cell_unit), LANES), dtype=np.int32)
+        of_common = np.zeros((len(cell_unit), LANES), dtype=np.int32)
+        sums, totals = np.zeros((5, n_groups, LANES), dtype=like.dtype), np.zeros((5, n_groups, LANES))
+        ties = np.zeros(shape)
+        events = 0
+        for first in range(0, len(op), _AHEAD):
+            last = min(first + _AHEAD, len(op))
+            for event in range(first, last):
+                asked[block] += labels[unit[event], 0]
+            for event in range(first, last):
+                what, line = op[event], labels[unit[event]]
+                if what == _COUNT:
+                    _count(line, scale, common[0])
+                elif what == _COUNT_CELL:
+                    _lose(line, rarer, rarer, of_common[cell[event]])
+                    _count(line, scale, common[1])
+                elif what == _COUNT_TIED:
+                    _count(line, scale, common[1])
+                elif what == _TIED_CELL:
+                    _lose(line, rarer_before, rarer, of_common[cell[event]])
+                elif what == _TIE_BEGINS:
+                    before[:], rarer_before[:] = common, rarer
+                elif what == _TIE_ENDS:
+                    _tie_ends(scale, before[0], common[0], rarer_before, rarer, ties)
+                else:
+                    if what == _WIN:
+                        _win(line, scale, one, common, common, rarer, sums)
+                    elif what == _TIED_WIN:
+                        _win(line, scale, one, before, common, rarer, sums)
+                    elif what == _WIN_CELL:
+                        _win_cell(line, scale, one, common, common, rarer, sums, of_rarer[cell[event]])
                     else:
-                        _negative(labels[study[event]], n_neg)
-            if half == 0:
-                positives_below[block] = n_pos
-                negatives_below[block] = n_neg
-        within[block], touching[block] = inside, touched
-        positives[block], negatives[block] = n_pos, n_neg
+                        _win_cell(line, scale, one, before, common, rarer, sums, of_rarer[cell[event]])
+                    events += 1
+                    if events == emptied:
+                        _empty(sums, totals)
+                        events = 0
+        _empty(sums, totals)
+        auroc, per_common, per_rarer = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for group in range(n_groups):
+            for lane in range(LANES):
+                single, m = np.float64(common[0, group, lane]), np.float64(rarer[group, lane])
+                n = single + common[1, group, lane]
+                wins = totals[_OWN, group, lane] + totals[_IN_CELLS, group, lane]
+                auroc[group, lane] = scale * wins / (m * n) if m * n > 0 else 0.5
+                per_common[group, lane] = 1 / n if n > 0 else 0.0
+                per_rarer[group, lane] = 1 / m if m > 0 else 0.0
+                out[0, block, group, lane] = wins / scale
+                out[1, block, group, lane] = totals[_OWN, group, lane] / scale
+                out[2, block, group, lane] = totals[_SQUARES, group, lane] / scale**2
+                out[3, block, group, lane] = (m * single / scale - totals[_OVER_SINGLE, group, lane]) / scale
+                squares = m * m * single / scale - totals[_PARTS, group, lane] + ties[group, lane]
+                out[4, block, group, lane] = squares / scale**2
+        cells = np.zeros((3, n_groups, LANES))
+        _square_cells(labels, cell_unit, cell_rarer, cell_common, of_rarer, of_common, auroc, per_common, per_rarer, cells)
+        out[5:, block] = cells
     return asked

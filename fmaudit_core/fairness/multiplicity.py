@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 Float64Array = npt.NDArray[np.float64]
 
-#: statistics that differ by rounding only are equal
+#: statistics that differ by rounding only are equal: relative, since sums run in another order, and near 0 absolute
+RELATIVE_DUST: Final = 1e-9
 DUST: Final = 1e-12
 
 
@@ -92,12 +93,14 @@ def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no
     k, n = null.shape
     for j in numba.prange(k):
         first, above = 0, 0
+        least = observed[j] - RELATIVE_DUST * abs(observed[j]) - DUST
         for place in range(n):
             at = order[j, place]
-            if place and null[j, at] > null[j, order[j, place - 1]] + DUST:
+            lower = null[j, order[j, place - 1]] if place else 0.0
+            if place and null[j, at] > lower + RELATIVE_DUST * abs(lower) + DUST:
                 first = place
             of_null[j, at] = n - first
-            above += null[j, at] >= observed[j] - DUST
+            above += null[j, at] >= least
         as_extreme[j] = above
 
 

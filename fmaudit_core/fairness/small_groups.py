@@ -15,32 +15,45 @@ from fmaudit_core.vocabulary import UNKNOWN
 NO_THRESHOLD: Final = "no_threshold"
 
 
-def small_group_rule(n_positive: int, n_negative: int, settings: FairnessSection, level: str = "") -> str:
-    """Status of a subgroup by its patients in the evaluated split.
+def small_group_rule(n_patients: int, settings: FairnessSection, level: str = "") -> str:
+    """Return the status of a metric in a subgroup by the patients it rests on in the evaluated split.
 
-    It is people whom the rule protects, and people who carry the evidence: thirty studies of two patients are two patients.
+    The rule protects patients, and patients carry the evidence: thirty studies of two patients are two patients.
 
     Parameters
     ----------
-    n_positive, n_negative : int
-        `clusters.patients_by_class`.
+    n_patients : int
+        With a positive study for UDR and TPR, with a negative one for FPR, the fewer of both for AUROC.
 
     Returns
     -------
     str
-        ``not_estimable`` without a class, ``suppressed`` or ``interval_only`` where one is small, else ``tested``. The level
-        of studies whose attribute was not recorded is reported and never tested.
+        ``not_estimable`` without a patient, ``suppressed`` or ``interval_only`` if they are few, else ``tested``. The level of
+        studies whose attribute was not recorded is reported and never tested.
     """
-    smaller = min(n_positive, n_negative)
-    if smaller == 0:
+    if n_patients == 0:
         return "not_estimable"
-    if smaller < settings.suppress_under:
+    if n_patients < settings.suppress_under:
         return "suppressed"
-    return "tested" if smaller >= settings.test_from and level != UNKNOWN else "interval_only"
+    return "tested" if n_patients >= settings.test_from and level != UNKNOWN else "interval_only"
+
+
+def metric_status(
+    y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer], settings: FairnessSection, level: str = ""
+) -> dict[str, str]:
+    """Return the status of every metric of a subgroup's studies, by (n,) label and patient of each."""
+    with_positive, with_negative = patients_by_class(y_true, patient)
+    of_positives = small_group_rule(with_positive, settings, level)
+    return {
+        "auroc": small_group_rule(min(with_positive, with_negative), settings, level),
+        "tpr": of_positives,
+        "fpr": small_group_rule(with_negative, settings, level),
+        "udr": of_positives,
+    }
 
 
 def status_of(
     y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer], settings: FairnessSection, level: str = ""
 ) -> str:
-    """`small_group_rule` of a subgroup's studies, by (n,) label and patient of each."""
-    return small_group_rule(*patients_by_class(y_true, patient), settings, level)
+    """Return the status of what rests on both classes of a subgroup's studies, as AUROC does."""
+    return metric_status(y_true, patient, settings, level)["auroc"]

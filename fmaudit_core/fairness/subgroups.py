@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.clusters import cluster_sizes
+from fmaudit_core.fairness.clusters import n_patients, patients_by_class
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD, metric_status
+from fmaudit_core.fairness.studentised import Scaled, scaled_auroc, scaled_rate
 
 BoolArray = npt.NDArray[np.bool_]
 
+METRICS: Final = ("auroc", "tpr", "fpr", "udr")
+_SHOWN: Final = ("tested", "interval_only")
 
-def metric_rows(
-    whole: Studies, inside: BoolArray, level: str, settings: FairnessSection, alpha: float
-) -> Iterator[dict[str, Any]]:
-    """Rows of AUROC, TPR, FPR and UDR; numbers only where the rule shows them, rates only where there is a threshold.
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of one subgroup: the row of a table, and the same on its scale (0-dimensional; None if it is not shown)."""
+
+    row: dict[str, Any]
+    scaled: Scaled | None
+
+    @property
+    def tested(self) -> bool:
+        """Return whether the metric may be compared with that of other subgroups."""
+        return self.scaled is not None and self.row["status"] == "tested"
+
+
+def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSection) -> Iterator[Measured]:
+    """Measure AUROC, TPR, FPR and UDR of a subgroup; numbers only if the rule shows them, rates only if there is a threshold.
 
     Parameters
     ----------
@@ -31,39 +47,68 @@ def metric_rows(
     inside : (n,) bool, those of the subgroup
     level : str
         Name of the subgroup.
-    alpha : float
-        Level of the test whose minimal detectable difference from the rest is told.
     """
     group = whole.only(inside)
-    n_pos, n_neg = int(group.y_true.sum()), int((~group.y_true).sum())
-    status = status_of(group.y_true, group.patient, settings, level)
-    shown = status in ("tested", "interval_only")
-    rest = _measured(whole.only(~inside)) if shown and not inside.all() else {}
-    for metric, one in _measured(group).items():
-        told = shown and one is not None
-        row: dict[str, Any] = {"metric": metric, "status": status if told or not shown else NO_THRESHOLD}
-        row["threshold"] = group.threshold if told and group.has_threshold else None
-        if told:
-            low, high = one.interval(settings.confidence) or (None, None)
-            row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg, "value": one.value, "se": one.se}
-            row |= {"ci_low": low, "ci_high": high, "n_patients": len(cluster_sizes(group.patient))}
-            other = rest.get(metric)
-            if other is not None and one.se is not None and other.se is not None:
-                row["mde"] = minimal_detectable_difference(one.se, other.se, alpha)
-        yield row
+    y, patient = group.y_true, group.patient
+    status = metric_status(y, patient, settings, level)
+    n_pos, n_neg = int(y.sum()), int((~y).sum())
+    whole_group = status["auroc"] in _SHOWN
+    for metric in METRICS:
+        shown = status[metric] in _SHOWN
+        estimated = shown and (metric == "auroc" or group.has_threshold)
+        row: dict[str, Any] = {"metric": metric, "status": status[metric] if estimated or not shown else NO_THRESHOLD}
+        row["threshold"] = group.threshold if estimated and group.has_threshold else None
+        if not estimated:
+            yield Measured(row, None)
+            continue
+        # of a subgroup with few patients of one class only the other class is counted
+        if whole_group or metric in ("tpr", "udr"):
+            row["n_pos"] = n_pos
+        if whole_group or metric == "fpr":
+            row["n_neg"] = n_neg
+        if whole_group:
+            row |= {"n": n_pos + n_neg, "n_patients": n_patients(patient)}
+        value, scaled = _estimated(group, metric)
+        low, high = value.interval(settings.confidence) or (None, None)
+        yield Measured(row | {"value": value.value, "se": value.se, "ci_low": low, "ci_high": high}, scaled)
 
 
-def _measured(studies: Studies) -> dict[str, Any]:
-    ranked = auroc(studies.y_true, studies.y_score, studies.patient)
-    if not studies.has_threshold:
-        return {"auroc": ranked, "tpr": None, "fpr": None, "udr": None}
-    called, y = studies.y_score >= studies.threshold, studies.y_true
-    tpr, fpr = (rate(called[of], studies.patient[of]) for of in (y, ~y))
-    if studies.draws is not None:
-        tpr, fpr = (one.with_threshold_of(studies.y_score[of], studies.draws) for one, of in ((tpr, y), (fpr, ~y)))
-    return {
-        "auroc": ranked,
-        "tpr": tpr,
-        "fpr": fpr,
-        "udr": tpr.complement(),
-    }
+def _estimated(group: Studies, metric: str) -> tuple[Any, Scaled]:
+    """One metric of studies that have the classes it needs, and the same on its scale."""
+    y, patient = group.y_true, group.patient
+    if metric == "auroc":
+        ranked = auroc(y, group.y_score, patient)
+        variance = np.nan if ranked.se is None else ranked.se**2
+        fewest = min(patients_by_class(y, patient))
+        return ranked, scaled_auroc(np.asarray(ranked.value), np.asarray(variance), np.asarray(float(fewest)))
+    of = ~y if metric == "fpr" else y
+    called = group.y_score[of] >= group.threshold
+    share = rate(~called if metric == "udr" else called, patient[of])
+    scaled = scaled_rate(
+        np.asarray(share.value), np.asarray(share.n_effective), np.asarray(float(n_patients(patient[of])))
+    )
+    if group.draws is not None:
+        called_rate = share.complement() if metric == "udr" else share
+        share = called_rate.with_threshold_of(group.y_score[of], group.draws)
+        share = share.complement() if metric == "udr" else share
+    return share, scaled
+
+
+def with_detectable(subgroups: Iterable[Measured], alpha: float) -> list[dict[str, Any]]:
+    """Return the rows of one metric of the subgroups of an attribute, with `mde`: each against the tested others.
+
+    Parameters
+    ----------
+    alpha : float
+        Level of the test whose minimal detectable difference is given.
+    """
+    every = list(subgroups)
+    rows = []
+    for at, one in enumerate(every):
+        row = dict(one.row)
+        others = [other.scaled for place, other in enumerate(every) if place != at and other.tested and other.scaled]
+        if one.scaled is not None and others:
+            together = Scaled(*(np.array([getattr(each, name) for each in others]) for name in ("t", "v")))
+            row["mde"] = minimal_detectable_difference(row["metric"], one.scaled, together, alpha)
+        rows.append(row)
+    return rows

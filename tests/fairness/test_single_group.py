@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.special import expit, logit
+from scipy.stats import norm, t
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
@@ -80,3 +81,77 @@ def test_newcombes_example():
 
 def test_an_empty_class_has_no_rate():
     assert rate(np.empty(0, bool), np.empty(0, int)).value is None
+
+
+def test_without_clusters_the_interval_of_a_rate_is_wilsons():
+    low, high = rate(np.arange(20) < 10, np.arange(20)).interval(0.95)
+    assert (round(low, 3), round(high, 3)) == (0.299, 0.701)
+    for k, n in [(0, 25), (7, 31), (120, 400)]:
+        peers = proportion_confint(k, n, method="wilson")
+        assert rate(np.arange(n) < k, np.arange(n)).interval(0.95) == pytest.approx(peers, abs=1e-12)
+    assert rate(np.arange(19) < 4, np.arange(19)).interval(0.95) == pytest.approx(
+        proportion_confint(4, 19, method="beta"), abs=1e-9
+    )
+
+
+@st.composite
+def clustered_calls(draw):
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=30))
+    called = draw(st.lists(st.booleans(), min_size=sum(sizes), max_size=sum(sizes)))
+    return np.array(called), np.repeat(np.arange(len(sizes)), sizes)
+
+
+@given(clustered_calls())
+def test_the_design_effect_is_that_of_its_definition(case):
+    called, patient = case
+    found = rate(called, patient)
+    m = np.bincount(patient)
+    a = np.bincount(patient, called)
+    n, k, p = m.sum(), len(m), called.mean()
+    full = (m**2).sum() / n
+    plain = full
+    if 0 < p < 1 and k > 1:
+        plain = max(1.0, k / (k - 1) * (n - 1) / n * ((a - p * m) ** 2).sum() / (n * p * (1 - p)))
+    e = min((a > 0).sum(), (a < m).sum())
+    expected = 1.0 if m.max() == 1 else (e * plain + max(full, plain)) / (e + 1)
+    assert found.design_effect == pytest.approx(expected, rel=1e-12)
+    assert found.design_effect >= 1
+    assert (found.n_patients, found.kish_size) == (k, pytest.approx(n**2 / (m**2).sum()))
+
+
+@given(clustered_calls())
+def test_the_interval_of_the_opposite_rate_is_the_mirror_image(case):
+    found = rate(*case)
+    low, high = found.interval(0.9)
+    assert 0 <= low <= found.value <= high <= 1
+    assert found.complement().interval(0.9) == pytest.approx((1 - high, 1 - low), abs=1e-7)
+
+
+def test_one_patient_says_nothing_about_a_rate_and_few_say_little():
+    assert rate(np.ones(10, bool), np.zeros(10, int)).interval(0.95) == (0.0, 1.0)
+    widths = []
+    for patients in (3, 9, 30, 90):  # a third of them called, in all of their studies
+        patient = np.arange(90) % patients
+        low, high = rate(patient % 3 == 0, patient).interval(0.95)
+        widths.append(high - low)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_an_auroc_from_few_patients_is_wider_by_students_t():
+    rng = np.random.default_rng(4)
+    y, patient = np.arange(160) < 40, np.arange(160) // 2
+    score = rng.normal(size=160) + y
+    found = auroc(y, score, patient)
+    assert (found.k_pos, found.k_neg) == (20, 60)
+    half = t.ppf(0.975, 19) * found.se / (found.value * (1 - found.value))
+    centre = logit(found.value)
+    assert found.interval(0.95) == pytest.approx((expit(centre - half), expit(centre + half)), abs=1e-12)
+
+
+def test_a_perfect_ranking_is_worth_as_many_observations_as_patients_with_the_rarer_class():
+    y, patient = np.arange(90) < 30, np.concatenate([np.arange(30) // 3, 100 + np.arange(60)])
+    perfect = auroc(y, y.astype(float), patient)
+    assert (perfect.value, perfect.se) == (1.0, 0.0)
+    assert perfect.interval(0.95) == pytest.approx(proportion_confint(10, 10, method="wilson"), abs=1e-12)
+    tied = auroc(y, np.zeros(90), patient)
+    assert tied.interval(0.95) == pytest.approx(proportion_confint(5, 10, method="wilson"), abs=1e-12)

@@ -1,0 +1,56 @@
+"""Many labellings of the same units by subgroup, side by side: the form in which compiled code counts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Float64Array = npt.NDArray[np.float64]
+#: subgroup of each unit; uint16 where there are more than 256 subgroups
+Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+#: labellings side by side: the labels of one unit in a block fill a cache line
+LANES: Final = 64
+
+
+@dataclass(frozen=True)
+class Labellings:
+    """Many labellings of the same units by subgroup.
+
+    Parameters
+    ----------
+    lanes : (blocks, k, LANES), labelling ``block * LANES + lane`` of each unit
+    size : int
+        Labellings; what the last block holds beyond them means nothing.
+    """
+
+    lanes: Labels
+    size: int
+
+    @classmethod
+    def of(cls, rows: Labels) -> Labellings:
+        """Return labellings given as rows, (B, k)."""
+        size, n = rows.shape
+        blocks = -(-size // LANES)
+        padded = np.zeros((blocks * LANES, n), dtype=rows.dtype)
+        padded[:size] = rows
+        return cls(np.ascontiguousarray(padded.reshape(blocks, LANES, n).transpose(0, 2, 1)), size)
+
+    def rows(self) -> Labels:
+        """Return the labellings as rows, (B, k)."""
+        blocks, n, _ = self.lanes.shape
+        return self.lanes.transpose(0, 2, 1).reshape(blocks * LANES, n)[: self.size]
+
+    def mapped(self, to: Labels) -> Labellings:
+        """Exchange every label for another: `to` has the new one at the place of the old."""
+        return Labellings(to[self.lanes], self.size)
+
+
+def by_labelling(counted: Float64Array, size: int) -> Float64Array:
+    """(w, blocks, g, LANES) -> (w, size, g), a subgroup's numbers side by side in memory: sums over subgroups are then quick."""
+    w, _, n_groups, _ = counted.shape
+    flat = counted.transpose(0, 2, 1, 3).reshape(w, n_groups, -1)[:, :, :size]
+    return np.ascontiguousarray(flat).transpose(0, 2, 1)

@@ -1,9 +1,9 @@
 """Cohorts for `bench_fairness_calibration.py`: subgroups that differ in everything but the metric tested, and planted gaps.
 
-A score is `shift + scale * (d * y - worse * y + e)`, with `e` standard normal and correlated within a patient. In a null scenario a
-metric is listed only if its population value is the same in every subgroup: AUROC is unchanged by a subgroup's shift and scale, UDR
-and FPR are equal if the scores of a class have the same distribution, whatever the prevalence, the correlation, and the number of
-studies a patient has.
+A score is `shift + scale * (d * y - worse * y + e)`, with `e` standard normal and correlated within a patient. In a null scenario
+a metric is listed only if its population value is the same in every subgroup: AUROC is unchanged by a subgroup's shift and scale,
+UDR and FPR are equal if the scores of a class have the same distribution, whatever the prevalence, the correlation, and the
+number of studies a patient has.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ Bools = npt.NDArray[np.bool_]
 
 #: within-patient correlation of the latent illness; 1 where a patient's studies share one outcome
 ILLNESS_ICC: Final = 0.5
+#: four cuts of five score levels, from the threshold
+_LEVELS: Final = (-1.2, -0.5, 0.0, 0.8)
 #: patients of each class that a subgroup needs in order to be tested
 TEST_FROM: Final = 25
 
@@ -83,7 +85,7 @@ class Scenario:
         Added to the negatives of patients who have another positive study. Patients of one study get it at random, equally often.
     levels : bool, scores binned into five levels
     test_from : int, patients of each class that every subgroup has in every draw
-    clustered_and_small : bool, promise 0.07 for rates: repeated studies at 60 patients, or subgroups below the rule of 25
+    clustered_and_small : bool, whether a subgroup of about 60 patients has repeated studies
     in_two_bands : float, share of patients whose studies fall into two neighbouring age bands
     design : {metric: share of draws rejected by Q at 5 %} of the design's table
     """
@@ -99,6 +101,27 @@ class Scenario:
     clustered_and_small: bool = False
     in_two_bands: float = 0.0
     design: dict[str, float] = field(default_factory=dict)
+
+    def most(self, metric: str) -> float:
+        """Return the share of draws that may be rejected at 5 %, 0.07 for clustered rates of 60 patients or under 25."""
+        small = self.test_from < TEST_FROM or (self.clustered_and_small and metric != "auroc")
+        return 0.07 if small else 0.065
+
+    def truth(self) -> dict[str, float]:
+        """Return the population value of each metric in a subgroup that is not worse."""
+        d, cut = separation(self.auroc), separation(self.auroc) + float(ndtri(self.udr))
+        sick = 0.0
+        if self.sick_shift:
+            several = next(group for group in self.groups if group.studies > 1)
+            sick = share_of_sick(several.prevalence, several.illness_icc, int(several.studies))
+        ranked = (1 - sick) * ndtr(d / np.sqrt(2)) + sick * ndtr((d - self.sick_shift) / np.sqrt(2))
+        if self.levels:
+            cuts = np.array([cut + offset for offset in _LEVELS])
+            below = np.diff(ndtr(cuts), prepend=0, append=1)
+            of_positives = np.diff(ndtr(cuts - d), prepend=0, append=1)
+            ranked = of_positives @ (np.cumsum(below) - below / 2)
+        fpr = (1 - sick) * ndtr(-cut) + sick * ndtr(self.sick_shift - cut)
+        return {"auroc": float(ranked), "udr": self.udr, "fpr": float(fpr)}
 
     @property
     def threshold(self) -> float:
@@ -120,7 +143,7 @@ class Scenario:
     def _cohort(self, score: Floats, positive: Bools, patient: Ints, group: Ints) -> Cohort:
         if self.levels:
             cut = separation(self.auroc) + float(ndtri(self.udr))
-            score = np.digitize(score, [cut - 1.2, cut - 0.5, cut, cut + 0.8]).astype(np.float64)
+            score = np.digitize(score, [cut + offset for offset in _LEVELS]).astype(np.float64)
         return Cohort(score, positive, patient, group, self.threshold)
 
     def _outcomes(self, group: Group, rng: np.random.Generator) -> tuple[Ints, Bools]:
@@ -202,7 +225,6 @@ def _prevalences(patients: int, prevalences: Sequence[float], calibrated: bool =
 _SMALL: Final = (Group(140), Group(170), Group(2_400))
 _FIFTY: Final = Group(60, 0.5, illness_icc=1.0)
 _BANDS: Final = tuple(Group(300, p, studies=3) for p in (0.1, 0.15, 0.2, 0.25, 0.3))
-_SIZES: Final = {"prevalence": 0.45}
 
 NULLS: Final = (
     Scenario(
@@ -268,7 +290,6 @@ NULLS: Final = (
         "13 patients with positives, ICC .9, below the rule of 25",
         (Group(60, icc=0.9), Group(60, icc=0.9), Group(2_500, icc=0.9)),
         test_from=5,
-        clustered_and_small=True,
         design={"auroc": 0.064, "udr": 0.067, "fpr": 0.058},
     ),
     Scenario(
@@ -278,7 +299,6 @@ NULLS: Final = (
             Group(300, 0.1),
             Group(2_200, 0.195),
         ),
-        clustered_and_small=True,
         design={"auroc": 0.046, "udr": 0.050, "fpr": 0.057},
     ),
     Scenario(
@@ -337,58 +357,164 @@ NULLS: Final = (
 )
 
 
-def _worse_in_udr(more: float, udr: float = 0.26) -> float:
+#: subgroups of the power scenarios: the paper's 3,200 studies
+_POWER_UDR: Final = 0.25
+
+
+def worse_in_udr(more: float, udr: float = _POWER_UDR) -> float:
     """Return how much lower the scores of positives are if UDR is `more` higher."""
     return float(ndtri(udr + more) - ndtri(udr))
 
 
-_OTHERS: Final = (Group(1_250), Group(580))
+def worse_in_auroc(less: float, auroc: float = 0.85) -> float:
+    """Return how much lower the scores of positives are if AUROC is `less` lower."""
+    return separation(auroc) - separation(auroc - less)
 
 
 @dataclass(frozen=True)
 class Power:
-    """A scenario with a planted gap, and the design's power of Q, of the worst group against the others, and of the gap."""
+    """A scenario with a planted gap, and the design's power of Q, of the groups against the others, and of the gap."""
 
     scenario: Scenario
     design: dict[str, tuple[float, float, float]]
 
 
+def _planted(name: str, at: int, worse: float) -> Scenario:
+    groups = [Group(patients, icc=0.3) for patients in (1_500, 430, 420, 170, 160)]
+    groups[at] = replace(groups[at], worse=worse)
+    return Scenario(name, tuple(groups), ("udr", "auroc"), udr=_POWER_UDR)
+
+
 POWERS: Final = (
     Power(
-        Scenario(
-            "one group of 500 worse by .15 UDR",
-            (Group(1_660), Group(420, worse=_worse_in_udr(0.15)), Group(420), Group(170)),
-            ("udr", "auroc"),
-        ),
+        _planted("one group of 500 worse by .15 UDR", 1, worse_in_udr(0.15)),
         {"udr": (0.64, 0.66, 0.40), "auroc": (0.69, 0.71, 0.35)},
     ),
     Power(
-        Scenario(
-            "one group of 200 worse by .15 UDR",
-            (Group(1_660), Group(420), Group(420), Group(170, worse=_worse_in_udr(0.15))),
-            ("udr", "auroc"),
-        ),
+        _planted("one group of 200 worse by .15 UDR", 3, worse_in_udr(0.15)),
         {"udr": (0.32, 0.31, 0.38), "auroc": (0.36, 0.35, 0.45)},
     ),
     Power(
         Scenario(
             "linear trend, 5 bands of 640, UDR +.18 end to end",
-            tuple(Group(533, worse=_worse_in_udr(more)) for more in (0.0, 0.045, 0.09, 0.135, 0.18)),
+            tuple(Group(533, worse=worse_in_udr(more, 0.26)) for more in (0.0, 0.045, 0.09, 0.135, 0.18)),
             ("udr", "auroc"),
         ),
         {"udr": (0.74, 0.64, 0.68), "auroc": (0.76, 0.70, 0.72)},
     ),
     Power(
-        Scenario(
-            "one group of 500: AUROC .05 lower",
-            (
-                Group(1_660),
-                Group(420, worse=separation(0.85) - separation(0.80)),
-                Group(420),
-                Group(170),
-            ),
-            ("udr", "auroc"),
-        ),
+        _planted("one group of 500: AUROC .05 lower", 1, worse_in_auroc(0.05)),
         {"udr": (0.33, 0.34, 0.18), "auroc": (0.34, 0.35, 0.14)},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Three encoders on the same studies, and two attributes of the same patients, without any disparity.
+
+    The first attribute's prevalence and studies a patient go with its subgroup.
+    """
+
+    name: str
+    studies: tuple[float, ...]
+    n_studies: int = 3_200
+
+    def drawn(self, rng: np.random.Generator) -> tuple[list[Cohort], list[Ints]]:
+        """Return one cohort for each encoder, grouped by the first attribute, and the groups of both attributes."""
+        shares, prevalence = np.array((0.30, 0.25, 0.20, 0.15, 0.10)), np.array((0.05, 0.12, 0.20, 0.26, 0.32))
+        mean = np.broadcast_to(np.array(self.studies), len(shares))
+        n_patients = int(self.n_studies / float(mean @ shares))
+        of_patient = rng.choice(len(shares), n_patients, p=shares)
+        patient = np.repeat(np.arange(n_patients), 1 + rng.poisson(mean[of_patient] - 1))
+        group = of_patient[patient]
+        positive = _correlated(patient, ILLNESS_ICC, rng) > ndtri(1 - prevalence)[group]
+        shared = _correlated(patient, 0.3, rng)
+        other = rng.integers(0, 2, n_patients)[patient]
+        one = Scenario("", ())
+        cohorts = [
+            Cohort(
+                separation(one.auroc) * positive + np.sqrt(0.6) * shared + np.sqrt(0.4) * _correlated(patient, 0.5, rng),
+                positive, patient, group, one.threshold,
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+        return cohorts, [group, other]
+
+
+FAMILIES: Final = (
+    Family("3 encoders x 2 attributes, 1.2 studies/patient", (1.2,)),
+    Family("3 encoders x 2 attributes, 1.2 to 3 studies/patient by subgroup", (1.2, 1.5, 1.2, 2.0, 3.0)),
+)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Subgroups whose largest true difference in one metric is `difference`; equal ones show the power of equivalence.
+
+    `design` is the share of draws that the design's prototype called equivalent, if it has the scenario.
+    """
+
+    scenario: Scenario
+    difference: float
+    design: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """Return the metric compared."""
+        return self.scenario.metrics[0]
+
+
+def _at_the_margin(
+    name: str, groups: Sequence[Group], metric: str = "udr", *, udr: float = 0.2, auroc: float = 0.85
+) -> Margin:
+    """Return subgroups of which the last is worse by 5.01 points."""
+    worse = worse_in_udr(0.0501, udr) if metric == "udr" else worse_in_auroc(0.0501, auroc)
+    groups = (*groups[:-1], replace(groups[-1], worse=worse))
+    return Margin(Scenario(name, groups, (metric,), auroc=auroc, udr=udr, test_from=2), 0.0501)
+
+
+#: outcomes of a patient are all alike, so that a UDR of few patients has large clusters
+_SICK: Final = {"prevalence": 0.5, "illness_icc": 1.0}
+
+MARGINS: Final = (
+    _at_the_margin("UDR .20 v .25, 500 v 500 patients", (Group(500), Group(500))),
+    _at_the_margin("UDR .20 v .25, 6,000 v 6,000 v 6,000 patients", (Group(6_000), Group(6_000), Group(6_000))),
+    _at_the_margin(
+        "UDR .01 v .06, 3,000 v 120 patients of 10, ICC .9",
+        (Group(3_000), Group(120, studies=10, icc=0.9, **_SICK)),
+        udr=0.01,
+    ),
+    _at_the_margin(
+        "UDR .01 v .06, 3,000 v 60 patients of 10, ICC .95",
+        (Group(3_000), Group(60, studies=10, icc=0.95, **_SICK)),
+        udr=0.01,
+    ),
+    _at_the_margin(
+        "UDR .01 v .06, 3,000 v 60 patients of 3, ICC .9",
+        (Group(3_000), Group(60, studies=3, icc=0.9, **_SICK)),
+        udr=0.01,
+    ),
+    _at_the_margin("AUROC .999 v .949, 3,000 v 125 patients", (Group(3_000), Group(125)), "auroc", auroc=0.9990),
+    _at_the_margin("AUROC .90 v .85, 2,000 v 2,000 patients", (Group(2_000), Group(2_000)), "auroc", auroc=0.90),
+    _at_the_margin(
+        "AUROC .90 v .85, 60 patients of 10 v 2,000",
+        (Group(60, studies=10, icc=0.8, **_SICK), Group(2_000)),
+        "auroc",
+        auroc=0.90,
+    ),
+    Margin(
+        Scenario(
+            "equal UDR .2, 2,000 v 2,000 sick patients", (Group(4_000, 0.5, 1), Group(4_000, 0.5, 1)), ("udr",), udr=0.2
+        ),
+        0.0,
+        0.97,
+    ),
+    Margin(
+        Scenario(
+            "equal UDR .2, 1,000 v 1,000 sick patients", (Group(2_000, 0.5, 1), Group(2_000, 0.5, 1)), ("udr",), udr=0.2
+        ),
+        0.0,
+        0.68,
     ),
 )

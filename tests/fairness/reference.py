@@ -58,10 +58,11 @@ def auroc(score: Floats, positive: Bools, patient: Ints) -> Auroc | None:
     won = (score[positive][:, None] > score[~positive]) + 0.5 * (score[positive][:, None] == score[~positive])
     n_positive, n_negative = won.shape
     theta = float(won.mean())
+    below, above = won.mean(axis=1) - theta, won.mean(axis=0) - theta
     xx = yy = xy = 0.0
     for one in sorted(set(patient)):
-        x = float((won.mean(axis=1)[of_positive == one] - theta).sum())
-        y = float((won.mean(axis=0)[of_negative == one] - theta).sum())
+        x = float(below[of_positive == one].sum())
+        y = float(above[of_negative == one].sum())
         xx, yy, xy = xx + x * x, yy + y * y, xy + x * y
     variance = (
         k10 / (k10 - 1) * xx / n_positive**2

@@ -17,6 +17,7 @@ from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated
+from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.probes.primary import of_primary_pooling
 from fmaudit_core.progress import Progress, silent
@@ -26,7 +27,7 @@ from fmaudit_core.report.inputs import ReportInput, count_studies
 from fmaudit_core.vocabulary import ATTRIBUTES, family_task, too_many_levels
 
 #: columns of a predictions file that are never an attribute
-_NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "age"}
+_NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def assess_file(
         where = f"{predictions}, {error.where}" if error.where else str(predictions)
         raise type(error)(error.what, where=where, fix=error.fix) from error
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
+    judged = withhold_verdicts(judged, found.score_warnings)
     tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
@@ -133,9 +135,11 @@ def assess_file(
             threshold_sweep=found.threshold_sweep,
             audit_findings=judged,
             subgroup_calibration=found.subgroup_calibration,
+            calibration_tests=found.calibration_tests,
             cross_group_auroc=found.cross_group_auroc,
             intersections=found.intersections,
             model_comparisons=found.model_comparisons,
+            score_warnings=found.score_warnings,
             studies=count_studies(studies, chosen),
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
         ),

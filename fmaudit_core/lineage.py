@@ -34,13 +34,13 @@ STEP_REVISIONS: Mapping[str, int] = {
     "fusion_fits": 1,
     "neural_fits": 2,
     "probe_predictions": 1,
-    "fairness": 2,
+    "fairness": 3,
     "demographic_probes": 2,
     "mitigation_scores": 5,
-    "mitigation_results": 4,
+    "mitigation_results": 5,
     "mitigation_capacity": 4,
-    "audit_findings": 6,
-    "audit_report": 9,
+    "audit_findings": 7,
+    "audit_report": 10,
 }
 
 

@@ -56,6 +56,7 @@ def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, st
         threshold_sweep=warehouse.read_cells("threshold_sweep", cells),
         audit_findings=warehouse.read("audit_findings"),
         subgroup_calibration=warehouse.read_cells("subgroup_calibration", cells),
+        calibration_tests=warehouse.read_cells("calibration_tests", cells),
         cross_group_auroc=warehouse.read_cells("cross_group_auroc", cells),
         intersections=warehouse.read_cells("intersections", cells),
         model_comparisons=warehouse.read("model_comparisons"),
@@ -99,6 +100,7 @@ def _beside(workspace: Workspace, versions: Versions) -> dict[str, Any]:
     encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
     found = {
         "label_flow": _whole(workspace, "label_flow"),
+        "score_warnings": _of_cells(workspace, "score_warnings", versions.audited_cells()),
         "notes": _whole(workspace, "cohort_notes"),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in MITIGATION_BY_CELL},

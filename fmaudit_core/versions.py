@@ -25,8 +25,10 @@ FAIRNESS_TABLES = (
     "fairness_gaps",
     "threshold_sweep",
     "subgroup_calibration",
+    "calibration_tests",
     "cross_group_auroc",
     "intersections",
+    "score_warnings",
 )
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together

@@ -20,6 +20,10 @@ TASKS: Final = (
 )
 DIAGNOSIS_TASK: Final = "pe"
 
+#: origins of an operating threshold, in columns `threshold_source`: the user gave it, or it was chosen on validation
+THRESHOLD_GIVEN: Final = "given"
+THRESHOLD_OF_VALIDATION: Final = "validation"
+
 ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
 _MOST_LEVELS: Final = 100
 _FEW_LEVELS: Final = 10

@@ -24,7 +24,7 @@ from fmaudit_core.imaging.window import View
 from fmaudit_core.lineage import digest
 from fmaudit_core.probes.primary import PRIMARY_PROBE, of_primary_probe, of_primary_score_set
 from fmaudit_core.probes.selection import Embeddings
-from fmaudit_core.vocabulary import family_task
+from fmaudit_core.vocabulary import THRESHOLD_OF_VALIDATION, family_task
 from fmaudit_core.warehouse import PREVIOUS, WHOLE, Cell, Warehouse
 
 #: raised when the phantom is drawn or written in another way
@@ -221,9 +221,12 @@ class Workspace:
     def predictions(self, cells: Sequence[Cell]) -> pl.DataFrame:
         """Scores of some cells with the attributes of their studies, as `fairness.assess` takes them."""
         attributes = self.warehouse.read("studies").select("study_id", *self.audit.attributes)
-        return self.warehouse.read_cells("probe_predictions", cells).join(
-            attributes, on="study_id", how="left", maintain_order="left"
+        scores = self.warehouse.read_cells("probe_predictions", cells)
+        # all thresholds of an audit are chosen on validation
+        sources = scores.with_columns(
+            threshold_source=pl.when(pl.col("threshold").is_not_null()).then(pl.lit(THRESHOLD_OF_VALIDATION))
         )
+        return sources.join(attributes, on="study_id", how="left", maintain_order="left")
 
     def confirmatory_predictions(self, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]) -> pl.DataFrame:
         """Scores of the declared family, maybe none: its task, probe and pooling, encoders that are no controls or baselines."""

@@ -1,15 +1,19 @@
 """The findings as the terminal shows them. What a report holds: `fmaudit_core/report`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fmaudit_core.fairness.reaudit import worsenings
 from fmaudit_core.report.export import JSON, PAGE
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES
+from fmaudit_core.report.inputs import OVERALL, SCORE_SET
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
 from fmaudit_core.workspace import Workspace
 
 _LEAST_WIDTH = 100
@@ -48,6 +52,7 @@ def print_findings(reports: Path) -> None:
             _VERDICTS[row["verdict"]],
         )
     console.print(table)
+    _print_warnings(console, told)
     for row in confirmatory:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", highlight=False)
@@ -64,6 +69,24 @@ def print_findings(reports: Path) -> None:
     others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
     console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")
     click.echo(f"Report: {page}")
+
+
+def _print_warnings(console: Console, told: Mapping[str, Any]) -> None:
+    """Print the warnings about each encoder's primary models, and that a threshold was given."""
+    of_main = {tuple(row[name] for name in SCORE_SET) for row in told["subgroup_metrics"]}
+    if any(row.get("threshold_source") == THRESHOLD_GIVEN for row in told["subgroup_metrics"]):
+        console.print(f"Operating threshold: {told['operating_threshold']}.", highlight=False)
+    rows = told.get("warnings", [])
+    shown = [row for row in rows if tuple(row[name] for name in SCORE_SET) in of_main]
+    for row in shown:
+        named = [row["encoder"], TASK_TITLES.get(row["task"], row["task"])]
+        if row["attribute"] != OVERALL:
+            named.append(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]))
+        console.print(f"[bold yellow]Warning[/]: {escape(', '.join(named))}: {escape(row['message'])}", highlight=False)
+    if len(rows) > len(shown):
+        console.print(
+            f"{len(rows) - len(shown)} more warnings about other models: score_warnings.csv.", highlight=False
+        )
 
 
 def worse_than_before(workspace: Workspace) -> list[str]:

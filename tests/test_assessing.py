@@ -72,6 +72,49 @@ def test_the_command_prints_findings_and_the_page(file, tmp_path):
     assert str(out / "index.html") in told.output
 
 
+def assessed(frame, tmp_path, *arguments):
+    """What the command prints, and what audit.json and the page then hold."""
+    path, out = tmp_path / "predictions.csv", tmp_path / "out"
+    frame.write_csv(path)
+    command = ["assess", "--predictions", str(path), "--attributes", "group", "--out", str(out), "--permutations", "99"]
+    told = CliRunner().invoke(main, [*command, *arguments])
+    assert told.exit_code == 0, told.output
+    page = without_plotly((out / "index.html").read_text())
+    return " ".join(told.output.split()), json.loads((out / "audit.json").read_text()), page
+
+
+def test_inverted_labels_are_warned_of_in_terminal_page_and_json(tmp_path):
+    printed, told, page = assessed(PLANTED.with_columns(y_true=~pl.col("y_true")), tmp_path)
+    (row,) = told["warnings"]
+    assert (row["code"], row["withholds"]) == ("auroc_below_half", True)
+    assert f"Warning: model, task: {row['message']}" in printed
+    assert row["message"] in page
+    assert {one["verdict"] for one in told["findings"]} == {"insufficient_evidence"}
+    assert all(one["sentence"].startswith("No verdict is given.") for one in told["findings"])
+    assert pl.read_parquet(tmp_path / "out" / "score_warnings.parquet")["message"].to_list() == [row["message"]]
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_a_given_threshold_is_told_as_given_everywhere(tmp_path, column):
+    frame = PLANTED.with_columns(threshold=pl.lit(1.5)) if column else PLANTED
+    printed, told, page = assessed(frame, tmp_path, *(() if column else ("--threshold", "1.5")))
+    assert "Operating threshold: given by the user." in printed
+    assert told["operating_threshold"] == "given by the user"
+    assert {row["threshold_source"] for row in told["subgroup_metrics"] if row["threshold"] is not None} == {"given"}
+    assert "hosen on validation" not in page
+    assert "Given by the user with the predictions" in page
+    for path in (tmp_path / "out").rglob("*.*"):
+        assert path.suffix == ".parquet" or "hosen on validation" not in path.read_text(), path.name
+
+
+def test_a_chosen_threshold_is_told_as_chosen(tmp_path):
+    printed, told, page = assessed(PLANTED, tmp_path)
+    assert "Operating threshold" not in printed
+    assert told["warnings"] == []
+    assert told["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
+    assert "Chosen on the validation part alone" in page
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
@@ -83,6 +126,7 @@ def test_the_command_prints_findings_and_the_page(file, tmp_path):
         (lambda f: f.with_columns(group=pl.lit("a")), [], "group has one level only"),
         (lambda f: f.with_columns(patient_id=pl.lit("p")), [], "in more than one split"),
         (lambda f: f, ["--attributes", "grup"], "did you mean group"),
+        (lambda f: f, ["--attributes", "group", "--threshold", "50"], "the given threshold 50 lies above all scores"),
     ],
 )
 def test_mistakes_are_one_paragraph_and_name_the_file(tmp_path, change, arguments, said):

@@ -19,6 +19,7 @@ from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.features import day_columns
 from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA
 from fmaudit_core.fairness.assess import METRICS_SCHEMA, SWEEP_SCHEMA
+from fmaudit_core.fairness.calibration_tests import TESTS_SCHEMA
 from fmaudit_core.fairness.comparisons import COMPARISONS_SCHEMA
 from fmaudit_core.fairness.findings import FINDINGS_SCHEMA
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA
@@ -26,6 +27,7 @@ from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA
 from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA
 from fmaudit_core.fairness.reaudit import CHANGES_SCHEMA
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA
+from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.imaging.slices import QUALITY_SCHEMA
 from fmaudit_core.mitigating import LADDER_SCHEMA
@@ -172,8 +174,10 @@ TABLES: Final = {
     "fairness_gaps": _table("The gap of a metric by an attribute.", _CELL, GAPS_SCHEMA),
     "threshold_sweep": _table("A subgroup's rates at a threshold.", _CELL, SWEEP_SCHEMA),
     "subgroup_calibration": _table("A subgroup's calibration.", _CELL, CALIBRATION_SCHEMA),
+    "calibration_tests": _table("Whether an attribute's subgroups share a calibration parameter.", _CELL, TESTS_SCHEMA),
     "cross_group_auroc": _table("Positives of one subgroup ranked against negatives of another.", _CELL, CROSS_SCHEMA),
     "intersections": _table("A metric in an intersection of attributes.", _CELL, INTERSECTIONS_SCHEMA),
+    "score_warnings": _table("What to check before a verdict is read.", _CELL, WARNINGS_SCHEMA),
     "mitigation_scores": _table("A study's score under a run of a strategy.", _ENCODER, SCORES_SCHEMA),
     "mitigation_runs": _table("How a run was fitted.", _ENCODER, RUNS_SCHEMA),
     "mitigation_leakage": _table(

@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, corrected, gap_rows
 from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, named, studies_of
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
-from fmaudit_core.fairness.subgroups import metric_rows
+from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA, score_warnings, withhold_verdicts
+from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.progress import Progress, silent
 from fmaudit_core.vocabulary import ATTRIBUTES
-
-METRICS: Final = ("auroc", "tpr", "fpr", "udr")
 
 _KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
 METRICS_SCHEMA: Final = pl.Schema(
@@ -44,6 +44,7 @@ METRICS_SCHEMA: Final = pl.Schema(
         "threshold": pl.Float64,
         "p_rest": pl.Float64,
         "p_rest_adjusted": pl.Float64,
+        "threshold_source": pl.String,
     }
 )
 SWEEP_SCHEMA: Final = pl.Schema(
@@ -72,18 +73,22 @@ class Assessment:
     fairness_gaps : a row per score set, attribute and metric of `GAP_METRICS`
     threshold_sweep : a row per score set, subgroup and distinct score
     subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
+    calibration_tests : a row per score set, attribute and parameter: whether subgroups are calibrated alike; exploratory
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
     intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`, ranked by who fares worst
     model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
+    score_warnings : a row per score set and warning: what to check before a verdict is read
     """
 
     subgroup_metrics: pl.DataFrame
     fairness_gaps: pl.DataFrame
     threshold_sweep: pl.DataFrame
     subgroup_calibration: pl.DataFrame
+    calibration_tests: pl.DataFrame
     cross_group_auroc: pl.DataFrame
     intersections: pl.DataFrame
     model_comparisons: pl.DataFrame
+    score_warnings: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Every table by its name."""
@@ -167,8 +172,10 @@ def assess_evaluated(
     sweeps: list[pl.DataFrame] = []
     nulls = []
     calibrated: list[dict[str, Any]] = []
+    calibration_tested: list[dict[str, Any]] = []
     crossed: list[dict[str, Any]] = []
     intersected: list[dict[str, Any]] = []
+    warned: list[dict[str, Any]] = []
     cohorts = list(by_studies(test))
     done, total = 0, len(cohorts) * (len(attributes) + 3) + 1
 
@@ -179,8 +186,11 @@ def assess_evaluated(
 
     progress(done, total)
     for cohort in cohorts:
-        calibrated += calibration_rows(cohort, attributes, settings)
+        of_cohort, tests_of_cohort = calibration_rows(cohort, attributes, settings)
+        calibrated += of_cohort
+        calibration_tested += tests_of_cohort
         crossed += cross_rows(cohort, attributes, settings)
+        warned += score_warnings(cohort, attributes, settings)
         step()
         intersected += intersection_rows(cohort, attributes, settings, alpha, evaluated.draws)
         step()
@@ -195,16 +205,19 @@ def assess_evaluated(
             step()
     fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)
     order = [*SCORE_SET, "attribute"]
+    warnings = pl.DataFrame(warned, schema=WARNINGS_SCHEMA)
     compared = model_comparisons(test, attributes, settings)
     step()
     return Assessment(
         pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
-        fairness_gaps.sort(*order, "metric"),
+        withhold_verdicts(fairness_gaps, warnings).sort(*order, "metric"),
         pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
         pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
+        with_q_values(calibration_tested).sort(*order, "parameter"),
         pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
         pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
         compared,
+        warnings.sort(*order, "subgroup", "code"),
     )
 
 
@@ -215,10 +228,18 @@ def _subgroup_rows(
     for key, frame in cohort.items():
         whole, of_set = studies_of(frame, draws.get(key)), named(key) | {"attribute": attribute}
         of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
-        for level in levels(frame, attribute):
-            inside = np.ones(frame.height, dtype=bool) if of_study is None else of_study == level
-            found = metric_rows(whole, inside, level, settings, alpha)
-            rows += [of_set | {"subgroup": level} | row for row in found]
+        names = levels(frame, attribute)
+        found = [
+            list(
+                measured(
+                    whole, np.ones(frame.height, dtype=bool) if of_study is None else of_study == level, level, settings
+                )
+            )
+            for level in names
+        ]
+        for of_metric in zip(*found, strict=True):
+            for level, row in zip(names, with_detectable(of_metric, alpha), strict=True):
+                rows.append(of_set | {"subgroup": level} | row)
     return rows
 
 
@@ -231,7 +252,7 @@ def _sweeps(
     shown = {
         (tuple(row[name] for name in SCORE_SET), row["subgroup"])
         for row in rows
-        if row["status"] in ("tested", "interval_only")
+        if row["metric"] == "auroc" and row["status"] in ("tested", "interval_only")
     }
     out = []
     for key, level in sorted(shown):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,9 @@ from scipy.special import expit
 
 from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes, patients_by_class
 from fmaudit_core.fairness.intervals import normal_quantile, t_quantile, wilson
+from fmaudit_core.fairness.studentised import NO_VARIANCE
 
 Float64Array = npt.NDArray[np.float64]
-
-#: variance at or below which it is 0 but for rounding: every pair is ranked alike
-_NO_VARIANCE: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Auroc:
     @property
     def has_variance(self) -> bool:
         """Return whether the standard error is informative: it is 0 if all pairs of studies are ranked alike."""
-        return self.value is not None and self.se is not None and 0 < self.value < 1 and self.se**2 > _NO_VARIANCE
+        return self.value is not None and self.se is not None and 0 < self.value < 1 and self.se**2 >= NO_VARIANCE
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """Return the confidence interval on the logit scale, transformed back to (0, 1).

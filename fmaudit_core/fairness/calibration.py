@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
+from scipy.special import logit
 
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.calibration_fit import fit_intercept, fit_slope
 from fmaudit_core.fairness.intervals import normal_quantile
 
 Float64Array = npt.NDArray[np.float64]
@@ -21,7 +21,6 @@ Float64Array = npt.NDArray[np.float64]
 _EDGE: Final = 1e-6
 _STUDIES_PER_BIN: Final = 20
 _MOST_BINS: Final = 10
-_MAX_NEWTON: Final = 50
 
 
 @dataclass(frozen=True)
@@ -32,77 +31,50 @@ class Calibration:
     ----------
     slope, slope_se : of the outcome's log odds on the score's; 1 is right, below it scores are too extreme
     intercept, intercept_se : calibration in the large, with the slope held at 1; 0 is right, above it risk is underestimated.
-        All four None where they do not exist: the score separates the classes.
+        The slope is None if the scores separate the classes; an error is None if there is one patient only.
     ece : mean distance of predicted and observed rate over bins of equal size
     ece_by_chance : what a perfectly calibrated model would show in the same bins: the error is never 0 in few studies
     """
 
     slope: float | None
     slope_se: float | None
-    intercept: float | None
+    intercept: float
     intercept_se: float | None
     ece: float
     ece_by_chance: float
 
 
 def is_probability(score: Float64Array) -> bool:
-    """Whether scores can be probabilities at all: decision values and ranks cannot be calibrated."""
+    """Return whether scores can be probabilities at all: decision values and ranks cannot be calibrated."""
     return bool(len(score)) and bool(score.min() >= 0.0) and bool(score.max() <= 1.0)
 
 
 def calibration(y_true: npt.NDArray[np.bool_], score: Float64Array, patient: npt.NDArray[np.integer]) -> Calibration:
-    """Calibrate one group that has positives and negatives.
+    """Compute the calibration of one group that has positives and negatives.
 
     Parameters
     ----------
     y_true : (n,) bool
-    score : (n,) float in [0, 1]
+    score : (n,) float in [0, 1]; within 1e-6 of 0 or 1 it counts as that far from it
     patient : (n,) int codes: standard errors are robust to clustering in patients
 
     References
     ----------
     Cox 1958 (slope, intercept); Van Calster et al. 2019, BMC Medicine 17:230; Liang & Zeger 1986 (clustered errors).
     """
-    y, odds = y_true.astype(np.float64), logit(np.clip(score, _EDGE, 1 - _EDGE))
-    ones = np.ones_like(odds)
-    both = _fitted(np.column_stack([ones, odds]), y, np.zeros_like(odds), patient)
-    large = _fitted(ones[:, None], y, odds, patient)
-    ece, by_chance = _error(y, score)
-    slope, slope_se = (None, None) if both is None else (float(both[0][1]), float(both[1][1]))
-    intercept, intercept_se = (None, None) if large is None else (float(large[0][0]), float(large[1][0]))
-    return Calibration(slope, slope_se, intercept, intercept_se, ece, by_chance)
+    log_odds = logit(np.clip(score, _EDGE, 1 - _EDGE))
+    slope, intercept = fit_slope(y_true, log_odds, patient), fit_intercept(y_true, log_odds, patient)
+    ece, by_chance = _error(y_true.astype(np.float64), score)
+    value, se = (None, None) if slope is None else (slope.value, slope.se)
+    return Calibration(value, se, intercept.value, intercept.se, ece, by_chance)
 
 
 def wald(value: float | None, se: float | None, confidence: float) -> tuple[float, float] | tuple[None, None]:
-    """Interval of a coefficient."""
+    """Return the interval of a coefficient."""
     if value is None or se is None:
         return None, None
     half = normal_quantile(confidence) * se
     return value - half, value + half
-
-
-def _fitted(
-    x: Float64Array, y: Float64Array, offset: Float64Array, patient: npt.NDArray[np.integer]
-) -> tuple[Float64Array, Float64Array] | None:
-    """Coefficients of a logistic regression by Newton's method and their clustered errors; None where there are none."""
-    w = np.zeros(x.shape[1])
-    for _ in range(_MAX_NEWTON):
-        p = expit(offset + x @ w)
-        hessian = (x * (p * (1 - p))[:, None]).T @ x
-        if np.linalg.cond(hessian) > 1e12:
-            return None
-        step = np.linalg.solve(hessian, x.T @ (y - p))
-        w = w + np.clip(step, -4, 4)
-        if np.abs(step).max() < 1e-10:
-            break
-    else:
-        return None
-    codes = patient_codes(patient)
-    k = len(cluster_sizes(codes))
-    scores = np.stack([np.bincount(codes, column * (y - p)) for column in x.T], axis=1)
-    bread = np.linalg.inv(hessian)
-    covariance = k / max(k - 1, 1) * bread @ (scores.T @ scores) @ bread
-    return w, np.sqrt(np.diag(covariance))
 
 
 def _error(y: Float64Array, score: Float64Array) -> tuple[float, float]:

@@ -13,45 +13,46 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.equivalence import equivalence
 from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.power import all_within_margin
-from fmaudit_core.fairness.rates import Rate
-from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, levels, named, studies_of
-from fmaudit_core.fairness.small_groups import status_of
+from fmaudit_core.fairness.score_sets import ScoreSets, Studies, by_studies, levels, named, studies_of
+from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.fairness.units import Units
 
 Float64Array = npt.NDArray[np.float64]
 
-GAPS_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(SCORE_SET, pl.String),
-        "attribute": pl.String,
-        "metric": pl.String,
-        "gap": pl.Float64,
-        "null_expected_gap": pl.Float64,
-        "corrected_sd": pl.Float64,
-        "corrected_sd_low": pl.Float64,
-        "corrected_sd_high": pl.Float64,
-        "best_subgroup": pl.String,
-        "worst_subgroup": pl.String,
-        "q_statistic": pl.Float64,
-        "p_value": pl.Float64,
-        "p_gap": pl.Float64,
-        "p_adjusted": pl.Float64,
-        "q_value": pl.Float64,
-        "n_permutations": pl.Int64,
-        "verdict": pl.String,
-        "null_gap_95": pl.Float64,
-        "n_tested": pl.Int64,
-        "n_untested": pl.Int64,
-        "within_margin": pl.Boolean,
-        "confirmatory": pl.Boolean,
-    }
-)
+_COLUMNS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **dict.fromkeys(SCORE_SET, pl.String),
+    "attribute": pl.String,
+    "metric": pl.String,
+    "gap": pl.Float64,
+    "null_expected_gap": pl.Float64,
+    "corrected_sd": pl.Float64,
+    "corrected_sd_low": pl.Float64,
+    "corrected_sd_high": pl.Float64,
+    "best_subgroup": pl.String,
+    "worst_subgroup": pl.String,
+    "q_statistic": pl.Float64,
+    "p_value": pl.Float64,
+    "p_gap": pl.Float64,
+    "p_adjusted": pl.Float64,
+    "q_value": pl.Float64,
+    "n_permutations": pl.Int64,
+    "verdict": pl.String,
+    "null_gap_95": pl.Float64,
+    "n_tested": pl.Int64,
+    "n_untested": pl.Int64,
+    "within_margin": pl.Boolean,
+    "confirmatory": pl.Boolean,
+    "within_margin_of_tested": pl.Boolean,
+    "not_covered": pl.List(pl.String),
+}
+GAPS_SCHEMA: Final = pl.Schema(_COLUMNS)
 
 
 def gap_rows(
@@ -60,63 +61,92 @@ def gap_rows(
     rows: list[dict[str, Any]],
     settings: FairnessSection,
 ) -> tuple[list[dict[str, Any]], list[Float64Array]]:
-    """Gaps of one attribute for score sets on the same studies; fills the subgroups' `p_rest` in `rows` too.
+    """Return the gaps of one attribute for score sets on the same studies; fill the subgroups' `p_rest` in `rows` too.
 
-    Of a score set without a threshold only the gap in AUROC is told.
+    Of a score set without a threshold only the gap in AUROC is reported.
     """
-    n_levels = len(levels(next(iter(cohort.values())), attribute))
-    tested, found = _permuted(cohort, attribute, settings)
+    found = _permuted(cohort, attribute, settings)
     gaps, nulls = [], []
-    for key, by_metric in zip(cohort, found, strict=True):
+    for key, frame in cohort.items():
         of_set = [row for row in rows if tuple(row[name] for name in SCORE_SET) == key]
+        of_level = _by_level(frame, attribute)
         for metric in GAP_METRICS:
+            tested, by_set = found[metric]
             row = named(key) | {"attribute": attribute, "metric": metric}
-            row |= {"n_tested": len(tested), "n_untested": n_levels - len(tested), "n_permutations": 0}
-            gap = by_metric[metric] if by_metric and _is_told(metric, cohort[key]) else None
-            gaps.append(row | (_gap_row(gap, tested, of_set, metric, settings) if gap else {}))
+            row |= {"n_tested": len(tested), "n_untested": len(of_level) - len(tested), "n_permutations": 0}
+            gap = by_set.get(key)
+            if gap:
+                row |= _gap_row(gap, tested, of_set, metric, settings)
+                shown = equivalence(of_level, tested, metric, settings)
+                row |= {"within_margin": shown.within_margin, "not_covered": list(shown.not_covered)}
+                row |= {"within_margin_of_tested": shown.within_margin_of_tested}
+            gaps.append(row)
             nulls.append(gap.null_q if gap else np.empty(0))
     return gaps, nulls
 
 
-def _is_told(metric: str, frame: pl.DataFrame) -> bool:
-    """Whether a score set has the metric: rates need a threshold."""
-    return metric == "auroc" or frame.get_column("threshold").null_count() == 0
+def _by_level(frame: pl.DataFrame, attribute: str) -> dict[str, Studies]:
+    """Return the studies of every level of an attribute; patients keep one code throughout."""
+    whole, level_of = studies_of(frame), frame.get_column(attribute).to_numpy()
+    return {level: whole.only(level_of == level) for level in levels(frame, attribute)}
+
+
+#: tested levels of a metric, and the gap of each score set that has one
+_Permuted = tuple[list[str], dict[tuple[Any, ...], Gap]]
 
 
 def _permuted(
-    cohort: ScoreSets, attribute: str, settings: FairnessSection
-) -> tuple[list[str], list[dict[str, Gap] | None]]:
-    """Names of the tested subgroups, and each score set's gaps by metric; None where fewer than two are tested."""
+    cohort: ScoreSets, attribute: str, settings: FairnessSection, metrics: Sequence[str] = GAP_METRICS
+) -> dict[str, _Permuted]:
+    """Test every metric over the levels that have enough patients for it; metrics with the same levels share permutations."""
     first = next(iter(cohort.values()))
-    whole, level_of = studies_of(first), first.get_column(attribute)
-    of_level = {level: whole.only((level_of == level).to_numpy()) for level in levels(first, attribute)}
-    tested = [
-        level for level, one in of_level.items() if status_of(one.y_true, one.patient, settings, level) == "tested"
-    ]
-    if len(tested) < 2:
-        return tested, [None] * len(cohort)
+    status = {
+        level: metric_status(one.y_true, one.patient, settings, level)
+        for level, one in _by_level(first, attribute).items()
+    }
+    tested = {metric: [level for level in status if status[level][metric] == "tested"] for metric in metrics}
+    gaps: dict[tuple[str, ...], list[dict[str, Gap]]] = {}
+    for chosen in {tuple(one) for one in tested.values() if len(one) > 1}:
+        alike = [metric for metric in metrics if tuple(tested[metric]) == chosen]
+        gaps[chosen] = _gaps_over(chosen, alike, cohort, attribute, settings)
+    return {
+        metric: (
+            chosen,
+            {
+                key: found[metric]
+                for key, found in zip(cohort, gaps.get(tuple(chosen), []), strict=False)
+                if metric in found
+            },
+        )
+        for metric, chosen in tested.items()
+    }
+
+
+def _gaps_over(
+    tested: Sequence[str], metrics: Sequence[str], cohort: ScoreSets, attribute: str, settings: FairnessSection
+) -> list[dict[str, Gap]]:
+    """Return the gaps of every score set over the tested levels, in the order of the score sets."""
     frames = [frame.filter(pl.col(attribute).is_in(tested)) for frame in cohort.values()]
     studies = [studies_of(frame) for frame in frames]
-    group = frames[0].get_column(attribute).replace_strict({level: g for g, level in enumerate(tested)})
-    own = group.cast(pl.UInt8 if len(tested) < 256 else pl.UInt16).to_numpy()
+    place = {level: g for g, level in enumerate(tested)}
+    group = frames[0].get_column(attribute).replace_strict(place, return_dtype=pl.Int64).to_numpy()
+    y = studies[0].y_true
+    units = Units.of(group, studies[0].patient, y)
     task = frames[0].get_column("task")[0]
-    dealer = Dealer(own, studies[0].patient, studies[0].y_true, seed=settings.seed, named=f"{task}/{attribute}")
-    rankings = [Ranking.of(one.y_score, one.y_true, one.threshold) for one in studies]
-    return tested, list(null_gaps(rankings, own, dealer.deals(settings.n_permutations), len(tested)))
+    dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from)
+    rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in studies]
+    return null_gaps(rankings, units, dealer.deals(settings.n_permutations), seed=settings.seed, metrics=metrics)
 
 
 def _gap_row(
     gap: Gap, tested: Sequence[str], rows: Sequence[dict[str, Any]], metric: str, settings: FairnessSection
 ) -> dict[str, Any]:
-    of_metric = {row["subgroup"]: row for row in rows if row["metric"] == metric}
-    chosen = [of_metric[level] for level in tested]
-    for row, p, adjusted in zip(chosen, gap.p_rest, gap.p_rest_adjusted, strict=True):
-        row |= {"p_rest": float(p), "p_rest_adjusted": float(adjusted)}
-    if metric == "udr":
+    of_metric = {(row["subgroup"], row["metric"]): row for row in rows}
+    if gap.p_rest is not None and gap.p_rest_adjusted is not None:
         for level, p, adjusted in zip(tested, gap.p_rest, gap.p_rest_adjusted, strict=True):
-            tpr = next(row for row in rows if row["subgroup"] == level and row["metric"] == "tpr")
-            tpr |= {"p_rest": float(p), "p_rest_adjusted": float(adjusted)}
-    known = [row for row in chosen if row["se"] is not None]
+            for name in ("udr", "tpr") if metric == "udr" else (metric,):
+                of_metric[level, name] |= {"p_rest": float(p), "p_rest_adjusted": float(adjusted)}
+    known = [of_metric[level, metric] for level in tested if of_metric[level, metric]["se"] is not None]
     values, errors = [row["value"] for row in known], [row["se"] for row in known]
     low, high = corrected_sd_interval(values, errors, settings.confidence, settings.seed)
     return {
@@ -132,26 +162,7 @@ def _gap_row(
         "p_value": gap.p_value,
         "p_gap": gap.p_gap,
         "n_permutations": settings.n_permutations,
-        "within_margin": _within_margin(known, metric, settings),
     }
-
-
-def _within_margin(rows: Sequence[dict[str, Any]], metric: str, settings: FairnessSection) -> bool:
-    """Whether all tested subgroups provably lie within the margin of one another."""
-    confidence = 1 - 2 * settings.alpha
-    intervals = []
-    for row in rows:
-        n = row["n_neg"] if metric == "fpr" else row["n_pos"]
-        if metric == "auroc":
-            z_ratio = (row["ci_high"] - row["ci_low"]) / 2
-            intervals.append((row["value"] - z_ratio, row["value"] + z_ratio))
-        else:
-            variance = max(row["se"] ** 2, 1e-12)
-            p = min(max(row["value"], 0.5 / n), 1 - 0.5 / n)
-            intervals.append(
-                Rate(row["value"], n, max(1.0, variance * n / (p * (1 - p)))).interval(confidence) or (0, 1)
-            )
-    return all_within_margin([row["value"] for row in rows], intervals, settings.margin)
 
 
 def corrected(
@@ -187,13 +198,15 @@ def _adjusted(
 
 
 def verdict(settings: FairnessSection) -> pl.Expr:
-    """One of three: never "fair", and never a disparity on a raw p."""
+    """Return one of four verdicts: never "fair", and never a disparity on a raw p."""
     decisive = pl.coalesce("p_adjusted", "q_value")
     return (
         pl.when(decisive <= settings.alpha)
         .then(pl.lit("disparity"))
         .when(pl.col("within_margin").fill_null(False))
         .then(pl.lit("no_disparity_beyond_margin"))
+        .when(pl.col("within_margin_of_tested").fill_null(False))
+        .then(pl.lit("within_margin_of_tested"))
         .otherwise(pl.lit("insufficient_evidence"))
     )
 
@@ -219,11 +232,11 @@ def family_p(test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSe
     rows, nulls = [], []
     for cohort in by_studies(test):
         for attribute in attributes:
-            for key, found in zip(cohort, _permuted(cohort, attribute, settings)[1], strict=True):
-                gap = found[metric] if found and _is_told(metric, cohort[key]) else None
+            _, by_set = _permuted(cohort, attribute, settings, [metric])[metric]
+            for key in cohort:
+                gap = by_set.get(key)
                 row = named(key) | {"attribute": attribute, "metric": metric}
-                row |= {"q_statistic": gap.q_statistic} if gap else {}
-                rows.append(row)
+                rows.append(row | ({"q_statistic": gap.q_statistic} if gap else {}))
                 nulls.append(gap.null_q if gap else np.empty(0))
     schema = {**dict.fromkeys((*SCORE_SET, "attribute", "metric"), pl.String), "q_statistic": pl.Float64}
     return _adjusted(pl.DataFrame(rows, schema=schema), nulls, settings).drop("q_statistic")

@@ -1,8 +1,8 @@
 """Intersections of attributes, and which of them fare worst: a search whose multiplicity is paid for.
 
-Every intersection that the small-group rule lets be tested is compared with all other studies, in the direction of faring worse.
-The null deals patients' whole sets of attributes within outcome strata, so it keeps how attributes go together; the step-down
-maximum runs over all intersections of a score set, so the worst one of many is judged as the worst one of many.
+Every intersection that the small-group rule lets be tested is compared with the mean of the other tested intersections of the
+same attributes, in the direction of faring worse. Permutations move patients' whole sets of attributes, so they keep how
+attributes go together; the step-down maximum runs over all intersections of a score set, so that the worst of many is tested as such.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
-from fmaudit_core.fairness.kernels import Labellings, Labels, Ranking, count
+from fmaudit_core.fairness.kernels import Ranking
+from fmaudit_core.fairness.labellings import Labellings, Labels, labels
 from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
-from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
-from fmaudit_core.fairness.subgroups import metric_rows
+from fmaudit_core.fairness.small_groups import metric_status
+from fmaudit_core.fairness.studentised import Scaled, back
+from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.fairness.units import Units
 from fmaudit_core.vocabulary import UNKNOWN
 
 Float64Array = npt.NDArray[np.float64]
@@ -62,7 +65,8 @@ class _Combination:
     ----------
     levels : names of the intersections that occur, ascending
     parts : (n,) int, place in `levels` of each study
-    tested : places in `levels` of those that are tested
+    tested : places in `levels` of those that are tested for some metric
+    of_metric : metric -> places in `tested` of those tested for it, none if they are fewer than two
     by_joint : (k,) labels, from a study's set of all attributes to its place in `tested`, ``len(tested)`` for all others
     """
 
@@ -70,6 +74,7 @@ class _Combination:
     levels: list[str]
     parts: npt.NDArray[np.int64]
     tested: list[int]
+    of_metric: dict[str, list[int]]
     by_joint: Labels
 
 
@@ -78,8 +83,9 @@ def intersection_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `INTERSECTIONS_SCHEMA` for score sets on the same studies.
 
-    `rank` 1 is the intersection that fares worst by the studentised difference from all other studies; `p_worse` is one-sided,
-    `p_worse_adjusted` corrected over all intersections of the score set and metric.
+    `difference` is that from the precision-weighted mean of the other tested intersections of the same attributes. `rank` 1 is
+    the intersection that fares worst by the studentised difference; `p_worse` is one-sided, `p_worse_adjusted` corrected over all
+    intersections of the score set and metric.
     """
     first = next(iter(cohort.values()))
     joint = first.select(pl.struct(attributes).rank("dense")).to_series().cast(pl.Int64).to_numpy() - 1
@@ -107,17 +113,19 @@ def _combination(
     parts = level.replace_strict({name: at for at, name in enumerate(names_of)}, return_dtype=pl.Int64).to_numpy()
     y = frame.get_column("y_true").to_numpy()
     patient = frame.get_column("patient_id").rank("dense").to_numpy()
-    tested = [
-        at
-        for at, name in enumerate(names_of)
-        if status_of(y[parts == at], patient[parts == at], settings, _judged(name)) == "tested"
+    status = [
+        metric_status(y[parts == at], patient[parts == at], settings, _judged(name)) for at, name in enumerate(names_of)
     ]
+    tested = [at for at, one in enumerate(status) if "tested" in one.values()]
+    of_metric = {
+        metric: [place for place, at in enumerate(tested) if status[at][metric] == "tested"] for metric in GAP_METRICS
+    }
     place = np.full(len(names_of), len(tested))
     place[tested] = np.arange(len(tested))
     by_joint = np.zeros(int(joint.max()) + 1, dtype=np.int64)
     by_joint[joint] = place[parts]
-    labels = by_joint.astype(np.uint8) if len(tested) < 256 else by_joint.astype(np.uint16)
-    return _Combination(names, names_of, parts, tested, labels)
+    of_metric = {metric: places if len(places) > 1 else [] for metric, places in of_metric.items()}
+    return _Combination(names, names_of, parts, tested, of_metric, labels(by_joint, len(tested) + 1))
 
 
 def _judged(level: str) -> str:
@@ -127,12 +135,9 @@ def _judged(level: str) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """Of one metric, over the tested intersections of all combinations in order: each (k,)."""
+    """Of one metric, by combination and place in its `tested`: each (difference, p, adjusted p, rank)."""
 
-    difference: Float64Array
-    p: Float64Array
-    adjusted: Float64Array
-    rank: npt.NDArray[np.int64]
+    by_place: dict[tuple[int, int], tuple[float, float, float, int]]
 
 
 def _searched(
@@ -142,47 +147,83 @@ def _searched(
     task: str,
     settings: FairnessSection,
 ) -> list[dict[str, _Found]]:
-    """Search of every score set, all under the same deals."""
-    if not any(one.tested for one in combined):
+    """Search every score set, all with the same permutations."""
+    if not any(places for one in combined for places in one.of_metric.values()):
         return [{} for _ in sets]
-    names = "+".join(TIMES.join(one.attributes) for one in combined)
-    dealer = Dealer(joint, sets[0].patient, sets[0].y_true, seed=settings.seed, named=f"{task}/{names}")
-    rankings = [Ranking.of(one.y_score, one.y_true, one.threshold) for one in sets]
-    own = [Labellings.of(one.by_joint[joint][None]) for one in combined]
-    observed = [_worse(ranking, own, combined) for ranking in rankings]
-    dealt: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in GAP_METRICS} for _ in sets]
+    y = sets[0].y_true
+    units = Units.of(joint, sets[0].patient, y)
+    sizes = [np.bincount(one.by_joint[units.group], minlength=len(one.tested) + 1)[:-1] for one in combined]
+    smallest = int(np.concatenate(sizes).min())
+    dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
+    rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in sets]
+    observed = [_against_others(ranking, units, Labellings.of(units.group[None]), combined) for ranking in rankings]
+    permuted: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in found} for found in observed]
     for labellings in dealer.deals(settings.n_permutations):
         intersected = [labellings.mapped(one.by_joint) for one in combined]
-        for ranking, kept in zip(rankings, dealt, strict=True):
-            for metric, found in _worse(ranking, intersected, combined).items():
-                kept[metric].append(found)
+        for ranking, kept in zip(rankings, permuted, strict=True):
+            for metric, (worse, _) in _worse(ranking, units, intersected, combined).items():
+                kept[metric].append(worse)
     return [
-        {metric: _judged_search(found[metric][0], np.concatenate(null[metric])) for metric in GAP_METRICS}
-        for found, null in zip(observed, dealt, strict=True)
+        {
+            metric: _ranked(worse[0], difference, np.concatenate(permuted_of[metric]), combined, metric)
+            for metric, (worse, difference) in found.items()
+        }
+        for found, permuted_of in zip(observed, permuted, strict=True)
     ]
 
 
+def _against_others(
+    ranking: Ranking, units: Units, own: Labellings, combined: Sequence[_Combination]
+) -> dict[str, tuple[Float64Array, Float64Array]]:
+    """`_worse` of one labelling by all attributes together."""
+    return _worse(ranking, units, [own.mapped(one.by_joint) for one in combined], combined)
+
+
 def _worse(
-    ranking: Ranking, labellings: Sequence[Labellings], combined: Sequence[_Combination]
-) -> dict[str, Float64Array]:
-    """(B, k), from labellings by every combination: by how much each tested one fares worse than all other studies."""
-    out: dict[str, list[Float64Array]] = {metric: [] for metric in GAP_METRICS}
-    for one, dealt in zip(combined, labellings, strict=True):
-        for metric, found in estimates(count(ranking, dealt, len(one.tested) + 1)).items():
+    ranking: Ranking, units: Units, labellings: Sequence[Labellings], combined: Sequence[_Combination]
+) -> dict[str, tuple[Float64Array, Float64Array]]:
+    """From labellings by every combination: by how much each tested intersection fares worse than the others.
+
+    Returns
+    -------
+    Metric -> (B, k) studentised differences, positive if worse, and (k,) differences of the first labelling
+    """
+    out: dict[str, list[tuple[Float64Array, Float64Array]]] = {}
+    for one, permuted in zip(combined, labellings, strict=True):
+        metrics = [metric for metric, places in one.of_metric.items() if places]
+        n_groups = len(one.tested) + 1
+        sizes = units.sizes(permuted, n_groups)
+        for metric, found in estimates(ranking, permuted, n_groups, sizes, metrics).items():
+            chosen = found.of(one.of_metric[metric])
             sign = -1.0 if metric == "auroc" else 1.0
-            out[metric].append(sign * (found.by_group - found.by_rest)[:, : len(one.tested)])
-    return {metric: np.concatenate(parts, axis=1) for metric, parts in out.items()}
+            first = Scaled(chosen.scaled.t[0], chosen.scaled.v[0])
+            difference = chosen.value[0] - back(metric, first.others()[0])
+            out.setdefault(metric, []).append((sign * chosen.scaled.against_others(), difference))
+    return {
+        metric: (np.concatenate([worse for worse, _ in parts], axis=1), np.concatenate([each for _, each in parts]))
+        for metric, parts in out.items()
+    }
 
 
-def _judged_search(observed: Float64Array, null: Float64Array) -> _Found:
-    spread = np.sqrt(np.nanmean(null**2, axis=0))
-    spread = np.where(spread > 0, spread, np.inf)
-    t, dealt = observed / spread, np.nan_to_num(null / spread, nan=-np.inf)
-    order = np.argsort(-t, kind="stable")
-    rank = np.empty(len(t), dtype=np.int64)
-    rank[order] = np.arange(1, len(t) + 1)
-    p, adjusted = step_down(t, dealt)
-    return _Found(observed, p, adjusted, rank)
+def _ranked(
+    observed: Float64Array,
+    difference: Float64Array,
+    null: Float64Array,
+    combined: Sequence[_Combination],
+    metric: str,
+) -> _Found:
+    order = np.argsort(-observed, kind="stable")
+    rank = np.empty(len(observed), dtype=np.int64)
+    rank[order] = np.arange(1, len(observed) + 1)
+    p, adjusted = step_down(observed, null)
+    places = [(at, place) for at, one in enumerate(combined) for place in one.of_metric[metric]]
+    values = zip(difference, p, adjusted, rank, strict=True)
+    return _Found(
+        {
+            place: (float(d), float(one), float(two), int(r))
+            for place, (d, one, two, r) in zip(places, values, strict=True)
+        }
+    )
 
 
 def _rows(
@@ -193,18 +234,21 @@ def _rows(
     settings: FairnessSection,
     alpha: float,
 ) -> Iterator[dict[str, Any]]:
-    before = 0
-    for one in combined:
+    for at, one in enumerate(combined):
         attribute = {"attribute": TIMES.join(one.attributes), "depth": len(one.attributes)}
-        for at, level in enumerate(one.levels):
-            for row in metric_rows(studies, one.parts == at, _judged(level), settings, alpha):
-                if row["metric"] not in GAP_METRICS:
-                    continue
+        found = [
+            list(measured(studies, one.parts == part, _judged(level), settings))
+            for part, level in enumerate(one.levels)
+        ]
+        for of_metric in zip(*found, strict=True):
+            metric = of_metric[0].row["metric"]
+            if metric not in GAP_METRICS:
+                continue
+            tests = searched[metric].by_place if metric in searched else {}
+            for part, (level, row) in enumerate(zip(one.levels, with_detectable(of_metric, alpha), strict=True)):
                 shown = {name: value for name, value in row.items() if name in INTERSECTIONS_SCHEMA}
-                if at in one.tested and row["status"] != NO_THRESHOLD:
-                    found, place = searched[row["metric"]], before + one.tested.index(at)
-                    sign = -1.0 if row["metric"] == "auroc" else 1.0
-                    shown |= {"difference": sign * float(found.difference[place]), "p_worse": float(found.p[place])}
-                    shown |= {"p_worse_adjusted": float(found.adjusted[place]), "rank": int(found.rank[place])}
+                place = one.tested.index(part) if part in one.tested else -1
+                if (at, place) in tests:
+                    names = ("difference", "p_worse", "p_worse_adjusted", "rank")
+                    shown |= dict(zip(names, tests[at, place], strict=True))
                 yield of_set | attribute | {"subgroup": level} | shown
-        before += len(one.tested)

@@ -33,7 +33,9 @@ _INT32_MAX: Final = 2**31 - 1
 _LEAST_EVENTS: Final = 8
 
 # what the pass does at an event; of a tie the cells of common studies follow last, when half of those that tie are known
-_COUNT, _COUNT_CELL, _COUNT_TIED, _WIN, _WIN_CELL, _TIED_WIN, _TIED_WIN_CELL, _TIE_BEGINS, _TIE_ENDS, _TIED_CELL = range(10)
+_COUNT, _COUNT_CELL, _COUNT_TIED, _WIN, _WIN_CELL, _TIED_WIN, _TIED_WIN_CELL, _TIE_BEGINS, _TIE_ENDS, _TIED_CELL = (
+    range(10)
+)
 # sums of the pass: wins of rarer studies alone in their unit, their squares, parts, wins over common ones alone, wins in cells
 _OWN, _SQUARES, _PARTS, _OVER_SINGLE, _IN_CELLS = range(5)
 
@@ -111,9 +113,7 @@ def _calls(called: BoolArray, positive: BoolArray, units: Units) -> tuple[Kinds,
     return out[0], out[1]
 
 
-def _events(
-    score: Float64Array, rarer: BoolArray, several: BoolArray
-) -> tuple[npt.NDArray[np.uint8], IntArray, int]:
+def _events(score: Float64Array, rarer: BoolArray, several: BoolArray) -> tuple[npt.NDArray[np.uint8], IntArray, int]:
     """What happens in ascending order of score: operation and study of each event, and the scale of counts."""
     _, value = np.unique(score, return_inverse=True)
     n_values = int(value.max(initial=-1)) + 1
@@ -126,7 +126,9 @@ def _events(
     )
     ties, late = np.flatnonzero(tie), np.flatnonzero(ops == _COUNT_TIED)
     anyone = np.zeros_like(ties)
-    op = np.concatenate([ops, np.full(len(ties), _TIE_BEGINS), np.full(len(ties), _TIE_ENDS), np.full(len(late), _TIED_CELL)])
+    op = np.concatenate(
+        [ops, np.full(len(ties), _TIE_BEGINS), np.full(len(ties), _TIE_ENDS), np.full(len(late), _TIED_CELL)]
+    )
     study = np.concatenate([np.arange(len(score)), anyone, anyone, late])
     turn = np.concatenate([1 + rarer, anyone, anyone + 3, np.full(len(late), 4)])
     order = np.lexsort((turn, np.concatenate([value, ties, ties, value[late]])))
@@ -160,13 +162,13 @@ def count_wins(ranking: Ranking, labellings: Labellings, n_groups: int) -> Wins:
     """Count every labelling of the units by subgroup; each label lies below `n_groups`."""
     lanes, s = labellings.lanes, ranking.scale
     most = s * ranking.n_common
-    emptied, kind = _INT32_MAX // max(most * most, s * (2 * ranking.n_rarer + 1) * most, 1), np.int32
-    if emptied < _LEAST_EVENTS:
-        emptied, kind = len(ranking.op) + 1, np.float64  # exact below 2^53
+    emptied = _INT32_MAX // max(most * most, s * (2 * ranking.n_rarer + 1) * most, 1)
+    wide = emptied < _LEAST_EVENTS
+    like = np.zeros((n_groups, LANES), dtype=np.float64 if wide else np.int32)  # float64 is exact below 2^53
     out = np.empty((8, len(lanes), n_groups, LANES))
     _pass(
         ranking.op, ranking.unit, ranking.cell, ranking.cell_unit, ranking.cell_rarer, ranking.cell_common, s,
-        emptied, lanes, np.zeros((n_groups, LANES), dtype=kind), out,
+        len(ranking.op) if wide else emptied, lanes, like, out,
     )  # fmt: skip
     return Wins(*by_labelling(out, labellings.size))
 
@@ -332,6 +334,8 @@ def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
                 squares = m * m * single / scale - totals[_PARTS, group, lane] + ties[group, lane]
                 out[4, block, group, lane] = squares / scale**2
         cells = np.zeros((3, n_groups, LANES))
-        _square_cells(labels, cell_unit, cell_rarer, cell_common, of_rarer, of_common, auroc, per_common, per_rarer, cells)
+        _square_cells(
+            labels, cell_unit, cell_rarer, cell_common, of_rarer, of_common, auroc, per_common, per_rarer, cells
+        )
         out[5:, block] = cells
     return asked

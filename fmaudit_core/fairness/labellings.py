@@ -16,6 +16,11 @@ Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 LANES: Final = 64
 
 
+def labels(codes: npt.NDArray[np.integer], n_groups: int) -> Labels:
+    """Return subgroup codes below `n_groups` in the smallest type that holds them."""
+    return codes.astype(np.uint8) if n_groups <= 256 else codes.astype(np.uint16)
+
+
 @dataclass(frozen=True)
 class Labellings:
     """Many labellings of the same units by subgroup.

@@ -14,7 +14,6 @@ from typing import Final
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from fmaudit_core.fairness.labellings import LANES, Labellings
 from fmaudit_core.fairness.seeding import mixed, seed_of
@@ -44,9 +43,7 @@ class Dealer:
         Units of the smallest subgroup that is tested; of the smallest of all if not given.
     """
 
-    def __init__(
-        self, units: Units, *, seed: int, named: str, test_from: int, smallest: int | None = None
-    ) -> None:
+    def __init__(self, units: Units, *, seed: int, named: str, test_from: int, smallest: int | None = None) -> None:
         self._seed = np.uint64(seed_of(seed, named))
         rarer = units.rarer
         least = int(np.bincount(units.group).min()) if smallest is None else smallest

@@ -11,7 +11,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.errors import columns_missing, did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
-from fmaudit_core.vocabulary import UNKNOWN, how_many
+from fmaudit_core.vocabulary import THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION, UNKNOWN, how_many
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
@@ -25,7 +25,7 @@ class Evaluated:
 
     Parameters
     ----------
-    test : frame with `threshold`
+    test : frame with `threshold` and `threshold_source`: ``given`` or ``validation``
     draws : thresholds that other validation patients would have given, by score set; empty where thresholds count as fixed
     """
 
@@ -45,6 +45,9 @@ def evaluated(
 
     Parameters
     ----------
+    frame : frame
+        May have a column `threshold`, and beside it `threshold_source`: ``validation`` where the caller chose it on
+        validation. A threshold without a source counts as given.
     unvalidated : bool
         Take a score set that has a blank threshold and no validation rows as it is: of it AUROC alone is told.
 
@@ -54,15 +57,19 @@ def evaluated(
         The predictions cannot be assessed as they are; says why and what to do.
     """
     if threshold is not None:
-        frame = frame.with_columns(threshold=pl.lit(float(threshold)))
+        frame = frame.with_columns(threshold=pl.lit(float(threshold)), threshold_source=pl.lit(THRESHOLD_GIVEN))
     checked = checked_predictions(frame, attributes)
     if "threshold" not in checked.columns:
-        checked = with_thresholds(checked, settings)
+        checked = with_thresholds(checked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION))
     else:
         _check_thresholds(checked)
+        checked = _with_sources(checked)
+        _check_given(checked)
         if checked.get_column("threshold").null_count():
             checked = _completed(checked, settings, unvalidated=unvalidated)
-    draws = threshold_draws(checked, settings) if settings.threshold_uncertainty and threshold is None else {}
+    draws = {}
+    if settings.threshold_uncertainty:  # a threshold that was given is what it is
+        draws = threshold_draws(checked.filter(pl.col("threshold_source") == THRESHOLD_OF_VALIDATION), settings)
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
 
 
@@ -85,13 +92,61 @@ def _check_thresholds(checked: pl.DataFrame) -> None:
         )
 
 
+def _with_sources(checked: pl.DataFrame) -> pl.DataFrame:
+    """Rows with `threshold_source`: as the caller says, else ``given``; blank where there is no threshold."""
+    if "threshold_source" in checked.columns:
+        known = (THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION)
+        odd = checked.filter(~pl.col("threshold_source").is_in(known)).get_column("threshold_source")
+        if len(odd):
+            raise FairnessError(
+                f"threshold_source holds {', '.join(odd.unique().sort())}; it must be {' or '.join(known)}."
+            )
+        source = pl.col("threshold_source").fill_null(THRESHOLD_GIVEN)
+    else:
+        source = pl.lit(THRESHOLD_GIVEN)
+    return checked.with_columns(threshold_source=pl.when(pl.col("threshold").is_not_null()).then(source))
+
+
+def _check_given(checked: pl.DataFrame) -> None:
+    """Refuse a given threshold outside the scores of its score set, all splits together: it calls nobody, or everybody.
+
+    A threshold chosen on validation is never refused: it may call nobody by its policy.
+    """
+    given = checked.filter(pl.col("threshold_source") == THRESHOLD_GIVEN)
+    for key, frame in given.group_by(*SCORE_SET, maintain_order=True):
+        threshold = float(frame.get_column("threshold")[0])
+        scores = frame.get_column("y_score").to_numpy()
+        low, high = float(scores.min()), float(scores.max())
+        if low <= threshold <= high:
+            continue
+        called, side = ("no study", "above") if threshold > high else ("every study", "below")
+        raise FairnessError(
+            f"the given threshold {threshold:g} lies {side} all scores, which reach from {low:g} to {high:g}, so {called} would "
+            "be called positive.",
+            where=" x ".join(str(part) for part in key[:2]),
+            fix=f"{_other_scale(threshold, low, high)}Give the threshold on the scale of the scores, or leave it out: it is then "
+            "chosen on the split `val`.",
+        )
+
+
+def _other_scale(threshold: float, low: float, high: float) -> str:
+    """The question that a threshold on another scale than the scores' raises; empty where there is no sign of that."""
+    if 0 < threshold < 1:
+        return "Are the scores log odds or per cent, and the threshold a probability? "
+    if low >= 0 and high <= 1:
+        return "Are the scores probabilities, and the threshold log odds or per cent? "
+    return ""
+
+
 def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:
     """Rows with thresholds chosen for the score sets that lack one; of those without validation studies only where asked."""
     frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
     lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
     bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
     asked = frame.filter(lacks & ~bare)
-    parts = [frame.filter(~lacks | bare), *([with_thresholds(asked, settings)] if asked.height else [])]
+    parts = [frame.filter(~lacks | bare)]
+    if asked.height:
+        parts.append(with_thresholds(asked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION)))
     return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 

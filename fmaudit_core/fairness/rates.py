@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fmaudit_core.fairness.clusters import patient_codes
 from fmaudit_core.fairness.intervals import normal_quantile, proportion_interval, t_quantile
+from fmaudit_core.fairness.studentised import design_effect
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -111,17 +112,9 @@ def rate(called: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> Rat
     sizes = by_patient[present].astype(np.float64)
     events = np.bincount(codes, called)[present].astype(np.float64)
     p, squares = float(called.mean()), float(sizes @ sizes)
-    return Rate(p, n, _design_effect(events, sizes, p), len(sizes), n * n / squares)
-
-
-def _design_effect(events: Float64Array, sizes: Float64Array, p: float) -> float:
-    """Return the shrunk design effect from each patient's (k,) events and studies."""
-    k, n = len(sizes), float(sizes.sum())
-    if k == n:
-        return 1.0
-    full = plain = float(sizes @ sizes) / n
-    if 0 < p < 1 and k > 1:
-        off = events - p * sizes
-        plain = max(1.0, k / (k - 1) * (n - 1) / n * float(off @ off) / (n * p * (1 - p)))
-    informative = min(np.count_nonzero(events), np.count_nonzero(events < sizes))
-    return float((informative * plain + max(full, plain)) / (informative + 1))
+    off = events - p * sizes
+    some, none = np.count_nonzero(events), np.count_nonzero(events < sizes)
+    effect = design_effect(
+        *(np.asarray(one, dtype=float) for one in (n, len(sizes), squares, off @ off, p, some, none))
+    )
+    return Rate(p, n, float(effect), len(sizes), n * n / squares)

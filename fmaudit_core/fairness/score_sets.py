@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +28,7 @@ class Studies:
     Parameters
     ----------
     threshold : float, the operating threshold; NaN where the score set has none
+    threshold_source : str, ``given`` or ``validation``; None where the score set has no threshold, or nobody says
     draws : (B,) float64, thresholds that other validation patients would have given; None where it counts as fixed
     """
 
@@ -36,6 +37,7 @@ class Studies:
     patient: npt.NDArray[np.int64]
     threshold: float
     draws: Float64Array | None = None
+    threshold_source: str | None = None
 
     @property
     def has_threshold(self) -> bool:
@@ -44,18 +46,20 @@ class Studies:
 
     def only(self, inside: npt.NDArray[np.bool_]) -> Studies:
         """Some of the studies."""
-        return Studies(self.y_true[inside], self.y_score[inside], self.patient[inside], self.threshold, self.draws)
+        return replace(self, y_true=self.y_true[inside], y_score=self.y_score[inside], patient=self.patient[inside])
 
 
 def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studies:
     """Arrays of a score set's rows."""
     threshold = frame.get_column("threshold").head(1).drop_nulls()
+    source = frame.get_column("threshold_source")[0] if "threshold_source" in frame.columns and frame.height else None
     return Studies(
         y_true=frame.get_column("y_true").to_numpy(),
         y_score=frame.get_column("y_score").to_numpy(),
         patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy(),
         threshold=float(threshold[0]) if len(threshold) else float("nan"),
         draws=draws,
+        threshold_source=source,
     )
 
 

@@ -10,7 +10,9 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.calibration import calibration, is_probability, wald
+from fmaudit_core.fairness.calibration import Calibration, calibration, is_probability, wald
+from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity_rows
+from fmaudit_core.fairness.clusters import patients_by_class
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, named, studies_of
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -53,24 +55,42 @@ CROSS_SCHEMA: Final = pl.Schema(
 
 def calibration_rows(
     cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection
-) -> Iterator[dict[str, Any]]:
-    """Rows of `CALIBRATION_SCHEMA`; a score set whose scores are no probabilities is `not_probability` throughout."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return rows of `CALIBRATION_SCHEMA`, and those of `TESTS_SCHEMA` without their q-values.
+
+    A score set whose scores are no probabilities is `not_probability` throughout.
+    """
+    rows, tests = list[dict[str, Any]](), list[dict[str, Any]]()
     for key, frame in cohort.items():
         probabilities = is_probability(frame.get_column("y_score").to_numpy())
+        comparable: dict[str, list[Calibration]] = {attribute: [] for attribute in attributes}
         for attribute, level, studies in _subgroups(frame, attributes):
-            n_pos, n_neg = int(studies.y_true.sum()), int((~studies.y_true).sum())
             rule = status_of(studies.y_true, studies.patient, settings, level)
             status = rule if probabilities else "not_probability"
             row = named(key) | {"attribute": attribute, "subgroup": level, "status": status}
             if status in ("tested", "interval_only"):
                 found = calibration(studies.y_true, studies.y_score, studies.patient)
-                slope = wald(found.slope, found.slope_se, settings.confidence)
-                intercept = wald(found.intercept, found.intercept_se, settings.confidence)
-                row |= {"n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg}
-                row |= {"slope": found.slope, "slope_low": slope[0], "slope_high": slope[1]}
-                row |= {"intercept": found.intercept, "intercept_low": intercept[0], "intercept_high": intercept[1]}
-                row |= {"ece": found.ece, "ece_by_chance": found.ece_by_chance}
-            yield row
+                row |= _calibrated(found, studies, settings)
+                fewest = min(patients_by_class(studies.y_true, studies.patient))
+                if attribute != OVERALL and status == "tested" and fewest >= MIN_PATIENTS:
+                    comparable[attribute].append(found)
+            rows.append(row)
+        for attribute, calibrations in comparable.items():
+            columns = named(key) | {"attribute": attribute}
+            tests += homogeneity_rows(calibrations, columns, probabilities=probabilities)
+    return rows, tests
+
+
+def _calibrated(found: Calibration, studies: Studies, settings: FairnessSection) -> dict[str, Any]:
+    n_pos, n_neg = int(studies.y_true.sum()), int((~studies.y_true).sum())
+    slope = wald(found.slope, found.slope_se, settings.confidence)
+    intercept = wald(found.intercept, found.intercept_se, settings.confidence)
+    return {
+        "n": n_pos + n_neg, "n_pos": n_pos, "n_neg": n_neg,
+        "slope": found.slope, "slope_low": slope[0], "slope_high": slope[1],
+        "intercept": found.intercept, "intercept_low": intercept[0], "intercept_high": intercept[1],
+        "ece": found.ece, "ece_by_chance": found.ece_by_chance,
+    }  # fmt: skip
 
 
 def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:

@@ -43,7 +43,7 @@ class Scaled:
 
     @property
     def homogeneity(self) -> Float64Array:
-        """Return Q = sum of w (t - centre)^2 over subgroups, (...): Cochran's statistic, chi-squared with g - 1 in large samples."""
+        """Return Cochran's Q, the sum of w (t - centre)^2 over subgroups, (...): in large samples chi-squared with g - 1."""
         off = self.t - self.centre[..., None]
         q: Float64Array = (self.weight * off * off).sum(axis=-1)
         return q

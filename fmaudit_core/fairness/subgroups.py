@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.clusters import n_patients, patients_by_class
+from fmaudit_core.fairness.clusters import n_patients
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
@@ -57,7 +57,11 @@ def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSe
         shown = status[metric] in _SHOWN
         estimated = shown and (metric == "auroc" or group.has_threshold)
         row: dict[str, Any] = {"metric": metric, "status": status[metric] if estimated or not shown else NO_THRESHOLD}
-        row["threshold"] = group.threshold if estimated and group.has_threshold else None
+        called = estimated and group.has_threshold
+        row |= {
+            "threshold": group.threshold if called else None,
+            "threshold_source": group.threshold_source if called else None,
+        }
         if not estimated:
             yield Measured(row, None)
             continue
@@ -79,18 +83,14 @@ def _estimated(group: Studies, metric: str) -> tuple[Any, Scaled]:
     if metric == "auroc":
         ranked = auroc(y, group.y_score, patient)
         variance = np.nan if ranked.se is None else ranked.se**2
-        fewest = min(patients_by_class(y, patient))
-        return ranked, scaled_auroc(np.asarray(ranked.value), np.asarray(variance), np.asarray(float(fewest)))
+        fewest = float(ranked.fewest_patients)
+        return ranked, scaled_auroc(np.asarray(ranked.value), np.asarray(variance), np.asarray(fewest))
     of = ~y if metric == "fpr" else y
     called = group.y_score[of] >= group.threshold
     share = rate(~called if metric == "udr" else called, patient[of])
-    scaled = scaled_rate(
-        np.asarray(share.value), np.asarray(share.n_effective), np.asarray(float(n_patients(patient[of])))
-    )
+    scaled = scaled_rate(*(np.asarray(one, dtype=float) for one in (share.value, share.n_effective, share.n_patients)))
     if group.draws is not None:
-        called_rate = share.complement() if metric == "udr" else share
-        share = called_rate.with_threshold_of(group.y_score[of], group.draws)
-        share = share.complement() if metric == "udr" else share
+        share = share.with_threshold_of(group.y_score[of], group.draws)
     return share, scaled
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.fairness.kinds import Kinds
-from fmaudit_core.fairness.labellings import Labellings, Labels
+from fmaudit_core.fairness.labellings import Labellings, Labels, labels
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -52,8 +52,9 @@ class Units:
         _, codes = np.unique(patient, return_inverse=True)
         keys, of_study = np.unique(codes.astype(np.int64) * n_groups + group, return_inverse=True)
         n_studies, positives = np.bincount(of_study), np.bincount(of_study, positive).astype(np.int64)
-        of_unit = (keys % n_groups).astype(np.uint8 if n_groups <= 256 else np.uint16)
-        return cls(of_study.astype(np.int64), of_unit, positives, n_studies - positives, n_groups)
+        return cls(
+            of_study.astype(np.int64), labels(keys % n_groups, n_groups), positives, n_studies - positives, n_groups
+        )
 
     @property
     def rarer(self) -> npt.NDArray[np.bool_]:

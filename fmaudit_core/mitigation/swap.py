@@ -168,49 +168,66 @@ def p_of_difference(drawn: Float64Array, observed: float) -> float:
 
 
 @numba.njit(inline="always")
-def _spread(n, k, squares, crossed, sizes, patients):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Max - min of k / n over subgroups, and their variance less the mean squared standard error (Lum, Zhang & Bower 2022).
+def _spread(n, sizes, patients, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Max - min of rates over subgroups, and their variance less the mean squared standard error (Lum, Zhang & Bower 2022).
 
-    Standard errors are those of `fairness/rates.py`: patients as clusters, never below the binomial one, and at a rate of 0 or 1
-    that of half a study under the largest correlation.
+    Standard errors are those of `fairness/rates.py`: patients as clusters, the design effect shrunk towards full agreement, and at a
+    rate of 0 or 1 that of half a study.
+
+    Parameters
+    ----------
+    n, sizes, patients : (g,) studies, sum of their squares by patient, patients
+    sums : (5, g) of the calls c of a patient with m studies: c, c^2, c m, patients with any called, with any not called
     """
     low, high, total, square, noise, count = np.inf, -np.inf, 0.0, 0.0, 0.0, 0
     for g in range(len(n)):
         if n[g] <= 0:
             continue
-        rate = k[g] / n[g]
+        rate = sums[0, g] / n[g]
         low, high = min(low, rate), max(high, rate)
         total += rate
         square += rate * rate
         count += 1
         floor = 0.5 / n[g]
         p = min(max(rate, floor), 1 - floor)
-        binomial = p * (1 - p) / n[g]
-        if rate <= 0 or rate >= 1 or patients[g] < 2:
-            noise += binomial * sizes[g] / n[g]
-        else:
-            off = squares[g] - 2 * rate * crossed[g] + rate * rate * sizes[g]
-            noise += max(binomial, patients[g] / (patients[g] - 1) * off / (n[g] * n[g]))
+        effect = 1.0
+        if sizes[g] != n[g]:
+            full = plain = sizes[g] / n[g]
+            if 0 < rate < 1 and patients[g] > 1:
+                off = sums[1, g] - 2 * rate * sums[2, g] + rate * rate * sizes[g]
+                corrected = patients[g] / (patients[g] - 1) * (n[g] - 1) / n[g]
+                plain = max(1.0, corrected * off / (n[g] * rate * (1 - rate)))
+            informative = min(sums[3, g], sums[4, g])
+            effect = (informative * plain + max(full, plain)) / (informative + 1)
+        noise += p * (1 - p) / n[g] * effect
     if count < 2:
         return 0.0, 0.0
     between = (square - total * total / count) / (count - 1)
     return high - low, between - noise / count
 
 
+@numba.njit(inline="always")
+def _add(sums, g, c, m, weight):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add a patient's c calls of m studies, as often as `weight` says."""
+    sums[0, g] += weight * c
+    sums[1, g] += weight * c * c
+    sums[2, g] += weight * c * m
+    sums[3, g] += weight * (c > 0)
+    sums[4, g] += weight * (c < m)
+
+
 @numba.njit(cache=True)
 def _spreads(group, studies, calls, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Spread of each row of calls."""
     for row in range(len(calls)):
-        sums = np.zeros((6, n_groups))
+        fixed, sums = np.zeros((3, n_groups)), np.zeros((5, n_groups))
         for e in range(len(group)):
-            g, c, m = group[e], calls[row, e], studies[e]
-            sums[0, g] += m
-            sums[1, g] += c
-            sums[2, g] += c * c
-            sums[3, g] += c * m
-            sums[4, g] += m * m
-            sums[5, g] += 1.0
-        out[row, 0], out[row, 1] = _spread(sums[0], sums[1], sums[2], sums[3], sums[4], sums[5])
+            g, m = group[e], studies[e]
+            fixed[0, g] += m
+            fixed[1, g] += m * m
+            fixed[2, g] += 1.0
+            _add(sums, g, calls[row, e], m, 1.0)
+        out[row, 0], out[row, 1] = _spread(fixed[0], fixed[1], fixed[2], sums)
 
 
 @numba.njit(parallel=True, cache=True)
@@ -221,16 +238,14 @@ def _swap(seed, patient, group, studies, before, after, n_groups, out):  # type:
         fixed[0, group[e]] += studies[e]
         fixed[1, group[e]] += studies[e] * studies[e]
         fixed[2, group[e]] += 1.0
-    start = np.zeros((n_runs, 2, 3, n_groups))
+    start = np.zeros((n_runs, 2, 5, n_groups))
     differ = np.empty((n_runs, len(group)), dtype=np.int64)
     n_differ = np.zeros(n_runs, dtype=np.int64)
     for run in range(n_runs):
         for e in range(len(group)):
             for side in range(2):
                 c = before[e] if side == 0 else after[run, e]
-                start[run, side, 0, group[e]] += c
-                start[run, side, 1, group[e]] += c * c
-                start[run, side, 2, group[e]] += c * studies[e]
+                _add(start[run, side], group[e], c, studies[e], 1.0)
             if before[e] != after[run, e]:
                 differ[run, n_differ[run]] = e
                 n_differ[run] += 1
@@ -242,16 +257,13 @@ def _swap(seed, patient, group, studies, before, after, n_groups, out):  # type:
             for i in range(n_differ[run]):
                 e = differ[run, i]
                 if mixed(row + np.uint64(patient[e] + 1) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(63):
-                    g, c0, c1 = group[e], before[e], after[run, e]
-                    moved = c1 - c0
-                    first[0, g] += moved
-                    second[0, g] -= moved
-                    first[1, g] += c1 * c1 - c0 * c0
-                    second[1, g] -= c1 * c1 - c0 * c0
-                    first[2, g] += moved * studies[e]
-                    second[2, g] -= moved * studies[e]
-            gap0, variance0 = _spread(fixed[0], first[0], first[1], first[2], fixed[1], fixed[2])
-            gap1, variance1 = _spread(fixed[0], second[0], second[1], second[2], fixed[1], fixed[2])
+                    g, c0, c1, m = group[e], before[e], after[run, e], studies[e]
+                    _add(first, g, c1, m, 1.0)
+                    _add(first, g, c0, m, -1.0)
+                    _add(second, g, c0, m, 1.0)
+                    _add(second, g, c1, m, -1.0)
+            gap0, variance0 = _spread(fixed[0], fixed[1], fixed[2], first)
+            gap1, variance1 = _spread(fixed[0], fixed[1], fixed[2], second)
             gap += gap0 - gap1
             variance += variance0 - variance1
         out[b, 0], out[b, 1] = gap / n_runs, variance / n_runs
@@ -267,7 +279,7 @@ def _draw(seed, starts, ends, group, studies, before, after, n_groups, out):  # 
             z = mixed(row + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15))
             weight[np.int64(((z >> np.uint64(32)) * np.uint64(n_patients)) >> np.uint64(32))] += 1.0
         fixed = np.zeros((3, n_groups))
-        sums = np.zeros((n_runs + 1, 3, n_groups))
+        sums = np.zeros((n_runs + 1, 5, n_groups))
         for i in range(n_patients):
             if weight[i] == 0:
                 continue
@@ -278,11 +290,9 @@ def _draw(seed, starts, ends, group, studies, before, after, n_groups, out):  # 
                 fixed[2, g] += weight[i]
                 for run in range(n_runs + 1):
                     c = before[e] if run == 0 else after[run - 1, e]
-                    sums[run, 0, g] += weight[i] * c
-                    sums[run, 1, g] += weight[i] * c * c
-                    sums[run, 2, g] += weight[i] * c * m
-        gap0, variance0 = _spread(fixed[0], sums[0, 0], sums[0, 1], sums[0, 2], fixed[1], fixed[2])
+                    _add(sums[run], g, c, m, weight[i])
+        gap0, variance0 = _spread(fixed[0], fixed[1], fixed[2], sums[0])
         for run in range(1, n_runs + 1):
-            gap1, variance1 = _spread(fixed[0], sums[run, 0], sums[run, 1], sums[run, 2], fixed[1], fixed[2])
+            gap1, variance1 = _spread(fixed[0], fixed[1], fixed[2], sums[run])
             out[b, 0] += (gap0 - gap1) / n_runs
             out[b, 1] += (variance0 - variance1) / n_runs

@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import Audit
+from fmaudit_core.fairness.score_warnings import withheld
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import AGGREGATIONS, MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
@@ -66,6 +67,10 @@ class Book:
         self._comparisons = tables.comparisons.rows(named=True)
         self._changes = _by_key(tables.changes)
         self._aggregations = tables.aggregations.rows(named=True)
+        self._warnings = _by_key(tables.warnings)
+        self._withheld = {
+            (Key.of(row), row["metric"]): str(row["reason"]) for row in withheld(tables.warnings).iter_rows(named=True)
+        }
         # models that no finding speaks of are told beside the others, not one by one
         spoken = {Key.of(row) for row in tables.findings.select(SCORE_SET).unique().to_dicts()}
         shown = [key for key in self._metrics if key in spoken] or list(self._metrics)
@@ -115,6 +120,26 @@ class Book:
     def threshold(self, key: Key) -> float | None:
         """Operating threshold."""
         return next((row["threshold"] for row in self._metrics.get(key, []) if row.get("threshold") is not None), None)
+
+    def threshold_source(self, key: Key) -> str | None:
+        """Origin of the operating threshold: ``given`` or ``validation``; None where nobody says."""
+        rows = self._metrics.get(key, [])
+        return next((row["threshold_source"] for row in rows if row.get("threshold_source") is not None), None)
+
+    def threshold_sources(self) -> set[str]:
+        """Origins of the operating thresholds of all score sets."""
+        return {source for key in self._metrics if (source := self.threshold_source(key)) is not None}
+
+    def warnings(self, key: Key) -> list[Row]:
+        """Warnings about a score set: of all studies first, then by attribute in the order of the config."""
+        rows = self._warnings.get(key, [])
+        return sorted(
+            rows, key=lambda row: (row["attribute"] != OVERALL, self._rank(row["attribute"]), row["subgroup"])
+        )
+
+    def withheld_because(self, key: Key, metric: str) -> str | None:
+        """Return why no verdict on a metric is given; None where one is."""
+        return self._withheld.get((key, metric))
 
     def findings(self, key: Key) -> list[Row]:
         """Findings of a score set, in order of attribute and metric."""

@@ -75,6 +75,12 @@ def _models(told: Told) -> Iterator[dict[str, Any]]:
                 for row in told["findings"]
                 if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
             ],
+            "warnings": [
+                row["message"] for row in told["warnings"] if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
+            ],
+            "threshold": wording.threshold_origin(
+                {row["threshold_source"] for row in rows if row.get("threshold_source")}
+            ),
             "probe": ", ".join(dict.fromkeys(row["probe"] for row in rows)),
             "pooling": ", ".join(dict.fromkeys(row["pooling"] for row in rows)),
         }

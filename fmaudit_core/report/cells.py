@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fmaudit_core.fairness.score_warnings import concerned
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import SHOWN_METRICS, Book, Key, Row
@@ -32,6 +33,7 @@ def cell_view(book: Book, key: Key) -> Row:
         "gaps": [gap_view(book, key, row) for row in book.findings(key)],
         "calibration": calibration_view(book, key),
         "cross": cross_views(book, key),
+        "warnings": [warning_view(row) for row in book.warnings(key)],
         "intersections": intersections_view(book, key),
     }
 
@@ -85,6 +87,8 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "null_text": wording.spread(metric, row["null_expected_gap"], rounded=rounded),
     }
     mde = wording.spread(metric, worst["mde"] if worst else None, rounded=rounded)
+    withheld = book.withheld_because(key, metric)
+    unsaid = None if withheld is None else wording.withheld_because(withheld)
     return {
         "encoder": book.encoder_title(key.encoder),
         "attribute": wording.attribute_title(attribute),
@@ -108,9 +112,26 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "p_adjusted": wording.p_number(row.get("p_adjusted")),
         "q_value": wording.p_number(row.get("q_value")),
         "tip": _gap_tip(row),
-        "sentence": wording.summary_of(said, key.task, margin, mde),
-        "short": wording.in_short(said, margin, mde),
+        "sentence": unsaid or wording.summary_of(said, key.task, margin, mde),
+        "short": unsaid or wording.in_short(said, margin, mde),
+        "warnings": _warnings_beside(book, key, row),
     }
+
+
+def warning_view(row: Row) -> Row:
+    """One warning in the words of the page."""
+    of_all = row["attribute"] == OVERALL
+    return {
+        "code": row["code"],
+        "whom": "All studies" if of_all else wording.attribute_title(row["attribute"]),
+        "message": row["message"],
+    }
+
+
+def _warnings_beside(book: Book, key: Key, finding: Row) -> list[str]:
+    """Warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
+    rows = [row for row in book.warnings(key) if row["attribute"] == finding["attribute"]]
+    return [row["message"] for row in rows if finding["metric"] in concerned(row)]
 
 
 def _level_text(metric: str, row: Row | None) -> str | None:

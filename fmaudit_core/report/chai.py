@@ -52,14 +52,14 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
         "UsesAndDirections": {
             "IntendedUseAndWorkflow": f"{A_PERSON}the intended use and its place in the care pathway.",
             "PrimaryIntendedUsers": f"{A_PERSON}who is meant to use it.",
-            "HowToUse": f"The score is compared with an operating threshold chosen on validation patients ({_threshold(main)}). "
+            "HowToUse": f"The score is compared with an operating threshold {model['threshold']} ({_threshold(main)}). "
             f"{A_PERSON}directions for use.",
             "TargetedPatientPopulation": f"{A_PERSON}the patients it is meant for. Audited on {_cohort(told)}",
             "CautionedOutOfScopeSettings": "Other hospitals, scanners and operating points than the audited ones. "
             f"{A_PERSON}settings in which it must not be used.",
         },
         "Warnings": {
-            "KnownRisksAndLimitations": " ".join(told["limits"]),
+            "KnownRisksAndLimitations": " ".join([*model["warnings"], *told["limits"]]),
             "KnownBiasesOrEthicalConsiderations": " ".join(said) or "No comparison between subgroups could be made.",
             "ClinicalRiskLevel": f"{A_PERSON}the risk level under the rules that apply.",
         },

@@ -14,9 +14,11 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.score_warnings import NONE_OR_ALL_CALLED, STUDIES_PER_PATIENT, message
 from fmaudit_core.report.crossings import shown_intersections
 from fmaudit_core.report.inputs import (
     CALIBRATION,
+    CALIBRATION_TESTS,
     CHANGES,
     COMPARISONS,
     CROSS,
@@ -24,12 +26,14 @@ from fmaudit_core.report.inputs import (
     OPTIONAL_METRICS,
     SCORE_SET,
     SPATIAL,
+    WARNINGS,
     ReportInput,
 )
 from fmaudit_core.report.mitigation_tables import Mitigation, shown_mitigation
 from fmaudit_core.report.outcome_flow import shown_label_flow, shown_notes
 from fmaudit_core.report.paper_figures import shown_paper
 from fmaudit_core.report.protection import DECIMALS, marked, protected_levels, small, told
+from fmaudit_core.report.wording import subgroup_title
 
 #: columns whose values have one row per subgroup
 _SUBGROUP: Final = [*SCORE_SET, "attribute"]
@@ -60,6 +64,8 @@ class Disclosed:
     metrics, calibration, comparisons, changes : frames
         With a column `counts`: ``exact``, ``rounded`` or ``withheld``. Withheld rows have no number at all.
     gaps, findings, sweep : frames
+    calibration_tests : frame
+        As it is: only subgroups with at least 50 patients of each class enter.
     cross : frame
         Pairs of subgroups that may both be shown, with `counts`.
     intersections : frame
@@ -68,6 +74,8 @@ class Disclosed:
         With `counts` as in metrics.
     mitigation : Mitigation
     label_flow, notes, paper : frames
+    warnings : frame
+        With messages in the page's words.
     """
 
     metrics: pl.DataFrame
@@ -75,6 +83,7 @@ class Disclosed:
     findings: pl.DataFrame
     sweep: pl.DataFrame
     calibration: pl.DataFrame
+    calibration_tests: pl.DataFrame
     cross: pl.DataFrame
     intersections: pl.DataFrame
     comparisons: pl.DataFrame
@@ -85,6 +94,7 @@ class Disclosed:
     label_flow: pl.DataFrame
     notes: pl.DataFrame
     paper: pl.DataFrame
+    warnings: pl.DataFrame
 
 
 def disclose(inputs: ReportInput) -> Disclosed:
@@ -100,6 +110,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         findings=_rounded_spreads(inputs.audit_findings, protected),
         sweep=_sweep(inputs.threshold_sweep, protected),
         calibration=_calibration(inputs.subgroup_calibration, protected),
+        calibration_tests=inputs.calibration_tests.select(CALIBRATION_TESTS.names()),
         cross=_cross(inputs.cross_group_auroc, metrics, protected),
         intersections=shown_intersections(inputs.intersections, inputs.subgroup_metrics, protected, settings),
         comparisons=_comparisons(inputs.model_comparisons, protected, settings),
@@ -110,6 +121,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         notes=shown_notes(inputs.notes, settings),
         paper=shown_paper(inputs.paper_comparison, protected),
         aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
+        warnings=_warnings(inputs.score_warnings, protected),
     )
 
 
@@ -161,6 +173,24 @@ def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
     ]
     few = hidden & pl.col("status").is_in(["tested", "interval_only", "reference"])
     return rows.with_columns(*shown, status=pl.when(few).then(pl.lit("suppressed")).otherwise("status"))
+
+
+def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+    """Warnings that name no protected subgroup; beside one, numbers are rounded, and none is given that tells an exact count."""
+    rows = marked(warnings.select(WARNINGS.names()), protected)
+    others = protected.rename({"subgroup": "other_subgroup"})
+    rows = rows.join(others, on=["task", "attribute", "other_subgroup"], how="anti", maintain_order="left")
+    # that no study of a subgroup is called positive is a count: its neighbours' would follow from the total
+    rows = rows.filter(~pl.col("protected") & ~(pl.col("coarse") & (pl.col("code") == NONE_OR_ALL_CALLED)))
+    rounded = {
+        name: pl.when(code=STUDIES_PER_PATIENT).then(pl.col(name).round(1)).otherwise(pl.col(name).round(DECIMALS))
+        for name in ("value", "low", "high", "other_value")
+    }
+    numbers = [pl.when("coarse").then(coarse).otherwise(name).alias(name) for name, coarse in rounded.items()]
+    rows = rows.with_columns(numbers).drop("protected", "coarse")
+    said = [message(row, subgroup_title) for row in rows.iter_rows(named=True)]
+    order = [*SCORE_SET, "attribute", "subgroup", "code", "metric"]
+    return rows.with_columns(message=pl.Series(said, dtype=pl.String)).sort(order)
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

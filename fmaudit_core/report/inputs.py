@@ -71,7 +71,7 @@ SWEEP: Final = pl.Schema(
     }
 )
 #: shown where a table has them
-OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted")
+OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted", "threshold_source")
 #: between the names of crossed attributes, and between those of their levels
 CROSSED: Final = " x "
 #: one of two models that are compared: all of a score set but its task
@@ -85,6 +85,14 @@ CALIBRATION: Final = pl.Schema(
         **_COUNTS,
         **_columns(("slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"), _NUMBER),
         **_columns(("ece", "ece_by_chance"), _NUMBER),
+    }
+)
+CALIBRATION_TESTS: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "parameter", "status"), pl.String),
+        **_columns(("n_subgroups",), pl.Int64),
+        **_columns(("q_statistic", "p_value", "q_value"), _NUMBER),
     }
 )
 CROSS: Final = pl.Schema(
@@ -142,6 +150,17 @@ MODALITIES: Final = pl.Schema(
         **_columns(_OVER, _NUMBER),
     }
 )
+WARNINGS: Final = pl.Schema(
+    {
+        **_KEY,
+        **_columns(("attribute", "subgroup", "code", "metric"), pl.String),
+        **_columns(("withholds",), pl.Boolean),
+        **_columns(("value", "low", "high"), _NUMBER),
+        **_columns(("other_subgroup",), pl.String),
+        **_columns(("other_value",), _NUMBER),
+        **_columns(("message",), pl.String),
+    }
+)
 LABEL_FLOW: Final = pl.Schema(
     {
         **_columns(("task", "split", "attribute", "subgroup"), pl.String),
@@ -179,11 +198,13 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "threshold_sweep": SWEEP,
     "audit_findings": FINDINGS,
     "subgroup_calibration": CALIBRATION,
+    "calibration_tests": CALIBRATION_TESTS,
     "cross_group_auroc": CROSS,
     "intersections": INTERSECTIONS,
     "model_comparisons": COMPARISONS,
     "audit_changes": CHANGES,
     "modality_comparisons": MODALITIES,
+    "score_warnings": WARNINGS,
     "label_flow": LABEL_FLOW,
     "notes": NOTES,
     "baselines": JOINS_SCHEMA,
@@ -210,9 +231,11 @@ class ReportInput:
     audit : Audit
         The config that was used: methods and limits are written from it.
     subgroup_metrics, fairness_gaps, threshold_sweep, audit_findings : frames
-    subgroup_calibration, cross_group_auroc, intersections, model_comparisons : frames, optional
+    subgroup_calibration, calibration_tests, cross_group_auroc, intersections, model_comparisons : frames, optional
     audit_changes, spatial_aggregation : frames, optional
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
+    score_warnings : frame of `WARNINGS`, optional
+        What to check before a verdict is read; see `fairness/score_warnings.py`.
     modality_comparisons : frame of `MODALITIES`
         What CT, the medical record and both tell, over all studies.
     studies : frame of `STUDIES`
@@ -249,12 +272,14 @@ class ReportInput:
     threshold_sweep: pl.DataFrame
     audit_findings: pl.DataFrame
     subgroup_calibration: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CALIBRATION))
+    calibration_tests: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CALIBRATION_TESTS))
     cross_group_auroc: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CROSS))
     intersections: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERSECTIONS))
     model_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISONS))
     audit_changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES))
     modality_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MODALITIES))
     spatial_aggregation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPATIAL))
+    score_warnings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=WARNINGS))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fmaudit_core.config import Audit, FairnessSection, InspectCohort, PhantomCohort
+from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS
 from fmaudit_core.report.wording import DASH, attribute_title, margin_text, metric_title, percent, task_title
+from fmaudit_core.vocabulary import THRESHOLD_GIVEN
 
 _POLICIES = {
     "fixed_fpr": "the lowest threshold with at most {fpr} false alarms",
@@ -20,6 +24,7 @@ def methods(
     record: bool = False,
     mitigated: bool = False,
     predicted: bool = False,
+    thresholds: Collection[str] = (),
 ) -> list[tuple[str, str]]:
     """Headed paragraphs.
 
@@ -35,6 +40,8 @@ def methods(
         Whether strategies were held against the probes.
     predicted : bool
         Whether baselines were joined by their predictions.
+    thresholds : collection of str
+        Origins of the operating thresholds, as in `threshold_source`; of none it is told how the audit chooses them.
     """
     fairness = audit.fairness
     said = [("Cohort", _cohort(audit))] if encoded else []
@@ -42,7 +49,7 @@ def methods(
         said.append(("Encoders and probes", _probes(audit)))
     if record:
         said.append(("Medical record", _record(audit)))
-    said += [*_statistics(audit, fairness), _score_shift(fairness), *_intersections(fairness)]
+    said += [*_statistics(audit, fairness, thresholds), _score_shift(fairness), *_intersections(fairness)]
     said += [_comparisons(fairness)] if compared else []
     said += [_baselines()] if predicted else []
     return [*said, _mitigation(audit)] if mitigated else said
@@ -79,7 +86,9 @@ def _score_shift(fairness: FairnessSection) -> tuple[str, str]:
         "Per subgroup: the slope of the outcome's log odds on the score's (Cox), calibration in the large with the slope held "
         f"at 1, both with {percent(fairness.confidence, 0)} intervals robust to several studies of a patient; the expected "
         "calibration error over up to ten bins of equal size, beside what a perfectly calibrated model would show in the same "
-        "bins. Models whose scores leave 0 to 1 are not calibrated. Across subgroups: how often a positive of one scores above "
+        "bins. Models whose scores leave 0 to 1 are not calibrated. Whether an attribute's subgroups share slope and intercept "
+        f"is tested by Cochran's Q over tested subgroups with at least {MIN_PATIENTS} patients of each class, exploratory, with "
+        "q-values over all such tests of a model and outcome. Across subgroups: how often a positive of one scores above "
         "a negative of another (xAUC), with intervals as for AUROC.",
     )
 
@@ -190,17 +199,37 @@ def _record(audit: Audit) -> str:
     )
 
 
-def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]]:
+def operating_threshold(audit: Audit, sources: Collection[str]) -> str:
+    """Return how the operating thresholds came about, in half a sentence, from their origins in `threshold_source`."""
+    chosen = f"chosen on validation alone, by {audit.fairness.threshold_policy}"
+    if THRESHOLD_GIVEN not in sources:
+        return chosen
+    return "given by the user" if len(sources) == 1 else f"given by the user for some models, for the others {chosen}"
+
+
+def _operating_point(fairness: FairnessSection, sources: Collection[str]) -> str:
     policy = _POLICIES[fairness.threshold_policy].format(
         fpr=percent(fairness.fixed_fpr, 0), sensitivity=percent(fairness.fixed_sensitivity, 0)
     )
+    chosen = f"on the validation part alone, for each model separately: {policy}."
+    called = "A study scored at or above it is called positive."
+    if THRESHOLD_GIVEN not in sources:
+        return f"Chosen {chosen} {called}"
+    given = "Given by the user with the predictions, not chosen by the audit"
+    return (
+        f"{given}. {called}"
+        if len(sources) == 1
+        else f"{given}, for some models; for the others chosen {chosen} {called}"
+    )
+
+
+def _statistics(audit: Audit, fairness: FairnessSection, sources: Collection[str]) -> list[tuple[str, str]]:
     attributes = ", ".join(attribute_title(name).lower() for name in audit.attributes)
     level = percent(fairness.confidence, 0)
     return [
         (
             "Operating point",
-            f"Chosen on the validation part alone, for each model separately: {policy}. A study scored at or above it is "
-            "called positive.",
+            _operating_point(fairness, sources),
         ),
         (
             "Gaps and chance",
@@ -221,7 +250,7 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
         (
             "Intervals",
             f"{level} intervals that count patients, not studies: DeLong's for AUROC on the logit scale, Wilson's with design "
-            f"effect for shares (Clopper and Pearson's where few).{_threshold_uncertainty(fairness)}",
+            f"effect for shares (Clopper and Pearson's where few).{_threshold_uncertainty(fairness, sources)}",
         ),
         (
             "Small groups",
@@ -241,8 +270,8 @@ def _statistics(audit: Audit, fairness: FairnessSection) -> list[tuple[str, str]
     ]
 
 
-def _threshold_uncertainty(fairness: FairnessSection) -> str:
-    if not fairness.threshold_uncertainty:
+def _threshold_uncertainty(fairness: FairnessSection, sources: Collection[str]) -> str:
+    if not fairness.threshold_uncertainty or set(sources) == {THRESHOLD_GIVEN}:
         return ""
     return (
         " Those of shares carry how uncertain the operating point is, too: it was chosen again on "

@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 
 from fmaudit_core.report import figures, wording
 from fmaudit_core.report.book import CONTROL, Book, Key, Row
-from fmaudit_core.report.cells import gap_view
+from fmaudit_core.report.cells import gap_view, warning_view
 from fmaudit_core.report.inputs import OVERALL
+from fmaudit_core.vocabulary import THRESHOLD_GIVEN
 
 _VERDICTS: Final = ("disparity", "insufficient_evidence", "no_disparity_beyond_margin")
 
@@ -55,7 +56,9 @@ def executive_summary(book: Book) -> Row:
         "encoder": book.encoder_title(shown.encoder) if shown else "",
         "beside": _beside(book, told),
         "elsewhere": _elsewhere(book),
+        "warnings": _warnings(book),
         "missed": _missed(book, shown) if shown else None,
+        "given": shown is not None and book.threshold_source(shown) == THRESHOLD_GIVEN,
         "top": wording.level(metric, top, rounded=True),
         "scope": f"{wording.task_title(task)}, {wording.metric_spelled(metric)}",
         "cards": [_card(book, shown, attribute, top) for attribute in book.attributes(shown)] if shown else [],
@@ -101,6 +104,17 @@ def _beside(book: Book, told: list[Row]) -> list[Row]:
             }
         )
     return out
+
+
+def _warnings(book: Book) -> list[Row]:
+    """Warnings about the models that are primary for their encoders, main task first."""
+    tasks = sorted(book.tasks, key=lambda task: task != book.main_task)
+    keys = [key for task in tasks for one in book.encoders if (key := book.main_key(one["name"], task))]
+    return [
+        {**warning_view(row), "encoder": book.named(key.encoder), "task": wording.task_title(key.task)}
+        for key in keys
+        for row in book.warnings(key)
+    ]
 
 
 def _elsewhere(book: Book) -> str:

@@ -122,6 +122,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
             record=not inputs.modality_comparisons.is_empty(),
             mitigated=bool(ledger.cells),
             predicted=not inputs.baselines.is_empty(),
+            thresholds=book.threshold_sources(),
         ),
         "limits": limits(audit),
         "provenance": _told_provenance(inputs.provenance),

@@ -20,11 +20,11 @@ from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.disclosure import Disclosed
 from fmaudit_core.report.inputs import OVERALL, SCORE_SET, ReportInput
 from fmaudit_core.report.lookups import Lookups
-from fmaudit_core.report.methods import limits, methods
+from fmaudit_core.report.methods import limits, methods, operating_threshold
 from fmaudit_core.report.mitigated import all_advice
 
 #: major.minor of the schema; a file of another major version is read by nobody
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 #: the schema's file beside audit.json, and in the package
 SCHEMA: Final = "audit.schema.json"
 #: settings that say where things lie on one machine, and nothing about the audit
@@ -37,7 +37,7 @@ _PLACES: Final[dict[str, Any]] = {
 _WORST: Final = 3
 _SUBGROUP: Final = (
     *SCORE_SET, "attribute", "subgroup", "metric", "status", "counts", "n", "n_pos", "n_neg", "value", "ci_low", "ci_high",
-    "mde", "threshold",
+    "mde", "threshold", "threshold_source",
 )  # fmt: skip
 _FINDING: Final = (
     *SCORE_SET, "attribute", "metric", "confirmatory", "verdict", "gap", "null_expected_gap", "worst_subgroup",
@@ -74,12 +74,13 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
     """
     tables, book, ledger = shown.tables, shown.book, shown.ledger
     told = overview.executive_summary(book)
-    told_of = {
+    told_of: dict[str, Any] = {
         "encoded": bool(inputs.encoders),
         "compared": not tables.comparisons.is_empty(),
         "record": not inputs.modality_comparisons.is_empty(),
         "mitigated": bool(ledger.cells),
         "predicted": not inputs.baselines.is_empty(),
+        "thresholds": book.threshold_sources(),
     }
     return {
         "$schema": SCHEMA,
@@ -95,6 +96,8 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
         "recommendations": all_advice(book, ledger),
         "subgroup_metrics": _of_main_models(book, tables.metrics),
         **_beside_findings(tables),
+        "operating_threshold": operating_threshold(inputs.audit, book.threshold_sources()),
+        "warnings": tables.warnings.to_dicts(),
         "cohort_counts": tables.studies.to_dicts(),
         "cohort_flow": inputs.flow.to_dicts(),
         "slice_quality": inputs.slice_quality.to_dicts(),
@@ -123,6 +126,7 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
     ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
     return {
         "calibration": tables.calibration.filter(attribute=OVERALL).to_dicts(),
+        "calibration_tests": tables.calibration_tests.drop_nulls("p_value").to_dicts(),
         "lowest_cross_group_auroc": tested.group_by(*SCORE_SET, "attribute", maintain_order=True)
         .first()
         .sort(*SCORE_SET, "attribute")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from fmaudit_core.encoders.pooling import GIVEN, VOLUME
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES
+from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, DIAGNOSIS_TASK, TASK_TITLES, THRESHOLD_GIVEN
 
 METRIC_TITLES: Final[Mapping[str, str]] = {
     "auroc": "AUROC",
@@ -230,6 +230,21 @@ def count(value: int | None, counts: str = "exact", least: int | None = None) ->
 def verdict_title(verdict: str | None) -> str:
     """A verdict as a chip says it."""
     return VERDICTS.get(verdict or "", ("Not tested", ""))[0]
+
+
+def withheld_because(reason: str) -> str:
+    """Say that no verdict is given on a gap, and why."""
+    return f"No verdict is given. {reason}"
+
+
+def threshold_origin(sources: Collection[str]) -> str:
+    """Return how operating thresholds came about, from their origins in `threshold_source`."""
+    chosen = "chosen on validation patients"
+    if THRESHOLD_GIVEN not in sources:
+        return chosen
+    return (
+        "given by the user" if len(sources) == 1 else f"given by the user for some models and {chosen} for the others"
+    )
 
 
 def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -> str:

@@ -19,8 +19,10 @@ _TEXTS = {
     "fairness_gaps": "How far apart subgroups are, and how far apart chance alone would put them.",
     "threshold_sweep": "TPR and FPR of every subgroup at every threshold, within a simultaneous band.",
     "subgroup_calibration": "Calibration slope, intercept and error of every subgroup.",
+    "calibration_tests": "Whether subgroups are calibrated alike: homogeneity of slopes and of intercepts, exploratory.",
     "cross_group_auroc": "How often a positive of one subgroup scores above a negative of another (xAUC).",
     "intersections": "Two attributes at a time: metrics of every intersection, and a corrected search for the worst off.",
+    "score_warnings": "What to check about scores, labels and thresholds before a verdict is read.",
 }
 
 

@@ -9,6 +9,7 @@ from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.reaudit import audit_changes
+from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.probing import compare_aggregations
 from fmaudit_core.report.export import write_report
@@ -38,6 +39,12 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         settings=workspace.audit.fairness,
         titles={name: spec.label for name, spec in versions.encoders.items()},
     )
+
+    # cells of an older fmaudit have no warnings yet
+    warned = [cell for cell in cells if warehouse.version("score_warnings", cell) is not None]
+    if warned:
+        warnings = warehouse.read_cells("score_warnings", warned)
+        found = withhold_verdicts(found, warnings, {name: spec.label for name, spec in versions.encoders.items()})
 
     test, attributes, settings = (
         workspace.compared_predictions(cells),

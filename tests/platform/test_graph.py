@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
+from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
 from fmaudit_core.probes.primary import of_primary_probe
 from fmaudit_core.versions import FAIRNESS_TABLES
 from fmaudit_core.warehouse import Cell
@@ -69,6 +70,19 @@ def test_the_whole_chain_ran_for_every_cell_and_ends_in_a_report(audited):
     compared = workspace.warehouse.read("model_comparisons")
     assert set(compared.select("encoder", "other_encoder").iter_rows()) == {("efficientnet_lite0", "hu_histogram")}
     assert compared.filter(attribute="overall", metric="auroc").height == 2  # a row per task
+
+
+def test_every_cell_has_its_warnings_and_thresholds_are_told_as_chosen(audited):
+    workspace = audited[0]
+    assert workspace.warehouse.cells("score_warnings") == CELLS
+    for cell in CELLS:
+        assert workspace.warehouse.read("score_warnings", cell).schema == WARNINGS_SCHEMA
+        sources = workspace.warehouse.read("subgroup_metrics", cell).drop_nulls("threshold")["threshold_source"]
+        assert set(sources) == {"validation"}
+    told = json.loads((workspace.reports / "audit.json").read_text())
+    want = workspace.warehouse.read_cells("score_warnings", CELLS)
+    assert len(told["warnings"]) <= want.height
+    assert told["operating_threshold"].startswith("chosen on validation alone")
 
 
 def test_every_cell_holds_the_probes_of_each_modality_and_the_findings_speak_of_ct(audited):

@@ -10,13 +10,16 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import Audit, TableCohort
+from fmaudit_core.fairness.score_warnings import message
 from fmaudit_core.report.inputs import (
     CALIBRATION,
+    CALIBRATION_TESTS,
     CHANGES,
     COMPARISONS,
     CROSS,
     INTERSECTIONS,
     SPATIAL,
+    WARNINGS,
     ReportInput,
     count_series,
     count_studies,
@@ -137,6 +140,19 @@ def _calibration_rows(key: dict[str, str], n_test: int, rng: np.random.Generator
                     "ece": float(rng.uniform(0.02, 0.06)), "ece_by_chance": float(0.9 / np.sqrt(counts["n"])),
                 }
             )  # fmt: skip
+    return rows
+
+
+def _calibration_test_rows(key: dict[str, str], rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Of the first attribute tests, of the others none: too few subgroups are large enough."""
+    first, *others = LEVELS
+    rows = []
+    for parameter in ("slope", "intercept"):
+        p = float(rng.uniform())
+        tested = {"status": "tested", "n_subgroups": 3, "q_statistic": -2 * np.log(p), "p_value": p, "q_value": p}
+        rows.append({**key, "attribute": first, "parameter": parameter, **tested})
+        few = {"status": "too_few_subgroups", "n_subgroups": 1}
+        rows += [{**key, "attribute": other, "parameter": parameter, **few} for other in others]
     return rows
 
 
@@ -278,6 +294,7 @@ def made_up(
                     p = (0.0004 if e < 2 else 0.04) if attribute == "age_band" else float(rng.uniform(0.1, 0.9))
                     gaps += [_gap_row(key, attribute, metric, rows, p) for metric in ("udr", "fpr", "auroc")]
     further = _further(n_test, poolings, small_group=small_group) | {"spatial_aggregation": _aggregations(n_test)}
+    further["score_warnings"] = _warnings(small_group=small_group)
     findings = [{**row, "sentence": f"A sentence that counts {SMALL['n']} neighbours."} for row in gaps]
     return ReportInput(
         audit=Audit(
@@ -342,7 +359,14 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
     rng = np.random.default_rng(11)
     tables: dict[str, list[dict[str, Any]]] = {
         name: []
-        for name in ("subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons", "audit_changes")
+        for name in (
+            "subgroup_calibration",
+            "calibration_tests",
+            "cross_group_auroc",
+            "intersections",
+            "model_comparisons",
+            "audit_changes",
+        )
     }
     fixed = {"probe": "logistic", "modality": "ct", "strategy": "none"}
     for encoder, task, pooling in itertools.product(ENCODERS, TASKS, poolings):
@@ -355,6 +379,8 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
                 for row in calibrated
             ]
         tables["subgroup_calibration"] += calibrated
+        if encoder != "grey_histogram":
+            tables["calibration_tests"] += _calibration_test_rows(key, np.random.default_rng(12))
         tables["cross_group_auroc"] += _cross_rows(key, n_test, rng)
         tables["intersections"] += _intersection_rows(key, n_test, rng)
     for task, (first, second) in itertools.product(TASKS, itertools.combinations(ENCODERS, 2)):
@@ -373,13 +399,42 @@ def _further(n_test: int, poolings: tuple[str, ...], *, small_group: bool) -> di
         tables["model_comparisons"] = _with_small(tables["model_comparisons"], SMALL_VALUES, ("subgroup",))
         tables["audit_changes"] = _with_small(tables["audit_changes"], SMALL_VALUES, ("subgroup",))
     schemas = {
-        "subgroup_calibration": CALIBRATION, "cross_group_auroc": CROSS, "intersections": INTERSECTIONS,
-        "model_comparisons": COMPARISONS, "audit_changes": CHANGES,
+        "subgroup_calibration": CALIBRATION, "calibration_tests": CALIBRATION_TESTS, "cross_group_auroc": CROSS,
+        "intersections": INTERSECTIONS, "model_comparisons": COMPARISONS, "audit_changes": CHANGES,
     }  # fmt: skip
     return {
         name: pl.DataFrame(rows, schema=schemas[name], orient="row").select(schemas[name].names())
         for name, rows in tables.items()
     }
+
+
+def _warnings(*, small_group: bool) -> pl.DataFrame:
+    """Warnings about the first encoder, and one about the control under which no verdict is given.
+
+    With `small_group` the small subgroup is warned of, too, as no careful room would.
+    """
+    fixed = {"probe": "logistic", "modality": "ct", "pooling": "mean", "strategy": "none", "withholds": False}
+    first = {"encoder": "lite0", "task": "pe", **fixed}
+    race = {"attribute": "race_ethnicity"}
+    below = {"code": "auroc_below_half", "metric": "auroc"}
+    often = {"code": "studies_per_patient", "other_value": 1.04}
+    rows: list[dict[str, Any]] = [
+        first | {"attribute": "overall", "subgroup": "all", "code": "frequent_score", "value": 0.3127},
+        first | race | below | {"subgroup": "nh_black", "value": 0.4123, "low": 0.3712, "high": 0.4567},
+        first | race | {"subgroup": "nh_asian", "code": "none_or_all_called", "value": 0.0},
+        first | often | {"attribute": "age_band", "subgroup": "75-90", "value": 2.24, "other_subgroup": "18-40"},
+        {"encoder": "grey_histogram", "task": "readmission_12m", **fixed, "attribute": "overall", "subgroup": "all", **below}
+        | {"value": 0.4412, "low": 0.4101, "high": 0.4733, "withholds": True},
+    ]  # fmt: skip
+    if small_group:
+        small = {"value": SMALL_VALUES["value"], "low": SMALL_VALUES["ci_low"], "high": SMALL_VALUES["ci_high"]}
+        rows += [
+            first | race | below | {"subgroup": "nh_nhpi", **small},
+            first | race | often | {"subgroup": "nh_white", "value": SMALL["n"], "other_subgroup": "nh_nhpi"},
+        ]
+    blank = dict.fromkeys(WARNINGS)
+    told = [blank | row | {"message": message(blank | row)} for row in rows]
+    return pl.DataFrame(told, schema=WARNINGS, orient="row")
 
 
 def _aggregations(n_test: int) -> pl.DataFrame:

@@ -50,6 +50,25 @@ def test_nor_has_it_one_in_the_tables_beside(tables: Disclosed) -> None:
     assert crossed.get_column("value").null_count() == crossed.height
 
 
+def test_no_warning_names_it_and_none_beside_it_tells_a_count(inputs: ReportInput, tables: Disclosed) -> None:
+    shown = tables.warnings
+    assert "nh_nhpi" in {*inputs.score_warnings["subgroup"], *inputs.score_warnings["other_subgroup"]}
+    assert "nh_nhpi" not in {*shown["subgroup"], *shown["other_subgroup"]}
+    assert shown.filter(code="none_or_all_called").is_empty()
+    (near,) = shown.filter(subgroup="nh_black").to_dicts()
+    assert (near["value"], near["low"], near["high"]) == (0.41, 0.37, 0.46)
+    assert near["message"].startswith("AUROC of Black is 0.41 (interval 0.37-0.46)")
+    (apart,) = shown.filter(code="studies_per_patient").to_dicts()
+    assert (apart["subgroup"], apart["value"]) == ("75-90", 2.24)
+
+
+def test_without_a_small_neighbour_every_warning_is_shown() -> None:
+    inputs = made_up(poolings=("mean",))
+    order = ["encoder", "task", "attribute", "subgroup"]
+    shown, true = (frame.drop("message").sort(order) for frame in (disclose(inputs).warnings, inputs.score_warnings))
+    assert shown.equals(true)
+
+
 def test_beside_it_calibration_and_pairs_count_what_the_metrics_count(tables: Disclosed) -> None:
     key = ["encoder", "task", "pooling", "attribute"]
     rounded = tables.metrics.filter(counts="rounded", metric="udr")

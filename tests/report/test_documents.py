@@ -8,6 +8,7 @@ import re
 from xml.etree import ElementTree
 
 import jsonschema
+import polars as pl
 import pytest
 import yaml
 
@@ -72,6 +73,30 @@ def test_audit_json_is_valid(tmp_path, small_group):
     for name, one in (("whole", inputs), ("bare", bare)):
         summary = write_report(tmp_path / name, one).summary
         VALIDATOR(json.loads(schema_text())).validate(json.loads(summary.read_text(encoding="utf-8")))
+
+
+def test_audit_json_lists_every_warning_that_may_be_shown(told):
+    want = disclose(made_up(small_group=True)).warnings
+    assert want.height == 4
+    assert told["warnings"] == want.to_dicts()
+    assert told["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
+
+
+def test_cards_and_checklists_tell_warnings_and_a_given_threshold_as_given(tmp_path):
+    inputs = made_up(poolings=("mean",))
+    for one, said in (("given", "given by the user"), ("validation", "chosen on validation patients")):
+        metrics = inputs.subgroup_metrics.with_columns(threshold_source=pl.lit(one))
+        folder = write_report(tmp_path / one, dataclasses.replace(inputs, subgroup_metrics=metrics)).folder
+        texts = [(folder / name).read_text() for name in ("cards/lite0/README.md", "cards/lite0/chai.html")]
+        for text in texts:
+            assert f"operating threshold {said}" in " ".join(text.split())
+            assert "31 % of studies have the same score" in text
+        whole = " ".join(path.read_text() for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv")
+        assert ("chosen on validation patients" in whole) == (one == "validation")
+        checklist = (folder / "checklists/tripod_ai.html").read_text()
+        assert "5 warnings about scores, labels and thresholds" in checklist
+        alone = "on validation alone, by fixed_fpr" in checklist
+        assert alone == (one == "validation")
 
 
 def test_every_key_is_described(told):

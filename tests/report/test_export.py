@@ -41,7 +41,8 @@ def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None
     ("name", "part"),
     [
         ("subgroup_calibration", "calibration"), ("cross_group_auroc", "cross"), ("intersections", "intersections"),
-        ("model_comparisons", "comparisons"), ("audit_changes", "changes"),
+         ("calibration_tests", "calibration_tests"), ("model_comparisons", "comparisons"), ("audit_changes", "changes"),
+         ("score_warnings", "warnings"),
     ],
 )  # fmt: skip
 def test_every_table_is_exported_as_it_may_be_shown(tmp_path: Path, name: str, part: str) -> None:
@@ -59,6 +60,8 @@ def test_the_summary_tells_the_worst_intersections_and_the_pairs(tmp_path: Path)
     assert [row["rank"] for row in worst if row["metric"] == "udr"] == [1, 2, 3]
     assert len(told["model_comparisons"]) == 3 * 3 * 3
     assert {row["attribute"] for row in told["calibration"]} == {"overall"}
+    tested = inputs.calibration_tests.filter(status="tested")
+    assert [row["p_value"] for row in told["calibration_tests"]] == tested.get_column("p_value").to_list()
     assert {(row["subgroup"], row["metric"]) for row in told["worse_than_before"]} == {("male", "udr")}
     true = inputs.cross_group_auroc.filter(encoder="lite0", task="pe", attribute="age_band").get_column("value").min()
     lowest = [row for row in told["lowest_cross_group_auroc"] if (row["encoder"], row["task"]) == ("lite0", "pe")]

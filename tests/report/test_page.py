@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
+from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.errors import ReportError
 from fmaudit_core.report.inputs import MODALITIES, ReportInput
+from fmaudit_core.report.lookups import looked_up
 from fmaudit_core.report.page import render_page, write_page
 from tests.report.frames import TASKS, made_up
 from tests.report.reading import Page, packed, without_plotly
@@ -43,10 +45,60 @@ def test_the_page_loads_nothing(text: str, page: Page) -> None:
 def test_the_same_inputs_in_any_row_order_give_the_same_page(inputs: ReportInput, text: str) -> None:
     names = (
         "subgroup_metrics", "fairness_gaps", "threshold_sweep", "audit_findings", "studies", "subgroup_calibration",
-        "cross_group_auroc", "intersections", "model_comparisons",
+        "cross_group_auroc", "intersections", "model_comparisons", "score_warnings",
     )  # fmt: skip
     shuffled = {name: getattr(inputs, name).sample(fraction=1.0, shuffle=True, seed=3) for name in names}
     assert render_page(dataclasses.replace(inputs, **shuffled)) == text
+
+
+def test_warnings_stand_at_the_top_beside_the_finding_and_with_the_model(text: str) -> None:
+    words = without_plotly(text)
+    summary, findings, rest = (
+        words[words.index(f'<section id="{one}"') : words.index(f'<section id="{other}"')]
+        for one, other in (("summary", "findings"), ("findings", "explore"), ("explore", "methods"))
+    )
+    assert "Check first" in summary
+    for said in ("31 % of studies have the same score", "AUROC of Black is 0.41 (interval 0.37-0.46), below 0.5",
+                 "Patients of 75\N{EN DASH}90 have 2.2 studies on average", "No study of Asian is called positive"):  # fmt: skip
+        assert said in summary
+        assert said in rest
+    beside = [one for one in re.findall(r'<tr class="said">.*?</tr>', findings) if "warned" in one]
+    assert any("Patients of 75\N{EN DASH}90" in one for one in beside)
+    assert not any("31 % of studies" in one for one in beside)
+
+
+def test_where_no_verdict_is_given_the_reason_takes_the_place_of_the_finding(inputs: ReportInput) -> None:
+    book = looked_up(inputs).book
+    key = next(
+        key
+        for key in book.keys
+        if (key.encoder, key.task, key.pooling) == ("grey_histogram", "readmission_12m", "mean")
+    )
+    for row in book.findings(key):
+        said = gap_view(book, key, row)
+        assert said["sentence"] == said["short"]
+        assert said["sentence"].startswith("No verdict is given. AUROC of all studies is 0.44 (interval 0.41-0.47)")
+    other = next(one for one in book.keys if one.encoder == "lite0")
+    assert not any("No verdict" in gap_view(book, other, row)["sentence"] for row in book.findings(other))
+
+
+def test_without_warnings_there_is_no_box(inputs: ReportInput) -> None:
+    words = without_plotly(render_page(dataclasses.replace(inputs, score_warnings=inputs.score_warnings.clear())))
+    assert "Check first" not in words
+    assert '<ul class="warnings">' not in words
+
+
+def test_a_given_threshold_is_told_as_given(inputs: ReportInput) -> None:
+    said = {}
+    for one in ("given", "validation"):
+        metrics = inputs.subgroup_metrics.with_columns(threshold_source=pl.lit(one))
+        words = Page(without_plotly(render_page(dataclasses.replace(inputs, subgroup_metrics=metrics))))
+        said[one] = words.visible
+    assert "Given by the user with the predictions, not chosen by the audit." in said["given"]
+    assert "at the threshold that was given" in said["given"]
+    assert "Chosen on the validation part alone, for each model separately" not in said["given"]
+    assert "Chosen on the validation part alone, for each model separately" in said["validation"]
+    assert "that was given" not in said["validation"]
 
 
 def test_a_date_stands_only_where_it_was_given(inputs: ReportInput, text: str) -> None:
@@ -354,7 +406,15 @@ def test_text_from_the_tables_stays_text(inputs: ReportInput) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", ["subgroup_calibration", "cross_group_auroc", "intersections", "model_comparisons", "audit_changes"]
+    "table",
+    [
+        "subgroup_calibration",
+        "calibration_tests",
+        "cross_group_auroc",
+        "intersections",
+        "model_comparisons",
+        "audit_changes",
+    ],
 )
 def test_the_tables_beside_are_checked_as_the_others(inputs: ReportInput, table: str) -> None:
     frame = getattr(inputs, table)

@@ -1,0 +1,87 @@
+"""Test whether subgroups of an attribute are calibrated alike: homogeneity of their slopes, and of their intercepts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from scipy.special import chdtrc
+
+from fmaudit_core.fairness.calibration import Calibration
+from fmaudit_core.fairness.multiplicity import benjamini_hochberg
+from fmaudit_core.fairness.thresholds import SCORE_SET
+
+#: patients with a positive study, and as many with a negative one, that a subgroup needs: the test is a large-sample one
+MIN_PATIENTS: Final = 50
+PARAMETERS: Final = ("slope", "intercept")
+TESTS_SCHEMA: Final = pl.Schema(
+    {
+        **dict.fromkeys(SCORE_SET, pl.String),
+        "attribute": pl.String,
+        "parameter": pl.String,
+        "status": pl.String,
+        "n_subgroups": pl.Int64,
+        "q_statistic": pl.Float64,
+        "p_value": pl.Float64,
+        "q_value": pl.Float64,
+    }
+)
+
+
+def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
+    """Compute Cochran's Q of estimates of one quantity in different patients, and its p.
+
+    Parameters
+    ----------
+    values, errors : (g,) float, at least two estimates and their standard errors
+
+    Returns
+    -------
+    Q, the sum of squared distances from the precision-weighted mean, each over its variance; and p from chi-squared with g - 1
+    degrees of freedom
+
+    References
+    ----------
+    Cochran 1954, Biometrics 10:101.
+    """
+    estimates, weights = np.asarray(values, dtype=np.float64), 1 / np.asarray(errors, dtype=np.float64) ** 2
+    q = float(weights @ (estimates - weights @ estimates / weights.sum()) ** 2)
+    return q, float(chdtrc(len(estimates) - 1, q))
+
+
+def homogeneity_rows(
+    tested: Iterable[Calibration], named: dict[str, Any], *, probabilities: bool
+) -> Iterator[dict[str, Any]]:
+    """Make a row of `TESTS_SCHEMA` for slope and for intercept of one score set and attribute; `q_value` is left out.
+
+    Parameters
+    ----------
+    tested : calibrations of the tested subgroups with at least `MIN_PATIENTS` patients of each class
+    named : columns of the score set and the attribute
+    probabilities : whether the scores can be calibrated
+
+    Notes
+    -----
+    `status` is ``tested``, ``too_few_subgroups`` if fewer than two subgroups have the parameter, or ``not_probability``.
+    """
+    calibrations = list(tested)
+    for parameter in PARAMETERS:
+        found = [(getattr(one, parameter), getattr(one, f"{parameter}_se")) for one in calibrations]
+        known = [(value, se) for value, se in found if value is not None and se]
+        row = named | {"parameter": parameter, "n_subgroups": len(known)}
+        if not probabilities:
+            yield row | {"status": "not_probability", "n_subgroups": None}
+        elif len(known) < 2:
+            yield row | {"status": "too_few_subgroups"}
+        else:
+            q, p = homogeneity(*zip(*known, strict=True))
+            yield row | {"status": "tested", "q_statistic": q, "p_value": p}
+
+
+def with_q_values(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Return rows of `homogeneity_rows` as a frame of `TESTS_SCHEMA`, with q-values over all of them: they are exploratory."""
+    tests = pl.DataFrame(rows, schema=TESTS_SCHEMA)
+    p = tests.get_column("p_value").fill_null(np.nan).to_numpy()
+    return tests.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))

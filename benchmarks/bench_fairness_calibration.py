@@ -56,7 +56,7 @@ ALPHA: Final = 0.05
 METRICS: Final = ("auroc", "udr", "fpr")
 #: draws that a process takes at a time
 CHUNK: Final = 25
-#: numbers of each draw of `tests_of`
+#: numbers of each draw of `gaps_of`
 COLUMNS: Final = ("Q", "chi2", "others", "gap's p", "gap", "null gap")
 
 
@@ -65,7 +65,7 @@ def rng_of(name: str, draw: int) -> np.random.Generator:
     return np.random.default_rng([crc32(name.encode()), draw])
 
 
-def tests_of(scenario: Scenario, n_permutations: int, draw: int) -> dict[str, list[float]]:
+def gaps_of(scenario: Scenario, n_permutations: int, draw: int) -> dict[str, list[float]]:
     """Return each metric's numbers of one draw, in order of `COLUMNS`."""
     cohort = scenario.drawn(rng_of(scenario.name, draw))
     units = Units.of(cohort.group, cohort.patient, cohort.positive)
@@ -208,7 +208,7 @@ def print_nulls(told: Told, scenarios: Sequence[Scenario]) -> None:
         f"{'gap':>6s} {'null':>6s}"
     )
     for scenario in scenarios:
-        for metric, numbers in told.simulated(tests_of, scenario, told.n_permutations).items():
+        for metric, numbers in told.simulated(gaps_of, scenario, told.n_permutations).items():
             q, of_chi2, others, of_gap = (numbers[:, :4] <= ALPHA).mean(axis=0)
             gap, null_gap = numbers[:, 4:].mean(axis=0)
             design = f"{scenario.design[metric]:6.3f}" if metric in scenario.design else f"{'-':>6s}"
@@ -238,7 +238,7 @@ def print_families(told: Told, families: Sequence[Family]) -> None:
 def print_powers(told: Told, powers: Sequence[Power]) -> None:
     print(f"\nPower: share of {told.n:,} draws rejected at 5 %, and the prototype's")
     for power in powers:
-        for metric, numbers in told.simulated(tests_of, power.scenario, told.n_permutations).items():
+        for metric, numbers in told.simulated(gaps_of, power.scenario, told.n_permutations).items():
             q, _, others, of_gap = (numbers[:, :4] <= ALPHA).mean(axis=0)
             cells, marks = "", ""
             for name, share, design in zip(

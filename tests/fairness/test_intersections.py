@@ -15,9 +15,15 @@ FEW = FairnessSection(n_permutations=499)
 BOTH = ["group", "other"]
 
 
-def planted(seed=0, n_patients=3_000):
+def planted(seed=0, n_patients=3_000, studies_per_patient=1.2):
     """Only the positives of `b` who are also `y` are scored low."""
-    frame = predictions(n_patients, shares=(0.3, 0.3, 0.2, 0.2), prevalence=(0.25,) * 4, seed=seed)
+    frame = predictions(
+        n_patients,
+        shares=(0.3, 0.3, 0.2, 0.2),
+        prevalence=(0.25,) * 4,
+        seed=seed,
+        studies_per_patient=studies_per_patient,
+    )
     hidden = (pl.col("group") == "b") & (pl.col("other") == "y") & pl.col("y_true")
     return frame.with_columns(y_score=pl.col("y_score") - 1.5 * hidden.cast(pl.Float64))
 
@@ -38,7 +44,7 @@ def test_the_planted_intersection_is_the_worst_off_and_the_only_finding():
 
 
 def test_values_are_those_of_the_studies_in_the_intersection():
-    frame = planted()
+    frame = planted(studies_per_patient=1.0)
     found = assess(frame, attributes=BOTH, settings=FEW, threshold=1.0)
     row = found.intersections.filter(subgroup="a x x", metric="udr").row(0, named=True)
     inside = frame.filter((pl.col("split") == "test") & (pl.col("group") == "a") & (pl.col("other") == "x"))

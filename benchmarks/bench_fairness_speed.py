@@ -22,6 +22,7 @@ from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.gaps import null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.units import Units
 
 GROUPS = {"race_ethnicity": 6, "sex": 2, "age_band": 5}
 THRESHOLD = 1.0
@@ -79,10 +80,10 @@ def fairlearn_bootstrap(test: pl.DataFrame, n_boot: int) -> None:
 def permutation_test(test: pl.DataFrame, n_permutations: int, n_sets: int = 1) -> None:
     y, score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     patient = test["patient_id"].rank("dense").cast(pl.Int64).to_numpy()
-    rankings = [Ranking.of(np.roll(score, shift), y, THRESHOLD) for shift in range(n_sets)]
-    for attribute, k in GROUPS.items():
-        own = test[attribute].cast(pl.UInt8).to_numpy()
-        null_gaps(rankings, own, Dealer(own, patient, y, seed=0, named=attribute).deals(n_permutations), k)
+    for attribute in GROUPS:
+        units = Units.of(test[attribute].cast(pl.Int64).to_numpy(), patient, y)
+        rankings = [Ranking.of(np.roll(score, shift), y, units, THRESHOLD) for shift in range(n_sets)]
+        null_gaps(rankings, units, Dealer(units, seed=0, named="task", test_from=25).deals(n_permutations))
 
 
 def against_peers(n_permutations: int) -> None:

@@ -136,9 +136,9 @@ def _sentence(book: Book, names: tuple[str, str], overall: list[Row]) -> str:
 
 
 _VERDICTS: Final = {
-    "better": "has a significantly higher AUROC in {}",
+    "better": "ranks better than chance explains in {}",
     "not_worse": "is not worse by {margin} or more in {}",
-    "worse": "has a significantly lower AUROC in {}",
+    "worse": "ranks worse than chance explains in {}",
     "cannot_tell": "may be worse by {margin} or more in {}: we cannot tell",
 }
 

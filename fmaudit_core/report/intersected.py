@@ -52,7 +52,7 @@ def _least(book: Book, row: Row) -> int:
 
 
 def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
-    """Say who fares worst of how many, and whether that is significant after correction for the search."""
+    """Say who fares worst of how many, and whether equal ones would look so bad, the search accounted for."""
     if not tested:
         return "No intersection has enough patients with and without the outcome to be tested and shown."
     worst, said, many = tested[0], _intersection(book, tested[0]), len(tested) > 1
@@ -66,7 +66,7 @@ def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
     adjusted = worst["p_worse_adjusted"]
     p = wording.p_text(adjusted, "adjusted p")
     if adjusted is not None and adjusted <= book.audit.fairness.alpha:
-        end = f"The difference is significant{', corrected for the search over all of them' if many else ''} ({p})."
+        end = f"Equal ones would hardly look so bad{', even the worst of so many' if many else ''} ({p})."
     elif many:
         end = f"The worst of so many equal ones would often look this bad: we cannot tell ({p})."
     else:

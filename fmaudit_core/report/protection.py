@@ -137,9 +137,10 @@ def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], count
     out = rows.join(totals.unique(whole), on=whole, how="left", maintain_order="left")
     shown = ~pl.col("protected")
     tested = _is_tested("n", rows, by).fill_null(value=False)
-    by_name = pl.concat_str(pl.when(tested).then(pl.lit("0")).otherwise(pl.lit("1")), pl.col("subgroup"))
-    place = pl.when(shown).then(by_name)
-    return out.with_columns(
+    # a column first: no window within a window
+    out = out.with_columns(place=pl.when(tested).then(pl.lit("0")).otherwise(pl.lit("1")))
+    place = pl.when(shown).then(pl.concat_str("place", "subgroup"))
+    added = out.with_columns(
         *(
             pl.coalesce(
                 pl.col(f"all_{name}") - pl.col(name).filter(shown).sum().over(by),
@@ -149,6 +150,7 @@ def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], count
         ),
         carrier=(place == place.min().over(by)).fill_null(value=False),
     )
+    return added.drop("place")
 
 
 def _told(count: str) -> pl.Expr:

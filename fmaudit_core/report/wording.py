@@ -37,7 +37,7 @@ _POOLING_TITLES: Final = {VOLUME: "whole volume", GIVEN: "pooling as given"}
 _MODALITY_TITLES: Final = {"ct": "CT", "ehr": "record", "ct+ehr": "CT and record"}
 
 VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
-    "disparity": ("Disparity", "The subgroups differ significantly."),
+    "disparity": ("Disparity", "The subgroups differ by more than equal ones would."),
     "no_disparity_beyond_margin": ("Within margin", "A gap beyond the margin can be ruled out for every subgroup."),
     "within_margin_of_tested": (
         "Within margin where tested",
@@ -283,7 +283,7 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
         who = f"{metric_title(metric)} is {values}"
     unseen = "" if mde == NONE else f"; in {worst} only a difference of {mde} or more would have shown"
     sure = _how_sure(finding, margin, unseen)
-    equal = f"where subgroups with the same true {metric_title(metric)} would differ by about {finding['null_text']}"
+    equal = f"where equal subgroups would differ by about {finding['null_text']}"
     return f"{who}: a gap of {finding['gap_text']}, {equal}. {sure}{_not_tested(finding)}"
 
 
@@ -314,7 +314,7 @@ def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
     if finding.get("verdict") == "disparity":
-        return f"The difference is significant ({p})."
+        return f"Equal subgroups would hardly differ so much ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out."
     if finding.get("verdict") == "within_margin_of_tested":

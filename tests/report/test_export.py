@@ -81,5 +81,7 @@ def test_the_summary_tells_settings_but_no_path(tmp_path: Path) -> None:
     assert "secret" not in text
     told = json.loads(text)
     assert told["config"]["fairness"]["n_permutations"] == 9_999
-    assert told["verdicts"] == {"disparity": 2, "insufficient_evidence": 2, "no_disparity_beyond_margin": 2}
+    assert told["verdicts"] == {
+        "disparity": 2, "insufficient_evidence": 2, "within_margin_of_tested": 0, "no_disparity_beyond_margin": 2,
+    }  # fmt: skip
     assert told["headline"].startswith("2 of 6 comparisons")

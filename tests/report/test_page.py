@@ -115,7 +115,7 @@ def test_every_confirmatory_finding_is_told_with_its_gap_beside_chance_and_its_p
     for row in told.iter_rows(named=True):
         shown = [f"{100 * row[name]:.1f} points" for name in ("gap", "null_expected_gap")]
         assert any(set(shown) <= set(cells) for cells in page.rows), shown
-    assert page.visible.count("This is more than chance explains (adjusted p = 0.001)") >= 2
+    assert page.visible.count("Equal subgroups would hardly differ so much (adjusted p = 0.001)") >= 2
 
 
 def test_each_score_set_has_a_table_with_the_numbers_of_the_metrics(inputs: ReportInput, page: Page) -> None:
@@ -157,7 +157,7 @@ def test_intersections_tell_the_worst_of_how_many_and_what_is_not_shown(inputs: 
     )
     assert said is not None
     assert int(said[1]) <= rows.filter(status="tested").height
-    assert "This is more than the worst of so many shows by chance (adjusted p = 0.020)" in page.visible
+    assert "Equal ones would hardly look so bad, even the worst of so many (adjusted p = 0.020)" in page.visible
     assert "intersections are not shown: too small, empty, or needed to hide one that is" in page.visible
 
 
@@ -248,9 +248,9 @@ def test_without_a_control_the_page_says_what_that_means(inputs: ReportInput) ->
 def test_the_summary_says_it_short_and_the_findings_in_full(page: Page) -> None:
     at = page.visible.index("One line for each encoder and attribute")
     summary, rest = page.visible[:at], page.visible[at:]
-    assert "where chance alone gives about" not in summary
-    assert "where chance alone gives about" in rest
-    assert re.search(r"A gap of [\d.]+ points between \S+ and \S+, by chance about [\d.]+ points \(adjusted p", summary)
+    assert "would differ by about" not in summary
+    assert "would differ by about" in rest
+    assert re.search(r"A gap of [\d.]+ points between \S+ and \S+, about [\d.]+ points if equal \(adjusted p", summary)
     # cards show the first encoder, a table beneath all of them, and a sentence the other outcomes
     assert "EfficientNet-lite0 (ImageNet) missed" in summary
     assert "share missed (UDR) by EfficientNet-lite0 (ImageNet) in the test part" in summary

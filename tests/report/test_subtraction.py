@@ -70,12 +70,25 @@ def _added(cells: Cells, places: tuple[int, ...]) -> dict[tuple[str, ...], Count
     return out
 
 
+BLANK = ("suppressed", "not_estimable")
+
+
 def _counted(pair: Counts) -> dict[str, Any]:
-    """Status and, where the rule shows them, counts: blank otherwise, as the statistics leave them."""
-    status = small_group_rule(*pair, RULE)
-    blank = status in ("suppressed", "not_estimable")
+    """Status of what rests on both classes and counts: blank under the rule, as the statistics leave them."""
+    status = small_group_rule(min(pair), RULE)
+    blank = status in BLANK
     told = dict.fromkeys(("n", "n_pos", "n_neg")) if blank else {"n": sum(pair), "n_pos": pair[0], "n_neg": pair[1]}
     return {"status": status, "value": None if blank else 0.5, **told}
+
+
+def _measured(pair: Counts) -> Iterator[dict[str, Any]]:
+    """Rows of AUROC and the rates: a rate rests on one class, and is there though the other is small."""
+    both = _counted(pair)
+    yield both | {"metric": "auroc"}
+    for metric, n, count in (("udr", pair[0], "n_pos"), ("fpr", pair[1], "n_neg")):
+        status = small_group_rule(n, RULE)
+        shown = {} if status in BLANK else {"value": 0.5, count: n}
+        yield both | {"metric": metric, "status": status} | shown
 
 
 def _report(worlds: Mapping[str, Cells]) -> ReportInput:
@@ -86,12 +99,11 @@ def _report(worlds: Mapping[str, Cells]) -> ReportInput:
         variant = dict.fromkeys(("probe", "modality", "pooling", "strategy"), "x")
         key = {"encoder": world, "task": "pe", **variant}
         other = {"other_encoder": "other", **{f"other_{name}": one for name, one in variant.items()}}
-        rows = [{"attribute": OVERALL, "subgroup": "all", **_counted(_added(cells, ())[()])}]
+        levels = [{"attribute": OVERALL, "subgroup": "all", "pair": _added(cells, ())[()]}]
         for place in range(depth):
             margin = _added(cells, (place,))
-            rows += [
-                {"attribute": ATTRIBUTES[place], "subgroup": level, **_counted(pair)}
-                for (level,), pair in margin.items()
+            levels += [
+                {"attribute": ATTRIBUTES[place], "subgroup": level, "pair": pair} for (level,), pair in margin.items()
             ]
             cross += [
                 {
@@ -101,14 +113,20 @@ def _report(worlds: Mapping[str, Cells]) -> ReportInput:
                 for ((one,), first), ((two,), second) in itertools.product(margin.items(), repeat=2)
                 if min(*first, *second) >= RULE.suppress_under
             ]  # fmt: skip
-        metrics += [key | row | {"metric": "udr"} for row in rows]
+        pairs = [one.pop("pair") for one in levels]
+        rows = [level | _counted(pair) for level, pair in zip(levels, pairs, strict=True)]
+        metrics += [key | level | row for level, pair in zip(levels, pairs, strict=True) for row in _measured(pair)]
         calibration += [key | {name: one for name, one in row.items() if name != "value"} for row in rows]
         comparisons += [key | other | row | {"metric": "udr"} for row in rows]
         for size in range(2, depth + 1):
             for places in itertools.combinations(range(depth), size):
-                named = {"attribute": " x ".join(ATTRIBUTES[place] for place in places), "depth": size, "metric": "udr"}
+                named = {"attribute": " x ".join(ATTRIBUTES[place] for place in places), "depth": size}
                 crossings = {" x ".join(at): pair for at, pair in _added(cells, places).items()}
-                intersections += [key | named | {"subgroup": name} | _counted(pair) for name, pair in crossings.items()]
+                intersections += [
+                    key | named | {"subgroup": name} | row
+                    for name, pair in crossings.items()
+                    for row in _measured(pair)
+                ]
     for rank, row in enumerate((row for row in intersections if row["status"] == "tested"), start=1):
         row["rank"] = rank
     return ReportInput(
@@ -139,10 +157,10 @@ def _neighbourhood(levels: Cells) -> Iterator[dict[tuple[str, ...], Counts]]:
             yield {name: (moved[name][0], moved[name][1]) for name in levels}
 
 
-def _seen(pair: Sequence[int]) -> str:
-    """The status that is told: which class is missing is not."""
-    status = small_group_rule(pair[0], pair[1], RULE)
-    return "suppressed" if status == "not_estimable" else status
+def _seen(pair: Sequence[int]) -> tuple[str, ...]:
+    """The statuses that are shown: which class is missing is not."""
+    status = small_group_rule(min(pair), RULE)
+    return ("suppressed",) if status in BLANK else (status, *(small_group_rule(n, RULE) for n in pair))
 
 
 def _shown(frame: pl.DataFrame, world: str) -> str:
@@ -191,7 +209,7 @@ def test_a_shown_count_is_told_to_about_ten(levels: dict[tuple[str, ...], Counts
 def _lines(cells: Cells, tables: Disclosed) -> tuple[np.ndarray, np.ndarray, list[tuple[str, ...]]]:
     """Equations that hold for the number in every crossing, of all sums that are shown exactly: (equations, 2) sums."""
     depth = len(next(iter(cells)))
-    exact = tables.metrics.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg").drop_nulls("n_pos")
+    exact = tables.metrics.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg")
     crossing = tables.intersections.filter(counts="exact").select("attribute", "subgroup", "n_pos", "n_neg")
     names = [sorted({levels[place] for levels in cells}) for place in range(depth)]
     every = list(itertools.product(*names))
@@ -203,15 +221,14 @@ def _lines(cells: Cells, tables: Disclosed) -> tuple[np.ndarray, np.ndarray, lis
     return np.array(rows).reshape(-1, len(every)), np.array(sums, dtype=float).reshape(-1, 2), every
 
 
-def _least(cells: Cells, tables: Disclosed, every: list[tuple[str, ...]]) -> list[float]:
-    """What each crossing of all attributes has at least, of either class: what its status says."""
-    status = {
-        row["subgroup"]: row["status"]
-        for row in tables.intersections.iter_rows(named=True)
-        if row["depth"] == len(every[0]) and row["counts"] != "withheld"
-    }
-    asked = {"tested": RULE.test_from, "interval_only": RULE.suppress_under}
-    return [asked.get(status.get(" x ".join(at), ""), 0) for at in every]
+def _least(tables: Disclosed, every: list[tuple[str, ...]], rate: str) -> list[float]:
+    """What each crossing of all attributes has at least of the class of a rate: what the statuses say."""
+    shown = tables.intersections.filter(pl.col("counts") != "withheld", depth=len(every[0]))
+    tells = shown.filter(pl.col("metric").is_in(["auroc", rate]), status="tested")
+    large = set(tells.get_column("subgroup"))
+    names = set(shown.get_column("subgroup"))
+    of = [" x ".join(at) for at in every]
+    return [RULE.test_from if name in large else RULE.suppress_under if name in names else 0 for name in of]
 
 
 @quick
@@ -219,7 +236,6 @@ def _least(cells: Cells, tables: Disclosed, every: list[tuple[str, ...]]) -> lis
 def test_no_protected_intersection_follows_from_what_is_shown(cells: dict[tuple[str, ...], Counts]) -> None:
     tables = disclose(_report({"true": cells}))
     lines, sums, every = _lines(cells, tables)
-    least = _least(cells, tables, every)
     shown = set(tables.intersections.filter(pl.col("counts") != "withheld").get_column("subgroup"))
     hidden = [at for at in every if " x ".join(at) not in shown]
     assert {at for at in every if min(cells.get(at, (0, 0))) < RULE.suppress_under} <= set(hidden)
@@ -227,10 +243,10 @@ def test_no_protected_intersection_follows_from_what_is_shown(cells: dict[tuple[
         if not lines[:, every.index(at)].any():
             continue  # in no sum that is told
         aim = [float(one == at) for one in every]
-        bounds = [(low, None) for low in least]
-        low, high = (
-            linprog([sign * one for one in aim], A_eq=lines, b_eq=sums[:, place], bounds=bounds) for sign in (1, -1)
-        )
+        bounds = [(low, None) for low in _least(tables, every, ("udr", "fpr")[place])]
+        told = ~np.isnan(sums[:, place])
+        equations = {"A_eq": lines[told], "b_eq": sums[told, place]} if told.any() else {}
+        low, high = (linprog([sign * one for one in aim], bounds=bounds, **equations) for sign in (1, -1))
         assert low.status == 0
         assert high.status in (0, 3)
         assert high.status == 3 or -high.fun - low.fun > 3.5, (at, low.fun, -high.fun)

@@ -23,7 +23,7 @@ def test_p_values(p: float | None, said: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("disparity", "This is more than chance explains (adjusted p < 0.001)."),
+        ("disparity", "Equal subgroups would hardly differ so much (adjusted p < 0.001)."),
         ("no_disparity_beyond_margin", "A difference beyond 5 points can be ruled out."),
         (
             "insufficient_evidence",
@@ -36,7 +36,7 @@ def test_a_finding_says_who_how_often_and_how_sure(verdict: str, said: str) -> N
     sentence = wording.summary_of({**FINDING, "verdict": verdict}, "pe", 0.05, "31 points")
     assert sentence == (
         "Of patients with an embolism, the model missed 42.0% in the subgroup 75 to 90 and 22.0% in 18 to 40: a gap of 20.0 "
-        f"points, where chance alone gives about 9.0 points. {said}"
+        f"points, where equal subgroups would differ by about 9.0 points. {said}"
     )
 
 
@@ -44,7 +44,8 @@ def test_a_withheld_value_is_no_none() -> None:
     row = FINDING | {"worst_text": None, "best_text": None, "verdict": "insufficient_evidence"}
     assert wording.summary_of(row, "pe", 0.05, wording.NONE) == (
         "Missed (UDR) differs most between 75 to 90 and 18 to 40, whose values are withheld (small groups): a gap of "
-        "20.0 points, where chance alone gives about 9.0 points. We cannot tell whether it is real (adjusted p < 0.001)."
+        "20.0 points, where equal subgroups would differ by about 9.0 points. We cannot tell whether it is real "
+        "(adjusted p < 0.001)."
     )
 
 

@@ -314,7 +314,7 @@ def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
     adjusted = finding.get("p_adjusted")
     p = p_text(finding.get("q_value"), "q") if adjusted is None else p_text(adjusted, "adjusted p")
     if finding.get("verdict") == "disparity":
-        return f"Equal subgroups would hardly differ so much ({p})."
+        return f"This is more than equal subgroups would show ({p})."
     if finding.get("verdict") == "no_disparity_beyond_margin":
         return f"A difference beyond {margin_text(finding['metric'], margin)} can be ruled out."
     if finding.get("verdict") == "within_margin_of_tested":

@@ -115,7 +115,7 @@ def test_every_confirmatory_finding_is_told_with_its_gap_beside_chance_and_its_p
     for row in told.iter_rows(named=True):
         shown = [f"{100 * row[name]:.1f} points" for name in ("gap", "null_expected_gap")]
         assert any(set(shown) <= set(cells) for cells in page.rows), shown
-    assert page.visible.count("Equal subgroups would hardly differ so much (adjusted p = 0.001)") >= 2
+    assert page.visible.count("This is more than equal subgroups would show (adjusted p = 0.001)") >= 2
 
 
 def test_each_score_set_has_a_table_with_the_numbers_of_the_metrics(inputs: ReportInput, page: Page) -> None:

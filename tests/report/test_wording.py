@@ -23,7 +23,7 @@ def test_p_values(p: float | None, said: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("disparity", "Equal subgroups would hardly differ so much (adjusted p < 0.001)."),
+        ("disparity", "This is more than equal subgroups would show (adjusted p < 0.001)."),
         ("no_disparity_beyond_margin", "A difference beyond 5 points can be ruled out."),
         (
             "insufficient_evidence",

@@ -247,15 +247,25 @@ NULLS: Final = (
     ),
     Scenario(
         "ICC .95 small group / 0 large, 4 studies",
-        (Group(60, 0.3, 4, icc=0.95), Group(400, 0.3, 4, icc=0.0)),
+        (Group(60, 0.5, 4, icc=0.95), Group(400, 0.5, 4, icc=0.0)),
         clustered_and_small=True,
         design={"auroc": 0.042, "udr": 0.042, "fpr": 0.053},
     ),
     Scenario(
         "ICC 0 small group / .95 large, 4 studies (mirror)",
-        (Group(60, 0.3, 4, icc=0.0), Group(400, 0.3, 4, icc=0.95)),
+        (Group(60, 0.5, 4, icc=0.0), Group(400, 0.5, 4, icc=0.95)),
         clustered_and_small=True,
         design={"auroc": 0.058, "udr": 0.046, "fpr": 0.040},
+    ),
+    Scenario(
+        "ICC .95 / 0, 35 of the 60 patients with positives",
+        (Group(60, 0.3, 4, icc=0.95), Group(400, 0.3, 4, icc=0.0)),
+        clustered_and_small=True,
+    ),
+    Scenario(
+        "ICC 0 / .95, 35 of the 60 patients with positives",
+        (Group(60, 0.3, 4, icc=0.0), Group(400, 0.3, 4, icc=0.95)),
+        clustered_and_small=True,
     ),
     Scenario(
         "3 studies/patient small group, 1 large",

@@ -337,13 +337,15 @@ def test_progress_tells_how_much_is_left(planted):
         assert done[-1] == totals.pop() >= 2
 
 
-def test_help_answers_within_half_a_second():
-    times = []
-    for _ in range(3):  # the best of three: other processes may be at work
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "fmaudit_dagster.cli", "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.5
+def test_help_loads_nothing_heavy():
+    """A speed belongs in a benchmark; what makes help slow is what it imports."""
+    code = (
+        "import sys\nfrom fmaudit_dagster.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'dagster', 'numba', 'polars', 'scipy', 'plotly', 'transformers', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_numbers_of_embeddings_files_are_found_by_their_ids(tmp_path):

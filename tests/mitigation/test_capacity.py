@@ -145,7 +145,9 @@ def test_rungs_are_nested_and_keep_lengths_as_random_projections_do():
     x = np.random.default_rng(0).normal(size=(50, 300)).astype(np.float32)
     rungs = dict(ladder(x, narrowest=64, seed=1))
     assert list(rungs) == [64, 256, 300]
-    assert np.array_equal(rungs[64], rungs[256][:, :64])
+    assert rungs[64] == pytest.approx(
+        rungs[256][:, :64], rel=1e-4, abs=1e-5
+    )  # BLAS rounds products of other shapes otherwise
     assert rungs[300] is x
     share = np.mean(np.sum(rungs[64] ** 2, axis=1) / np.sum(x**2, axis=1))
     assert share == pytest.approx(64 / 300, abs=0.03)

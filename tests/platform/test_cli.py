@@ -181,7 +181,7 @@ def test_killed_at_several_moments_it_ends_with_the_same_tables(audited, tmp_pat
     ]
     for moment in moments:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 400
             while not moment() and process.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)

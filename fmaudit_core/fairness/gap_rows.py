@@ -18,7 +18,7 @@ from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.score_sets import ScoreSets, Studies, by_studies, levels, named, studies_of
+from fmaudit_core.fairness.score_sets import ScoreSets, by_level, by_studies, named, studies_of
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -69,7 +69,7 @@ def gap_rows(
     gaps, nulls = [], []
     for key, frame in cohort.items():
         of_set = [row for row in rows if tuple(row[name] for name in SCORE_SET) == key]
-        of_level = _by_level(frame, attribute)
+        of_level = by_level(frame, studies_of(frame), attribute)
         for metric in GAP_METRICS:
             tested, by_set = found[metric]
             row = named(key) | {"attribute": attribute, "metric": metric}
@@ -86,12 +86,6 @@ def gap_rows(
     return gaps, nulls
 
 
-def _by_level(frame: pl.DataFrame, attribute: str) -> dict[str, Studies]:
-    """Return the studies of every level of an attribute; patients keep one code throughout."""
-    whole, level_of = studies_of(frame), frame.get_column(attribute).to_numpy()
-    return {level: whole.only(level_of == level) for level in levels(frame, attribute)}
-
-
 #: tested levels of a metric, and the gap of each score set that has one
 _Permuted = tuple[list[str], dict[tuple[Any, ...], Gap]]
 
@@ -103,7 +97,7 @@ def _permuted(
     first = next(iter(cohort.values()))
     status = {
         level: metric_status(one.y_true, one.patient, settings, level)
-        for level, one in _by_level(first, attribute).items()
+        for level, one in by_level(first, studies_of(first), attribute).items()
     }
     tested = {metric: [level for level in status if status[level][metric] == "tested"] for metric in metrics}
     gaps: dict[tuple[str, ...], list[dict[str, Gap]]] = {}

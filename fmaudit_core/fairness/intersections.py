@@ -27,7 +27,7 @@ from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.studentised import Scaled, back
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
-from fmaudit_core.fairness.units import Units
+from fmaudit_core.fairness.units import ClassSizes, Units
 from fmaudit_core.vocabulary import UNKNOWN
 
 Float64Array = npt.NDArray[np.float64]
@@ -156,12 +156,13 @@ def _searched(
     smallest = int(np.concatenate(sizes).min())
     dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
     rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in sets]
-    observed = [_against_others(ranking, units, Labellings.of(units.group[None]), combined) for ranking in rankings]
+    own = _intersected(units, Labellings.of(units.group[None]), combined)
+    observed = [_worse(ranking, own, combined) for ranking in rankings]
     permuted: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in found} for found in observed]
     for labellings in dealer.deals(settings.n_permutations):
-        intersected = [labellings.mapped(one.by_joint) for one in combined]
+        intersected = _intersected(units, labellings, combined)
         for ranking, kept in zip(rankings, permuted, strict=True):
-            for metric, (worse, _) in _worse(ranking, units, intersected, combined).items():
+            for metric, (worse, _) in _worse(ranking, intersected, combined).items():
                 kept[metric].append(worse)
     return [
         {
@@ -172,15 +173,16 @@ def _searched(
     ]
 
 
-def _against_others(
-    ranking: Ranking, units: Units, own: Labellings, combined: Sequence[_Combination]
-) -> dict[str, tuple[Float64Array, Float64Array]]:
-    """`_worse` of one labelling by all attributes together."""
-    return _worse(ranking, units, [own.mapped(one.by_joint) for one in combined], combined)
+def _intersected(
+    units: Units, labellings: Labellings, combined: Sequence[_Combination]
+) -> list[tuple[Labellings, ClassSizes]]:
+    """Return labellings by every combination and what they alone decide: all score sets share both."""
+    mapped = [labellings.mapped(one.by_joint) for one in combined]
+    return [(each, units.sizes(each, len(one.tested) + 1)) for each, one in zip(mapped, combined, strict=True)]
 
 
 def _worse(
-    ranking: Ranking, units: Units, labellings: Sequence[Labellings], combined: Sequence[_Combination]
+    ranking: Ranking, intersected: Sequence[tuple[Labellings, ClassSizes]], combined: Sequence[_Combination]
 ) -> dict[str, tuple[Float64Array, Float64Array]]:
     """From labellings by every combination: by how much each tested intersection fares worse than the others.
 
@@ -189,10 +191,9 @@ def _worse(
     Metric -> (B, k) studentised differences, positive if worse, and (k,) differences of the first labelling
     """
     out: dict[str, list[tuple[Float64Array, Float64Array]]] = {}
-    for one, permuted in zip(combined, labellings, strict=True):
+    for one, (permuted, sizes) in zip(combined, intersected, strict=True):
         metrics = [metric for metric, places in one.of_metric.items() if places]
         n_groups = len(one.tested) + 1
-        sizes = units.sizes(permuted, n_groups)
         for metric, found in estimates(ranking, permuted, n_groups, sizes, metrics).items():
             chosen = found.of(one.of_metric[metric])
             sign = -1.0 if metric == "auroc" else 1.0

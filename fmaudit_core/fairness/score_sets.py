@@ -78,6 +78,12 @@ def by_studies(test: pl.DataFrame) -> Iterator[ScoreSets]:
     yield from alike.values()
 
 
+def by_level(frame: pl.DataFrame, whole: Studies, attribute: str) -> dict[str, Studies]:
+    """Return the studies of every level of an attribute, of all studies `whole` of a frame; patients keep their codes."""
+    level_of = frame.get_column(attribute).to_numpy()
+    return {level: whole.only(level_of == level) for level in levels(frame, attribute)}
+
+
 def levels(frame: pl.DataFrame, attribute: str) -> list[str]:
     """Subgroups of an attribute by name."""
     return ["all"] if attribute == OVERALL else sorted(frame.get_column(attribute).unique().to_list())

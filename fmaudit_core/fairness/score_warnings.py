@@ -19,7 +19,7 @@ from fmaudit_core.fairness.clusters import n_patients
 from fmaudit_core.fairness.gaps import GAP_METRICS
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, named, studies_of
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_level, named, studies_of
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
@@ -217,8 +217,7 @@ def _of_subgroups(
     frame: pl.DataFrame, whole: Studies, attribute: str, settings: FairnessSection
 ) -> Iterator[dict[str, Any]]:
     """Yield warnings about the tested subgroups of an attribute."""
-    of_study = frame.get_column(attribute)
-    groups = {level: whole.only((of_study == level).to_numpy()) for level in levels(frame, attribute)}
+    groups = by_level(frame, whole, attribute)
     tested = {
         level: one for level, one in groups.items() if status_of(one.y_true, one.patient, settings, level) == "tested"
     }

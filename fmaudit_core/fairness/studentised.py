@@ -51,10 +51,8 @@ class Scaled:
     def others(self) -> tuple[Float64Array, Float64Array]:
         """Return the precision-weighted mean of all other subgroups, and its precision: both (..., g)."""
         weighted = self.weight * self.t
-        precision = self.weight.sum(axis=-1, keepdims=True) - self.weight
-        alone = np.isclose(precision, 0.0, atol=0.0) | (precision <= 0)
-        mean = _ratio(weighted.sum(axis=-1, keepdims=True) - weighted, precision)
-        return mean, np.where(alone, 0.0, precision)
+        precision = np.maximum(self.weight.sum(axis=-1, keepdims=True) - self.weight, 0.0)
+        return _ratio(weighted.sum(axis=-1, keepdims=True) - weighted, precision), precision
 
     def against_others(self) -> Float64Array:
         """Return z = (t - mean of the others) / sqrt(v + variance of that mean), (..., g); 0 where either side is missing."""

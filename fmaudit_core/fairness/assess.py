@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, corrected, gap_rows
 from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, levels, named, studies_of
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, named
 from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
 from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA, score_warnings, withhold_verdicts
 from fmaudit_core.fairness.subgroups import measured, with_detectable
@@ -225,18 +225,10 @@ def _subgroup_rows(
     cohort: ScoreSets, attribute: str, settings: FairnessSection, alpha: float, draws: Draws
 ) -> list[dict[str, Any]]:
     rows = []
-    for key, frame in cohort.items():
-        whole, of_set = studies_of(frame, draws.get(key)), named(key) | {"attribute": attribute}
-        of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
-        names = levels(frame, attribute)
-        found = [
-            list(
-                measured(
-                    whole, np.ones(frame.height, dtype=bool) if of_study is None else of_study == level, level, settings
-                )
-            )
-            for level in names
-        ]
+    for key, one in cohort.items():
+        whole, of_set = replace(one.studies, draws=draws.get(key)), named(key) | {"attribute": attribute}
+        names, place = one.codes(attribute)
+        found = [list(measured(whole, place == at, level, settings)) for at, level in enumerate(names)]
         for of_metric in zip(*found, strict=True):
             for level, row in zip(names, with_detectable(of_metric, alpha), strict=True):
                 rows.append(of_set | {"subgroup": level} | row)
@@ -244,32 +236,34 @@ def _subgroup_rows(
 
 
 def _sweeps(
-    cohort: ScoreSets,
-    attribute: str,
-    rows: Sequence[Mapping[str, Any]],
-    settings: FairnessSection,
+    cohort: ScoreSets, attribute: str, rows: Sequence[Mapping[str, Any]], settings: FairnessSection
 ) -> list[pl.DataFrame]:
     shown = {
         (tuple(row[name] for name in SCORE_SET), row["subgroup"])
         for row in rows
         if row["metric"] == "auroc" and row["status"] in ("tested", "interval_only")
     }
-    out = []
-    for key, level in sorted(shown):
-        frame = cohort[key]
-        one = studies_of(frame if attribute == OVERALL else frame.filter(pl.col(attribute) == level))
-        found = sweep(one.y_true, one.y_score, one.patient, settings.confidence)
-        columns = {
-            "threshold": found.threshold,
-            "tpr": found.tpr,
-            "fpr": found.fpr,
-            "band_low": np.clip(found.tpr - found.tpr_half_width, 0, 1),
-            "band_high": np.clip(found.tpr + found.tpr_half_width, 0, 1),
-            "fpr_band_low": np.clip(found.fpr - found.fpr_half_width, 0, 1),
-            "fpr_band_high": np.clip(found.fpr + found.fpr_half_width, 0, 1),
-        }
-        of_subgroup = named(key) | {"attribute": attribute, "subgroup": level}
-        out.append(
-            pl.DataFrame(columns).with_columns(pl.lit(v).alias(k) for k, v in of_subgroup.items()).select(*SWEEP_SCHEMA)
-        )
-    return out
+    subgroups, swept = [], []
+    for key, one in cohort.items():
+        for level, studies in one.by_level(attribute).items():
+            if (key, level) in shown:
+                subgroups.append(named(key) | {"attribute": attribute, "subgroup": level})
+                swept.append(sweep(studies.y_true, studies.y_score, studies.patient, settings.confidence))
+    if not swept:
+        return []
+    k = np.array([len(found.threshold) for found in swept])
+    tpr, fpr = (np.concatenate([getattr(found, name) for found in swept]) for name in ("tpr", "fpr"))
+    of_tpr, of_fpr = (
+        np.repeat([getattr(found, name) for found in swept], k) for name in ("tpr_half_width", "fpr_half_width")
+    )
+    columns = {
+        "threshold": np.concatenate([found.threshold for found in swept]),
+        "tpr": tpr,
+        "fpr": fpr,
+        "band_low": np.clip(tpr - of_tpr, 0, 1),
+        "band_high": np.clip(tpr + of_tpr, 0, 1),
+        "fpr_band_low": np.clip(fpr - of_fpr, 0, 1),
+        "fpr_band_high": np.clip(fpr + of_fpr, 0, 1),
+    }
+    names = pl.DataFrame(subgroups)[np.repeat(np.arange(len(swept)), k)]
+    return [pl.concat([names, pl.DataFrame(columns)], how="horizontal").select(*SWEEP_SCHEMA)]

@@ -10,15 +10,18 @@ from itertools import combinations, product
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.paired import Paired, paired_components, paired_rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_studies, levels, named, studies_of
+from fmaudit_core.fairness.paired import ByPatient, Paired, paired
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, by_studies, named
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
+
+BoolArray = npt.NDArray[np.bool_]
 
 #: what tells the two models of a comparison apart: all of a score set but its task
 MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
@@ -75,7 +78,7 @@ def model_comparisons(
     for one, other in combinations(cohorts, 2):
         for first, second in product(one, other):
             if first[_TASK] == second[_TASK]:
-                both = _ordered(_on_both(one[first], other[second]), baselines)
+                both = _ordered(_on_both(one[first].frame, other[second].frame), baselines)
                 rows += _pairs(both, attributes, settings)
     out = pl.DataFrame(rows, schema=COMPARISONS_SCHEMA)
     p = out.get_column("p_value").fill_null(np.nan).to_numpy()
@@ -89,7 +92,7 @@ def _on_both(first: pl.DataFrame, second: pl.DataFrame) -> ScoreSets:
     sets = [first.join(second, on="study_id", how="semi"), second.join(first, on="study_id", how="semi")]
     if sets[0].is_empty():
         return {}
-    return dict(sorted((one.select(SCORE_SET).row(0), one.sort("study_id")) for one in sets))
+    return dict(sorted((one.select(SCORE_SET).row(0), ScoreSet(one.sort("study_id"))) for one in sets))
 
 
 def _verdict(settings: FairnessSection) -> pl.Expr:
@@ -119,13 +122,11 @@ def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSecti
     """Every two of the score sets, which are on the same studies in the same order."""
     if len(cohort) < 2:
         return
-    frames = list(cohort.values())
-    sets = [studies_of(frame) for frame in frames]
     of_pair = {
         (a, b): _named(first, second)
         for (a, first), (b, second) in combinations(enumerate(cohort), 2)
     }  # fmt: skip
-    yield from _by_subgroup(of_pair, frames[0], sets, attributes, settings)
+    yield from _by_subgroup(of_pair, list(cohort.values()), attributes, settings)
 
 
 def pair_rows(
@@ -142,21 +143,19 @@ def pair_rows(
     one = first.join(second, on="study_id", how="semi").sort("study_id")
     other = second.join(first, on="study_id", how="semi").sort("study_id")
     if not one.is_empty():
-        sets = [studies_of(one), studies_of(other)]
-        yield from _by_subgroup({(0, 1): told}, one, sets, attributes, settings)
+        yield from _by_subgroup({(0, 1): told}, [ScoreSet(one), ScoreSet(other)], attributes, settings)
 
 
 def _by_subgroup(
     of_pair: Mapping[tuple[int, int], dict[str, Any]],
-    frame: pl.DataFrame,
-    sets: Sequence[Studies],
+    sets: Sequence[ScoreSet],
     attributes: Sequence[str],
     settings: FairnessSection,
 ) -> Iterator[dict[str, Any]]:
     for attribute in (OVERALL, *attributes):
-        of_study = None if attribute == OVERALL else frame.get_column(attribute).to_numpy()
-        for level in levels(frame, attribute):
-            inside = sets if of_study is None else [one.only(of_study == level) for one in sets]
+        levels, place = sets[0].codes(attribute)
+        for at, level in enumerate(levels):
+            inside = [one.studies.only(place == at) for one in sets]
             subgroup = {"attribute": attribute, "subgroup": level}
             yield from _compared(of_pair, subgroup, inside, settings)
 
@@ -181,23 +180,24 @@ def _compared(
             yield from (pair | subgroup | {"metric": metric, "status": status} for metric in ("auroc", "udr", "fpr"))
         return
     counts = {"status": status, "n": len(y), "n_pos": n_pos, "n_neg": n_neg}
-    components = [structural_components(y, one.y_score) for one in sets]
-    called = [one.y_score >= one.threshold for one in sets]
+    shown = [_by_patient(y, patient, one) for one in sets]
     for (a, b), pair in of_pair.items():
-        found = {"auroc": paired_components(y, components[a], components[b], patient)} | (
-            {
-                "udr": paired_rate(~called[a][y], ~called[b][y], patient[y]),
-                "fpr": paired_rate(called[a][~y], called[b][~y], patient[~y]),
-            }
-            if sets[a].has_threshold and sets[b].has_threshold
-            else {}
-        )
+        found = {metric: paired(one, shown[b][metric]) for metric, one in shown[a].items() if metric in shown[b]}
         if len(found) == 1:
             yield from (pair | subgroup | {"metric": metric, "status": NO_THRESHOLD} for metric in ("udr", "fpr"))
         for metric, one in found.items():
-            if one is not None:
-                told = _told(one, metric, settings, tested=status == "tested")
-                yield pair | subgroup | counts | {"metric": metric} | told
+            told = _told(one, metric, settings, tested=status == "tested")
+            yield pair | subgroup | counts | {"metric": metric} | told
+
+
+def _by_patient(y: BoolArray, patient: npt.NDArray[np.int64], studies: Studies) -> dict[str, ByPatient]:
+    """Every metric of one model under the labels of the first: AUROC, and with a threshold UDR and FPR."""
+    out = {"auroc": ByPatient.of_components(y, structural_components(y, studies.y_score), patient)}
+    if studies.has_threshold:
+        called = studies.y_score >= studies.threshold
+        out["udr"] = ByPatient.of_calls(~called[y], patient[y])
+        out["fpr"] = ByPatient.of_calls(called[~y], patient[~y])
+    return out
 
 
 def _told(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:

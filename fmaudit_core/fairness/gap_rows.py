@@ -18,7 +18,7 @@ from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.score_sets import ScoreSets, by_level, by_studies, named, studies_of
+from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -67,9 +67,9 @@ def gap_rows(
     """
     found = _permuted(cohort, attribute, settings)
     gaps, nulls = [], []
-    for key, frame in cohort.items():
+    for key, one in cohort.items():
         of_set = [row for row in rows if tuple(row[name] for name in SCORE_SET) == key]
-        of_level = by_level(frame, studies_of(frame), attribute)
+        of_level = one.by_level(attribute)
         for metric in GAP_METRICS:
             tested, by_set = found[metric]
             row = named(key) | {"attribute": attribute, "metric": metric}
@@ -97,7 +97,7 @@ def _permuted(
     first = next(iter(cohort.values()))
     status = {
         level: metric_status(one.y_true, one.patient, settings, level)
-        for level, one in by_level(first, studies_of(first), attribute).items()
+        for level, one in first.by_level(attribute).items()
     }
     tested = {metric: [level for level in status if status[level][metric] == "tested"] for metric in metrics}
     gaps: dict[tuple[str, ...], list[dict[str, Gap]]] = {}
@@ -121,13 +121,13 @@ def _gaps_over(
     tested: Sequence[str], metrics: Sequence[str], cohort: ScoreSets, attribute: str, settings: FairnessSection
 ) -> list[dict[str, Gap]]:
     """Return the gaps of every score set over the tested levels, in the order of the score sets."""
-    frames = [frame.filter(pl.col(attribute).is_in(tested)) for frame in cohort.values()]
-    studies = [studies_of(frame) for frame in frames]
-    place = {level: g for g, level in enumerate(tested)}
-    group = frames[0].get_column(attribute).replace_strict(place, return_dtype=pl.Int64).to_numpy()
+    first = next(iter(cohort.values()))
+    levels, place = first.codes(attribute)
+    group = np.array([tested.index(level) if level in tested else -1 for level in levels])[place]
+    studies = [one.studies.only(group >= 0) for one in cohort.values()]
     y = studies[0].y_true
-    units = Units.of(group, studies[0].patient, y)
-    task = frames[0].get_column("task")[0]
+    units = Units.of(group[group >= 0], studies[0].patient, y)
+    task = first.frame.get_column("task")[0]
     dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from)
     rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in studies]
     return null_gaps(rankings, units, dealer.deals(settings.n_permutations), seed=settings.seed, metrics=metrics)

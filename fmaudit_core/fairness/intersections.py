@@ -8,7 +8,7 @@ attributes go together; the step-down maximum runs over all intersections of a s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.labellings import Labellings, Labels, labels
 from fmaudit_core.fairness.multiplicity import step_down
 from fmaudit_core.fairness.permutation import Dealer
-from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named, studies_of
+from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.studentised import Scaled, back
 from fmaudit_core.fairness.subgroups import measured, with_detectable
@@ -87,7 +87,7 @@ def intersection_rows(
     the intersection that fares worst by the studentised difference; `p_worse` is one-sided, `p_worse_adjusted` corrected over all
     intersections of the score set and metric.
     """
-    first = next(iter(cohort.values()))
+    first = next(iter(cohort.values())).frame
     joint = first.select(pl.struct(attributes).rank("dense")).to_series().cast(pl.Int64).to_numpy() - 1
     combined = [
         _combination(first, names, joint, settings)
@@ -96,7 +96,7 @@ def intersection_rows(
     ]
     if not combined:
         return []
-    sets = [studies_of(frame, draws.get(key)) for key, frame in cohort.items()]
+    sets = [replace(one.studies, draws=draws.get(key)) for key, one in cohort.items()]
     searched = _searched(sets, joint, combined, first.get_column("task")[0], settings)
     return [
         row

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.kinds import Kinds
+from fmaudit_core.fairness.kinds import FEW, Kinds, tally
 from fmaudit_core.fairness.labellings import LANES, Labellings, by_labelling
 from fmaudit_core.fairness.units import Units
 
@@ -174,26 +174,29 @@ def count_wins(ranking: Ranking, labellings: Labellings, n_groups: int) -> Wins:
 
 
 @numba.njit(cache=True)
-def _count(labels, scale, common):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _settle(pending, scale, common):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add studies that were counted in 8 bits to the counts that wins are read from."""
     for group in range(len(common)):
-        label = labels.dtype.type(group)
         for lane in range(LANES):
-            mask = -np.int32(labels[lane] == label)  # all bits where the study is of this subgroup, none elsewhere
-            common[group, lane] += np.int32(scale & mask)
+            common[group, lane] += np.int32(scale * pending[group, lane])
+            pending[group, lane] = 0
 
 
 @numba.njit(cache=True)
 def _win(  # type: ignore[no-untyped-def]  # pragma: no cover
     labels, scale, one, before, common, rarer, sums
 ):  # fmt: skip
-    """A rarer study alone in its unit. Of the common ones it ties with (those not `before`) half lie below."""
+    """A rarer study alone in its unit. Of the common ones it ties with (those not `before`; None if no tie) half lie below."""
     for group in range(common.shape[1]):
         label = labels.dtype.type(group)
         for lane in range(LANES):
             mask = -np.int32(labels[lane] == label)
             single, several = np.int32(common[0, group, lane] & mask), np.int32(common[1, group, lane] & mask)
-            single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
-            half = np.int32(single_half + np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1))
+            single_half, several_half = single, several
+            if before is not None:
+                single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
+                several_half = np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1)
+            half = np.int32(single_half + several_half)
             own = one * half
             sums[_OWN, group, lane] += own
             sums[_SQUARES, group, lane] += own * own
@@ -212,8 +215,11 @@ def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
         for lane in range(LANES):
             mask = -np.int32(labels[lane] == label)
             single, several = np.int32(common[0, group, lane] & mask), np.int32(common[1, group, lane] & mask)
-            single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
-            half = np.int32(single_half + np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1))
+            single_half, several_half = single, several
+            if before is not None:
+                single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
+                several_half = np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1)
+            half = np.int32(single_half + several_half)
             sums[_IN_CELLS, group, lane] += half
             sums[_PARTS, group, lane] += (one * single) * np.int32(2 * rarer[group, lane] + scale)
             sums[_OVER_SINGLE, group, lane] += single_half
@@ -279,6 +285,7 @@ def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
         labels = lanes[block]
         # common ones alone in their unit, common ones of units with several
         common, before = np.zeros((2, n_groups, LANES), dtype=np.int32), np.zeros((2, n_groups, LANES), dtype=np.int32)
+        pending, counted = np.zeros((2, n_groups, LANES), dtype=np.uint8), np.zeros(2, dtype=np.int64)
         rarer, rarer_before = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
         of_rarer = np.zeros((len(cell_unit), LANES), dtype=np.int32)
         of_common = np.zeros((len(cell_unit), LANES), dtype=np.int32)
@@ -291,32 +298,42 @@ def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
                 asked[block] += labels[unit[event], 0]
             for event in range(first, last):
                 what, line = op[event], labels[unit[event]]
-                if what == _COUNT:
-                    _count(line, scale, common[0])
-                elif what == _COUNT_CELL:
-                    _lose(line, rarer, rarer, of_common[cell[event]])
-                    _count(line, scale, common[1])
-                elif what == _COUNT_TIED:
-                    _count(line, scale, common[1])
+                if what <= _COUNT_TIED:
+                    if what == _COUNT_CELL:
+                        _lose(line, rarer, rarer, of_common[cell[event]])
+                    at = 0 if what == _COUNT else 1
+                    tally(line, pending[at])
+                    counted[at] += 1
+                    if counted[at] < FEW:
+                        continue
                 elif what == _TIED_CELL:
                     _lose(line, rarer_before, rarer, of_common[cell[event]])
-                elif what == _TIE_BEGINS:
+                    continue
+                for at in range(2):
+                    if counted[at]:
+                        _settle(pending[at], scale, common[at])
+                        counted[at] = 0
+                if what <= _COUNT_TIED:
+                    continue
+                if what == _TIE_BEGINS:
                     before[:], rarer_before[:] = common, rarer
                 elif what == _TIE_ENDS:
                     _tie_ends(scale, before[0], common[0], rarer_before, rarer, ties)
                 else:
                     if what == _WIN:
-                        _win(line, scale, one, common, common, rarer, sums)
+                        _win(line, scale, one, None, common, rarer, sums)
                     elif what == _TIED_WIN:
                         _win(line, scale, one, before, common, rarer, sums)
                     elif what == _WIN_CELL:
-                        _win_cell(line, scale, one, common, common, rarer, sums, of_rarer[cell[event]])
+                        _win_cell(line, scale, one, None, common, rarer, sums, of_rarer[cell[event]])
                     else:
                         _win_cell(line, scale, one, before, common, rarer, sums, of_rarer[cell[event]])
                     events += 1
                     if events == emptied:
                         _empty(sums, totals)
                         events = 0
+        for at in range(2):
+            _settle(pending[at], scale, common[at])
         _empty(sums, totals)
         auroc, per_common, per_rarer = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         for group in range(n_groups):

@@ -15,8 +15,8 @@ from fmaudit_core.fairness.labellings import LANES, Labellings, by_labelling
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: units counted in 8 bits
-_FEW: Final = 255
+#: units that can be counted in 8 bits
+FEW: Final = 255
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def _sum_kinds(units, ends, weights, lanes, out):  # type: ignore[no-untyped-def
         start = 0
         for kind in range(len(ends)):
             counted = np.zeros((n_groups, LANES), dtype=np.int32)
-            for first in range(start, ends[kind], _FEW):
+            for first in range(start, ends[kind], FEW):
                 few = np.zeros((n_groups, LANES), dtype=np.uint8)
-                for place in range(first, min(first + _FEW, ends[kind])):
-                    _tally(labels[units[place]], few)
+                for place in range(first, min(first + FEW, ends[kind])):
+                    tally(labels[units[place]], few)
                 for group in range(n_groups):
                     for lane in range(LANES):
                         counted[group, lane] += np.int32(few[group, lane])
@@ -80,7 +80,8 @@ def _sum_kinds(units, ends, weights, lanes, out):  # type: ignore[no-untyped-def
 
 
 @numba.njit(cache=True)
-def _tally(labels, few):  # type: ignore[no-untyped-def]  # pragma: no cover
+def tally(labels, few):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Count one unit under its label of every labelling; `few` is (n_groups, LANES) uint8 and holds at most `FEW` units."""
     for group in range(len(few)):
         own_label = labels.dtype.type(group)
         for lane in range(LANES):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -14,8 +15,7 @@ import polars as pl
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 Float64Array = npt.NDArray[np.float64]
-#: score sets by their key, in the order of `SCORE_SET`
-ScoreSets = dict[tuple[Any, ...], pl.DataFrame]
+BoolArray = npt.NDArray[np.bool_]
 
 #: the attribute of one level under which all studies together are reported
 OVERALL: Final = "overall"
@@ -32,7 +32,7 @@ class Studies:
     draws : (B,) float64, thresholds that other validation patients would have given; None where it counts as fixed
     """
 
-    y_true: npt.NDArray[np.bool_]
+    y_true: BoolArray
     y_score: Float64Array
     patient: npt.NDArray[np.int64]
     threshold: float
@@ -44,7 +44,7 @@ class Studies:
         """Whether studies can be called positive or negative; without, AUROC alone is told."""
         return not math.isnan(self.threshold)
 
-    def only(self, inside: npt.NDArray[np.bool_]) -> Studies:
+    def only(self, inside: BoolArray) -> Studies:
         """Some of the studies."""
         return replace(self, y_true=self.y_true[inside], y_score=self.y_score[inside], patient=self.patient[inside])
 
@@ -63,6 +63,49 @@ def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studie
     )
 
 
+@dataclass(frozen=True)
+class ScoreSet:
+    """Rows of one score set; what is read of them as arrays is read once.
+
+    Parameters
+    ----------
+    frame : checked predictions with `threshold`
+    """
+
+    frame: pl.DataFrame
+    _codes: dict[str, tuple[list[str], npt.NDArray[np.uint32]]] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def studies(self) -> Studies:
+        """Return all studies."""
+        return studies_of(self.frame)
+
+    def levels(self, attribute: str) -> list[str]:
+        """Return the subgroups of an attribute by name, sorted."""
+        return self.codes(attribute)[0]
+
+    def codes(self, attribute: str) -> tuple[list[str], npt.NDArray[np.uint32]]:
+        """Return the sorted subgroups of an attribute, and the place of each study's: (n,) uint32."""
+        if attribute not in self._codes:
+            if attribute == OVERALL:
+                self._codes[attribute] = ["all"], np.zeros(self.frame.height, dtype=np.uint32)
+            else:
+                column = self.frame.get_column(attribute)
+                names = sorted(column.unique().to_list())
+                place = column.replace_strict(names, list(range(len(names))), return_dtype=pl.UInt32)
+                self._codes[attribute] = names, place.to_numpy()
+        return self._codes[attribute]
+
+    def by_level(self, attribute: str) -> dict[str, Studies]:
+        """Return the studies of every subgroup of an attribute; patients keep their codes."""
+        names, place = self.codes(attribute)
+        return {level: self.studies.only(place == at) for at, level in enumerate(names)}
+
+
+#: score sets by their key, in the order of `SCORE_SET`
+ScoreSets = dict[tuple[Any, ...], ScoreSet]
+
+
 def named(key: tuple[Any, ...]) -> dict[str, Any]:
     """The columns that a score set's key fills in a table's row."""
     return dict(zip(SCORE_SET, key, strict=True))
@@ -74,16 +117,5 @@ def by_studies(test: pl.DataFrame) -> Iterator[ScoreSets]:
     for key, frame in test.group_by(*SCORE_SET, maintain_order=True):
         task = key[SCORE_SET.index("task")]
         studies = frame.select("study_id", "y_true").hash_rows().to_numpy().tobytes()
-        alike.setdefault((task, studies), {})[key] = frame
+        alike.setdefault((task, studies), {})[key] = ScoreSet(frame)
     yield from alike.values()
-
-
-def by_level(frame: pl.DataFrame, whole: Studies, attribute: str) -> dict[str, Studies]:
-    """Return the studies of every level of an attribute, of all studies `whole` of a frame; patients keep their codes."""
-    level_of = frame.get_column(attribute).to_numpy()
-    return {level: whole.only(level_of == level) for level in levels(frame, attribute)}
-
-
-def levels(frame: pl.DataFrame, attribute: str) -> list[str]:
-    """Subgroups of an attribute by name."""
-    return ["all"] if attribute == OVERALL else sorted(frame.get_column(attribute).unique().to_list())

@@ -13,7 +13,7 @@ from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.calibration import Calibration, calibration, is_probability, wald
 from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity_rows
 from fmaudit_core.fairness.clusters import patients_by_class
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, levels, named, studies_of
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
@@ -61,10 +61,10 @@ def calibration_rows(
     A score set whose scores are no probabilities is `not_probability` throughout.
     """
     rows, tests = list[dict[str, Any]](), list[dict[str, Any]]()
-    for key, frame in cohort.items():
-        probabilities = is_probability(frame.get_column("y_score").to_numpy())
+    for key, one in cohort.items():
+        probabilities = is_probability(one.studies.y_score)
         comparable: dict[str, list[Calibration]] = {attribute: [] for attribute in attributes}
-        for attribute, level, studies in _subgroups(frame, attributes):
+        for attribute, level, studies in _subgroups(one, attributes):
             rule = status_of(studies.y_true, studies.patient, settings, level)
             status = rule if probabilities else "not_probability"
             row = named(key) | {"attribute": attribute, "subgroup": level, "status": status}
@@ -102,10 +102,10 @@ def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessS
     ----------
     Kallus & Zhou, NeurIPS 2019; interval as that of an AUROC, clustered by patient.
     """
-    for key, frame in cohort.items():
+    for key, one in cohort.items():
         for attribute in attributes:
-            of = {level: studies for name, level, studies in _subgroups(frame, [attribute]) if name == attribute}
-            status = {level: status_of(one.y_true, one.patient, settings, level) for level, one in of.items()}
+            of = one.by_level(attribute)
+            status = {level: status_of(each.y_true, each.patient, settings, level) for level, each in of.items()}
             shown = [level for level in of if status[level] in ("tested", "interval_only")]
             for first in shown:
                 for second in shown:
@@ -130,11 +130,8 @@ def _cross(of: Mapping[str, Studies], first: str, second: str, settings: Fairnes
     return {"n_pos": found.n_pos, "n_neg": found.n_neg, "value": found.value, "ci_low": low, "ci_high": high}
 
 
-def _subgroups(frame: pl.DataFrame, attributes: Sequence[str]) -> Iterator[tuple[str, str, Studies]]:
+def _subgroups(one: ScoreSet, attributes: Sequence[str]) -> Iterator[tuple[str, str, Studies]]:
     """All studies, then each subgroup of each attribute; patients keep one code throughout."""
-    whole = studies_of(frame)
-    yield OVERALL, "all", whole
-    for attribute in attributes:
-        of_study = frame.get_column(attribute).to_numpy()
-        for level in levels(frame, attribute):
-            yield attribute, level, whole.only(of_study == level)
+    for attribute in (OVERALL, *attributes):
+        for level, studies in one.by_level(attribute).items():
+            yield attribute, level, studies

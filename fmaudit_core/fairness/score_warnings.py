@@ -19,7 +19,7 @@ from fmaudit_core.fairness.clusters import n_patients
 from fmaudit_core.fairness.gaps import GAP_METRICS
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, Studies, by_level, named, studies_of
+from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
@@ -78,11 +78,10 @@ def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: Fairn
     Intervals of all studies are at `confidence`; those of a subgroup at 1 - (1 - confidence) / G for an attribute with G tested
     subgroups.
     """
-    for key, frame in cohort.items():
-        whole = studies_of(frame)
-        found = [*_of_scale(whole), *_of_all(whole, settings)]
+    for key, score_set in cohort.items():
+        found = [*_of_scale(score_set.studies), *_of_all(score_set.studies, settings)]
         for attribute in attributes:
-            found += _of_subgroups(frame, whole, attribute, settings)
+            found += _of_subgroups(score_set, attribute, settings)
         for one in _without_repeats(found):
             row = dict.fromkeys(WARNINGS_SCHEMA) | named(key) | {"withholds": False} | one
             yield row | {"message": message(row)}
@@ -213,11 +212,9 @@ def _of_ties(score: npt.NDArray[np.float64]) -> Iterator[dict[str, Any]]:
         yield _overall(FREQUENT_SCORE, value=float(counts.max() / len(score)))
 
 
-def _of_subgroups(
-    frame: pl.DataFrame, whole: Studies, attribute: str, settings: FairnessSection
-) -> Iterator[dict[str, Any]]:
+def _of_subgroups(score_set: ScoreSet, attribute: str, settings: FairnessSection) -> Iterator[dict[str, Any]]:
     """Yield warnings about the tested subgroups of an attribute."""
-    groups = by_level(frame, whole, attribute)
+    groups = score_set.by_level(attribute)
     tested = {
         level: one for level, one in groups.items() if status_of(one.y_true, one.patient, settings, level) == "tested"
     }

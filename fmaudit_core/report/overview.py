@@ -52,7 +52,6 @@ def executive_summary(book: Book) -> Row:
         "counts": [
             {"verdict": verdict, "title": wording.VERDICTS[verdict][0], "means": wording.VERDICTS[verdict][1], "n": n}
             for verdict, n in counted.items()
-            if n or verdict != "within_margin_of_tested"
         ],
         "encoder": book.encoder_title(shown.encoder) if shown else "",
         "beside": _beside(book, told),

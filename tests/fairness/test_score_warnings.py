@@ -15,7 +15,7 @@ from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import evaluated
-from fmaudit_core.fairness.score_sets import ScoreSets
+from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets
 from fmaudit_core.fairness.score_warnings import (
     WARNINGS_SCHEMA,
     concerned,
@@ -327,7 +327,8 @@ def drawn(
     key = tuple(SCORE_SET)
     keyed = dict(zip(SCORE_SET, key, strict=True))
     threshold = float(np.quantile(score[~y], 0.8))
-    return {key: frame.with_columns(threshold=pl.lit(threshold), **{name: pl.lit(of) for name, of in keyed.items()})}
+    keyed_by = {name: pl.lit(of) for name, of in keyed.items()}
+    return {key: ScoreSet(frame.with_columns(threshold=pl.lit(threshold), **keyed_by))}
 
 
 @pytest.mark.parametrize(

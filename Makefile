@@ -17,7 +17,7 @@ test: $(VENV)/.test-ready check
 
 # a running webserver and daemon, for several minutes
 test-daemon: $(VENV)/.test-ready
-	$(BIN)/pytest -m daemon tests/platform/test_landing.py
+	$(BIN)/pytest -m daemon tests/platform/test_daemon.py
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff check .

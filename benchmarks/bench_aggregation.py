@@ -20,8 +20,8 @@ from pathlib import Path
 import polars as pl
 import yaml
 
-from fmaudit_core.scaffold import write_audit
-from fmaudit_core.workspace import open_workspace
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.setup.write_config import write_audit
 
 TASKS = ("pe", "mortality_12m")
 

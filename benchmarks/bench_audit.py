@@ -25,7 +25,7 @@ import psutil
 import yaml
 from playwright.sync_api import sync_playwright
 
-from fmaudit_core.encoders.proof import sha256_of
+from fmaudit_core.encoders.checksums import sha256_of
 
 N_STUDIES, N_PATIENTS = 23_248, 19_402
 SPLITS = {"train": 18_945, "val": 1_089, "test": 3_214}

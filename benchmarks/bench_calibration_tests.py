@@ -17,7 +17,7 @@ from scipy.stats import norm
 
 from fmaudit_core.fairness.calibration import Calibration, calibration
 from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity
-from fmaudit_core.fairness.clusters import patients_by_class
+from fmaudit_core.fairness.cluster_sizes import patients_by_class
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 import psutil
 
-from fmaudit_core.cohort.phantom import write_phantom
+from fmaudit_core.cohort.phantom.writer import write_phantom
 from fmaudit_core.config import ExtractionSection, PhantomCohort
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
 from fmaudit_core.encoders.extract import SliceSource, extract

@@ -23,7 +23,7 @@ from torch import nn
 
 from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.mitigation.adversarial import GradientReversal, Training, _Stack
-from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction, swapped
+from fmaudit_core.mitigation.swap_test import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction, swapped
 from fmaudit_core.probes.mlp import native_bfloat16
 
 SHARES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])

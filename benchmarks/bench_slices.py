@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from fmaudit_core.cohort.phantom import write_phantom
+from fmaudit_core.cohort.phantom.writer import write_phantom
 from fmaudit_core.config import PhantomCohort
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import WINDOWS, View

@@ -7,12 +7,13 @@ import dagster as dg
 import polars as pl
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
-from fmaudit_core.ehr.cutoff import check_past
-from fmaudit_core.encoders.store import check_embeddings
-from fmaudit_core.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK
+from fmaudit_core.ehr.cutoffs import check_past
+from fmaudit_core.encoders.embeddings_reader import check_embeddings
 from fmaudit_core.fairness.reaudit import worsenings
-from fmaudit_core.probes.primary import of_primary_score_set
-from fmaudit_core.vocabulary import DIAGNOSIS_TASK
+from fmaudit_core.pipeline import queries
+from fmaudit_core.probes.primary_score_set import of_primary_score_set
 from fmaudit_dagster.partitions import cell_of
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -81,7 +82,7 @@ def every_known_label_is_scored(context: dg.AssetCheckExecutionContext, audit: A
     """Scores are finite, and every embedded study of val and test with a known label has one per score set."""
     workspace = audit.open()
     cells = [cell_of(context)] if context.has_partition_key else workspace.warehouse.cells("probe_predictions")
-    lacking = {str(cell): missing for cell in cells if (missing := workspace.unscored(cell))}
+    lacking = {str(cell): missing for cell in cells if (missing := queries.unscored(workspace, cell))}
     return dg.AssetCheckResult(passed=not lacking, metadata={"studies without a score": sum(lacking.values())})
 
 

@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
+from fmaudit_core.common.vocabulary import TASKS
 from fmaudit_core.config import (
     AutomationSection,
     ClusterSection,
     audit_path_from_environment,
     load_audit,
 )
-from fmaudit_core.vocabulary import TASKS
 
 _path = audit_path_from_environment()
 _audit = load_audit(_path) if _path.exists() else None

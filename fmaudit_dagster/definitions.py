@@ -20,8 +20,8 @@ from fmaudit_dagster.assets.mitigation import (
 )
 from fmaudit_dagster.assets.probes import neural_fits, probe_fits, probe_predictions
 from fmaudit_dagster.assets.report import audit_findings, audit_report
-from fmaudit_dagster.automation import SCHEDULES, SENSORS
 from fmaudit_dagster.checks import CHECKS
+from fmaudit_dagster.execution.sensors import SCHEDULES, SENSORS
 from fmaudit_dagster.resources import AuditWorkspace
 
 ASSETS = [

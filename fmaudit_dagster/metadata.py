@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.columns import meaning_of
 from fmaudit_core.config import report_url_from_environment
-from fmaudit_core.report.export import PAGE
-from fmaudit_core.warehouse import Published
-from fmaudit_core.workspace import Workspace
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.storage.report_layout import PAGE
+from fmaudit_core.storage.warehouse import Published
+from fmaudit_core.tables.descriptions import meaning_of
 
 OWNERS = ["team:ai-governance"]
 #: the cohort and the slices are read by one run at a time

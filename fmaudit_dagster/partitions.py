@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from fmaudit_core.warehouse import Cell
+from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.configured import tasks
 
 ENCODER = dg.DynamicPartitionsDefinition(name="encoder")

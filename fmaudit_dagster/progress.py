@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from fmaudit_core.progress import Progress
+from fmaudit_core.common.progress import Progress
 
 #: step name -> Progress; set by the command line around the runs it executes itself
 _bars: Callable[[str], Progress] | None = None

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.versions import Versions
-from fmaudit_core.workspace import Workspace, open_workspace
-from fmaudit_dagster.instance import PROCESS_TAG, this_process
+from fmaudit_core.pipeline.versions import Versions
+from fmaudit_core.pipeline.workspace import Workspace, open_workspace
+from fmaudit_dagster.processes import PROCESS_TAG, this_process
 
 
 class AuditWorkspace(dg.ConfigurableResource[Workspace]):

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 import yaml
 
-from fmaudit_core import columns
 from fmaudit_core.config import Audit
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_dagster.cli import main
+from fmaudit_core.tables import descriptions as columns
+from fmaudit_dagster.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -167,10 +167,10 @@ def test_every_column_is_told():
     for name, table in tables.TABLES.items():
         assert f"## `{name}`" in text
         silent = [column for column in table.schema if not columns.meaning_of(name, column)]
-        assert not silent, f"{name}: say in fmaudit_core/columns.yaml what {silent} mean"
+        assert not silent, f"{name}: say in fmaudit_core/tables/descriptions.yaml what {silent} mean"
     said = yaml.safe_load(columns.MEANINGS.read_text(encoding="utf-8"))
     known = {column for table in tables.TABLES.values() for column in table.schema}
-    assert set(said) - {"in"} <= known, "columns.yaml tells columns that no table has"
+    assert set(said) - {"in"} <= known, "descriptions.yaml tells columns that no table has"
     assert all(set(columns) <= set(tables.TABLES[name].schema) for name, columns in said["in"].items())
 
 

@@ -6,9 +6,148 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
+from tests import house
+
 ROOT = Path(__file__).parents[1]
+
+#: rooms, from the ground up, and all that each may import; whoever adds a room or an arrow decides it here
+CORE = {
+    "common": "",
+    "config": "common",
+    "storage": "common",
+    "tables": "",
+    "tabular": "common storage",
+    "imaging": "common storage",
+    "encoders": "common config imaging storage",
+    "cohort": "common config storage tabular",
+    "ehr": "cohort common config storage tabular",
+    "probes": "cohort common config ehr encoders tabular",
+    "fairness": "common config encoders probes",
+    "mitigation": "common config fairness probes",
+    "reproduction": "common config encoders fairness mitigation",
+    "report": "cohort common config encoders fairness mitigation probes reproduction storage",
+    "pipeline": "cohort common config ehr encoders fairness imaging mitigation probes report reproduction storage",
+    "setup": "cohort common config encoders imaging pipeline tabular",
+    "standalone": "common config fairness pipeline probes report storage",
+}
+REPORT = {
+    "errors": "",
+    "input": "errors",
+    "disclosure": "input",
+    "index": "disclosure input",
+    "text": "index",
+    "figures": "text",
+    "sections": "figures index input text",
+    "documents": "disclosure index input sections text",
+    "page": "disclosure index input sections text",
+    "export": "documents index input page",
+}
+PLATFORM = {
+    "configured": "",
+    "metadata": "",
+    "processes": "",
+    "progress": "",
+    "partitions": "configured",
+    "resources": "processes",
+    "execution": "configured partitions processes resources",
+    "assets": "configured execution metadata partitions progress resources",
+    "checks": "partitions resources",
+    "definitions": "assets checks execution resources",
+    "cli": "definitions execution progress",
+}
+#: packages whose rooms are listed, and the modules that lie beside rooms there
+HOUSES = {
+    "fmaudit_core": (CORE, ()),
+    "fmaudit_core.report": (REPORT, ("errors", "export", "page")),
+    "fmaudit_dagster": (
+        PLATFORM,
+        ("checks", "configured", "definitions", "metadata", "partitions", "processes", "progress", "resources"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return list(house.imports())
+
+
+@pytest.mark.parametrize("package", HOUSES)
+def test_every_room_is_listed(package):
+    listed, loose = HOUSES[package]
+    folder = ROOT / package.replace(".", "/")
+    lying = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert lying <= set(loose), f"{package} has no modules of its own: move {sorted(lying - set(loose))} into a room"
+    found = house.rooms(house.modules(), package)
+    assert found == set(listed), f"rooms of {package} that are listed, or there, alone: {sorted(found ^ set(listed))}"
+
+
+@pytest.mark.parametrize("package", HOUSES)
+def test_a_room_imports_only_what_its_line_allows(package, imports):
+    listed, _ = HOUSES[package]
+    drawn = house.arrows(imports, package)
+    wrong = [
+        f"{package}: {start} must not import {end}: {one}"
+        for (start, end), of in sorted(drawn.items())
+        if end not in listed.get(start, "").split()
+        for one in of
+    ]
+    assert not wrong, "\n".join(wrong)
+    unused = [
+        f"{start} -> {end}" for start, line in listed.items() for end in line.split() if (start, end) not in drawn
+    ]
+    assert not unused, f"{package}: nothing imports this any more, take it off the list: {', '.join(unused)}"
+
+
+@pytest.mark.parametrize("package", HOUSES)
+def test_the_list_has_no_arrow_back(package):
+    """Rooms are listed from the ground up: each imports rooms above its line only, so there is no cycle either."""
+    listed, _ = HOUSES[package]
+    order = list(listed)
+    for room, line in listed.items():
+        back = [other for other in line.split() if order.index(other) >= order.index(room)]
+        assert not back, f"{package}: {room} is listed before {', '.join(back)}, which it imports"
+
+
+def test_no_two_modules_import_each_other(imports):
+    drawn = {(one.source, one.target): one for one in imports if not one.source.startswith(f"{one.target}.")}
+    for part in house.cycles(drawn):
+        ways = [str(one) for (start, end), one in drawn.items() if start in part and end in part]
+        pytest.fail("modules that import each other:\n" + "\n".join(ways))
+
+
+def test_core_imports_nothing_of_the_platform(imports):
+    wrong = [str(one) for one in imports if one.source.startswith("fmaudit_core") and "fmaudit_dagster" in one.target]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("line", "back"),
+    [
+        ("from fmaudit_core.report.page import render_page", "config must not import report"),
+        ("def late():\n    from fmaudit_core.pipeline import queries", "config must not import pipeline"),
+        ("import fmaudit_core.fairness.gaps", "config must not import fairness"),
+        ("from fmaudit_core import report", "config must not import report"),
+    ],
+)
+def test_an_arrow_back_is_found(tmp_path, line, back):
+    """The test itself: a copy of the tree with one import planted, at the top, in a function, by each way to write it."""
+    for file in house.modules().values():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text((ROOT / file).read_text(encoding="utf-8"), encoding="utf-8")
+    planted = tmp_path / "fmaudit_core" / "config" / "ages.py"
+    planted.write_text(planted.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match=back) as found:
+        test_a_room_imports_only_what_its_line_allows("fmaudit_core", list(house.imports(tmp_path)))
+    assert "fmaudit_core/config/ages.py:" in str(found.value)
+
+
+def test_cycles_are_found_and_share_a_floor():
+    drawn = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]
+    assert house.cycles(drawn) == [["b", "c"]]
+    assert house.floors("abcd", drawn) == {"a": 3, "b": 2, "c": 2, "d": 1}
 
 
 def loaded_after(code):
@@ -26,27 +165,6 @@ def test_core_knows_nothing_of_dagster():
         if path.stem != "__init__"
     ]
     assert "dagster" not in loaded_after("\n".join(f"import {name}" for name in modules))
-
-
-def test_the_arrow_points_one_way_inside_core():
-    """cohort, imaging, encoders -> probes -> fairness -> mitigation -> paper -> report, never back."""
-    order = {
-        "cohort": 0,
-        "ehr": 0,
-        "imaging": 0,
-        "encoders": 0,
-        "probes": 1,
-        "fairness": 2,
-        "mitigation": 3,
-        "paper": 4,
-        "report": 5,
-    }
-    for path in sorted((ROOT / "fmaudit_core").rglob("*.py")):
-        room = path.relative_to(ROOT / "fmaudit_core").parts[0]
-        for line in path.read_text().splitlines():
-            if line.startswith(("from fmaudit_core.", "import fmaudit_core.")) and room in order:
-                target = line.split("fmaudit_core.")[1].split(".")[0].split(" ")[0]
-                assert order.get(target, -1) <= order[room], f"{path.name}: {line}"
 
 
 def test_every_yaml_in_the_tree_parses():

@@ -1,5 +1,5 @@
 """Reference of the warehouse's tables: columns and types from the schemas in the code, meanings from
-`fmaudit_core/columns.yaml`.
+`fmaudit_core/tables/descriptions.yaml`.
 
 `tests/platform/test_graph.py` holds this list against what an audit publishes.
 """
@@ -14,7 +14,6 @@ import polars as pl
 
 from fmaudit_core.cohort.outcomes import LABEL_FLOW
 from fmaudit_core.cohort.schema import Flow, Label, Note, Study
-from fmaudit_core.columns import meaning_of
 from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.features import day_columns
 from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA
@@ -30,18 +29,19 @@ from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA
 from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.imaging.slices import QUALITY_SCHEMA
-from fmaudit_core.mitigating import LADDER_SCHEMA
+from fmaudit_core.mitigation.attribute_leakage import LEAKAGE_SCHEMA
 from fmaudit_core.mitigation.capacity import CAPACITY_SCHEMA, INTERACTIONS_SCHEMA
 from fmaudit_core.mitigation.demographics import PROBES_SCHEMA
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, SUBGROUPS_SCHEMA
-from fmaudit_core.mitigation.reprobing import LEAKAGE_SCHEMA
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
-from fmaudit_core.paper.comparison import COMPARISON_SCHEMA
+from fmaudit_core.pipeline.run_mitigation import LADDER_SCHEMA
+from fmaudit_core.pipeline.versions import UNAUDITED_SCHEMA
 from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
 from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA
-from fmaudit_core.report.advice import TOLD_SCHEMA
-from fmaudit_core.versions import UNAUDITED_SCHEMA
+from fmaudit_core.report.text.recommendations import TOLD_SCHEMA
+from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
+from fmaudit_core.tables.descriptions import meaning_of
 
 _TEXT, _WHOLE, _NUMBER, _TRUTH = pl.String(), pl.Int64(), pl.Float64(), pl.Boolean()
 _OF_SET: Final = dict.fromkeys(SCORE_SET, _TEXT)

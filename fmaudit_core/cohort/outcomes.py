@@ -7,8 +7,8 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.errors import CohortError
-from fmaudit_core.vocabulary import SPLITS
+from fmaudit_core.common.vocabulary import SPLITS
+from fmaudit_core.tabular.errors import CohortError
 
 #: a row of `label_flow` that is about all studies carries this in `attribute` and `subgroup`
 EVERYBODY: Final = "all"

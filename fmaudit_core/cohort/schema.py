@@ -9,9 +9,9 @@ from pathlib import Path
 import dataframely as dy
 import polars as pl
 
-from fmaudit_core.cohort.errors import CohortError, rows_named
-from fmaudit_core.errors import columns_missing
-from fmaudit_core.vocabulary import SPLITS, UNKNOWN
+from fmaudit_core.common.errors import columns_missing
+from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN
+from fmaudit_core.tabular.errors import CohortError, rows_named
 
 MAX_AGE = 120
 

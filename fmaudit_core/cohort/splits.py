@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fmaudit_core.vocabulary import Split
+from fmaudit_core.common.vocabulary import Split
 
 
 def assign_split(patient_id: str) -> Split:

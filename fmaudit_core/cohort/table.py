@@ -1,6 +1,6 @@
 """Reader of anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series.
 
-From file to text cells: `cells.py`. Where images lie: `images.py`. What a validated cohort is: `schema.py`.
+From file to text cells: `tabular/text_cells.py`. Where images lie: `images.py`. What a validated cohort is: `schema.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import dataframely as dy
 import polars as pl
 
 from fmaudit_core.cohort.ages import band_of
-from fmaudit_core.cohort.cells import read_cells
-from fmaudit_core.cohort.columns import moment
-from fmaudit_core.cohort.errors import CohortError, rows_named, starting_with_rows, words_named
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
+from fmaudit_core.common.errors import columns_missing, did_you_mean
+from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN, too_many_levels
 from fmaudit_core.config import AgeBand, TableCohort
-from fmaudit_core.errors import columns_missing, did_you_mean
-from fmaudit_core.vocabulary import SPLITS, UNKNOWN, too_many_levels
+from fmaudit_core.tabular.errors import CohortError, rows_named, starting_with_rows, words_named
+from fmaudit_core.tabular.scan import moment
+from fmaudit_core.tabular.text_cells import read_cells
 
 SPLIT_WORDS: Final[Mapping[str, str]] = {
     "train": "train",

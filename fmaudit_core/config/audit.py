@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
@@ -21,7 +22,6 @@ from fmaudit_core.config.mitigation import MitigationSection
 from fmaudit_core.config.probes import ProbesSection
 from fmaudit_core.config.reaudit import ReauditSection
 from fmaudit_core.config.section import Section
-from fmaudit_core.vocabulary import ATTRIBUTES, TASKS
 
 HOME_NAME = ".fmaudit"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")

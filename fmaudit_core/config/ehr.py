@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK
 from fmaudit_core.config.section import Section
-from fmaudit_core.vocabulary import DIAGNOSIS_TASK
 
 
 class EhrSection(Section):

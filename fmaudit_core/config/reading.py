@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fmaudit_core.complaints import complaints
+from fmaudit_core.common.validation_messages import complaints
 from fmaudit_core.config.audit import Audit
 from fmaudit_core.config.environment import home_from_environment
 from fmaudit_core.config.errors import ConfigError

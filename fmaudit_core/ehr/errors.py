@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmaudit_core.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError
 
 
 class EhrError(FmauditError):

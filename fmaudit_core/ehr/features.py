@@ -16,14 +16,14 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import EhrSection
-from fmaudit_core.ehr.cutoff import cutoff_times
+from fmaudit_core.ehr.count_kernel import DAY_US, walk
+from fmaudit_core.ehr.cutoffs import cutoff_times
+from fmaudit_core.ehr.effective_time import NO_NUMBER, Known, Words, known_events
 from fmaudit_core.ehr.errors import EhrError
-from fmaudit_core.ehr.kernel import DAY_US, walk
-from fmaudit_core.ehr.known import NO_NUMBER, Known, Words, known_events
+from fmaudit_core.ehr.partition_by_patient import PATIENTS_TOGETHER, Spilled, spill
 from fmaudit_core.ehr.source import Record, events_of, patients_of
-from fmaudit_core.ehr.spill import PATIENTS_TOGETHER, Spilled, spill
-from fmaudit_core.progress import Progress, silent
 
 #: days of all the past, beside those of each window
 ALL_DAYS: Final = "days"

@@ -15,16 +15,16 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, clock, decimal_comma, id_text, scan_table, whole_number
-from fmaudit_core.cohort.inspect_files import VOLUME_FOLDERS
-from fmaudit_core.cohort.inspect_people import codes_of_people, people_of_omop
-from fmaudit_core.cohort.inspect_tables import Notes
-from fmaudit_core.cohort.meds import find_meds, open_meds
-from fmaudit_core.cohort.omop import OmopTables, find_omop, time_columns
+from fmaudit_core.cohort.inspect_release.demographics import codes_of_people, people_of_omop
+from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS
+from fmaudit_core.cohort.inspect_release.release_tables import Notes
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import InspectCohort, TableCohort
 from fmaudit_core.ehr.errors import EhrError
-from fmaudit_core.lineage import digest, files_digest
-from fmaudit_core.progress import Progress, silent
+from fmaudit_core.storage.digests import digest, files_digest
+from fmaudit_core.tabular.meds import find_meds, open_meds
+from fmaudit_core.tabular.omop import OmopTables, find_omop, time_columns
+from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, scan_table, whole_number
 
 _EVENT: Final = (
     Column("patient", ("patient_id", "subject_id", "person_id")),

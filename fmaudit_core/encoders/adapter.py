@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.common.errors import MissingExtraError
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec import IMPORTED, PREDICTIONS, EncoderSpec
-from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.imaging.window import SliceArray
 
 ENTRY_POINT_GROUP: Final = "fmaudit.encoders"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fmaudit_core.encoders.errors import SpecError, WeightsError
-from fmaudit_core.encoders.prepare import on_device
+from fmaudit_core.encoders.preprocessing import on_device
 from fmaudit_core.encoders.spec import EncoderSpec, Weights
 from fmaudit_core.encoders.torch_network import load_strictly, placed
 from fmaudit_core.imaging.volume import Grid

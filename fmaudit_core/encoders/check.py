@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
-from fmaudit_core.encoders.proof import sha256_of
+from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
-from fmaudit_core.errors import FmauditError
 from fmaudit_core.imaging.window import SliceArray
 
 #: two passes, or a slice alone and among others, point the same way; backends move embeddings by 1e-6

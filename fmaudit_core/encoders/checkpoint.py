@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from fmaudit_core.encoders.checksums import INDEX_SUFFIX, weight_map
 from fmaudit_core.encoders.errors import WeightsError
-from fmaudit_core.encoders.proof import INDEX_SUFFIX, weight_map
 
 State = dict[str, torch.Tensor]
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from fmaudit_core.common.errors import MissingExtraError
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
-from fmaudit_core.encoders.prepare import Preparation
+from fmaudit_core.encoders.preprocessing import Preparation
 from fmaudit_core.encoders.spec import EncoderSpec, Input
 from fmaudit_core.encoders.torch_network import TorchEncoder, needs_dim, needs_input, placed
-from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.imaging.window import SliceArray
 
 _CODE: Final = re.compile(r"^[^/]+/code/.+\.py$")

@@ -2,7 +2,7 @@
 
 Work is kept in shards of whole studies (`shards.py`) under a folder named by the version that is being made. A run that
 was killed takes up at the first missing shard; batches never cross shards, so it makes the very same rows. Forward passes:
-`forward.py`. The published file: `writing.py`.
+`forward.py`. The published file: `embeddings_writer.py`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ import numpy as np
 import numpy.typing as npt
 
 import fmaudit_core
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import ExtractionSection
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
+from fmaudit_core.encoders.embeddings_writer import EmbeddingsWriter, written_embeddings
 from fmaudit_core.encoders.errors import ExtractionError
 from fmaudit_core.encoders.forward import Forward
 from fmaudit_core.encoders.pooling import POOLINGS, VOLUME, pooled
 from fmaudit_core.encoders.shards import Shard, finished_shards, load_shard, save_shard, shard_path
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.writing import EmbeddingsWriter, written_embeddings
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.window import SliceArray, View
-from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 

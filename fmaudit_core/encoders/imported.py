@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.encoders.checksums import sha256_of
+from fmaudit_core.encoders.embeddings_writer import written_embeddings
 from fmaudit_core.encoders.errors import ImportedFileError, SpecError
 from fmaudit_core.encoders.extract import ExtractionResult, provenance
-from fmaudit_core.encoders.proof import sha256_of
 from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile
-from fmaudit_core.encoders.writing import written_embeddings
-from fmaudit_core.errors import MissingExtraError
 
 Float32Array = npt.NDArray[np.float32]
 

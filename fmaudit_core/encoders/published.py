@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from fmaudit_core.encoders.checksums import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.errors import SpecError, WeightsError
-from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
 
 
 class Published(BaseModel):

@@ -11,7 +11,7 @@ import yaml
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.published import with_weights
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.publish import written_beside
+from fmaudit_core.storage.atomic_write import written_beside
 
 SUFFIXES = (".yaml", ".yml")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.publish import written_beside
+from fmaudit_core.storage.atomic_write import written_beside
 
 Float32Array = npt.NDArray[np.float32]
 

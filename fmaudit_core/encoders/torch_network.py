@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
-from fmaudit_core.encoders.prepare import Preparation
+from fmaudit_core.encoders.preprocessing import Preparation
 from fmaudit_core.encoders.spec import EncoderSpec, Input
 from fmaudit_core.imaging.window import SliceArray
 

@@ -19,7 +19,7 @@ from fmaudit_core.fairness.multiplicity import benjamini_hochberg, holm
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import studies_of
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.probes.primary import PRIMARY_MODALITY, PRIMARY_PROBE
+from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY, PRIMARY_PROBE
 
 REFERENCE: Final = "mean"
 _ATTENTION: Final = "abmil"

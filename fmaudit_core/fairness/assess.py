@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.common.vocabulary import ATTRIBUTES
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
@@ -21,8 +23,6 @@ from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA, score_warnings
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
-from fmaudit_core.progress import Progress, silent
-from fmaudit_core.vocabulary import ATTRIBUTES
 
 _KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
 METRICS_SCHEMA: Final = pl.Schema(

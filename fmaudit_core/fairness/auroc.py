@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes, patients_by_class
+from fmaudit_core.fairness.cluster_sizes import cluster_sizes, patient_codes, patients_by_class
 from fmaudit_core.fairness.intervals import normal_quantile, t_quantile, wilson
 from fmaudit_core.fairness.studentised import NO_VARIANCE
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.cluster_sizes import cluster_sizes, patient_codes
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

@@ -8,13 +8,13 @@ from functools import cache
 
 from scipy.special import expit, logit
 
+from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.intervals import clopper_pearson, t_quantile
 from fmaudit_core.fairness.power import all_within_margin
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
-from fmaudit_core.vocabulary import UNKNOWN
 
 #: value and the ends of its interval
 Estimate = tuple[float, tuple[float, float]]

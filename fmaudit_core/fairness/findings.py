@@ -12,13 +12,13 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, verdict
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 
 FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]

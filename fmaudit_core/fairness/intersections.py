@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
 from fmaudit_core.fairness.kernels import Ranking
@@ -28,7 +29,6 @@ from fmaudit_core.fairness.studentised import Scaled, back
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
 from fmaudit_core.fairness.units import ClassSizes, Units
-from fmaudit_core.vocabulary import UNKNOWN
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from fmaudit_core.fairness.auroc import structural_components
-from fmaudit_core.fairness.clusters import n_patients, patient_codes, patients_by_class
+from fmaudit_core.fairness.cluster_sizes import n_patients, patient_codes, patients_by_class
 from fmaudit_core.fairness.intervals import normal_quantile
 from fmaudit_core.fairness.multiplicity import DUST
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from fmaudit_core.common.errors import columns_missing, did_you_mean
+from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION, UNKNOWN, how_many
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.errors import columns_missing, did_you_mean
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
-from fmaudit_core.vocabulary import THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION, UNKNOWN, how_many
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {

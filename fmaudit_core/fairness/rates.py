@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.clusters import patient_codes
+from fmaudit_core.fairness.cluster_sizes import patient_codes
 from fmaudit_core.fairness.intervals import normal_quantile, proportion_interval, t_quantile
 from fmaudit_core.fairness.studentised import design_effect
 

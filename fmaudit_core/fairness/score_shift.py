@@ -12,7 +12,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.calibration import Calibration, calibration, is_probability, wald
 from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity_rows
-from fmaudit_core.fairness.clusters import patients_by_class
+from fmaudit_core.fairness.cluster_sizes import patients_by_class
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.clusters import n_patients
+from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.gaps import GAP_METRICS
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
-from fmaudit_core.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
 
 #: AUROC below 0.5, its whole interval
 AUROC_BELOW_HALF: Final = "auroc_below_half"

@@ -7,9 +7,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.clusters import patients_by_class
-from fmaudit_core.vocabulary import UNKNOWN
+from fmaudit_core.fairness.cluster_sizes import patients_by_class
 
 #: status of a rate of a score set that has no operating threshold; such a row has no number, and no count
 NO_THRESHOLD: Final = "no_threshold"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.clusters import n_patients
+from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies

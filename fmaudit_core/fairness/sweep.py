@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.fairness.clusters import cluster_sizes, patient_codes
+from fmaudit_core.fairness.cluster_sizes import cluster_sizes, patient_codes
 
 Float64Array = npt.NDArray[np.float64]
 

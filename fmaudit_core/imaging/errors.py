@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fmaudit_core.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError
 
 
 class ImagingError(FmauditError):

@@ -32,7 +32,7 @@ from fmaudit_core.imaging import geometry, nifti
 from fmaudit_core.imaging.dicom import DicomFile, Frame, frames_of, read_file
 from fmaudit_core.imaging.errors import Defect, ImagingError
 from fmaudit_core.imaging.rescale import Rescale
-from fmaudit_core.lineage import files_below
+from fmaudit_core.storage.digests import files_below
 
 Int16Array = npt.NDArray[np.int16]
 

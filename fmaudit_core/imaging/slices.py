@@ -21,15 +21,15 @@ import numpy as np
 import polars as pl
 import zstandard
 
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.common.worker_pool import performed
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import NO_RULES, SeriesRules
 from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import SliceArray, View
-from fmaudit_core.lineage import files_below
-from fmaudit_core.parallel import performed
-from fmaudit_core.progress import Progress, silent
-from fmaudit_core.publish import written_beside
+from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.digests import files_below
 
 #: raised when the reader would make other slices of the same files
 READER_REVISION: Final = 3

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmaudit_core.mitigation.room import Room
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.mitigation.row_space import Room
 from fmaudit_core.probes.training import aurocs_of
-from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.special import expit
 
+from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import FairnessSection, MitigationSection
-from fmaudit_core.errors import MissingExtraError
-from fmaudit_core.mitigation.embedded import Embedded, IntArray
+from fmaudit_core.mitigation.attribute_leakage import Representation
+from fmaudit_core.mitigation.dataset import Embedded, IntArray
 from fmaudit_core.mitigation.recorder import Recorder, Run
-from fmaudit_core.mitigation.reprobing import Representation
 from fmaudit_core.mitigation.runs import NONE
-from fmaudit_core.progress import Progress, silent
 
 if TYPE_CHECKING:
     from fmaudit_core.mitigation.adversarial import Networks

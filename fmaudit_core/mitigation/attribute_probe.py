@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from fmaudit_core.fairness.auroc import structural_components
-from fmaudit_core.fairness.clusters import n_patients
+from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.intervals import wilson
 from fmaudit_core.mitigation.linear_heads import Float32Array, LinearHeads
 

@@ -18,7 +18,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.mitigation.runs import NONE
 from fmaudit_core.mitigation.subgroup_changes import tested_subgroups
-from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction
+from fmaudit_core.mitigation.swap_test import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

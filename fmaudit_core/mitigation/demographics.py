@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.errors import MissingExtraError
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.errors import MissingExtraError
 from fmaudit_core.mitigation.attribute_probe import Separability, linear_scores, separability, shuffled, usable
-from fmaudit_core.mitigation.embedded import Embedded
+from fmaudit_core.mitigation.dataset import Embedded
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 
 Float32Array = npt.NDArray[np.float32]

@@ -1,7 +1,7 @@
 """Every run of one encoder and task against the probe as it was, on test, for every attribute; subgroups one by one.
 
 A run's threshold was chosen on validation anew, so a gap cannot close by calling everyone positive. The paired tests are
-`swap.py`'s, what they add up to is `recommend.py`'s.
+`swap_test.py`'s, what they add up to is `recommend.py`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.multiplicity import step_down_max_t
@@ -25,9 +26,8 @@ from fmaudit_core.mitigation.subgroup_changes import (
     subgroup_rows,
     tested_subgroups,
 )
-from fmaudit_core.mitigation.swap import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
+from fmaudit_core.mitigation.swap_test import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
 from fmaudit_core.mitigation.variants import Baseline, Variant, baseline_of, variants_of
-from fmaudit_core.progress import Progress, silent
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]

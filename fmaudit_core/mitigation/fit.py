@@ -15,18 +15,18 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
 
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.mitigation.adversarial_runs import adversarial_runs
-from fmaudit_core.mitigation.embedded import Embedded, IntArray, targeted
-from fmaudit_core.mitigation.erasure import Covariance
+from fmaudit_core.mitigation.attribute_leakage import Representation, reprobed
+from fmaudit_core.mitigation.dataset import Embedded, IntArray, targeted
 from fmaudit_core.mitigation.group_thresholds import equal_opportunity
 from fmaudit_core.mitigation.last_layer import DRO_TOLERANCE, balanced_subsets, group_dro
+from fmaudit_core.mitigation.leace import Covariance
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 from fmaudit_core.mitigation.recorder import Recorder, Run
-from fmaudit_core.mitigation.reprobing import Representation, reprobed
 from fmaudit_core.mitigation.reweighting import resampling, reweighing
 from fmaudit_core.mitigation.runs import NONE
-from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Which strategy, if any, for one encoder and task, or why none. In words: `report/advice.py`."""
+"""Which strategy, if any, for one encoder and task, or why none. In words: `report/text/recommendations.py`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import choose_threshold
-from fmaudit_core.mitigation.embedded import Embedded
+from fmaudit_core.mitigation.dataset import Embedded
 from fmaudit_core.mitigation.runs import NONE, RUNS_SCHEMA, SCORES_SCHEMA
 
 Float64Array = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.paired import Paired
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.mitigation.embedded import levels_of
+from fmaudit_core.mitigation.dataset import levels_of
 from fmaudit_core.mitigation.runs import RUN_SCHEMA
 from fmaudit_core.mitigation.variants import Baseline, Variant
 

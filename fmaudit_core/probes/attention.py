@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmaudit_core.probes.bagged import BLOCK, BaggedCohort, BagStack, train_bags
-from fmaudit_core.probes.bags import SliceBags
+from fmaudit_core.probes.mlp_stack import masked_loss
+from fmaudit_core.probes.slice_dataset import BLOCK, BaggedCohort, BagStack, train_bags
+from fmaudit_core.probes.slice_store import SliceBags
 from fmaudit_core.probes.solver import minimise
-from fmaudit_core.probes.stacked import masked_loss
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, batches
 
 Float64Array = npt.NDArray[np.float64]

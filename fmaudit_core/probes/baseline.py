@@ -18,15 +18,15 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.columns import Column, collected, id_text, is_table, moment, scan_header, scan_table
-from fmaudit_core.cohort.errors import CohortError, starting_with_rows
-from fmaudit_core.cohort.inspect_labels import boolean
-from fmaudit_core.cohort.inspect_tables import volume_name
+from fmaudit_core.cohort.inspect_release.labels import boolean
+from fmaudit_core.cohort.inspect_release.release_tables import volume_name
+from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK
+from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.errors import PredictionsFileError
 from fmaudit_core.encoders.pooling import GIVEN
-from fmaudit_core.encoders.proof import sha256_of
 from fmaudit_core.encoders.spec import PredictionsFile
-from fmaudit_core.vocabulary import DIAGNOSIS_TASK
+from fmaudit_core.tabular.errors import CohortError, starting_with_rows
+from fmaudit_core.tabular.scan import Column, collected, id_text, is_table, moment, scan_header, scan_table
 
 #: share of a file's rows that a way of joining must find
 FOUND_FROM: Final = 0.95

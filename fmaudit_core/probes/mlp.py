@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmaudit_core.probes.logistic import standardisation
-from fmaudit_core.probes.stacked import masked_loss, train_stack
+from fmaudit_core.probes.mlp_stack import masked_loss, train_stack
 from fmaudit_core.probes.training import Schedule, Trained, batches
 
 Float32Array = npt.NDArray[np.float32]

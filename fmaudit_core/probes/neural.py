@@ -18,14 +18,14 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
 
+from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.progress import Counted, Progress, silent
 from fmaudit_core.config import NetworksSection
 from fmaudit_core.encoders.pooling import OF_SLICES
-from fmaudit_core.errors import MissingExtraError
-from fmaudit_core.probes.bags import SliceBags
-from fmaudit_core.probes.primary import PRIMARY_MODALITY
+from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY
 from fmaudit_core.probes.selection import aligned, target_of
+from fmaudit_core.probes.slice_store import SliceBags
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
-from fmaudit_core.progress import Counted, Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -223,8 +223,8 @@ class _Training:
 
     def _over_slices(self, kind: str, bags: SliceBags, at: IntArray) -> list[_Run]:
         from fmaudit_core.probes.attention import Attention, linear_start, train_attention
-        from fmaudit_core.probes.bagged import BaggedCohort
         from fmaudit_core.probes.recurrent import Recurrent, train_recurrent
+        from fmaudit_core.probes.slice_dataset import BaggedCohort
 
         of, dropout, schedule = self.cohort, self.settings.dropout, self._schedule(kind)
         bagged = BaggedCohort(

@@ -17,8 +17,8 @@ import polars as pl
 from scipy.special import logit
 
 from fmaudit_core.config import EhrSection
-from fmaudit_core.ehr.cutoff import cutoff_of
-from fmaudit_core.ehr.design import Design
+from fmaudit_core.ehr.cutoffs import cutoff_of
+from fmaudit_core.ehr.design_matrix import Design
 from fmaudit_core.probes.boosting import fit_boosted
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic

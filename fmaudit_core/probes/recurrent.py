@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fmaudit_core.probes.bagged import BaggedCohort, BagStack, train_bags
-from fmaudit_core.probes.bags import SliceBags
-from fmaudit_core.probes.stacked import masked_loss
+from fmaudit_core.probes.mlp_stack import masked_loss
+from fmaudit_core.probes.slice_dataset import BaggedCohort, BagStack, train_bags
+from fmaudit_core.probes.slice_store import SliceBags
 from fmaudit_core.probes.training import Schedule, Trained, balanced_draw
 
 Float64Array = npt.NDArray[np.float64]

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
 
+from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.probes.errors import ProbeError
 from fmaudit_core.probes.logistic import fit_logistic, logits
-from fmaudit_core.probes.primary import PRIMARY_MODALITY, PRIMARY_PROBE
+from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.training import ranked_auroc
-from fmaudit_core.progress import Progress, silent
 
 Float32Array = npt.NDArray[np.float32]
 #: pooling -> (study ids, (studies, d) embeddings)

@@ -1,4 +1,6 @@
-"""The report as files: the page for people; JSON, CSV, cards and checklists. All of it passed through `disclosure.py`."""
+"""The report as files: the page for people; JSON, CSV, cards and checklists. All of it passed through
+`disclosure/disclosure.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,15 @@ from typing import Any, Final
 
 import polars as pl
 
-from fmaudit_core.publish import written_beside
-from fmaudit_core.report.card import cards
-from fmaudit_core.report.checklists import checklists, titles
-from fmaudit_core.report.inputs import ReportInput
-from fmaudit_core.report.lookups import Lookups, looked_up
+from fmaudit_core.report.documents.audit_json import SCHEMA, resaid, schema_text, summary
+from fmaudit_core.report.documents.checklists import checklists, titles
+from fmaudit_core.report.documents.model_card import cards
+from fmaudit_core.report.index.report_data import Lookups, looked_up
+from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.page import render_page
-from fmaudit_core.report.summary import SCHEMA, resaid, schema_text, summary
+from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.report_layout import JSON, PAGE
 
-PAGE: Final = "index.html"
-JSON: Final = "audit.json"
 #: the table of findings, of which audit.json tells too
 _FINDINGS: Final = "audit_findings"
 #: folders of the report that hold one file or folder per model or checklist

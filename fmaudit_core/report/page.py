@@ -1,4 +1,6 @@
-"""The page: one HTML file that needs nothing else. What it may show: `disclosure.py`; how it says it: `wording.py`."""
+"""The page: one HTML file that needs nothing else. What it may show: `disclosure/disclosure.py`; how it says it:
+`text/formatting.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,23 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
-from fmaudit_core.publish import written_beside
-from fmaudit_core.report import overview, wording
-from fmaudit_core.report.aggregated import aggregation_figures, aggregation_views
-from fmaudit_core.report.book import SHOWN_METRICS, Book
-from fmaudit_core.report.cells import cell_figures, cell_view
-from fmaudit_core.report.changed import changes_view
-from fmaudit_core.report.compared import more_pairs, pair_figures, pair_views
-from fmaudit_core.report.disclosure import Disclosed
-from fmaudit_core.report.inputs import ReportInput
-from fmaudit_core.report.ledger import Ledger
-from fmaudit_core.report.lookups import Lookups, looked_up
-from fmaudit_core.report.methods import limits, methods
-from fmaudit_core.report.mitigated import main_advice, mitigation_figure_sets, mitigation_view
-from fmaudit_core.report.modalities import modality_views
-from fmaudit_core.report.outcome_flow import label_flow_view, notes_view
-from fmaudit_core.report.paper_figures import paper_view
+from fmaudit_core.report.disclosure.disclosure import Disclosed
+from fmaudit_core.report.index.mitigation_index import Ledger
+from fmaudit_core.report.index.report_data import Lookups, looked_up
+from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Book
+from fmaudit_core.report.input.report_input import ReportInput
+from fmaudit_core.report.sections import summary as summary_section
+from fmaudit_core.report.sections.aggregation import aggregation_figures, aggregation_views
+from fmaudit_core.report.sections.changes import changes_view
+from fmaudit_core.report.sections.mitigation import main_advice, mitigation_figure_sets, mitigation_view
+from fmaudit_core.report.sections.modalities import modality_views
+from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, pair_views
+from fmaudit_core.report.sections.outcomes import label_flow_view, notes_view
+from fmaudit_core.report.sections.reproduction import paper_view
+from fmaudit_core.report.sections.subgroups import cell_figures, cell_view
+from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.methods import limits, methods
+from fmaudit_core.storage.atomic_write import written_beside
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
@@ -59,7 +62,7 @@ def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Se
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["tied"] = wording.tied
+    environment.filters["tied"] = formatting.tied
     return environment.get_template("page.html.jinja").render(
         **_context(inputs, tables, book, ledger),
         beside=beside,
@@ -82,30 +85,30 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
     return {
         "audit": audit,
         "generated_at": inputs.generated_at,
-        "summary": overview.executive_summary(book),
-        "findings": overview.main_findings(book),
-        "metric_titles": [wording.metric_title(metric) for metric in SHOWN_METRICS],
+        "summary": summary_section.executive_summary(book),
+        "findings": summary_section.main_findings(book),
+        "metric_titles": [formatting.metric_title(metric) for metric in SHOWN_METRICS],
         "ends": ("Most missed", "Least missed") if book.primary_metric == "udr" else ("Fares worst", "Fares best"),
-        "primary_metric": wording.metric_title(book.primary_metric),
-        "primary_said": wording.metric_said(book.primary_metric),
+        "primary_metric": formatting.metric_title(book.primary_metric),
+        "primary_said": formatting.metric_said(book.primary_metric),
         "cells": [cell_view(book, key) for key in book.keys],
         "encoders": [{**one, "role": book.role(one["name"])} for one in book.encoders],
-        "tasks": [{"name": task, "title": wording.task_title(task)} for task in book.tasks],
-        "attributes": [wording.attribute_title(name) for name in audit.attributes],
+        "tasks": [{"name": task, "title": formatting.task_title(task)} for task in book.tasks],
+        "attributes": [formatting.attribute_title(name) for name in audit.attributes],
         "main_task": book.main_task,
-        "variants": [wording.variant_title(variant) or "as given" for variant in book.variants],
-        "q_map": overview.q_map(book),
-        "overview": overview.encoder_tasks(book),
+        "variants": [formatting.variant_title(variant) or "as given" for variant in book.variants],
+        "q_map": summary_section.q_map(book),
+        "overview": summary_section.encoder_tasks(book),
         "pairs": pair_views(book),
         "changes": changes_view(book),
         "gate": {
-            "rates": wording.margin_text("udr", audit.reaudit.margin),
-            "auroc": wording.margin_text("auroc", audit.reaudit.auroc_margin),
+            "rates": formatting.margin_text("udr", audit.reaudit.margin),
+            "auroc": formatting.margin_text("auroc", audit.reaudit.auroc_margin),
         },
         "more_pairs": more_pairs(book),
         "modalities": modality_views(book, inputs.modality_comparisons),
         "aggregations": aggregation_views(book),
-        "auroc_margin": wording.margin_text("auroc", audit.fairness.auroc_margin),
+        "auroc_margin": formatting.margin_text("auroc", audit.fairness.auroc_margin),
         "help": main_advice(book, ledger),
         "mitigation": mitigation_view(book, ledger),
         "label_flow": label_flow_view(tables.label_flow.to_dicts(), book.tasks, list(audit.attributes)),
@@ -114,7 +117,7 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in book.encoders}),
         "flow": [_step(row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
-        "cohort": overview.cohort_table(book, tables.studies.to_dicts()),
+        "cohort": summary_section.cohort_table(book, tables.studies.to_dicts()),
         "methods": methods(
             audit,
             encoded=bool(inputs.encoders),
@@ -130,8 +133,8 @@ def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger)
         "any_withheld": withheld > 0,
         "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
         "alpha": f"{audit.fairness.alpha:g}",
-        "margin": wording.margin_text("udr", audit.fairness.margin),
-        "confidence": wording.percent(audit.fairness.confidence, 0),
+        "margin": formatting.margin_text("udr", audit.fairness.margin),
+        "confidence": formatting.percent(audit.fairness.confidence, 0),
         "suppress_under": audit.fairness.suppress_under,
     }
 
@@ -147,8 +150,8 @@ def _told_provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tupl
 def _step(row: dict[str, Any]) -> dict[str, Any]:
     """A step of the cohort's making; outcomes are known side by side, none after the other."""
     head, _, task = row["step"].partition(": ")
-    outcome = wording.task_title(task) if head == OUTCOME_KNOWN else ""
-    return {**row, "step": wording.step_title(row["step"]), "outcome": outcome}
+    outcome = formatting.task_title(task) if head == OUTCOME_KNOWN else ""
+    return {**row, "step": formatting.step_title(row["step"]), "outcome": outcome}
 
 
 def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:
@@ -156,18 +159,18 @@ def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:
     return {
         **{name: _few(one, least) if name.startswith("n_") else one for name, one in row.items()},
         "apart": f"{_few(row['n_labels_apart'], least)} of {_few(row['n_labels'], least)}" if row["n_labels"] else "none given",
-        "title": book.encoder_title(row["encoder"]), "outcome": wording.task_title(row["task"]),
+        "title": book.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"]),
     }  # fmt: skip
 
 
 def _few(n: int, least: int) -> str:
-    return f"fewer than {least}" if 0 < n < least else wording.count(n)
+    return f"fewer than {least}" if 0 < n < least else formatting.count(n)
 
 
 def _data(book: Book, ledger: Ledger) -> dict[str, Any]:
     cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
     arrays: list[Any] = []
-    figures = {"cells": cells, "control": overview.control_figures(book), "pairs": pair_figures(book)}
+    figures = {"cells": cells, "control": summary_section.control_figures(book), "pairs": pair_figures(book)}
     figures["mitigation"] = mitigation_figure_sets(book, ledger)
     figures["aggregation"] = aggregation_figures(book)
     return {**_shared(figures, arrays, {}), "arrays": arrays}

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from fmaudit_core.cohort.source import read_cohort
+from fmaudit_core.pipeline.run_cohort import read_cohort
 from fmaudit_dagster.metadata import OWNERS, SOURCES_POOL, counted, made
 from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace

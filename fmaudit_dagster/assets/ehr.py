@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.recording import TRAIL_OF, fit_of_record, fuse, read_record
+from fmaudit_core.pipeline.run_ehr_probes import TRAIL_OF, fit_of_record, fuse, read_record
 from fmaudit_dagster.metadata import OWNERS, SOURCES_POOL, bars, made
 from fmaudit_dagster.partitions import ENCODER, cell_of
 from fmaudit_dagster.progress import progress_of

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from fmaudit_core.embedding import embed
+from fmaudit_core.pipeline.run_embeddings import embed
 from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars
 from fmaudit_dagster.partitions import ENCODER, cell_of

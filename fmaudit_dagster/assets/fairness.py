@@ -7,8 +7,9 @@ import dagster as dg
 import polars as pl
 
 from fmaudit_core.fairness import assess
-from fmaudit_core.probes.primary import is_primary_probe, of_primary_score_set
-from fmaudit_core.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_score_set
 from fmaudit_dagster.metadata import OWNERS, bars, made, trends
 from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
 from fmaudit_dagster.progress import progress_of
@@ -50,7 +51,7 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
 
     # a baseline without validation studies has no threshold: of it AUROC alone is told
     found = assess(
-        workspace.predictions([cell]),
+        queries.predictions(workspace, [cell]),
         attributes=workspace.audit.attributes,
         settings=settings,
         declared=is_primary_probe(),

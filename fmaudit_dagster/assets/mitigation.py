@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.mitigating import compare_capacity, evaluate_cell, mitigate_encoder, probe_demographics
+from fmaudit_core.pipeline.run_mitigation import compare_capacity, evaluate_cell, mitigate_encoder, probe_demographics
 from fmaudit_dagster.assets.embeddings import GPU_POOL
 from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made

@@ -5,15 +5,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.baselines import score_baseline
-from fmaudit_core.encoders.store import check_embeddings
+from fmaudit_core.encoders.embeddings_reader import check_embeddings
 from fmaudit_core.fairness.thresholds import with_thresholds
-from fmaudit_core.probes.primary import of_primary_probe
+from fmaudit_core.pipeline.run_baselines import score_baseline
+from fmaudit_core.pipeline.run_ehr_probes import predict
+from fmaudit_core.pipeline.run_network_probes import probe_with_networks
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.probes.primary_score_set import of_primary_probe
 from fmaudit_core.probes.selection import fit_probes
-from fmaudit_core.probing import probe_with_networks
-from fmaudit_core.recording import predict
-from fmaudit_core.warehouse import PREVIOUS, Cell
-from fmaudit_core.workspace import Workspace
+from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 from fmaudit_dagster.assets.embeddings import GPU_POOL
 from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.metadata import OWNERS, bars, counted, made

@@ -10,12 +10,13 @@ from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
-from fmaudit_core.probes.primary import of_primary_probe
-from fmaudit_core.probing import compare_aggregations
+from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.run_network_probes import compare_aggregations
+from fmaudit_core.pipeline.run_report import recommendations, report_files, report_input
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.probes.primary_score_set import of_primary_probe
 from fmaudit_core.report.export import write_report
-from fmaudit_core.reporting import recommendations, report_files, report_input
-from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_dagster.history import runs_behind
+from fmaudit_dagster.execution.run_history import runs_behind
 from fmaudit_dagster.metadata import OWNERS, counted, made, report_link, trends
 from fmaudit_dagster.resources import AuditWorkspace
 
@@ -32,7 +33,7 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     version, absent = versions.audit_findings(), versions.unaudited()
 
     found = findings(
-        workspace.confirmatory_predictions(cells, versions.encoders),
+        queries.confirmatory_predictions(workspace, cells, versions.encoders),
         of_primary_probe(warehouse.read_cells("fairness_gaps", cells)),
         of_primary_probe(warehouse.read_cells("subgroup_metrics", cells)),
         attributes=workspace.audit.attributes,
@@ -47,14 +48,16 @@ def audit_findings(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
         found = withhold_verdicts(found, warnings, {name: spec.label for name, spec in versions.encoders.items()})
 
     test, attributes, settings = (
-        workspace.compared_predictions(cells),
+        queries.compared_predictions(workspace, cells),
         workspace.audit.attributes,
         workspace.audit.fairness,
     )
     compared = model_comparisons(test, attributes, settings, baselines=versions.baselines())
-    changes = audit_changes(test, workspace.previous_predictions(cells), attributes, settings, workspace.audit.reaudit)
+    changes = audit_changes(
+        test, queries.previous_predictions(workspace, cells), attributes, settings, workspace.audit.reaudit
+    )
 
-    modalities = modality_comparisons(workspace.modality_predictions(cells), settings)
+    modalities = modality_comparisons(queries.modality_predictions(workspace, cells), settings)
     aggregations = compare_aggregations(workspace, cells, versions.encoders)
 
     warehouse.publish("unaudited", absent, version=version)

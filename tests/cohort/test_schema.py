@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from fmaudit_core.cohort.errors import CohortError, rows_named
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
+from fmaudit_core.tabular.errors import CohortError, rows_named
 
 STUDIES = pl.DataFrame(
     {

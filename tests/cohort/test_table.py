@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.config import DEFAULT_AGE_BANDS, TableCohort
+from fmaudit_core.tabular.errors import CohortError
 
 TASKS, ATTRIBUTES = ("pe",), ("race_ethnicity", "sex", "age_band")
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmaudit_core.config import EhrSection
-from fmaudit_core.ehr.cutoff import check_past
-from fmaudit_core.ehr.design import designs
+from fmaudit_core.ehr.cutoffs import check_past
+from fmaudit_core.ehr.design_matrix import designs
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import ehr_tables
 from fmaudit_core.ehr.source import Record

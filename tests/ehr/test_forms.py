@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import polars as pl
 import pytest
 
-from fmaudit_core.cohort.errors import CohortError
 from fmaudit_core.config import EhrSection, InspectCohort, TableCohort
 from fmaudit_core.ehr.features import ehr_tables
 from fmaudit_core.ehr.source import Record, record_of
-from tests.cohort.inspect_twin import Twin
+from fmaudit_core.tabular.errors import CohortError
+from tests.cohort.inspect_release.inspect_twin import Twin
 from tests.ehr.oracle import Event, close, expected, readable
 
 TWIN = Twin()

@@ -19,8 +19,8 @@ from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.registry import Registry, shipped_specs
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.encoders.torch_network import placed
-from fmaudit_core.workspace import open_workspace
-from fmaudit_dagster.cli import main
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_dagster.cli.main import main
 from tests.encoders import checkpoints
 
 

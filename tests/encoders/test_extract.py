@@ -14,11 +14,11 @@ import pytest
 
 from fmaudit_core.config import ExtractionSection
 from fmaudit_core.encoders import adapter
+from fmaudit_core.encoders.embeddings_reader import read_provenance, read_slice_embeddings, read_study_embeddings
 from fmaudit_core.encoders.errors import EncoderError, ExtractionError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
-from fmaudit_core.encoders.store import read_provenance, read_slice_embeddings, read_study_embeddings
 from fmaudit_core.imaging.errors import SliceStoreError
 
 SPEC = load_spec(shipped_specs()["hu_histogram"])

@@ -11,10 +11,15 @@ import pytest
 import torch
 
 from fmaudit_core.config import ExtractionSection
+from fmaudit_core.encoders.embeddings_reader import (
+    check_embeddings,
+    read_poolings,
+    read_provenance,
+    read_study_embeddings,
+)
 from fmaudit_core.encoders.errors import ExtractionError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.store import check_embeddings, read_poolings, read_provenance, read_study_embeddings
 from fmaudit_core.imaging.window import View
 
 SPEC = EncoderSpec(name="fake", adapter="fake", dim=3, batch_size=8)

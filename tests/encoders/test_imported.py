@@ -11,12 +11,17 @@ import polars as pl
 import pytest
 
 from fmaudit_core.encoders.adapter import load_encoder
+from fmaudit_core.encoders.embeddings_reader import (
+    check_embeddings,
+    read_poolings,
+    read_provenance,
+    read_study_embeddings,
+)
 from fmaudit_core.encoders.errors import EncoderError, ImportedFileError, SpecError
 from fmaudit_core.encoders.imported import import_embeddings
 from fmaudit_core.encoders.registry import Registry, shipped_specs
 from fmaudit_core.encoders.spec import load_spec
-from fmaudit_core.encoders.store import check_embeddings, read_poolings, read_provenance, read_study_embeddings
-from fmaudit_core.landing import usable_specs
+from fmaudit_core.pipeline.next_steps import usable_specs
 
 IDS = [f"s{i}" for i in range(6)]
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

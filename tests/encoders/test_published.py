@@ -12,9 +12,9 @@ import torch
 from fmaudit_core.config import ExtractionSection
 from fmaudit_core.encoders import medimageinsight
 from fmaudit_core.encoders.adapter import load_encoder
+from fmaudit_core.encoders.checksums import checkpoint_sha256
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.extract import extract
-from fmaudit_core.encoders.proof import checkpoint_sha256
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from tests.encoders import checkpoints

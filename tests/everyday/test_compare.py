@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 import yaml
 
-from fmaudit_core.comparing import compare, opened
-from fmaudit_core.report.comparison import UNTESTED, render_comparison, row_views
+from fmaudit_core.report.documents.comparison_page import UNTESTED, render_comparison, row_views
 from fmaudit_core.report.errors import ReportError
+from fmaudit_core.standalone.compare_audits import compare, opened
 from tests.everyday.cohorts import write_audit
 from tests.everyday.conftest import fmaudit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from fmaudit_dagster.cli import main
+from fmaudit_dagster.cli.main import main
 from tests.everyday.cohorts import write_audit
 
 WRONG = {

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fmaudit_dagster.cli import main
+from fmaudit_dagster.cli.main import main
 from tests.everyday.cohorts import PLANTED, studies, vectors, write_audit, write_embeddings, write_spec
 from tests.everyday.conftest import fmaudit
 

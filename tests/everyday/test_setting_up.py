@@ -18,10 +18,11 @@ import yaml
 from click.testing import CliRunner
 
 from fmaudit_core.config import load_audit
-from fmaudit_core.doctor import examine
-from fmaudit_core.proposal import propose
-from fmaudit_core.workspace import open_workspace
-from fmaudit_dagster.cli import main
+from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.setup.doctor import examine
+from fmaudit_core.setup.propose_config import propose
+from fmaudit_dagster.cli.main import main
 from tests.ct_files import write_series
 from tests.everyday.cohorts import FAST, studies, vectors, write_audit, write_embeddings
 from tests.everyday.conftest import fmaudit
@@ -88,7 +89,7 @@ def test_init_finds_the_images_and_names_what_it_saw(tmp_path):
 
 
 def test_init_knows_an_inspect_download(tmp_path):
-    from tests.cohort.inspect_twin import Twin
+    from tests.cohort.inspect_release.inspect_twin import Twin
 
     root = tmp_path / "download"
     Twin().write_tables(root)
@@ -258,7 +259,7 @@ def test_the_doctor_finds_what_is_wrong_with_the_platform_and_mends_it(planted, 
 def test_the_doctor_ends_runs_whose_process_was_killed(planted, tmp_path):
     import dagster as dg
 
-    from fmaudit_dagster.instance import PROCESS_TAG, this_process
+    from fmaudit_dagster.processes import PROCESS_TAG, this_process
 
     shutil.copytree(planted[0], tmp_path / "copy")
     config = tmp_path / "copy/audit.yaml"
@@ -312,8 +313,8 @@ def test_completion_scripts_are_scripts(shell):
 def test_progress_tells_how_much_is_left(planted):
     """Every step of an audit says how far it is, from nothing done to all done, never backwards."""
     from fmaudit_core.fairness import assess
-    from fmaudit_core.mitigating import evaluate_cell, mitigate_encoder
-    from fmaudit_core.warehouse import Cell
+    from fmaudit_core.pipeline.run_mitigation import evaluate_cell, mitigate_encoder
+    from fmaudit_core.storage.warehouse import Cell
 
     workspace = open_workspace(planted[0] / "audit.yaml")
     heard: dict[str, list[tuple[int, int]]] = {"assess": [], "evaluate": [], "mitigate": []}
@@ -323,7 +324,7 @@ def test_progress_tells_how_much_is_left(planted):
 
     cell = Cell("theirs", "pe")
     settings = workspace.audit.fairness
-    assess(workspace.predictions([cell]), attributes=["sex"], settings=settings, progress=listener("assess"))
+    assess(queries.predictions(workspace, [cell]), attributes=["sex"], settings=settings, progress=listener("assess"))
     evaluate_cell(workspace, cell, progress=listener("evaluate"))
     raw = yaml.safe_load(workspace.audit_yaml.read_text())
     raw["mitigation"] = raw["mitigation"] | {"strategies": ["adversarial"]}
@@ -340,7 +341,7 @@ def test_progress_tells_how_much_is_left(planted):
 def test_help_loads_nothing_heavy():
     """A speed belongs in a benchmark; what makes help slow is what it imports."""
     code = (
-        "import sys\nfrom fmaudit_dagster.cli import main\n"
+        "import sys\nfrom fmaudit_dagster.cli.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'dagster', 'numba', 'polars', 'scipy', 'plotly', 'transformers', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"

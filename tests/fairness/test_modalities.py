@@ -1,4 +1,4 @@
-"""What each modality adds: the paired tests of `paired.py`, on the studies that all models scored."""
+"""What each modality adds: the paired tests of `fmaudit_core/fairness/paired.py`, on the studies that all models scored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fmaudit_core.fairness.assess import assess
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA, modality_comparisons
 from fmaudit_core.fairness.paired import paired_auroc
-from fmaudit_core.probes.primary import is_primary_probe, of_primary_probe
+from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_probe
 from tests.fairness.cohorts import predictions
 
 MODELS = (("logistic", "ct", "mean"), ("logistic", "ehr", "none"), ("logistic", "ct+ehr", "mean"))

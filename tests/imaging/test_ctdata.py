@@ -118,7 +118,7 @@ def slices_of(image, itk):
 def test_the_command_line_says_the_same_of_every_case():
     from click.testing import CliRunner
 
-    from fmaudit_dagster.cli import main
+    from fmaudit_dagster.cli.main import main
 
     for name, want in SERIES.items():
         result = CliRunner().invoke(main, ["series", str(CTDATA / name), "--json"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from fmaudit_core.mitigation.embedded import Embedded, embedded
+from fmaudit_core.mitigation.dataset import Embedded, embedded
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
 
 ATTRIBUTES = ("group", "other")

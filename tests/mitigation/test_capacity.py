@@ -12,16 +12,16 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.mitigating import ladder_encoder
-from fmaudit_core.mitigation import reprobing
+from fmaudit_core.mitigation import attribute_leakage
+from fmaudit_core.mitigation.attribute_leakage import Representation, reprobed
 from fmaudit_core.mitigation.attribute_probe import linear_scores, separability, shuffled
 from fmaudit_core.mitigation.capacity import interactions, ladder
+from fmaudit_core.mitigation.dataset import Embedded, Levels
 from fmaudit_core.mitigation.demographics import demographic_probes
-from fmaudit_core.mitigation.embedded import Embedded, Levels
 from fmaudit_core.mitigation.errors import MitigationError
 from fmaudit_core.mitigation.linear_heads import LinearHeads
 from fmaudit_core.mitigation.mlp_probe import mlp_scores
-from fmaudit_core.mitigation.reprobing import Representation, reprobed
+from fmaudit_core.pipeline.run_mitigation import ladder_encoder
 from tests.mitigation.cohorts import cohort
 
 SETTINGS = FairnessSection(n_permutations=199)
@@ -72,7 +72,7 @@ def test_the_interval_covers_the_truth():
 @pytest.mark.parametrize("width", [12, 100])
 def test_fresh_probes_find_something_in_nothing_as_seldom_as_their_interval_says(width, monkeypatch):
     """Halves that read each other err alike; taken as independent, every eighth interval lay above 0.5."""
-    monkeypatch.setattr(reprobing, "_nonlinear", lambda *_: iter(()))
+    monkeypatch.setattr(attribute_leakage, "_nonlinear", lambda *_: iter(()))
     above, below = [], []
     for seed in range(200):
         rng = np.random.default_rng(seed)

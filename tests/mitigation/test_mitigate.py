@@ -11,15 +11,15 @@ import pytest
 
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.fairness import assess
-from fmaudit_core.mitigating import evaluate_cell, mitigate_encoder
 from fmaudit_core.mitigation import adversarial
-from fmaudit_core.mitigation.embedded import embedded
+from fmaudit_core.mitigation.dataset import embedded
 from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import baselines, mitigate
 from fmaudit_core.mitigation.recommend import narrows, recommend, widens
 from fmaudit_core.mitigation.runs import RUN
+from fmaudit_core.pipeline.run_mitigation import evaluate_cell, mitigate_encoder
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
-from fmaudit_core.warehouse import Cell
+from fmaudit_core.storage.warehouse import Cell
 from tests.mitigation.cohorts import ATTRIBUTES, calls, cohort
 
 FAIRNESS = FairnessSection(n_permutations=999)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders.registry import shipped_specs
-from fmaudit_core.workspace import open_workspace
+from fmaudit_core.pipeline.workspace import open_workspace
 
 AUDIT = {
     "name": "A small phantom",
@@ -41,7 +41,7 @@ def write_audit(folder, **changes):
 @pytest.fixture(scope="session")
 def audited(tmp_path_factory):
     """A workspace whose audit was run whole, by the command line's runner, in this process."""
-    from fmaudit_dagster.instance import prepare
+    from fmaudit_dagster.execution.instance import prepare
 
     workspace = write_audit(tmp_path_factory.mktemp("audited"))
     prepare(workspace)
@@ -60,8 +60,8 @@ def copied(audited, tmp_path):
 
 def run(workspace, **options):
     """What `fmaudit run` does, without its bars."""
-    from fmaudit_dagster.instance import opened
-    from fmaudit_dagster.runner import run_audit
+    from fmaudit_dagster.execution.instance import opened
+    from fmaudit_dagster.execution.runner import run_audit
 
     with opened(workspace) as instance:
         from fmaudit_dagster.definitions import ASSETS, CHECKS, definitions_for

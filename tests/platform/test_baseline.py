@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from fmaudit_core.landing import fingerprint, usable_specs
-from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_core.warehouse import WHOLE, Cell
-from fmaudit_dagster.cli import main
+from fmaudit_core.pipeline.next_steps import fingerprint, usable_specs
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_dagster.cli.main import main
 from tests.platform.conftest import made, run
-from tests.platform.test_landing_steps import asked
+from tests.platform.test_next_steps import asked
 
 
 def scores(workspace, task, *, split=("val", "test"), seed=0):

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fmaudit_core.workspace import open_workspace
-from fmaudit_dagster.cli import main
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_dagster.cli.main import main
 from tests.ct_files import write_series
 from tests.platform.conftest import AUDIT, write_audit
 

@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 import yaml
 
-from fmaudit_core.encoders.store import read_provenance, read_study_embeddings
+from fmaudit_core.encoders.embeddings_reader import read_provenance, read_study_embeddings
 from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
-from fmaudit_core.probes.primary import of_primary_probe
-from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_core.warehouse import Cell
+from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.probes.primary_score_set import of_primary_probe
+from fmaudit_core.storage.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
 from tests.report.reading import Page, without_plotly
 
@@ -98,7 +99,7 @@ def test_every_cell_holds_the_probes_of_each_modality_and_the_findings_speak_of_
         assert scores.get_column("threshold").null_count() == 0
         chosen = warehouse.read("probe_selection", cell).filter("chosen")
         assert chosen.height == len(sets)
-        assert workspace.unscored(cell) == 0
+        assert queries.unscored(workspace, cell) == 0
     assert set(warehouse.read("audit_findings")["modality"]) == {"ct"}
     compared = warehouse.read("model_comparisons")
     assert set(compared["modality"]) | set(compared["other_modality"]) == {"ct"}
@@ -114,7 +115,7 @@ def test_other_windows_redo_the_record_and_what_reads_it(copied):
     raw = yaml.safe_load(copied.audit_yaml.read_text())
     raw["ehr"] |= {"windows_days": [90], "cutoff": "inspect"}
     copied.audit_yaml.write_text(yaml.safe_dump(raw | {"mitigation": {"enabled": False}}))
-    from fmaudit_core.workspace import open_workspace
+    from fmaudit_core.pipeline.workspace import open_workspace
 
     changed = open_workspace(copied.audit_yaml)
     redone = {line.split()[0] for line in made(run(changed, encoders=["hu_histogram"], tasks=["pe"]))}
@@ -129,7 +130,7 @@ def test_imaging_alone_leaves_the_record_out_and_says_so(copied):
     raw = yaml.safe_load(copied.audit_yaml.read_text())
     raw |= {"probes": {"modalities": ["ct"]}, "mitigation": {"enabled": False}}
     copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.workspace import open_workspace
+    from fmaudit_core.pipeline.workspace import open_workspace
 
     changed = open_workspace(copied.audit_yaml)
     redone = {line.split()[0] for line in made(run(changed))}
@@ -170,7 +171,7 @@ def test_other_thresholds_redo_the_statistics_and_no_more(copied):
     raw = yaml.safe_load(copied.audit_yaml.read_text())
     raw["fairness"]["alpha"] = 0.01
     copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.workspace import open_workspace
+    from fmaudit_core.pipeline.workspace import open_workspace
 
     changed = open_workspace(copied.audit_yaml)
     redone = {line.split()[0] for line in made(run(changed))}
@@ -219,7 +220,7 @@ def test_more_epochs_train_again_and_redo_what_descends_from_them(copied):
     raw = yaml.safe_load(copied.audit_yaml.read_text())
     raw["mitigation"]["epochs"] = 2
     copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.workspace import open_workspace
+    from fmaudit_core.pipeline.workspace import open_workspace
 
     redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
     assert redone == {"mitigation_scores", "mitigation_results", "mitigation_capacity", "audit_report"}
@@ -230,7 +231,7 @@ def test_mitigation_can_be_left_out(copied):
     raw["mitigation"] = {"enabled": False}
     raw["fairness"]["alpha"] = 0.02
     copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.workspace import open_workspace
+    from fmaudit_core.pipeline.workspace import open_workspace
 
     redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
     assert redone == {*FAIRNESS_TABLES, "audit_findings", "audit_report"}
@@ -277,7 +278,7 @@ def test_one_encoder_and_task_alone(tmp_path):
 
 
 def test_an_unknown_encoder_is_told(audited):
-    from fmaudit_core.errors import FmauditError
+    from fmaudit_core.common.errors import FmauditError
 
     with pytest.raises(FmauditError, match=r"no encoder clip\. There are: efficientnet_lite0, hu_histogram"):
         run(audited[0], encoders=["clip"])
@@ -331,7 +332,7 @@ def test_the_report_has_every_table_the_engine_makes(audited):
 def test_the_report_tells_the_runs_that_made_it(audited):
     import dagster as dg
 
-    from fmaudit_dagster.instance import opened
+    from fmaudit_dagster.execution.instance import opened
 
     workspace = audited[0]
     told = json.loads((workspace.reports / "audit.json").read_text())["runs"]
@@ -352,8 +353,8 @@ def test_the_report_tells_the_runs_that_made_it(audited):
 
 
 def test_other_runs_leave_the_version_of_the_report_alone(copied):
-    from fmaudit_core.reporting import report_input
-    from fmaudit_core.versions import Versions
+    from fmaudit_core.pipeline.run_report import report_input
+    from fmaudit_core.pipeline.versions import Versions
 
     versions = Versions(copied, copied.registry.specs())
     assert versions.audit_report() == copied.warehouse.version("report_files")
@@ -363,7 +364,7 @@ def test_other_runs_leave_the_version_of_the_report_alone(copied):
 
 
 def test_no_identifier_reaches_the_report_or_the_metadata(audited):
-    from fmaudit_dagster.instance import opened
+    from fmaudit_dagster.execution.instance import opened
 
     workspace = audited[0]
     studies = workspace.warehouse.read("studies")
@@ -388,7 +389,7 @@ def test_no_identifier_reaches_the_report_or_the_metadata(audited):
 def test_the_ui_tells_what_every_column_means(audited):
     import dagster as dg
 
-    from fmaudit_dagster.instance import opened
+    from fmaudit_dagster.execution.instance import opened
 
     with opened(audited[0]) as instance:
         schemas = {

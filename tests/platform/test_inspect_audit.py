@@ -10,11 +10,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from fmaudit_core.baselines import add_baseline
 from fmaudit_core.imaging.window import View
-from fmaudit_core.workspace import open_workspace
-from fmaudit_dagster.cli import main
-from tests.cohort.inspect_twin import SLICES, Twin
+from fmaudit_core.pipeline.run_baselines import add_baseline
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_dagster.cli.main import main
+from tests.cohort.inspect_release.inspect_twin import SLICES, Twin
 from tests.platform.conftest import run
 
 TWIN = Twin()
@@ -28,7 +28,7 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def inspected(tmp_path_factory):
     """A workspace that `fmaudit init --inspect` wrote and `fmaudit run` filled, and what init said."""
-    from fmaudit_dagster.instance import prepare
+    from fmaudit_dagster.execution.instance import prepare
 
     top = tmp_path_factory.mktemp("inspected")
     full = TWIN.write_tables(top / "download")
@@ -155,7 +155,7 @@ def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
 
 
 def test_other_rescales_are_another_version_of_the_slices(inspected):
-    from fmaudit_core.versions import Versions
+    from fmaudit_core.pipeline.versions import Versions
 
     workspace = inspected[0]
     versions = Versions(workspace, workspace.registry.specs())

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from fmaudit_core.encoders import adapter
-from fmaudit_core.encoders.store import read_poolings, read_provenance
-from fmaudit_core.versions import FAIRNESS_TABLES, Versions
-from fmaudit_core.warehouse import WHOLE, Cell
-from fmaudit_core.workspace import open_workspace
+from fmaudit_core.encoders.embeddings_reader import read_poolings, read_provenance
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES, Versions
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from tests.platform.conftest import AUDIT, made, run
 
 

@@ -11,11 +11,11 @@ import yaml
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.imaging.window import View
-from fmaudit_core.plan import recorded_in_warehouse, stale_steps
-from fmaudit_core.probing import another_view
-from fmaudit_core.versions import FAIRNESS_TABLES
-from fmaudit_core.warehouse import Cell
-from fmaudit_core.workspace import open_workspace
+from fmaudit_core.pipeline.run_network_probes import another_view
+from fmaudit_core.pipeline.stale_steps import recorded_in_warehouse, stale_steps
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.storage.warehouse import Cell
 from tests.platform.conftest import made, run
 
 NETWORKS = {"seeds": 2, "shapes": [[8], [12, 6]], "epochs": 3, "patience": 2, "components": 16}

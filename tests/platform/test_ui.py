@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from fmaudit_core.warehouse import Cell
+from fmaudit_core.storage.warehouse import Cell
 
 pytestmark = pytest.mark.browser
 CELL = Cell("hu_histogram", "pe")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from fmaudit_core.encoders.embeddings_writer import written_embeddings
 from fmaudit_core.encoders.pooling import POOLINGS, pooled
-from fmaudit_core.encoders.writing import written_embeddings
 
 SPLITS = ("train", "val", "test")
 

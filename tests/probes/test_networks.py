@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from fmaudit_core.probes.attention import Attention, AttentionStack, linear_start, train_attention
-from fmaudit_core.probes.bagged import BaggedCohort
-from fmaudit_core.probes.bags import slice_bags
 from fmaudit_core.probes.mlp import Mlp, MlpStack, train_mlps
+from fmaudit_core.probes.mlp_stack import masked_loss
 from fmaudit_core.probes.recurrent import Recurrent, RecurrentStack, SliceLstm, train_recurrent
-from fmaudit_core.probes.stacked import masked_loss
+from fmaudit_core.probes.slice_dataset import BaggedCohort
+from fmaudit_core.probes.slice_store import slice_bags
 from fmaudit_core.probes.training import Schedule, Stopping, aurocs_of, balanced_draw, ranked_auroc, trainable
 from tests.probes.slices import planted
 

@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import FairnessSection, NetworksSection
-from fmaudit_core.encoders.store import read_slice_counts, read_study_embeddings
+from fmaudit_core.encoders.embeddings_reader import read_slice_counts, read_study_embeddings
 from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.fairness.thresholds import with_thresholds
-from fmaudit_core.probes.bags import slice_bags
 from fmaudit_core.probes.neural import EQUAL, SCORES_SCHEMA, SEEDS_SCHEMA, fit_networks
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
+from fmaudit_core.probes.slice_store import slice_bags
 from tests.probes.slices import planted
 
 SETTINGS = NetworksSection(seeds=2, shapes=((8,), (12, 6)), epochs=12, patience=4)

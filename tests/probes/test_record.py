@@ -8,15 +8,15 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from fmaudit_core.cohort.phantom_outcomes import RECORD_ADDS, draw_courses, ehr_events, labels_of
-from fmaudit_core.cohort.phantom_plan import plan_cohort
+from fmaudit_core.cohort.phantom.outcomes import RECORD_ADDS, draw_courses, ehr_events, labels_of
+from fmaudit_core.cohort.phantom.plan import plan_cohort
 from fmaudit_core.config import EhrSection, FairnessSection, PhantomCohort
-from fmaudit_core.ehr.design import designs
+from fmaudit_core.ehr.design_matrix import designs
 from fmaudit_core.ehr.features import ehr_tables
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.probes.errors import ProbeError
-from fmaudit_core.probes.primary import of_primary_probe
+from fmaudit_core.probes.primary_score_set import of_primary_probe
 from fmaudit_core.probes.record import fit_fusions, fit_record
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 

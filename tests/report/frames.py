@@ -11,7 +11,7 @@ import polars as pl
 
 from fmaudit_core.config import Audit, TableCohort
 from fmaudit_core.fairness.score_warnings import message
-from fmaudit_core.report.inputs import (
+from fmaudit_core.report.input.report_input import (
     CALIBRATION,
     CALIBRATION_TESTS,
     CHANGES,

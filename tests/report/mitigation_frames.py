@@ -10,8 +10,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.config import STRATEGIES
-from fmaudit_core.report.inputs import ReportInput
-from fmaudit_core.report.mitigation_inputs import (
+from fmaudit_core.report.input.report_input import (
     ADVICE,
     CAPACITY,
     INTERACTIONS,
@@ -20,6 +19,7 @@ from fmaudit_core.report.mitigation_inputs import (
     MITIGATED,
     MITIGATION,
     PROBES,
+    ReportInput,
 )
 from tests.report.frames import LEVELS
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fmaudit_core.config import FairnessSection, InspectCohort
-from fmaudit_core.paper.comparison import ANOTHER_COHORT, COMPARISON_SCHEMA
 from fmaudit_core.probes.baseline import JOINS_SCHEMA
-from fmaudit_core.report.disclosure import disclose
+from fmaudit_core.report.disclosure.disclosure import disclose
+from fmaudit_core.report.disclosure.outcomes import shown_label_flow
 from fmaudit_core.report.export import write_report
-from fmaudit_core.report.inputs import LABEL_FLOW, NOTES, STUDIES, ReportInput
-from fmaudit_core.report.outcome_flow import shown_label_flow
+from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES, STUDIES, ReportInput
 from fmaudit_core.report.page import render_page
+from fmaudit_core.reproduction.compare import ANOTHER_COHORT, COMPARISON_SCHEMA
 from tests.report.frames import made_up
 from tests.report.reading import Page, without_plotly
 

@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fmaudit_core.comparing import compare, write_comparison
 from fmaudit_core.report.export import write_report
-from fmaudit_core.report.inputs import ReportInput
+from fmaudit_core.report.input.report_input import ReportInput
+from fmaudit_core.standalone.compare_audits import compare, write_comparison
 from tests.report.frames import made_up
 from tests.report.mitigation_frames import mitigated
 

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import Audit, InspectCohort
-from fmaudit_core.report.disclosure import disclose
+from fmaudit_core.config.published import told_config
+from fmaudit_core.report.disclosure.disclosure import disclose
 from fmaudit_core.report.export import write_report
-from fmaudit_core.report.summary import told_config
 from tests.report.frames import made_up
 
 

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
-from fmaudit_core.report.cells import gap_view
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.report.inputs import MODALITIES, ReportInput
-from fmaudit_core.report.lookups import looked_up
+from fmaudit_core.report.index.report_data import looked_up
+from fmaudit_core.report.input.report_input import MODALITIES, ReportInput
 from fmaudit_core.report.page import render_page, write_page
+from fmaudit_core.report.sections.subgroups import gap_view
 from tests.report.frames import TASKS, made_up
 from tests.report.reading import Page, packed, without_plotly
 
@@ -270,9 +270,9 @@ def test_of_one_encoder_there_is_no_table_of_encoders(inputs: ReportInput) -> No
 
 
 def test_thresholds_span_what_scores_can_be(inputs: ReportInput) -> None:
-    from fmaudit_core.report.book import Book
-    from fmaudit_core.report.cells import cell_figures
-    from fmaudit_core.report.disclosure import disclose
+    from fmaudit_core.report.disclosure.disclosure import disclose
+    from fmaudit_core.report.index.score_set_index import Book
+    from fmaudit_core.report.sections.subgroups import cell_figures
 
     shifted = inputs.threshold_sweep.with_columns(
         threshold=pl.when(pl.col("encoder") == "grey_histogram")

@@ -1,4 +1,6 @@
-"""One YAML per encoder: adapter, weights, what it sees, what comes out; a module per part. The folder of them: `registry.py`."""
+"""One YAML per encoder: adapter, weights, what it sees, what comes out; a module per part. The folder of them:
+`encoders/registry.py`.
+"""
 
 from fmaudit_core.encoders.spec.encoder import IMPORTED, PREDICTIONS, EncoderSpec
 from fmaudit_core.encoders.spec.imported import ImportedFile

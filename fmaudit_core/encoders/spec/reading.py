@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from fmaudit_core.complaints import complaints
+from fmaudit_core.common.validation_messages import complaints
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec.encoder import EncoderSpec
 

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from fmaudit_core.encoders.checksums import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.errors import WeightsError
-from fmaudit_core.encoders.proof import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.spec.part import Part
 
 
@@ -23,7 +23,7 @@ class Weights(Part):
     packages : tuple of str
         Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
     path : Path, optional
-        The file; of a sharded checkpoint its index, whose `sha256` is that of all its files (`proof.py`).
+        The file; of a sharded checkpoint its index, whose `sha256` is that of all its files (`encoders/checksums.py`).
     file : str, optional
         Path of the file inside its package.
     sha256 : str

@@ -1,0 +1,224 @@
+"""Where the files of an INSPECT download lie: which release it is, and what is missing. What is in them: `release_tables.py`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.scan import newest
+
+Layout = Literal["v2025-06", "2025-03", "0.2.0"]
+
+#: folders of volumes, as the releases call them; never searched for tables
+VOLUME_FOLDERS: Final = ("CTPA", "anon_nii_gz")
+VOLUME_SUFFIXES: Final = (".nii.gz", ".nii")
+_MASTER_FILES: Final = (
+    "cohort_0.2.0_master_file_anon.csv",
+    "cohort_0.2.0_master_file.csv",
+    "inspect_cohort.csv",
+)
+#: the medical record of 0.2.0, in a form that only its own code reads
+_OLD_RECORD: Final = "timelines_smallfiles"
+
+#: role -> (how the file is called in v2025-06, in March 2025, what it is for)
+_ROLES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "labels": ("labels", "Final_labels", "the outcomes of each study"),
+    "splits": ("splits", "Final_splits", "which patients are for training, validation and test"),
+    "mapping": ("study_mapping", "Final_metadata", "which patient, volume and time a study has"),
+    "series": ("series_metadata", "", "rescale and slice counts, a check on the volumes"),
+    "descriptions": ("study_metadata", "", "whether a study's description mentions contrast"),
+}
+_NEEDED: Final = ("labels", "splits", "mapping")
+#: share of the listed volumes that may lack: of the whole release eight do
+_LACKING_UPTO: Final = 0.02
+#: the file that names the volumes a download lacks, as they are to be downloaded
+LACKING_VOLUMES: Final = "missing_volumes.txt"
+
+
+@dataclass(frozen=True)
+class Release:
+    """The files of one download.
+
+    Parameters
+    ----------
+    layout : str
+    labels, splits, mapping : Path
+        In 0.2.0 one and the same master file.
+    series, descriptions : Path or None
+        What v2025-06 alone has.
+    volumes : mapping of volume name without suffix to path relative to `images_root`
+    images_root : Path
+    old_record : bool
+        Whether the medical record of 0.2.0 lies beside, which is not read.
+    """
+
+    layout: Layout
+    labels: Path
+    splits: Path
+    mapping: Path
+    series: Path | None
+    descriptions: Path | None
+    volumes: Mapping[str, str]
+    images_root: Path
+    old_record: bool = False
+
+
+def locate_release(root: Path, *, images: Path | None = None) -> Release:
+    """Find the files of a download, of several dated ones the newest.
+
+    Parameters
+    ----------
+    root : Path
+        The download, or its `full/` folder.
+    images : Path, optional
+        Where the volumes lie, if not in the download.
+
+    Raises
+    ------
+    CohortError
+        What is missing, as a list, and what each file is for.
+    """
+    if not root.is_dir():
+        raise CohortError("is not a folder.", where=str(root), fix="Give the folder that holds the INSPECT download.")
+    found = [_tables_in(folder) for folder in _candidates(root)]
+    best = max(found, key=lambda one: sum(role in one for role in _NEEDED))
+    images_root = images or root
+    if not best and (master := _master(root)) is not None:
+        volumes, folder = _volumes(images, root, master.parent)
+        if not volumes:
+            raise _partial(root, [f"{folder}/*.nii.gz (the CT volumes)"], images)
+        old_record = (master.parent / _OLD_RECORD).is_dir() or (root / _OLD_RECORD).is_dir()
+        return Release("0.2.0", master, master, master, None, None, volumes, images_root, old_record)
+    folder_of_tables = next(iter(best.values())).parent if best else root
+    march = any(path.name.lower().startswith("final_") for path in best.values())
+    volumes, folder = _volumes(images, root, folder_of_tables)
+    lacking = [_named(role, march=march) for role in _NEEDED if role not in best]
+    lacking += [] if volumes else [f"{folder}/PE*.nii.gz (the CT volumes)"]
+    if lacking:
+        raise _partial(root, lacking, images)
+    return Release(
+        layout="2025-03" if march else "v2025-06",
+        labels=best["labels"],
+        splits=best["splits"],
+        mapping=best["mapping"],
+        series=best.get("series"),
+        descriptions=best.get("descriptions"),
+        volumes=volumes,
+        images_root=images_root,
+    )
+
+
+def optional_tables_missing(release: Release) -> list[str]:
+    """Tables of v2025-06 that would be read but are not there, each with what it is for."""
+    if release.layout != "v2025-06":
+        return []
+    lacking = [role for role in ("series", "descriptions") if getattr(release, role) is None]
+    return [_named(role, march=False) for role in lacking]
+
+
+def volumes_missing(release: Release, listed: Collection[str], *, partial: bool, told_in: Path) -> int:
+    """How many of the volumes that the tables list are not there; their names are written to a file, one a line.
+
+    Parameters
+    ----------
+    listed : collection of str
+        Names of volumes without suffix.
+    partial : bool
+        Whether a part is meant to do.
+    told_in : Path
+        Folder for the file `LACKING_VOLUMES`, which goes where nothing is missing.
+
+    Raises
+    ------
+    CohortError
+        More are missing than of the whole release, and a part is not meant to do.
+    """
+    missing = sorted(set(listed) - release.volumes.keys())
+    path = told_in / LACKING_VOLUMES
+    if not missing:
+        path.unlink(missing_ok=True)
+        return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as beside:
+        beside.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
+    if len(missing) > _LACKING_UPTO * len(set(listed)) and not partial:
+        raise CohortError(
+            f"{len(missing)} of the {len(set(listed))} CT volumes that {release.mapping.name} lists are not there. "
+            f"Missing: those named in {path}.",
+            where=str(release.images_root),
+            fix="Download them from Stanford AIMI, or audit those that are there: `fmaudit init --inspect DIR --partial`, "
+            "which sets `cohort: partial: true`.",
+        )
+    return len(missing)
+
+
+def _candidates(root: Path) -> list[Path]:
+    """Where the tables may lie: the folder itself, then `full/`; a `sample/` beside it is a part only."""
+    inner = [root / name for name in ("full", "Full")]
+    return [root, *(folder for folder in inner if folder.is_dir())]
+
+
+def _tables_in(folder: Path) -> dict[str, Path]:
+    names = [path for path in folder.iterdir() if path.is_file()]
+    found = {}
+    for role, (stem, march_stem, _) in _ROLES.items():
+        for one in (stem, march_stem):
+            pattern = re.compile(rf"{re.escape(one)}(_\d{{6,8}})?\.(tsv|csv)(\.gz)?", re.IGNORECASE)
+            dated = [path for path in names if one and pattern.fullmatch(path.name)]
+            if dated:
+                found[role] = newest(dated)
+                break
+    return found
+
+
+def _master(root: Path) -> Path | None:
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir() and path.name not in VOLUME_FOLDERS)]
+    files = {path.name.lower(): path for folder in reversed(folders) for path in folder.iterdir() if path.is_file()}
+    return next((files[name] for name in _MASTER_FILES if name in files), None)
+
+
+def _volumes(images: Path | None, root: Path, beside: Path) -> tuple[dict[str, str], str]:
+    """Volumes by name, their paths relative to the root of images; and the name of the folder that was looked into."""
+    if images is not None:
+        tops, base = [images, *(images / name for name in VOLUME_FOLDERS)], images
+    else:
+        tops, base = [folder / name for folder in dict.fromkeys((beside, root)) for name in VOLUME_FOLDERS], root
+    for top in tops:
+        found = _volumes_in(top, base)
+        if found:
+            return found, top.name
+    return {}, images.name if images is not None else VOLUME_FOLDERS[0]
+
+
+def _volumes_in(top: Path, base: Path) -> dict[str, str]:
+    """One listing instead of a look at each of 23,000 files."""
+    if not top.is_dir():
+        return {}
+    prefix = "" if top == base else f"{top.relative_to(base).as_posix()}/"
+    found = {}
+    with os.scandir(top) as entries:
+        for entry in entries:
+            suffix = next((one for one in VOLUME_SUFFIXES if entry.name.lower().endswith(one)), None)
+            if suffix and not entry.name.startswith(".") and entry.is_file():
+                found[entry.name[: -len(suffix)]] = f"{prefix}{entry.name}"
+    return found
+
+
+def _named(role: str, *, march: bool) -> str:
+    stem, march_stem, purpose = _ROLES[role]
+    return f"{march_stem}_*.csv ({purpose})" if march else f"{stem}_*.tsv ({purpose})"
+
+
+def _partial(root: Path, lacking: Sequence[str], images: Path | None) -> CohortError:
+    looked = "" if images is None else f"; volumes were looked for in {images.name}/"
+    return CohortError(
+        f"is not a whole INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
+        where=str(root),
+        fix="Download what is missing from Stanford AIMI (docs/inspect.md lists the files), or give the folder that holds them.",
+    )

@@ -1,0 +1,76 @@
+"""The root of every error a user can meet. Each room keeps its own family in its own module.
+
+FmauditError
+├── UnknownNameError                    a name that was asked for is not there
+├── ConfigError        config/          audit.yaml is wrong
+├── CohortError        tabular/errors.py the cohort's tables or paths are wrong
+├── ImagingError       imaging/errors.py a series, view or slice store is wrong
+├── EncoderError       encoders/errors.py a spec, a checkpoint or an extraction is wrong
+├── ProbeError         probes/errors.py a probe cannot be fitted as asked
+├── FairnessError      fairness/errors.py the statistics cannot be computed on these predictions
+├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
+├── ReportError        report/errors.py the page cannot be written
+└── WarehouseError     storage/warehouse.py     a table is missing, torn or of another shape
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+
+class FmauditError(Exception):
+    """An error written for the person who has to act on it.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, as one or two sentences. Rows and files are named, patients never are.
+    where : str, optional
+        The file, row, key or partition.
+    fix : str, optional
+        What to do about it.
+    """
+
+    #: exit code of the command line: 1 a problem in the data, 2 wrong usage
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what = what
+        self.where = where
+        self.fix = fix
+        super().__init__(self._paragraph())
+
+    def _paragraph(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head} {self.fix}" if self.fix else head
+
+
+class UnknownNameError(FmauditError):
+    """An encoder, a task or a spec that was asked for by name is not there."""
+
+    exit_code = 2
+
+
+class MissingExtraError(FmauditError):
+    """A command needs an optional part of fmaudit that is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the optional part `{extra}`, which is not installed.",
+            fix=f"Install it with: pip install 'fmaudit[{extra}]'",
+        )
+
+
+def columns_missing(names: Sequence[str]) -> str:
+    """``column a is missing``, ``columns a, b are missing``."""
+    return f"column {names[0]} is missing" if len(names) == 1 else f"columns {', '.join(names)} are missing"
+
+
+def did_you_mean(name: str, found: Sequence[str]) -> str:
+    """A name that is not there, with the nearest one that is: ``pe (did you mean PE_?)``."""
+    by_lower = {one.lower(): one for one in found}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"{name} (did you mean {by_lower[near[0]]}?)" if near else name

@@ -1,0 +1,62 @@
+"""What pydantic finds wrong with a YAML of a user's, in words a user needs no source for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fmaudit_core.common.errors import did_you_mean
+
+
+def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) -> str:
+    """Sentences of key, what is wrong with it, and what was given; a key that does not exist with the nearest that does.
+
+    Parameters
+    ----------
+    model : class
+        What was validated.
+    whole : str
+        What a complaint about no single key is about.
+    """
+    return "; ".join(_said(problem, model, whole) for problem in error.errors(include_url=False)) + "."
+
+
+def _said(problem: Any, model: type[BaseModel], whole: str) -> str:
+    keys, known = _followed(model, problem["loc"])
+    key = ".".join(keys) or whole
+    if problem["type"] == "extra_forbidden":
+        return f"{did_you_mean(key, ['.'.join((*keys[:-1], name)) for name in known])}: there is no such setting"
+    if problem["type"] == "missing":
+        return f"{key}: is missing"
+    given = problem["input"]
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _followed(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """Keys of a place as a YAML has them, without pydantic's own names of kinds, and the settings there are beside the last."""
+    models, keys, known = [model], list[str](), list[str]()
+    for part in loc:
+        kinds = [one for one in models if len(models) > 1 and part in _kinds(one)]
+        if kinds:
+            models = kinds
+            continue
+        keys.append(str(part))
+        if isinstance(part, str):
+            known = [name for one in models for name in one.model_fields]
+            fields = [one.model_fields[part] for one in models if part in one.model_fields]
+            models = [inner for field in fields for inner in _models_in(field.annotation)]
+    return keys, known
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for one in get_args(annotation):
+        yield from _models_in(one)

@@ -1,0 +1,85 @@
+"""The words of the field in one place: tasks, attributes, splits, spelled as the tables spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+Split = Literal["train", "val", "test"]
+SPLITS: Final = ("train", "val", "test")
+
+TASKS: Final = (
+    "pe",
+    "mortality_1m",
+    "mortality_6m",
+    "mortality_12m",
+    "readmission_1m",
+    "readmission_6m",
+    "readmission_12m",
+    "pulmonary_hypertension_12m",
+)
+DIAGNOSIS_TASK: Final = "pe"
+
+#: origins of an operating threshold, in columns `threshold_source`: the user gave it, or it was chosen on validation
+THRESHOLD_GIVEN: Final = "given"
+THRESHOLD_OF_VALIDATION: Final = "validation"
+
+ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
+_MOST_LEVELS: Final = 100
+_FEW_LEVELS: Final = 10
+#: the level of a study whose attribute was not recorded: reported, never tested
+UNKNOWN: Final = "unknown"
+
+TASK_TITLES: Final = {
+    "pe": "Pulmonary embolism",
+    "mortality_1m": "Mortality, 1 month",
+    "mortality_6m": "Mortality, 6 months",
+    "mortality_12m": "Mortality, 12 months",
+    "readmission_1m": "Readmission, 1 month",
+    "readmission_6m": "Readmission, 6 months",
+    "readmission_12m": "Readmission, 12 months",
+    "pulmonary_hypertension_12m": "Pulmonary hypertension, 12 months",
+}
+ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}
+
+
+def how_many(n: int, what: str) -> str:
+    """``1 task``, ``3 tasks``."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def too_many_levels(n_levels: int, n_patients: int) -> bool:
+    """Whether a column is no attribute to compare groups by: nearly one level a patient, or more than anybody would look at."""
+    return n_levels > _MOST_LEVELS or (n_levels > _FEW_LEVELS and 2 * n_levels > n_patients)
+
+
+def family_task(tasks: Sequence[str]) -> str:
+    """Task of the confirmatory family: the diagnosis, or the first task of an audit without one."""
+    return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]
+
+
+_LEVEL_TITLES: Final[Mapping[str, str]] = {
+    "nh_white": "White",
+    "nh_black": "Black",
+    "nh_asian": "Asian",
+    "nh_nhpi": "Pacific Islander",
+    "nh_aian": "American Indian",
+    "nh_other": "Other",
+    "hispanic": "Hispanic",
+    "unknown": "Not recorded",
+}
+
+
+DASH: Final = "\N{EN DASH}"
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
+
+
+def subgroup_title(subgroup: str) -> str:
+    """Title of a subgroup or a crossing of subgroups, kept as given where it is not one of the known levels."""
+    if " x " in subgroup:
+        return f" {TIMES} ".join(subgroup_title(one) for one in subgroup.split(" x "))
+    if subgroup in _LEVEL_TITLES:
+        return _LEVEL_TITLES[subgroup]
+    spaced = subgroup.replace("_", " ")
+    spaced = DASH.join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
+    return spaced[:1].upper() + spaced[1:]

@@ -1,0 +1,75 @@
+"""Independent jobs over processes, in order, with a bounded queue; in this process where they are few."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from fmaudit_core.common.errors import FmauditError
+
+Job = TypeVar("Job")
+
+_QUEUED_PER_WORKER = 4
+
+
+class WorkerDiedError(FmauditError):
+    """A process was killed from outside, often for lack of memory."""
+
+
+def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: int, chunk: int) -> Iterator[Job]:
+    """Perform jobs and yield each, in order, once it is done.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module's top level, since processes are spawned: a fork would copy the locks of polars' and torch's threads.
+    workers : int
+        Processes; 0 takes one per core. Fewer jobs than `chunk` per worker use fewer processes, or none.
+    chunk : int
+        Jobs a process takes at a time.
+
+    Raises
+    ------
+    WorkerDiedError
+        A process died; what was done before stays done.
+    """
+    workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // chunk))
+    if workers <= 1:
+        for job in jobs:
+            function(job)
+            yield job
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[tuple[Future[None], Sequence[Job]]] = deque()
+        try:
+            for start in range(0, len(jobs), chunk):
+                batch = jobs[start : start + chunk]
+                waiting.append((pool.submit(_perform_all, function, batch), batch))
+                if len(waiting) >= _QUEUED_PER_WORKER * workers:
+                    yield from _oldest(waiting)
+            while waiting:
+                yield from _oldest(waiting)
+        except BrokenProcessPool as error:
+            raise WorkerDiedError(
+                "a working process died, often for lack of memory.",
+                fix="What is finished is kept: run again, with fewer `imaging: workers` in audit.yaml. "
+                'A script of your own must start its work below `if __name__ == "__main__":`.',
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _perform_all(function: Callable[[Job], None], jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        function(job)
+
+
+def _oldest(waiting: deque[tuple[Future[None], Sequence[Job]]]) -> Sequence[Job]:
+    future, batch = waiting.popleft()
+    future.result()
+    return batch

@@ -1,0 +1,140 @@
+"""When a study's past ends, and which events may never be looked at. The rules that place an event in time: `effective_time.py`.
+
+An event belongs to a study's past if its effective time lies before the study's cutoff. Under the rule `strict` that is
+midnight before the day of the study; 24 hours before the study for tasks that the scan itself decides. The rule `inspect` is the
+INSPECT baseline's: up to the study's time itself (a day before it for those tasks), events at the times the record gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fmaudit_core.ehr.errors import EhrError
+
+Rule = Literal["strict", "inspect"]
+#: the two pasts of a study: that of its outcomes, and that of what the scan itself decides
+DAY: Final = "day"
+DAY_BEFORE: Final = "day_before"
+CUTOFFS: Final = (DAY, DAY_BEFORE)
+
+#: what an event is, as far as rules go; `ORDINARY` ones count
+ORDINARY, NOTE, DEATH, BIRTH, DEMOGRAPHIC, FLOWSHEET = range(6)
+#: class of an event -> why it is left out
+REASONS: Final = {
+    NOTE: "note or report",
+    DEATH: "death",
+    BIRTH: "birth",
+    DEMOGRAPHIC: "demographic",
+    FLOWSHEET: "flowsheet",
+}
+_CODES: Final = (
+    (("stanford_note/", "note/", "notes/"), NOTE),
+    (("meds_death", "snomed/419620001", "death"), DEATH),
+    (("meds_birth", "snomed/184099003", "snomed/3950001"), BIRTH),
+    (("gender/", "race/", "ethnicity/"), DEMOGRAPHIC),
+    (("stanford_obs/flowsheet",), FLOWSHEET),
+)
+_TABLES: Final = (("note", NOTE), ("death", DEATH), ("person", DEMOGRAPHIC))
+#: rows that a bill placed at the start of a visit, though they were known at its end
+_BILLING: Final = ("pat_enc_dx", "hsp_acct_dx_list", "arpb_transactions")
+
+
+def cutoff_of(task: str, day_before: Sequence[str]) -> str:
+    """Which of a study's pasts a task may know."""
+    return DAY_BEFORE if task in day_before else DAY
+
+
+def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
+    """Both cutoffs of every study that has a time.
+
+    Parameters
+    ----------
+    studies : frame with `study_id, patient_id, split, time`
+        Where `time_source` is ``note`` the time is that of a report, written after the scan and perhaps the day after: under
+        `strict` such a study's past ends a day earlier.
+
+    Returns
+    -------
+    frame of `study_id, patient_id, split, cutoff, cutoff_time`, two rows a study: events before `cutoff_time` are its past
+    """
+    t, day = pl.col("time").cast(pl.Datetime("us")), pl.duration(days=1)
+    if rule == "strict":
+        if "time_source" in studies.columns:
+            t = pl.when(pl.col("time_source") == "note").then(t - day).otherwise(t)
+        times = {DAY: t.dt.truncate("1d"), DAY_BEFORE: t - day}
+    else:
+        # up to and including: the next moment is the first that does not count
+        times = {DAY: t + pl.duration(microseconds=1), DAY_BEFORE: t - day + pl.duration(microseconds=1)}
+    known = studies.filter(pl.col("time").is_not_null())
+    rows = [
+        known.select("study_id", "patient_id", "split", cutoff=pl.lit(name), cutoff_time=time)
+        for name, time in times.items()
+    ]
+    return pl.concat(rows).sort("study_id", "cutoff")
+
+
+def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
+    """Refuse features whose last event is not before the cutoff that their study has.
+
+    Parameters
+    ----------
+    rows : frame of `features.EhrTables.rows`
+    studies : frame with `study_id, patient_id, split, time`
+
+    Raises
+    ------
+    EhrError
+        A row's cutoff is not its study's, its split is another one, or an event at or after the cutoff was counted.
+    """
+    key = ["study_id", "cutoff"]
+    want = cutoff_times(studies, rule).rename({"cutoff_time": "until", "split": "of_split"})
+    joined = rows.join(want, on=key, how="full", coalesce=True)
+    counts = {
+        "no cutoff of its study, or another one": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
+        "another split than its study": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
+        "an event at or after its cutoff": pl.col("last_event_time") >= pl.col("until"),
+    }
+    found = {said: joined.filter(broken).height for said, broken in counts.items()}
+    said = [f"{n} rows have {what}" for what, n in found.items() if n]
+    if said:
+        raise EhrError(f"{'; '.join(said)}.", where="ehr_rows", fix="Materialise ehr_features again.")
+
+
+def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """(n,) class of every code."""
+    out = np.zeros(len(codes), dtype=np.uint8)
+    for i, code in enumerate(codes):
+        lower = code.lower()
+        out[i] = next((kind for starts, kind in _CODES if lower.startswith(starts)), ORDINARY)
+    return out
+
+
+def classes_of_tables(tables: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """(n,) class of the rows of every table of the source, by its name."""
+    return np.array(
+        [
+            next((kind for start, kind in _TABLES if name.strip().lower().startswith(start)), ORDINARY)
+            for name in tables
+        ],
+        dtype=np.uint8,
+    )
+
+
+def starting_with(names: Sequence[str], start: str) -> npt.NDArray[np.bool_]:
+    """(n,) whether each name starts so, in any case of letters."""
+    return np.array([name.strip().lower().startswith(start) for name in names], dtype=np.bool_)
+
+
+def are_billing(origins: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) whether rows of that origin are placed by a bill."""
+    return np.array([name.strip().lower().endswith(_BILLING) for name in origins], dtype=np.bool_)
+
+
+def are_blank(names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,) whether a name says nothing."""
+    return np.array([not name.strip() for name in names], dtype=np.bool_)

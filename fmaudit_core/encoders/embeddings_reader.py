@@ -1,0 +1,170 @@
+"""One DuckDB file of embeddings per encoder: how it is read. How it is written: `embeddings_writer.py`.
+
+Connections are short: DuckDB keeps one instance per open file and process, and a file is replaced by rename.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fmaudit_core.encoders.errors import EncoderError
+
+Float32Array = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+def read_poolings(path: Path) -> list[str]:
+    """Poolings a file holds study embeddings of, sorted.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        rows = connection.execute("SELECT DISTINCT pooling FROM study_embeddings ORDER BY pooling").fetchall()
+    return [pooling for (pooling,) in rows]
+
+
+def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32Array]:
+    """Study embeddings of one encoder and pooling.
+
+    Returns
+    -------
+    study_ids : list of str, sorted
+    embeddings : (studies, d) float32
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings, or holds nothing for that pooling.
+    """
+    query = "SELECT study_id, embedding FROM study_embeddings WHERE pooling = ? ORDER BY study_id"
+    ids, embeddings = _rows(path, query, [pooling])
+    if not ids:
+        raise EncoderError(f"holds no embeddings pooled by {pooling}.", where=path.name)
+    return ids, embeddings
+
+
+def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tuple[str, Float32Array]]:
+    """Slice embeddings of some studies, a study at a time: (study_id, (slices, d) float32, from the feet upwards)."""
+    query = "SELECT study_id, embedding FROM slice_embeddings WHERE study_id = ? ORDER BY slice_index"
+    for study_id in study_ids:
+        ids, embeddings = _rows(path, query, [study_id])
+        if not ids:
+            raise EncoderError("a study has no slice embeddings.", where=path.name)
+        yield study_id, embeddings
+
+
+def read_slice_counts(path: Path) -> dict[str, int]:
+    """How many slice embeddings each study has, studies sorted; empty where an encoder has none."""
+    query = "SELECT study_id, count(*) FROM slice_embeddings GROUP BY study_id ORDER BY study_id"
+    with _opened(path) as connection:
+        return dict(connection.execute(query).fetchall())
+
+
+def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
+    """All slice embeddings, some at a time and in no promised order: memory does not grow with their number.
+
+    Returns
+    -------
+    Iterator of study ids (a dictionary array), their slices' indices from the feet upwards (k,), and embeddings (k, d) float32
+    """
+    with _opened(path) as connection:
+        found = connection.sql("SELECT study_id, slice_index, embedding FROM slice_embeddings")
+        for batch in found.to_arrow_reader(rows):
+            ids, index, vectors = batch.columns
+            flat = vectors.flatten().to_numpy()
+            yield ids.dictionary_encode(), index.to_numpy().astype(np.int64), flat.reshape(len(ids), -1)
+
+
+def read_study_ids(path: Path) -> list[str]:
+    """Studies that have an embedding, sorted.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        rows = connection.execute("SELECT DISTINCT study_id FROM study_embeddings ORDER BY study_id").fetchall()
+    return [study_id for (study_id,) in rows]
+
+
+def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
+    """Check what a published file promises.
+
+    Parameters
+    ----------
+    dim : int
+        The spec's dimension.
+    studies : sequence of str
+        Studies that can have one: each must have a vector per pooling, or stand among the failed.
+
+    Raises
+    ------
+    EncoderError
+        The file holds no study, a vector has another dimension or is not finite, or a study is neither embedded nor told
+        to have failed.
+    """
+    with _opened(path) as connection:
+        failed = {study_id for (study_id,) in connection.execute("SELECT study_id FROM failed_studies").fetchall()}
+    poolings = read_poolings(path)
+    if not poolings:
+        raise EncoderError("holds no study.", where=path.name)
+    for pooling in poolings:
+        ids, embeddings = read_study_embeddings(path, pooling)
+        if embeddings.shape[1] != dim:
+            raise EncoderError(
+                f"the vectors have {embeddings.shape[1]} dimensions, the spec says {dim}.", where=path.name
+            )
+        if not np.isfinite(embeddings).all():
+            raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
+        lost = set(studies) - set(ids) - failed
+        if lost:
+            raise EncoderError(f"{len(lost)} usable studies have no vector pooled by {pooling}.", where=path.name)
+
+
+def read_provenance(path: Path) -> dict[str, str]:
+    """How the embeddings were made: version, weights, spec, view, counts, libraries.
+
+    Raises
+    ------
+    EncoderError
+        The file is missing or not one of embeddings.
+    """
+    with _opened(path) as connection:
+        return dict(connection.execute("SELECT key, value FROM provenance ORDER BY key").fetchall())
+
+
+def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32Array]:
+    with _opened(path) as connection:
+        table = connection.sql(query, params=values).to_arrow_table().combine_chunks()
+    if table.num_rows == 0:
+        return [], np.empty((0, 0), dtype=np.float32)
+    flat = table.column("embedding").chunk(0).flatten().to_numpy()
+    return table.column("study_id").to_pylist(), flat.reshape(table.num_rows, -1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    if not path.exists():
+        raise EncoderError(
+            "has not been made yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
+        )
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            yield connection
+    except duckdb.Error as error:
+        raise EncoderError(
+            f"is not a readable file of embeddings ({str(error).splitlines()[0]}).",
+            where=path.name,
+            fix="Delete it and run `fmaudit run` again.",
+        ) from error

@@ -1,0 +1,86 @@
+"""One DuckDB file of embeddings per encoder: how it is written. Its content: `extract.py`, `imported.py`; reading:
+`embeddings_reader.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fmaudit_core.storage.atomic_write import written_beside
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class EmbeddingsWriter:
+    """Fills one file of embeddings, some studies at a time; counts what it was given."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._studies: dict[str, int] = {}
+        self.n_slices = self.n_failed = 0
+        self.first_failure = ""
+
+    @property
+    def n_studies(self) -> int:
+        """Studies with an embedding."""
+        return max(self._studies.values(), default=0)
+
+    def add_studies(self, pooling: str, study_ids: Sequence[str], embeddings: Float32Array) -> None:
+        """Add study embeddings, (studies, d), under one pooling."""
+        if study_ids:
+            self._append("study_embeddings", study_ids, pa.array([pooling] * len(study_ids)), embeddings)
+            self._studies[pooling] = self._studies.get(pooling, 0) + len(study_ids)
+
+    def add_slices(self, study_ids: Sequence[str], counts: Sequence[int], embeddings: Float32Array) -> None:
+        """Add slice embeddings, (sum of counts, d), each study's from the feet upwards."""
+        if not len(embeddings):
+            return
+        of_slice = np.repeat(np.array(study_ids, dtype=object), counts).tolist()
+        index = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+        self._append("slice_embeddings", of_slice, pa.array(index), embeddings)
+        self.n_slices += len(embeddings)
+
+    def add_failed(self, study_ids: Sequence[str], reasons: Sequence[str]) -> None:
+        """Add studies without an embedding, and why they have none."""
+        if study_ids:
+            rows = list(zip(study_ids, reasons, strict=True))
+            self._connection.executemany("INSERT INTO failed_studies VALUES (?, ?)", rows)
+            self.first_failure = self.first_failure or reasons[0]
+            self.n_failed += len(study_ids)
+
+    def tell(self, provenance: Mapping[str, str]) -> None:
+        """Write how the embeddings were made, and the counts."""
+        counts = {"n_studies": self.n_studies, "n_slices": self.n_slices, "n_failed": self.n_failed}
+        told = dict(provenance) | {key: str(value) for key, value in counts.items()}
+        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(told.items()))
+
+    def _append(self, table: str, ids: Sequence[str], second: pa.Array, matrix: Float32Array) -> None:
+        flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
+        batch = pa.table({"study_id": pa.array(ids, pa.string()), "second": second, "embedding": vectors})
+        self._connection.register("batch", batch)
+        self._connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        self._connection.unregister("batch")
+
+
+@contextmanager
+def written_embeddings(out: Path, dim: int) -> Iterator[EmbeddingsWriter]:
+    """Write a file of embeddings beside `out`; it appears in one rename, or not at all.
+
+    Its tables are `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)`
+    (empty where an encoder has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
+    """
+    with written_beside(out) as beside, duckdb.connect(str(beside)) as connection:
+        vector = f"FLOAT[{dim}]"
+        connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
+        connection.execute(f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})")
+        connection.execute("CREATE TABLE failed_studies(study_id VARCHAR, reason VARCHAR)")
+        connection.execute("CREATE TABLE provenance(key VARCHAR, value VARCHAR)")
+        yield EmbeddingsWriter(connection)

@@ -1,0 +1,128 @@
+"""What steps read of a workspace: predictions, scores, designs, counts. Where it all lies: `workspace.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from fmaudit_core.common.vocabulary import THRESHOLD_OF_VALIDATION, family_task
+from fmaudit_core.ehr.design_matrix import Design, designs
+from fmaudit_core.encoders.check import CohortSize
+from fmaudit_core.encoders.embeddings_reader import read_study_ids
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.window import View
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.probes.primary_score_set import of_primary_probe, of_primary_score_set
+from fmaudit_core.storage.warehouse import PREVIOUS, WHOLE, Cell
+
+
+def score_tables(workspace: Workspace, encoder: str) -> list[tuple[str, Cell]]:
+    """Published scores that join those of the logistic probes on CT in an encoder's predictions, as they are configured."""
+    tables = []
+    if workspace.record is not None:
+        tables.append(("ehr_fits", WHOLE))
+        if "ct+ehr" in workspace.audit.probes.modalities:
+            tables.append(("fusion_fits", Cell(encoder)))
+    if workspace.network_kinds(workspace.registry.spec(encoder)):
+        tables.append(("neural_fits", Cell(encoder)))
+    return tables
+
+
+def ehr_designs(workspace: Workspace) -> dict[str, Design]:
+    """The matrices that probes take of the published features of the medical record, by cutoff."""
+    settings = workspace.audit.ehr
+    return designs(
+        *(workspace.warehouse.read(name) for name in ("ehr_features", "ehr_rows", "ehr_vocabulary")),
+        windows_days=settings.windows_days,
+        most=settings.max_columns,
+    )
+
+
+def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Scores of some cells with the attributes of their studies, as `fairness.assess` takes them."""
+    attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
+    scores = workspace.warehouse.read_cells("probe_predictions", cells)
+    # all thresholds of an audit are chosen on validation
+    sources = scores.with_columns(
+        threshold_source=pl.when(pl.col("threshold").is_not_null()).then(pl.lit(THRESHOLD_OF_VALIDATION))
+    )
+    return sources.join(attributes, on="study_id", how="left", maintain_order="left")
+
+
+def confirmatory_predictions(
+    workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
+) -> pl.DataFrame:
+    """Scores of the declared family, maybe none: its task, probe and pooling, encoders that are no controls or baselines."""
+    task = family_task(workspace.audit.tasks)
+    declared = {name for name, spec in encoders.items() if spec.embeds and not spec.control}
+    family = [cell for cell in cells if cell.task == task and cell.encoder in declared]
+    if not family:
+        return pl.DataFrame()
+    return of_primary_score_set(predictions(workspace, family), workspace.audit.fairness.primary_pooling)
+
+
+def compared_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Test scores of the primary probe and pooling: what encoders are compared by, two and two."""
+    test = predictions(workspace, cells).filter(pl.col("split") == "test")
+    return of_primary_score_set(test, workspace.audit.fairness.primary_pooling)
+
+
+def modality_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Test scores that tell what each modality adds: all on the record, and of CT those that the findings speak of."""
+    test = workspace.warehouse.read_cells("probe_predictions", cells).filter(pl.col("split") == "test")
+    with_record = test.filter(pl.col("modality").str.contains("ehr"))
+    on_ct = of_primary_score_set(test, workspace.audit.fairness.primary_pooling)
+    return pl.concat([on_ct, with_record])
+
+
+def previous_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Test scores of the primary probe and pooling from the audit before that of each cell; empty where there was none."""
+    primary = workspace.audit.fairness.primary_pooling
+    frames = [workspace.warehouse.read(PREVIOUS, cell) for cell in cells if workspace.warehouse.version(PREVIOUS, cell)]
+    if not frames:
+        return pl.DataFrame(schema=workspace.warehouse.read("probe_predictions", cells[0]).schema)
+    before = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("split") == "test")
+    return of_primary_score_set(before, primary)
+
+
+def cohort_size(workspace: Workspace, view: View) -> CohortSize | None:
+    """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""
+    warehouse = workspace.warehouse
+    if warehouse.version("slice_quality") is not None:
+        used = warehouse.read("slice_quality").filter(pl.col("used")).get_column("n_slices")
+        return CohortSize(len(used), len(used) if view.volume else sum(len(view.chosen(n)) for n in used))
+    if warehouse.version("studies") is not None:
+        n_studies = warehouse.read("studies").height
+        return CohortSize(n_studies, n_studies if view.volume else None)
+    return None
+
+
+def unscored(workspace: Workspace, cell: Cell) -> int:
+    """Studies of val and test with a known label that lack a finite score in some score set that should have them.
+
+    Those are the embedded studies; of score sets that read the medical record, the ones that have a time. What a baseline
+    does not score is told in `baseline_joins`; of it only scores that are not finite count.
+    """
+    warehouse = workspace.warehouse
+    spec = workspace.registry.specs().get(cell.encoder)
+    if spec is not None and not spec.embeds:
+        return warehouse.read("probe_predictions", cell).filter(~pl.col("y_score").is_finite()).height
+    embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
+    known = warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
+    audited = warehouse.read("studies").filter(pl.col("split") != "train")
+    expected = known.filter(pl.col("study_id").is_in(embedded)).join(audited, on="study_id", how="semi")
+    finite = warehouse.read("probe_predictions", cell).filter(pl.col("y_score").is_finite())
+    lacking = sum(
+        expected.join(of_primary_probe(finite).filter(pooling=pooling), on="study_id", how="anti").height
+        for pooling in workspace.poolings(cell.encoder)
+    )
+    for table, of in score_tables(workspace, cell.encoder):
+        of_task = warehouse.read(table, of).filter(task=cell.task)
+        for (probe, modality), _ in of_task.group_by("probe", "modality", maintain_order=True):
+            scored = finite.filter((pl.col("probe") == probe) & (pl.col("modality") == modality))
+            whom = expected
+            if "ehr" in str(modality):
+                whom = expected.join(warehouse.read("ehr_rows"), on="study_id", how="semi")
+            lacking += whom.join(scored, on="study_id", how="anti").height
+    return lacking

@@ -1,0 +1,43 @@
+"""The cohort an audit.yaml names. Readers: `cohort/table.py`, `cohort/inspect_release/reader.py`; a phantom is drawn first,
+then read as a table.
+"""
+
+from __future__ import annotations
+
+from fmaudit_core.cohort.inspect_release.reader import read_inspect_cohort
+from fmaudit_core.cohort.phantom.writer import write_phantom
+from fmaudit_core.cohort.schema import Cohort
+from fmaudit_core.cohort.table import read_table_cohort
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.config import InspectCohort, PhantomCohort
+from fmaudit_core.pipeline.workspace import Workspace
+
+
+def is_drawn(workspace: Workspace) -> bool:
+    """Whether the cohort's files are there: always for a user's, once drawn for the phantom."""
+    return not isinstance(workspace.audit.cohort, PhantomCohort) or workspace.table.table.exists()
+
+
+def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
+    """Read and validate the cohort; a phantom that is not there yet is drawn first.
+
+    Raises
+    ------
+    CohortError
+        The tables, their columns, rows or image paths are wrong; says which and where.
+    """
+    audit = workspace.audit
+    if isinstance(audit.cohort, InspectCohort):
+        return read_inspect_cohort(
+            audit.cohort,
+            tasks=audit.tasks,
+            attributes=audit.attributes,
+            age_bands=audit.age_bands,
+            cache=workspace.ehr_cache,
+            progress=progress,
+        )
+    if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):
+        write_phantom(
+            workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
+        )
+    return read_table_cohort(workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)

@@ -1,0 +1,205 @@
+"""Gathers from a workspace what the report shows. How it is shown: `report/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as installed
+from typing import Any
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.encoders.embeddings_reader import read_provenance
+from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.pipeline.versions import MITIGATION_BY_CELL, MITIGATION_BY_ENCODER, MITIGATION_WHOLE, Versions
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.report.export import ReportFiles
+from fmaudit_core.report.index.mitigation_index import mitigated_findings
+from fmaudit_core.report.input.report_input import SLICE_QUALITY, ReportInput, count_series, count_studies
+from fmaudit_core.report.text.recommendations import TOLD_SCHEMA
+from fmaudit_core.reproduction.compare import compare_with_paper
+from fmaudit_core.reproduction.our_values import Audited
+from fmaudit_core.storage.warehouse import WHOLE, Cell
+
+
+def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, str] | None = None) -> ReportInput:
+    """Everything the page shows, as counts: no row about a study or a patient.
+
+    Parameters
+    ----------
+    runs : mapping of str to str, optional
+        Of what was made the id of the run that made it. Shown, and no part of the report's version.
+    """
+    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    encoders = [
+        {
+            "name": name,
+            "title": spec.label,
+            "dim": spec.dim,
+            "weights_sha256": spec.sha256,
+            "licence": spec.licence,
+            "source": spec.source,
+            "control": spec.control,
+            "baseline": not spec.embeds,
+            "n_studies": _n_studies(workspace, name, cells, embeds=spec.embeds),
+        }
+        for name, spec in versions.encoders.items()
+        if any(cell.encoder == name for cell in cells)
+    ]
+    return ReportInput(
+        audit=workspace.audit,
+        subgroup_metrics=warehouse.read_cells("subgroup_metrics", cells),
+        fairness_gaps=warehouse.read_cells("fairness_gaps", cells),
+        threshold_sweep=warehouse.read_cells("threshold_sweep", cells),
+        audit_findings=warehouse.read("audit_findings"),
+        subgroup_calibration=warehouse.read_cells("subgroup_calibration", cells),
+        calibration_tests=warehouse.read_cells("calibration_tests", cells),
+        cross_group_auroc=warehouse.read_cells("cross_group_auroc", cells),
+        intersections=warehouse.read_cells("intersections", cells),
+        model_comparisons=warehouse.read("model_comparisons"),
+        audit_changes=warehouse.read("audit_changes"),
+        modality_comparisons=warehouse.read("modality_comparisons"),
+        paper_comparison=paper_comparison(workspace, versions),
+        **_beside(workspace, versions),
+        spatial_aggregation=warehouse.read("spatial_aggregation"),
+        studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
+        flow=warehouse.read("cohort_flow"),
+        slice_quality=_series(workspace, versions),
+        encoders=encoders,
+        provenance=_provenance(workspace, versions),
+        runs=runs or {},
+    )
+
+
+def paper_comparison(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+    """Published figures beside this audit's; see `reproduction/`."""
+    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    notes = _whole(workspace, "cohort_notes")
+    release = notes.filter(pl.col("note").str.starts_with("release ")) if notes.height else notes
+    audited = Audited(
+        audit=workspace.audit,
+        encoders=versions.encoders,
+        metrics=warehouse.read_cells("subgroup_metrics", cells),
+        gaps=warehouse.read_cells("fairness_gaps", cells),
+        sweep=warehouse.read_cells("threshold_sweep", cells),
+        comparisons=warehouse.read("model_comparisons"),
+        flow=warehouse.read("cohort_flow"),
+        modalities=_whole(workspace, "modality_comparisons"),
+        mitigation=_of_cells(workspace, "mitigation_results", versions.mitigated_cells()),
+    )
+    return compare_with_paper(audited, labels_file=release.get_column("detail")[0] if release.height else "")
+
+
+def _beside(workspace: Workspace, versions: Versions) -> dict[str, Any]:
+    """Frames beside the findings, by the report's field, of what there is; of mitigation none where it is left out."""
+    predicted = [cell for cell in versions.audited_cells() if cell.encoder in versions.baselines()]
+    cells = versions.mitigated_cells() if workspace.audit.mitigation.enabled else []
+    encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
+    found = {
+        "label_flow": _whole(workspace, "label_flow"),
+        "score_warnings": _of_cells(workspace, "score_warnings", versions.audited_cells()),
+        "notes": _whole(workspace, "cohort_notes"),
+        "baselines": _of_cells(workspace, "baseline_joins", predicted),
+        **{name: _of_cells(workspace, name, cells) for name in MITIGATION_BY_CELL},
+        **{name: _of_cells(workspace, name, encoders) for name in MITIGATION_BY_ENCODER},
+        **{name: _whole(workspace, name) if cells else pl.DataFrame() for name in MITIGATION_WHOLE},
+    }
+    tasks = pl.col("task").is_in(["", *workspace.audit.tasks])
+    if cells:
+        found["mitigation_recommendations"] = _recommended(workspace, found)
+    return {
+        name: frame.filter(tasks) if "task" in frame.columns else frame for name, frame in found.items() if frame.width
+    }
+
+
+def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """What to take, judged by the findings: whether there is a disparity is theirs to say, corrected over their family."""
+    audit = workspace.audit
+    told = mitigated_findings(workspace.warehouse.read("audit_findings"), audit)
+    subgroups = found["mitigation_subgroups"]
+    return pl.concat(
+        recommend(
+            results,
+            subgroups.filter(encoder=encoder, task=task),
+            told.filter(encoder=encoder, task=task),
+            audit.fairness,
+        )
+        for (encoder, task), results in found["mitigation_results"].group_by("encoder", "task", maintain_order=True)
+    )
+
+
+def _of_cells(workspace: Workspace, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
+    """Rows of those cells that are published, without columns where none is."""
+    there = [cell for cell in cells if workspace.warehouse.version(table, cell) is not None]
+    return workspace.warehouse.read_cells(table, there) if there else pl.DataFrame()
+
+
+def _whole(workspace: Workspace, table: str) -> pl.DataFrame:
+    """A table that is one, without columns where it is not published."""
+    return _of_cells(workspace, table, [WHOLE])
+
+
+def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds: bool) -> int:
+    """Studies an encoder embedded, or a baseline predicted."""
+    if embeds:
+        return int(read_provenance(workspace.warehouse.embeddings_path(name))["n_studies"])
+    own = workspace.warehouse.read_cells("probe_predictions", [cell for cell in cells if cell.encoder == name])
+    return own.get_column("study_id").n_unique()
+
+
+def recommendations(written: ReportFiles) -> pl.DataFrame:
+    """What a written report recommends, row by row as its audit.json tells it: a frame of `TOLD_SCHEMA`."""
+    told = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
+    return pl.DataFrame([{name: row[name] for name in TOLD_SCHEMA} for row in told], schema=TOLD_SCHEMA)
+
+
+def report_files(written: ReportFiles) -> pl.DataFrame:
+    """The files of a report with their sizes and digests, one row each."""
+    rows = [
+        {
+            "file": path.relative_to(written.folder).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+        for path in written.all()
+    ]
+    return pl.DataFrame(rows, schema={"file": pl.String, "bytes": pl.Int64, "sha256": pl.String})
+
+
+def _series(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+    """Series by status and reason; none where no encoder looks at CT."""
+    if not versions.views_seen():
+        return pl.DataFrame(schema=SLICE_QUALITY)
+    return count_series(workspace.warehouse.read("slice_quality"))
+
+
+def _record(workspace: Workspace) -> str:
+    """What was read of the medical record; that there is none is no fault."""
+    if workspace.record is None:
+        return "none, or left out: imaging alone"
+    rows, codes = (workspace.warehouse.read(name) for name in ("ehr_rows", "ehr_vocabulary"))
+    rule = workspace.audit.ehr.cutoff
+    marked = "" if rule == "strict" else ", cutoffs of the INSPECT baseline: events up to the study itself count"
+    return f"{int(rows.get_column('n_events').sum()):,} events before cutoffs, {codes.height:,} codes{marked}"
+
+
+def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
+    """What every number descends from: versions of the inputs, of the encoders, and of the software."""
+    warehouse = workspace.warehouse
+    told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
+    absent = versions.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
+    for name, tasks, lacks in absent.iter_rows():
+        told[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
+    if versions.retired():
+        told["retired encoders, results kept"] = ", ".join(versions.retired())
+    told["version of the slices"] = warehouse.version("slice_quality") or ""
+    told["medical record"] = _record(workspace)
+    for name in versions.encoders:
+        path = warehouse.embeddings_path(name)
+        if path.exists():
+            told[f"version of the embeddings of {name}"] = read_provenance(path)["version"]
+    told |= {name: installed(name) for name in ("numpy", "scipy", "polars", "duckdb", "pydicom")}
+    return told | {"fmaudit": fmaudit_core.__version__, "python": platform.python_version()}

@@ -1,0 +1,203 @@
+"""One audit on disk: its config, and where the rooms keep what they make. What is stale is `stale_steps.py`'s to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
+from fmaudit_core.ehr.source import Record, record_of
+from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_embeddings
+from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
+from fmaudit_core.encoders.registry import Registry
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.rescale import Rescale
+from fmaudit_core.imaging.rules import SeriesRules
+from fmaudit_core.imaging.slices import SliceStore
+from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
+from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.storage.digests import digest
+from fmaudit_core.storage.warehouse import Warehouse
+
+#: raised when the phantom is drawn or written in another way
+PHANTOM_REVISION = 2
+#: thicker slices of INSPECT are quarantined unless the audit says otherwise
+INSPECT_MAX_SPACING_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An audit.yaml and everything found through it.
+
+    Parameters
+    ----------
+    audit : Audit
+        The config, its paths absolute.
+    audit_yaml : Path
+        Where it was read from.
+    """
+
+    audit: Audit
+    audit_yaml: Path
+
+    @property
+    def home(self) -> Path:
+        """The folder that holds everything a run makes."""
+        return self.audit.home
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """Tables and embeddings."""
+        return Warehouse(self.home / "warehouse")
+
+    @cached_property
+    def slices(self) -> SliceStore:
+        """Slices, one entry per study and view; `mending_slices` also makes torn ones again."""
+        return SliceStore(self.home / "slices")
+
+    def mending_slices(self) -> SliceStore:
+        """The slice store with the images it is made of, so that it is built, and a torn entry is made again when it is read."""
+        studies = self.warehouse.read("studies")
+        images = {
+            study: self.images_root / path for study, path in studies.select("study_id", "image_path").iter_rows()
+        }
+        rescales: dict[str, Rescale] = {}
+        if "rescale_slope" in studies.columns:
+            known = studies.select("study_id", "rescale_slope", "rescale_intercept").drop_nulls()
+            rescales = {study: (slope, intercept) for study, slope, intercept in known.iter_rows()}
+        return SliceStore(self.slices.root, images, rescales)
+
+    @property
+    def series_rules(self) -> SeriesRules:
+        """What a series must be beyond readable: INSPECT's volumes carry no modality and are told by their values."""
+        inspect, imaging = isinstance(self.audit.cohort, InspectCohort), self.audit.imaging
+        return SeriesRules(
+            min_slices=imaging.min_slices,
+            max_spacing_mm=imaging.max_spacing_mm or (INSPECT_MAX_SPACING_MM if inspect else None),
+            chest_values=inspect,
+        )
+
+    @property
+    def registry(self) -> Registry:
+        """The encoder specs, read anew each time: a spec may land while a server runs."""
+        return Registry(self.audit.encoders)
+
+    @property
+    def extraction_folder(self) -> Path:
+        """Where unfinished extractions keep their shards."""
+        return self.home / "extraction"
+
+    @property
+    def reports(self) -> Path:
+        """The report's folder."""
+        return self.home / "reports"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own storage."""
+        return self.home / "dagster"
+
+    @property
+    def phantom(self) -> Path:
+        """The folder the phantom cohort is drawn in: another seed or size is another folder."""
+        return self.home / "phantom" / digest(self.audit.cohort, self.audit.tasks, PHANTOM_REVISION)[:12]
+
+    @property
+    def table(self) -> TableCohort:
+        """The cohort as a table and its images; a phantom is read like anybody's once it is drawn."""
+        cohort = self.audit.cohort
+        if isinstance(cohort, TableCohort):
+            return cohort
+        if isinstance(cohort, InspectCohort):
+            raise ConfigError("INSPECT is no single table.", where=str(self.audit_yaml))
+        return TableCohort(
+            kind="table",
+            table=self.phantom / "studies.csv",
+            images=self.phantom / "ct",
+            events=self.phantom / "ehr_events.parquet",
+        )
+
+    @cached_property
+    def record(self) -> Record | None:
+        """The cohort's medical record; None where it has none, or the audit is of imaging alone."""
+        if "ehr" not in self.audit.probes.modalities:
+            return None
+        cohort = self.audit.cohort
+        return record_of(cohort if isinstance(cohort, InspectCohort) else self.table)
+
+    @property
+    def images_root(self) -> Path:
+        """The folder that the studies' image paths are relative to.
+
+        Raises
+        ------
+        ConfigError
+            The cohort names none, as one may whose encoders' embeddings were all computed elsewhere.
+        """
+        cohort = self.audit.cohort
+        root = cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
+        if root is None:
+            raise ConfigError(
+                "the cohort names no CT, and some encoder looks at it.",
+                where=str(self.audit_yaml),
+                fix="Set `cohort: images:` to the folder of CT series, or keep imported encoders only.",
+            )
+        return root
+
+    @property
+    def ehr_cache(self) -> Path:
+        """Where an archived medical record is unpacked, and what is costly to read of it twice is kept."""
+        return self.home / "ehr"
+
+    def embeddings(self, encoder: str) -> Embeddings:
+        """Study embeddings of one encoder by pooling, those that are audited."""
+        path = self.warehouse.embeddings_path(encoder)
+        return {pooling: read_study_embeddings(path, pooling) for pooling in self.poolings(encoder)}
+
+    def poolings(self, encoder: str) -> list[str]:
+        """Poolings of one encoder that are audited: those configured, or all it has where it has none of them."""
+        there = read_poolings(self.warehouse.embeddings_path(encoder))
+        return audited_poolings(there, self.audit.probes.poolings)
+
+    def primary_pooling(self, encoder: str) -> str:
+        """The pooling that speaks for an encoder: the audit's primary one, its own where it has none of that."""
+        there, primary = self.poolings(encoder), self.audit.fairness.primary_pooling
+        return primary if primary in there else there[0]
+
+    def network_kinds(self, spec: EncoderSpec) -> list[str]:
+        """Probes of one encoder that are networks: those configured and able to read what it gives.
+
+        A control sets a bar, so it is read linearly only. Whole volumes and imported embeddings have no slices.
+        """
+        if spec.control or not spec.embeds:
+            return []
+        kinds = [kind for kind in self.audit.probes.kinds if kind != PRIMARY_PROBE]
+        return [kind for kind in kinds if kind not in OF_SLICES or spec.has_slices]
+
+    def training_device(self) -> str:
+        """Where networks are trained: as configured, else on a GPU where torch finds one."""
+        if self.audit.extraction.device != "auto":
+            return self.audit.extraction.device
+        try:
+            import torch
+        except ModuleNotFoundError:
+            return "cpu"  # who needs torch says so
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def usable_studies(self, spec: EncoderSpec) -> list[str]:
+        """Studies an encoder can embed: those with slices; all of the cohort's where it looks at no CT."""
+        if not spec.sees_images:
+            return self.warehouse.read("studies").get_column("study_id").to_list()
+        return self.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
+
+
+def open_workspace(audit_yaml: Path) -> Workspace:
+    """Open the workspace of an audit.yaml; nothing is made until a step publishes.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or wrong.
+    """
+    return Workspace(audit=load_audit(audit_yaml), audit_yaml=audit_yaml.absolute())

@@ -1,0 +1,1 @@
+"""The disclosed tables, looked up by score set, encoder and task."""

@@ -1,0 +1,1 @@
+"""What the report reads, with the columns of each table."""

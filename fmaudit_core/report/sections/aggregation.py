@@ -1,0 +1,120 @@
+"""How slices become a study, as the page shows it: each aggregation against the mean of the slices, one task at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fmaudit_core.report.figures import base as figures
+from fmaudit_core.report.figures import calibration as calibration_figures
+from fmaudit_core.report.index.score_set_index import Book, Row
+from fmaudit_core.report.text import formatting
+
+_TITLES: Final = {
+    "mean": "Mean of the slices",
+    "max": "Maximum",
+    "median": "Median",
+    "attention": "Gated attention",
+    "lrcn": "Recurrent network",
+}
+_ABSENT: Final = {
+    "not_scored": "not fitted",
+    "suppressed": "too few to show",
+    "not_estimable": "one outcome only",
+    "no_slices": "this encoder gives no slices",
+}
+
+
+def aggregation_views(book: Book) -> list[Row]:
+    """A table per task in which something is compared."""
+    return [
+        {
+            "task": task,
+            "outcome": formatting.task_title(task),
+            "encoders": [
+                {"title": book.encoder_title(encoder), "rows": [_line(book, row) for row in rows]}
+                for encoder, rows in _by_encoder(book, task).items()
+            ],
+        }
+        for task in book.tasks
+        if _compared(book, task)
+    ]
+
+
+def aggregation_figures(book: Book) -> dict[str, figures.Spec]:
+    """Difference in AUROC from the mean of the slices, by task."""
+    out = {}
+    for task in book.tasks:
+        drawn = [_drawn(book, row) for row in _compared(book, task)]
+        if drawn:
+            against = f"AUROC {formatting.MINUS} that of the mean of the slices"
+            out[task] = calibration_figures.differences(drawn, book.audit.fairness.auroc_margin, against)
+    return out
+
+
+def _by_encoder(book: Book, task: str) -> dict[str, list[Row]]:
+    rows: dict[str, list[Row]] = {}
+    for row in book.aggregations(task):
+        rows.setdefault(row["encoder"], []).append(row)
+    return rows
+
+
+def _compared(book: Book, task: str) -> list[Row]:
+    return [row for row in book.aggregations(task) if row["difference"] is not None]
+
+
+def _title(book: Book, row: Row) -> str:
+    if row["aggregation"] is None:
+        return "Slices"
+    if row["comparison"] == "window":
+        return f"Mean, seen as {book.encoder_title(row['view_of'])}"
+    return _TITLES.get(row["aggregation"], str(row["aggregation"]))
+
+
+def _line(book: Book, row: Row) -> Row:
+    absent = _ABSENT.get(row["status"], "")
+    return {
+        "title": _title(book, row),
+        "absent": absent,
+        "n": "" if absent else formatting.count(row["n"]),
+        "auroc": formatting.level("auroc", row["auroc"]),
+        "interval": formatting.interval("auroc", row["ci_low"], row["ci_high"]),
+        "reference": row["status"] == "reference",
+        "difference": formatting.difference("auroc", row["difference"]),
+        "difference_interval": formatting.difference_interval("auroc", row["difference_low"], row["difference_high"]),
+        "p": formatting.p_number(row["p_value"]),
+        "p_holm": formatting.p_number(row["p_holm"]),
+        "seeds": _seeds(row),
+        "equal": _equal(row),
+    }
+
+
+def _seeds(row: Row) -> str:
+    """What the single networks come to, where there are several."""
+    if not row["seeds"] or row["seed_sd"] is None:
+        return ""
+    return f"{row['seeds']} seeds: {row['seed_mean']:.3f}, sd {row['seed_sd']:.3f}"
+
+
+def _equal(row: Row) -> str:
+    """What attention gains over itself with equal weights."""
+    if row["equal_difference"] is None:
+        return ""
+    apart = formatting.difference("auroc", row["equal_difference"])
+    between = formatting.difference_interval("auroc", row["equal_low"], row["equal_high"])
+    return f"against itself with equal weights {apart} ({between}; {formatting.p_text(row['equal_p'])})"
+
+
+def _drawn(book: Book, row: Row) -> dict[str, Any]:
+    line = _line(book, row)
+    encoder = book.encoder_title(row["encoder"])
+    return {
+        "label": f"{figures.tick_line(line['title'])}<br>{figures.tick_line(encoder)}",
+        "value": row["difference"], "low": row["difference_low"], "high": row["difference_high"],
+        "apart": row["p_holm"] is not None and row["p_holm"] <= book.audit.fairness.alpha,
+        "hover": (
+            f"<b>{figures.plain(line['title'])}</b><br>{figures.plain(encoder)}<br>AUROC {line['auroc']} ({line['interval']})"
+            f"<br>difference {line['difference']} ({line['difference_interval']})<br>{formatting.p_text(row['p_value'])}; "
+            f"{formatting.p_text(row['p_holm'], 'adjusted p')}"
+        ),
+        "aside": f"{line['difference']} ({line['difference_interval']})",
+    }  # fmt: skip

@@ -1,0 +1,65 @@
+"""An encoder against itself in the audit before, as the page shows it: which subgroup got worse, and how sure that is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fmaudit_core.common import vocabulary
+from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.input.report_input import OVERALL
+from fmaudit_core.report.text import formatting
+
+#: changes of a model that the page shows besides all worsenings; the CSV has them all
+_MOST: Final = 12
+
+
+def changes_view(book: Book) -> Row | None:
+    """What became of every model that was audited before; None where none was."""
+    models = [_model(book, key, rows) for key, rows in book.changes()]
+    if not models:
+        return None
+    return {"models": models, "alarms": sum(model["n_worse"] for model in models)}
+
+
+def _model(book: Book, key: Key, rows: list[Row]) -> Row:
+    worse = [row for row in rows if row["worse"]]
+    others = [row for row in rows if not row["worse"] and row["p_value"] is not None]
+    others.sort(key=lambda row: (row["attribute"] != OVERALL, row["p_value"]))
+    shown = sorted(worse, key=lambda row: -abs(row["change"])) + others[:_MOST]
+    return {
+        "encoder": book.encoder_title(key.encoder),
+        "outcome": formatting.task_title(key.task),
+        "n_worse": len(worse),
+        "said": _said(worse, len(others)),
+        "rows": [_line(row) for row in shown],
+        "more": len(others) - len(others[:_MOST]),
+    }
+
+
+def _said(worse: list[Row], n_others: int) -> str:
+    if not worse:
+        return f"No group got worse beyond the margin, of {n_others} comparisons."
+    named = list(dict.fromkeys(_group(row) for row in worse))
+    return f"Worse beyond the margin, and by more than chance explains: {'; '.join(named)}."
+
+
+def _group(row: Row) -> str:
+    if row["attribute"] == OVERALL:
+        return "All studies"
+    return f"{formatting.attribute_title(row['attribute'])}: {vocabulary.subgroup_title(row['subgroup'])}"
+
+
+def _line(row: Row) -> dict[str, Any]:
+    metric, rounded = row["metric"], row["counts"] == "rounded"
+    return {
+        "group": _group(row),
+        "metric": formatting.metric_title(metric),
+        "n": formatting.count(row["n"], row["counts"]),
+        "before": formatting.level(metric, row["previous_value"], rounded=rounded),
+        "now": formatting.level(metric, row["value"], rounded=rounded),
+        "change": formatting.difference(metric, row["change"], rounded=rounded),
+        "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        "p": formatting.p_number(row["p_value"]),
+        "q": formatting.p_number(row["q_worse"]),
+        "worse": bool(row["worse"]),
+    }

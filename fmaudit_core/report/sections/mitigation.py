@@ -1,0 +1,367 @@
+"""Would a mitigation help, whom, and at what price: what the page shows. Figures: `figures/mitigation.py`; words:
+`text/recommendations.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fmaudit_core.common import vocabulary
+from fmaudit_core.report.figures import base as figures
+from fmaudit_core.report.figures import mitigation as mitigation_figures
+from fmaudit_core.report.index.mitigation_index import NOBODY, Cell, Ledger, Row
+from fmaudit_core.report.index.score_set_index import Book
+from fmaudit_core.report.sections.capacity import (
+    PROBES,
+    capacity_view,
+    change,
+    change_interval,
+    ladder_view,
+    probes_view,
+)
+from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.recommendations import (
+    SHORT,
+    advice_lines,
+    advice_view,
+    run_title,
+    short_title,
+    strategy_title,
+    without_diverged,
+)
+
+
+def mitigation_view(book: Book, ledger: Ledger) -> Row | None:
+    """Everything the page's section holds; None where nothing was mitigated."""
+    cells = _ordered(book, ledger)
+    if not cells:
+        return None
+    strategies = list(dict.fromkeys(run["strategy"] for cell in cells for run in _runs(ledger, cell) if run["own"]))
+    tasks = [task for task in book.tasks if any(row["task"] == task for row in ledger.capacity)]
+    return {
+        "cells": [_cell_view(book, ledger, cell) for cell in cells],
+        "strategies": [
+            {"name": name, "title": strategy_title(name), "first": name == _first(ledger, cells, strategies)}
+            for name in strategies
+        ],
+        "probes": probes_view(book, ledger),
+        "capacity": [capacity_view(book, ledger, task) for task in tasks],
+        "ladder": ladder_view(book, ledger),
+    }  # fmt: skip
+
+
+def _first(ledger: Ledger, cells: list[Cell], strategies: list[str]) -> str:
+    """The strategy that the page shows first: one that is recommended, else the adversary, else any."""
+    advised = [row["strategy"] for cell in cells if (row := ledger.advice(cell)) is not None]
+    return next((name for name in (*advised, "adversarial", *strategies) if name in strategies), "")
+
+
+def main_advice(book: Book, ledger: Ledger) -> list[Row]:
+    """Lines of the main task's recommendations; controls and baselines have none."""
+    named = []
+    for encoder in book.encoders:
+        view = advice_view(ledger, (encoder["name"], book.main_task))
+        if view is not None and not encoder["control"]:
+            named.append((encoder["title"], view))
+    return advice_lines(named)
+
+
+def all_advice(book: Book, ledger: Ledger) -> list[Row]:
+    """Recommendations of every encoder and task, for machines."""
+    out = []
+    for cell in _ordered(book, ledger):
+        row, view = ledger.advice(cell), advice_view(ledger, cell)
+        if row is not None and view is not None:
+            out.append({**row, "costs": view["costs"], "sentence": view["sentence"]})
+    return out
+
+
+def mitigation_figure_sets(book: Book, ledger: Ledger) -> dict[str, Row]:
+    """Figures of each encoder and task by slot."""
+    return {_id(cell): _figures(ledger, cell) for cell in _ordered(book, ledger)}
+
+
+def _ordered(book: Book, ledger: Ledger) -> list[Cell]:
+    names = [one["name"] for one in book.encoders]
+    known = [cell for cell in ledger.cells if cell[0] in names and cell[1] in book.tasks]
+    return sorted(known, key=lambda cell: (names.index(cell[0]), book.tasks.index(cell[1])))
+
+
+def _id(cell: Cell) -> str:
+    return "|".join(cell)
+
+
+def _runs(ledger: Ledger, cell: Cell) -> list[Row]:
+    return [run for attribute in ledger.attributes(cell) for run in ledger.own(cell, attribute)]
+
+
+def _cell_view(book: Book, ledger: Ledger, cell: Cell) -> Row:
+    title = f"{book.encoder_title(cell[0])}{book.role(cell[0])} · {formatting.task_title(cell[1])}"
+    return {
+        "id": _id(cell),
+        "title": title,
+        "advice": advice_view(ledger, cell),
+        "groups": [
+            {
+                "attribute": formatting.attribute_title(attribute),
+                "rows": [_line(ledger, cell, run) for run in ledger.own(cell, attribute)],
+                "subgroups": _matrix(ledger, cell, attribute),
+            }
+            for attribute in ledger.attributes(cell)
+        ],
+    }
+
+
+def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
+    rounded = run["rounded"]
+    return {
+        "title": run_title(run),
+        "evaluated": run["own"],
+        "before": formatting.points(run["gap_before"], 0 if rounded else 1),
+        "after": formatting.points(run["gap_after"], 0 if rounded else 1),
+        "change": change(run["reduction"], rounded=rounded),
+        "interval": change_interval(run["ci_low"], run["ci_high"], rounded=rounded),
+        "p": formatting.p_number(_p(run)),
+        "worst": _end(run, "worst"),
+        "auroc": formatting.signed(run["auroc_delta"]),
+        "auroc_interval": formatting.between(run["auroc_delta_low"], run["auroc_delta_high"]),
+        "spill": "; ".join(
+            f"{formatting.attribute_title(row['attribute'])} {change(row['reduction'], rounded=row['rounded'])}"
+            + (" (widens)" if row["widened"] else "")
+            for row in ledger.spilled(cell, run)
+            if row["reduction"] is not None
+        )
+        or formatting.NONE,
+        "marks": _marks(run),
+        "note": _note(run),
+    }
+
+
+def _end(run: Row, end: str) -> str:
+    delta = run[f"{end}_subgroup_udr_delta"]
+    if delta is None:
+        return formatting.NONE
+    return f"{vocabulary.subgroup_title(run[f'{end}_subgroup'])} {formatting.difference('udr', delta, rounded=run['rounded'])}"
+
+
+def _marks(run: Row) -> list[Row]:
+    """What must be said of a run beside its numbers."""
+    if not run["own"]:
+        return []
+    said = []
+    if not run["interpretable"]:
+        said.append({"kind": "uninterpretable", "text": "not interpretable"})
+    if run["levelling_down"]:
+        said.append({"kind": "levels", "text": "levels down"})
+    if run["narrowed"] and run["interpretable"]:
+        said.append({"kind": "narrows", "text": "narrows"})
+    if run["widened"] and run["interpretable"]:
+        said.append({"kind": "widens", "text": "wider, beyond chance"})
+    return said
+
+
+def _p(run: Row) -> float | None:
+    """The p of a narrower gap; of a wider one where the run widens it beyond chance."""
+    p: float | None = run["p_widened" if run["widened"] else "p_adjusted"]
+    return p
+
+
+def _note(run: Row) -> str:
+    if not run["own"]:
+        return str(run["reason"] or run["status"].replace("_", " "))
+    parts = []
+    if run["n_diverged"]:
+        parts.append(without_diverged(run))
+    if run["n_collapsed"]:
+        parts.append(f"{run['n_collapsed']} of {run['n_seeds']} runs collapsed")
+    if run["gap_seed_sd"] is not None:
+        sd = formatting.points(run["gap_seed_sd"], 0 if run["rounded"] else 1)
+        parts.append(f"over {run['n_seeds']} seeds the gap varies by {sd} (sd), AUROC by {run['auroc_seed_sd']:.3f}")
+    return "; ".join(parts)
+
+
+def _matrix(ledger: Ledger, cell: Cell, attribute: str) -> Row | None:
+    """Share missed of each subgroup, before and after every strategy that is aimed at its attribute."""
+    runs = [run for run in ledger.own(cell, attribute) if run["own"]]
+    if not runs:
+        return None
+    by_run = [
+        {row["subgroup"]: row for row in ledger.subgroups(cell, run, "udr") if row["attribute"] == attribute}
+        for run in runs
+    ]
+    rows = []
+    for subgroup, row in by_run[0].items():
+        cells = [of.get(subgroup) for of in by_run]
+        decimals = 0 if row["counts"] == "rounded" else 1
+        rows.append(
+            {
+                "title": vocabulary.subgroup_title(subgroup),
+                "withheld": row["before"] is None,
+                "before": formatting.percent(row["before"], decimals),
+                "cells": [
+                    {
+                        "text": formatting.percent(one["after"], decimals) if one else formatting.NONE,
+                        "look": _look(one) if one else "unclear",
+                        "tip": _subgroup_tip(one) if one else "",
+                    }
+                    for one in cells
+                ],
+            }
+        )
+    return {"strategies": [short_title(run) for run in runs], "rows": rows}
+
+
+def _look(row: Row) -> str:
+    return "harmed" if row["harmed"] else "helped" if row["helped"] else "unclear"
+
+
+def _subgroup_tip(row: Row) -> str:
+    if row["delta"] is None:
+        return ""
+    rounded = row["counts"] == "rounded"
+    return (
+        f"change {formatting.difference('udr', row['delta'], rounded=rounded)} "
+        f"({formatting.difference_interval('udr', row['ci_low'], row['ci_high'], rounded=rounded)})"
+    )
+
+
+def _figures(ledger: Ledger, cell: Cell) -> Row:
+    attributes = ledger.attributes(cell)
+    runs = [run for run in _runs(ledger, cell) if run["own"]]
+    strategies = list(dict.fromkeys(run["strategy"] for run in runs))
+    return {
+        "gaps": mitigation_figures.strategies([_gap_row(run) for run in runs]) if runs else None,
+        "arrows": {
+            name: mitigation_figures.arrows(rows) for name in strategies if (rows := _arrow_rows(ledger, cell, name, attributes))
+        },
+        "price": [
+            {"title": formatting.attribute_title(name), "figure": figure}
+            for name in attributes
+            if (figure := _price(ledger, cell, name)) is not None
+        ],
+        "probing": _probing(ledger, cell),
+    }  # fmt: skip
+
+
+def _gap_row(run: Row) -> Row:
+    look = (
+        "uninterpretable" if not run["interpretable"]
+        else "widened" if run["widened"]
+        else "levelled" if run["levelling_down"]
+        else "narrowed" if run["narrowed"] else "shown"
+    )  # fmt: skip
+    low, high = (
+        None if run[end] is None else max(0.0, min(1.0, run["gap_before"] - run[end])) for end in ("ci_high", "ci_low")
+    )
+    return {
+        "attribute": figures.tick_label(formatting.attribute_title(run["attribute"])),
+        "of": formatting.attribute_title(run["attribute"]),
+        "label": figures.tick_label(short_title(run)),
+        "before": run["gap_before"], "value": run["gap_after"], "low": low, "high": high, "look": look,
+        "hover": _run_hover(run),
+        "aside": f"{change(run['reduction'], rounded=run['rounded'])} · {formatting.p_number(_p(run))}",
+    }  # fmt: skip
+
+
+def _run_hover(run: Row) -> str:
+    decimals = 0 if run["rounded"] else 1
+    lines = [
+        f"<b>{figures.plain(run_title(run))}</b>",
+        f"gap {formatting.points(run['gap_before'], decimals)} before, {formatting.points(run['gap_after'], decimals)} after",
+        f"change {change(run['reduction'], rounded=run['rounded'])} "
+        f"({change_interval(run['ci_low'], run['ci_high'], rounded=run['rounded'])}; "
+        f"{formatting.p_text(_p(run), 'adjusted p')})",
+        f"missed most before: {figures.plain(_end(run, 'worst'))}",
+        f"AUROC {run['auroc_before']:.3f} before, {formatting.signed(run['auroc_delta'])} "
+        f"({formatting.between(run['auroc_delta_low'], run['auroc_delta_high'])})",
+        *(one["text"] for one in _marks(run)),
+    ]
+    return "<br>".join(lines)
+
+
+def _arrow_rows(ledger: Ledger, cell: Cell, strategy: str, attributes: list[str]) -> list[Row]:
+    """Subgroups of every attribute under the strategy aimed at that attribute; none where nothing may be shown."""
+    out = []
+    for attribute in attributes:
+        run = next((one for one in ledger.own(cell, attribute) if one["strategy"] == strategy and one["own"]), None)
+        of_run = ledger.subgroups(cell, run, "udr") if run else []
+        out += [_arrow(row) for row in of_run if row["attribute"] == attribute]
+    return out if any(row["before"] is not None for row in out) else []
+
+
+def _arrow(row: Row) -> Row:
+    rounded, title = row["counts"] == "rounded", vocabulary.subgroup_title(row["subgroup"])
+    shown = row["before"] is not None
+    decimals = 0 if rounded else 1
+    return {
+        "attribute": figures.tick_label(formatting.attribute_title(row["attribute"])),
+        "of": formatting.attribute_title(row["attribute"]),
+        "label": figures.tick_label(title), "before": row["before"], "after": row["after"], "look": _look(row),
+        "hover": f"<b>{figures.plain(title)}</b><br>missed {formatting.percent(row['before'], decimals)} before, "
+        f"{formatting.percent(row['after'], decimals)} after<br>{_subgroup_tip(row)}" if shown else "",
+        "aside": formatting.difference("udr", row["delta"], rounded=rounded) if shown else "too few to show",
+    }  # fmt: skip
+
+
+def _price(ledger: Ledger, cell: Cell, attribute: str) -> figures.Spec | None:
+    runs = [run for run in ledger.own(cell, attribute) if run["own"] and run["gap_after"] is not None]
+    if not runs:
+        return None
+    path = ledger.path(cell, attribute)
+    seeds = [_point(one) for run in (*runs, *path) for one in ledger.seeds(cell, run, attribute)]
+    before = {"gap": runs[0]["gap_before"], "auroc": runs[0]["auroc_before"], "hover": "<b>The probe as it was</b>"}
+    return mitigation_figures.price(
+        before,
+        [_point(run) | {"strategy": run["strategy"]} for run in runs if run["strategy"] != "adversarial"],
+        [
+            _point(run) | {"label": "0" if run["target_attribute"] == NOBODY else f"{run['alpha']:g}"}
+            for run in path
+        ],
+        list({(one["gap"], one["auroc"]): one for one in seeds}.values()),
+        ledger.audit.fairness.auroc_margin,
+    )  # fmt: skip
+
+
+def _point(run: Row) -> dict[str, Any]:
+    seed = f"<br>seed {run['seed']}" if run["seed"] is not None else ""
+    decimals = 0 if run["rounded"] else 1
+    return {
+        "gap": run["gap_after"], "auroc": run["auroc"],
+        "hover": f"<b>{figures.plain(run_title(run))}</b>{seed}<br>gap {formatting.points(run['gap_after'], decimals)}"
+        f"<br>AUROC {run['auroc']:.3f}",
+    }  # fmt: skip
+
+
+def _probing(ledger: Ledger, cell: Cell) -> figures.Spec | None:
+    """Fresh probes of the strategies that change what a probe sees, before and after, averaged over the seeds that were read."""
+    read: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
+    for row in ledger.leakage(cell):
+        key = (row["target_attribute"], row["strategy"], row["probe"])
+        read.setdefault(key, {}).setdefault(row["stage"], []).append(row)
+    order = ledger.attributes(cell)
+    known = sorted((key for key in read if key[0] in order), key=lambda key: (order.index(key[0]), key[1], key[2]))
+    rows = [_probed(key, read[key]) for key in known]
+    return mitigation_figures.probing(rows) if rows else None
+
+
+def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
+    attribute, strategy, probe = key
+    before, after = (_mean(stages.get(stage, []), "balanced_auroc") for stage in ("before", "after"))
+    last = stages.get("after", [])
+    low, high = (_mean(last, end) for end in ("ci_low", "ci_high"))
+    control = _mean(last, "control_balanced_auroc")
+    label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
+    said = [formatting.signed(one, 2, plus=False) for one in (before, after)]
+    return {
+        "attribute": figures.tick_label(formatting.attribute_title(attribute)), "of": formatting.attribute_title(attribute),
+        "label": figures.tick_label(label),
+        "before": before, "value": after, "low": low, "high": high, "control": control,
+        "hover": f"<b>{figures.plain(label)}</b><br>balanced AUROC {said[0]} before, {said[1]} after "
+        f"({formatting.between(low, high, 2)})<br>of dealt labels {formatting.signed(control, 2, plus=False)}",
+        "aside": f"{said[0]} · {said[1]}",
+    }  # fmt: skip
+
+
+def _mean(rows: list[Row], name: str) -> float | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,172 @@
+"""Two models on the same patients, as the page shows them: the difference, how sure, and whether the first is worse by much."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fmaudit_core.common import vocabulary
+from fmaudit_core.report.figures import base as figures
+from fmaudit_core.report.figures import calibration as calibration_figures
+from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.input.report_input import OVERALL, VARIANT
+from fmaudit_core.report.text import formatting
+
+#: pairs of a task that the page shows; the CSV has them all
+_MOST_PAIRS: Final = 10
+
+
+def pair_views(book: Book) -> list[Row]:
+    """The pairs of every task, those the findings speak of first."""
+    return [
+        _pair_view(book, first, second, rows)
+        for task in book.tasks
+        for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+    ]
+
+
+def more_pairs(book: Book) -> int:
+    """Pairs that are in the CSV alone."""
+    return sum(max(0, len(book.comparisons(task)) - _MOST_PAIRS) for task in book.tasks)
+
+
+def pair_figures(book: Book) -> dict[str, figures.Spec]:
+    """Difference in AUROC of all studies for every pair, by task."""
+    margin = book.audit.fairness.auroc_margin
+    out = {}
+    for task in book.tasks:
+        drawn = [
+            _drawn(book, first, second, row)
+            for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+            for row in rows
+            if row["attribute"] == OVERALL and row["metric"] == "auroc" and row["difference"] is not None
+        ]
+        if drawn:
+            out[task] = calibration_figures.differences(drawn, margin)
+    return out
+
+
+def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
+    names = _names(book, first, second)
+    overall = [row for row in rows if row["attribute"] == OVERALL]
+    groups: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["attribute"] != OVERALL:
+            groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], []).append(row)
+    return {
+        "task": first.task,
+        "outcome": formatting.task_title(first.task),
+        "first": names[0],
+        "second": names[1],
+        "said": _sentence(book, names, overall),
+        "subgroups": _subgroups_said(book, names, rows),
+        "against_baseline": book.is_held_against(first.encoder, second.encoder),
+        "overall": [_line(book, row) for row in overall if row["counts"] != "withheld"],
+        "groups": [
+            {
+                "attribute": formatting.attribute_title(attribute),
+                "subgroups": [
+                    {
+                        "title": vocabulary.subgroup_title(subgroup),
+                        "withheld": any(row["counts"] == "withheld" for row in of),
+                        "n": formatting.count(of[0]["n"], of[0]["counts"]),
+                        "rows": [_line(book, row) for row in of],
+                    }
+                    for subgroup, of in by_subgroup.items()
+                ],
+            }
+            for attribute, by_subgroup in groups.items()
+        ],
+    }
+
+
+def _names(book: Book, first: Key, second: Key) -> tuple[str, str]:
+    """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
+    titles = []
+    for key in (first, second):
+        title = book.encoder_title(key.encoder) + book.role(key.encoder)
+        variant = formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
+        if variant and not book.is_main(key):
+            title += f", {variant}"
+        titles.append(title)
+    return titles[0], titles[1]
+
+
+def _line(book: Book, row: Row) -> Row:
+    metric, rounded = row["metric"], row["counts"] == "rounded"
+    return {
+        "metric": formatting.metric_title(metric),
+        "first": formatting.level(metric, row["value"], rounded=rounded),
+        "second": formatting.level(metric, row["other_value"], rounded=rounded),
+        "difference": formatting.difference(metric, row["difference"], rounded=rounded),
+        "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        "p": formatting.p_number(row["p_value"]),
+        "q": formatting.p_number(row["q_value"]),
+        "worse": _worse(book, row),
+    }
+
+
+def _worse(book: Book, row: Row) -> str:
+    """Non-inferiority in words."""
+    if row["non_inferior"] is None:
+        return "not tested"
+    p = formatting.p_text(row["p_non_inferior"])
+    if row["non_inferior"]:
+        return f"not by {_margin(book, row['metric'])} or more ({p})"
+    return f"by {_margin(book, row['metric'])} or more cannot be ruled out ({p})"
+
+
+def _margin(book: Book, metric: str) -> str:
+    settings = book.audit.fairness
+    return formatting.margin_text(metric, settings.auroc_margin if metric == "auroc" else settings.margin)
+
+
+def _sentence(book: Book, names: tuple[str, str], overall: list[Row]) -> str:
+    row = next((row for row in overall if row["metric"] == "auroc" and row["difference"] is not None), None)
+    if row is None:
+        return "Too few studies were scored by both to compare them."
+    said = _line(book, row)
+    text = (
+        f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
+        f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
+        f"{formatting.p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
+    )
+    margin = _margin(book, "auroc")
+    if row["non_inferior"] is None:
+        return text
+    if row["non_inferior"]:
+        return f"{text} That {names[0]} is worse by {margin} or more can be ruled out."
+    return f"{text} That {names[0]} is worse by {margin} or more cannot be ruled out."
+
+
+_VERDICTS: Final = {
+    "better": "ranks better than chance explains in {}",
+    "not_worse": "is not worse by {margin} or more in {}",
+    "worse": "ranks worse than chance explains in {}",
+    "cannot_tell": "may be worse by {margin} or more in {}: we cannot tell",
+}
+
+
+def _subgroups_said(book: Book, names: tuple[str, str], rows: list[Row]) -> str:
+    """What AUROC says of the first model in each tested subgroup, by verdict; empty where none could be tested."""
+    of: dict[str, list[str]] = {}
+    for row in rows:
+        if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
+            of.setdefault(row["verdict"], []).append(vocabulary.subgroup_title(row["subgroup"]))
+    margin = _margin(book, "auroc")
+    said = [text.format(", ".join(of[name]), margin=margin) for name, text in _VERDICTS.items() if name in of]
+    return f"By subgroup, {names[0]} {'; '.join(said)}." if said else ""
+
+
+def _drawn(book: Book, first: Key, second: Key, row: Row) -> dict[str, Any]:
+    names, said = _names(book, first, second), _line(book, row)
+    apart = row["q_value"] is not None and row["q_value"] <= book.audit.fairness.alpha
+    return {
+        "label": "<br>".join(figures.tick_line(name) for name in names),
+        "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
+        "hover": (
+            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {said['first']} and {said['second']}"
+            f"<br>difference {said['difference']} ({said['interval']})<br>{formatting.p_text(row['p_value'])}; "
+            f"{formatting.p_text(row['q_value'], 'q')}"
+        ),
+        "aside": f"{said['difference']} ({said['interval']})",
+    }  # fmt: skip

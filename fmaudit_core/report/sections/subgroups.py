@@ -1,0 +1,290 @@
+"""One encoder on one task, as the page shows it: its subgroups, its gaps, its figures. The whole page: `report/page.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fmaudit_core.common import vocabulary
+from fmaudit_core.fairness.score_warnings import concerned
+from fmaudit_core.fairness.small_groups import NO_THRESHOLD
+from fmaudit_core.report.figures import base as figures
+from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Book, Key, Row
+from fmaudit_core.report.input.report_input import OVERALL, VARIANT
+from fmaudit_core.report.sections.calibration import (
+    calibration_figure,
+    calibration_view,
+    cross_views,
+    gives_probabilities,
+)
+from fmaudit_core.report.sections.intersections import intersections_figure, intersections_view
+from fmaudit_core.report.text import formatting
+
+
+def cell_view(book: Book, key: Key) -> Row:
+    """Everything the page shows of one score set."""
+    return {
+        "id": f"{key.encoder}|{key.task}|{book.variant_index(key)}",
+        "title": f"{book.encoder_title(key.encoder)} · {formatting.task_title(key.task)}",
+        "variant": formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True))),
+        "overall": _subgroup_view(book, key, OVERALL, "all"),
+        "groups": [
+            {
+                "attribute": formatting.attribute_title(attribute),
+                "rows": [
+                    _subgroup_view(book, key, attribute, row["subgroup"])
+                    for row in book.subgroups(key, "udr", attribute)
+                ],
+            }
+            for attribute in book.attributes(key)
+        ],
+        "gaps": [gap_view(book, key, row) for row in book.findings(key)],
+        "calibration": calibration_view(book, key),
+        "cross": cross_views(book, key),
+        "warnings": [warning_view(row) for row in book.warnings(key)],
+        "intersections": intersections_view(book, key),
+    }
+
+
+def _subgroup_view(book: Book, key: Key, attribute: str, subgroup: str) -> Row:
+    rows = {metric: _metric_row(book, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
+    # a rate without a threshold has no count; AUROC has
+    first = next((row for row in rows.values() if row and row["status"] != NO_THRESHOLD), None) or {}
+    counts = first.get("counts", "exact")
+    return {
+        "title": "All studies" if attribute == OVERALL else vocabulary.subgroup_title(subgroup),
+        "status": first.get("status", ""),
+        "withheld": counts == "withheld",
+        "n": formatting.count(first.get("n"), counts),
+        "n_pos": formatting.count(first.get("n_pos"), counts),
+        "metrics": [_metric_view(metric, row) for metric, row in rows.items()],
+    }
+
+
+def _metric_row(book: Book, key: Key, metric: str, attribute: str, subgroup: str) -> Row | None:
+    if attribute == OVERALL:
+        return book.overall(key, metric)
+    return book.subgroup(key, metric, attribute, subgroup)
+
+
+def _metric_view(metric: str, row: Row | None) -> Row:
+    row = row or {}
+    rounded = row.get("counts") == "rounded"
+    return {
+        "metric": metric,
+        "value": formatting.level(metric, row.get("value"), rounded=rounded),
+        "interval": formatting.interval(metric, row.get("ci_low"), row.get("ci_high"), rounded=rounded),
+        "mde": formatting.spread(metric, row.get("mde"), rounded=rounded),
+        "p_rest": formatting.p_number(row.get("p_rest_adjusted")),
+    }
+
+
+def gap_view(book: Book, key: Key, row: Row) -> Row:
+    """One finding in the words of the page."""
+    metric, attribute = row["metric"], row["attribute"]
+    margin = book.audit.fairness.margin
+    worst, best = (book.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
+    rounded = worst is not None and worst["counts"] == "rounded"
+    said = {
+        **row,
+        "worst": vocabulary.subgroup_title(row["worst_subgroup"]) if row["worst_subgroup"] else None,
+        "best": vocabulary.subgroup_title(row["best_subgroup"]) if row["best_subgroup"] else None,
+        "worst_text": _level_text(metric, worst),
+        "best_text": _level_text(metric, best),
+        "gap_text": formatting.spread(metric, row["gap"], rounded=rounded),
+        "null_text": formatting.spread(metric, row["null_expected_gap"], rounded=rounded),
+    }
+    mde = formatting.spread(metric, worst["mde"] if worst else None, rounded=rounded)
+    withheld = book.withheld_because(key, metric)
+    unsaid = None if withheld is None else formatting.withheld_because(withheld)
+    return {
+        "encoder": book.encoder_title(key.encoder),
+        "attribute": formatting.attribute_title(attribute),
+        "metric": formatting.metric_title(metric),
+        "verdict": row.get("verdict") or "",
+        "verdict_title": formatting.verdict_title(row.get("verdict")),
+        "worst": said["worst"] or formatting.NONE,
+        "best": said["best"] or formatting.NONE,
+        "worst_value": said["worst_text"] or "",
+        "best_value": said["best_text"] or "",
+        "worst_tip": _tip(metric, worst),
+        "best_tip": _tip(metric, best),
+        "gap": said["gap_text"],
+        "null": said["null_text"],
+        "sd": formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
+        "sd_interval": formatting.difference_interval(
+            metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
+        ),
+        "p_value": formatting.p_number(row["p_value"]),
+        "p_gap": formatting.p_number(row["p_gap"]),
+        "p_adjusted": formatting.p_number(row.get("p_adjusted")),
+        "q_value": formatting.p_number(row.get("q_value")),
+        "tip": _gap_tip(row),
+        "sentence": unsaid or formatting.summary_of(said, key.task, margin, mde),
+        "short": unsaid or formatting.in_short(said, margin, mde),
+        "warnings": _warnings_beside(book, key, row),
+    }
+
+
+def warning_view(row: Row) -> Row:
+    """One warning in the words of the page."""
+    of_all = row["attribute"] == OVERALL
+    return {
+        "code": row["code"],
+        "whom": "All studies" if of_all else formatting.attribute_title(row["attribute"]),
+        "message": row["message"],
+    }
+
+
+def _warnings_beside(book: Book, key: Key, finding: Row) -> list[str]:
+    """Warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
+    rows = [row for row in book.warnings(key) if row["attribute"] == finding["attribute"]]
+    return [row["message"] for row in rows if finding["metric"] in concerned(row)]
+
+
+def _level_text(metric: str, row: Row | None) -> str | None:
+    if row is None or row["value"] is None:
+        return None
+    return formatting.level(metric, row["value"], rounded=row["counts"] == "rounded")
+
+
+def _tip(metric: str, row: Row | None) -> str:
+    """What a number hovers: its interval and counts."""
+    if row is None or row["counts"] == "withheld":
+        return ""
+    rounded = row["counts"] == "rounded"
+    return (
+        f"interval {formatting.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)}; "
+        f"n {formatting.count(row['n'], row['counts'])}, {formatting.count(row['n_pos'], row['counts'])} with the outcome; "
+        f"smallest difference that would have shown {formatting.spread(metric, row['mde'], rounded=rounded)}"
+    )
+
+
+def _gap_tip(row: Row) -> str:
+    return f"if equal, about {formatting.spread(row['metric'], row['null_expected_gap'])}; {formatting.tests_text(row)}"
+
+
+def cell_figures(book: Book, key: Key) -> dict[str, Any]:
+    """Figures of one score set, by the slot of the page they go into."""
+    return {
+        "udr": _forest(book, key, "udr") if book.has_threshold(key) else None,
+        "auroc": _forest(book, key, "auroc"),
+        "gaps": _gaps(book, key),
+        "calibration": calibration_figure(book, key),
+        "intersections": intersections_figure(book, key),
+        "sweeps": _sweeps(book, key),
+    }
+
+
+def _sweeps(book: Book, key: Key) -> list[Row]:
+    """A figure per attribute that has curves."""
+    curves = {attribute: _curves(book, key, attribute) for attribute in book.attributes(key)}
+    most = max((len(one) for one in curves.values()), default=0)
+    probabilities = gives_probabilities(book, key)
+    return [
+        {
+            "title": formatting.attribute_title(attribute),
+            "figure": figures.sweep(one, book.threshold(key), most, probabilities=probabilities),
+        }
+        for attribute, one in curves.items()
+        if one
+    ]
+
+
+def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
+    overall = book.overall(key, metric)
+    rows = []
+    for row in book.subgroups(key, metric):
+        finding = book.finding(key, row["attribute"], metric) or {}
+        disparity = finding.get("verdict") == "disparity"
+        title = vocabulary.subgroup_title(row["subgroup"])
+        rows.append(
+            {
+                "attribute": figures.tick_label(formatting.attribute_title(row["attribute"])),
+                "of": formatting.attribute_title(row["attribute"]),
+                "label": figures.tick_label(title),
+                "value": row["value"],
+                "low": row["ci_low"],
+                "high": row["ci_high"],
+                "mde": row["mde"],
+                "status": row["status"],
+                "alarm": disparity and finding.get("worst_subgroup") == row["subgroup"],
+                "hover": _hover(title, metric, row, finding),
+                "aside": _aside(metric, row),
+            }
+        )
+    title = "positives · detectable" if metric == "udr" else "studies · detectable"
+    return figures.forest(rows, metric, overall["value"] if overall else None, title)
+
+
+def _aside(metric: str, row: Row) -> str:
+    if row["counts"] == "withheld":
+        return "too few to show"
+    n = formatting.count(row["n_pos" if metric == "udr" else "n"], row["counts"])
+    return (
+        f"{n} · {formatting.spread(metric, row['mde'], rounded=row['counts'] == 'rounded')}"
+        if row["mde"] is not None
+        else n
+    )
+
+
+def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
+    if row["counts"] == "withheld":
+        return ""
+    rounded = row["counts"] == "rounded"
+    lines = [
+        f"<b>{figures.plain(title)}</b>",
+        f"{formatting.metric_title(metric)} {formatting.level(metric, row['value'], rounded=rounded)} "
+        f"({formatting.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)})",
+        f"{formatting.count(row['n'], row['counts'])} studies, {formatting.count(row['n_pos'], row['counts'])} with the outcome",
+        f"would have shown: {formatting.spread(metric, row['mde'], rounded=rounded)} or more from the rest",
+    ]
+    if row.get("p_rest_adjusted") is not None:
+        lines.append(f"against the rest: {formatting.p_text(row['p_rest_adjusted'], 'adjusted p')}")
+    if finding.get("gap") is not None:
+        attribute = figures.plain(formatting.attribute_title(row["attribute"]))
+        lines.append(f"{attribute}: {formatting.tests_text(finding)}")
+    return "<br>".join(lines)
+
+
+def _gaps(book: Book, key: Key) -> figures.Spec:
+    metrics = {"udr": "missed", "fpr": "false alarms", "auroc": "AUROC", "tpr": "found"}
+    rows = [
+        {
+            "label": f"{figures.plain(formatting.attribute_title(row['attribute']))}<br>"
+            f"<sup>{metrics.get(row['metric'], row['metric'])}</sup>",
+            "of": formatting.attribute_title(row["attribute"]),
+            "gap": row["gap"],
+            "null": row["null_expected_gap"],
+            "null_p95": row.get("null_gap_95"),
+            "verdict": row.get("verdict"),
+            "hover": f"<b>{formatting.metric_title(row['metric'])}</b><br>gap {formatting.spread(row['metric'], row['gap'])}<br>"
+            + _gap_tip(row).replace("; ", "<br>"),
+            "aside": formatting.p_text(row["p_value"]) if row["gap"] is not None else "not tested",
+        }
+        for row in book.findings(key)
+    ]
+    return figures.gaps(rows, book.audit.fairness.margin)
+
+
+def _curves(book: Book, key: Key, attribute: str) -> list[Row]:
+    by_subgroup: dict[str, list[Row]] = {}
+    for row in book.curves(key, attribute):
+        by_subgroup.setdefault(row["subgroup"], []).append(row)
+    finding = book.finding(key, attribute, "udr") or {}
+    ends = (finding.get("best_subgroup"), finding.get("worst_subgroup"))
+    return [
+        {
+            "banded": len(by_subgroup) < 3 or subgroup in ends,
+            "label": figures.plain(vocabulary.subgroup_title(subgroup)),
+            "threshold": [round(row["threshold"], 5) for row in rows],
+            "udr": [_complement(row["tpr"]) for row in rows],
+            "fpr": [row["fpr"] for row in rows],
+            "low": [_complement(row["band_high"]) for row in rows],
+            "high": [_complement(row["band_low"]) for row in rows],
+        }
+        for subgroup, rows in sorted(by_subgroup.items())
+    ]
+
+
+def _complement(value: float | None) -> float | None:
+    return None if value is None else 1.0 - value

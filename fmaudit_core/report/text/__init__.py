@@ -1,0 +1,1 @@
+"""Numbers, verdicts, methods and recommendations in words."""

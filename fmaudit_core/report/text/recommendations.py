@@ -1,0 +1,209 @@
+"""The recommendation of an encoder and task in words, of numbers as they may be shown. Which: `mitigation/recommend.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import polars as pl
+
+from fmaudit_core.common import vocabulary
+from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA, SEVERAL, refusal
+from fmaudit_core.mitigation.runs import STRATEGY_TITLES
+from fmaudit_core.report.index.mitigation_index import Cell, Ledger, Row
+from fmaudit_core.report.text import formatting
+
+#: recommendations as they are told: of disclosed numbers, with whom the strategy costs, in words
+TOLD_SCHEMA: Final = pl.Schema(
+    [*RECOMMENDATION_SCHEMA.items(), ("costs", pl.List(pl.String())), ("sentence", pl.String())]
+)
+
+TITLES: Final = {
+    "recommended": "Recommended",
+    "no_disparity_shown": "Nothing to mend",
+    "none_evaluated": "Could not be tried",
+    "none_narrows": "None helps",
+    "too_costly": "Costs too much",
+    "no_gain_shown": "No gain shown",
+    "levelling_down": "Levels down",
+    "diverged": "Training failed",
+    SEVERAL: "None recommended",
+}
+#: why none is recommended, where several encoders share a line
+_IN_BRIEF: Final = {
+    "no_disparity_shown": "The audit has shown no disparity in missed disease that one could mend.",
+    "none_evaluated": "No strategy could be tried on the subgroups that fare worse.",
+    "none_narrows": "No strategy narrows the gap by more than chance explains.",
+    "too_costly": "What narrows the gap lowers AUROC by more than the margin.",
+    "no_gain_shown": "What narrows the gap does not help the subgroup missed most by more than chance explains.",
+    "levelling_down": "What narrows the gap harms those missed least and does not help those missed most.",
+    "diverged": "What narrows the gap did not stay finite in most of its runs.",
+}
+#: the same reasons, where not all that narrows a gap is refused for one
+_OF_SOME: Final = {
+    "too_costly": "costs too much AUROC",
+    "no_gain_shown": "shows no gain for those missed most",
+    "levelling_down": "only harms those missed least",
+    "diverged": "failed to train",
+}
+_HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
+
+
+#: as figures and columns call them
+SHORT: Final = {
+    "reweighting": "Weighting",
+    "resampling": "Resampling",
+    "adversarial": "Adversarial",
+    "leace": "LEACE",
+    "dfr": "DFR",
+    "group_dro": "GroupDRO",
+    "group_thresholds": "Group thresholds",
+}
+
+
+def short_title(run: Mapping[str, Any]) -> str:
+    """A strategy in a word, with its strength where it has one."""
+    name = SHORT.get(run["strategy"], str(run["strategy"]))
+    return name if run["alpha"] is None else f"{name} {run['alpha']:g}"
+
+
+def strategy_title(strategy: str) -> str:
+    """A strategy's name as a heading says it."""
+    title = STRATEGY_TITLES.get(strategy, strategy)
+    return title[:1].upper() + title[1:]
+
+
+def run_title(run: Mapping[str, Any]) -> str:
+    """A strategy with its strength, where it has one."""
+    return strategy_title(run["strategy"]) + (f", alpha {run['alpha']:g}" if run["alpha"] is not None else "")
+
+
+def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
+    """Verdict, costs, and the sentence at length and in brief, of one encoder and task; None where nothing was mitigated."""
+    row = ledger.advice(cell)
+    if row is None:
+        return None
+    told = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
+    if row["verdict"] != "recommended":
+        brief = _several(ledger, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
+        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"]), "brief": brief}
+    run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
+    costs = costs_of(ledger, cell, run)
+    brief = f"{_narrows(run)} {_price(costs)}"
+    return {**told, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
+
+
+def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
+    """What a summary says of encoders and their views: of one at length, of several in brief, those of one reason together."""
+    said = "sentence" if len(named) == 1 else "brief"
+    lines: dict[tuple[str, str], Row] = {}
+    for encoder, view in named:
+        line = {"verdict": view["verdict"], "title": view["title"], "said": view[said], "encoders": []}
+        lines.setdefault((view["verdict"], view[said]), line)["encoders"].append(encoder)
+    return list(lines.values())
+
+
+def without_diverged(run: Row) -> str:
+    """Of how many of its runs nothing is in a strategy's numbers."""
+    return f"without {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs, which did not stay finite"
+
+
+def _narrows(run: Row) -> str:
+    before, after = (formatting.points(run[name], 0 if run["rounded"] else 1) for name in ("gap_before", "gap_after"))
+    return (
+        f"{run_title(run)}, aimed at {_attribute(run['attribute'])}, narrows the gap in missed disease from {before} to "
+        f"{after} ({formatting.p_text(run['p_adjusted'], 'adjusted p')})."
+    )
+
+
+def _price(costs: Sequence[str]) -> str:
+    return f"The price: {'; '.join(costs)}." if costs else "No tested subgroup is shown to fare worse."
+
+
+def _recommended(run: Row, costs: Sequence[str]) -> str:
+    said = _narrows(run)
+    if run["worst_subgroup_udr_delta"] is not None:
+        fewer = formatting.points(-run["worst_subgroup_udr_delta"], 0 if run["rounded"] else 1)
+        worst = vocabulary.subgroup_title(run["worst_subgroup"])
+        said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
+    if run["n_diverged"]:
+        said += f" All this is {without_diverged(run)}."
+    return f"{said} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
+
+
+def _auroc_moves(delta: float) -> str:
+    if not round(delta, 3):
+        return "AUROC stays as it was."
+    return f"AUROC {'falls' if delta < 0 else 'rises'} by {abs(delta):.3f}."
+
+
+def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
+    """Whom a run harms beyond chance, and gaps of other attributes that it widens."""
+    said = []
+    for metric, harm in _HARM.items():
+        for row in ledger.subgroups(cell, run, metric):
+            if row["harmed"]:
+                more = formatting.points(row["delta"], 0 if row["counts"] == "rounded" else 1)
+                said.append(harm.format(who=vocabulary.subgroup_title(row["subgroup"]), more=more))
+    for row in ledger.spilled(cell, run):
+        if row["widened"]:
+            more = formatting.points(-row["reduction"], 0 if row["rounded"] else 1)
+            said.append(f"the gap by {_attribute(row['attribute'])} widens by {more}")
+    return said
+
+
+def _several(ledger: Ledger, cell: Cell) -> str:
+    """In brief, why none is recommended where what narrows the gap is not all refused for one reason."""
+    reasons = {refusal(run) for run in _tried(ledger, cell) if run["narrowed"]}
+    said = [words for reason, words in _OF_SOME.items() if reason in reasons]
+    return f"What narrows the gap {' or '.join(said)}."
+
+
+def _tried(ledger: Ledger, cell: Cell) -> list[Row]:
+    """Evaluated runs aimed at the attributes by which there is a disparity."""
+    return [run for name in ledger.unequal(cell) for run in ledger.own(cell, name) if run["own"]]
+
+
+def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
+    unequal = ledger.unequal(cell)
+    if verdict == "no_disparity_shown" or not unequal:
+        return "None is recommended: the audit has shown no disparity in missed disease that one could mend."
+    named = " and ".join(_attribute(one) for one in unequal)
+    tried = _tried(ledger, cell)
+    if verdict == "none_evaluated" or not tried:
+        return f"None is recommended: none could be tried on the subgroups by {named}."
+    narrowed = [run for run in tried if run["narrowed"]]
+    if verdict == "none_narrows" or not narrowed:
+        known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
+        smallest = f" (smallest {formatting.p_text(min(known), 'adjusted p')})" if known else ""
+        n = len({run["strategy"] for run in tried})
+        none = f"none of the {n} strategies tried narrows" if n > 1 else "the one strategy tried does not narrow"
+        said = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
+        wider = "; ".join(_named(run) for run in tried if run["widened"] and run["interpretable"])
+        return f"{said} Wider than before, beyond chance: {wider}." if wider else said
+    reasons = "; ".join(_against(ledger, run) for run in narrowed)
+    return f"None is recommended, though the gap can be narrowed: {reasons}."
+
+
+def _against(ledger: Ledger, run: Row) -> str:
+    """Why a run that narrows a gap is not recommended."""
+    head = f"{_named(run)},"
+    worst, best = (vocabulary.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
+    reason = refusal(run)
+    if reason == "diverged":
+        return f"{head} did not stay finite in {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs"
+    if reason == "too_costly":
+        margin = formatting.margin_text("auroc", ledger.audit.fairness.auroc_margin)
+        return f"{head} lowers AUROC by {-run['auroc_delta']:.3f}, more than the margin of {margin}"
+    if reason == "levelling_down":
+        return f"{head} levels down ({best} is missed more, and {worst} no less beyond chance)"
+    return f"{head} does not help {worst}, the subgroup missed most, beyond chance"
+
+
+def _named(run: Row) -> str:
+    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    return f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])}"
+
+
+def _attribute(name: str) -> str:
+    return formatting.attribute_title(name).lower()

@@ -1,0 +1,323 @@
+"""What an audit needs of this machine and of its files, looked at one by one; each finding says how to mend what is wrong.
+
+Nothing but the views is written here, and nothing large is read: weights are proved by `fmaudit encoders check`. Dagster's part:
+`fmaudit_dagster/cli/doctor.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import how_many
+from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
+from fmaudit_core.imaging.series import SeriesRead, read_series
+from fmaudit_core.imaging.window import View
+from fmaudit_core.pipeline.workspace import Workspace, open_workspace
+
+Status = Literal["ok", "warning", "problem"]
+
+_PYTHON: Final = (3, 11)
+#: adapters that need neither torch nor the package of a network
+_LIGHT_ADAPTERS: Final = (IMPORTED, "hu_histogram")
+#: series that are read as the audit would read them
+_SAMPLED_SERIES: Final = 3
+_SAMPLED_PATHS: Final = 200
+_MB: Final = 1e6
+#: what zstd leaves of 8-bit slices of a chest
+_PACKED: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at.
+
+    Parameters
+    ----------
+    about : str
+        What was looked at, in a word or two.
+    said : str
+        What was found. Files and counts, never a patient or study.
+    fix : str, optional
+        What to do about it.
+    mendable : bool
+        Whether `fmaudit doctor --fix` does it.
+    """
+
+    about: str
+    status: Status
+    said: str
+    fix: str | None = None
+    mendable: bool = False
+
+
+def examine(audit_yaml: Path) -> Iterator[Finding]:
+    """Look at Python, the optional parts, the config, the registry, the cohort, the images, the disk and the warehouse."""
+    yield _python()
+    try:
+        workspace = open_workspace(audit_yaml)
+    except FmauditError as error:
+        yield _extras(None)
+        yield Finding(
+            "audit.yaml", "problem", error.what if not error.where else f"{error.where}: {error.what}", error.fix
+        )
+        return
+    specs = workspace.registry.specs()
+    yield _extras(specs)
+    yield Finding(
+        "audit.yaml",
+        "ok",
+        f"{audit_yaml}: {how_many(len(workspace.audit.tasks), 'task')}, "
+        f"{how_many(len(workspace.audit.attributes), 'attribute')}",
+    )
+    yield from _device(workspace, specs)
+    yield from _registry(workspace, specs)
+    for spec in specs.values():
+        yield _weights(spec)
+    studies = None
+    try:
+        studies = _studies(workspace)
+        yield _cohort(workspace, studies)
+    except FmauditError as error:
+        yield Finding("cohort", "problem", str(error), None if error.fix else "Correct the cohort's files.")
+    sample: list[SeriesRead] = []
+    if studies is not None and any(spec.sees_images for spec in specs.values()):
+        finding, sample = _images(workspace, studies)
+        yield finding
+    yield _disk(workspace, specs, 0 if studies is None else studies.height, sample)
+    yield _warehouse(workspace)
+    yield _leftovers(workspace)
+
+
+def _python() -> Finding:
+    found = sys.version_info[:2]
+    said = (
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, fmaudit {fmaudit_core.__version__}"
+    )
+    if found != _PYTHON:
+        wanted = ".".join(map(str, _PYTHON))
+        return Finding("python", "problem", said, f"Make the environment with Python {wanted}.")
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return Finding("python", "warning", said, "fmaudit is tried on Linux x86_64 only.")
+    return Finding("python", "ok", said)
+
+
+def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
+    """Optional parts: which are there, which some spec needs."""
+    parts = {"encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
+    there = {extra: find_spec(module) is not None for extra, module in parts.items()}
+    needed = {"platform"}
+    for spec in (specs or {}).values():
+        if spec.adapter not in _LIGHT_ADAPTERS:
+            needed.add("encoders")
+        if spec.embeddings and spec.embeddings.path.suffix.lower() in (".h5", ".hdf5"):
+            needed.add("hdf5")
+    said = ", ".join(f"{extra} {'there' if has else 'not installed'}" for extra, has in there.items())
+    lacking = sorted(extra for extra in needed if not there[extra])
+    if lacking:
+        return Finding("extras", "problem", said, f"pip install 'fmaudit[{','.join(lacking)}]'")
+    return Finding("extras", "ok", said)
+
+
+def _device(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Finding]:
+    """Whether torch sees what the audit asks for."""
+    if find_spec("torch") is None:
+        return
+    import torch
+
+    wanted, there = workspace.audit.extraction.device, torch.cuda.is_available()
+    said = f"torch {torch.__version__}, " + (f"CUDA: {torch.cuda.get_device_name()}" if there else "no CUDA device")
+    only = sorted(name for name, spec in specs.items() if spec.device == "cuda" and not spec.cpu_fallback)
+    if wanted == "cuda" and not there:
+        yield Finding(
+            "device", "problem", said, "Set `extraction: device: auto`, or mend the driver: nvidia-smi must answer."
+        )
+    elif only and not there:
+        yield Finding(
+            "device", "problem", f"{said}, and {', '.join(only)} runs on CUDA alone", "Run it on a machine with a GPU."
+        )
+    elif not there and shutil.which("nvidia-smi"):
+        yield Finding(
+            "device", "warning", said, "This machine has a GPU's tools: install a build of torch for its CUDA version."
+        )
+    else:
+        yield Finding("device", "ok", said)
+
+
+def _registry(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Finding]:
+    for problem in workspace.registry.problems().values():
+        yield Finding("registry", "problem", problem, "Correct the file, or move it out of the registry.")
+    real = [name for name, spec in specs.items() if not spec.control]
+    if not specs:
+        yield Finding(
+            "registry",
+            "problem",
+            f"{workspace.audit.encoders} holds no encoder.",
+            "Add one: fmaudit encoders add efficientnet_lite0",
+        )
+    elif not real:
+        yield Finding("registry", "warning", "there is only a control.", "Add an encoder: fmaudit encoders add NAME")
+    elif len(real) == len(specs) and any(spec.sees_images for spec in specs.values()):
+        yield Finding(
+            "registry", "warning", f"{', '.join(specs)}; no control, so nothing says whether an encoder helps.",
+            "fmaudit encoders add hu_histogram",
+        )  # fmt: skip
+    else:
+        yield Finding("registry", "ok", ", ".join(specs))
+
+
+def _weights(spec: EncoderSpec) -> Finding:
+    about = "weights"
+    try:
+        paths = spec.located_files()
+    except FmauditError as error:
+        return Finding(
+            about, "problem", f"{spec.name}: {error.what}" + (f" ({error.where})" if error.where else ""), error.fix
+        )
+    if not paths:
+        return Finding(about, "ok", f"{spec.name}: needs none")
+    size = sum(path.stat().st_size for path in paths) / _MB
+    said = f"{spec.name}: {', '.join(path.name for path in paths)}, {size:,.1f} MB, sha256 {spec.sha256[:12]}..."
+    return Finding(about, "ok", f"{said} (proved when it is loaded)")
+
+
+def _studies(workspace: Workspace) -> pl.DataFrame | None:
+    """The cohort as it is read; None for a phantom that is not drawn yet."""
+    from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
+
+    return read_cohort(workspace).studies if is_drawn(workspace) else None
+
+
+def _cohort(workspace: Workspace, studies: pl.DataFrame | None) -> Finding:
+    if studies is None:
+        return Finding("cohort", "ok", "a phantom, to be drawn by the first run")
+    patients = studies.get_column("patient_id").n_unique()
+    splits = studies.group_by("split").len().sort("split").rows()
+    said = ", ".join(f"{n:,} {split}" for split, n in splits)
+    found = f"{workspace.audit.cohort.kind}: {studies.height:,} studies of {patients:,} patients ({said})"
+    return Finding("cohort", "ok", found)
+
+
+def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[SeriesRead]]:
+    """Whether images can be reached, and a few series be read; those that were."""
+    try:
+        root = workspace.images_root
+    except FmauditError as error:
+        return Finding("images", "problem", error.what, error.fix), []
+    paths = studies.get_column("image_path").gather_every(max(1, studies.height // _SAMPLED_PATHS)).to_list()
+    lost = sum(not os.access(root / path, os.R_OK) for path in paths)
+    if lost:
+        said = f"{lost} of {len(paths)} looked for in {root} cannot be read."
+        return Finding("images", "problem", said, "Mount the disk, or grant the right to read it."), []
+    read: list[SeriesRead] = []
+    reasons = []
+    for path in paths[:: max(1, len(paths) // _SAMPLED_SERIES)][:_SAMPLED_SERIES]:
+        try:
+            best = read_series(root / path)[0]
+        except FmauditError:
+            reasons.append("no_images")
+            continue
+        if best.status == "accepted":
+            read.append(best)
+        else:
+            reasons.append(best.reason)
+    if reasons:
+        said = (
+            f"{len(reasons)} of {len(read) + len(reasons)} series read are refused: {', '.join(sorted(set(reasons)))}."
+        )
+        fix = "`fmaudit series PATH` tells more; the audit sets such series aside and counts them."
+        return Finding("images", "warning", said, fix), read
+    return Finding("images", "ok", f"{root}: {len(paths)} looked for, all there; {len(read)} read whole"), read
+
+
+def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, sample: list[SeriesRead]) -> Finding:
+    """Whether the slices still to be written fit, were all series as the ones that were read."""
+    there = next(path for path in (workspace.home, *workspace.home.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    said = f"{free / 1e9:,.1f} GB free at {workspace.home}"
+    if not os.access(there, os.W_OK):
+        return Finding(
+            "disk", "problem", f"{workspace.home} cannot be written.", "Set FMAUDIT_HOME to a folder that can."
+        )
+    if (workspace.home / "slices").exists() or not sample:
+        return Finding("disk", "ok", said)
+    views = {spec.view.key(): spec.view for spec in specs.values() if spec.sees_images}
+    voxels = sum(_voxels(view, sample) for view in views.values()) / len(sample)
+    needed = _PACKED * n_studies * voxels
+    if needed > free:
+        return Finding(
+            "disk", "problem", f"{said}; slices of {n_studies:,} studies take about {needed / 1e9:,.1f} GB.",
+            "Free some space, set FMAUDIT_HOME to a larger disk, or give the encoders a smaller view (size_px, stride).",
+        )  # fmt: skip
+    return Finding("disk", "ok", f"{said}; slices take about {needed / 1e9:,.1f} GB")
+
+
+def _voxels(view: View, sample: list[SeriesRead]) -> float:
+    """Bytes of a view over some series, unpacked."""
+    width = 2 if view.values == "int16" else 1
+    if view.volume is not None:
+        z, y, x = view.volume.shape_zyx
+        return float(len(sample) * z * y * x * width)
+    total = 0.0
+    for one in sample:
+        z, y, x = one.facts()["shape_zyx"]
+        plane = view.size_px**2 if view.size_px else y * x
+        total += len(view.chosen(z)) * plane * view.channels * width
+    return total
+
+
+def _warehouse(workspace: Workspace) -> Finding:
+    """Whether every view can be read."""
+    import duckdb
+
+    warehouse = workspace.warehouse
+    if not warehouse.tables():
+        return Finding("warehouse", "ok", "empty: nothing was run yet")
+    broken = [
+        table
+        for table in warehouse.tables()
+        if any(warehouse.version(table, cell) is None for cell in warehouse.cells(table))
+    ]
+    if broken:
+        fix = f"Delete these folders in {warehouse.root} and run `fmaudit run` again: what is missing is made anew."
+        return Finding("warehouse", "problem", f"holds torn tables: {', '.join(broken)}.", fix)
+    try:
+        with warehouse.connect() as connection:
+            for table in warehouse.tables():
+                try:
+                    connection.execute(f'SELECT count(*) FROM "{table}"')
+                except duckdb.Error:
+                    broken.append(table)
+    except (duckdb.Error, FmauditError):
+        broken = ["the views, or an encoder's embeddings"]
+    if broken:
+        return Finding(
+            "warehouse",
+            "problem",
+            f"cannot be read: {', '.join(broken)}.",
+            "Delete what is named and run `fmaudit run` again.",
+        )
+    return Finding("warehouse", "ok", f"{len(warehouse.tables())} tables can be read")
+
+
+def _leftovers(workspace: Workspace) -> Finding:
+    """Files of writers that were killed: harmless, but they take space."""
+    left = [path for path in (workspace.home / "warehouse").rglob(".*.tmp") if path.is_file()]
+    size = sum(path.stat().st_size for path in left) / _MB
+    if left:
+        return Finding(
+            "leftovers", "warning", f"{len(left)} half-written files of killed runs, {size:,.1f} MB.",
+            "The next run that writes the same tables removes them.",
+        )  # fmt: skip
+    return Finding("leftovers", "ok", "none")

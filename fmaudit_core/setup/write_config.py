@@ -1,0 +1,75 @@
+"""`fmaudit init`: a first audit.yaml and registry, checked before they are written. What a folder suggests:
+`propose_config.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fmaudit_core.config import ConfigError, validated
+from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.setup.propose_config import Proposal
+
+#: of a phantom, small as it is, attention over slices takes seconds; elsewhere networks are asked for
+PHANTOM_PROBES = ("logistic", "abmil")
+#: a real pretrained encoder, and the control that every audit carries
+FIRST_ENCODERS = ("efficientnet_lite0", "hu_histogram")
+
+
+def write_audit(target: Path, cohort: Mapping[str, Any], *, name: str, tasks: Sequence[str] | None = None) -> None:
+    """Write an audit.yaml, and the first encoders' specs beside it.
+
+    Parameters
+    ----------
+    cohort : mapping
+        The `cohort:` section.
+    tasks : sequence of str, optional
+        Where not given, the field's eight.
+
+    Raises
+    ------
+    ConfigError
+        There is an audit.yaml already, or the section is wrong.
+    """
+    content: dict[str, Any] = {"name": name, "cohort": dict(cohort)}
+    if tasks:
+        content["tasks"] = list(tasks)
+    if cohort.get("kind") == "phantom":
+        content["probes"] = {"kinds": list(PHANTOM_PROBES)}
+    head = "# What is audited. Every other setting has the method's default; the README lists them.\n"
+    _written(target, head + yaml.safe_dump(content, sort_keys=False), sees_images=True)
+
+
+def write_proposal(target: Path, proposal: Proposal) -> None:
+    """Write a suggested audit.yaml and a registry: encoders of CT where there is CT, and the embeddings that were found.
+
+    Raises
+    ------
+    ConfigError
+        There is an audit.yaml already, or the suggestion is no valid one.
+    """
+    registry = _written(target, proposal.text, sees_images=proposal.sees_images)
+    for one in proposal.embeddings:
+        path = registry / f"{one.name}.yaml"
+        if not path.exists():
+            path.write_text(one.spec(registry), encoding="utf-8")
+
+
+def _written(target: Path, text: str, *, sees_images: bool) -> Path:
+    """Write the text, and the first encoders where there is CT to look at; the registry's folder."""
+    if target.exists():
+        raise ConfigError("there is one already.", where=str(target), fix="Change it, or move it away first.")
+    audit = validated(yaml.safe_load(text), where=str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    registry = audit.anchored_at(target.parent).encoders
+    registry.mkdir(parents=True, exist_ok=True)
+    for encoder in FIRST_ENCODERS if sees_images else ():
+        if not (registry / f"{encoder}.yaml").exists():
+            shutil.copyfile(shipped_specs()[encoder], registry / f"{encoder}.yaml")
+    target.write_text(text, encoding="utf-8")
+    return registry

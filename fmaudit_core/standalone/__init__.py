@@ -1,0 +1,1 @@
+"""Without a workspace: assess a file of predictions, compare two audits."""

@@ -1,0 +1,171 @@
+"""The statistics alone, on a file of anybody's predictions: read, assess, write tables and page. No workspace, no Dagster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+import fmaudit_core
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.common.vocabulary import ATTRIBUTES, family_task, too_many_levels
+from fmaudit_core.config import Audit, FairnessSection, TableCohort
+from fmaudit_core.fairness.assess import Assessment, assess_evaluated
+from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.findings import findings
+from fmaudit_core.fairness.predictions import REQUIRED, evaluated
+from fmaudit_core.fairness.score_warnings import withhold_verdicts
+from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.probes.primary_score_set import of_primary_pooling
+from fmaudit_core.report.export import ReportFiles, write_report
+from fmaudit_core.report.input.report_input import ReportInput, count_studies
+from fmaudit_core.storage.atomic_write import written_beside
+
+#: columns of a predictions file that are never an attribute
+_NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """What an assessment of a file wrote.
+
+    Parameters
+    ----------
+    assessment : Assessment
+    tables : Parquet files, one per table of the assessment
+    report : the page and its files
+    """
+
+    assessment: Assessment
+    tables: Sequence[Path]
+    report: ReportFiles
+
+
+def read_predictions(path: Path) -> pl.DataFrame:
+    """Rows of a CSV or Parquet file, identifiers and splits as text.
+
+    Raises
+    ------
+    FairnessError
+        The file is missing, of another kind, or not readable as what its name says.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".parquet", ".pq"):
+        raise FairnessError(
+            f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
+            where=str(path),
+        )
+    try:
+        frame = pl.read_csv(path, infer_schema_length=None) if kind == ".csv" else pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise FairnessError("there is no such file.", where=str(path)) from error
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
+        raise FairnessError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
+    texts = [name for name in ("study_id", "patient_id", "split", *SCORE_SET) if name in frame.columns]
+    return frame.with_columns(pl.col(name).cast(pl.String) for name in texts)
+
+
+def assess_file(
+    predictions: Path,
+    out: Path,
+    *,
+    attributes: Sequence[str] = (),
+    settings: FairnessSection | None = None,
+    threshold: float | None = None,
+    name: str | None = None,
+    progress: Progress = silent,
+) -> Assessed:
+    """Assess a file of predictions and write tables and page into `out`.
+
+    Parameters
+    ----------
+    predictions : Path
+        CSV or Parquet; columns as `fairness.assess` takes them.
+    attributes : sequence of str, optional
+        Where not given, those of race_ethnicity, sex and age_band that the file has.
+
+    Raises
+    ------
+    FairnessError
+        The predictions cannot be assessed as they are; says why and what to do.
+    """
+    settings = settings or FairnessSection()
+    frame = read_predictions(predictions)
+    chosen = list(attributes) or [one for one in ATTRIBUTES if one in frame.columns]
+    if not chosen:
+        others = [one for one in frame.columns if one not in _NOT_ATTRIBUTES]
+        raise FairnessError(
+            f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
+            where=str(predictions),
+            fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
+        )
+    for one in chosen:
+        if one in frame.columns and "patient_id" in frame.columns:
+            n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
+            if too_many_levels(n_levels, n_patients):
+                raise FairnessError(
+                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them, and is no "
+                    "attribute to compare groups by.",
+                    where=str(predictions),
+                    fix="Name other columns with --attributes, or group its levels.",
+                )
+    try:
+        checked = evaluated(frame, chosen, settings, threshold)
+        found = assess_evaluated(checked, chosen, settings, progress=progress)
+        family = _family(checked.test, settings)
+    except FmauditError as error:
+        where = f"{predictions}, {error.where}" if error.where else str(predictions)
+        raise type(error)(error.what, where=where, fix=error.fix) from error
+    judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
+    judged = withhold_verdicts(judged, found.score_warnings)
+    tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
+    studies = frame.unique("study_id", keep="first", maintain_order=True)
+    digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+    report = write_report(
+        out,
+        ReportInput(
+            audit=_audit(frame, name or predictions.stem, predictions, chosen, settings),
+            subgroup_metrics=found.subgroup_metrics,
+            fairness_gaps=found.fairness_gaps,
+            threshold_sweep=found.threshold_sweep,
+            audit_findings=judged,
+            subgroup_calibration=found.subgroup_calibration,
+            calibration_tests=found.calibration_tests,
+            cross_group_auroc=found.cross_group_auroc,
+            intersections=found.intersections,
+            model_comparisons=found.model_comparisons,
+            score_warnings=found.score_warnings,
+            studies=count_studies(studies, chosen),
+            provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
+        ),
+    )
+    return Assessed(found, tables, report)
+
+
+def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
+    """Predictions of the declared family: one task, and of each encoder the primary pooling."""
+    tasks = test.get_column("task").unique(maintain_order=True).sort().to_list()
+    family = test.filter(pl.col("task") == family_task(tasks))
+    return of_primary_pooling(family, settings.primary_pooling)
+
+
+def _audit(
+    frame: pl.DataFrame, name: str, predictions: Path, attributes: Sequence[str], settings: FairnessSection
+) -> Audit:
+    """What the page is told of the config. Names of tasks are the file's own, so they are not validated as an audit's."""
+    tasks = frame.get_column("task").unique().sort().to_list() if "task" in frame.columns else ["task"]
+    cohort = TableCohort(kind="table", table=predictions, images=predictions.parent)
+    return Audit.model_construct(
+        name=name, cohort=cohort, tasks=tuple(tasks), attributes=tuple(attributes), fairness=settings
+    )
+
+
+def _written(path: Path, frame: pl.DataFrame) -> Path:
+    with written_beside(path) as beside:
+        frame.write_parquet(beside)
+    return path

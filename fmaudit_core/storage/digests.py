@@ -1,0 +1,113 @@
+"""What each table was made of, as a digest: the platform's one notion of fresh and stale.
+
+A version is a pure function of content (the rows or files read, the weights, the settings that matter) and of the
+step's own revision. The plan (`pipeline/stale_steps.py`) re-makes a cell exactly when its recorded version differs from the one
+computed here, so a new label column leaves the embeddings alone and new weights re-make only what descends from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel
+
+#: Raised by one when a step would make other rows of the same inputs.
+STEP_REVISIONS: Mapping[str, int] = {
+    "studies": 1,
+    "labels": 1,
+    "cohort_flow": 1,
+    "label_flow": 1,
+    "cohort_notes": 1,
+    "ct_slices": 1,
+    "study_embeddings": 2,
+    "probe_fits": 1,
+    "ehr_features": 2,
+    "ehr_fits": 1,
+    "fusion_fits": 1,
+    "neural_fits": 2,
+    "probe_predictions": 1,
+    "fairness": 3,
+    "demographic_probes": 2,
+    "mitigation_scores": 5,
+    "mitigation_results": 5,
+    "mitigation_capacity": 4,
+    "audit_findings": 7,
+    "audit_report": 10,
+}
+
+
+def digest(*parts: object) -> str:
+    """Stable digest of plain values, pydantic models, mappings and sequences (32 hex digits of SHA-256)."""
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def step_version(step: str, *made_of: object) -> str:
+    """Version of one cell of a step, from everything it was made of.
+
+    Parameters
+    ----------
+    step : str
+        A key of `STEP_REVISIONS`.
+    made_of
+        Versions of the inputs and the settings the step reads.
+    """
+    return digest(step, STEP_REVISIONS[step], *made_of)
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """Digest of a frame's column names, types and rows, in their order."""
+    seen = hashlib.sha256(repr(list(frame.schema.items())).encode())
+    for column in frame.iter_columns():
+        cells = column.cast(pl.String) if column.dtype != pl.String else column
+        # a length before each cell, so that two cells never read as one
+        joined = cells.fill_null("\0").str.len_bytes().cast(pl.String) + ":" + cells.fill_null("\0")
+        seen.update(joined.str.join("").item().encode() if len(joined) else b"")
+    return seen.hexdigest()[:32]
+
+
+def files_digest(root: Path, paths: Sequence[str]) -> str:
+    """Fingerprint of image files or folders below `root`: relative path, size and time of change of each file.
+
+    Contents are not read: terabytes of CT would be. A file that was rewritten has another time of change.
+    """
+    seen = hashlib.sha256()
+    for relative in sorted(paths):
+        for path, status in files_below(root / relative):
+            seen.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return seen.hexdigest()[:32]
+
+
+def files_below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files of a folder, or the file itself, in order, each with its status.
+
+    Hidden files and folders are no part of it; a file that has gone meanwhile is passed over.
+    """
+    for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+        if not any(part.startswith(".") for part in path.relative_to(top).parts):
+            with suppress(FileNotFoundError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item) for item in value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a {type(value).__name__} has no stable digest")

@@ -1,0 +1,212 @@
+"""Where tables live, and how they are published so that a reader never sees half of one.
+
+One Parquet file per table and cell (`<table>/encoder=<e>/task=<t>/part.parquet`), one DuckDB file of embeddings
+per encoder, and `fmaudit.duckdb` with a view over each table. What a table was made of is its *version*, written
+into the file itself: a copied or partly deleted workspace still tells the truth about what it holds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.storage.atomic_write import written_beside
+
+VIEWS_FILE = "fmaudit.duckdb"
+#: the scores a cell had before its present ones, with their version
+PREVIOUS = "previous_predictions"
+_PART = "part.parquet"
+_SCHEMA = "_schema.parquet"
+_VERSION_KEY = "fmaudit.version"
+
+
+class WarehouseError(FmauditError):
+    """A table is missing, torn or of another shape than its readers expect."""
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One partition of a table: the whole table, one encoder, or one encoder on one task."""
+
+    encoder: str = ""
+    task: str = ""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Hive-style folders below the table."""
+        pairs = (("encoder", self.encoder), ("task", self.task))
+        return tuple(f"{key}={value}" for key, value in pairs if value)
+
+    def __str__(self) -> str:
+        return " x ".join(part for part in (self.encoder, self.task) if part) or "whole"
+
+
+WHOLE = Cell()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish left behind."""
+
+    table: str
+    path: Path
+    n_rows: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """All tables of one workspace.
+
+    Parameters
+    ----------
+    root : Path
+        The folder `warehouse/` of the workspace; made when first published to.
+    """
+
+    root: Path
+
+    def path(self, table: str, cell: Cell = WHOLE) -> Path:
+        """Where a table's Parquet file lies for one cell."""
+        return self.root.joinpath(table, *cell.folders, _PART)
+
+    def embeddings_path(self, encoder: str) -> Path:
+        """Where the DuckDB file of one encoder's embeddings lies."""
+        return self.root / "embeddings" / f"{encoder}.duckdb"
+
+    def publish(self, table: str, frame: pl.DataFrame, *, version: str, cell: Cell = WHOLE) -> Published:
+        """Write one cell of a table, replacing the old one in a single rename.
+
+        Parameters
+        ----------
+        version : str
+            Digest of what the rows were made of (`fmaudit_core.storage.digests`); kept inside the file.
+        """
+        path = self.path(table, cell)
+        with written_beside(path) as beside:
+            frame.write_parquet(beside, metadata={_VERSION_KEY: version})
+        self._keep_schema(table, frame)
+        return Published(table=table, path=path, n_rows=frame.height, version=version)
+
+    def keep(self, table: str, kept: str, cell: Cell, *, before: str) -> None:
+        """Copy a published cell to another table, with its version, before it is replaced; one of the version to come stays.
+
+        Parameters
+        ----------
+        kept : str
+            The table that takes it, in one rename, for what it held.
+        before : str
+            Version about to be published: a cell of that version is no predecessor of it.
+        """
+        version, path = self.version(table, cell), self.path(table, cell)
+        if version is None or version == before:
+            return
+        with written_beside(self.path(kept, cell)) as beside:
+            shutil.copyfile(path, beside)
+        self._keep_schema(kept, pl.DataFrame(schema=pl.read_parquet_schema(path)))
+
+    def read(self, table: str, cell: Cell = WHOLE) -> pl.DataFrame:
+        """One cell of a table.
+
+        Raises
+        ------
+        WarehouseError
+            The cell was never published, or its file cannot be read.
+        """
+        path = self.path(table, cell)
+        if not path.exists():
+            raise WarehouseError(
+                f"table {table} ({cell}) has not been made yet.",
+                where=str(self.root),
+                fix="Run `fmaudit run`, or materialise it in the UI.",
+            )
+        return _read_part(path)
+
+    def read_cells(self, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
+        """Rows of several cells, one below the other, in the order given."""
+        frames = [self.read(table, cell) for cell in cells]
+        if not frames:
+            raise WarehouseError(f"no cell of table {table} was asked for.", where=str(self.root))
+        return pl.concat(frames, how="diagonal_relaxed")
+
+    def version(self, table: str, cell: Cell = WHOLE) -> str | None:
+        """What a published cell was made of; None when it is missing or torn."""
+        path = self.path(table, cell)
+        try:
+            return pl.read_parquet_metadata(path).get(_VERSION_KEY)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+
+    def cells(self, table: str) -> list[Cell]:
+        """Published cells of a table, sorted."""
+        folder = self.root / table
+        found = []
+        for path in folder.glob(f"**/{_PART}"):
+            keys = dict(part.split("=", 1) for part in path.parent.relative_to(folder).parts)
+            found.append(Cell(**keys))
+        return sorted(found)
+
+    def tables(self) -> list[str]:
+        """Names of the tables published so far."""
+        return sorted(path.parent.name for path in self.root.glob(f"*/{_SCHEMA}"))
+
+    def refresh_views(self) -> Path:
+        """Publish `fmaudit.duckdb`: one view over every table, with paths relative to the warehouse."""
+        target = self.root / VIEWS_FILE
+        with written_beside(target) as beside, duckdb.connect(str(beside)) as connection:
+            self._search_here(connection)
+            for table in self.tables():
+                connection.execute(
+                    f"CREATE VIEW \"{table}\" AS SELECT * FROM read_parquet('{table}/**/*.parquet', "
+                    "union_by_name=true, hive_partitioning=false)"
+                )
+        return target
+
+    @contextmanager
+    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the views read-only from any working directory, each encoder's embeddings attached by its name.
+
+        Raises
+        ------
+        WarehouseError
+            Nothing has been published yet.
+        """
+        if not self.tables():
+            raise WarehouseError("holds no table yet.", where=str(self.root), fix="Run `fmaudit run` first.")
+        self.refresh_views()
+        with duckdb.connect(str(self.root / VIEWS_FILE), read_only=True) as connection:
+            self._search_here(connection)
+            for path in sorted((self.root / "embeddings").glob("*.duckdb")):
+                connection.execute(f'ATTACH {_quoted(str(path))} AS "{path.stem}" (READ_ONLY)')
+            yield connection
+
+    def _search_here(self, connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(f"SET file_search_path = {_quoted(str(self.root.absolute()))}")
+
+    def _keep_schema(self, table: str, frame: pl.DataFrame) -> None:
+        """Keep a zero-row file per table: a view over a glob needs one file to exist."""
+        path = self.root / table / _SCHEMA
+        if path.exists() and pl.read_parquet_schema(path) == frame.schema:
+            return
+        with written_beside(path) as beside:
+            frame.clear().write_parquet(beside)
+
+
+def _read_part(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise WarehouseError(
+            f"cannot be read ({error}).", where=str(path), fix="Delete the file and run `fmaudit run` again."
+        ) from error
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,1 @@
+"""Columns of the published tables and their meanings."""

@@ -1,0 +1,1 @@
+"""Other people's tables, read by scans: OMOP, MEDS, archives, text cells."""

@@ -1,0 +1,227 @@
+"""Columns of other people's tables: found whatever their case, by the names a release is known to use, scanned lazily.
+
+The strict reader of a user's own table is `text_cells.py`; here tables are large, come from a release, and stay as they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from fmaudit_core.tabular.errors import CohortError
+
+DELIMITED: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+PARQUET: Final = (".parquet", ".pq")
+#: the first row of a delimited file below its header
+FIRST_ROW: Final = 2
+_TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is wanted.
+
+    Parameters
+    ----------
+    name : str
+        Ours.
+    theirs : tuple of str
+        Names it goes by, the first one is preferred; case does not matter.
+    needed : bool
+        Without it the file is refused; else the column is empty.
+    """
+
+    name: str
+    theirs: tuple[str, ...]
+    needed: bool = True
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name is one of a delimited or Parquet table."""
+    return path.name.lower().endswith((*DELIMITED, *PARQUET))
+
+
+def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> pl.LazyFrame:
+    """Some columns of a table under our names; nothing but the header is read yet.
+
+    Parameters
+    ----------
+    rows : bool
+        Add `row`, the number by which a person finds the row.
+
+    Returns
+    -------
+    Columns in the order asked for: trimmed text where the file is delimited (an empty cell is NULL), the file's own types where
+    it is Parquet; what is not needed and not there is NULL.
+
+    Raises
+    ------
+    CohortError
+        The file cannot be read, or lacks a column that is needed: says which, its aliases, and the columns there are.
+    """
+    frame = _scan(path)
+    found = header_of(frame, path)
+    by_lower = {name.lower(): name for name in reversed(found)}
+    chosen: list[pl.Expr] = []
+    for column in columns:
+        match = next((by_lower[name.lower()] for name in column.theirs if name.lower() in by_lower), None)
+        if match is None and column.needed:
+            wanted, aliases = column.theirs[0], ", ".join(column.theirs[1:])
+            raise CohortError(
+                f"column {wanted} is missing{f' (also known as {aliases})' if aliases else ''}; the columns are "
+                f"{', '.join(found) or 'none'}.",
+                where=path.name,
+                fix="This may be another release or another file; rename the column if it only goes by another name.",
+            )
+        chosen.append((pl.lit(None, dtype=pl.String) if match is None else _cell(path, match)).alias(column.name))
+    if rows:
+        frame = frame.with_row_index("row", FIRST_ROW if _is_delimited(path) else 1)
+        chosen.insert(0, pl.col("row").cast(pl.Int64))
+    return frame.select(chosen)
+
+
+def header_of(frame: pl.LazyFrame, path: Path) -> list[str]:
+    """Names of a scanned file's columns, as the file spells them."""
+    try:
+        return frame.collect_schema().names()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(path.name, error) from error
+
+
+def scan_header(path: Path) -> list[str]:
+    """Names of a file's columns, as the file spells them."""
+    return header_of(_scan(path), path)
+
+
+def collected(frame: pl.LazyFrame, *, where: str) -> pl.DataFrame:
+    """Rows of a scan, computed in pieces.
+
+    Raises
+    ------
+    CohortError
+        A file is damaged. What the library says is left out: it may quote a cell.
+    """
+    try:
+        return frame.collect(engine="streaming")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(where, error) from error
+
+
+def whole_number(column: str) -> pl.Expr:
+    """Int64 of an id as number or text, also of ``92629710.0``; NULL where it is none."""
+    return id_text(column).cast(pl.Int64, strict=False)
+
+
+def id_text(column: str) -> pl.Expr:
+    """Text of an id, trimmed, without the ``.0`` that a spreadsheet or a float column adds; NULL where it is blank."""
+    text = pl.col(column).cast(pl.String).str.strip_chars().str.replace(r"^(-?\d+)\.0*$", "${1}")
+    return pl.when(text != "").then(text)
+
+
+def moment(column: str) -> pl.Expr:
+    """Datetime in microseconds of ISO text with ``T`` or a space, with or without time, fraction and zone; else NULL.
+
+    It is what the clock showed: a zone or an offset from UTC is passed over, not added, so that 23:10+09:00 stays 23:10.
+    """
+    text = pl.col(column).str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "${1} ")
+    text = text.str.replace(r"\s*(Z|UTC)$", "").str.replace(
+        r"(:[0-9]{2}(?:\.[0-9]+)?)\s*[+-][0-9]{2}(?::?[0-9]{2})?$", "${1}"
+    )
+    return pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in _TIME_FORMATS)
+
+
+def clock(column: str, schema: pl.Schema, *, where: str) -> pl.Expr:
+    """Datetime in microseconds of a column of dates, times or text, as the clock showed it; NULL where text is no time.
+
+    Raises
+    ------
+    CohortError
+        The column is of another type: 20200205 or seconds since 1970 would be read as another day.
+    """
+    dtype = schema[column]
+    if dtype == pl.String:
+        return moment(column)
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(column).dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    if dtype in (pl.Date, pl.Null):
+        return pl.col(column).cast(pl.Datetime("us"))
+    raise CohortError(
+        f"column {column} holds {dtype}, which is neither a date nor a time.",
+        where=where,
+        fix="Write it as a Parquet date or timestamp, or as text: 2020-02-05 or 2020-02-05 14:30.",
+    )
+
+
+def decimal_comma(path: Path) -> bool:
+    """Whether a file writes 7,5 for 7.5, as a table does whose cells are parted by semicolons."""
+    return _is_delimited(path) and _separator(path) == ";"
+
+
+def rows_of_other_width(path: Path) -> list[int]:
+    """Numbers of the rows of a delimited file that hold fewer or more cells than its header; blank rows are passed over.
+
+    The scan above reads what is missing at a row's end as blank, as it stands in a file that was cut off in the middle of a row.
+
+    Raises
+    ------
+    CohortError
+        The file cannot be read.
+    """
+    if not _is_delimited(path):
+        return []
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+            rows = csv.reader(file, delimiter=_separator(path))
+            width = len(next(rows, []))
+            return [row for row, cells in enumerate(rows, FIRST_ROW) if cells and len(cells) != width]
+    except (OSError, EOFError, csv.Error) as error:
+        raise _unreadable(path.name, error) from error
+
+
+def newest(found: Sequence[Path]) -> Path:
+    """File with the latest date stamp in its name."""
+    return max(found, key=lambda path: path.name.lower())
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    if not _is_delimited(path):
+        return pl.scan_parquet(path, hive_partitioning=False)
+    return pl.scan_csv(path, separator=_separator(path), infer_schema=False, encoding="utf8-lossy")
+
+
+def _cell(path: Path, name: str) -> pl.Expr:
+    cell = pl.col(name)
+    if not _is_delimited(path):
+        return cell
+    trimmed = cell.str.strip_chars()
+    return pl.when(trimmed != "").then(trimmed)
+
+
+def _is_delimited(path: Path) -> bool:
+    return path.name.lower().endswith(DELIMITED)
+
+
+def _separator(path: Path) -> str:
+    """Tab, comma or semicolon, whichever the header holds most: some TSVs of a release are CSVs."""
+    if path.suffix.lower() == ".gz":
+        return "\t" if ".tsv" in path.name.lower() else ","
+    try:
+        with path.open("rb") as file:
+            head = file.readline(1 << 16)
+    except OSError as error:
+        raise _unreadable(path.name, error) from error
+    return max(("\t", ",", ";"), key=lambda one: head.count(one.encode()))
+
+
+def _unreadable(where: str, error: Exception) -> CohortError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return CohortError(
+        f"cannot be read as a table ({reason}).", where=where, fix="It may be cut off: download it again."
+    )

@@ -1,0 +1,149 @@
+"""Dagster's part of `fmaudit doctor`: its settings, its storage, runs and claims of killed processes, the daemon, the port."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Final
+
+import yaml
+
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.setup.doctor import Finding
+
+#: a daemon that has said nothing for so long is not at work
+_HEARTBEAT_S: Final = 60.0
+_OLD: Final = "dagster.yaml.old"
+
+
+def examine_platform(workspace: Workspace, *, port: int, mend: bool) -> Iterator[Finding]:
+    """Look at what `fmaudit run` and `fmaudit ui` need of Dagster.
+
+    Parameters
+    ----------
+    port : int
+        That `fmaudit ui` would serve on; it takes the next one as well.
+    mend : bool
+        Whether to rewrite old settings (the old file is kept beside), end killed runs and remove dead claims.
+    """
+    if find_spec("dagster") is None:
+        return
+    if not workspace.dagster_home.exists():
+        yield Finding("dagster", "ok", f"dagster {version('dagster')}; nothing was run yet")
+        yield _port(port, daemon=False)
+        return
+    yield _settings(workspace, mend=mend)
+    daemon = False
+    for finding, lives in _storage(workspace, mend=mend):
+        daemon = daemon or lives
+        yield finding
+    yield _claims(workspace, mend=mend)
+    yield _port(port, daemon=daemon)
+
+
+def _settings(workspace: Workspace, *, mend: bool) -> Finding:
+    from fmaudit_dagster.execution.instance import SETTINGS
+
+    path = workspace.dagster_home / "dagster.yaml"
+    if not path.exists():
+        return Finding("dagster.yaml", "ok", "not there; the next run writes it")
+    wanted = yaml.safe_load(SETTINGS)
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError:
+        there = None
+    if there == wanted:
+        return Finding("dagster.yaml", "ok", "as it is written today")
+    if mend:
+        path.replace(path.with_name(_OLD))
+        path.write_text(SETTINGS, encoding="utf-8")
+        return Finding("dagster.yaml", "ok", f"written anew; the old one is {_OLD}")
+    fix = f"If these changes are not yours, move {path} away: the next run writes it anew."
+    if not isinstance(there, dict):
+        return Finding("dagster.yaml", "problem", "is no YAML mapping.", fix, mendable=True)
+    keys = sorted({*there, *wanted})
+    differing = [key for key in keys if there.get(key) != wanted.get(key)]
+    return Finding(
+        "dagster.yaml", "warning", f"differs from what is written today in {', '.join(differing)}.", fix, mendable=True
+    )
+
+
+def _storage(workspace: Workspace, *, mend: bool) -> Iterator[tuple[Finding, bool]]:
+    """Findings, each with whether a daemon is at work."""
+    import dagster as dg
+
+    from fmaudit_dagster.execution.instance import end_killed_runs, killed_runs
+
+    about = "storage"
+    try:
+        with dg.DagsterInstance.from_config(str(workspace.dagster_home)) as instance:
+            killed = killed_runs(instance)
+            n_runs = instance.get_runs_count()
+            queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+            beats = [one.timestamp for one in instance.get_daemon_heartbeats().values()]
+            if killed and mend:
+                end_killed_runs(instance)
+    except (
+        Exception
+    ) as error:  # an old schema, a torn file, settings it does not know: each is an error of another kind
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        fix = (
+            f"DAGSTER_HOME={workspace.dagster_home} dagster instance migrate; or move the folder away: results stay, the "
+            "history of runs goes."
+        )
+        yield Finding(about, "problem", f"cannot be opened ({type(error).__name__}: {said}).", fix), False
+        return
+    alive = bool(beats) and time.time() - max(beats) < _HEARTBEAT_S
+    if killed and not mend:
+        said = f"{n_runs:,} runs; {len(killed)} stand as running though their process was killed."
+        yield Finding(about, "warning", said, "The next `fmaudit run` ends them.", mendable=True), alive
+    else:
+        yield Finding(about, "ok", f"{n_runs:,} runs" + (f"; {len(killed)} killed ones ended" if killed else "")), alive
+    if alive:
+        yield Finding("daemon", "ok", "at work"), alive
+    elif queued:
+        yield (
+            Finding("daemon", "problem", f"{queued} runs wait in the queue and no daemon is at work.", "fmaudit ui"),
+            alive,
+        )
+    else:
+        said = "not at work: what lands in the registry is not audited by itself; `fmaudit ui` starts it"
+        yield Finding("daemon", "ok", said), alive
+
+
+def _claims(workspace: Workspace, *, mend: bool) -> Finding:
+    from fmaudit_dagster.execution.run_history import stale_claims
+
+    stale = stale_claims(workspace)
+    if not stale:
+        return Finding("claims", "ok", "none left behind")
+    if mend:
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return Finding("claims", "ok", f"{len(stale)} of killed processes removed")
+    return Finding(
+        "claims", "warning", f"{len(stale)} of killed processes, harmless.", f"Delete {stale[0].parent}.", mendable=True
+    )
+
+
+def _port(port: int, *, daemon: bool) -> Finding:
+    """Whether the UI's port and the next, which serves the report, are free."""
+    taken = [one for one in (port, port + 1) if _is_taken(one)]
+    if not taken:
+        return Finding("port", "ok", f"{port} and {port + 1} are free")
+    if daemon:
+        return Finding("port", "ok", f"{port} is in use, by this audit's own `fmaudit ui` as it seems")
+    return Finding("port", "warning", f"{taken[0]} is taken.", f"fmaudit ui --port {port + 2}")
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,124 @@
+"""`fmaudit encoders` and `fmaudit baseline`: the registry of this audit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fmaudit_core.common.errors import UnknownNameError, did_you_mean
+from fmaudit_core.pipeline import queries
+from fmaudit_dagster.cli.error_handling import registered, told, workspace_of
+
+
+@click.group()
+def encoders() -> None:
+    """List, add and check the encoders of this audit's registry."""
+
+
+@encoders.command("list")
+@click.pass_obj
+@told
+def encoders_list(config: Path) -> None:
+    """Show the registered encoders, what is wrong with other files, and the specs that ship with fmaudit."""
+    from fmaudit_core.encoders.registry import shipped_specs
+    from fmaudit_core.encoders.spec import load_spec
+
+    registry = workspace_of(config).registry
+    for name, spec in registry.specs().items():
+        role = "control" if spec.control else f"{spec.dim}-d" if spec.embeds else "baseline, predictions alone"
+        click.echo(f"{name:<24} {spec.label} ({role}; {spec.licence or 'licence not stated'})")
+    for file, problem in registry.problems().items():
+        click.echo(f"passed over {file}: {problem}", err=True)
+    others = [load_spec(path) for name, path in shipped_specs().items() if name not in registry.specs()]
+    ready = [spec.name for spec in others if not spec.needs_weights]
+    if ready:
+        click.echo(f"Shipped, not registered: {', '.join(ready)} (add with: fmaudit encoders add NAME)")
+    for spec in others:
+        if spec.published and spec.needs_weights:
+            click.echo(f"{spec.name:<24} needs weights: {spec.published.files[0]} of {spec.published.hub}")
+
+
+def _shipped(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
+    """Names of the specs that ship, for the shell's completion."""
+    from fmaudit_core.encoders.registry import shipped_specs
+
+    return [name for name in shipped_specs() if name.startswith(incomplete)]
+
+
+@encoders.command("add")
+@click.argument("spec", shell_complete=_shipped)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, exists=True),
+    help="Published weights of a spec that ships without: the file, or its folder.",
+)
+@click.pass_obj
+@told
+def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
+    """Validate SPEC, a YAML or the name of a shipped one, and copy it into the registry, its weights proved."""
+    from fmaudit_core.encoders.registry import shipped_specs
+
+    source = shipped_specs().get(spec, Path(spec))
+    if not source.is_file():
+        shipped = list(shipped_specs())
+        raise UnknownNameError(
+            f"There is neither a file {spec} nor a shipped encoder {did_you_mean(spec, shipped)}.",
+            fix=f"Shipped are: {', '.join(shipped)}.",
+        )
+    added = workspace_of(config).registry.add(source, weights)
+    if added.weights and added.weights.sha256_from == "first_seen":
+        click.echo(f"No published sha256 is known; recorded that of this file: {added.weights.sha256}")
+    click.echo(f"Registered {added.name}. Next: fmaudit encoders check {added.name}, then fmaudit run")
+
+
+@encoders.command("check")
+@click.argument("name", shell_complete=registered)
+@click.pass_obj
+@told
+def encoders_check(config: Path, name: str) -> None:
+    """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used."""
+    from fmaudit_core.encoders.check import check_encoder
+
+    workspace = workspace_of(config)
+    spec = workspace.registry.named(name)
+    found = check_encoder(
+        spec, device=workspace.audit.extraction.device, cohort=queries.cohort_size(workspace, spec.view)
+    )
+    for label, fact in found.facts.items():
+        click.echo(f"{label:<14}{fact}")
+    for problem in found.problems:
+        click.echo(f"problem       {problem}", err=True)
+    if found.problems:
+        sys.exit(1)
+    click.echo(f"{name} is fit for use.")
+
+
+@click.group()
+def baseline() -> None:
+    """Audit a model by its predictions alone, beside the encoders."""
+
+
+@baseline.command("add")
+@click.argument("predictions", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", help="Name of the model, such as ct-lrcn [default: of the file].")
+@click.option("--task", help="The task it is about, where neither the file nor its name tells.")
+@click.pass_obj
+@told
+def baseline_add(config: Path, predictions: Path, name: str | None, task: str | None) -> None:
+    """Join PREDICTIONS (study_id, y_score; or INSPECT's pe_pred_proba.csv) to the cohort, check its labels, and register it."""
+    from fmaudit_core.pipeline.run_baselines import add_baseline
+
+    for one, found in add_baseline(workspace_of(config), predictions, name=name, task=task).items():
+        row = found.join.row(0, named=True)
+        click.echo(
+            f"{row['encoder']}, {one}: {row['n_scored']:,} of {row['n_rows']:,} rows joined by {row['joined_by']}; "
+            f"{row['n_missed']:,} of no study here, {row['n_train']:,} of train, {row['n_unlabelled']:,} without a known "
+            f"label left out; {row['n_unscored']:,} studies without a prediction."
+        )
+        if row["n_labels_apart"]:
+            click.echo(f"  {row['n_labels_apart']:,} of {row['n_labels']:,} labels differ from ours, which are used.")
+        if not found.has_threshold:
+            click.echo("  It has no validation studies of both classes, so no threshold: of it AUROC alone is told.")
+    click.echo("Next: fmaudit run")

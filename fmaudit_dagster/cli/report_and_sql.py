@@ -1,0 +1,87 @@
+"""`fmaudit report` and `fmaudit sql`: what an audit has found, and the tables behind it."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Final
+
+import click
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_dagster.cli.error_handling import told, workspace_of
+
+_TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT internal ORDER BY 1'
+
+
+@click.command()
+@click.option("--open", "show", is_flag=True, help="Open it in the browser.")
+@click.option(
+    "--compare",
+    "compared",
+    nargs=2,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="A B",
+    help="Two audits side by side: workspaces (audit.yaml or its folder), report folders or audit.json files.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where --compare writes its page [default: compare.html].",
+)
+@click.pass_obj
+@told
+def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Path | None) -> None:
+    """Print where the report lies, open it, or compare two audits: what changed, and whether by more than chance."""
+    if compared is not None:
+        from fmaudit_core.standalone.compare_audits import compare, write_comparison
+        from fmaudit_dagster.cli.comparison_table import print_comparison
+
+        found = compare(*compared)
+        page = write_comparison((out or Path("compare.html")).absolute(), found)
+        print_comparison(found)
+    else:
+        if out is not None:
+            raise click.UsageError("--out goes with --compare A B.")
+        from fmaudit_core.storage.report_layout import PAGE
+
+        page = workspace_of(config).reports / PAGE
+        if not page.exists():
+            raise FmauditError("there is no report yet.", where=str(page), fix="Run `fmaudit run` first.")
+    click.echo(page)
+    if show:
+        webbrowser.open(page.as_uri())
+
+
+@click.command()
+@click.argument("query", required=False)
+@click.pass_obj
+@told
+def sql(config: Path, query: str | None) -> None:
+    """Run QUERY over the tables, or list them. Embeddings are attached by encoder: "NAME".study_embeddings.
+
+    Rows that are wider than the terminal are printed one column a line.
+    """
+    import duckdb
+
+    from fmaudit_dagster.cli.print_rows import printed
+
+    warehouse = workspace_of(config).warehouse
+    with warehouse.connect() as connection:
+        try:
+            result = connection.sql(query or _TABLES)
+            rows = result.pl() if result is not None else None
+        except duckdb.Error as error:
+            said = " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "^" not in line)
+            raise FmauditError(
+                f"the query failed: {said}", fix="`fmaudit sql` alone lists the tables; DESCRIBE <table> their columns."
+            ) from error
+        if rows is None:
+            click.echo("done")
+            return
+        text, n_shown = printed(rows)
+        click.echo(text)
+        if n_shown < rows.height:
+            click.echo(
+                f"{rows.height:,} rows, of which {n_shown} are shown; add a LIMIT or COPY ... TO 'file.csv'.", err=True
+            )

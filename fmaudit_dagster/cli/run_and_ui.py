@@ -1,0 +1,69 @@
+"""`fmaudit run` and `fmaudit ui`: what makes the audit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fmaudit_dagster.cli.error_handling import configured_tasks, need, registered, told, workspace_of
+
+
+@click.command()
+@click.option(
+    "--encoder", "encoders", multiple=True, shell_complete=registered,
+    help="Only this encoder; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--task", "tasks", multiple=True, shell_complete=configured_tasks,
+    help="Only this task; may be given several times.",
+)  # fmt: skip
+@click.option("--all", "everything", is_flag=True, help="Make everything again, stale or not.")
+@click.pass_obj
+@told
+def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool) -> None:
+    """Materialise what is missing or stale, then print the findings."""
+    workspace = workspace_of(config)
+    need("dagster", "platform", "fmaudit run")
+    from fmaudit_dagster.execution.instance import prepare
+
+    prepare(workspace)
+    from fmaudit_dagster.cli.findings_table import print_findings, worse_than_before
+    from fmaudit_dagster.cli.run_progress import run_with_bars
+
+    for file, problem in workspace.registry.problems().items():
+        click.echo(f"Passed over {file}: {problem}", err=True)
+    outcome = run_with_bars(workspace, encoders=encoders, tasks=tasks, everything=everything)
+    if not outcome.made and not outcome.failures:
+        click.echo("Everything is up to date: nothing to do.")
+    print_findings(workspace.reports)
+    for cell, why in outcome.failures.items():
+        click.echo(f"Failed: {cell}: {why}", err=True)
+    worse = worse_than_before(workspace)
+    for sentence in worse:
+        click.echo(f"Got worse than in the audit before: {sentence}", err=True)
+    if outcome.failures or (worse and workspace.audit.reaudit.severity == "error"):
+        sys.exit(1)
+
+
+@click.command()
+@click.option(
+    "--port",
+    default=3000,
+    show_default=True,
+    type=click.IntRange(1, 65_534),
+    help="Port on 127.0.0.1; the next one serves the report.",
+)
+@click.option("--read-only", is_flag=True, help="Let people look, but not launch runs.")
+@click.pass_obj
+@told
+def ui(config: Path, port: int, read_only: bool) -> None:
+    """Serve the Dagster UI of this workspace on 127.0.0.1 until interrupted."""
+    workspace = workspace_of(config)
+    need("dagster_webserver", "platform", "fmaudit ui")
+    from fmaudit_dagster.cli.server import report_address, serve
+
+    click.echo(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    click.echo(f"{report_address(port)}  the report")
+    sys.exit(serve(workspace, port=port, read_only=read_only))

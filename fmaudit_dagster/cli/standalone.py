@@ -1,0 +1,87 @@
+"""Commands that need no audit.yaml: `fmaudit assess` on anybody's predictions, `fmaudit series` on one CT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import how_many
+from fmaudit_dagster.cli.error_handling import told
+
+
+@click.command()
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="CSV or Parquet: study_id, patient_id, split, y_true, y_score, a column per attribute; task and encoder if several.",
+)
+@click.option(
+    "--attributes", help="Columns to compare by, with commas [default: race_ethnicity, sex, age_band if there]."
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="assessment", show_default=True)
+@click.option("--threshold", type=float, help="Operating threshold; without it one is chosen on the split `val`.")
+@click.option("--permutations", type=click.IntRange(min=99), help="Permutations of each test [default: 9999].")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the permutations [default: 2026].")
+@click.option(
+    "--threshold-uncertainty", is_flag=True, help="Carry the chosen threshold's own uncertainty into intervals."
+)
+@told
+def assess(
+    predictions: Path,
+    attributes: str | None,
+    out: Path,
+    threshold: float | None,
+    permutations: int | None,
+    seed: int | None,
+    threshold_uncertainty: bool,
+) -> None:
+    """Assess anybody's predictions: tables as Parquet and CSV, and the page, into --out. Needs no audit.yaml."""
+    from fmaudit_core.config import FairnessSection
+    from fmaudit_core.standalone.assess_file import assess_file
+    from fmaudit_dagster.cli.findings_table import print_findings
+    from fmaudit_dagster.cli.progress_bars import one_bar
+
+    given = {"n_permutations": permutations, "seed": seed, "threshold_uncertainty": threshold_uncertainty}
+    settings = FairnessSection.model_validate({name: value for name, value in given.items() if value is not None})
+    names = [name.strip() for name in attributes.split(",") if name.strip()] if attributes else []
+    with one_bar("assessing") as progress:
+        assess_file(predictions, out, attributes=names, settings=settings, threshold=threshold, progress=progress)
+    print_findings(out)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print a list with one object per series.")
+@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of the largest series.")
+@told
+def series(path: Path, as_json: bool, png: Path | None) -> None:
+    """Read the CT series under PATH as the audit would: verdict, geometry, HU statistics, picture."""
+    from fmaudit_core.imaging.series import FLAGS, REASONS, read_series
+
+    found = read_series(path)
+    if png is not None:
+        if found[0].volume_hu is None:
+            raise FmauditError("no series was accepted, so there is no picture of one.", where=str(path))
+        from fmaudit_core.imaging.picture import write_montage
+
+        write_montage(png, found[0].volume_hu)
+    if as_json:
+        click.echo(json.dumps([one.facts() for one in found], indent=2))
+        return
+    for one in found:
+        facts = one.facts()
+        click.echo(
+            f"{one.status}: {how_many(facts['n_files'], 'file')}"
+            + (f", {one.reason} ({REASONS[one.reason]})" if one.reason else "")
+        )
+        for flag in one.flags:
+            click.echo(f"  {flag}: {FLAGS[flag]}")
+        if one.volume_hu is not None:
+            z, y, x = facts["shape_zyx"]
+            dz, dy, dx = facts["spacing_zyx_mm"]
+            click.echo(f"  {z} slices of {y} x {x}, {dz:g} x {dy:g} x {dx:g} mm")
+            click.echo(f"  HU {facts['hu_min']} to {facts['hu_max']}, mean {facts['hu_mean']:.1f}")

@@ -1,0 +1,103 @@
+"""Dagster's own storage for one workspace: where it lies and how it is set up."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from fmaudit_core.encoders.registry import Registry
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_dagster.partitions import ENCODER
+from fmaudit_dagster.processes import PROCESS_TAG, _lives
+
+#: a run whose process was killed: it says nothing about the step, which is tried again
+KILLED_TAG = "fmaudit/killed"
+
+#: Dagster's settings as they are written today
+SETTINGS = """\
+# written by fmaudit where missing; yours to change
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+run_monitoring:
+  # a run that was about to start when its daemon was killed
+  enabled: true
+  start_timeout_seconds: 180
+  poll_interval_seconds: 30
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+  pools:
+    # one encoder at a time on one GPU
+    default_limit: 1
+    granularity: op
+"""
+
+
+def environment(workspace: Workspace) -> dict[str, str]:
+    """What a process of this workspace finds in its environment."""
+    return {
+        **os.environ,
+        "FMAUDIT_CONFIG": str(workspace.audit_yaml),
+        "DAGSTER_HOME": str(workspace.dagster_home),
+        # idle OpenMP threads that spin take the cores from the ones that work
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+    }
+
+
+def prepare(workspace: Workspace) -> None:
+    """Make Dagster's folder and settings where they are missing, and point this process at them."""
+    workspace.dagster_home.mkdir(parents=True, exist_ok=True)
+    settings = workspace.dagster_home / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(SETTINGS, encoding="utf-8")
+    os.environ.update(environment(workspace))
+
+
+@contextmanager
+def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
+    """The workspace's Dagster instance, its encoder partitions those of the registry."""
+    prepare(workspace)
+    with dg.DagsterInstance.get() as instance:
+        new, retired = partition_changes(instance, workspace.registry)
+        if new:
+            instance.add_dynamic_partitions(str(ENCODER.name), new)
+        for name in retired:
+            instance.delete_dynamic_partition(str(ENCODER.name), name)
+        end_killed_runs(instance)
+        yield instance
+
+
+def partition_changes(instance: dg.DagsterInstance, registry: Registry) -> tuple[list[str], list[str]]:
+    """Encoders that have no partition yet, and retired ones that still have one.
+
+    A retired encoder keeps its files and its records, and has both again when its spec comes back. One whose file is there but
+    cannot be read just now is not retired.
+    """
+    known, registered = set(instance.get_dynamic_partitions(str(ENCODER.name))), set(registry.specs())
+    unreadable = {Path(file).stem for file in registry.problems()}
+    return sorted(registered - known), sorted(known - registered - unreadable)
+
+
+def end_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs whose process was killed as failed, and give back their places in pools: else the next run waits for ever."""
+    for run in killed_runs(instance):
+        instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
+        instance.report_run_failed(run, "Its process was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs of this machine that stand as running though their process is gone."""
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    of_process = [(run, run.tags.get(PROCESS_TAG, "").partition(":")) for run in instance.get_runs(running)]
+    return [run for run, (node, _, process) in of_process if node == platform.node() and not _lives(process)]

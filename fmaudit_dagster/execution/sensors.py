@@ -1,0 +1,198 @@
+"""The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed.
+
+What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`, `fmaudit_core/pipeline/next_steps.py`); here it
+becomes runs. A sensor asks, level by level; a step that is at work is not asked for, one that has failed for a version is
+told once and left until its inputs change.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.pipeline.next_steps import fingerprint, next_steps, usable_specs
+from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
+from fmaudit_core.pipeline.stale_steps import Step
+from fmaudit_core.pipeline.versions import COHORT_TABLES, Versions
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.storage.digests import digest
+from fmaudit_dagster.configured import automation, gpu_run_tags
+from fmaudit_dagster.execution.instance import end_killed_runs, partition_changes
+from fmaudit_dagster.execution.run_history import (
+    LANDING_SENSOR,
+    at_work,
+    claims,
+    recorded,
+    step_tags,
+    times_ended,
+    why_spent,
+)
+from fmaudit_dagster.partitions import ENCODER, partition_key
+from fmaudit_dagster.resources import AuditWorkspace
+
+#: assets that a cluster gives a GPU
+ON_GPU = frozenset({"study_embeddings", "neural_fits", "mitigation_scores"})
+#: marks the runs of a re-audit
+REAUDIT_TAG = "fmaudit/reaudit"
+_SETTINGS = automation()
+_Cursor = dict[str, Any]
+
+
+def _status(on: bool, kind: Any) -> Any:
+    return kind.RUNNING if on else kind.STOPPED
+
+
+@dg.sensor(
+    name=LANDING_SENSOR,
+    asset_selection=dg.AssetSelection.all(),
+    minimum_interval_seconds=_SETTINGS.landing_interval_s,
+    default_status=_status(_SETTINGS.landing or _SETTINGS.reaudit, dg.DefaultSensorStatus),
+)
+def registry_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SensorResult | dg.SkipReason:
+    """Runs what is missing or stale, level by level: a new encoder, a changed spec, what a re-audit found changed."""
+    cursor: _Cursor = json.loads(context.cursor or "{}")
+    try:
+        return _look(context, audit.open(), cursor)
+    except FmauditError as error:  # a slip in audit.yaml is no fault of the sensor: its next look may find it mended
+        return dg.SkipReason(str(error))
+
+
+def _look(
+    context: dg.SensorEvaluationContext, workspace: Workspace, cursor: _Cursor
+) -> dg.SensorResult | dg.SkipReason:
+    instance = context.instance
+    end_killed_runs(instance)
+    busy = at_work(instance)
+    busy = replace(busy, making=busy.making | claims(workspace))
+    new, retired = partition_changes(instance, workspace.registry)
+    due = _last_reaudit(instance)
+    if not workspace.audit.automation.landing and due == cursor.get("done"):
+        return dg.SkipReason("landing is off in audit.yaml, and no re-audit is due.")
+    usable, problems = usable_specs(workspace.registry)
+    seen = digest(fingerprint(workspace), problems, busy.run_ids, sorted(busy.making), new, retired, due)
+    if cursor.get("quiet") == seen:
+        return dg.SkipReason(_said(cursor.get("told", {}), waits=bool(busy.run_ids)))
+
+    found = next_steps(
+        workspace,
+        usable,
+        recorded=recorded(workspace, instance),
+        busy=busy,
+        spent=lambda step: why_spent(instance, step),
+    )
+    told = problems | found.spent
+    _tell(context, cursor.get("told", {}), told, new, retired)
+    later: _Cursor = {"told": told, "quiet": None if found.steps else seen, "done": cursor.get("done")}
+    if found.idle:
+        later["done"] = due
+    return dg.SensorResult(
+        run_requests=[_request(instance, step) for step in found.steps],
+        dynamic_partitions_requests=_partition_requests(new, retired),
+        skip_reason=None if found.steps else _said(told, waits=not found.idle),
+        cursor=json.dumps(later),
+    )
+
+
+def _partition_requests(new: list[str], retired: list[str]) -> list[Any]:
+    requests: list[Any] = []
+    if new:
+        requests.append(ENCODER.build_add_request(new))
+    if retired:
+        requests.append(ENCODER.build_delete_request(retired))
+    return requests
+
+
+def _request(instance: dg.DagsterInstance, step: Step) -> dg.RunRequest:
+    """A run of one step. The key counts the runs before it, so that a version that comes back is made again."""
+    key = partition_key(step.cell)
+    on_gpu = not ON_GPU.isdisjoint(step.assets)
+    return dg.RunRequest(
+        run_key=f"{step.name}:{step.version}:{times_ended(instance, step)}",
+        asset_selection=[dg.AssetKey(name) for name in step.assets],
+        partition_key=None if key is None else str(key),
+        tags={**step_tags(step), **(gpu_run_tags() if on_gpu else {})},
+    )
+
+
+def _tell(
+    context: dg.SensorEvaluationContext,
+    before: Mapping[str, str],
+    told: Mapping[str, str],
+    new: list[str],
+    retired: list[str],
+) -> None:
+    """Log what is news: each problem once, by the name of its file, encoder or step."""
+    for name, why in told.items():
+        if before.get(name) != why:
+            context.log.warning(f"{name} is passed over until it changes: {why}")
+    for name in new:
+        context.log.info(f"the encoder {name} has landed")
+    for name in retired:
+        context.log.info(f"the encoder {name} is retired; its results are kept")
+
+
+def _said(told: Mapping[str, str], *, waits: bool) -> str:
+    standing = "waiting for runs at work" if waits else "everything is up to date"
+    return f"{standing}; passed over until they change: {', '.join(sorted(told))}" if told else standing
+
+
+def _last_reaudit(instance: dg.DagsterInstance) -> str | None:
+    """The latest run of a re-audit that has ended well."""
+    ended = dg.RunsFilter(tags={REAUDIT_TAG: "true"}, statuses=[dg.DagsterRunStatus.SUCCESS])
+    runs = instance.get_runs(ended, limit=1)
+    return runs[0].run_id if runs else None
+
+
+_SOURCES = [dg.AssetKey(name) for name in (*COHORT_TABLES, "ct_slices")]
+
+
+@dg.schedule(
+    name="reaudit_schedule",
+    target=dg.AssetSelection.assets(*_SOURCES),
+    cron_schedule=_SETTINGS.reaudit_cron,
+    default_status=_status(_SETTINGS.reaudit, dg.DefaultScheduleStatus),
+)
+def reaudit_schedule(context: dg.ScheduleEvaluationContext, audit: AuditWorkspace) -> dg.RunRequest | dg.SkipReason:
+    """Looks at the cohort and every image again; the sensor then runs what descends from a change, and nothing else."""
+    if not audit.open().audit.automation.reaudit:
+        return dg.SkipReason("the re-audit is off in audit.yaml.")
+    return _reaudit(f"reaudit:{context.scheduled_execution_time.isoformat()}")
+
+
+@dg.sensor(
+    name="cohort_sensor",
+    target=dg.AssetSelection.assets(*_SOURCES),
+    minimum_interval_seconds=_SETTINGS.cohort_interval_s,
+    default_status=_status(_SETTINGS.reaudit, dg.DefaultSensorStatus),
+)
+def cohort_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SensorResult | dg.SkipReason:
+    """Asks for a re-audit when the cohort's table holds something else than was audited."""
+    workspace = audit.open()
+    table = workspace.table.table
+    if not workspace.audit.automation.reaudit:
+        return dg.SkipReason("the re-audit is off in audit.yaml.")
+    if not is_drawn(workspace) or workspace.warehouse.version("studies") is None:
+        return dg.SkipReason("there is no audit yet.")
+    try:
+        status = table.stat()
+        seen = digest(str(table), status.st_size, status.st_mtime_ns)
+        if seen == context.cursor:
+            return dg.SkipReason("the cohort's table is as it was.")
+        expected = Versions(workspace, {}).cohort(read_cohort(workspace))
+    except (FmauditError, OSError) as error:
+        return dg.SkipReason(str(error))
+    if all(workspace.warehouse.version(name) == version for name, version in expected.items()):
+        return dg.SensorResult(skip_reason="the cohort is the one that was audited.", cursor=seen)
+    return dg.SensorResult(run_requests=[_reaudit(f"cohort:{digest(expected)}:{seen}")], cursor=seen)
+
+
+def _reaudit(key: str) -> dg.RunRequest:
+    """One run that makes the cohort and the slices again; their pool lets it wait for one that is at it."""
+    return dg.RunRequest(run_key=key, asset_selection=_SOURCES, tags={REAUDIT_TAG: "true"})
+
+
+SENSORS = [registry_sensor, cohort_sensor]
+SCHEDULES = [reaudit_schedule]

@@ -1,0 +1,29 @@
+"""Which process executes a run, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import psutil
+
+#: which process executes a run
+PROCESS_TAG = "fmaudit/process"
+
+
+def this_process() -> str:
+    """Name of this process, by which a later one can tell whether it still lives."""
+    return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _lives(process: str) -> bool:
+    """Whether a process of this machine, told by its id and when it started, is still the one."""
+    number, _, started = process.partition(":")
+    return _started(int(number)) == started
+
+
+def _started(process: int) -> str:
+    try:
+        return str(int(psutil.Process(process).create_time()))
+    except psutil.NoSuchProcess:
+        return "gone"

@@ -1,0 +1,247 @@
+"""A running `fmaudit ui`: what lands in the registry is audited by itself, once, whoever is killed and whatever lies beside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+
+import dagster as dg
+import psutil
+import pytest
+import yaml
+
+from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.encoders.spec import load_spec
+from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.storage.warehouse import Cell
+from tests.platform.conftest import run, write_audit
+from tests.platform.test_ui import free_port
+
+pytestmark = [pytest.mark.daemon, pytest.mark.timeout(420)]
+TWO_MINUTES = 120
+#: for what has no deadline of its own: several chains on a busy machine
+PATIENCE = 300
+WHOLE_ENCODER = ("study_embeddings", "probe_fits", "fusion_fits")
+CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES}
+
+
+@pytest.fixture(scope="module")
+def landing(tmp_path_factory):
+    """An audited workspace of one encoder, its servers at work; what they say goes to a file."""
+    workspace = write_audit(
+        tmp_path_factory.mktemp("landing"),
+        tasks=["pe"],
+        automation={"landing_interval_s": 1},
+        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+        mitigation={"enabled": False},
+        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
+    )
+    (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
+    assert run(workspace).failures == {}
+    with serving(workspace):
+        yield workspace
+
+
+@contextmanager
+def serving(workspace):
+    with server(workspace) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=40)
+
+
+@contextmanager
+def server(workspace):
+    command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "ui"]
+    with (
+        (workspace.home / "said.log").open("ab") as said,
+        subprocess.Popen([*command, "--port", str(free_port())], stdout=said, stderr=said) as process,
+    ):
+        yield process
+
+
+def said(workspace):
+    return (workspace.home / "said.log").read_text()
+
+
+def land(workspace, shipped, name, **changes):
+    """Drop a spec into the registry in one rename, as a copy that is whole or not there would be."""
+    spec = yaml.safe_load(shipped_specs()[shipped].read_text()) | {"name": name, "control": False} | changes
+    if shipped == "efficientnet_lite0":  # of small pictures, to be quick
+        spec["view"] = spec["view"] | {"size_px": 64}
+        spec["input"] = spec["input"] | {"size_px": 64}
+    beside = workspace.audit.encoders / f".{name}"
+    beside.write_text(yaml.safe_dump(spec))
+    beside.rename(workspace.audit.encoders / f"{name}.yaml")
+
+
+def weights(workspace, name, scale):
+    """A checkpoint of the shipped network, its first layer scaled, and how a spec names it."""
+    import torch
+
+    source = load_spec(shipped_specs()["efficientnet_lite0"]).weights.verified()
+    state = torch.load(source, weights_only=True)
+    first = next(iter(state))
+    state[first] = state[first] * scale
+    path = workspace.home / name
+    torch.save(state, path)
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def wait_for(there, *, seconds=PATIENCE):
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(1)
+
+
+def in_findings(workspace, *names):
+    """Whether the report shows these encoders, and what it was made of is fresh."""
+
+    def there():
+        from fmaudit_core.pipeline.versions import Versions
+
+        warehouse = workspace.warehouse
+        versions = Versions(workspace, workspace.registry.specs())
+        if set(names) != set(warehouse.read("audit_findings")["encoder"]):
+            return False
+        return (
+            warehouse.version("audit_findings") == versions.audit_findings()
+            and warehouse.version("report_files") == versions.audit_report()
+            and all(fresh(versions, Cell(name, "pe")) for name in names)
+        )
+
+    return there
+
+
+def fresh(versions, cell):
+    warehouse = versions.workspace.warehouse
+    return warehouse.version("fairness_gaps", cell) == versions.fairness(cell) and warehouse.version(
+        "probe_fits", Cell(cell.encoder)
+    ) == versions.probe_fits(cell.encoder, embeddings=versions.study_embeddings(cell.encoder))
+
+
+def materialized(workspace):
+    """How often each asset, partition and version was made."""
+    with dg.DagsterInstance.get() as instance:
+        records = [
+            (key.to_user_string(), one.partition_key, one.asset_materialization.tags["dagster/data_version"])
+            for key in instance.all_asset_keys()
+            for one in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=500).records
+        ]
+    return Counter(records)
+
+
+def made_since(workspace, before):
+    """What was made, and that nothing was made twice."""
+    made = materialized(workspace) - before
+    assert max(made.values()) == 1, {key: n for key, n in made.items() if n > 1}
+    return {(asset, partition) for asset, partition, _ in made}
+
+
+def of_encoder(name):
+    return {(asset, name if asset in WHOLE_ENCODER else f"{name}|pe") for asset in CHAIN}
+
+
+WHOLE = {("audit_findings", None), ("audit_report", None)}
+
+
+def test_a_spec_that_lands_is_audited_within_two_minutes_whatever_lies_beside_it(landing):
+    before = materialized(landing)
+    (landing.audit.encoders / "broken.yaml").write_text("{")
+    land(landing, "hu_histogram", "failing", dim=81)
+    land(landing, "hu_histogram", "second", variant="second")
+    wait_for(in_findings(landing, "hu_histogram", "second"), seconds=TWO_MINUTES)
+    assert made_since(landing, before) == of_encoder("second") | WHOLE
+    assert landing.warehouse.read("unaudited").rows() == [("failing", "pe", "embeddings")]
+    assert '"without findings: failing": "no embeddings for pe"' in (landing.reports / "audit.json").read_text()
+    wait_for(lambda: "study_embeddings/failing is passed over" in said(landing))
+    time.sleep(6)  # some more looks at the registry
+    for name in ("broken.yaml", "study_embeddings/failing"):
+        assert said(landing).count(f"{name} is passed over") == 1, name
+
+
+def test_two_encoders_that_land_at_once_take_turns(landing):
+    before, first = materialized(landing), weights(landing, "first.pt", 1.0)
+    for name in ("one", "two"):
+        land(landing, "efficientnet_lite0", name, weights=first)
+    wait_for(in_findings(landing, "hu_histogram", "second", "one", "two"))
+    assert made_since(landing, before) == of_encoder("one") | of_encoder("two") | WHOLE | {("ct_slices", None)}
+    took_turns("one", "two")
+
+
+def took_turns(*names):
+    """The runs of these encoders waited for each other: none encoded while another did."""
+    spans = []
+    with dg.DagsterInstance.get() as instance:
+        for name in names:
+            (record,) = instance.get_run_records(dg.RunsFilter(tags={"fmaudit/step": f"study_embeddings/{name}"}))
+            (stats,) = instance.get_run_step_stats(record.dagster_run.run_id, step_keys=["study_embeddings"])
+            spans.append((stats.start_time, stats.end_time, record.create_timestamp.timestamp()))
+    (_, first_ends, _), (second_starts, _, second_asked) = sorted(spans)
+    assert second_asked < first_ends  # it could have begun
+    assert second_starts >= first_ends
+
+
+def test_changed_weights_are_audited_again_with_what_descends_from_them_and_compared(landing):
+    before = materialized(landing)
+    land(landing, "efficientnet_lite0", "one", weights=weights(landing, "second.pt", 0.2))
+    wait_for(in_findings(landing, "hu_histogram", "second", "one", "two"))
+    assert made_since(landing, before) == of_encoder("one") | WHOLE
+    changes = landing.warehouse.read("audit_changes")
+    assert set(changes["encoder"]) == {"one"}
+    overall = changes.filter(attribute="overall", metric="auroc").row(0, named=True)
+    assert overall["value"] != overall["previous_value"]
+    assert landing.warehouse.version("previous_predictions", Cell("two", "pe")) is None
+
+
+def test_killed_in_the_middle_nothing_is_lost_and_nothing_doubled(landing):
+    before = materialized(landing)
+    embeddings = landing.warehouse.embeddings_path("third")
+    land(landing, "hu_histogram", "third", variant="third")
+    wait_for(lambda: (landing.home / "extraction" / "third").exists() or embeddings.exists())
+    ours = [one for one in psutil.process_iter() if serves(one, landing)]
+    assert len(ours) >= 3  # the daemon, its code server, the run
+    for process in ours:
+        with suppress(psutil.NoSuchProcess):
+            os.kill(process.pid, signal.SIGKILL)
+    with serving(landing):
+        wait_for(in_findings(landing, "hu_histogram", "second", "one", "two", "third"))
+    assert made_since(landing, before) == of_encoder("third") | WHOLE
+
+
+def serves(process, workspace):
+    """Whether a process is one of this workspace's servers or their runs."""
+    try:
+        return (
+            process.pid != os.getpid()
+            and process.environ().get("FMAUDIT_CONFIG") == str(workspace.audit_yaml)
+            and any("dagster" in part or "multiprocessing" in part for part in process.cmdline())
+        )
+    except psutil.Error:
+        return False
+
+
+def test_a_command_line_beside_the_daemon_makes_nothing_twice_and_a_retired_encoder_keeps_its_results(landing):
+    with serving(landing):
+        before = materialized(landing)
+        (landing.audit.encoders / "two.yaml").unlink()
+        land(landing, "efficientnet_lite0", "one", weights=weights(landing, "fourth.pt", 0.7))
+        command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(landing.audit_yaml), "run"]
+        beside = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert "Failed: study_embeddings (failing)" in beside.stderr
+        wait_for(in_findings(landing, "hu_histogram", "second", "one", "third"))
+        made = made_since(landing, before)
+        assert of_encoder("one") | WHOLE == made
+        with dg.DagsterInstance.get() as instance:
+            assert "two" not in instance.get_dynamic_partitions("encoder")
+        assert landing.warehouse.version("fairness_gaps", Cell("two", "pe")) is not None
+        assert '"retired encoders, results kept": "two"' in (landing.reports / "audit.json").read_text()

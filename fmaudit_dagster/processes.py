@@ -16,7 +16,7 @@ def this_process() -> str:
     return f"{platform.node()}:{os.getpid()}:{_started(os.getpid())}"
 
 
-def _lives(process: str) -> bool:
+def is_alive(process: str) -> bool:
     """Whether a process of this machine, told by its id and when it started, is still the one."""
     number, _, started = process.partition(":")
     return _started(int(number)) == started

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from fmaudit_core.common.errors import did_you_mean
 
 
-def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) -> str:
+def validation_messages(error: ValidationError, model: type[BaseModel], *, whole: str) -> str:
     """Sentences of key, what is wrong with it, and what was given; a key that does not exist with the nearest that does.
 
     Parameters

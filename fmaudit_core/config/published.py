@@ -14,6 +14,6 @@ _PLACES: Final[dict[str, Any]] = {
 }
 
 
-def told_config(audit: Audit) -> dict[str, Any]:
+def public_config(audit: Audit) -> dict[str, Any]:
     """The settings a report tells: all but where things lie."""
     return audit.model_dump(mode="json", exclude=_PLACES)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fmaudit_core.common.validation_messages import complaints
+from fmaudit_core.common.validation_messages import validation_messages
 from fmaudit_core.config.audit import Audit
 from fmaudit_core.config.environment import home_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -60,4 +60,4 @@ def validated(raw: dict[str, Any], *, where: str) -> Audit:
     try:
         return Audit.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(complaints(error, Audit, whole="the file"), where=where) from error
+        raise ConfigError(validation_messages(error, Audit, whole="the file"), where=where) from error

@@ -120,7 +120,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
 
     Parameters
     ----------
-    raw : frame of `spill.COLUMNS`, all events of some patients
+    raw : frame of `partition_by_patient.COLUMNS`, all events of some patients
     rule : "inspect" leaves every event at the time it is given
     demographics, flowsheets : bool
         Whether those count.

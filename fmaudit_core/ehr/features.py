@@ -22,7 +22,7 @@ from fmaudit_core.ehr.count_kernel import DAY_US, walk
 from fmaudit_core.ehr.cutoffs import cutoff_times
 from fmaudit_core.ehr.effective_time import NO_NUMBER, Known, Words, known_events
 from fmaudit_core.ehr.errors import EhrError
-from fmaudit_core.ehr.partition_by_patient import PATIENTS_TOGETHER, Spilled, spill
+from fmaudit_core.ehr.partition_by_patient import PATIENTS_TOGETHER, EventPartitions, partition_by_patient
 from fmaudit_core.ehr.source import Record, events_of, patients_of
 
 #: days of all the past, beside those of each window
@@ -87,14 +87,19 @@ def ehr_tables(
     cache.mkdir(parents=True, exist_ok=True)
     events = events_of(record, unpack_into=cache, demographics=settings.demographics, progress=progress)
     with tempfile.TemporaryDirectory(dir=cache, prefix="events-") as scratch:
-        spilled = spill(events, patients, Path(scratch) / "events")
-        return _counted(spilled, rows, Path(scratch) / "counted", settings, record, progress)
+        partitions = partition_by_patient(events, patients, Path(scratch) / "events")
+        return _counted(partitions, rows, Path(scratch) / "counted", settings, record, progress)
 
 
 def _counted(
-    spilled: Spilled, rows: pl.DataFrame, folder: Path, settings: EhrSection, record: Record, progress: Progress
+    partitions: EventPartitions,
+    rows: pl.DataFrame,
+    folder: Path,
+    settings: EhrSection,
+    record: Record,
+    progress: Progress,
 ) -> EhrTables:
-    names_of = (spilled.names[name] for name in ("code", "table", "origin"))
+    names_of = (partitions.names[name] for name in ("code", "table", "origin"))
     words = Words.of(*names_of, by_code=record.numbered)
     names = words.names()
     dropped: Counter[str] = Counter()
@@ -102,8 +107,8 @@ def _counted(
     last = np.full(rows.height, np.iinfo(np.int64).min)
     patients_with = np.zeros((2, len(names)), dtype=np.int64)
     folder.mkdir()
-    n_parts, after, held = len(spilled), 0, 0
-    for done, (first, raw) in enumerate(spilled.parts(), start=1):
+    n_parts, after, held = len(partitions), 0, 0
+    for done, (first, raw) in enumerate(partitions.parts(), start=1):
         known = known_events(
             raw, words, rule=settings.cutoff, demographics=settings.demographics, flowsheets=settings.flowsheets
         )

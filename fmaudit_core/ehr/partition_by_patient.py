@@ -21,7 +21,7 @@ _NAMED: Final = ("code", "table", "origin")
 
 
 @dataclass(frozen=True)
-class Spilled:
+class EventPartitions:
     """What the pass left behind.
 
     Parameters
@@ -48,7 +48,7 @@ class Spilled:
             yield first, events.with_columns((pl.col("at") - first).cast(pl.Int32))
 
 
-def spill(events: pl.LazyFrame, patients: pl.DataFrame, folder: Path) -> Spilled:
+def partition_by_patient(events: pl.LazyFrame, patients: pl.DataFrame, folder: Path) -> EventPartitions:
     """Write the events of some patients by patient.
 
     Parameters
@@ -82,7 +82,7 @@ def spill(events: pl.LazyFrame, patients: pl.DataFrame, folder: Path) -> Spilled
             f"the events cannot be read ({reason}).",
             fix="A file of the medical record may be cut off: download it again. Without room on the disk set FMAUDIT_HOME.",
         ) from error
-    return Spilled(folder, {name: _names(of) for name, of in known.items()})
+    return EventPartitions(folder, {name: _names(of) for name, of in known.items()})
 
 
 def _names(categories: pl.Categories) -> list[str]:

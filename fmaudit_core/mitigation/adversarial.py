@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.mitigation.row_space import Room
+from fmaudit_core.mitigation.row_space import RowSpace
 from fmaudit_core.probes.training import aurocs_of
 
 Float32Array = npt.NDArray[np.float32]
@@ -100,7 +100,7 @@ class Networks:
 
     Parameters
     ----------
-    room : how embeddings are prepared
+    row_space : how embeddings are prepared
     w1 : (m, d or r, h) float32
     b1 : (m, h) float32
     head : (m, h) float32
@@ -108,7 +108,7 @@ class Networks:
     finite : (m,) bool, whether training stayed finite
     """
 
-    room: Room
+    row_space: RowSpace
     w1: Float32Array
     b1: Float32Array
     head: Float32Array
@@ -117,7 +117,7 @@ class Networks:
 
     def prepared(self, x: Float32Array) -> Float32Array:
         """Raw embeddings (n, d) as the networks take them."""
-        return self.room.prepared(x)
+        return self.row_space.prepared(x)
 
     def hidden(self, prepared: Float32Array, network: int) -> Float32Array:
         """(n, h) what one network makes of prepared embeddings."""
@@ -158,8 +158,8 @@ def train(
     Both losses are means, the adversary's over subgroups: each weighs the same, however small. Batches are the same for all
     networks. With fewer studies than features training happens in the studies' row space.
     """
-    room = Room.of(x)
-    standard = room.prepared(x)
+    row_space = RowSpace.of(x)
+    standard = row_space.prepared(x)
     turns = _turns(y.shape[1], standard.shape[1], training)
     parts: list[tuple[npt.NDArray[Any], ...]] = []
     for turn, some in enumerate(turns):
@@ -169,7 +169,7 @@ def train(
         stack.fit(partial(_over_turns, progress, turn, len(turns)))
         parts.append(stack.parameters())
     w1, b1, head, bias, finite = (np.concatenate([part[i] for part in parts]) for i in range(5))
-    return Networks(room, w1, b1, head, bias, finite)
+    return Networks(row_space, w1, b1, head, bias, finite)
 
 
 def training_length(
@@ -198,10 +198,10 @@ def training_length(
     if not able.any():
         return total
     looked_at = np.unique(np.geomspace(min(_FIRST_LOOK, total), total, _LOOKS).round().astype(int))
-    room = Room.of(x)
-    standard, nobody = room.prepared(x), np.full(y.shape, -1, dtype=np.int64)
+    row_space = RowSpace.of(x)
+    standard, nobody = row_space.prepared(x), np.full(y.shape, -1, dtype=np.int64)
     reached: dict[int, list[float]] = {int(done): [] for done in looked_at}
-    of_val = torch.from_numpy(room.prepared(val)).to(device, training.product)
+    of_val = torch.from_numpy(row_space.prepared(val)).to(device, training.product)
     for some in _turns(y.shape[1], standard.shape[1], training):
         silenced = [0.0] * len(seed[some])
         stack = _Stack(standard, y[:, some], nobody[:, some], silenced, seed[some], training, device, order=min(seed))

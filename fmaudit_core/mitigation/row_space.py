@@ -14,7 +14,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Room:
+class RowSpace:
     """Standardisation by the training studies, and their row space.
 
     Parameters
@@ -28,14 +28,14 @@ class Room:
     basis: Float32Array | None
 
     @classmethod
-    def of(cls, x: Float32Array) -> Room:
-        """The room of the training studies (n, d)."""
+    def of(cls, x: Float32Array) -> RowSpace:
+        """The row space of the training studies (n, d)."""
         mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
-        room = cls(mean, scale, None)
+        standardised = cls(mean, scale, None)
         if x.shape[0] >= x.shape[1]:
-            return room
-        return cls(mean, scale, row_space(room.prepared(x).astype(np.float64)).astype(np.float32))
+            return standardised
+        return cls(mean, scale, row_space(standardised.prepared(x).astype(np.float64)).astype(np.float32))
 
     def prepared(self, x: Float32Array) -> Float32Array:
         """Raw embeddings (n, d) as the networks take them."""

@@ -21,9 +21,9 @@ from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 
 #: whether a step, or one that makes some of the same assets, is at work or waits for its turn
-Busy = Callable[[Step], bool]
+IsRunning = Callable[[Step], bool]
 #: why a step is not tried again for the version it would make, None where it may be
-Spent = Callable[[Step], str | None]
+FailureReason = Callable[[Step], str | None]
 
 #: levels so short that the findings wait for them; they do not wait for an encoder that encodes for hours
 _SHORT = ("probe_fits", "fusion_fits", "probe_predictions")
@@ -36,14 +36,14 @@ class Next:
     """What can be made now, what is awaited, and what has failed as it stands."""
 
     steps: list[Step] = field(default_factory=list)
-    awaited: list[Step] = field(default_factory=list)
+    pending: list[Step] = field(default_factory=list)
     #: name of a step -> why it is not tried again until its inputs change
-    spent: dict[str, str] = field(default_factory=dict)
+    failure_reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is to be made and nothing awaited."""
-        return not self.steps and not self.awaited
+        return not self.steps and not self.pending
 
 
 def usable_specs(registry: Registry) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
@@ -65,8 +65,8 @@ def next_steps(
     usable: Mapping[str, EncoderSpec],
     *,
     recorded: Recorded,
-    busy: Busy,
-    spent: Spent,
+    is_running: IsRunning,
+    failure_reason: FailureReason,
 ) -> Next:
     """Every step whose inputs are fresh, that is stale itself, is not at work, and has not failed for this version.
 
@@ -87,18 +87,18 @@ def next_steps(
     ready = list(usable)
     for level in LEVELS[:-2]:
         # what is being made, by whomever, is not read before it is whole
-        at_work = [cell for cell in _cells(level, ready, workspace.audit.tasks) if busy(Step(level, cell))]
-        found.awaited += [Step(level, cell) for cell in at_work]
+        at_work = [cell for cell in _cells(level, ready, workspace.audit.tasks) if is_running(Step(level, cell))]
+        found.pending += [Step(level, cell) for cell in at_work]
         if WHOLE in at_work and level not in _BESIDE:
             return found
         held = {cell.encoder for cell in at_work}
         for step in _stale(workspace, level, versions, recorded, [name for name in ready if name not in held]):
-            _sort_in(found, step, busy, spent)
+            _sort_in(found, step, is_running, failure_reason)
             held.add(step.cell.encoder)
         if "" in held and level not in _BESIDE:
             return found
         ready = [name for name in ready if name not in held]
-    _findings(found, versions, recorded, busy, spent)
+    _findings(found, versions, recorded, is_running, failure_reason)
     return found
 
 
@@ -123,11 +123,11 @@ def _seen(paths: list[Path]) -> Iterator[str]:
             yield f"{path}: {status.st_size} {status.st_mtime_ns}"
 
 
-def _sort_in(found: Next, step: Step, busy: Busy, spent: Spent) -> None:
-    if busy(step):
-        found.awaited.append(step)
-    elif (why := spent(step)) is not None:
-        found.spent[step.name] = why
+def _sort_in(found: Next, step: Step, is_running: IsRunning, failure_reason: FailureReason) -> None:
+    if is_running(step):
+        found.pending.append(step)
+    elif (why := failure_reason(step)) is not None:
+        found.failure_reasons[step.name] = why
     else:
         found.steps.append(step)
 
@@ -186,17 +186,19 @@ def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) 
     return [] if there.issuperset(wanted) and of_studies and set(of_studies) == {listed} else [step]
 
 
-def _findings(found: Next, versions: Versions, recorded: Recorded, busy: Busy, spent: Spent) -> None:
+def _findings(
+    found: Next, versions: Versions, recorded: Recorded, is_running: IsRunning, failure_reason: FailureReason
+) -> None:
     """Findings and report, once what they read is not just being made."""
     cells = versions.audited_cells()
-    if not cells or any(_is_short(step) for step in (*found.steps, *found.awaited)):
+    if not cells or any(_is_short(step) for step in (*found.steps, *found.pending)):
         return
     audited = {cell.encoder for cell in cells}
-    awaited = {step.cell.encoder for step in (*found.steps, *found.awaited)} - audited
-    fresh = {expected := versions.audit_findings(), versions.audit_findings(awaited=awaited)}
-    if awaited:  # an encoder that has failed meanwhile is named with what comes next
-        failed = {name.split("/")[1] for name in found.spent if "/" in name} - audited
-        fresh.add(versions.audit_findings(awaited=awaited | failed))
+    pending = {step.cell.encoder for step in (*found.steps, *found.pending)} - audited
+    fresh = {expected := versions.audit_findings(), versions.audit_findings(pending=pending)}
+    if pending:  # an encoder that has failed meanwhile is named with what comes next
+        failed = {name.split("/")[1] for name in found.failure_reasons if "/" in name} - audited
+        fresh.add(versions.audit_findings(pending=pending | failed))
     steps = []
     if recorded("audit_findings", WHOLE) not in fresh:
         steps = [Step(("audit_findings",), WHOLE, expected)]
@@ -208,7 +210,7 @@ def _findings(found: Next, versions: Versions, recorded: Recorded, busy: Busy, s
     ):
         steps = [Step(("audit_report",), WHOLE, versions.audit_report())]
     for step in steps:
-        _sort_in(found, step, busy, spent)
+        _sort_in(found, step, is_running, failure_reason)
 
 
 def _is_short(step: Step) -> bool:

@@ -30,7 +30,7 @@ def embed(workspace: Workspace, encoder: str, *, version: str, progress: Progres
         return result
     return extract(
         spec,
-        store=workspace.mending_slices(),
+        store=workspace.repairing_slice_store(),
         studies=studies,
         work=workspace.extraction_folder,
         out=out,

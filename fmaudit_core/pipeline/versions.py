@@ -10,7 +10,7 @@ import polars as pl
 
 from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_core.config.published import told_config
+from fmaudit_core.config.published import public_config
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
@@ -273,19 +273,19 @@ class Versions:
         """Cells with published results of strategies, of encoders that are registered and tasks that are configured."""
         return [cell for cell in self._registered("mitigation_results") if self.encoders[cell.encoder].embeds]
 
-    def audit_findings(self, *, awaited: Collection[str] = ()) -> str:
+    def audit_findings(self, *, pending: Collection[str] = ()) -> str:
         """Version of the findings: every fairness cell that exists for a registered encoder, and the audit before it.
 
         Parameters
         ----------
-        awaited : collection of str
+        pending : collection of str
             Encoders to take for not registered yet.
         """
         audit, warehouse = self.workspace.audit, self.workspace.warehouse
         cells = {str(cell): warehouse.version("fairness_gaps", cell) for cell in self.audited_cells()}
         before = {str(cell): warehouse.version(PREVIOUS, cell) for cell in self.audited_cells()}
         encoders = sorted(
-            (name, spec.control, spec.label) for name, spec in self.encoders.items() if name not in awaited
+            (name, spec.control, spec.label) for name, spec in self.encoders.items() if name not in pending
         )
         return step_version("audit_findings", cells, before, encoders, self.baselines(), audit.fairness, audit.reaudit)
 
@@ -306,7 +306,7 @@ class Versions:
         }  # fmt: skip
         shown = [*of_findings, *(warehouse.version(name) for name in _SHOWN_WHOLE)]
         beside = self._shown_mitigation()
-        return step_version("audit_report", shown, cells, beside, encoders, told_config(self.workspace.audit))
+        return step_version("audit_report", shown, cells, beside, encoders, public_config(self.workspace.audit))
 
     def _shown_mitigation(self) -> dict[str, str | None]:
         """Versions of the tables of mitigation that the report shows; none where it is left out."""

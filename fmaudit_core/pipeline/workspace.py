@@ -53,10 +53,10 @@ class Workspace:
 
     @cached_property
     def slices(self) -> SliceStore:
-        """Slices, one entry per study and view; `mending_slices` also makes torn ones again."""
+        """Slices, one entry per study and view; `repairing_slice_store` also makes torn ones again."""
         return SliceStore(self.home / "slices")
 
-    def mending_slices(self) -> SliceStore:
+    def repairing_slice_store(self) -> SliceStore:
         """The slice store with the images it is made of, so that it is built, and a torn entry is made again when it is read."""
         studies = self.warehouse.read("studies")
         images = {

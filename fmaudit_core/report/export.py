@@ -17,7 +17,7 @@ import polars as pl
 from fmaudit_core.report.documents.audit_json import SCHEMA, resaid, schema_text, summary
 from fmaudit_core.report.documents.checklists import checklists, titles
 from fmaudit_core.report.documents.model_card import cards
-from fmaudit_core.report.index.report_data import Lookups, looked_up
+from fmaudit_core.report.index.report_data import ReportData, index_report_data
 from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.page import render_page
 from fmaudit_core.storage.atomic_write import written_beside
@@ -70,7 +70,7 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
         Made where missing.
     inputs : ReportInput
     """
-    shown = looked_up(inputs)
+    shown = index_report_data(inputs)
     frames = _frames(inputs, shown)
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
@@ -80,13 +80,13 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
         content = frame.with_columns(lists).write_csv().encode()
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
-    told = summary(inputs, shown, frames[_FINDINGS], digests)
-    model_cards = cards(told)
+    audit_summary = summary(inputs, shown, frames[_FINDINGS], digests)
+    model_cards = cards(audit_summary)
     page = render_page(inputs, shown, beside=_beside(model_cards))
     schema = _published(folder / SCHEMA, schema_text().encode())
-    audit_json = _published(folder / JSON, _as_json(told))
+    audit_json = _published(folder / JSON, _as_json(audit_summary))
     anchors = set(re.findall(r'\bid="([a-z-]+)"', page))
-    contents = model_cards | checklists(told, anchors=anchors)
+    contents = model_cards | checklists(audit_summary, anchors=anchors)
     documents = [_published(folder / name, text.encode()) for name, text in contents.items()]
     _remove_old(folder, set(documents))
     return ReportFiles(_published(folder / PAGE, page.encode()), audit_json, schema, written, documents)
@@ -125,7 +125,7 @@ def _remove_old(folder: Path, current: set[Path]) -> None:
                 path.rmdir()
 
 
-def _frames(inputs: ReportInput, shown: Lookups) -> dict[str, pl.DataFrame]:
+def _frames(inputs: ReportInput, shown: ReportData) -> dict[str, pl.DataFrame]:
     tables = shown.tables
     return {
         _FINDINGS: resaid(shown),

@@ -17,9 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
 from fmaudit_core.report.disclosure.disclosure import Disclosed
-from fmaudit_core.report.index.mitigation_index import Ledger
-from fmaudit_core.report.index.report_data import Lookups, looked_up
-from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Book
+from fmaudit_core.report.index.mitigation_index import MitigationIndex
+from fmaudit_core.report.index.report_data import ReportData, index_report_data
+from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, ScoreSetIndex
 from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.sections import summary as summary_section
 from fmaudit_core.report.sections.aggregation import aggregation_figures, aggregation_views
@@ -40,13 +40,13 @@ _SHARED_FROM: Final = 6
 _SOFTWARE: Final = ("fmaudit", "python", "numpy", "scipy", "polars", "duckdb", "pydicom")
 
 
-def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
+def render_page(inputs: ReportInput, shown: ReportData | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
     """The report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
 
     Parameters
     ----------
     inputs : ReportInput
-    shown : Lookups, optional
+    shown : ReportData, optional
         Its tables as they may be shown, where the caller has them already.
     beside : sequence of (title, path)
         Files that lie beside the page, to be linked to.
@@ -56,20 +56,22 @@ def render_page(inputs: ReportInput, shown: Lookups | None = None, *, beside: Se
     str
         The same for the same inputs, byte for byte.
     """
-    shown = shown or looked_up(inputs)
-    tables, book, ledger = shown.tables, shown.book, shown.ledger
+    shown = shown or index_report_data(inputs)
+    tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
     environment = Environment(
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["tied"] = formatting.tied
     return environment.get_template("page.html.jinja").render(
-        **_context(inputs, tables, book, ledger),
+        **_context(inputs, tables, index, mitigation_index),
         beside=beside,
         style=_asset("page.css"),
         script=_asset("page.js"),
         plotly=_plotly(),
-        data=_packed(json.dumps(_data(book, ledger), ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        data=_packed(
+            json.dumps(_data(index, mitigation_index), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        ),
     )
 
 
@@ -79,53 +81,55 @@ def write_page(path: Path, inputs: ReportInput) -> None:
         beside.write_text(render_page(inputs), encoding="utf-8")
 
 
-def _context(inputs: ReportInput, tables: Disclosed, book: Book, ledger: Ledger) -> dict[str, Any]:
+def _context(
+    inputs: ReportInput, tables: Disclosed, index: ScoreSetIndex, mitigation_index: MitigationIndex
+) -> dict[str, Any]:
     audit = inputs.audit
     withheld = int((tables.metrics.get_column("counts") == "withheld").sum())
     return {
         "audit": audit,
         "generated_at": inputs.generated_at,
-        "summary": summary_section.executive_summary(book),
-        "findings": summary_section.main_findings(book),
+        "summary": summary_section.executive_summary(index),
+        "findings": summary_section.main_findings(index),
         "metric_titles": [formatting.metric_title(metric) for metric in SHOWN_METRICS],
-        "ends": ("Most missed", "Least missed") if book.primary_metric == "udr" else ("Fares worst", "Fares best"),
-        "primary_metric": formatting.metric_title(book.primary_metric),
-        "primary_said": formatting.metric_said(book.primary_metric),
-        "cells": [cell_view(book, key) for key in book.keys],
-        "encoders": [{**one, "role": book.role(one["name"])} for one in book.encoders],
-        "tasks": [{"name": task, "title": formatting.task_title(task)} for task in book.tasks],
+        "ends": ("Most missed", "Least missed") if index.primary_metric == "udr" else ("Fares worst", "Fares best"),
+        "primary_metric": formatting.metric_title(index.primary_metric),
+        "primary_said": formatting.metric_said(index.primary_metric),
+        "cells": [cell_view(index, key) for key in index.keys],
+        "encoders": [{**one, "role": index.role(one["name"])} for one in index.encoders],
+        "tasks": [{"name": task, "title": formatting.task_title(task)} for task in index.tasks],
         "attributes": [formatting.attribute_title(name) for name in audit.attributes],
-        "main_task": book.main_task,
-        "variants": [formatting.variant_title(variant) or "as given" for variant in book.variants],
-        "q_map": summary_section.q_map(book),
-        "overview": summary_section.encoder_tasks(book),
-        "pairs": pair_views(book),
-        "changes": changes_view(book),
+        "main_task": index.main_task,
+        "variants": [formatting.variant_title(variant) or "as given" for variant in index.variants],
+        "q_map": summary_section.q_map(index),
+        "overview": summary_section.encoder_tasks(index),
+        "pairs": pair_views(index),
+        "changes": changes_view(index),
         "gate": {
             "rates": formatting.margin_text("udr", audit.reaudit.margin),
             "auroc": formatting.margin_text("auroc", audit.reaudit.auroc_margin),
         },
-        "more_pairs": more_pairs(book),
-        "modalities": modality_views(book, inputs.modality_comparisons),
-        "aggregations": aggregation_views(book),
+        "more_pairs": more_pairs(index),
+        "modalities": modality_views(index, inputs.modality_comparisons),
+        "aggregations": aggregation_views(index),
         "auroc_margin": formatting.margin_text("auroc", audit.fairness.auroc_margin),
-        "help": main_advice(book, ledger),
-        "mitigation": mitigation_view(book, ledger),
-        "label_flow": label_flow_view(tables.label_flow.to_dicts(), book.tasks, list(audit.attributes)),
+        "help": main_advice(index, mitigation_index),
+        "mitigation": mitigation_view(index, mitigation_index),
+        "label_flow": label_flow_view(tables.label_flow.to_dicts(), index.tasks, list(audit.attributes)),
         "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
-        "baselines": [_joined(book, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
-        "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in book.encoders}),
+        "baselines": [_joined(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
+        "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in index.encoders}),
         "flow": [_step(row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
-        "cohort": summary_section.cohort_table(book, tables.studies.to_dicts()),
+        "cohort": summary_section.cohort_table(index, tables.studies.to_dicts()),
         "methods": methods(
             audit,
             encoded=bool(inputs.encoders),
             compared=not tables.comparisons.is_empty(),
             record=not inputs.modality_comparisons.is_empty(),
-            mitigated=bool(ledger.cells),
+            mitigated=bool(mitigation_index.cells),
             predicted=not inputs.baselines.is_empty(),
-            thresholds=book.threshold_sources(),
+            thresholds=index.threshold_sources(),
         ),
         "limits": limits(audit),
         "provenance": _told_provenance(inputs.provenance),
@@ -154,12 +158,12 @@ def _step(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "step": formatting.step_title(row["step"]), "outcome": outcome}
 
 
-def _joined(book: Book, row: dict[str, Any], least: int) -> dict[str, Any]:
+def _joined(index: ScoreSetIndex, row: dict[str, Any], least: int) -> dict[str, Any]:
     """How a baseline's predictions were joined, small counts of studies apart."""
     return {
         **{name: _few(one, least) if name.startswith("n_") else one for name, one in row.items()},
         "apart": f"{_few(row['n_labels_apart'], least)} of {_few(row['n_labels'], least)}" if row["n_labels"] else "none given",
-        "title": book.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"]),
+        "title": index.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"]),
     }  # fmt: skip
 
 
@@ -167,12 +171,12 @@ def _few(n: int, least: int) -> str:
     return f"fewer than {least}" if 0 < n < least else formatting.count(n)
 
 
-def _data(book: Book, ledger: Ledger) -> dict[str, Any]:
-    cells = {cell_view_id: cell_figures(book, key) for key, cell_view_id in zip(book.keys, _ids(book), strict=True)}
+def _data(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> dict[str, Any]:
+    cells = {cell_view_id: cell_figures(index, key) for key, cell_view_id in zip(index.keys, _ids(index), strict=True)}
     arrays: list[Any] = []
-    figures = {"cells": cells, "control": summary_section.control_figures(book), "pairs": pair_figures(book)}
-    figures["mitigation"] = mitigation_figure_sets(book, ledger)
-    figures["aggregation"] = aggregation_figures(book)
+    figures = {"cells": cells, "control": summary_section.control_figures(index), "pairs": pair_figures(index)}
+    figures["mitigation"] = mitigation_figure_sets(index, mitigation_index)
+    figures["aggregation"] = aggregation_figures(index)
     return {**_shared(figures, arrays, {}), "arrays": arrays}
 
 
@@ -191,8 +195,8 @@ def _shared(value: Any, arrays: list[Any], places: dict[str, int]) -> Any:
     return {"$": places[text]}
 
 
-def _ids(book: Book) -> list[str]:
-    return [f"{key.encoder}|{key.task}|{book.variant_index(key)}" for key in book.keys]
+def _ids(index: ScoreSetIndex) -> list[str]:
+    return [f"{key.encoder}|{key.task}|{index.variant_index(key)}" for key in index.keys]
 
 
 def _packed(text: str) -> str:

@@ -47,19 +47,19 @@ class Finding:
     ----------
     about : str
         What was looked at, in a word or two.
-    said : str
+    message : str
         What was found. Files and counts, never a patient or study.
     fix : str, optional
         What to do about it.
-    mendable : bool
+    fixable : bool
         Whether `fmaudit doctor --fix` does it.
     """
 
     about: str
     status: Status
-    said: str
+    message: str
     fix: str | None = None
-    mendable: bool = False
+    fixable: bool = False
 
 
 def examine(audit_yaml: Path) -> Iterator[Finding]:

@@ -43,14 +43,14 @@ class Audited:
     ----------
     path : Path
         As it was given.
-    told : mapping
+    audit_summary : mapping
         The content of its audit.json.
     workspace : Workspace, optional
         Where its predictions can be had.
     """
 
     path: Path
-    told: Mapping[str, Any]
+    audit_summary: Mapping[str, Any]
     workspace: Workspace | None
 
 
@@ -68,19 +68,19 @@ def compare(first: Path, second: Path) -> Comparison:
         There is no audit at a path, it has no report, or its audit.json is of another major version.
     """
     before, after = opened(first), opened(second)
-    fairness = after.told["config"]["fairness"]
+    fairness = after.audit_summary["config"]["fairness"]
     pairs, why_not = _paired(before, after)
     if pairs is not None and after.workspace is not None:
-        rows, facts = _tested(before.told, after.told, after.workspace, pairs), _in_common(*pairs)
+        rows, facts = _tested(before.audit_summary, after.audit_summary, after.workspace, pairs), _in_common(*pairs)
     else:
-        rows, facts = list(_side_by_side(before.told, after.told)), {}
+        rows, facts = list(_side_by_side(before.audit_summary, after.audit_summary)), {}
     return Comparison(
-        first=before.told,
-        second=after.told,
-        differences=[*_differences(before.told, after.told), *facts.items()],
-        only_first=_only(before.told, after.told),
-        only_second=_only(after.told, before.told),
-        findings=list(_findings(before.told, after.told)),
+        first=before.audit_summary,
+        second=after.audit_summary,
+        differences=[*_differences(before.audit_summary, after.audit_summary), *facts.items()],
+        only_first=_only(before.audit_summary, after.audit_summary),
+        only_second=_only(after.audit_summary, before.audit_summary),
+        findings=list(_findings(before.audit_summary, after.audit_summary)),
         rows=rows,
         no_test=why_not,
         alpha=fairness["alpha"],
@@ -100,20 +100,20 @@ def opened(path: Path) -> Audited:
     config = path / CONFIG_NAME if path.is_dir() else path
     if config.suffix in (".yaml", ".yml") and config.is_file():
         workspace = open_workspace(config)
-        return Audited(path, _told(workspace.reports / JSON, fix="Run `fmaudit run` first."), workspace)
+        return Audited(path, _read_audit_summary(workspace.reports / JSON, fix="Run `fmaudit run` first."), workspace)
     summary = path / JSON if path.is_dir() else path
     fix = f"Give an audit's folder with its {CONFIG_NAME}, a report's folder, or an {JSON}."
-    return Audited(path, _told(summary, fix=fix), None)
+    return Audited(path, _read_audit_summary(summary, fix=fix), None)
 
 
-def _told(path: Path, *, fix: str) -> dict[str, Any]:
+def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        audit_summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ReportError("there is no report.", where=str(path), fix=fix) from error
     except (ValueError, UnicodeDecodeError) as error:
         raise ReportError("is no audit.json.", where=str(path), fix=fix) from error
-    version = str(told.get("schema_version", "")) if isinstance(told, dict) else ""
+    version = str(audit_summary.get("schema_version", "")) if isinstance(audit_summary, dict) else ""
     if not version:
         raise ReportError("has no schema version.", where=str(path), fix="Make the report again: `fmaudit run`.")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
@@ -121,24 +121,27 @@ def _told(path: Path, *, fix: str) -> dict[str, Any]:
             f"is of version {version}, and this fmaudit reads {SCHEMA_VERSION}.", where=str(path),
             fix="Make both reports with one version of fmaudit.",
         )  # fmt: skip
-    return dict(told)
+    return dict(audit_summary)
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What the audits are of, where it differs: cohort, settings, encoders, software."""
-    flows = [told["cohort_flow"][-1] if told["cohort_flow"] else {} for told in (first, second)]
+    flows = [
+        audit_summary["cohort_flow"][-1] if audit_summary["cohort_flow"] else {} for audit_summary in (first, second)
+    ]
     for name, title in (("n_studies", "studies"), ("n_patients", "patients")):
         yield from _apart(f"cohort, {title}", *(one.get(name) for one in flows))
-    settings = [dict(_flat(told["config"])) for told in (first, second)]
+    settings = [dict(_flat(audit_summary["config"])) for audit_summary in (first, second)]
     for key in sorted({*settings[0], *settings[1]}):
         if key not in _NOT_COMPARED:
             yield from _apart(key, *(one.get(key) for one in settings))
     weights = [
-        {one["name"]: one.get("weights_sha256") or "none" for one in told["encoders"]} for told in (first, second)
+        {one["name"]: one.get("weights_sha256") or "none" for one in audit_summary["encoders"]}
+        for audit_summary in (first, second)
     ]
     for name in sorted(set(weights[0]) & set(weights[1])):
         yield from _apart(f"weights of {name}", *(one[name][:12] for one in weights))
-    provenance = [told["provenance"] for told in (first, second)]
+    provenance = [audit_summary["provenance"] for audit_summary in (first, second)]
     for key in sorted(set(provenance[0]) & set(provenance[1])):
         if not key.startswith(("version of the embeddings", "version of audit_findings")):
             yield from _apart(key, *(str(one[key])[:12] for one in provenance))
@@ -161,13 +164,13 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, json.dumps(value) if isinstance(value, list) else value
 
 
-def _models(told: Mapping[str, Any]) -> set[tuple[Any, ...]]:
-    return {tuple(row[name] for name in SCORE_SET) for row in told["subgroup_metrics"]}
+def _models(audit_summary: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    return {tuple(row[name] for name in SCORE_SET) for row in audit_summary["subgroup_metrics"]}
 
 
-def _only(told: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _only(audit_summary: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Models of one audit that the other has not: encoder and task."""
-    return [f"{key[0]}, {key[1]}" for key in sorted(_models(told) - _models(other))]
+    return [f"{key[0]}, {key[1]}" for key in sorted(_models(audit_summary) - _models(other))]
 
 
 def _findings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -222,8 +225,8 @@ def _withheld(*audits: Mapping[str, Any]) -> pl.DataFrame:
     """Subgroups that either audit withholds."""
     rows = [
         {name: row[name] for name in _LEVEL}
-        for told in audits
-        for row in told["subgroup_metrics"]
+        for audit_summary in audits
+        for row in audit_summary["subgroup_metrics"]
         if row["counts"] == "withheld"
     ]
     return pl.DataFrame(rows, schema=dict.fromkeys(_LEVEL, pl.String)).unique()

@@ -16,7 +16,7 @@ def ct_slices(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.Ma
     workspace = audit.open()
     studies = workspace.warehouse.read("studies")
     versions = audit.versions(workspace)
-    store = workspace.mending_slices()
+    store = workspace.repairing_slice_store()
     made_of = versions.views(studies)
 
     quality = store.build(

@@ -19,14 +19,14 @@ _HEARTBEAT_S: Final = 60.0
 _OLD: Final = "dagster.yaml.old"
 
 
-def examine_platform(workspace: Workspace, *, port: int, mend: bool) -> Iterator[Finding]:
+def examine_platform(workspace: Workspace, *, port: int, fix_it: bool) -> Iterator[Finding]:
     """Look at what `fmaudit run` and `fmaudit ui` need of Dagster.
 
     Parameters
     ----------
     port : int
         That `fmaudit ui` would serve on; it takes the next one as well.
-    mend : bool
+    fix_it : bool
         Whether to rewrite old settings (the old file is kept beside), end killed runs and remove dead claims.
     """
     if find_spec("dagster") is None:
@@ -35,16 +35,16 @@ def examine_platform(workspace: Workspace, *, port: int, mend: bool) -> Iterator
         yield Finding("dagster", "ok", f"dagster {version('dagster')}; nothing was run yet")
         yield _port(port, daemon=False)
         return
-    yield _settings(workspace, mend=mend)
+    yield _settings(workspace, fix_it=fix_it)
     daemon = False
-    for finding, lives in _storage(workspace, mend=mend):
+    for finding, lives in _storage(workspace, fix_it=fix_it):
         daemon = daemon or lives
         yield finding
-    yield _claims(workspace, mend=mend)
+    yield _claims(workspace, fix_it=fix_it)
     yield _port(port, daemon=daemon)
 
 
-def _settings(workspace: Workspace, *, mend: bool) -> Finding:
+def _settings(workspace: Workspace, *, fix_it: bool) -> Finding:
     from fmaudit_dagster.execution.instance import SETTINGS
 
     path = workspace.dagster_home / "dagster.yaml"
@@ -57,21 +57,21 @@ def _settings(workspace: Workspace, *, mend: bool) -> Finding:
         there = None
     if there == wanted:
         return Finding("dagster.yaml", "ok", "as it is written today")
-    if mend:
+    if fix_it:
         path.replace(path.with_name(_OLD))
         path.write_text(SETTINGS, encoding="utf-8")
         return Finding("dagster.yaml", "ok", f"written anew; the old one is {_OLD}")
     fix = f"If these changes are not yours, move {path} away: the next run writes it anew."
     if not isinstance(there, dict):
-        return Finding("dagster.yaml", "problem", "is no YAML mapping.", fix, mendable=True)
+        return Finding("dagster.yaml", "problem", "is no YAML mapping.", fix, fixable=True)
     keys = sorted({*there, *wanted})
     differing = [key for key in keys if there.get(key) != wanted.get(key)]
     return Finding(
-        "dagster.yaml", "warning", f"differs from what is written today in {', '.join(differing)}.", fix, mendable=True
+        "dagster.yaml", "warning", f"differs from what is written today in {', '.join(differing)}.", fix, fixable=True
     )
 
 
-def _storage(workspace: Workspace, *, mend: bool) -> Iterator[tuple[Finding, bool]]:
+def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, bool]]:
     """Findings, each with whether a daemon is at work."""
     import dagster as dg
 
@@ -84,7 +84,7 @@ def _storage(workspace: Workspace, *, mend: bool) -> Iterator[tuple[Finding, boo
             n_runs = instance.get_runs_count()
             queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
             beats = [one.timestamp for one in instance.get_daemon_heartbeats().values()]
-            if killed and mend:
+            if killed and fix_it:
                 end_killed_runs(instance)
     except (
         Exception
@@ -97,9 +97,9 @@ def _storage(workspace: Workspace, *, mend: bool) -> Iterator[tuple[Finding, boo
         yield Finding(about, "problem", f"cannot be opened ({type(error).__name__}: {said}).", fix), False
         return
     alive = bool(beats) and time.time() - max(beats) < _HEARTBEAT_S
-    if killed and not mend:
+    if killed and not fix_it:
         said = f"{n_runs:,} runs; {len(killed)} stand as running though their process was killed."
-        yield Finding(about, "warning", said, "The next `fmaudit run` ends them.", mendable=True), alive
+        yield Finding(about, "warning", said, "The next `fmaudit run` ends them.", fixable=True), alive
     else:
         yield Finding(about, "ok", f"{n_runs:,} runs" + (f"; {len(killed)} killed ones ended" if killed else "")), alive
     if alive:
@@ -114,18 +114,18 @@ def _storage(workspace: Workspace, *, mend: bool) -> Iterator[tuple[Finding, boo
         yield Finding("daemon", "ok", said), alive
 
 
-def _claims(workspace: Workspace, *, mend: bool) -> Finding:
+def _claims(workspace: Workspace, *, fix_it: bool) -> Finding:
     from fmaudit_dagster.execution.run_history import stale_claims
 
     stale = stale_claims(workspace)
     if not stale:
         return Finding("claims", "ok", "none left behind")
-    if mend:
+    if fix_it:
         for path in stale:
             path.unlink(missing_ok=True)
         return Finding("claims", "ok", f"{len(stale)} of killed processes removed")
     return Finding(
-        "claims", "warning", f"{len(stale)} of killed processes, harmless.", f"Delete {stale[0].parent}.", mendable=True
+        "claims", "warning", f"{len(stale)} of killed processes, harmless.", f"Delete {stale[0].parent}.", fixable=True
     )
 
 

@@ -9,7 +9,7 @@ import click
 
 from fmaudit_core.common.errors import UnknownNameError, did_you_mean
 from fmaudit_core.pipeline import queries
-from fmaudit_dagster.cli.error_handling import registered, told, workspace_of
+from fmaudit_dagster.cli.error_handling import registered, report_errors, workspace_of
 
 
 @click.group()
@@ -19,7 +19,7 @@ def encoders() -> None:
 
 @encoders.command("list")
 @click.pass_obj
-@told
+@report_errors
 def encoders_list(config: Path) -> None:
     """Show the registered encoders, what is wrong with other files, and the specs that ship with fmaudit."""
     from fmaudit_core.encoders.registry import shipped_specs
@@ -55,7 +55,7 @@ def _shipped(context: click.Context, parameter: click.Parameter, incomplete: str
     help="Published weights of a spec that ships without: the file, or its folder.",
 )
 @click.pass_obj
-@told
+@report_errors
 def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
     """Validate SPEC, a YAML or the name of a shipped one, and copy it into the registry, its weights proved."""
     from fmaudit_core.encoders.registry import shipped_specs
@@ -76,7 +76,7 @@ def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
 @encoders.command("check")
 @click.argument("name", shell_complete=registered)
 @click.pass_obj
-@told
+@report_errors
 def encoders_check(config: Path, name: str) -> None:
     """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used."""
     from fmaudit_core.encoders.check import check_encoder
@@ -105,7 +105,7 @@ def baseline() -> None:
 @click.option("--name", help="Name of the model, such as ct-lrcn [default: of the file].")
 @click.option("--task", help="The task it is about, where neither the file nor its name tells.")
 @click.pass_obj
-@told
+@report_errors
 def baseline_add(config: Path, predictions: Path, name: str | None, task: str | None) -> None:
     """Join PREDICTIONS (study_id, y_score; or INSPECT's pe_pred_proba.csv) to the cohort, check its labels, and register it."""
     from fmaudit_core.pipeline.run_baselines import add_baseline

@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDTH: Final = 100
 
 
-def told(command: Command) -> Command:
+def report_errors(command: Command) -> Command:
     """Print our own errors as a paragraph and end with their exit code."""
 
     @functools.wraps(command)

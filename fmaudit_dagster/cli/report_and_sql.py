@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_dagster.cli.error_handling import told, workspace_of
+from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
 
 _TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT internal ORDER BY 1'
 
@@ -30,7 +30,7 @@ _TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT inte
     help="Where --compare writes its page [default: compare.html].",
 )
 @click.pass_obj
-@told
+@report_errors
 def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Path | None) -> None:
     """Print where the report lies, open it, or compare two audits: what changed, and whether by more than chance."""
     if compared is not None:
@@ -56,7 +56,7 @@ def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Pa
 @click.command()
 @click.argument("query", required=False)
 @click.pass_obj
-@told
+@report_errors
 def sql(config: Path, query: str | None) -> None:
     """Run QUERY over the tables, or list them. Embeddings are attached by encoder: "NAME".study_embeddings.
 

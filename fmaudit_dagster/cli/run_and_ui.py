@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fmaudit_dagster.cli.error_handling import configured_tasks, need, registered, told, workspace_of
+from fmaudit_dagster.cli.error_handling import configured_tasks, need, registered, report_errors, workspace_of
 
 
 @click.command()
@@ -21,7 +21,7 @@ from fmaudit_dagster.cli.error_handling import configured_tasks, need, registere
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Make everything again, stale or not.")
 @click.pass_obj
-@told
+@report_errors
 def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool) -> None:
     """Materialise what is missing or stale, then print the findings."""
     workspace = workspace_of(config)
@@ -57,7 +57,7 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
 )
 @click.option("--read-only", is_flag=True, help="Let people look, but not launch runs.")
 @click.pass_obj
-@told
+@report_errors
 def ui(config: Path, port: int, read_only: bool) -> None:
     """Serve the Dagster UI of this workspace on 127.0.0.1 until interrupted."""
     workspace = workspace_of(config)

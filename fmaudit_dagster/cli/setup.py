@@ -11,7 +11,7 @@ import click
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.config import ConfigError
-from fmaudit_dagster.cli.error_handling import told, workspace_of
+from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
 
 if TYPE_CHECKING:
     from fmaudit_core.setup.doctor import Finding
@@ -66,7 +66,7 @@ _SHELLS: Final[dict[str, str]] = {
 @click.option("--name", default=None, help="Title of the audit.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written for FOLDER; write nothing.")
 @click.pass_obj
-@told
+@report_errors
 def init(
     config: Path,
     folder: Path | None,
@@ -189,10 +189,10 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
 @click.option(
     "--port", default=3000, show_default=True, type=click.IntRange(1, 65_534), help="The port of `fmaudit ui`."
 )
-@click.option("--fix", "mend", is_flag=True, help="Do what can be done about it without losing anything.")
+@click.option("--fix", "fix_it", is_flag=True, help="Do what can be done about it without losing anything.")
 @click.pass_obj
-@told
-def doctor(config: Path, port: int, mend: bool) -> None:
+@report_errors
+def doctor(config: Path, port: int, fix_it: bool) -> None:
     """Look at everything an audit needs and say what is wrong and how to mend it. Exit code 1 where there is a problem."""
     from fmaudit_core.setup.doctor import examine
 
@@ -203,12 +203,12 @@ def doctor(config: Path, port: int, mend: bool) -> None:
     if all(finding.about != "audit.yaml" or finding.status != "problem" for finding in findings):
         from fmaudit_dagster.cli.doctor import examine_platform
 
-        for finding in examine_platform(workspace_of(config), port=port, mend=mend):
+        for finding in examine_platform(workspace_of(config), port=port, fix_it=fix_it):
             _say(finding)
             findings.append(finding)
     problems = sum(finding.status == "problem" for finding in findings)
     warnings = sum(finding.status == "warning" for finding in findings)
-    if any(finding.mendable for finding in findings) and not mend:
+    if any(finding.fixable for finding in findings) and not fix_it:
         click.echo("`fmaudit doctor --fix` mends what is marked with *.")
     if problems:
         click.echo(f"{how_many(problems, 'problem')} and {how_many(warnings, 'warning')}.", err=True)
@@ -217,8 +217,8 @@ def doctor(config: Path, port: int, mend: bool) -> None:
 
 
 def _say(finding: Finding) -> None:
-    mark = "*" if finding.mendable else " "
-    click.echo(f"{_MARKS[finding.status]}{mark}{finding.about:<14}{finding.said}")
+    mark = "*" if finding.fixable else " "
+    click.echo(f"{_MARKS[finding.status]}{mark}{finding.about:<14}{finding.message}")
     if finding.fix:
         click.echo(f"{'':>23}-> {finding.fix}")
 

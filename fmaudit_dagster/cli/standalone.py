@@ -9,7 +9,7 @@ import click
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.vocabulary import how_many
-from fmaudit_dagster.cli.error_handling import told
+from fmaudit_dagster.cli.error_handling import report_errors
 
 
 @click.command()
@@ -29,7 +29,7 @@ from fmaudit_dagster.cli.error_handling import told
 @click.option(
     "--threshold-uncertainty", is_flag=True, help="Carry the chosen threshold's own uncertainty into intervals."
 )
-@told
+@report_errors
 def assess(
     predictions: Path,
     attributes: str | None,
@@ -57,7 +57,7 @@ def assess(
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object per series.")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of the largest series.")
-@told
+@report_errors
 def series(path: Path, as_json: bool, png: Path | None) -> None:
     """Read the CT series under PATH as the audit would: verdict, geometry, HU statistics, picture."""
     from fmaudit_core.imaging.series import FLAGS, REASONS, read_series

@@ -11,7 +11,7 @@ import dagster as dg
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
-from fmaudit_dagster.processes import PROCESS_TAG, _lives
+from fmaudit_dagster.processes import PROCESS_TAG, is_alive
 
 #: a run whose process was killed: it says nothing about the step, which is tried again
 KILLED_TAG = "fmaudit/killed"
@@ -100,4 +100,4 @@ def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Runs of this machine that stand as running though their process is gone."""
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     of_process = [(run, run.tags.get(PROCESS_TAG, "").partition(":")) for run in instance.get_runs(running)]
-    return [run for run, (node, _, process) in of_process if node == platform.node() and not _lives(process)]
+    return [run for run, (node, _, process) in of_process if node == platform.node() and not is_alive(process)]

@@ -157,13 +157,13 @@ def _was_killed(run: dg.DagsterRun) -> bool:
 
 
 #: name of the sensor whose ticks ask for steps
-LANDING_SENSOR = "registry_sensor"
+REGISTRY_SENSOR = "registry_sensor"
 #: seconds a claim holds: by then its run stands in the records, or its process was killed
 _HOLDS_S = 60.0
 
 
 @contextmanager
-def claimed(workspace: Workspace, instance: dg.DagsterInstance, step: Step) -> Iterator[None]:
+def step_lock(workspace: Workspace, instance: dg.DagsterInstance, step: Step) -> Iterator[None]:
     """Claim a step; on return no tick is at work that has not seen the claim."""
     path = workspace.home / "claims" / f"{digest(this_process(), step.name)}.json"
     key = str(partition_key(step.cell) or "")
@@ -197,7 +197,7 @@ def stale_claims(workspace: Workspace) -> list[Path]:
 def _outlast_ticks(instance: dg.DagsterInstance) -> None:
     """Wait until the sensor's tick of this moment has ended; one that outlasts a claim was killed."""
     started = time.time()
-    states = [state for state in instance.all_instigator_state() if state.instigator_name == LANDING_SENSOR]
+    states = [state for state in instance.all_instigator_state() if state.instigator_name == REGISTRY_SENSOR]
     for state in states:
         while _is_ticking(instance, state.instigator_origin_id, state.selector_id, started):
             time.sleep(0.1)

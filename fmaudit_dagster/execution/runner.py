@@ -17,7 +17,7 @@ from fmaudit_core.pipeline.stale_steps import LEVELS, Step, stale_steps
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.execution.instance import end_killed_runs
-from fmaudit_dagster.execution.run_history import at_work, claimed, recorded, step_tags, why_failed
+from fmaudit_dagster.execution.run_history import at_work, recorded, step_lock, step_tags, why_failed
 from fmaudit_dagster.partitions import partition_key
 from fmaudit_dagster.processes import PROCESS_TAG, this_process
 
@@ -87,7 +87,7 @@ def run_audit(
 
         steps = stale()
         for at, step in enumerate(steps):
-            with claimed(workspace, instance, step):
+            with step_lock(workspace, instance, step):
                 waited = _waited(instance, step, None if listener is None else partial(listener, at=at, of=len(steps)))
                 if waited and not everything and all(one.name != step.name for one in stale()):
                     continue  # another run has made it meanwhile

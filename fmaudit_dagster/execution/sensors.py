@@ -22,7 +22,7 @@ from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
 from fmaudit_dagster.execution.instance import end_killed_runs, partition_changes
 from fmaudit_dagster.execution.run_history import (
-    LANDING_SENSOR,
+    REGISTRY_SENSOR,
     at_work,
     claims,
     recorded,
@@ -46,7 +46,7 @@ def _status(on: bool, kind: Any) -> Any:
 
 
 @dg.sensor(
-    name=LANDING_SENSOR,
+    name=REGISTRY_SENSOR,
     asset_selection=dg.AssetSelection.all(),
     minimum_interval_seconds=_SETTINGS.landing_interval_s,
     default_status=_status(_SETTINGS.landing or _SETTINGS.reaudit, dg.DefaultSensorStatus),
@@ -80,10 +80,10 @@ def _look(
         workspace,
         usable,
         recorded=recorded(workspace, instance),
-        busy=busy,
-        spent=lambda step: why_spent(instance, step),
+        is_running=busy,
+        failure_reason=lambda step: why_spent(instance, step),
     )
-    told = problems | found.spent
+    told = problems | found.failure_reasons
     _tell(context, cursor.get("told", {}), told, new, retired)
     later: _Cursor = {"told": told, "quiet": None if found.steps else seen, "done": cursor.get("done")}
     if found.idle:

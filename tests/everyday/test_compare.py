@@ -58,7 +58,7 @@ def test_who_fares_worse_is_found_and_who_does_not_is_not(planted, blind):
 def test_values_of_a_comparison_are_those_of_both_audits(planted, blind):
     """Both audits scored the same studies, so paired values are each audit's own."""
     found = compare(planted[0], blind)
-    told = [opened(folder).told for folder in (planted[0], blind)]
+    told = [opened(folder).audit_summary for folder in (planted[0], blind)]
     for row in rows(found, counts="exact"):
         for one, name in zip(told, ("previous_value", "value"), strict=True):
             own = next(

@@ -156,7 +156,7 @@ def test_init_asked_wrong_says_what_to_do(tmp_path, monkeypatch, options, said):
 
 
 def findings(config):
-    return {(one.about, one.status): f"{one.said} {one.fix or ''}" for one in examine(config)}
+    return {(one.about, one.status): f"{one.message} {one.fix or ''}" for one in examine(config)}
 
 
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(planted):

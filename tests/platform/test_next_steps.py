@@ -24,8 +24,8 @@ def asked(workspace, *, busy=(), spent=()):
         workspace,
         usable,
         recorded=recorded_in_warehouse(workspace),
-        busy=lambda step: step.name in busy,
-        spent=lambda step: "it failed" if step.name in spent else None,
+        is_running=lambda step: step.name in busy,
+        failure_reason=lambda step: "it failed" if step.name in spent else None,
     )
     return {step.name: step.assets for step in found.steps}, found
 
@@ -39,7 +39,7 @@ def test_a_new_view_asks_for_slices_and_waits_for_them(copied):
     assert asked(copied)[0] == {"ct_slices": ("ct_slices",)}
     steps, found = asked(copied, busy=("ct_slices",))
     assert steps == {}
-    assert [step.name for step in found.awaited] == ["ct_slices"]
+    assert [step.name for step in found.pending] == ["ct_slices"]
 
 
 def test_a_new_encoder_of_a_known_view_asks_for_its_embeddings_with_its_probes(copied):
@@ -49,7 +49,7 @@ def test_a_new_encoder_of_a_known_view_asks_for_its_embeddings_with_its_probes(c
     steps, found = asked(copied, spent=("study_embeddings/second",))
     # the findings go on without it, and name it
     assert steps == {"audit_findings": ("audit_findings", "audit_report")}
-    assert found.spent == {"study_embeddings/second": "it failed"}
+    assert found.failure_reasons == {"study_embeddings/second": "it failed"}
 
 
 def test_while_one_encoder_encodes_the_findings_of_another_come_out(copied):

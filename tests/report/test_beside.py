@@ -71,7 +71,8 @@ turning = st.one_of(st.sampled_from([0, 1, 5, 9, 10, 11, 14, 15, 24, 25, 26, 60,
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(30, 400), turning), min_size=2, max_size=3))
 def test_how_many_are_censored_of_a_hidden_subgroup_does_not_follow(counts: list[tuple[int, int]]) -> None:
-    """Other numbers of a hidden subgroup, its carrier the other way, give the very same table: so many worlds are possible."""
+    """Other numbers of a hidden subgroup, its absorbing subgroup the other way, give the very same table: so many worlds are
+    possible."""
     cells = dict(zip("abc", counts, strict=False))
     rows = _shown(cells)
     hidden = [name for name in cells if rows.get(name, {}).get("counts") == "withheld"]
@@ -80,11 +81,11 @@ def test_how_many_are_censored_of_a_hidden_subgroup_does_not_follow(counts: list
         return
     total, alike = cells[hidden[0]][1], 0
     for other in range(10):
-        for carrier in shown:
-            moved = cells[carrier][1] + total - other
+        for absorbing in shown:
+            moved = cells[absorbing][1] + total - other
             if other == total or moved < 0:
                 continue
-            world = cells | {hidden[0]: (cells[hidden[0]][0], other), carrier: (cells[carrier][0], moved)}
+            world = cells | {hidden[0]: (cells[hidden[0]][0], other), absorbing: (cells[absorbing][0], moved)}
             alike += _shown(world) == rows
     assert alike >= 4
 

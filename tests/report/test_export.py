@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import Audit, InspectCohort
-from fmaudit_core.config.published import told_config
+from fmaudit_core.config.published import public_config
 from fmaudit_core.report.disclosure.disclosure import disclose
 from fmaudit_core.report.export import write_report
 from tests.report.frames import made_up
@@ -70,7 +70,7 @@ def test_the_summary_tells_the_worst_intersections_and_the_pairs(tmp_path: Path)
 
 def test_no_path_of_an_inspect_release_is_told() -> None:
     cohort = InspectCohort(kind="inspect", root=Path("r"), images=Path("i"), ehr=Path("e"), demographics=Path("d"))
-    assert "secret" not in json.dumps(told_config(Audit(cohort=cohort).anchored_at(Path("/data/secret"))))
+    assert "secret" not in json.dumps(public_config(Audit(cohort=cohort).anchored_at(Path("/data/secret"))))
 
 
 def test_the_summary_tells_settings_but_no_path(tmp_path: Path) -> None:

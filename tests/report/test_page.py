@@ -12,7 +12,7 @@ import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.report.index.report_data import looked_up
+from fmaudit_core.report.index.report_data import index_report_data
 from fmaudit_core.report.input.report_input import MODALITIES, ReportInput
 from fmaudit_core.report.page import render_page, write_page
 from fmaudit_core.report.sections.subgroups import gap_view
@@ -68,18 +68,18 @@ def test_warnings_stand_at_the_top_beside_the_finding_and_with_the_model(text: s
 
 
 def test_where_no_verdict_is_given_the_reason_takes_the_place_of_the_finding(inputs: ReportInput) -> None:
-    book = looked_up(inputs).book
+    index = index_report_data(inputs).index
     key = next(
         key
-        for key in book.keys
+        for key in index.keys
         if (key.encoder, key.task, key.pooling) == ("grey_histogram", "readmission_12m", "mean")
     )
-    for row in book.findings(key):
-        said = gap_view(book, key, row)
+    for row in index.findings(key):
+        said = gap_view(index, key, row)
         assert said["sentence"] == said["short"]
         assert said["sentence"].startswith("No verdict is given. AUROC of all studies is 0.44 (interval 0.41-0.47)")
-    other = next(one for one in book.keys if one.encoder == "lite0")
-    assert not any("No verdict" in gap_view(book, other, row)["sentence"] for row in book.findings(other))
+    other = next(one for one in index.keys if one.encoder == "lite0")
+    assert not any("No verdict" in gap_view(index, other, row)["sentence"] for row in index.findings(other))
 
 
 def test_without_warnings_there_is_no_box(inputs: ReportInput) -> None:
@@ -271,7 +271,7 @@ def test_of_one_encoder_there_is_no_table_of_encoders(inputs: ReportInput) -> No
 
 def test_thresholds_span_what_scores_can_be(inputs: ReportInput) -> None:
     from fmaudit_core.report.disclosure.disclosure import disclose
-    from fmaudit_core.report.index.score_set_index import Book
+    from fmaudit_core.report.index.score_set_index import ScoreSetIndex
     from fmaudit_core.report.sections.subgroups import cell_figures
 
     shifted = inputs.threshold_sweep.with_columns(
@@ -282,11 +282,11 @@ def test_thresholds_span_what_scores_can_be(inputs: ReportInput) -> None:
     told = dataclasses.replace(inputs, threshold_sweep=shifted)
     unjudged = dataclasses.replace(told, subgroup_calibration=told.subgroup_calibration.clear())
     for given in (told, unjudged):
-        book = Book(given, disclose(given))
+        index = ScoreSetIndex(given, disclose(given))
         for encoder in ("lite0", "grey_histogram"):
-            key = book.main_key(encoder, "pe")
+            key = index.main_key(encoder, "pe")
             assert key is not None
-            for one in cell_figures(book, key)["sweeps"]:
+            for one in cell_figures(index, key)["sweeps"]:
                 low, high = one["figure"]["layout"]["xaxis"]["range"]
                 xs = [x for trace in one["figure"]["data"] for x in trace["x"]]
                 assert low <= min(xs)

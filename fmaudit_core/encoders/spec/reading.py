@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from fmaudit_core.common.validation_messages import complaints
+from fmaudit_core.common.validation_messages import validation_messages
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec.encoder import EncoderSpec
 
@@ -31,7 +31,7 @@ def load_spec(path: Path) -> EncoderSpec:
     try:
         spec = EncoderSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(complaints(error, EncoderSpec, whole="the spec"), where=path.name) from error
+        raise SpecError(validation_messages(error, EncoderSpec, whole="the spec"), where=path.name) from error
     folder = path.parent.absolute()
     if spec.weights and spec.weights.path:
         weights = spec.weights.model_copy(update={"path": folder / spec.weights.path})

@@ -20,7 +20,13 @@ from fmaudit_core.report.disclosure.intersections import shown_intersections
 from fmaudit_core.report.disclosure.mitigation import Mitigation, shown_mitigation
 from fmaudit_core.report.disclosure.outcomes import shown_label_flow, shown_notes
 from fmaudit_core.report.disclosure.reproduction import shown_paper
-from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, marked, protected_levels, small, told
+from fmaudit_core.report.disclosure.small_group_rounding import (
+    DECIMALS,
+    apply_disclosure,
+    flag_protected,
+    is_small,
+    protected_levels,
+)
 from fmaudit_core.report.input.report_input import (
     CALIBRATION,
     CALIBRATION_TESTS,
@@ -129,7 +135,11 @@ def _metrics(metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     # columns beyond the contract may count too: only known ones of a protected or rounded row pass
     further = [name for name in OPTIONAL_METRICS if name in metrics.columns]
     named = [*_METRIC[:-1], "subgroup", "metric", *_COUNTS, *_VALUES, "status", *further]
-    return _suppressed(told(marked(metrics.select(named), protected), _METRIC, _COUNTS, values=_VALUES, tests=further))
+    return _suppressed(
+        apply_disclosure(
+            flag_protected(metrics.select(named), protected), _METRIC, _COUNTS, values=_VALUES, tests=further
+        )
+    )
 
 
 def _suppressed(rows: pl.DataFrame) -> pl.DataFrame:
@@ -138,16 +148,16 @@ def _suppressed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _calibration(calibration: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    rows = marked(calibration.select(CALIBRATION.names()), protected)
-    return _suppressed(told(rows, _SUBGROUP, _COUNTS, values=_CALIBRATIONS))
+    rows = flag_protected(calibration.select(CALIBRATION.names()), protected)
+    return _suppressed(apply_disclosure(rows, _SUBGROUP, _COUNTS, values=_CALIBRATIONS))
 
 
 def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
     """The studies that two models both scored may be fewer: a subgroup can be small here alone."""
     by = [*_PAIR, "attribute", "metric"]
     rows = comparisons.select(COMPARISONS.names())
-    here = marked(rows, protected_levels(rows, by, protected, settings))
-    return _suppressed(told(here, by, _COUNTS, values=_DIFFERENCES, tests=_COMPARED))
+    here = flag_protected(rows, protected_levels(rows, by, protected, settings))
+    return _suppressed(apply_disclosure(here, by, _COUNTS, values=_DIFFERENCES, tests=_COMPARED))
 
 
 def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
@@ -160,14 +170,14 @@ def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: 
         Those that are protected already.
     """
     rows = changes.select(CHANGES.names())
-    here = marked(rows, protected_levels(rows, _METRIC, protected, settings))
-    return _suppressed(told(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))
+    here = flag_protected(rows, protected_levels(rows, _METRIC, protected, settings))
+    return _suppressed(apply_disclosure(here, _METRIC, _COUNTS, values=_CHANGES, tests=_CHANGED))
 
 
 def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
     """Rows are of all studies together, so no neighbour betrays them: those under the rule have no number at all."""
     rows = aggregations.select(SPATIAL.names())
-    hidden = small(rule)
+    hidden = is_small(rule)
     shown = [
         pl.when(hidden).then(None).otherwise(name).alias(name) for name, kind in SPATIAL.items() if kind != pl.String
     ]
@@ -177,7 +187,7 @@ def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
 
 def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """Warnings that name no protected subgroup; beside one, numbers are rounded, and none is given that tells an exact count."""
-    rows = marked(warnings.select(WARNINGS.names()), protected)
+    rows = flag_protected(warnings.select(WARNINGS.names()), protected)
     others = protected.rename({"subgroup": "other_subgroup"})
     rows = rows.join(others, on=["task", "attribute", "other_subgroup"], how="anti", maintain_order="left")
     # that no study of a subgroup is called positive is a count: its neighbours' would follow from the total
@@ -233,7 +243,7 @@ def _rounded_spreads(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFra
 
 def _sweep(sweep: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """Curves of subgroups that may be shown, at thresholds common to the subgroups of an attribute."""
-    kept = marked(sweep, protected).filter(~pl.col("protected"))
+    kept = flag_protected(sweep, protected).filter(~pl.col("protected"))
     thinned = [_thinned(frame) for _, frame in kept.group_by([*SCORE_SET, "attribute"], maintain_order=True)]
     if not thinned:
         return kept.drop("protected", "coarse")
@@ -273,5 +283,5 @@ def _studies(studies: pl.DataFrame, protected: pl.DataFrame, metrics: pl.DataFra
         status=pl.lit(None, dtype=pl.String),
     )
     rows = rows.with_columns(coarse=pl.col("protected").any().over("split", "attribute"))
-    shown = told(rows, ["split", "attribute"], ("n_studies", "n_patients"))
+    shown = apply_disclosure(rows, ["split", "attribute"], ("n_studies", "n_patients"))
     return shown.select(*studies.columns, "counts")

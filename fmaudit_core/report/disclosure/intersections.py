@@ -7,12 +7,12 @@ and they from it. Therefore:
   one that may not: whether nobody or somebody is in it is not told either.
 - Elsewhere its intersections are shown without counts and with rates in whole percent. That one is shown still says that it has
   the least number the rule asks for. Where such least numbers leave a line with hidden crossings (all that share a subgroup;
-  with three attributes also all that share two) fewer than `ROOM` positives or negatives, all of the line is withheld; where
-  they leave so few outside the line, all of the combination.
+  with three attributes also all that share two) fewer than `MIN_AMBIGUITY` positives or negatives, all of the line is
+  withheld; where they leave so few outside the line, all of the combination.
 
-For two attributes every table with these margins and least numbers is possible, and each hidden number then has more than `ROOM`
-possible values: of what the least numbers leave, a cell may hold anything from max(0, r + s - t) to min(r, s), with r and s what
-is left in its two lines and t what is left in all.
+For two attributes every table with these margins and least numbers is possible, and each hidden number then has more than
+`MIN_AMBIGUITY` possible values: of what the least numbers leave, a cell may hold anything from max(0, r + s - t) to min(r,
+s), with r and s what is left in its two lines and t what is left in all.
 
 That an intersection is hidden, or shown with an interval alone, also says that one of its classes is small, but not which: this
 is not reckoned with. Nor are guesses from the width of an interval.
@@ -28,7 +28,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, ROOM, small
+from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, MIN_AMBIGUITY, is_small
 from fmaudit_core.report.input.report_input import CROSSED, INTERSECTIONS, OVERALL, SCORE_SET
 
 _Crossing = tuple[str, ...]
@@ -110,7 +110,7 @@ def _decided(
     hidden = {(attribute, subgroup) for _, attribute, subgroup in protected.iter_rows()}
     score_sets = rows.select(SCORE_SET).n_unique()
     under = rows.group_by("subgroup").agg(
-        small=small(settings.suppress_under).any(), sets=pl.struct(SCORE_SET).n_unique()
+        small=is_small(settings.suppress_under).any(), sets=pl.struct(SCORE_SET).n_unique()
     )
     candidates = under.filter(~pl.col("small") & (pl.col("sets") == score_sets)).get_column("subgroup").to_list()
     shown = {
@@ -137,7 +137,7 @@ class _Table:
     names: Sequence[str]
     whole: _Classes
     lines: Mapping[tuple[str, str], _Classes]
-    least: Mapping[str, _Classes]
+    min_count: Mapping[str, _Classes]
 
 
 def _tables(
@@ -150,11 +150,11 @@ def _tables(
         whole = next((found for (attribute, _), found in lines.items() if attribute == OVERALL), None)
         tested = {(row["subgroup"], row["metric"]) for row in of.iter_rows(named=True) if row["status"] == "tested"}
 
-        def least(name: str, rate: str, tested: set[tuple[str, str]] = tested) -> int:
+        def min_count(name: str, rate: str, tested: set[tuple[str, str]] = tested) -> int:
             known = (name, "auroc") in tested or (name, rate) in tested
             return settings.test_from if known else settings.suppress_under
 
-        shown = {name: (least(name, "udr"), least(name, "fpr")) for name in of.get_column("subgroup").unique()}
+        shown = {name: (min_count(name, "udr"), min_count(name, "fpr")) for name in of.get_column("subgroup").unique()}
         if whole is not None:
             yield _Table(names, whole, lines, shown)
 
@@ -167,7 +167,7 @@ def _withhold_tight(shown: dict[str, _Crossing], hidden: list[_Crossing], table:
 
 def _tight(shown: Mapping[str, _Crossing], hidden: Sequence[_Crossing], table: _Table, at: int) -> list[str]:
     """Crossings to withhold: those of a line without room, or all where it has no room outside."""
-    left = table.whole[at] - sum(table.least[name][at] for name in shown)
+    left = table.whole[at] - sum(table.min_count[name][at] for name in shown)
     for size in range(1, len(table.names)):
         for places in combinations(range(len(table.names)), size):
             attribute = CROSSED.join(table.names[place] for place in places)
@@ -176,9 +176,9 @@ def _tight(shown: Mapping[str, _Crossing], hidden: Sequence[_Crossing], table: _
                 inside = [one for one, crossing in shown.items() if tuple(crossing[p] for p in places) == line]
                 if total is None:
                     continue
-                room = total[at] - sum(table.least[one][at] for one in inside)
-                if inside and room < ROOM:
+                ambiguity = total[at] - sum(table.min_count[one][at] for one in inside)
+                if inside and ambiguity < MIN_AMBIGUITY:
                     return inside
-                if shown and left - room < ROOM:
+                if shown and left - ambiguity < MIN_AMBIGUITY:
                     return list(shown)
     return []

@@ -12,7 +12,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.report.disclosure.small_group_rounding import marked, protected_levels, told
+from fmaudit_core.report.disclosure.small_group_rounding import apply_disclosure, flag_protected, protected_levels
 from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES, OVERALL
 
 #: how the cohort's readers call all studies together
@@ -53,8 +53,8 @@ def shown_label_flow(
     tasks = pooled.select("task").unique()
     known = pl.concat([protected, tasks.join(hidden, how="cross").select(protected.columns)]).unique()
     by = ["task", "attribute"]
-    rows = marked(pooled, protected_levels(pooled, by, known, settings))
-    shown = told(rows, by, ("n", "n_pos", "n_neg"))
+    rows = flag_protected(pooled, protected_levels(pooled, by, known, settings))
+    shown = apply_disclosure(rows, by, ("n", "n_pos", "n_neg"))
     few = (pl.col("attribute") == OVERALL) & (pl.col("n_pos") > 0) & (pl.col("n_pos") < settings.suppress_under)
     return shown.with_columns(
         *(pl.when(few).then(None).otherwise(name).alias(name) for name in ("n_pos", "n_neg")),

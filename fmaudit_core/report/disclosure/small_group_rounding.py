@@ -1,10 +1,10 @@
 """Who is protected by the small-group rule, and counts beside them from which theirs do not follow.
 
 An attribute's protected subgroups together are known to everybody who can subtract: the total less what is shown. So one of
-the shown subgroups, the *carrier*, is told as if the protected ones were in the middle of their ten: with 0 to 9 of them as if
-there were 5. What is shown is then the very same for each of the ten numbers that may be hidden. All counts are rounded to tens
-on top. The carrier is chosen by name, never by size: a choice by size would tell which is larger. Intersections:
-`intersections.py`.
+the shown subgroups, the *absorbing subgroup*, is told as if the protected ones were in the middle of their ten: with 0 to 9
+of them as if there were 5. What is shown is then the very same for each of the ten numbers that may be hidden. All counts
+are rounded to tens on top. The absorbing subgroup is chosen by name, never by size: a choice by size would tell which is
+larger. Intersections: `intersections.py`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from fmaudit_core.report.input.report_input import OVERALL
 #: a rate in whole percent fits several denominators
 DECIMALS: Final = 2
 #: a hidden count must have at least this many values beside its own
-ROOM: Final = 4
+MIN_AMBIGUITY: Final = 4
 _ROUND_TO: Final = 10
 _LEVEL: Final = ["task", "attribute", "subgroup"]
 #: metrics whose status tells whether a class is large
 _TELLS: Final = {"n_pos": ("auroc", "udr", "tpr"), "n_neg": ("auroc", "fpr")}
 
 
-def small(rule: int) -> pl.Expr:
+def is_small(rule: int) -> pl.Expr:
     """Whether a row is under the rule; its status is not trusted alone."""
     few = (pl.col("n_pos") < rule) | (pl.col("n_neg") < rule)
     return pl.col("status").is_in(["suppressed", "not_estimable"]) | few.fill_null(value=False)
@@ -47,7 +47,7 @@ def protected_levels(
 ) -> pl.DataFrame:
     """Subgroups of which nothing may be shown: task, attribute, subgroup.
 
-    Those under the rule in any row, and all subgroups of an attribute whose carrier has too little room.
+    Those under the rule in any row, and all subgroups of an attribute whose absorbing subgroup has too little room.
 
     Parameters
     ----------
@@ -57,31 +57,33 @@ def protected_levels(
     known : frame, optional
         Those protected already.
     """
-    found = frame.filter(small(settings.suppress_under) & (pl.col("attribute") != OVERALL)).select(_LEVEL)
+    found = frame.filter(is_small(settings.suppress_under) & (pl.col("attribute") != OVERALL)).select(_LEVEL)
     if known is not None:
         found = pl.concat([known, found])
     found = found.unique()
-    rows = marked(frame, found).filter("coarse")
+    rows = flag_protected(frame, found).filter("coarse")
     rows = rows.with_columns(_is_tested(name, frame, by).alias(f"tested_{name}") for name in _TELLS)
-    beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("carrier")
+    beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("absorbing_subgroup")
     tight = pl.any_horizontal(_is_tight(name, settings) for name in _TELLS)
     whole = beside.filter(tight).select("task", "attribute").unique()
     return pl.concat([found, rows.join(whole, on=["task", "attribute"], how="semi").select(_LEVEL)]).unique()
 
 
 def _is_tight(count: str, settings: FairnessSection) -> pl.Expr:
-    """Whether fewer than `ROOM` other hidden counts of the same ten leave the carrier's count where its status says it is."""
-    # the carrier's count, were the hidden one at the beginning of its ten: it may lie up to nine below
+    """Whether fewer than `MIN_AMBIGUITY` other hidden counts of the same ten leave the absorbing subgroup's count where its
+    status says it is.
+    """
+    # the absorbing subgroup's count, were the hidden one at the beginning of its ten: it may lie up to nine below
     start = pl.col(count) + pl.col(f"hidden_{count}") % _ROUND_TO
     tested = pl.col(f"tested_{count}")
     least = pl.when(tested).then(settings.test_from).otherwise(settings.suppress_under)
     below = pl.min_horizontal(start - least, pl.lit(_ROUND_TO - 1))
     few = ~tested & (pl.col(count) < settings.test_from)
     above = pl.when(few).then(pl.max_horizontal(start - (settings.test_from - 1), pl.lit(0))).otherwise(0)
-    return (below - above < ROOM).fill_null(value=False)
+    return (below - above < MIN_AMBIGUITY).fill_null(value=False)
 
 
-def marked(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
+def flag_protected(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """The rows with two columns more: `protected`, and `coarse` where a neighbour (or the row itself) is."""
     levels = protected.select(_LEVEL).with_columns(protected=pl.lit(value=True))
     beside = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
@@ -90,7 +92,7 @@ def marked(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     return out.with_columns(pl.col("protected", "coarse").fill_null(value=False))
 
 
-def told(
+def apply_disclosure(
     rows: pl.DataFrame,
     by: Sequence[str],
     counts: Sequence[str],
@@ -102,7 +104,7 @@ def told(
 
     Parameters
     ----------
-    rows : frame of `marked`
+    rows : frame of `flag_protected`
     by : sequence of str
         Columns whose values have one row per subgroup, `attribute` among them.
     counts : sequence of str
@@ -115,7 +117,9 @@ def told(
     parts = [name for name in counts if name != "n" or "n_pos" not in counts]
     beside = _beside(rows, rows, by, parts)
     protected, coarse = pl.col("protected"), pl.col("coarse")
-    rounded = beside.with_columns(pl.when(coarse).then(_told(name)).otherwise(name).alias(name) for name in parts)
+    rounded = beside.with_columns(
+        pl.when(coarse).then(_rounded_count(name)).otherwise(name).alias(name) for name in parts
+    )
     if len(parts) < len(counts):
         rounded = rounded.with_columns(n=pl.when(coarse).then(pl.col("n_pos") + pl.col("n_neg")).otherwise("n"))
     rounded = rounded.with_columns(
@@ -129,7 +133,7 @@ def told(
 
 
 def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], counts: Sequence[str]) -> pl.DataFrame:
-    """The rows with `carrier`, and per count `hidden_<count>`: the protected ones together, as the total betrays them.
+    """The rows with `absorbing_subgroup`, and per count `hidden_<count>`: the protected ones together, as the total betrays them.
 
     Without a row of all studies in `all_rows` they are added up.
     """
@@ -149,13 +153,13 @@ def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], count
             ).alias(f"hidden_{name}")
             for name in counts
         ),
-        carrier=(place == place.min().over(by)).fill_null(value=False),
+        absorbing_subgroup=(place == place.min().over(by)).fill_null(value=False),
     )
     return added.drop("place")
 
 
-def _told(count: str) -> pl.Expr:
+def _rounded_count(count: str) -> pl.Expr:
     hidden = pl.col(f"hidden_{count}")
     middle = hidden // _ROUND_TO * _ROUND_TO + _ROUND_TO // 2
-    carried = pl.when("carrier").then((hidden - middle).fill_null(0)).otherwise(0)
+    carried = pl.when("absorbing_subgroup").then((hidden - middle).fill_null(0)).otherwise(0)
     return (pl.col(count) + carried + _ROUND_TO // 2) // _ROUND_TO * _ROUND_TO

@@ -13,10 +13,10 @@ from typing import Any, Final
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.config.published import told_config
+from fmaudit_core.config.published import public_config
 from fmaudit_core.report.disclosure.disclosure import Disclosed
-from fmaudit_core.report.index.report_data import Lookups
-from fmaudit_core.report.index.score_set_index import Book, Key
+from fmaudit_core.report.index.report_data import ReportData
+from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET, ReportInput
 from fmaudit_core.report.sections import summary as summary_section
 from fmaudit_core.report.sections.mitigation import all_advice
@@ -44,14 +44,16 @@ def schema_text() -> str:
     return files("fmaudit_core.report").joinpath("schemas", SCHEMA).read_text(encoding="utf-8")
 
 
-def resaid(shown: Lookups) -> pl.DataFrame:
+def resaid(shown: ReportData) -> pl.DataFrame:
     """Findings with the page's own sentences: those that came with the table may count a neighbour of a small group."""
     findings = shown.tables.findings
-    said = [gap_view(shown.book, Key.of(row), row)["sentence"] for row in findings.to_dicts()]
+    said = [gap_view(shown.index, Key.of(row), row)["sentence"] for row in findings.to_dicts()]
     return findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
 
 
-def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests: Mapping[str, str]) -> dict[str, Any]:
+def summary(
+    inputs: ReportInput, shown: ReportData, findings: pl.DataFrame, digests: Mapping[str, str]
+) -> dict[str, Any]:
     """The content of audit.json.
 
     Parameters
@@ -61,15 +63,15 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
     digests : mapping of file name to SHA-256
         The CSV files that belong to it.
     """
-    tables, book, ledger = shown.tables, shown.book, shown.ledger
-    told = summary_section.executive_summary(book)
+    tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
+    told = summary_section.executive_summary(index)
     told_of: dict[str, Any] = {
         "encoded": bool(inputs.encoders),
         "compared": not tables.comparisons.is_empty(),
         "record": not inputs.modality_comparisons.is_empty(),
-        "mitigated": bool(ledger.cells),
+        "mitigated": bool(mitigation_index.cells),
         "predicted": not inputs.baselines.is_empty(),
-        "thresholds": book.threshold_sources(),
+        "thresholds": index.threshold_sources(),
     }
     return {
         "$schema": SCHEMA,
@@ -78,21 +80,21 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
         "generated_at": inputs.generated_at,
         "fmaudit": fmaudit_core.__version__,
         "headline": told["headline"],
-        "main_task": book.main_task,
-        "primary_metric": book.primary_metric,
+        "main_task": index.main_task,
+        "primary_metric": index.primary_metric,
         "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
         "findings": [_only(row, _FINDING) for row in findings.iter_rows(named=True)],
-        "recommendations": all_advice(book, ledger),
-        "subgroup_metrics": _of_main_models(book, tables.metrics),
+        "recommendations": all_advice(index, mitigation_index),
+        "subgroup_metrics": _of_main_models(index, tables.metrics),
         **_beside_findings(tables),
-        "operating_threshold": operating_threshold(inputs.audit, book.threshold_sources()),
+        "operating_threshold": operating_threshold(inputs.audit, index.threshold_sources()),
         "warnings": tables.warnings.to_dicts(),
         "cohort_counts": tables.studies.to_dicts(),
         "cohort_flow": inputs.flow.to_dicts(),
         "slice_quality": inputs.slice_quality.to_dicts(),
         "methods": [{"about": about, "text": text} for about, text in methods(inputs.audit, **told_of)],
         "limits": limits(inputs.audit),
-        "config": told_config(inputs.audit),
+        "config": public_config(inputs.audit),
         "encoders": [dict(one) for one in inputs.encoders],
         "provenance": dict(sorted(inputs.provenance.items())),
         "runs": dict(sorted(inputs.runs.items())),
@@ -100,9 +102,9 @@ def summary(inputs: ReportInput, shown: Lookups, findings: pl.DataFrame, digests
     }
 
 
-def _of_main_models(book: Book, metrics: pl.DataFrame) -> list[dict[str, Any]]:
+def _of_main_models(index: ScoreSetIndex, metrics: pl.DataFrame) -> list[dict[str, Any]]:
     """Every subgroup's metrics of the model that speaks for each encoder and task; those of the others are in the CSV."""
-    return [_only(row, _SUBGROUP) for row in metrics.iter_rows(named=True) if book.is_main(Key.of(row))]
+    return [_only(row, _SUBGROUP) for row in metrics.iter_rows(named=True) if index.is_main(Key.of(row))]
 
 
 def _only(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

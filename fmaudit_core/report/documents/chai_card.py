@@ -15,22 +15,22 @@ from xml.etree import ElementTree
 
 from fmaudit_core.report.text import formatting
 
-Told = Mapping[str, Any]
+AuditSummary = Mapping[str, Any]
 
 CHAI_NAMESPACE: Final = "https://mc.chai.org/v0.2/schema.xsd"
 #: how every field begins that the audit cannot fill
 A_PERSON: Final = "A person must add: "
 
 
-def chai_card(told: Told, model: Told) -> dict[str, Any]:
+def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any]:
     """The applied model card: section -> element -> text, in the order of its schema."""
-    fairness = told["config"]["fairness"]
+    fairness = audit_summary["config"]["fairness"]
     tasks = ", ".join(task["title"] for task in model["tasks"])
     main = next((task for task in model["tasks"] if task["main"]), model["tasks"][0])
-    about = {one["about"]: one["text"] for one in told["methods"]}
+    about = {one["about"]: one["text"] for one in audit_summary["methods"]}
     said = [row["sentence"] for row in model["findings"] if row["declared"]]
     tested = "Retrospective audit of the test part of one cohort, by fmaudit."
-    data = f"{told['name']}: {_cohort(told)}"
+    data = f"{audit_summary['name']}: {_cohort(audit_summary)}"
     how = "Methods and limits: index.html#methods; the settings: audit.json#/config."
     level = round(100 * fairness["confidence"])
     return {
@@ -41,12 +41,12 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
         },
         "ReleaseInfo": {
             "ReleaseStage": "Research: audited, not released. " + A_PERSON + "the stage, where there is one.",
-            "ReleaseDate": told["generated_at"] or f"{A_PERSON}a date.",
+            "ReleaseDate": audit_summary["generated_at"] or f"{A_PERSON}a date.",
             "ReleaseVersion": (model["encoder"].get("weights_sha256") or "no weights")[:16],
             "GlobalAvailability": f"{A_PERSON}where the model may be used.",
         },
         "ModelSummary": {
-            "Summary": f"Frozen image encoder with a probe per outcome: {tasks}. {told['headline']}",
+            "Summary": f"Frozen image encoder with a probe per outcome: {tasks}. {audit_summary['headline']}",
             "Keywords": [*(task["title"] for task in model["tasks"]), "subgroup audit"],
         },
         "UsesAndDirections": {
@@ -54,12 +54,12 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
             "PrimaryIntendedUsers": f"{A_PERSON}who is meant to use it.",
             "HowToUse": f"The score is compared with an operating threshold {model['threshold']} ({_threshold(main)}). "
             f"{A_PERSON}directions for use.",
-            "TargetedPatientPopulation": f"{A_PERSON}the patients it is meant for. Audited on {_cohort(told)}",
+            "TargetedPatientPopulation": f"{A_PERSON}the patients it is meant for. Audited on {_cohort(audit_summary)}",
             "CautionedOutOfScopeSettings": "Other hospitals, scanners and operating points than the audited ones. "
             f"{A_PERSON}settings in which it must not be used.",
         },
         "Warnings": {
-            "KnownRisksAndLimitations": " ".join([*model["warnings"], *told["limits"]]),
+            "KnownRisksAndLimitations": " ".join([*model["warnings"], *audit_summary["limits"]]),
             "KnownBiasesOrEthicalConsiderations": " ".join(said) or "No comparison between subgroups could be made.",
             "ClinicalRiskLevel": f"{A_PERSON}the risk level under the rules that apply.",
         },
@@ -71,7 +71,7 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
                 f"{model['encoder'].get('source') or 'not stated'}.",
                 "InputDataSource": about.get("Cohort", f"{A_PERSON}where the images and outcomes come from."),
                 "OutputAndInputDataTypes": "Input: CT series, or embeddings of them. Output: probabilities.",
-                "DevelopmentDataCharacterization": f"Probes were fitted on the training part: {_cohort(told)} "
+                "DevelopmentDataCharacterization": f"Probes were fitted on the training part: {_cohort(audit_summary)} "
                 f"{A_PERSON}what the encoder itself was trained on.",
                 "BiasMitigationApproaches": f"{A_PERSON}what was done about the findings, and whether it helped.",
                 "OngoingMaintenance": f"{A_PERSON}how the model is watched; fmaudit re-audits on a schedule.",
@@ -96,7 +96,7 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
             },
             "SafetyReliability": {
                 "MetricGoal": "Probabilities that can be believed; no group of patients that is quietly failed.",
-                "Results": _safety_results(told, model),
+                "Results": _safety_results(audit_summary, model),
                 "Interpretation": "A calibration slope of 1 is perfect (audit.json#/calibration). "
                 "Intersections that fare worst: audit.json#/worst_intersections.",
                 "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
@@ -111,19 +111,19 @@ def chai_card(told: Told, model: Told) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cohort(told: Told) -> str:
-    flow = told["cohort_flow"]
+def _cohort(audit_summary: AuditSummary) -> str:
+    flow = audit_summary["cohort_flow"]
     if not flow:
         return "the cohort of audit.json#/cohort_counts."
     last = flow[-1]
     return f"{last['n_studies']:,} studies of {last['n_patients']:,} patients (audit.json#/cohort_flow)."
 
 
-def _threshold(task: Told) -> str:
+def _threshold(task: AuditSummary) -> str:
     return "none could be chosen" if task["threshold"] is None else f"{task['threshold']:.4f} for {task['title']}"
 
 
-def _result(label: str, one: Told, level: int) -> tuple[str, dict[str, Any]]:
+def _result(label: str, one: AuditSummary, level: int) -> tuple[str, dict[str, Any]]:
     if one["value"] is None:
         return label, {"kind": "text", "value": "not shown: too few studies"}
     if one["low"] is None or one["high"] is None:
@@ -134,13 +134,13 @@ def _result(label: str, one: Told, level: int) -> tuple[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _overall_results(model: Told, level: int) -> list[tuple[str, dict[str, Any]]]:
+def _overall_results(model: AuditSummary, level: int) -> list[tuple[str, dict[str, Any]]]:
     return [
         _result(f"{one['title']}, {task['title']}", one, level) for task in model["tasks"] for one in task["overall"]
     ]
 
 
-def _fairness_results(model: Told, main: Told, level: int) -> list[tuple[str, dict[str, Any]]]:
+def _fairness_results(model: AuditSummary, main: AuditSummary, level: int) -> list[tuple[str, dict[str, Any]]]:
     gaps: list[tuple[str, dict[str, Any]]] = [
         (
             f"Gap in {formatting.metric_title(row['metric'])} by {row['attribute_title'].lower()}, where equal "
@@ -159,8 +159,8 @@ def _fairness_results(model: Told, main: Told, level: int) -> list[tuple[str, di
     return [*gaps, *groups] or [("Gaps", {"kind": "text", "value": "no comparison could be made"})]
 
 
-def _safety_results(told: Told, model: Told) -> list[tuple[str, dict[str, Any]]]:
-    rows = [row for row in told["calibration"] if row["encoder"] == model["name"] and row["slope"] is not None]
+def _safety_results(audit_summary: AuditSummary, model: AuditSummary) -> list[tuple[str, dict[str, Any]]]:
+    rows = [row for row in audit_summary["calibration"] if row["encoder"] == model["name"] and row["slope"] is not None]
     slopes: list[tuple[str, dict[str, Any]]] = [
         (
             f"Calibration slope, {formatting.task_title(row['task'])}, {row['pooling']}",
@@ -168,8 +168,8 @@ def _safety_results(told: Told, model: Told) -> list[tuple[str, dict[str, Any]]]
         )
         for row in rows
     ]
-    set_aside = sum(row["n"] for row in told["slice_quality"] if row["status"] != "accepted")
-    if told["slice_quality"]:
+    set_aside = sum(row["n"] for row in audit_summary["slice_quality"] if row["status"] != "accepted")
+    if audit_summary["slice_quality"]:
         slopes.append(("CT series set aside as unreadable", {"kind": "single", "value": set_aside}))
     return slopes or [("Calibration", {"kind": "text", "value": "scores are no probabilities, or too few studies"})]
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-Told = Mapping[str, Any]
+AuditSummary = Mapping[str, Any]
 
 GUIDELINES: Final = ("tripod_ai", "claim_2024", "standing_together")
 PAGE_LINK: Final = "../index.html"
@@ -23,23 +23,23 @@ KEY_LINK: Final = "../audit.json"
 _SHOWN: Final = 8
 
 
-def checklists(told: Told, *, anchors: Set[str]) -> dict[str, str]:
+def checklists(audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, str]:
     """Every guideline filled from an audit: path below the report's folder -> content, as HTML and as one JSON file.
 
     Parameters
     ----------
-    told : mapping
+    audit_summary : mapping
         The content of audit.json.
     anchors : set of str
         Ids of the page's sections; one that is not there is not linked to.
     """
-    tables = [filled(name, told, anchors=anchors) for name in GUIDELINES]
+    tables = [filled(name, audit_summary, anchors=anchors) for name in GUIDELINES]
     environment = Environment(
         loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("checklist.html.jinja")
-    out = {f"checklists/{one['name']}.html": page.render(table=one, told=told) for one in tables}
+    out = {f"checklists/{one['name']}.html": page.render(table=one, audit_summary=audit_summary) for one in tables}
     out["checklists/checklists.json"] = json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
     return out
 
@@ -49,7 +49,7 @@ def titles() -> dict[str, str]:
     return {name: f"{_data(name)['title']}, {_data(name)['version']}" for name in GUIDELINES}
 
 
-def filled(name: str, told: Told, *, anchors: Set[str]) -> dict[str, Any]:
+def filled(name: str, audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, Any]:
     """One guideline as a table: its items with what of the audit supports each, and what is left for people.
 
     Parameters
@@ -58,7 +58,7 @@ def filled(name: str, told: Told, *, anchors: Set[str]) -> dict[str, Any]:
         One of `GUIDELINES`.
     """
     guideline = _data(name)
-    items = [_item(one, told, anchors) for one in guideline["items"]]
+    items = [_item(one, audit_summary, anchors) for one in guideline["items"]]
     return {
         "name": name,
         **{key: guideline[key] for key in ("title", "version", "of", "citation", "url")},
@@ -68,8 +68,8 @@ def filled(name: str, told: Told, *, anchors: Set[str]) -> dict[str, Any]:
     }
 
 
-def _item(item: Mapping[str, Any], told: Told, anchors: Set[str]) -> dict[str, Any]:
-    supports = list(_supports(item.get("from", ()), told, anchors))
+def _item(item: Mapping[str, Any], audit_summary: AuditSummary, anchors: Set[str]) -> dict[str, Any]:
+    supports = list(_supports(item.get("from", ()), audit_summary, anchors))
     add = item.get("add")
     if not supports and add is None:
         add = "what this audit holds nothing about"
@@ -83,23 +83,23 @@ def _item(item: Mapping[str, Any], told: Told, anchors: Set[str]) -> dict[str, A
     }
 
 
-def _supports(names: Iterator[str], told: Told, anchors: Set[str]) -> Iterator[dict[str, str]]:
+def _supports(names: Iterator[str], audit_summary: AuditSummary, anchors: Set[str]) -> Iterator[dict[str, str]]:
     evidence = _data("evidence")
     for name in names:
         one = evidence[name]
-        value = _at(told, one["key"])
+        value = _at(audit_summary, one["key"])
         if value is None or value == [] or value == {} or value == "":
             continue
-        if not all(_at(told, needed) for needed in one.get("needs", ())):
+        if not all(_at(audit_summary, needed) for needed in one.get("needs", ())):
             continue
         says = one["says"].format(n=_count(value), value=value, values=_listed(value))
         link = {"page": f"{PAGE_LINK}#{one['anchor']}"} if one["anchor"] in anchors else {}
         yield {"says": says, "key": f"{KEY_LINK}#{one['key']}", **link}
 
 
-def _at(told: Told, pointer: str) -> Any:
+def _at(audit_summary: AuditSummary, pointer: str) -> Any:
     """The value a JSON pointer leads to; None where it leads nowhere."""
-    value: Any = told
+    value: Any = audit_summary
     for part in pointer.removeprefix("/").split("/"):
         if not isinstance(value, Mapping) or part not in value:
             return None

@@ -20,7 +20,7 @@ from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.report.text import formatting
 
-Told = Mapping[str, Any]
+AuditSummary = Mapping[str, Any]
 
 #: our metric -> the Hub's name, and whether the Hub's is one minus ours
 _HUB: Final = {"auroc": ("roc_auc", False), "udr": ("recall", True), "fpr": ("specificity", True)}
@@ -31,12 +31,12 @@ _LICENCES: Final = {
 }  # fmt: skip
 
 
-def cards(told: Told) -> dict[str, str]:
+def cards(audit_summary: AuditSummary) -> dict[str, str]:
     """Cards of every model of an audit that is no control: path below the report's folder -> content.
 
     Parameters
     ----------
-    told : mapping
+    audit_summary : mapping
         The content of audit.json.
     """
     environment = Environment(
@@ -45,23 +45,23 @@ def cards(told: Told) -> dict[str, str]:
     )  # fmt: skip
     environment.filters["cell"] = _in_a_cell
     out = {}
-    for model in _models(told):
+    for model in _models(audit_summary):
         folder = f"cards/{model['name']}"
-        chai = chai_card(told, model)
-        front = yaml.safe_dump(_front_matter(told, model), sort_keys=False, allow_unicode=True)
-        context = {"told": told, "model": model, "front": front, "person": A_PERSON, "chai": chai}
+        chai = chai_card(audit_summary, model)
+        front = yaml.safe_dump(_front_matter(audit_summary, model), sort_keys=False, allow_unicode=True)
+        context = {"told": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}
         out[f"{folder}/README.md"] = environment.get_template("model_card.md.jinja").render(context)
         out[f"{folder}/chai.xml"] = as_xml(chai)
         out[f"{folder}/chai.html"] = environment.get_template("chai.html.jinja").render(context)
     return out
 
 
-def _models(told: Told) -> Iterator[dict[str, Any]]:
+def _models(audit_summary: AuditSummary) -> Iterator[dict[str, Any]]:
     """What the cards say of each model, by encoder in the order of the audit."""
-    known = {one["name"]: one for one in told["encoders"]}
-    names = dict.fromkeys([*known, *(row["encoder"] for row in told["subgroup_metrics"])])
+    known = {one["name"]: one for one in audit_summary["encoders"]}
+    names = dict.fromkeys([*known, *(row["encoder"] for row in audit_summary["subgroup_metrics"])])
     for name in names:
-        rows = [row for row in told["subgroup_metrics"] if row["encoder"] == name]
+        rows = [row for row in audit_summary["subgroup_metrics"] if row["encoder"] == name]
         if not rows or known.get(name, {}).get("control"):
             continue
         main = {row["task"]: tuple(row[part] for part in SCORE_SET) for row in rows}
@@ -70,14 +70,16 @@ def _models(told: Told) -> Iterator[dict[str, Any]]:
             "title": known.get(name, {}).get("title") or name,
             "encoder": dict.fromkeys(("dim", "weights_sha256", "source")) | known.get(name, {}),
             "licence": known.get(name, {}).get("licence") or "not stated",
-            "tasks": [_task(told, task, [row for row in rows if row["task"] == task]) for task in main],
+            "tasks": [_task(audit_summary, task, [row for row in rows if row["task"] == task]) for task in main],
             "findings": [
-                _finding(told, row)
-                for row in told["findings"]
+                _finding(audit_summary, row)
+                for row in audit_summary["findings"]
                 if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
             ],
             "warnings": [
-                row["message"] for row in told["warnings"] if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
+                row["message"]
+                for row in audit_summary["warnings"]
+                if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
             ],
             "threshold": formatting.threshold_origin(
                 {row["threshold_source"] for row in rows if row.get("threshold_source")}
@@ -87,7 +89,7 @@ def _models(told: Told) -> Iterator[dict[str, Any]]:
         }
 
 
-def _task(told: Told, task: str, rows: Sequence[Told]) -> dict[str, Any]:
+def _task(audit_summary: AuditSummary, task: str, rows: Sequence[AuditSummary]) -> dict[str, Any]:
     shown = [row for row in rows if row["metric"] in _READABLE]
     return {
         "name": task,
@@ -95,11 +97,11 @@ def _task(told: Told, task: str, rows: Sequence[Told]) -> dict[str, Any]:
         "overall": [_measure(row) for row in shown if row["attribute"] == OVERALL],
         "subgroups": [_measure(row) for row in shown if row["attribute"] != OVERALL],
         "threshold": next((row["threshold"] for row in rows if row.get("threshold") is not None), None),
-        "main": task == told["main_task"],
+        "main": task == audit_summary["main_task"],
     }
 
 
-def _measure(row: Told) -> dict[str, Any]:
+def _measure(row: AuditSummary) -> dict[str, Any]:
     """A metric as the cards give it: sensitivity and specificity are one minus the shares missed and falsely alarmed."""
     _, turned = _HUB[row["metric"]]
     value, low, high = row["value"], row["ci_low"], row["ci_high"]
@@ -129,23 +131,23 @@ def _estimate(value: float | None, low: float | None, high: float | None, decima
     return f"{value:.{decimals}f} ({low:.{decimals}f}{vocabulary.DASH}{high:.{decimals}f})"
 
 
-def _finding(told: Told, row: Told) -> dict[str, Any]:
+def _finding(audit_summary: AuditSummary, row: AuditSummary) -> dict[str, Any]:
     return {
         **row,
-        "declared": row["task"] == told["main_task"] and row["metric"] == told["primary_metric"],
+        "declared": row["task"] == audit_summary["main_task"] and row["metric"] == audit_summary["primary_metric"],
         "task_title": formatting.task_title(row["task"]),
         "attribute_title": formatting.attribute_title(row["attribute"]),
         "verdict_title": formatting.verdict_title(row["verdict"]),
     }
 
 
-def _front_matter(told: Told, model: Told) -> dict[str, Any]:
+def _front_matter(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any]:
     """Metadata as the Hub reads it; the interval of a metric stands in its `args`."""
     licence = _LICENCES.get(model["licence"].lower())
     results = []
     for task in model["tasks"]:
-        groups: list[tuple[str, dict[str, str], Sequence[Told]]] = [("all studies", {}, task["overall"])]
-        of_subgroup: dict[tuple[str, str], list[Told]] = {}
+        groups: list[tuple[str, dict[str, str], Sequence[AuditSummary]]] = [("all studies", {}, task["overall"])]
+        of_subgroup: dict[tuple[str, str], list[AuditSummary]] = {}
         for one in task["subgroups"]:
             of_subgroup.setdefault((one["attribute"], one["subgroup"]), []).append(one)
         groups += [
@@ -157,9 +159,13 @@ def _front_matter(told: Told, model: Told) -> dict[str, Any]:
             for (attribute, subgroup), one in of_subgroup.items()
         ]
         for title, part, measures in groups:
-            metrics = [_hub_metric(one, told) for one in measures if one["value"] is not None]
+            metrics = [_hub_metric(one, audit_summary) for one in measures if one["value"] is not None]
             if metrics:
-                dataset: dict[str, Any] = {"type": "private", "name": f"{told['name']}, {title}", "split": "test"}
+                dataset: dict[str, Any] = {
+                    "type": "private",
+                    "name": f"{audit_summary['name']}, {title}",
+                    "split": "test",
+                }
                 dataset |= {"args": part} if part else {}
                 results.append(
                     {
@@ -177,9 +183,13 @@ def _front_matter(told: Told, model: Told) -> dict[str, Any]:
     }
 
 
-def _hub_metric(one: Told, told: Told) -> dict[str, Any]:
+def _hub_metric(one: AuditSummary, audit_summary: AuditSummary) -> dict[str, Any]:
     kind, _ = _HUB[one["metric"]]
-    interval = {"confidence": told["config"]["fairness"]["confidence"], "ci_low": one["low"], "ci_high": one["high"]}
+    interval = {
+        "confidence": audit_summary["config"]["fairness"]["confidence"],
+        "ci_low": one["low"],
+        "ci_high": one["high"],
+    }
     return {
         "type": kind,
         "name": one["title"],

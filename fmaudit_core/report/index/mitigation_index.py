@@ -20,7 +20,7 @@ AIMED: Final = ("strategy", "target_attribute", "alpha")
 NOBODY: Final = "none"
 
 
-class Ledger:
+class MitigationIndex:
     """Results of strategies by encoder and task; rows of other columns than the disclosed ones never get in.
 
     Parameters
@@ -87,7 +87,7 @@ class Ledger:
             and all(row[name] == run[name] for name in AIMED)
         ]  # fmt: skip
 
-    def spilled(self, cell: Cell, run: Mapping[str, Any]) -> list[Row]:
+    def side_effects(self, cell: Cell, run: Mapping[str, Any]) -> list[Row]:
         """What a run did to the gaps of the other attributes, in the order of the config."""
         rows = [
             row
@@ -113,7 +113,7 @@ class Ledger:
         """The recommendation."""
         return self._advice.get(cell)
 
-    def unequal(self, cell: Cell) -> list[str]:
+    def attributes_with_disparity(self, cell: Cell) -> list[str]:
         """Attributes by which the audit has shown a disparity in missed disease, in the order of the config."""
         return sorted(self._unequal.get(cell, ()), key=self._rank)
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fmaudit_core.report.disclosure.disclosure import Disclosed, disclose
-from fmaudit_core.report.index.mitigation_index import Ledger
-from fmaudit_core.report.index.score_set_index import Book
+from fmaudit_core.report.index.mitigation_index import MitigationIndex
+from fmaudit_core.report.index.score_set_index import ScoreSetIndex
 from fmaudit_core.report.input.report_input import ReportInput
 
 
 @dataclass(frozen=True)
-class Lookups:
+class ReportData:
     """What may be shown.
 
     Parameters
     ----------
     tables : Disclosed
-    book : Book
-    ledger : Ledger
+    index : ScoreSetIndex
+    mitigation_index : MitigationIndex
         Of mitigation.
     """
 
     tables: Disclosed
-    book: Book
-    ledger: Ledger
+    index: ScoreSetIndex
+    mitigation_index: MitigationIndex
 
 
-def looked_up(inputs: ReportInput) -> Lookups:
+def index_report_data(inputs: ReportInput) -> ReportData:
     """Disclose the tables of an audit and look them up."""
     tables = disclose(inputs)
-    return Lookups(tables, Book(inputs, tables), Ledger(inputs.audit, tables))
+    return ReportData(tables, ScoreSetIndex(inputs, tables), MitigationIndex(inputs.audit, tables))

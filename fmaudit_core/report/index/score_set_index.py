@@ -45,7 +45,7 @@ class Key:
         return (self.probe, self.modality, self.pooling, self.strategy)
 
 
-class Book:
+class ScoreSetIndex:
     """The disclosed tables, looked up by score set; rows of other columns never get in.
 
     Parameters

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
-from fmaudit_core.report.index.score_set_index import Book, Row
+from fmaudit_core.report.index.score_set_index import Row, ScoreSetIndex
 from fmaudit_core.report.text import formatting
 
 _TITLES: Final = {
@@ -24,56 +24,56 @@ _ABSENT: Final = {
 }
 
 
-def aggregation_views(book: Book) -> list[Row]:
+def aggregation_views(index: ScoreSetIndex) -> list[Row]:
     """A table per task in which something is compared."""
     return [
         {
             "task": task,
             "outcome": formatting.task_title(task),
             "encoders": [
-                {"title": book.encoder_title(encoder), "rows": [_line(book, row) for row in rows]}
-                for encoder, rows in _by_encoder(book, task).items()
+                {"title": index.encoder_title(encoder), "rows": [_line(index, row) for row in rows]}
+                for encoder, rows in _by_encoder(index, task).items()
             ],
         }
-        for task in book.tasks
-        if _compared(book, task)
+        for task in index.tasks
+        if _compared(index, task)
     ]
 
 
-def aggregation_figures(book: Book) -> dict[str, figures.Spec]:
+def aggregation_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
     """Difference in AUROC from the mean of the slices, by task."""
     out = {}
-    for task in book.tasks:
-        drawn = [_drawn(book, row) for row in _compared(book, task)]
+    for task in index.tasks:
+        drawn = [_drawn(index, row) for row in _compared(index, task)]
         if drawn:
             against = f"AUROC {formatting.MINUS} that of the mean of the slices"
-            out[task] = calibration_figures.differences(drawn, book.audit.fairness.auroc_margin, against)
+            out[task] = calibration_figures.differences(drawn, index.audit.fairness.auroc_margin, against)
     return out
 
 
-def _by_encoder(book: Book, task: str) -> dict[str, list[Row]]:
+def _by_encoder(index: ScoreSetIndex, task: str) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {}
-    for row in book.aggregations(task):
+    for row in index.aggregations(task):
         rows.setdefault(row["encoder"], []).append(row)
     return rows
 
 
-def _compared(book: Book, task: str) -> list[Row]:
-    return [row for row in book.aggregations(task) if row["difference"] is not None]
+def _compared(index: ScoreSetIndex, task: str) -> list[Row]:
+    return [row for row in index.aggregations(task) if row["difference"] is not None]
 
 
-def _title(book: Book, row: Row) -> str:
+def _title(index: ScoreSetIndex, row: Row) -> str:
     if row["aggregation"] is None:
         return "Slices"
     if row["comparison"] == "window":
-        return f"Mean, seen as {book.encoder_title(row['view_of'])}"
+        return f"Mean, seen as {index.encoder_title(row['view_of'])}"
     return _TITLES.get(row["aggregation"], str(row["aggregation"]))
 
 
-def _line(book: Book, row: Row) -> Row:
+def _line(index: ScoreSetIndex, row: Row) -> Row:
     absent = _ABSENT.get(row["status"], "")
     return {
-        "title": _title(book, row),
+        "title": _title(index, row),
         "absent": absent,
         "n": "" if absent else formatting.count(row["n"]),
         "auroc": formatting.level("auroc", row["auroc"]),
@@ -104,13 +104,13 @@ def _equal(row: Row) -> str:
     return f"against itself with equal weights {apart} ({between}; {formatting.p_text(row['equal_p'])})"
 
 
-def _drawn(book: Book, row: Row) -> dict[str, Any]:
-    line = _line(book, row)
-    encoder = book.encoder_title(row["encoder"])
+def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
+    line = _line(index, row)
+    encoder = index.encoder_title(row["encoder"])
     return {
         "label": f"{figures.tick_line(line['title'])}<br>{figures.tick_line(encoder)}",
         "value": row["difference"], "low": row["difference_low"], "high": row["difference_high"],
-        "apart": row["p_holm"] is not None and row["p_holm"] <= book.audit.fairness.alpha,
+        "apart": row["p_holm"] is not None and row["p_holm"] <= index.audit.fairness.alpha,
         "hover": (
             f"<b>{figures.plain(line['title'])}</b><br>{figures.plain(encoder)}<br>AUROC {line['auroc']} ({line['interval']})"
             f"<br>difference {line['difference']} ({line['difference_interval']})<br>{formatting.p_text(row['p_value'])}; "

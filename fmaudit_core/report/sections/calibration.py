@@ -7,14 +7,14 @@ from typing import Any
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
-from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
 
 
-def calibration_view(book: Book, key: Key) -> Row | None:
+def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
     """Calibration of a score set: None where the table has nothing, `probabilities` false where scores are none."""
-    rows = book.calibration(key)
+    rows = index.calibration(key)
     if not rows:
         return None
     groups: dict[str, list[Row]] = {}
@@ -27,12 +27,12 @@ def calibration_view(book: Book, key: Key) -> Row | None:
     }
 
 
-def gives_probabilities(book: Book, key: Key) -> bool:
+def gives_probabilities(index: ScoreSetIndex, key: Key) -> bool:
     """Whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
-    rows = book.calibration(key)
+    rows = index.calibration(key)
     if rows:
         return _probabilities(rows)
-    thresholds = [row["threshold"] for attribute in book.attributes(key) for row in book.curves(key, attribute)]
+    thresholds = [row["threshold"] for attribute in index.attributes(key) for row in index.curves(key, attribute)]
     # the last threshold calls nobody positive, so it lies just above the highest score
     return all(-1e-6 <= one <= 1 + 1e-6 for one in thresholds)
 
@@ -63,9 +63,9 @@ def _note(status: str) -> str:
     return "interval only" if status == "interval_only" else ""
 
 
-def calibration_figure(book: Book, key: Key) -> figures.Spec | None:
+def calibration_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
     """Slope and calibration in the large of each subgroup; None where scores are no probabilities or nothing is shown."""
-    rows = book.calibration(key)
+    rows = index.calibration(key)
     shown = [row for row in rows if row["ece"] is not None]
     if not shown or not _probabilities(rows):
         return None
@@ -94,12 +94,12 @@ def _dot(row: Row) -> dict[str, Any]:
     }
 
 
-def cross_views(book: Book, key: Key) -> list[Row]:
+def cross_views(index: ScoreSetIndex, key: Key) -> list[Row]:
     """A matrix per attribute: positives of the row's subgroup against negatives of the column's."""
     views = []
-    for attribute in book.attributes(key):
-        pairs = book.cross(key, attribute)
-        order = [row["subgroup"] for row in book.subgroups(key, "auroc", attribute)]
+    for attribute in index.attributes(key):
+        pairs = index.cross(key, attribute)
+        order = [row["subgroup"] for row in index.subgroups(key, "auroc", attribute)]
         known = {name for pair in pairs for name in pair}
         levels = [name for name in order if name in known]
         if len(levels) > 1:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.report.index.mitigation_index import Ledger, Row
-from fmaudit_core.report.index.score_set_index import Book
+from fmaudit_core.report.index.mitigation_index import MitigationIndex, Row
+from fmaudit_core.report.index.score_set_index import ScoreSetIndex
 from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.recommendations import run_title, strategy_title
 
@@ -26,15 +26,15 @@ def change_interval(low: float | None, high: float | None, *, rounded: bool) -> 
     return formatting.difference_interval("udr", -high, -low, rounded=rounded)
 
 
-def probes_view(book: Book, ledger: Ledger) -> list[Row]:
+def probes_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
     """How well each attribute is read off each encoder's embeddings."""
-    names = [one["name"] for one in book.encoders]
-    rows = [row for row in ledger.probes if row["encoder"] in names]
-    attributes = list(book.audit.attributes)
+    names = [one["name"] for one in index.encoders]
+    rows = [row for row in mitigation_index.probes if row["encoder"] in names]
+    attributes = list(index.audit.attributes)
     rows.sort(key=lambda row: (names.index(row["encoder"]), attributes.index(row["attribute"]), row["probe"]))
     return [
         {
-            "encoder": book.encoder_title(row["encoder"]),
+            "encoder": index.encoder_title(row["encoder"]),
             "width": f"{row['width']:,}",
             "attribute": formatting.attribute_title(row["attribute"]),
             "probe": PROBES.get(row["probe"], row["probe"]),
@@ -49,10 +49,10 @@ def probes_view(book: Book, ledger: Ledger) -> list[Row]:
     ]
 
 
-def capacity_view(book: Book, ledger: Ledger, task: str) -> Row:
+def capacity_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, task: str) -> Row:
     """Reductions beside how separable an attribute is, and encoders in pairs."""
-    rows = [row for row in ledger.capacity if row["task"] == task]
-    pairs = [row for row in ledger.interactions if row["task"] == task]
+    rows = [row for row in mitigation_index.capacity if row["task"] == task]
+    pairs = [row for row in mitigation_index.interactions if row["task"] == task]
     return {
         "task": task,
         "outcome": formatting.task_title(task),
@@ -60,7 +60,7 @@ def capacity_view(book: Book, ledger: Ledger, task: str) -> Row:
             {
                 "attribute": formatting.attribute_title(row["attribute"]),
                 "strategy": run_title(row),
-                "encoder": book.encoder_title(row["encoder"]),
+                "encoder": index.encoder_title(row["encoder"]),
                 "width": f"{row['width']:,}" if row["width"] is not None else formatting.NONE,
                 "auroc": formatting.signed(row["balanced_auroc"], 2, plus=False),
                 "before": formatting.points(row["gap_before"], 0 if row["rounded"] else 1),
@@ -74,8 +74,8 @@ def capacity_view(book: Book, ledger: Ledger, task: str) -> Row:
             {
                 "attribute": formatting.attribute_title(row["attribute"]),
                 "strategy": strategy_title(row["strategy"]),
-                "first": book.encoder_title(row["encoder"]),
-                "second": book.encoder_title(row["other_encoder"]),
+                "first": index.encoder_title(row["encoder"]),
+                "second": index.encoder_title(row["other_encoder"]),
                 "difference": change(row["difference"], rounded=row["rounded"]),
                 "interval": change_interval(row["ci_low"], row["ci_high"], rounded=row["rounded"]),
                 "p": formatting.p_number(row["p_value"]),
@@ -87,13 +87,13 @@ def capacity_view(book: Book, ledger: Ledger, task: str) -> Row:
     }
 
 
-def ladder_view(book: Book, ledger: Ledger) -> Row | None:
+def ladder_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row | None:
     """One encoder projected to growing widths."""
-    if not ledger.ladder:
+    if not mitigation_index.ladder:
         return None
-    first = ledger.ladder[0]
+    first = mitigation_index.ladder[0]
     return {
-        "encoder": book.encoder_title(first["encoder"]),
+        "encoder": index.encoder_title(first["encoder"]),
         "outcome": formatting.task_title(first["task"]),
         "rows": [
             {
@@ -106,7 +106,10 @@ def ladder_view(book: Book, ledger: Ledger) -> Row | None:
                 "interval": change_interval(row["ci_low"], row["ci_high"], rounded=row["rounded"]),
                 "note": "" if row["interpretable"] else "not interpretable",
             }
-            for row in sorted(ledger.ladder, key=lambda row: (row["attribute"], row["strategy"], row["alpha"] or 0, row["width"]))
+            for row in sorted(
+                mitigation_index.ladder,
+                key=lambda row: (row["attribute"], row["strategy"], row["alpha"] or 0, row["width"]),
+            )
             if row["reduction"] is not None
         ],
-    }  # fmt: skip
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fmaudit_core.common import vocabulary
-from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
 
@@ -13,21 +13,21 @@ from fmaudit_core.report.text import formatting
 _MOST: Final = 12
 
 
-def changes_view(book: Book) -> Row | None:
+def changes_view(index: ScoreSetIndex) -> Row | None:
     """What became of every model that was audited before; None where none was."""
-    models = [_model(book, key, rows) for key, rows in book.changes()]
+    models = [_model(index, key, rows) for key, rows in index.changes()]
     if not models:
         return None
     return {"models": models, "alarms": sum(model["n_worse"] for model in models)}
 
 
-def _model(book: Book, key: Key, rows: list[Row]) -> Row:
+def _model(index: ScoreSetIndex, key: Key, rows: list[Row]) -> Row:
     worse = [row for row in rows if row["worse"]]
     others = [row for row in rows if not row["worse"] and row["p_value"] is not None]
     others.sort(key=lambda row: (row["attribute"] != OVERALL, row["p_value"]))
     shown = sorted(worse, key=lambda row: -abs(row["change"])) + others[:_MOST]
     return {
-        "encoder": book.encoder_title(key.encoder),
+        "encoder": index.encoder_title(key.encoder),
         "outcome": formatting.task_title(key.task),
         "n_worse": len(worse),
         "said": _said(worse, len(others)),

@@ -6,33 +6,33 @@ from typing import Any, Final
 
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.figures import base as figures
-from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
 from fmaudit_core.report.text import formatting
 
 #: rows of the table and of the figure; the CSV has them all
 _MOST: Final = 15
 
 
-def intersections_view(book: Book, key: Key) -> Row | None:
+def intersections_view(index: ScoreSetIndex, key: Key) -> Row | None:
     """The intersections of a score set by the primary metric; None where none were made."""
-    metric = book.telling_metric(key)
-    rows = book.intersections(key, metric)
+    metric = index.telling_metric(key)
+    rows = index.intersections(key, metric)
     if not rows:
         return None
     shown = [row for row in rows if row["counts"] != "withheld"]
     return {
         "metric": formatting.metric_title(metric),
-        "said": _sentence(book, metric, [row for row in shown if row["rank"] is not None]),
-        "rows": [_intersection(book, row) for row in shown[:_MOST]],
+        "said": _sentence(index, metric, [row for row in shown if row["rank"] is not None]),
+        "rows": [_intersection(index, row) for row in shown[:_MOST]],
         "more": max(0, len(shown) - _MOST),
         "withheld": len(rows) - len(shown),
         "unsaid": any(row["counts"] == "unsaid" for row in shown),
     }
 
 
-def _intersection(book: Book, row: Row) -> Row:
+def _intersection(index: ScoreSetIndex, row: Row) -> Row:
     metric, rounded = row["metric"], row["counts"] == "unsaid"
-    least = _least(book, row)
+    least = _least(index, row)
     return {
         "rank": row["rank"] or "",
         "title": vocabulary.subgroup_title(row["subgroup"]),
@@ -48,16 +48,16 @@ def _intersection(book: Book, row: Row) -> Row:
     }
 
 
-def _least(book: Book, row: Row) -> int:
-    settings = book.audit.fairness
+def _least(index: ScoreSetIndex, row: Row) -> int:
+    settings = index.audit.fairness
     return settings.test_from if row["status"] == "tested" else settings.suppress_under
 
 
-def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
+def _sentence(index: ScoreSetIndex, metric: str, tested: list[Row]) -> str:
     """Say who fares worst of how many, and whether equal ones would look so bad, the search accounted for."""
     if not tested:
         return "No intersection has enough patients with and without the outcome to be tested and shown."
-    worst, said, many = tested[0], _intersection(book, tested[0]), len(tested) > 1
+    worst, said, many = tested[0], _intersection(index, tested[0]), len(tested) > 1
     title = formatting.metric_title(metric)
     level = title if metric == "auroc" else title[:1].lower() + title[1:]
     first = (
@@ -67,7 +67,7 @@ def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
     )
     adjusted = worst["p_worse_adjusted"]
     p = formatting.p_text(adjusted, "adjusted p")
-    if adjusted is not None and adjusted <= book.audit.fairness.alpha:
+    if adjusted is not None and adjusted <= index.audit.fairness.alpha:
         end = f"Equal ones would hardly look so bad{', even the worst of so many' if many else ''} ({p})."
     elif many:
         end = f"The worst of so many equal ones would often look this bad: we cannot tell ({p})."
@@ -77,27 +77,27 @@ def _sentence(book: Book, metric: str, tested: list[Row]) -> str:
     return f"{first}: {level} {said['value']} ({said['interval']}), {others}. {end}"
 
 
-def intersections_figure(book: Book, key: Key) -> figures.Spec | None:
+def intersections_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
     """Forest plot of the tested intersections, worst first; None where there are none."""
-    metric = book.telling_metric(key)
-    tested = [row for row in book.intersections(key, metric) if row["rank"] is not None][:_MOST]
+    metric = index.telling_metric(key)
+    tested = [row for row in index.intersections(key, metric) if row["rank"] is not None][:_MOST]
     if not tested:
         return None
-    overall = book.overall(key, metric)
-    rows = [_drawn(book, row) for row in tested]
+    overall = index.overall(key, metric)
+    rows = [_drawn(index, row) for row in tested]
     title = f"{'positives' if metric == 'udr' else 'studies'} · adjusted p"
     return figures.forest(rows, metric, overall["value"] if overall else None, title)
 
 
-def _drawn(book: Book, row: Row) -> dict[str, Any]:
-    said, adjusted = _intersection(book, row), row["p_worse_adjusted"]
+def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
+    said, adjusted = _intersection(index, row), row["p_worse_adjusted"]
     n = said["n_pos" if row["metric"] == "udr" else "n"].replace(" or more", "+")
     return {
         "attribute": "Worst first",
         "of": formatting.attribute_title(row["attribute"]),
         "label": figures.tick_label(said["title"]),
         "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "mde": row["mde"], "status": row["status"],
-        "alarm": adjusted is not None and adjusted <= book.audit.fairness.alpha,
+        "alarm": adjusted is not None and adjusted <= index.audit.fairness.alpha,
         "hover": (
             f"<b>{figures.plain(said['title'])}</b><br>{figures.plain(said['attribute'])}<br>"
             f"{formatting.metric_title(row['metric'])} {said['value']} ({said['interval']})<br>"

@@ -9,8 +9,8 @@ from typing import Any
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import mitigation as mitigation_figures
-from fmaudit_core.report.index.mitigation_index import NOBODY, Cell, Ledger, Row
-from fmaudit_core.report.index.score_set_index import Book
+from fmaudit_core.report.index.mitigation_index import NOBODY, Cell, MitigationIndex, Row
+from fmaudit_core.report.index.score_set_index import ScoreSetIndex
 from fmaudit_core.report.sections.capacity import (
     PROBES,
     capacity_view,
@@ -31,88 +31,90 @@ from fmaudit_core.report.text.recommendations import (
 )
 
 
-def mitigation_view(book: Book, ledger: Ledger) -> Row | None:
+def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row | None:
     """Everything the page's section holds; None where nothing was mitigated."""
-    cells = _ordered(book, ledger)
+    cells = _ordered(index, mitigation_index)
     if not cells:
         return None
-    strategies = list(dict.fromkeys(run["strategy"] for cell in cells for run in _runs(ledger, cell) if run["own"]))
-    tasks = [task for task in book.tasks if any(row["task"] == task for row in ledger.capacity)]
+    strategies = list(
+        dict.fromkeys(run["strategy"] for cell in cells for run in _runs(mitigation_index, cell) if run["own"])
+    )
+    tasks = [task for task in index.tasks if any(row["task"] == task for row in mitigation_index.capacity)]
     return {
-        "cells": [_cell_view(book, ledger, cell) for cell in cells],
+        "cells": [_cell_view(index, mitigation_index, cell) for cell in cells],
         "strategies": [
-            {"name": name, "title": strategy_title(name), "first": name == _first(ledger, cells, strategies)}
+            {"name": name, "title": strategy_title(name), "first": name == _first(mitigation_index, cells, strategies)}
             for name in strategies
         ],
-        "probes": probes_view(book, ledger),
-        "capacity": [capacity_view(book, ledger, task) for task in tasks],
-        "ladder": ladder_view(book, ledger),
+        "probes": probes_view(index, mitigation_index),
+        "capacity": [capacity_view(index, mitigation_index, task) for task in tasks],
+        "ladder": ladder_view(index, mitigation_index),
     }  # fmt: skip
 
 
-def _first(ledger: Ledger, cells: list[Cell], strategies: list[str]) -> str:
+def _first(mitigation_index: MitigationIndex, cells: list[Cell], strategies: list[str]) -> str:
     """The strategy that the page shows first: one that is recommended, else the adversary, else any."""
-    advised = [row["strategy"] for cell in cells if (row := ledger.advice(cell)) is not None]
+    advised = [row["strategy"] for cell in cells if (row := mitigation_index.advice(cell)) is not None]
     return next((name for name in (*advised, "adversarial", *strategies) if name in strategies), "")
 
 
-def main_advice(book: Book, ledger: Ledger) -> list[Row]:
+def main_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
     """Lines of the main task's recommendations; controls and baselines have none."""
     named = []
-    for encoder in book.encoders:
-        view = advice_view(ledger, (encoder["name"], book.main_task))
+    for encoder in index.encoders:
+        view = advice_view(mitigation_index, (encoder["name"], index.main_task))
         if view is not None and not encoder["control"]:
             named.append((encoder["title"], view))
     return advice_lines(named)
 
 
-def all_advice(book: Book, ledger: Ledger) -> list[Row]:
+def all_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
     """Recommendations of every encoder and task, for machines."""
     out = []
-    for cell in _ordered(book, ledger):
-        row, view = ledger.advice(cell), advice_view(ledger, cell)
+    for cell in _ordered(index, mitigation_index):
+        row, view = mitigation_index.advice(cell), advice_view(mitigation_index, cell)
         if row is not None and view is not None:
             out.append({**row, "costs": view["costs"], "sentence": view["sentence"]})
     return out
 
 
-def mitigation_figure_sets(book: Book, ledger: Ledger) -> dict[str, Row]:
+def mitigation_figure_sets(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> dict[str, Row]:
     """Figures of each encoder and task by slot."""
-    return {_id(cell): _figures(ledger, cell) for cell in _ordered(book, ledger)}
+    return {_id(cell): _figures(mitigation_index, cell) for cell in _ordered(index, mitigation_index)}
 
 
-def _ordered(book: Book, ledger: Ledger) -> list[Cell]:
-    names = [one["name"] for one in book.encoders]
-    known = [cell for cell in ledger.cells if cell[0] in names and cell[1] in book.tasks]
-    return sorted(known, key=lambda cell: (names.index(cell[0]), book.tasks.index(cell[1])))
+def _ordered(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Cell]:
+    names = [one["name"] for one in index.encoders]
+    known = [cell for cell in mitigation_index.cells if cell[0] in names and cell[1] in index.tasks]
+    return sorted(known, key=lambda cell: (names.index(cell[0]), index.tasks.index(cell[1])))
 
 
 def _id(cell: Cell) -> str:
     return "|".join(cell)
 
 
-def _runs(ledger: Ledger, cell: Cell) -> list[Row]:
-    return [run for attribute in ledger.attributes(cell) for run in ledger.own(cell, attribute)]
+def _runs(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
+    return [run for attribute in mitigation_index.attributes(cell) for run in mitigation_index.own(cell, attribute)]
 
 
-def _cell_view(book: Book, ledger: Ledger, cell: Cell) -> Row:
-    title = f"{book.encoder_title(cell[0])}{book.role(cell[0])} · {formatting.task_title(cell[1])}"
+def _cell_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, cell: Cell) -> Row:
+    title = f"{index.encoder_title(cell[0])}{index.role(cell[0])} · {formatting.task_title(cell[1])}"
     return {
         "id": _id(cell),
         "title": title,
-        "advice": advice_view(ledger, cell),
+        "advice": advice_view(mitigation_index, cell),
         "groups": [
             {
                 "attribute": formatting.attribute_title(attribute),
-                "rows": [_line(ledger, cell, run) for run in ledger.own(cell, attribute)],
-                "subgroups": _matrix(ledger, cell, attribute),
+                "rows": [_line(mitigation_index, cell, run) for run in mitigation_index.own(cell, attribute)],
+                "subgroups": _matrix(mitigation_index, cell, attribute),
             }
-            for attribute in ledger.attributes(cell)
+            for attribute in mitigation_index.attributes(cell)
         ],
     }
 
 
-def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
+def _line(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> Row:
     rounded = run["rounded"]
     return {
         "title": run_title(run),
@@ -128,7 +130,7 @@ def _line(ledger: Ledger, cell: Cell, run: Row) -> Row:
         "spill": "; ".join(
             f"{formatting.attribute_title(row['attribute'])} {change(row['reduction'], rounded=row['rounded'])}"
             + (" (widens)" if row["widened"] else "")
-            for row in ledger.spilled(cell, run)
+            for row in mitigation_index.side_effects(cell, run)
             if row["reduction"] is not None
         )
         or formatting.NONE,
@@ -180,13 +182,13 @@ def _note(run: Row) -> str:
     return "; ".join(parts)
 
 
-def _matrix(ledger: Ledger, cell: Cell, attribute: str) -> Row | None:
+def _matrix(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> Row | None:
     """Share missed of each subgroup, before and after every strategy that is aimed at its attribute."""
-    runs = [run for run in ledger.own(cell, attribute) if run["own"]]
+    runs = [run for run in mitigation_index.own(cell, attribute) if run["own"]]
     if not runs:
         return None
     by_run = [
-        {row["subgroup"]: row for row in ledger.subgroups(cell, run, "udr") if row["attribute"] == attribute}
+        {row["subgroup"]: row for row in mitigation_index.subgroups(cell, run, "udr") if row["attribute"] == attribute}
         for run in runs
     ]
     rows = []
@@ -225,22 +227,24 @@ def _subgroup_tip(row: Row) -> str:
     )
 
 
-def _figures(ledger: Ledger, cell: Cell) -> Row:
-    attributes = ledger.attributes(cell)
-    runs = [run for run in _runs(ledger, cell) if run["own"]]
+def _figures(mitigation_index: MitigationIndex, cell: Cell) -> Row:
+    attributes = mitigation_index.attributes(cell)
+    runs = [run for run in _runs(mitigation_index, cell) if run["own"]]
     strategies = list(dict.fromkeys(run["strategy"] for run in runs))
     return {
         "gaps": mitigation_figures.strategies([_gap_row(run) for run in runs]) if runs else None,
         "arrows": {
-            name: mitigation_figures.arrows(rows) for name in strategies if (rows := _arrow_rows(ledger, cell, name, attributes))
+            name: mitigation_figures.arrows(rows)
+            for name in strategies
+            if (rows := _arrow_rows(mitigation_index, cell, name, attributes))
         },
         "price": [
             {"title": formatting.attribute_title(name), "figure": figure}
             for name in attributes
-            if (figure := _price(ledger, cell, name)) is not None
+            if (figure := _price(mitigation_index, cell, name)) is not None
         ],
-        "probing": _probing(ledger, cell),
-    }  # fmt: skip
+        "probing": _probing(mitigation_index, cell),
+    }
 
 
 def _gap_row(run: Row) -> Row:
@@ -279,12 +283,14 @@ def _run_hover(run: Row) -> str:
     return "<br>".join(lines)
 
 
-def _arrow_rows(ledger: Ledger, cell: Cell, strategy: str, attributes: list[str]) -> list[Row]:
+def _arrow_rows(mitigation_index: MitigationIndex, cell: Cell, strategy: str, attributes: list[str]) -> list[Row]:
     """Subgroups of every attribute under the strategy aimed at that attribute; none where nothing may be shown."""
     out = []
     for attribute in attributes:
-        run = next((one for one in ledger.own(cell, attribute) if one["strategy"] == strategy and one["own"]), None)
-        of_run = ledger.subgroups(cell, run, "udr") if run else []
+        run = next(
+            (one for one in mitigation_index.own(cell, attribute) if one["strategy"] == strategy and one["own"]), None
+        )
+        of_run = mitigation_index.subgroups(cell, run, "udr") if run else []
         out += [_arrow(row) for row in of_run if row["attribute"] == attribute]
     return out if any(row["before"] is not None for row in out) else []
 
@@ -303,12 +309,12 @@ def _arrow(row: Row) -> Row:
     }  # fmt: skip
 
 
-def _price(ledger: Ledger, cell: Cell, attribute: str) -> figures.Spec | None:
-    runs = [run for run in ledger.own(cell, attribute) if run["own"] and run["gap_after"] is not None]
+def _price(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> figures.Spec | None:
+    runs = [run for run in mitigation_index.own(cell, attribute) if run["own"] and run["gap_after"] is not None]
     if not runs:
         return None
-    path = ledger.path(cell, attribute)
-    seeds = [_point(one) for run in (*runs, *path) for one in ledger.seeds(cell, run, attribute)]
+    path = mitigation_index.path(cell, attribute)
+    seeds = [_point(one) for run in (*runs, *path) for one in mitigation_index.seeds(cell, run, attribute)]
     before = {"gap": runs[0]["gap_before"], "auroc": runs[0]["auroc_before"], "hover": "<b>The probe as it was</b>"}
     return mitigation_figures.price(
         before,
@@ -318,7 +324,7 @@ def _price(ledger: Ledger, cell: Cell, attribute: str) -> figures.Spec | None:
             for run in path
         ],
         list({(one["gap"], one["auroc"]): one for one in seeds}.values()),
-        ledger.audit.fairness.auroc_margin,
+        mitigation_index.audit.fairness.auroc_margin,
     )  # fmt: skip
 
 
@@ -332,13 +338,13 @@ def _point(run: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _probing(ledger: Ledger, cell: Cell) -> figures.Spec | None:
+def _probing(mitigation_index: MitigationIndex, cell: Cell) -> figures.Spec | None:
     """Fresh probes of the strategies that change what a probe sees, before and after, averaged over the seeds that were read."""
     read: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
-    for row in ledger.leakage(cell):
+    for row in mitigation_index.leakage(cell):
         key = (row["target_attribute"], row["strategy"], row["probe"])
         read.setdefault(key, {}).setdefault(row["stage"], []).append(row)
-    order = ledger.attributes(cell)
+    order = mitigation_index.attributes(cell)
     known = sorted((key for key in read if key[0] in order), key=lambda key: (order.index(key[0]), key[1], key[2]))
     rows = [_probed(key, read[key]) for key in known]
     return mitigation_figures.probing(rows) if rows else None

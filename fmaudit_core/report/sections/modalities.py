@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.report.index.score_set_index import Book, Row
+from fmaudit_core.report.index.score_set_index import Row, ScoreSetIndex
 from fmaudit_core.report.text import formatting
 
 _MODELS: Final = {
@@ -18,12 +18,12 @@ _MODELS: Final = {
 }
 
 
-def modality_views(book: Book, comparisons: pl.DataFrame) -> list[Row]:
+def modality_views(index: ScoreSetIndex, comparisons: pl.DataFrame) -> list[Row]:
     """The table of every outcome, models in one order under each encoder; outcomes with too few studies have none."""
     rows = comparisons.drop_nulls("value").to_dicts()
-    order, encoders = list(_MODELS), [one["name"] for one in book.encoders]
+    order, encoders = list(_MODELS), [one["name"] for one in index.encoders]
     views = []
-    for task in book.tasks:
+    for task in index.tasks:
         of_task = [row for row in rows if row["task"] == task and row["encoder"] in encoders]
         of_task.sort(
             key=lambda row: (encoders.index(row["encoder"]), _place(order, row), row["probe"], row["modality"])
@@ -34,7 +34,7 @@ def modality_views(book: Book, comparisons: pl.DataFrame) -> list[Row]:
                     "task": task,
                     "outcome": formatting.task_title(task),
                     "encoders": [
-                        (book.named(name), [_line(row) for row in rows])
+                        (index.named(name), [_line(row) for row in rows])
                         for name in encoders
                         if (rows := [row for row in of_task if row["encoder"] == name])
                     ],

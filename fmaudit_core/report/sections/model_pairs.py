@@ -7,7 +7,7 @@ from typing import Any, Final
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
-from fmaudit_core.report.index.score_set_index import Book, Key, Row
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL, VARIANT
 from fmaudit_core.report.text import formatting
 
@@ -15,28 +15,28 @@ from fmaudit_core.report.text import formatting
 _MOST_PAIRS: Final = 10
 
 
-def pair_views(book: Book) -> list[Row]:
+def pair_views(index: ScoreSetIndex) -> list[Row]:
     """The pairs of every task, those the findings speak of first."""
     return [
-        _pair_view(book, first, second, rows)
-        for task in book.tasks
-        for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+        _pair_view(index, first, second, rows)
+        for task in index.tasks
+        for first, second, rows in index.comparisons(task)[:_MOST_PAIRS]
     ]
 
 
-def more_pairs(book: Book) -> int:
+def more_pairs(index: ScoreSetIndex) -> int:
     """Pairs that are in the CSV alone."""
-    return sum(max(0, len(book.comparisons(task)) - _MOST_PAIRS) for task in book.tasks)
+    return sum(max(0, len(index.comparisons(task)) - _MOST_PAIRS) for task in index.tasks)
 
 
-def pair_figures(book: Book) -> dict[str, figures.Spec]:
+def pair_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
     """Difference in AUROC of all studies for every pair, by task."""
-    margin = book.audit.fairness.auroc_margin
+    margin = index.audit.fairness.auroc_margin
     out = {}
-    for task in book.tasks:
+    for task in index.tasks:
         drawn = [
-            _drawn(book, first, second, row)
-            for first, second, rows in book.comparisons(task)[:_MOST_PAIRS]
+            _drawn(index, first, second, row)
+            for first, second, rows in index.comparisons(task)[:_MOST_PAIRS]
             for row in rows
             if row["attribute"] == OVERALL and row["metric"] == "auroc" and row["difference"] is not None
         ]
@@ -45,8 +45,8 @@ def pair_figures(book: Book) -> dict[str, figures.Spec]:
     return out
 
 
-def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
-    names = _names(book, first, second)
+def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -> Row:
+    names = _names(index, first, second)
     overall = [row for row in rows if row["attribute"] == OVERALL]
     groups: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
@@ -57,10 +57,10 @@ def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
         "outcome": formatting.task_title(first.task),
         "first": names[0],
         "second": names[1],
-        "said": _sentence(book, names, overall),
-        "subgroups": _subgroups_said(book, names, rows),
-        "against_baseline": book.is_held_against(first.encoder, second.encoder),
-        "overall": [_line(book, row) for row in overall if row["counts"] != "withheld"],
+        "said": _sentence(index, names, overall),
+        "subgroups": _subgroups_said(index, names, rows),
+        "against_baseline": index.is_held_against(first.encoder, second.encoder),
+        "overall": [_line(index, row) for row in overall if row["counts"] != "withheld"],
         "groups": [
             {
                 "attribute": formatting.attribute_title(attribute),
@@ -69,7 +69,7 @@ def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
                         "title": vocabulary.subgroup_title(subgroup),
                         "withheld": any(row["counts"] == "withheld" for row in of),
                         "n": formatting.count(of[0]["n"], of[0]["counts"]),
-                        "rows": [_line(book, row) for row in of],
+                        "rows": [_line(index, row) for row in of],
                     }
                     for subgroup, of in by_subgroup.items()
                 ],
@@ -79,19 +79,19 @@ def _pair_view(book: Book, first: Key, second: Key, rows: list[Row]) -> Row:
     }
 
 
-def _names(book: Book, first: Key, second: Key) -> tuple[str, str]:
+def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
     """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
     titles = []
     for key in (first, second):
-        title = book.encoder_title(key.encoder) + book.role(key.encoder)
+        title = index.encoder_title(key.encoder) + index.role(key.encoder)
         variant = formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
-        if variant and not book.is_main(key):
+        if variant and not index.is_main(key):
             title += f", {variant}"
         titles.append(title)
     return titles[0], titles[1]
 
 
-def _line(book: Book, row: Row) -> Row:
+def _line(index: ScoreSetIndex, row: Row) -> Row:
     metric, rounded = row["metric"], row["counts"] == "rounded"
     return {
         "metric": formatting.metric_title(metric),
@@ -101,36 +101,36 @@ def _line(book: Book, row: Row) -> Row:
         "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
         "p": formatting.p_number(row["p_value"]),
         "q": formatting.p_number(row["q_value"]),
-        "worse": _worse(book, row),
+        "worse": _worse(index, row),
     }
 
 
-def _worse(book: Book, row: Row) -> str:
+def _worse(index: ScoreSetIndex, row: Row) -> str:
     """Non-inferiority in words."""
     if row["non_inferior"] is None:
         return "not tested"
     p = formatting.p_text(row["p_non_inferior"])
     if row["non_inferior"]:
-        return f"not by {_margin(book, row['metric'])} or more ({p})"
-    return f"by {_margin(book, row['metric'])} or more cannot be ruled out ({p})"
+        return f"not by {_margin(index, row['metric'])} or more ({p})"
+    return f"by {_margin(index, row['metric'])} or more cannot be ruled out ({p})"
 
 
-def _margin(book: Book, metric: str) -> str:
-    settings = book.audit.fairness
+def _margin(index: ScoreSetIndex, metric: str) -> str:
+    settings = index.audit.fairness
     return formatting.margin_text(metric, settings.auroc_margin if metric == "auroc" else settings.margin)
 
 
-def _sentence(book: Book, names: tuple[str, str], overall: list[Row]) -> str:
+def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) -> str:
     row = next((row for row in overall if row["metric"] == "auroc" and row["difference"] is not None), None)
     if row is None:
         return "Too few studies were scored by both to compare them."
-    said = _line(book, row)
+    said = _line(index, row)
     text = (
         f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
         f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
         f"{formatting.p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
     )
-    margin = _margin(book, "auroc")
+    margin = _margin(index, "auroc")
     if row["non_inferior"] is None:
         return text
     if row["non_inferior"]:
@@ -146,20 +146,20 @@ _VERDICTS: Final = {
 }
 
 
-def _subgroups_said(book: Book, names: tuple[str, str], rows: list[Row]) -> str:
+def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row]) -> str:
     """What AUROC says of the first model in each tested subgroup, by verdict; empty where none could be tested."""
     of: dict[str, list[str]] = {}
     for row in rows:
         if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
             of.setdefault(row["verdict"], []).append(vocabulary.subgroup_title(row["subgroup"]))
-    margin = _margin(book, "auroc")
+    margin = _margin(index, "auroc")
     said = [text.format(", ".join(of[name]), margin=margin) for name, text in _VERDICTS.items() if name in of]
     return f"By subgroup, {names[0]} {'; '.join(said)}." if said else ""
 
 
-def _drawn(book: Book, first: Key, second: Key, row: Row) -> dict[str, Any]:
-    names, said = _names(book, first, second), _line(book, row)
-    apart = row["q_value"] is not None and row["q_value"] <= book.audit.fairness.alpha
+def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str, Any]:
+    names, said = _names(index, first, second), _line(index, row)
+    apart = row["q_value"] is not None and row["q_value"] <= index.audit.fairness.alpha
     return {
         "label": "<br>".join(figures.tick_line(name) for name in names),
         "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,

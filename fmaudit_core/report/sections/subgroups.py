@@ -8,7 +8,7 @@ from fmaudit_core.common import vocabulary
 from fmaudit_core.fairness.score_warnings import concerned
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.figures import base as figures
-from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Book, Key, Row
+from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Key, Row, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL, VARIANT
 from fmaudit_core.report.sections.calibration import (
     calibration_figure,
@@ -20,33 +20,33 @@ from fmaudit_core.report.sections.intersections import intersections_figure, int
 from fmaudit_core.report.text import formatting
 
 
-def cell_view(book: Book, key: Key) -> Row:
+def cell_view(index: ScoreSetIndex, key: Key) -> Row:
     """Everything the page shows of one score set."""
     return {
-        "id": f"{key.encoder}|{key.task}|{book.variant_index(key)}",
-        "title": f"{book.encoder_title(key.encoder)} · {formatting.task_title(key.task)}",
+        "id": f"{key.encoder}|{key.task}|{index.variant_index(key)}",
+        "title": f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task)}",
         "variant": formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True))),
-        "overall": _subgroup_view(book, key, OVERALL, "all"),
+        "overall": _subgroup_view(index, key, OVERALL, "all"),
         "groups": [
             {
                 "attribute": formatting.attribute_title(attribute),
                 "rows": [
-                    _subgroup_view(book, key, attribute, row["subgroup"])
-                    for row in book.subgroups(key, "udr", attribute)
+                    _subgroup_view(index, key, attribute, row["subgroup"])
+                    for row in index.subgroups(key, "udr", attribute)
                 ],
             }
-            for attribute in book.attributes(key)
+            for attribute in index.attributes(key)
         ],
-        "gaps": [gap_view(book, key, row) for row in book.findings(key)],
-        "calibration": calibration_view(book, key),
-        "cross": cross_views(book, key),
-        "warnings": [warning_view(row) for row in book.warnings(key)],
-        "intersections": intersections_view(book, key),
+        "gaps": [gap_view(index, key, row) for row in index.findings(key)],
+        "calibration": calibration_view(index, key),
+        "cross": cross_views(index, key),
+        "warnings": [warning_view(row) for row in index.warnings(key)],
+        "intersections": intersections_view(index, key),
     }
 
 
-def _subgroup_view(book: Book, key: Key, attribute: str, subgroup: str) -> Row:
-    rows = {metric: _metric_row(book, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
+def _subgroup_view(index: ScoreSetIndex, key: Key, attribute: str, subgroup: str) -> Row:
+    rows = {metric: _metric_row(index, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
     # a rate without a threshold has no count; AUROC has
     first = next((row for row in rows.values() if row and row["status"] != NO_THRESHOLD), None) or {}
     counts = first.get("counts", "exact")
@@ -60,10 +60,10 @@ def _subgroup_view(book: Book, key: Key, attribute: str, subgroup: str) -> Row:
     }
 
 
-def _metric_row(book: Book, key: Key, metric: str, attribute: str, subgroup: str) -> Row | None:
+def _metric_row(index: ScoreSetIndex, key: Key, metric: str, attribute: str, subgroup: str) -> Row | None:
     if attribute == OVERALL:
-        return book.overall(key, metric)
-    return book.subgroup(key, metric, attribute, subgroup)
+        return index.overall(key, metric)
+    return index.subgroup(key, metric, attribute, subgroup)
 
 
 def _metric_view(metric: str, row: Row | None) -> Row:
@@ -78,11 +78,11 @@ def _metric_view(metric: str, row: Row | None) -> Row:
     }
 
 
-def gap_view(book: Book, key: Key, row: Row) -> Row:
+def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> Row:
     """One finding in the words of the page."""
     metric, attribute = row["metric"], row["attribute"]
-    margin = book.audit.fairness.margin
-    worst, best = (book.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
+    margin = index.audit.fairness.margin
+    worst, best = (index.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
     rounded = worst is not None and worst["counts"] == "rounded"
     said = {
         **row,
@@ -94,10 +94,10 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "null_text": formatting.spread(metric, row["null_expected_gap"], rounded=rounded),
     }
     mde = formatting.spread(metric, worst["mde"] if worst else None, rounded=rounded)
-    withheld = book.withheld_because(key, metric)
+    withheld = index.withheld_because(key, metric)
     unsaid = None if withheld is None else formatting.withheld_because(withheld)
     return {
-        "encoder": book.encoder_title(key.encoder),
+        "encoder": index.encoder_title(key.encoder),
         "attribute": formatting.attribute_title(attribute),
         "metric": formatting.metric_title(metric),
         "verdict": row.get("verdict") or "",
@@ -121,7 +121,7 @@ def gap_view(book: Book, key: Key, row: Row) -> Row:
         "tip": _gap_tip(row),
         "sentence": unsaid or formatting.summary_of(said, key.task, margin, mde),
         "short": unsaid or formatting.in_short(said, margin, mde),
-        "warnings": _warnings_beside(book, key, row),
+        "warnings": _warnings_beside(index, key, row),
     }
 
 
@@ -135,9 +135,9 @@ def warning_view(row: Row) -> Row:
     }
 
 
-def _warnings_beside(book: Book, key: Key, finding: Row) -> list[str]:
+def _warnings_beside(index: ScoreSetIndex, key: Key, finding: Row) -> list[str]:
     """Warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
-    rows = [row for row in book.warnings(key) if row["attribute"] == finding["attribute"]]
+    rows = [row for row in index.warnings(key) if row["attribute"] == finding["attribute"]]
     return [row["message"] for row in rows if finding["metric"] in concerned(row)]
 
 
@@ -163,38 +163,38 @@ def _gap_tip(row: Row) -> str:
     return f"if equal, about {formatting.spread(row['metric'], row['null_expected_gap'])}; {formatting.tests_text(row)}"
 
 
-def cell_figures(book: Book, key: Key) -> dict[str, Any]:
+def cell_figures(index: ScoreSetIndex, key: Key) -> dict[str, Any]:
     """Figures of one score set, by the slot of the page they go into."""
     return {
-        "udr": _forest(book, key, "udr") if book.has_threshold(key) else None,
-        "auroc": _forest(book, key, "auroc"),
-        "gaps": _gaps(book, key),
-        "calibration": calibration_figure(book, key),
-        "intersections": intersections_figure(book, key),
-        "sweeps": _sweeps(book, key),
+        "udr": _forest(index, key, "udr") if index.has_threshold(key) else None,
+        "auroc": _forest(index, key, "auroc"),
+        "gaps": _gaps(index, key),
+        "calibration": calibration_figure(index, key),
+        "intersections": intersections_figure(index, key),
+        "sweeps": _sweeps(index, key),
     }
 
 
-def _sweeps(book: Book, key: Key) -> list[Row]:
+def _sweeps(index: ScoreSetIndex, key: Key) -> list[Row]:
     """A figure per attribute that has curves."""
-    curves = {attribute: _curves(book, key, attribute) for attribute in book.attributes(key)}
+    curves = {attribute: _curves(index, key, attribute) for attribute in index.attributes(key)}
     most = max((len(one) for one in curves.values()), default=0)
-    probabilities = gives_probabilities(book, key)
+    probabilities = gives_probabilities(index, key)
     return [
         {
             "title": formatting.attribute_title(attribute),
-            "figure": figures.sweep(one, book.threshold(key), most, probabilities=probabilities),
+            "figure": figures.sweep(one, index.threshold(key), most, probabilities=probabilities),
         }
         for attribute, one in curves.items()
         if one
     ]
 
 
-def _forest(book: Book, key: Key, metric: str) -> figures.Spec:
-    overall = book.overall(key, metric)
+def _forest(index: ScoreSetIndex, key: Key, metric: str) -> figures.Spec:
+    overall = index.overall(key, metric)
     rows = []
-    for row in book.subgroups(key, metric):
-        finding = book.finding(key, row["attribute"], metric) or {}
+    for row in index.subgroups(key, metric):
+        finding = index.finding(key, row["attribute"], metric) or {}
         disparity = finding.get("verdict") == "disparity"
         title = vocabulary.subgroup_title(row["subgroup"])
         rows.append(
@@ -246,7 +246,7 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
     return "<br>".join(lines)
 
 
-def _gaps(book: Book, key: Key) -> figures.Spec:
+def _gaps(index: ScoreSetIndex, key: Key) -> figures.Spec:
     metrics = {"udr": "missed", "fpr": "false alarms", "auroc": "AUROC", "tpr": "found"}
     rows = [
         {
@@ -261,16 +261,16 @@ def _gaps(book: Book, key: Key) -> figures.Spec:
             + _gap_tip(row).replace("; ", "<br>"),
             "aside": formatting.p_text(row["p_value"]) if row["gap"] is not None else "not tested",
         }
-        for row in book.findings(key)
+        for row in index.findings(key)
     ]
-    return figures.gaps(rows, book.audit.fairness.margin)
+    return figures.gaps(rows, index.audit.fairness.margin)
 
 
-def _curves(book: Book, key: Key, attribute: str) -> list[Row]:
+def _curves(index: ScoreSetIndex, key: Key, attribute: str) -> list[Row]:
     by_subgroup: dict[str, list[Row]] = {}
-    for row in book.curves(key, attribute):
+    for row in index.curves(key, attribute):
         by_subgroup.setdefault(row["subgroup"], []).append(row)
-    finding = book.finding(key, attribute, "udr") or {}
+    finding = index.finding(key, attribute, "udr") or {}
     ends = (finding.get("best_subgroup"), finding.get("worst_subgroup"))
     return [
         {

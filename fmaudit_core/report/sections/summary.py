@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fmaudit_core.common import vocabulary
 from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN
 from fmaudit_core.report.figures import base as figures
-from fmaudit_core.report.index.score_set_index import CONTROL, Book, Key, Row
+from fmaudit_core.report.index.score_set_index import CONTROL, Key, Row, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.sections.subgroups import gap_view, warning_view
 from fmaudit_core.report.text import formatting
@@ -17,19 +17,19 @@ from fmaudit_core.report.text import formatting
 _VERDICTS: Final = ("disparity", "insufficient_evidence", "within_margin_of_tested", "no_disparity_beyond_margin")
 
 
-def main_findings(book: Book) -> list[Row]:
+def main_findings(index: ScoreSetIndex) -> list[Row]:
     """The confirmatory findings: main task, primary metric, every encoder and attribute."""
     out = []
-    for encoder in book.encoders:
-        key = book.main_key(encoder["name"], book.main_task)
+    for encoder in index.encoders:
+        key = index.main_key(encoder["name"], index.main_task)
         if key is None:
             continue
-        metric = book.primary_metric
-        rows = [row for row in book.findings(key) if row["metric"] == metric]
+        metric = index.primary_metric
+        rows = [row for row in index.findings(key) if row["metric"] == metric]
         out += [
             {
-                **gap_view(book, key, row),
-                "encoder": book.named(key.encoder),
+                **gap_view(index, key, row),
+                "encoder": index.named(key.encoder),
                 "name": key.encoder,
                 "declared": not (encoder["control"] or encoder["baseline"]),
                 "link": _link(key.encoder, key.task, formatting.attribute_title(row["attribute"])),
@@ -39,18 +39,18 @@ def main_findings(book: Book) -> list[Row]:
     return out
 
 
-def executive_summary(book: Book) -> Row:
+def executive_summary(index: ScoreSetIndex) -> Row:
     """Who is missed, how often, how sure: one screen."""
-    task, metric = book.main_task, book.primary_metric
-    told = [row for row in main_findings(book) if row["declared"]]
+    task, metric = index.main_task, index.primary_metric
+    told = [row for row in main_findings(index) if row["declared"]]
     counted = {verdict: sum(row["verdict"] == verdict for row in told) for verdict in _VERDICTS}
-    shown = next((key for one in book.encoders if (key := book.main_key(one["name"], task))), None)
-    highs = [row["ci_high"] for row in book.subgroups(shown, metric) if row["ci_high"] is not None] if shown else []
+    shown = next((key for one in index.encoders if (key := index.main_key(one["name"], task))), None)
+    highs = [row["ci_high"] for row in index.subgroups(shown, metric) if row["ci_high"] is not None] if shown else []
     top = 1.0 if metric == "auroc" else min(1.0, math.ceil(20 * max([0.2, *highs])) / 20)
     return {
         "task": formatting.task_title(task),
         "whom": formatting.among_whom(task),
-        "headline": _headline(counted, len(told), book.audit.fairness.margin, metric),
+        "headline": _headline(counted, len(told), index.audit.fairness.margin, metric),
         "counts": [
             {
                 "verdict": verdict,
@@ -60,15 +60,15 @@ def executive_summary(book: Book) -> Row:
             }
             for verdict, n in counted.items()
         ],
-        "encoder": book.encoder_title(shown.encoder) if shown else "",
-        "beside": _beside(book, told),
-        "elsewhere": _elsewhere(book),
-        "warnings": _warnings(book),
-        "missed": _missed(book, shown) if shown else None,
-        "given": shown is not None and book.threshold_source(shown) == THRESHOLD_GIVEN,
+        "encoder": index.encoder_title(shown.encoder) if shown else "",
+        "beside": _beside(index, told),
+        "elsewhere": _elsewhere(index),
+        "warnings": _warnings(index),
+        "missed": _missed(index, shown) if shown else None,
+        "given": shown is not None and index.threshold_source(shown) == THRESHOLD_GIVEN,
         "top": formatting.level(metric, top, rounded=True),
         "scope": f"{formatting.task_title(task)}, {formatting.metric_spelled(metric)}",
-        "cards": [_card(book, shown, attribute, top) for attribute in book.attributes(shown)] if shown else [],
+        "cards": [_card(index, shown, attribute, top) for attribute in index.attributes(shown)] if shown else [],
     }
 
 
@@ -96,42 +96,42 @@ def _of(count: int, total: int) -> str:
     return f"{count if count else 'None'} of {total} comparisons"
 
 
-def _beside(book: Book, told: list[Row]) -> list[Row]:
+def _beside(index: ScoreSetIndex, told: list[Row]) -> list[Row]:
     """Every encoder under audit in a line, where there are several: the cards show the first."""
     names = list(dict.fromkeys(row["name"] for row in told))
     if len(names) < 2:
         return []
     out = []
     for name in names:
-        key = book.main_key(name, book.main_task)
+        key = index.main_key(name, index.main_task)
         own = {row["attribute"]: row for row in told if row["name"] == name}
         out.append(
             {
-                "encoder": book.named(name),
-                "missed": _missed(book, key) if key else None,
-                "findings": [own.get(formatting.attribute_title(attribute)) for attribute in book.audit.attributes],
+                "encoder": index.named(name),
+                "missed": _missed(index, key) if key else None,
+                "findings": [own.get(formatting.attribute_title(attribute)) for attribute in index.audit.attributes],
             }
         )
     return out
 
 
-def _warnings(book: Book) -> list[Row]:
+def _warnings(index: ScoreSetIndex) -> list[Row]:
     """Warnings about the models that are primary for their encoders, main task first."""
-    tasks = sorted(book.tasks, key=lambda task: task != book.main_task)
-    keys = [key for task in tasks for one in book.encoders if (key := book.main_key(one["name"], task))]
+    tasks = sorted(index.tasks, key=lambda task: task != index.main_task)
+    keys = [key for task in tasks for one in index.encoders if (key := index.main_key(one["name"], task))]
     return [
-        {**warning_view(row), "encoder": book.named(key.encoder), "task": formatting.task_title(key.task)}
+        {**warning_view(row), "encoder": index.named(key.encoder), "task": formatting.task_title(key.task)}
         for key in keys
-        for row in book.warnings(key)
+        for row in index.warnings(key)
     ]
 
 
-def _elsewhere(book: Book) -> str:
+def _elsewhere(index: ScoreSetIndex) -> str:
     """What the encoders under audit show on the other outcomes; empty where there is none."""
-    tasks = [task for task in book.tasks if task != book.main_task]
-    named = [one["name"] for one in book.encoders if not (one["control"] or one["baseline"])]
-    keys = [key for name in named for task in tasks if (key := book.main_key(name, task))]
-    rows = [row for key in keys for row in book.findings(key) if row["metric"] == book.primary_metric]
+    tasks = [task for task in index.tasks if task != index.main_task]
+    named = [one["name"] for one in index.encoders if not (one["control"] or one["baseline"])]
+    keys = [key for name in named for task in tasks if (key := index.main_key(name, task))]
+    rows = [row for key in keys for row in index.findings(key) if row["metric"] == index.primary_metric]
     if not rows:
         return ""
     verdicts = [row.get("verdict") for row in rows if row["gap"] is not None]
@@ -143,9 +143,9 @@ def _elsewhere(book: Book) -> str:
     )
 
 
-def _missed(book: Book, key: Key) -> Row | None:
-    row = book.overall(key, "udr")
-    alarms = book.overall(key, "fpr")
+def _missed(index: ScoreSetIndex, key: Key) -> Row | None:
+    row = index.overall(key, "udr")
+    alarms = index.overall(key, "fpr")
     if row is None or row["value"] is None:
         return None
     return {
@@ -157,12 +157,14 @@ def _missed(book: Book, key: Key) -> Row | None:
     }
 
 
-def _card(book: Book, key: Key, attribute: str, top: float) -> Row:
+def _card(index: ScoreSetIndex, key: Key, attribute: str, top: float) -> Row:
     """One attribute at a glance: verdict, who is missed most, and a small forest plot without script."""
-    metric = book.primary_metric
-    finding = book.finding(key, attribute, metric)
-    rows = book.subgroups(key, metric, attribute)
-    view = gap_view(book, key, finding) if finding else {"verdict": "", "verdict_title": formatting.verdict_title(None)}
+    metric = index.primary_metric
+    finding = index.finding(key, attribute, metric)
+    rows = index.subgroups(key, metric, attribute)
+    view = (
+        gap_view(index, key, finding) if finding else {"verdict": "", "verdict_title": formatting.verdict_title(None)}
+    )
     bars = [_bar(metric, row, top, finding) for row in rows]
     withheld = [bar for bar in bars if bar["at"] is None]
     # those that are not shown share a line
@@ -191,29 +193,29 @@ def _bar(metric: str, row: Row, top: float, finding: Row | None) -> Row:
     }
 
 
-def q_map(book: Book) -> Row:
+def q_map(index: ScoreSetIndex) -> Row:
     """q-values of the primary metric: encoder and attribute down, task across."""
-    metric = book.primary_metric
+    metric = index.primary_metric
     groups = []
-    for encoder in book.encoders:
-        keys = [book.main_key(encoder["name"], task) for task in book.tasks]
-        attributes = list(dict.fromkeys(name for key in keys if key for name in book.attributes(key)))
+    for encoder in index.encoders:
+        keys = [index.main_key(encoder["name"], task) for task in index.tasks]
+        attributes = list(dict.fromkeys(name for key in keys if key for name in index.attributes(key)))
         rows = [
             {
                 "attribute": formatting.attribute_title(attribute),
                 "cells": [
                     {
-                        **_q_cell(book.finding(key, attribute, metric) if key else None),
+                        **_q_cell(index.finding(key, attribute, metric) if key else None),
                         "link": _link(encoder["name"], task, formatting.attribute_title(attribute)) if key else None,
                     }
-                    for key, task in zip(keys, book.tasks, strict=True)
+                    for key, task in zip(keys, index.tasks, strict=True)
                 ],
             }
             for attribute in attributes
         ]
-        groups.append({"encoder": book.named(encoder["name"]), "rows": rows})
+        groups.append({"encoder": index.named(encoder["name"]), "rows": rows})
     return {
-        "tasks": [formatting.task_title(task) for task in book.tasks],
+        "tasks": [formatting.task_title(task) for task in index.tasks],
         "groups": groups,
         "metric": formatting.metric_said(metric),
     }
@@ -243,14 +245,14 @@ def _q_cell(row: Row | None) -> Row:
     return {"text": formatting.p_number(q), "shade": shade, "verdict": verdict, "tip": tip}
 
 
-def encoder_tasks(book: Book) -> Row:
+def encoder_tasks(index: ScoreSetIndex) -> Row:
     """AUROC of every encoder on every task, and whether its interval lies above the control's."""
-    control = next((one["name"] for one in book.encoders if one["control"]), None)
+    control = next((one["name"] for one in index.encoders if one["control"]), None)
     rows = []
-    for encoder in book.encoders:
+    for encoder in index.encoders:
         cells = []
-        for task in book.tasks:
-            own, theirs = _auroc(book, encoder["name"], task), _auroc(book, control, task) if control else None
+        for task in index.tasks:
+            own, theirs = _auroc(index, encoder["name"], task), _auroc(index, control, task) if control else None
             cell = _auroc_cell(own, theirs, is_control=encoder["name"] == control)
             cells.append({**cell, "link": _link(encoder["name"], task) if own else None})
         beaten = [cell["beats"] for cell in cells if cell["beats"] is not None]
@@ -258,23 +260,23 @@ def encoder_tasks(book: Book) -> Row:
             {
                 "encoder": encoder["title"],
                 "control": bool(encoder["control"]),
-                "role": book.role(encoder["name"]),
+                "role": index.role(encoder["name"]),
                 "cells": cells,
                 "beats": f"{sum(beaten)} of {len(beaten)} tasks" if beaten else formatting.NONE,
             }
         )
     return {
-        "tasks": [formatting.task_title(task) for task in book.tasks],
+        "tasks": [formatting.task_title(task) for task in index.tasks],
         "rows": rows,
-        "control": book.encoder_title(control) if control else None,
-        "sentence": _control_sentence(book, control),
-        "short": _against_control(book, control),
+        "control": index.encoder_title(control) if control else None,
+        "sentence": _control_sentence(index, control),
+        "short": _against_control(index, control),
     }
 
 
-def _auroc(book: Book, encoder: str, task: str) -> Row | None:
-    key = book.main_key(encoder, task)
-    return book.overall(key, "auroc") if key else None
+def _auroc(index: ScoreSetIndex, encoder: str, task: str) -> Row | None:
+    key = index.main_key(encoder, task)
+    return index.overall(key, "auroc") if key else None
 
 
 def _beats(own: Row | None, control: Row | None) -> bool | None:
@@ -295,23 +297,23 @@ def _auroc_cell(own: Row | None, control: Row | None, *, is_control: bool) -> Ro
     }
 
 
-def _control_sentence(book: Book, control: str | None) -> str:
+def _control_sentence(index: ScoreSetIndex, control: str | None) -> str:
     if control is None:
         return "No control encoder was audited, so nothing here says whether an encoder helps at all."
-    title, task = book.encoder_title(control).removesuffix(CONTROL), book.main_task
+    title, task = index.encoder_title(control).removesuffix(CONTROL), index.main_task
     return (
         f"The control, {title}, sees only how often each grey value occurs; an encoder that does not rank patients better "
-        f"than it helps nobody. On {formatting.task_title(task).lower()}: {_against_control(book, control)}"
+        f"than it helps nobody. On {formatting.task_title(task).lower()}: {_against_control(index, control)}"
     )
 
 
-def _against_control(book: Book, control: str | None) -> str:
+def _against_control(index: ScoreSetIndex, control: str | None) -> str:
     """Which encoders rank the patients of the main task better than the control, in half a sentence."""
     if control is None:
         return ""
-    real = [one for one in book.encoders if not one["control"]]
+    real = [one for one in index.encoders if not one["control"]]
     outcome = {
-        one["title"]: _beats(_auroc(book, one["name"], book.main_task), _auroc(book, control, book.main_task))
+        one["title"]: _beats(_auroc(index, one["name"], index.main_task), _auroc(index, control, index.main_task))
         for one in real
     }
     better = [name for name, beats in outcome.items() if beats]
@@ -331,18 +333,18 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def control_figures(book: Book) -> dict[str, Any]:
+def control_figures(index: ScoreSetIndex) -> dict[str, Any]:
     """Per task, every encoder's AUROC before the control's interval."""
-    control = next((one["name"] for one in book.encoders if one["control"]), None)
+    control = next((one["name"] for one in index.encoders if one["control"]), None)
     out = {}
-    for task in book.tasks:
-        theirs = _auroc(book, control, task) if control else None
+    for task in index.tasks:
+        theirs = _auroc(index, control, task) if control else None
         rows = []
-        for encoder in book.encoders:
-            own = _auroc(book, encoder["name"], task)
+        for encoder in index.encoders:
+            own = _auroc(index, encoder["name"], task)
             if own is not None and encoder["name"] != control:
-                rows.append(_control_row(book.named(encoder["name"]), own, _beats(own, theirs)))
-        drawn = _control_row(book.named(control), theirs, None) if control and theirs else None
+                rows.append(_control_row(index.named(encoder["name"]), own, _beats(own, theirs)))
+        drawn = _control_row(index.named(control), theirs, None) if control and theirs else None
         out[task] = figures.against_control([{**row, "beats": bool(row["beats"])} for row in rows], drawn)
     return out
 
@@ -361,13 +363,13 @@ def _control_row(label: str, row: Row, beats: bool | None) -> Row:
     }
 
 
-def cohort_table(book: Book, rows: list[Row]) -> list[Row]:
+def cohort_table(index: ScoreSetIndex, rows: list[Row]) -> list[Row]:
     """Studies per attribute and subgroup, splits across."""
     splits = ("train", "val", "test")
     groups: dict[str, dict[str, Row]] = {}
     for row in rows:
         groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], {})[row["split"]] = row
-    configured = list(book.audit.attributes)
+    configured = list(index.audit.attributes)
     order = sorted(groups, key=lambda name: (configured.index(name) if name in configured else len(configured), name))
     return [
         {

@@ -10,7 +10,7 @@ import polars as pl
 from fmaudit_core.common import vocabulary
 from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA, SEVERAL, refusal
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
-from fmaudit_core.report.index.mitigation_index import Cell, Ledger, Row
+from fmaudit_core.report.index.mitigation_index import Cell, MitigationIndex, Row
 from fmaudit_core.report.text import formatting
 
 #: recommendations as they are told: of disclosed numbers, with whom the strategy costs, in words
@@ -78,17 +78,17 @@ def run_title(run: Mapping[str, Any]) -> str:
     return strategy_title(run["strategy"]) + (f", alpha {run['alpha']:g}" if run["alpha"] is not None else "")
 
 
-def advice_view(ledger: Ledger, cell: Cell) -> Row | None:
+def advice_view(mitigation_index: MitigationIndex, cell: Cell) -> Row | None:
     """Verdict, costs, and the sentence at length and in brief, of one encoder and task; None where nothing was mitigated."""
-    row = ledger.advice(cell)
+    row = mitigation_index.advice(cell)
     if row is None:
         return None
     told = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
     if row["verdict"] != "recommended":
-        brief = _several(ledger, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
-        return {**told, "costs": [], "sentence": _none(ledger, cell, row["verdict"]), "brief": brief}
-    run = next(one for one in ledger.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
-    costs = costs_of(ledger, cell, run)
+        brief = _several(mitigation_index, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
+        return {**told, "costs": [], "sentence": _none(mitigation_index, cell, row["verdict"]), "brief": brief}
+    run = next(one for one in mitigation_index.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
+    costs = costs_of(mitigation_index, cell, run)
     brief = f"{_narrows(run)} {_price(costs)}"
     return {**told, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
 
@@ -137,39 +137,44 @@ def _auroc_moves(delta: float) -> str:
     return f"AUROC {'falls' if delta < 0 else 'rises'} by {abs(delta):.3f}."
 
 
-def costs_of(ledger: Ledger, cell: Cell, run: Row) -> list[str]:
+def costs_of(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> list[str]:
     """Whom a run harms beyond chance, and gaps of other attributes that it widens."""
     said = []
     for metric, harm in _HARM.items():
-        for row in ledger.subgroups(cell, run, metric):
+        for row in mitigation_index.subgroups(cell, run, metric):
             if row["harmed"]:
                 more = formatting.points(row["delta"], 0 if row["counts"] == "rounded" else 1)
                 said.append(harm.format(who=vocabulary.subgroup_title(row["subgroup"]), more=more))
-    for row in ledger.spilled(cell, run):
+    for row in mitigation_index.side_effects(cell, run):
         if row["widened"]:
             more = formatting.points(-row["reduction"], 0 if row["rounded"] else 1)
             said.append(f"the gap by {_attribute(row['attribute'])} widens by {more}")
     return said
 
 
-def _several(ledger: Ledger, cell: Cell) -> str:
+def _several(mitigation_index: MitigationIndex, cell: Cell) -> str:
     """In brief, why none is recommended where what narrows the gap is not all refused for one reason."""
-    reasons = {refusal(run) for run in _tried(ledger, cell) if run["narrowed"]}
+    reasons = {refusal(run) for run in _tried(mitigation_index, cell) if run["narrowed"]}
     said = [words for reason, words in _OF_SOME.items() if reason in reasons]
     return f"What narrows the gap {' or '.join(said)}."
 
 
-def _tried(ledger: Ledger, cell: Cell) -> list[Row]:
+def _tried(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
     """Evaluated runs aimed at the attributes by which there is a disparity."""
-    return [run for name in ledger.unequal(cell) for run in ledger.own(cell, name) if run["own"]]
+    return [
+        run
+        for name in mitigation_index.attributes_with_disparity(cell)
+        for run in mitigation_index.own(cell, name)
+        if run["own"]
+    ]
 
 
-def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
-    unequal = ledger.unequal(cell)
+def _none(mitigation_index: MitigationIndex, cell: Cell, verdict: str) -> str:
+    unequal = mitigation_index.attributes_with_disparity(cell)
     if verdict == "no_disparity_shown" or not unequal:
         return "None is recommended: the audit has shown no disparity in missed disease that one could mend."
     named = " and ".join(_attribute(one) for one in unequal)
-    tried = _tried(ledger, cell)
+    tried = _tried(mitigation_index, cell)
     if verdict == "none_evaluated" or not tried:
         return f"None is recommended: none could be tried on the subgroups by {named}."
     narrowed = [run for run in tried if run["narrowed"]]
@@ -181,11 +186,11 @@ def _none(ledger: Ledger, cell: Cell, verdict: str) -> str:
         said = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
         wider = "; ".join(_named(run) for run in tried if run["widened"] and run["interpretable"])
         return f"{said} Wider than before, beyond chance: {wider}." if wider else said
-    reasons = "; ".join(_against(ledger, run) for run in narrowed)
+    reasons = "; ".join(_against(mitigation_index, run) for run in narrowed)
     return f"None is recommended, though the gap can be narrowed: {reasons}."
 
 
-def _against(ledger: Ledger, run: Row) -> str:
+def _against(mitigation_index: MitigationIndex, run: Row) -> str:
     """Why a run that narrows a gap is not recommended."""
     head = f"{_named(run)},"
     worst, best = (vocabulary.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
@@ -193,7 +198,7 @@ def _against(ledger: Ledger, run: Row) -> str:
     if reason == "diverged":
         return f"{head} did not stay finite in {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs"
     if reason == "too_costly":
-        margin = formatting.margin_text("auroc", ledger.audit.fairness.auroc_margin)
+        margin = formatting.margin_text("auroc", mitigation_index.audit.fairness.auroc_margin)
         return f"{head} lowers AUROC by {-run['auroc_delta']:.3f}, more than the margin of {margin}"
     if reason == "levelling_down":
         return f"{head} levels down ({best} is missed more, and {worst} no less beyond chance)"

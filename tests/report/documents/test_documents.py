@@ -53,16 +53,16 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(written):
+def audit_summary(written):
     return json.loads(written.summary.read_text(encoding="utf-8"))
 
 
-def test_the_schema_is_one_and_lies_beside_the_report_as_it_ships(written, told):
+def test_the_schema_is_one_and_lies_beside_the_report_as_it_ships(written, audit_summary):
     schema = json.loads(schema_text())
     VALIDATOR.check_schema(schema)
     assert written.schema.read_text(encoding="utf-8") == schema_text()
-    assert told["$schema"] == written.schema.name
-    assert told["schema_version"] == SCHEMA_VERSION
+    assert audit_summary["$schema"] == written.schema.name
+    assert audit_summary["schema_version"] == SCHEMA_VERSION
     assert schema["$id"].endswith(SCHEMA_VERSION)
 
 
@@ -75,11 +75,11 @@ def test_audit_json_is_valid(tmp_path, small_group):
         VALIDATOR(json.loads(schema_text())).validate(json.loads(summary.read_text(encoding="utf-8")))
 
 
-def test_audit_json_lists_every_warning_that_may_be_shown(told):
+def test_audit_json_lists_every_warning_that_may_be_shown(audit_summary):
     want = disclose(made_up(small_group=True)).warnings
     assert want.height == 4
-    assert told["warnings"] == want.to_dicts()
-    assert told["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
+    assert audit_summary["warnings"] == want.to_dicts()
+    assert audit_summary["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
 
 
 def test_cards_and_checklists_tell_warnings_and_a_given_threshold_as_given(tmp_path):
@@ -99,47 +99,51 @@ def test_cards_and_checklists_tell_warnings_and_a_given_threshold_as_given(tmp_p
         assert alone == (one == "validation")
 
 
-def test_every_key_is_described(told):
+def test_every_key_is_described(audit_summary):
     schema = json.loads(schema_text())
-    assert set(told) == set(schema["properties"])
+    assert set(audit_summary) == set(schema["properties"])
     for key, described in schema["properties"].items():
         items = described.get("items", {})
         properties = (
             schema["$defs"][items["$ref"].split("/")[-1]]["properties"] if "$ref" in items else items.get("properties")
         )
-        for row in told[key] if properties else ():
+        for row in audit_summary[key] if properties else ():
             assert set(row) <= set(properties), key
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda told: told.pop("findings"),
-        lambda told: told["findings"][0].update(verdict="fair"),
-        lambda told: told["findings"][0].update(p_value=1.2),
-        lambda told: told["subgroup_metrics"][0].update(value="0.3"),
-        lambda told: told["subgroup_metrics"][0].pop("counts"),
-        lambda told: next(row for row in told["subgroup_metrics"] if row["counts"] == "withheld").update(n=7),
-        lambda told: next(row for row in told["cohort_counts"]).update(counts="withheld", n_studies=3),
-        lambda told: told.update(schema_version="2.0"),
-        lambda told: told["tables"].update({"a.csv": "no digest"}),
+        lambda audit_summary: audit_summary.pop("findings"),
+        lambda audit_summary: audit_summary["findings"][0].update(verdict="fair"),
+        lambda audit_summary: audit_summary["findings"][0].update(p_value=1.2),
+        lambda audit_summary: audit_summary["subgroup_metrics"][0].update(value="0.3"),
+        lambda audit_summary: audit_summary["subgroup_metrics"][0].pop("counts"),
+        lambda audit_summary: next(
+            row for row in audit_summary["subgroup_metrics"] if row["counts"] == "withheld"
+        ).update(n=7),
+        lambda audit_summary: next(row for row in audit_summary["cohort_counts"]).update(
+            counts="withheld", n_studies=3
+        ),
+        lambda audit_summary: audit_summary.update(schema_version="2.0"),
+        lambda audit_summary: audit_summary["tables"].update({"a.csv": "no digest"}),
     ],
 )
-def test_the_schema_refuses_what_is_no_audit(told, spoil):
-    spoilt = json.loads(json.dumps(told))
+def test_the_schema_refuses_what_is_no_audit(audit_summary, spoil):
+    spoilt = json.loads(json.dumps(audit_summary))
     spoil(spoilt)
     assert list(VALIDATOR(json.loads(schema_text())).iter_errors(spoilt))
 
 
-def test_subgroups_of_the_summary_are_those_of_the_main_models_as_they_may_be_shown(told):
+def test_subgroups_of_the_summary_are_those_of_the_main_models_as_they_may_be_shown(audit_summary):
     metrics = disclose(made_up(small_group=True)).metrics.filter(pooling="mean")
-    assert len(told["subgroup_metrics"]) == metrics.height
+    assert len(audit_summary["subgroup_metrics"]) == metrics.height
     wanted = {(row["encoder"], row["task"], row["subgroup"], row["metric"]): row["value"] for row in metrics.to_dicts()}
-    for row in told["subgroup_metrics"]:
+    for row in audit_summary["subgroup_metrics"]:
         assert row["value"] == wanted[row["encoder"], row["task"], row["subgroup"], row["metric"]]
 
 
-def test_a_model_card_is_read_by_the_hub_s_own_library(written, told):
+def test_a_model_card_is_read_by_the_hub_s_own_library(written, audit_summary):
     hub = pytest.importorskip("huggingface_hub")
     path = written.folder / "cards/lite0/README.md"
     card = hub.ModelCard(path.read_text(encoding="utf-8"))
@@ -149,7 +153,7 @@ def test_a_model_card_is_read_by_the_hub_s_own_library(written, told):
         (one.task_name, one.dataset_args and one.dataset_args["subgroup"], one.metric_type): one.metric_value
         for one in card.data.eval_results
     }
-    rows = [row for row in told["subgroup_metrics"] if row["encoder"] == "lite0" and row["task"] == "pe"]
+    rows = [row for row in audit_summary["subgroup_metrics"] if row["encoder"] == "lite0" and row["task"] == "pe"]
     for row in rows:
         group = None if row["attribute"] == "overall" else row["subgroup"]
         if row["metric"] == "auroc" and row["value"] is not None:
@@ -213,7 +217,7 @@ def test_controls_have_no_card_and_a_model_that_is_gone_loses_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("name", GUIDELINES)
-def test_every_item_is_supported_by_something_that_is_there_or_left_to_a_person(written, told, name):
+def test_every_item_is_supported_by_something_that_is_there_or_left_to_a_person(written, audit_summary, name):
     tables = json.loads((written.folder / "checklists/checklists.json").read_text(encoding="utf-8"))
     table = next(one for one in tables if one["name"] == name)
     page = written.page.read_text(encoding="utf-8")
@@ -223,7 +227,7 @@ def test_every_item_is_supported_by_something_that_is_there_or_left_to_a_person(
         assert item["supports"] or item["add"], item["id"]
         for one in item["supports"]:
             pointer = one["key"].removeprefix("../audit.json#")
-            value = told
+            value = audit_summary
             for part in pointer.removeprefix("/").split("/"):
                 value = value[part]
             assert value not in (None, [], {}, ""), one

@@ -154,13 +154,13 @@ def test_a_strategy_that_failed_has_no_arrows_and_every_other_one_has(text: str)
 
 
 def test_arrows_and_price_are_the_numbers_of_the_table(inputs: ReportInput) -> None:
-    from fmaudit_core.report.index.mitigation_index import Ledger
-    from fmaudit_core.report.index.score_set_index import Book
+    from fmaudit_core.report.index.mitigation_index import MitigationIndex
+    from fmaudit_core.report.index.score_set_index import ScoreSetIndex
     from fmaudit_core.report.sections.mitigation import mitigation_figure_sets
 
     tables = disclose(inputs)
-    book = Book(inputs, tables)
-    found = mitigation_figure_sets(book, Ledger(inputs.audit, tables))["lite0|pe"]
+    index = ScoreSetIndex(inputs, tables)
+    found = mitigation_figure_sets(index, MitigationIndex(inputs.audit, tables))["lite0|pe"]
     drawn = [one for one in found["arrows"]["dfr"]["data"] if one.get("name") in ("before", "after")]
     aimed = pl.col("target_attribute") == pl.col("attribute")
     rows = inputs.mitigation_subgroups.filter(aimed, encoder="lite0", task="pe", strategy="dfr", metric="udr")

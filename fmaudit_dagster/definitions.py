@@ -1,8 +1,6 @@
 """The one Definitions object: what `dagster`, the UI and the command line load."""
 
-import warnings
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -44,17 +42,10 @@ ASSETS = [
 ]
 
 
-def _with_source(assets: list[dg.AssetsDefinition]) -> list[Any]:
-    """The assets with the file and line that makes each, which the UI shows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # its interface may change; the version is pinned
-        return list(dg.with_source_code_references(assets))
-
-
 def definitions_for(audit_yaml: Path) -> dg.Definitions:
     """The platform for one audit.yaml; the file is read when a step runs, and may come later."""
     return dg.Definitions(
-        assets=_with_source(ASSETS),
+        assets=ASSETS,
         asset_checks=CHECKS,
         sensors=SENSORS,
         schedules=SCHEDULES,

@@ -13,8 +13,6 @@ from fmaudit_core.storage.warehouse import Published
 from fmaudit_core.tables.descriptions import meaning_of
 
 OWNERS = ["team:ai-governance"]
-#: the cohort and the slices are read by one run at a time
-SOURCES_POOL = "sources"
 
 
 def made(

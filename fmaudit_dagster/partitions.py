@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.pipeline.steps import By
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.configured import tasks
 
 ENCODER = dg.DynamicPartitionsDefinition(name="encoder")
@@ -10,10 +11,13 @@ ENCODER = dg.DynamicPartitionsDefinition(name="encoder")
 
 TASK = dg.StaticPartitionsDefinition(list(tasks()))
 ENCODER_BY_TASK = dg.MultiPartitionsDefinition({"encoder": ENCODER, "task": TASK})
+PARTITIONS = {By.WHOLE: None, By.ENCODER: ENCODER, By.ENCODER_TASK: ENCODER_BY_TASK}
 
 
 def cell_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Cell:
     """Cell of the warehouse that a run's partition stands for."""
+    if not context.has_partition_key:
+        return WHOLE
     key = context.partition_key
     if isinstance(key, dg.MultiPartitionKey):
         by_dimension = key.keys_by_dimension

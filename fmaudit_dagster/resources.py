@@ -4,7 +4,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.pipeline.versions import Versions
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
 from fmaudit_dagster.processes import PROCESS_TAG, this_process
 
@@ -23,7 +22,3 @@ class AuditWorkspace(dg.ConfigurableResource[Workspace]):
     def open(self) -> Workspace:
         """Read the config and open the workspace; cheap, so that each step sees the files as they are."""
         return open_workspace(Path(self.audit_yaml))
-
-    def versions(self, workspace: Workspace) -> Versions:
-        """Expected versions under the registry as it stands."""
-        return Versions(workspace, workspace.registry.specs())

@@ -6,7 +6,7 @@ A page holds ``<!-- generated: NAME -->`` where a part belongs; the part replace
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -23,6 +23,7 @@ from sphinx.errors import ExtensionError
 from fmaudit_core import config
 from fmaudit_core.encoders import spec
 from fmaudit_core.imaging import rules, series
+from fmaudit_core.pipeline import steps
 from fmaudit_core.tables import descriptions
 from fmaudit_dagster import checks
 
@@ -57,6 +58,19 @@ def _checks() -> str:
     return "\n".join(["| check | of | blocks | holds |", "|---|---|---|---|", *rows])
 
 
+def _steps() -> str:
+    """Every step: its partitions, the assets it makes, what it reads, and its tables."""
+
+    def names(values: Iterable[str]) -> str:
+        return ", ".join(f"`{value}`" for value in values)
+
+    rows = [
+        f"| `{step.name}` | {step.by} | {names(step.input_steps) or '-'} | {names(step.tables)} |"
+        for step in steps.STEPS
+    ]
+    return "\n".join(["| step | partition | reads | publishes |", "|---|---|---|---|", *rows])
+
+
 def _modules(package: ModuleType) -> list[str]:
     """Files of a package."""
     return sorted(str(path) for path in Path(str(package.__file__)).parent.glob("*.py"))
@@ -68,6 +82,7 @@ PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "encoder-spec": (lambda: settings.reference(spec.EncoderSpec, level=2), (*_modules(spec), settings.__file__)),
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
     "checks": (_checks, (checks.__file__,)),
+    "steps": (_steps, (steps.__file__,)),
     "tables": (tables.reference, (tables.__file__, str(descriptions.MEANINGS))),
 }
 _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)

@@ -35,7 +35,7 @@ from fmaudit_core.mitigation.demographics import PROBES_SCHEMA
 from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, SUBGROUPS_SCHEMA
 from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
 from fmaudit_core.pipeline.run_mitigation import LADDER_SCHEMA
-from fmaudit_core.pipeline.versions import UNAUDITED_SCHEMA
+from fmaudit_core.pipeline.snapshot import UNAUDITED_SCHEMA
 from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
 from fmaudit_core.probes.neural import SCORES_SCHEMA as NETWORK_SCORES_SCHEMA

@@ -30,11 +30,11 @@ class Registry:
 
     def specs(self) -> dict[str, EncoderSpec]:
         """Valid specs by name, sorted; the files that are not are told by `problems`."""
-        return self._read()[0]
+        return self.read()[0]
 
     def problems(self) -> dict[str, str]:
         """File name -> what is wrong with it, for every file that is no usable spec."""
-        return self._read()[1]
+        return self.read()[1]
 
     def spec(self, name: str) -> EncoderSpec:
         """One registered encoder.
@@ -111,7 +111,8 @@ class Registry:
             beside.write_text(text, encoding="utf-8")
         return load_spec(target)
 
-    def _read(self) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
+    def read(self) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
+        """Return `specs` and `problems` together: every file is parsed once."""
         specs: dict[str, EncoderSpec] = {}
         problems: dict[str, str] = {}
         for path in self._files():

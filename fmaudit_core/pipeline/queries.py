@@ -12,21 +12,18 @@ from fmaudit_core.encoders.check import CohortSize
 from fmaudit_core.encoders.embeddings_reader import read_study_ids
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
+from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
+from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.primary_score_set import of_primary_probe, of_primary_score_set
-from fmaudit_core.storage.warehouse import PREVIOUS, WHOLE, Cell
+from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 
 
-def score_tables(workspace: Workspace, encoder: str) -> list[tuple[str, Cell]]:
+def score_tables(look: Snapshot, encoder: str) -> list[tuple[str, Cell]]:
     """Published scores that join those of the logistic probes on CT in an encoder's predictions, as they are configured."""
-    tables = []
-    if workspace.record is not None:
-        tables.append(("ehr_fits", WHOLE))
-        if "ct+ehr" in workspace.audit.probes.modalities:
-            tables.append(("fusion_fits", Cell(encoder)))
-    if workspace.network_kinds(workspace.registry.spec(encoder)):
-        tables.append(("neural_fits", Cell(encoder)))
-    return tables
+    cell = Cell(encoder)
+    steps = [step_of(name) for name in ("ehr_fits", "fusion_fits", "neural_fits")]
+    return [(step.name, step.by.cell(cell)) for step in steps if step.when(look, cell)]
 
 
 def ehr_designs(workspace: Workspace) -> dict[str, Design]:
@@ -105,7 +102,8 @@ def unscored(workspace: Workspace, cell: Cell) -> int:
     does not score is told in `baseline_joins`; of it only scores that are not finite count.
     """
     warehouse = workspace.warehouse
-    spec = workspace.registry.specs().get(cell.encoder)
+    look = snapshot_of(workspace)
+    spec = look.encoders.get(cell.encoder)
     if spec is not None and not spec.embeds:
         return warehouse.read("probe_predictions", cell).filter(~pl.col("y_score").is_finite()).height
     embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
@@ -117,7 +115,7 @@ def unscored(workspace: Workspace, cell: Cell) -> int:
         expected.join(of_primary_probe(finite).filter(pooling=pooling), on="study_id", how="anti").height
         for pooling in workspace.poolings(cell.encoder)
     )
-    for table, of in score_tables(workspace, cell.encoder):
+    for table, of in score_tables(look, cell.encoder):
         of_task = warehouse.read(table, of).filter(task=cell.task)
         for (probe, modality), _ in of_task.group_by("probe", "modality", maintain_order=True):
             scored = finite.filter((pl.col("probe") == probe) & (pl.col("modality") == modality))

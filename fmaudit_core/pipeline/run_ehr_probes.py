@@ -7,7 +7,9 @@ import polars as pl
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import EhrTables, ehr_tables
+from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.record import Fitted, fit_fusions, fit_record
 from fmaudit_core.probes.selection import Predictions, choose_and_predict
@@ -62,7 +64,7 @@ def fuse(workspace: Workspace, encoder: str) -> Fitted:
 
 
 def predict(workspace: Workspace, cell: Cell) -> Predictions:
-    """Scores of one encoder for one task: its probes on CT, and those of every further table on the studies these scored."""
+    """Scores and thresholds of one encoder for one task: of its probes on CT, and of every further table on the same studies."""
     warehouse = workspace.warehouse
     on_ct = choose_and_predict(
         warehouse.read("probe_fits", Cell(cell.encoder)),
@@ -72,7 +74,7 @@ def predict(workspace: Workspace, cell: Cell) -> Predictions:
         encoder=cell.encoder,
         task=cell.task,
     )
-    tables, of_cell = queries.score_tables(workspace, cell.encoder), pl.lit(cell.encoder).alias("encoder")
+    tables, of_cell = queries.score_tables(snapshot_of(workspace), cell.encoder), pl.lit(cell.encoder).alias("encoder")
     scored = on_ct.scores.select("study_id").unique()
     further = [
         warehouse.read(table, of)
@@ -87,6 +89,5 @@ def predict(workspace: Workspace, cell: Cell) -> Predictions:
         for table, of in tables
         if table in TRAIL_OF
     ]
-    return Predictions(
-        pl.concat([on_ct.scores, *further]), pl.concat([on_ct.trail, *trails], how="diagonal"), on_ct.n_unscored
-    )
+    scores = with_thresholds(pl.concat([on_ct.scores, *further]), workspace.audit.fairness)
+    return Predictions(scores, pl.concat([on_ct.trail, *trails], how="diagonal"), on_ct.n_unscored)

@@ -7,14 +7,14 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 import fmaudit_core
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.mitigation.recommend import recommend
-from fmaudit_core.pipeline.versions import MITIGATION_BY_CELL, MITIGATION_BY_ENCODER, MITIGATION_WHOLE, Versions
+from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.index.mitigation_index import mitigated_findings
@@ -24,8 +24,13 @@ from fmaudit_core.reproduction.compare import compare_with_paper
 from fmaudit_core.reproduction.our_values import Audited
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 
+#: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
+_BY_CELL: Final = ("mitigation_results", "mitigation_subgroups")
+_BY_ENCODER: Final = ("mitigation_leakage", "demographic_probes")
+_WHOLE: Final = ("mitigation_capacity", "mitigation_interactions", "mitigation_ladder")
 
-def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, str] | None = None) -> ReportInput:
+
+def report_input(workspace: Workspace, look: Snapshot, runs: Mapping[str, str] | None = None) -> ReportInput:
     """Everything the page shows, as counts: no row about a study or a patient.
 
     Parameters
@@ -33,7 +38,7 @@ def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, st
     runs : mapping of str to str, optional
         Of what was made the id of the run that made it. Shown, and no part of the report's version.
     """
-    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    warehouse, cells = workspace.warehouse, look.audited_cells()
     encoders = [
         {
             "name": name,
@@ -46,7 +51,7 @@ def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, st
             "baseline": not spec.embeds,
             "n_studies": _n_studies(workspace, name, cells, embeds=spec.embeds),
         }
-        for name, spec in versions.encoders.items()
+        for name, spec in look.encoders.items()
         if any(cell.encoder == name for cell in cells)
     ]
     return ReportInput(
@@ -62,50 +67,50 @@ def report_input(workspace: Workspace, versions: Versions, runs: Mapping[str, st
         model_comparisons=warehouse.read("model_comparisons"),
         audit_changes=warehouse.read("audit_changes"),
         modality_comparisons=warehouse.read("modality_comparisons"),
-        paper_comparison=paper_comparison(workspace, versions),
-        **_beside(workspace, versions),
+        paper_comparison=paper_comparison(workspace, look),
+        **_beside(workspace, look),
         spatial_aggregation=warehouse.read("spatial_aggregation"),
         studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
-        slice_quality=_series(workspace, versions),
+        slice_quality=_series(workspace, look),
         encoders=encoders,
-        provenance=_provenance(workspace, versions),
+        provenance=_provenance(workspace, look),
         runs=runs or {},
     )
 
 
-def paper_comparison(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+def paper_comparison(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
     """Published figures beside this audit's; see `reproduction/`."""
-    warehouse, cells = workspace.warehouse, versions.audited_cells()
+    warehouse, cells = workspace.warehouse, look.audited_cells()
     notes = _whole(workspace, "cohort_notes")
     release = notes.filter(pl.col("note").str.starts_with("release ")) if notes.height else notes
     audited = Audited(
         audit=workspace.audit,
-        encoders=versions.encoders,
+        encoders=look.encoders,
         metrics=warehouse.read_cells("subgroup_metrics", cells),
         gaps=warehouse.read_cells("fairness_gaps", cells),
         sweep=warehouse.read_cells("threshold_sweep", cells),
         comparisons=warehouse.read("model_comparisons"),
         flow=warehouse.read("cohort_flow"),
         modalities=_whole(workspace, "modality_comparisons"),
-        mitigation=_of_cells(workspace, "mitigation_results", versions.mitigated_cells()),
+        mitigation=_of_cells(workspace, "mitigation_results", look.mitigated_cells()),
     )
     return compare_with_paper(audited, labels_file=release.get_column("detail")[0] if release.height else "")
 
 
-def _beside(workspace: Workspace, versions: Versions) -> dict[str, Any]:
+def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
     """Frames beside the findings, by the report's field, of what there is; of mitigation none where it is left out."""
-    predicted = [cell for cell in versions.audited_cells() if cell.encoder in versions.baselines()]
-    cells = versions.mitigated_cells() if workspace.audit.mitigation.enabled else []
+    predicted = [cell for cell in look.audited_cells() if cell.encoder in look.baselines()]
+    cells = look.mitigated_cells() if workspace.audit.mitigation.enabled else []
     encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
     found = {
         "label_flow": _whole(workspace, "label_flow"),
-        "score_warnings": _of_cells(workspace, "score_warnings", versions.audited_cells()),
+        "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
         "notes": _whole(workspace, "cohort_notes"),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
-        **{name: _of_cells(workspace, name, cells) for name in MITIGATION_BY_CELL},
-        **{name: _of_cells(workspace, name, encoders) for name in MITIGATION_BY_ENCODER},
-        **{name: _whole(workspace, name) if cells else pl.DataFrame() for name in MITIGATION_WHOLE},
+        **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
+        **{name: _of_cells(workspace, name, encoders) for name in _BY_ENCODER},
+        **{name: _whole(workspace, name) if cells else pl.DataFrame() for name in _WHOLE},
     }
     tasks = pl.col("task").is_in(["", *workspace.audit.tasks])
     if cells:
@@ -169,9 +174,9 @@ def report_files(written: ReportFiles) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"file": pl.String, "bytes": pl.Int64, "sha256": pl.String})
 
 
-def _series(workspace: Workspace, versions: Versions) -> pl.DataFrame:
+def _series(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
     """Series by status and reason; none where no encoder looks at CT."""
-    if not versions.views_seen():
+    if not look.views_seen():
         return pl.DataFrame(schema=SLICE_QUALITY)
     return count_series(workspace.warehouse.read("slice_quality"))
 
@@ -186,18 +191,18 @@ def _record(workspace: Workspace) -> str:
     return f"{int(rows.get_column('n_events').sum()):,} events before cutoffs, {codes.height:,} codes{marked}"
 
 
-def _provenance(workspace: Workspace, versions: Versions) -> dict[str, str]:
+def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
     """What every number descends from: versions of the inputs, of the encoders, and of the software."""
     warehouse = workspace.warehouse
     told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
-    absent = versions.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
+    absent = look.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
     for name, tasks, lacks in absent.iter_rows():
         told[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
-    if versions.retired():
-        told["retired encoders, results kept"] = ", ".join(versions.retired())
+    if look.retired():
+        told["retired encoders, results kept"] = ", ".join(look.retired())
     told["version of the slices"] = warehouse.version("slice_quality") or ""
     told["medical record"] = _record(workspace)
-    for name in versions.encoders:
+    for name in look.encoders:
         path = warehouse.embeddings_path(name)
         if path.exists():
             told[f"version of the embeddings of {name}"] = read_provenance(path)["version"]

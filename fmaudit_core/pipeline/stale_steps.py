@@ -1,185 +1,194 @@
-"""What is missing or stale, level by level. A level's expected versions read what the level above it recorded."""
+"""What to make next: the stale steps whose inputs are fresh, and that are neither running nor failed.
+
+The command line, the daemon and the UI all ask `next_steps`. Whether the cohort's own files changed is asked apart, by
+`changed_sources.py`: here no image, no cohort table and no checkpoint is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
-from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.pipeline import queries
-from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
-from fmaudit_core.pipeline.versions import COHORT_TABLES, FAIRNESS_TABLES, Versions, embeddings_version
-from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.pipeline.changed_sources import source_fingerprint
+from fmaudit_core.pipeline.snapshot import Snapshot
+from fmaudit_core.pipeline.steps import STEPS, By, Step
+from fmaudit_core.pipeline.versions import expected_version, is_fresh, recorded_version, stale_tables
 from fmaudit_core.storage.digests import digest
-from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-
-#: assets of one level can be made once every level before it is fresh
-LEVELS: tuple[tuple[str, ...], ...] = (
-    COHORT_TABLES,
-    ("ct_slices",),
-    ("study_embeddings",),
-    ("probe_fits",),
-    ("ehr_features",),
-    ("ehr_fits",),
-    ("fusion_fits",),
-    ("neural_fits",),
-    ("probe_predictions", *FAIRNESS_TABLES),
-    ("demographic_probes",),
-    ("mitigation_scores",),
-    ("mitigation_results",),
-    ("mitigation_capacity",),
-    ("audit_findings",),
-    ("audit_report",),
-)
-
-#: the table an asset publishes, where it has another name
-_TABLE_OF = {"ct_slices": "slice_quality", "audit_report": "report_files"}
-
-#: (asset, cell) -> version it was last made with, None if never
-Recorded = Callable[[str, Cell], str | None]
 
 
 @dataclass(frozen=True)
-class Step:
-    """Assets of one level to make for one cell."""
+class StaleStep:
+    """A step to make for one cell.
 
-    assets: tuple[str, ...]
+    Parameters
+    ----------
+    assets : tuple of str
+        Those to make: of a step with several only the stale ones, and those of steps that are made in the same run.
+    version : str
+        What its tables will have; a step that failed for a version is not tried again for it.
+    """
+
+    step: Step
     cell: Cell
-    #: digest of what its assets should be made of
+    assets: tuple[str, ...]
     version: str = ""
 
     @property
     def name(self) -> str:
-        """What it is, whichever of its assets are stale: first asset of its level, encoder, task."""
-        level = next(level[0] for level in LEVELS if self.assets[0] in level)
-        return "/".join(part for part in (level, self.cell.encoder, self.cell.task) if part)
+        """Its step, encoder and task."""
+        return "/".join(part for part in (self.step.name, self.cell.encoder, self.cell.task) if part)
 
 
-def recorded_in_warehouse(workspace: Workspace) -> Recorded:
-    """Versions as the published files themselves tell them."""
-
-    def recorded(asset: str, cell: Cell) -> str | None:
-        if asset == "study_embeddings":
-            return embeddings_version(workspace.warehouse.embeddings_path(cell.encoder))
-        return workspace.warehouse.version(_TABLE_OF.get(asset, asset), cell)
-
-    return recorded
+#: whether one of a step's assets is being made, or waits for its turn
+IsRunning = Callable[[StaleStep], bool]
+#: why a step is not tried again for its version, None if it may be
+FailureReason = Callable[[StaleStep], str | None]
 
 
-def stale_steps(
-    workspace: Workspace,
-    level: Sequence[str],
+class Held(IntEnum):
+    """Why a cell cannot be read yet; the higher one counts."""
+
+    SOON = 1  #: it is to be made
+    LONG = 2  #: something that may take hours is to be made first
+    FAILED = 3
+
+
+@dataclass
+class Next:
+    """What can be made now, what is running, and what failed as it stands."""
+
+    steps: list[StaleStep] = field(default_factory=list)
+    pending: list[StaleStep] = field(default_factory=list)
+    #: name of a step -> why it is not tried again until its inputs change
+    failure_reasons: dict[str, str] = field(default_factory=dict)
+    held: dict[tuple[str, Cell], Held] = field(default_factory=dict)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to be made and nothing is running."""
+        return not self.steps and not self.pending
+
+
+def next_steps(
+    look: Snapshot,
     *,
-    recorded: Recorded,
-    encoders: Mapping[str, EncoderSpec],
-    only_encoders: Sequence[str],
-    only_tasks: Sequence[str],
-) -> list[Step]:
-    """Steps of one level whose recorded version is not the expected one.
+    encoders: Sequence[str],
+    tasks: Sequence[str],
+    is_running: IsRunning,
+    failure_reason: FailureReason,
+) -> Next:
+    """Return the stale steps with fresh inputs that are neither running nor already failed for their version.
+
+    They may run together, in any order. One encoder's chain goes on while another's waits or has failed.
 
     Parameters
     ----------
-    level : sequence of str
-        One of `LEVELS`; the levels before it are fresh for the encoders given.
-    recorded : Recorded
-        What was last made; see `recorded_in_warehouse`.
-    encoders : mapping of name to EncoderSpec
-        All registered encoders: they decide what the slices and the findings hold.
-    only_encoders, only_tasks : sequence of str
-        The partitions to look at.
+    encoders, tasks : sequence of str
+        What to bring up to date; the findings and the report are of all that is registered and configured.
     """
-    versions = Versions(workspace, encoders)
-    first = level[0]
-    if first == "studies":
-        return _stale_cohort(workspace, versions, recorded)
-    if first == "ct_slices":
-        return _stale_slices(workspace, versions, recorded)
-    # a baseline comes with its predictions: nothing is embedded, fitted or mitigated
-    embedding = [name for name in only_encoders if encoders[name].embeds]
-    if first in ("study_embeddings", "probe_fits"):
-        expected = versions.study_embeddings if first == "study_embeddings" else versions.probe_fits
-        wanted = {Cell(name): expected(name) for name in embedding}
-        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
-    if first in ("ehr_features", "ehr_fits", "fusion_fits"):
-        return _stale_record(first, versions, recorded, embedding)
-    if first == "neural_fits":
-        wanted = {Cell(name): versions.neural_fits(name) for name in embedding if versions.network_kinds(name)}
-        return [Step((first,), cell, want) for cell, want in wanted.items() if recorded(first, cell) != want]
-    if first == "probe_predictions":
-        cells = [Cell(name, task) for name in only_encoders for task in encoders[name].tasks_of(only_tasks)]
-        steps = [_stale_cell(cell, versions, recorded) for cell in cells]
-        return [step for step in steps if step.assets]
-    if first.startswith(("demographic", "mitigation")):
-        return _stale_mitigation(first, versions, recorded, embedding, only_tasks)
-    if first == "audit_findings":
-        want = versions.audit_findings()
-        fresh = not versions.audited_cells() or (
-            recorded(first, WHOLE) == want
-            and all(workspace.warehouse.version(name) == want for name in ("model_comparisons", "modality_comparisons"))
-        )
-        return [] if fresh else [Step((first,), WHOLE, want)]
-    want = versions.audit_report()
-    fresh = recorded("audit_findings", WHOLE) is None or (
-        recorded(first, WHOLE) == want and (workspace.reports / PAGE).exists()
-    )
-    return [] if fresh else [Step((first,), WHOLE, want)]
+    found = Next()
+    for step in STEPS:
+        for cell in step.cells(look, encoders, tasks):
+            held = _place(found, look, step, cell, is_running, failure_reason)
+            if held is not None:
+                found.held[step.name, cell] = held
+    return found
 
 
-def _stale_cohort(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
-    if not is_drawn(workspace):
-        return [Step(COHORT_TABLES, WHOLE, "drawn")]
-    expected = versions.cohort(read_cohort(workspace))
-    step = Step(COHORT_TABLES, WHOLE, digest(expected))
-    return [step] if any(recorded(name, WHOLE) != expected[name] for name in COHORT_TABLES) else []
+def _place(
+    found: Next, look: Snapshot, step: Step, cell: Cell, is_running: IsRunning, failure_reason: FailureReason
+) -> Held | None:
+    """Sort one cell of a step into what is found; return why it cannot be read, None if it can."""
+    soon = Held.LONG if step.long else Held.SOON
+    running = StaleStep(step, cell, step.assets)
+    if is_running(running):
+        found.pending.append(running)
+        return soon
+    if _joins(found, look, step, cell):
+        return found.held[step.with_input, cell]
+    waits = _waits(found, step, cell)
+    if waits is not None:
+        return waits
+    due = _due(found, look, step, cell)
+    if due is None:
+        return None
+    if (why := failure_reason(due)) is not None:
+        found.failure_reasons[due.name] = why
+        return Held.FAILED if step.required else None
+    found.steps.append(due)
+    return soon
 
 
-def _stale_slices(workspace: Workspace, versions: Versions, recorded: Recorded) -> list[Step]:
-    if not versions.views_seen():
-        return []
-    studies = workspace.warehouse.read("studies")
-    expected = versions.ct_slices(versions.views(studies))
-    fresh = recorded("ct_slices", WHOLE) == expected and _slices_are_there(workspace, versions)
-    return [] if fresh else [Step(("ct_slices",), WHOLE, expected)]
+def _joins(found: Next, look: Snapshot, step: Step, cell: Cell) -> bool:
+    """Add a step to the run that makes its input, if both are stale and nothing else is waited for."""
+    if not step.with_input:
+        return False
+    at = next((at for at, one in enumerate(found.steps) if (one.step.name, one.cell) == (step.with_input, cell)), None)
+    if at is None or (not step.last and _waits(found, step, cell, but=step.with_input) is not None):
+        return False
+    host, stale = found.steps[at], _stale_assets(look, step, cell)
+    found.steps[at] = replace(host, assets=(*host.assets, *stale))
+    return True
 
 
-def _slices_are_there(workspace: Workspace, versions: Versions) -> bool:
-    """Whether no entry of the store was lost since the quality table was written."""
-    quality = workspace.warehouse.read("slice_quality")
-    used = quality.filter("used").get_column("study_id").to_list()
-    return all(workspace.slices.has(study, view) for study in used for view in versions.views_seen().values())
+def _waits(found: Next, step: Step, cell: Cell, *, but: str = "") -> Held | None:
+    """What a cell waits for: its inputs; of the cells that it gathers only those that will be there soon."""
+    if step.last and not found.idle:
+        return Held.SOON
+    sources = {source.name: source for source in step.input_steps.values() if source.name != but}
+    if step.last:
+        sources = {step.with_input: sources[step.with_input]}
+    waits: list[Held] = []
+    for source in sources.values():
+        if step.by == By.WHOLE and source.by != By.WHOLE:
+            waits += [held for (name, _), held in found.held.items() if name == source.name and held == Held.SOON]
+        elif (held := found.held.get((source.name, source.by.cell(cell)))) is not None:
+            waits.append(held)
+    return max(waits, default=None)
 
 
-def _stale_record(asset: str, versions: Versions, recorded: Recorded, only_encoders: Sequence[str]) -> list[Step]:
-    """Steps on the medical record, none where there is none or the audit leaves it out."""
-    if versions.workspace.record is None:
-        return []
-    if asset == "fusion_fits":
-        fused = [name for name in only_encoders if asset in dict(queries.score_tables(versions.workspace, name))]
-        wanted = {Cell(name): versions.fusion_fits(name) for name in fused}
-    else:
-        wanted = {WHOLE: versions.ehr_features() if asset == "ehr_features" else versions.ehr_fits()}
-    return [Step((asset,), cell, want) for cell, want in wanted.items() if recorded(asset, cell) != want]
+def _due(found: Next, look: Snapshot, step: Step, cell: Cell) -> StaleStep | None:
+    """The step to make for one cell, None if it is fresh."""
+    if step.sources:
+        return _due_source(look, step)
+    if step.gathers and not step.last and any(is_fresh(one, step) for one in _without_pending(found, look)):
+        return None
+    stale = _stale_assets(look, step, cell)
+    return StaleStep(step, cell, tuple(stale), expected_version(look, step, cell)) if stale else None
 
 
-def _stale_mitigation(
-    asset: str, versions: Versions, recorded: Recorded, only_encoders: Sequence[str], only_tasks: Sequence[str]
-) -> list[Step]:
-    if not versions.workspace.audit.mitigation.enabled:
-        return []
-    if asset == "mitigation_capacity":
-        wanted = {WHOLE: versions.mitigation_capacity()} if versions.mitigated_cells() else {}
-    elif asset == "mitigation_results":
-        cells = [Cell(name, task) for name in only_encoders for task in only_tasks]
-        wanted = {cell: versions.mitigation_results(cell) for cell in cells}
-    else:
-        expected = versions.demographic_probes if asset == "demographic_probes" else versions.mitigation_scores
-        wanted = {Cell(name): expected(name) for name in only_encoders}
-    return [Step((asset,), cell, want) for cell, want in wanted.items() if recorded(asset, cell) != want]
+def _stale_assets(look: Snapshot, step: Step, cell: Cell) -> list[str]:
+    """The assets to make: the stale ones of several, the only one if anything of it is stale."""
+    if len(step.assets) > 1:
+        return stale_tables(look, step, cell)
+    return [] if is_fresh(look, step, cell) else list(step.assets)
 
 
-def _stale_cell(cell: Cell, versions: Versions, recorded: Recorded) -> Step:
-    scores, statistics = versions.probe_predictions(cell), versions.fairness(cell)
-    expected = {"probe_predictions": scores} | dict.fromkeys(FAIRNESS_TABLES, statistics)
-    assets = tuple(name for name, version in expected.items() if recorded(name, cell) != version)
-    return Step(assets, cell, digest(scores, statistics))
+def _due_source(look: Snapshot, step: Step) -> StaleStep | None:
+    """The cohort or the slices, if a table of theirs is lost, or a registered view has no slices of the published studies."""
+    lost = any(recorded_version(look, step, table) is None for table in step.tables)
+    if step.name == "cohort":
+        return StaleStep(step, WHOLE, step.assets, source_fingerprint(look.workspace)) if lost else None
+    wanted, listed = sorted(look.views_seen()), look.image_list()
+    if not lost:
+        views = look.workspace.warehouse.read("ct_views")
+        of_studies = set(views.get_column("of_studies")) if "of_studies" in views.columns else set()
+        if set(wanted) <= set(views.get_column("view")) and of_studies == {listed}:
+            return None
+    return StaleStep(step, WHOLE, step.assets, digest(wanted, listed))
+
+
+def _without_pending(found: Next, look: Snapshot) -> Iterator[Snapshot]:
+    """The workspace as it is, and without the encoders that have no statistics yet: landing one makes no findings stale.
+
+    An encoder that failed meanwhile is named with the next findings.
+    """
+    yield look
+    audited = {cell.encoder for cell in look.audited_cells()}
+    pending = {step.cell.encoder for step in (*found.steps, *found.pending)} - audited - {""}
+    failed = {name.split("/")[1] for name in found.failure_reasons if "/" in name} - audited
+    if pending:
+        yield look.without(pending)
+        yield look.without(pending | failed)

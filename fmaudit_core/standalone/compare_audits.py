@@ -19,7 +19,7 @@ from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.config import CONFIG_NAME
 from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.pipeline import queries
-from fmaudit_core.pipeline.versions import Versions
+from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
 from fmaudit_core.report.disclosure.disclosure import disclosed_changes
 from fmaudit_core.report.documents.audit_json import SCHEMA_VERSION
@@ -191,7 +191,7 @@ def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.Dat
     frames = []
     for one in (first.workspace, second.workspace):
         try:
-            cells = Versions(one, one.registry.specs()).audited_cells()
+            cells = snapshot_of(one).audited_cells()
             if not cells:
                 return None, "No test without the predictions: an audit's tables are not there."
             frames.append(queries.compared_predictions(one, cells))

@@ -1,9 +1,4 @@
-"""What each table was made of, as a digest: the platform's one notion of fresh and stale.
-
-A version is a pure function of content (the rows or files read, the weights, the settings that matter) and of the
-step's own revision. The plan (`pipeline/stale_steps.py`) re-makes a cell exactly when its recorded version differs from the one
-computed here, so a new label column leaves the embeddings alone and new weights re-make only what descends from them.
-"""
+"""Digests of values, frames and files. The versions of tables that are computed from them: `pipeline/versions.py`."""
 
 from __future__ import annotations
 
@@ -19,48 +14,11 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel
 
-#: Raised by one when a step would make other rows of the same inputs.
-STEP_REVISIONS: Mapping[str, int] = {
-    "studies": 1,
-    "labels": 1,
-    "cohort_flow": 1,
-    "label_flow": 1,
-    "cohort_notes": 1,
-    "ct_slices": 1,
-    "study_embeddings": 2,
-    "probe_fits": 1,
-    "ehr_features": 2,
-    "ehr_fits": 1,
-    "fusion_fits": 1,
-    "neural_fits": 2,
-    "probe_predictions": 1,
-    "fairness": 3,
-    "demographic_probes": 2,
-    "mitigation_scores": 5,
-    "mitigation_results": 5,
-    "mitigation_capacity": 4,
-    "audit_findings": 7,
-    "audit_report": 10,
-}
-
 
 def digest(*parts: object) -> str:
     """Stable digest of plain values, pydantic models, mappings and sequences (32 hex digits of SHA-256)."""
     text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def step_version(step: str, *made_of: object) -> str:
-    """Version of one cell of a step, from everything it was made of.
-
-    Parameters
-    ----------
-    step : str
-        A key of `STEP_REVISIONS`.
-    made_of
-        Versions of the inputs and the settings the step reads.
-    """
-    return digest(step, STEP_REVISIONS[step], *made_of)
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

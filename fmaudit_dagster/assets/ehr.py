@@ -1,80 +1,51 @@
 """The medical record: features known before each study, and the probes that read them."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.pipeline.run_ehr_probes import TRAIL_OF, fit_of_record, fuse, read_record
-from fmaudit_dagster.metadata import OWNERS, SOURCES_POOL, bars, made
-from fmaudit_dagster.partitions import ENCODER, cell_of
-from fmaudit_dagster.progress import progress_of
-from fmaudit_dagster.resources import AuditWorkspace
+from fmaudit_core.pipeline.run_ehr_probes import fit_of_record, fuse, read_record
+from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
+from fmaudit_dagster.metadata import bars
 
 
-@dg.asset(group_name="cohort", deps=["studies"], kinds={"polars", "numba", "parquet"}, owners=OWNERS, pool=SOURCES_POOL)
-def ehr_features(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+@step_asset("ehr_features", kinds={"polars", "numba", "parquet"})
+def ehr_features(work: Work) -> Iterator[Result]:
     """What the medical record held of each study's patient before its cutoff: days, recency and last value of every code."""
-    workspace = audit.open()
-    version = audit.versions(workspace).ehr_features()
-
-    found = read_record(workspace, progress=progress_of(context, "reading the medical record"))
-
-    warehouse = workspace.warehouse
-    warehouse.publish("ehr_rows", found.rows, version=version)
-    warehouse.publish("ehr_vocabulary", found.vocabulary, version=version)
-    warehouse.publish("ehr_dropped", found.dropped, version=version)
-    published = warehouse.publish("ehr_features", found.features, version=version)
+    found = read_record(work.workspace, progress=work.progress("reading the medical record"))
     left_out = found.dropped.filter((pl.col("unit") == "events") & (pl.col("n") > 0))
-    return made(
-        published,
-        found.features,
-        cutoff=workspace.audit.ehr.cutoff,
+    yield work.publish(
+        {
+            "ehr_features": found.features,
+            "ehr_rows": found.rows,
+            "ehr_vocabulary": found.vocabulary,
+            "ehr_dropped": found.dropped,
+        },
+        cutoff=work.workspace.audit.ehr.cutoff,
         events=int(found.rows.get_column("n_events").sum()),
         codes=found.vocabulary.height,
         left_out=bars(dict(left_out.select("what", "n").iter_rows())),
     )
 
 
-@dg.asset(
-    group_name="probes",
-    deps=["ehr_features", "studies", "labels"],
-    kinds={"numpy", "scikit-learn", "parquet"},
-    owners=OWNERS,
-)
-def ehr_fits(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+@step_asset("ehr_fits", kinds={"numpy", "scikit-learn", "parquet"})
+def ehr_fits(work: Work) -> Iterator[Result]:
     """Logistic regression and boosted trees on the medical record alone, every task: their scores on val and test."""
-    workspace = audit.open()
-    version = audit.versions(workspace).ehr_fits()
-
-    found = fit_of_record(workspace)
-
-    warehouse = workspace.warehouse
-    warehouse.publish(TRAIL_OF["ehr_fits"], found.trail, version=version)
-    warehouse.publish("ehr_coefficients", found.coefficients, version=version)
-    published = warehouse.publish("ehr_fits", found.scores, version=version)
-    return made(published, found.scores, by_task=_validated(found.trail, "logistic"))
+    found = fit_of_record(work.workspace)
+    yield work.publish(
+        {"ehr_fits": found.scores, "ehr_selection": found.trail, "ehr_coefficients": found.coefficients},
+        by_task=_validated(found.trail),
+    )
 
 
-@dg.asset(
-    group_name="probes",
-    partitions_def=ENCODER,
-    deps=["probe_fits", "ehr_fits", "ehr_features", "study_embeddings", "studies", "labels"],
-    kinds={"numpy", "parquet"},
-    owners=OWNERS,
-)
-def fusion_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+@step_asset("fusion_fits", kinds={"numpy", "parquet"})
+def fusion_fits(work: Work) -> Iterator[Result]:
     """CT and medical record together, early and late, every task: scores of one encoder on val and test."""
-    workspace, cell = audit.open(), cell_of(context)
-    version = audit.versions(workspace).fusion_fits(cell.encoder)
-
-    found = fuse(workspace, cell.encoder)
-
-    workspace.warehouse.publish(TRAIL_OF["fusion_fits"], found.trail, version=version, cell=cell)
-    published = workspace.warehouse.publish("fusion_fits", found.scores, version=version, cell=cell)
-    return made(published, found.scores, by_task=_validated(found.trail, "logistic"))
+    found = fuse(work.workspace, work.cell.encoder)
+    yield work.publish({"fusion_fits": found.scores, "fusion_selection": found.trail}, by_task=_validated(found.trail))
 
 
-def _validated(trail: pl.DataFrame, probe: str) -> dg.MarkdownMetadataValue:
-    chosen = trail.filter(pl.col("chosen") & (pl.col("probe") == probe))
+def _validated(trail: pl.DataFrame) -> dg.MarkdownMetadataValue:
+    chosen = trail.filter(pl.col("chosen") & (pl.col("probe") == "logistic"))
     return bars(dict(chosen.select("task", "val_auroc").iter_rows()), top=1.0)

@@ -1,45 +1,21 @@
 """Frozen encoders turn slices into one DuckDB file of embeddings each."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import dagster as dg
 
 from fmaudit_core.pipeline.run_embeddings import embed
-from fmaudit_dagster.configured import gpu_tags
-from fmaudit_dagster.metadata import OWNERS, bars
-from fmaudit_dagster.partitions import ENCODER, cell_of
-from fmaudit_dagster.progress import progress_of
-from fmaudit_dagster.resources import AuditWorkspace
-
-#: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
-GPU_POOL = "gpu"
+from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
+from fmaudit_dagster.metadata import bars
 
 
-@dg.asset(
-    group_name="embeddings",
-    partitions_def=ENCODER,
-    deps=["ct_slices"],
-    kinds={"pytorch", "duckdb"},
-    owners=OWNERS,
-    pool=GPU_POOL,
-    op_tags=gpu_tags(),
-    tags={"fmaudit/compute": "gpu"},
-)
-def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
+@step_asset("study_embeddings", kinds={"pytorch", "duckdb"}, gpu=True)
+def study_embeddings(work: Work) -> Iterator[Result]:
     """One vector per study and pooling from one frozen encoder, and its slice embeddings beside them."""
-    workspace = audit.open()
-    encoder = cell_of(context).encoder
-    version = audit.versions(workspace).study_embeddings(encoder)
-    spec = workspace.registry.spec(encoder)
-
-    result = embed(
-        workspace,
-        encoder,
-        version=version,
-        progress=progress_of(context, f"encoding with {encoder}"),
-    )
-
-    return dg.MaterializeResult(
+    encoder = work.cell.encoder
+    spec = work.look.encoders[encoder]
+    result = embed(work.workspace, encoder, version=work.version, progress=work.progress(f"encoding with {encoder}"))
+    yield dg.MaterializeResult(
         data_version=dg.DataVersion(result.version),
         metadata={
             "dagster/row_count": result.n_studies,
@@ -49,7 +25,7 @@ def study_embeddings(context: dg.AssetExecutionContext, audit: AuditWorkspace) -
             "slices per second": round(result.slices_per_second, 1),
             "batch size": result.batch_size,
             "sha256": spec.sha256 or "no weights",
-            "path": dg.MetadataValue.path(str(workspace.warehouse.embeddings_path(encoder))),
+            "path": dg.MetadataValue.path(str(work.workspace.warehouse.embeddings_path(encoder))),
             "studies": bars({"embedded": result.n_studies, "failed": result.n_failed}),
         },
     )

@@ -1,19 +1,18 @@
 """For whom it fails, and how sure we are: the statistics of one encoder on one task."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import dagster as dg
 import polars as pl
 
+from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.fairness.assess import Assessment
 from fmaudit_core.pipeline import queries
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_score_set
-from fmaudit_dagster.metadata import OWNERS, bars, made, trends
-from fmaudit_dagster.partitions import ENCODER_BY_TASK, cell_of
-from fmaudit_dagster.progress import progress_of
-from fmaudit_dagster.resources import AuditWorkspace
+from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
+from fmaudit_dagster.metadata import bars, trends
 
 _TEXTS = {
     "subgroup_metrics": "AUROC, TPR, FPR and UDR of every subgroup, with counts and intervals clustered by patient.",
@@ -27,46 +26,33 @@ _TEXTS = {
 }
 
 
-@dg.multi_asset(
-    specs=[
-        dg.AssetSpec(
-            name,
-            deps=["probe_predictions", "studies"],
-            group_name="fairness",
-            kinds={"numba", "parquet"},
-            owners=OWNERS,
-            description=_TEXTS[name],
-            skippable=True,
-        )
-        for name in FAIRNESS_TABLES
-    ],
-    partitions_def=ENCODER_BY_TASK,
-    can_subset=True,
-)
-def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[dg.MaterializeResult[Any]]:
+@step_asset("fairness", kinds={"numba", "parquet"}, texts=_TEXTS)
+def fairness(work: Work) -> Iterator[Result]:
     """Assess the predictions of one encoder on one task."""
-    workspace, cell = audit.open(), cell_of(context)
-    settings = workspace.audit.fairness
-    version = audit.versions(workspace).fairness(cell)
-
+    audit = work.workspace.audit
     # a baseline without validation studies has no threshold: of it AUROC alone is told
     found = assess(
-        queries.predictions(workspace, [cell]),
-        attributes=workspace.audit.attributes,
-        settings=settings,
+        queries.predictions(work.workspace, [work.cell]),
+        attributes=audit.attributes,
+        settings=audit.fairness,
         declared=is_primary_probe(),
         unvalidated=True,
-        progress=progress_of(context, f"statistics of {cell}"),
+        progress=work.progress(f"statistics of {work.cell}"),
     )
+    frames = {name: getattr(found, name) for name in FAIRNESS_TABLES}
+    yield from work.publish_each(frames, _plots(found, audit.fairness))
 
-    told = pl.col("metric") == settings.primary_metric
-    metrics = of_primary_score_set(found.subgroup_metrics.filter(told), settings.primary_pooling)
-    shown = metrics.drop_nulls("value")
-    gaps = of_primary_score_set(found.fairness_gaps.filter(told), settings.primary_pooling)
-    plots: dict[str, dict[str, Any]] = {
+
+def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:
+    """What the UI shows and plots of the primary metric."""
+    told, primary = pl.col("metric") == settings.primary_metric, settings.primary_pooling
+    metrics = of_primary_score_set(found.subgroup_metrics.filter(told), primary).drop_nulls("value")
+    gaps = of_primary_score_set(found.fairness_gaps.filter(told), primary)
+    values = dict(metrics.select("subgroup", "value").iter_rows())
+    return {
         "subgroup_metrics": {
-            settings.primary_metric: bars(dict(shown.select("subgroup", "value").iter_rows()), top=1.0),
-            **trends(dict(shown.select("subgroup", "value").iter_rows()), f"{settings.primary_metric}: "),
+            settings.primary_metric: bars(values, top=1.0),
+            **trends(values, f"{settings.primary_metric}: "),
         },
         "fairness_gaps": {
             "gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0),
@@ -74,8 +60,3 @@ def fairness(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterat
             **trends(dict(gaps.select("attribute", "p_value").iter_rows()), "p: "),
         },
     }
-    for name in FAIRNESS_TABLES:
-        if dg.AssetKey(name) in context.selected_asset_keys:
-            frame: pl.DataFrame = getattr(found, name)
-            published = workspace.warehouse.publish(name, frame, version=version, cell=cell)
-            yield made(published, frame, asset=name, **plots.get(name, {}))

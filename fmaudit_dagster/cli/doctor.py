@@ -1,4 +1,4 @@
-"""Dagster's part of `fmaudit doctor`: its settings, its storage, runs and claims of killed processes, the daemon, the port."""
+"""Dagster's part of `fmaudit doctor`: its settings, its storage, runs of killed processes, the daemon, the port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def examine_platform(workspace: Workspace, *, port: int, fix_it: bool) -> Iterat
     port : int
         That `fmaudit ui` would serve on; it takes the next one as well.
     fix_it : bool
-        Whether to rewrite old settings (the old file is kept beside), end killed runs and remove dead claims.
+        Whether to rewrite old settings (the old file is kept beside) and end killed runs.
     """
     if find_spec("dagster") is None:
         return
@@ -40,7 +40,6 @@ def examine_platform(workspace: Workspace, *, port: int, fix_it: bool) -> Iterat
     for finding, lives in _storage(workspace, fix_it=fix_it):
         daemon = daemon or lives
         yield finding
-    yield _claims(workspace, fix_it=fix_it)
     yield _port(port, daemon=daemon)
 
 
@@ -112,21 +111,6 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     else:
         said = "not at work: what lands in the registry is not audited by itself; `fmaudit ui` starts it"
         yield Finding("daemon", "ok", said), alive
-
-
-def _claims(workspace: Workspace, *, fix_it: bool) -> Finding:
-    from fmaudit_dagster.execution.run_history import stale_claims
-
-    stale = stale_claims(workspace)
-    if not stale:
-        return Finding("claims", "ok", "none left behind")
-    if fix_it:
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return Finding("claims", "ok", f"{len(stale)} of killed processes removed")
-    return Finding(
-        "claims", "warning", f"{len(stale)} of killed processes, harmless.", f"Delete {stale[0].parent}.", fixable=True
-    )
 
 
 def _port(port: int, *, daemon: bool) -> Finding:

@@ -5,15 +5,15 @@ from contextlib import contextmanager
 
 from rich.progress import Progress
 
-from fmaudit_core.pipeline.stale_steps import Step
 from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.cli.progress_bars import bars, listener_of
 from fmaudit_dagster.execution.runner import Outcome, run_audit
 from fmaudit_dagster.progress import draw_bars
 
 
 def run_with_bars(workspace: Workspace, *, encoders: Sequence[str], tasks: Sequence[str], everything: bool) -> Outcome:
-    """Run the audit with a bar over the steps of each level, and one inside every long step."""
+    """Run the audit with a bar over the steps that can be made, and one inside every long step."""
     from fmaudit_dagster.definitions import defs
     from fmaudit_dagster.execution.instance import opened
 
@@ -21,22 +21,18 @@ def run_with_bars(workspace: Workspace, *, encoders: Sequence[str], tasks: Seque
         line = progress.add_task("looking for what is missing or stale", total=None)
         level: tuple[str, int] | None = None
 
-        def tell(step: Step, at: int, of: int) -> None:
+        def tell(name: str, cell: Cell, at: int, of: int) -> None:
             nonlocal level
-            named = f"{_short(step)} [dim]({step.cell})[/]"
-            if (step.name.split("/")[0], of) != level:  # another level: its time left starts anew
-                level = (step.name.split("/")[0], of)
+            kind = name.split("/")[0]
+            named = f"{kind} [dim]({cell})[/]"
+            if (kind, of) != level:  # others than before: their time left starts anew
+                level = (kind, of)
                 progress.reset(line, total=of, description=named)
             progress.update(line, completed=at, description=named)
 
         return run_audit(
             workspace, instance, defs, encoders=encoders, tasks=tasks, everything=everything, listener=tell
         )
-
-
-def _short(step: Step) -> str:
-    first, more = step.assets[0], len(step.assets) - 1
-    return f"{first} and {more} more" if more > 1 else ", ".join(step.assets)
 
 
 @contextmanager

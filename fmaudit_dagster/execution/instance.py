@@ -2,13 +2,12 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
 from fmaudit_dagster.processes import PROCESS_TAG, is_alive
@@ -68,7 +67,7 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
     """The workspace's Dagster instance, its encoder partitions those of the registry."""
     prepare(workspace)
     with dg.DagsterInstance.get() as instance:
-        new, retired = partition_changes(instance, workspace.registry)
+        new, retired = partition_changes(instance, *workspace.registry.read())
         if new:
             instance.add_dynamic_partitions(str(ENCODER.name), new)
         for name in retired:
@@ -77,15 +76,17 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def partition_changes(instance: dg.DagsterInstance, registry: Registry) -> tuple[list[str], list[str]]:
+def partition_changes(
+    instance: dg.DagsterInstance, registered: Collection[str], problems: Collection[str]
+) -> tuple[list[str], list[str]]:
     """Encoders that have no partition yet, and retired ones that still have one.
 
     A retired encoder keeps its files and its records, and has both again when its spec comes back. One whose file is there but
     cannot be read just now is not retired.
     """
-    known, registered = set(instance.get_dynamic_partitions(str(ENCODER.name))), set(registry.specs())
-    unreadable = {Path(file).stem for file in registry.problems()}
-    return sorted(registered - known), sorted(known - registered - unreadable)
+    known, named = set(instance.get_dynamic_partitions(str(ENCODER.name))), set(registered)
+    unreadable = {Path(file).stem for file in problems}
+    return sorted(named - known), sorted(known - named - unreadable)
 
 
 def end_killed_runs(instance: dg.DagsterInstance) -> None:

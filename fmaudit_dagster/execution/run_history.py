@@ -1,25 +1,27 @@
 """What Dagster's records say of a step: the version it was last made with, whether it is at work, whether it has failed."""
 
-import json
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import dagster as dg
 
-from fmaudit_core.pipeline.stale_steps import Recorded, Step, recorded_in_warehouse
-from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.atomic_write import written_beside
-from fmaudit_core.storage.digests import digest
-from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.pipeline.snapshot import RunHistory
+from fmaudit_core.pipeline.stale_steps import StaleStep
+from fmaudit_core.pipeline.steps import By, step_of_asset
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.execution.instance import KILLED_TAG
 from fmaudit_dagster.partitions import partition_key
-from fmaudit_dagster.processes import this_process
 
 STEP_TAG = "fmaudit/step"
 VERSION_TAG = "fmaudit/version"
+#: marks a run that makes its step again though it may be fresh
+FORCED_TAG = "fmaudit/forced"
+#: marks a run that somebody waits for: it tells at once what failed
+ATTENDED_TAG = "fmaudit/attended"
+#: marks a failed run whose disk, mount, memory or device failed, not its data
+SURROUNDINGS_TAG = "fmaudit/surroundings"
+_DATA_VERSION = "dagster/data_version"
 
 _AT_WORK = [
     dg.DagsterRunStatus.QUEUED,
@@ -29,31 +31,32 @@ _AT_WORK = [
 ]
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _NO_FAULT_OF_THE_STEP = ("START_TIMEOUT", "UNEXPECTED_TERMINATION", "RUN_WORKER_RESTART")
-#: how often a step is tried for one version, where its runs were killed or what it made was lost again
+#: how often a step is tried for one version, if its runs were killed, their surroundings failed, or its tables were lost
 _ATTEMPTS = 3
 
 
-def step_tags(step: Step) -> dict[str, str]:
+def step_tags(step: StaleStep) -> dict[str, str]:
     """Tags by which a run of a step is found again."""
     named = {"encoder": step.cell.encoder, "task": step.cell.task}
     told = {f"fmaudit/{name}": value for name, value in named.items() if value}
     return {STEP_TAG: step.name, VERSION_TAG: step.version, **told}
 
 
-def recorded(workspace: Workspace, instance: dg.DagsterInstance) -> Recorded:
-    """Version by which a cell counts as made: what its file says, if Dagster knows of it too."""
-    in_warehouse = recorded_in_warehouse(workspace)
+def asset_history(instance: dg.DagsterInstance) -> RunHistory:
+    """Return the versions that Dagster recorded for each asset and cell; each asset is asked for once."""
 
-    def version_of(asset: str, cell: Cell) -> str | None:
-        version = in_warehouse(asset, cell)
-        if version is None:
-            return None
-        found = _latest(instance, asset, cell)
-        materialization = found.asset_materialization if found else None
-        known = (materialization.tags or {}).get("dagster/data_version") if materialization else None
-        return version if known == version else None
+    @functools.cache
+    def recorded(asset: str) -> Mapping[str, str]:
+        if step_of_asset(asset).by == By.WHOLE:
+            found = _latest(instance, asset, WHOLE)
+            materialization = found.asset_materialization if found else None
+            return {"": ((materialization.tags or {}) if materialization else {}).get(_DATA_VERSION, "")}
+        tags = instance.event_log_storage.get_latest_tags_by_partition(
+            dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, [_DATA_VERSION]
+        )
+        return {partition: of.get(_DATA_VERSION, "") for partition, of in tags.items()}
 
-    return version_of
+    return lambda asset, cell: recorded(asset).get(str(partition_key(cell) or "")) or None
 
 
 def runs_behind(instance: dg.DagsterInstance, encoders: Iterable[str]) -> dict[str, str]:
@@ -82,21 +85,15 @@ class AtWork:
     #: (asset, partition) of each; the partition is empty for a whole asset, `*` where a run makes a range of them
     making: frozenset[tuple[str, str]]
 
-    def __call__(self, step: Step) -> bool:
+    def __call__(self, step: StaleStep) -> bool:
         """Whether some asset of the step is being made."""
         key = str(partition_key(step.cell) or "")
         return any({(asset, key), (asset, "*")} & self.making for asset in step.assets)
 
 
-def at_work(instance: dg.DagsterInstance, *, but: str | None = None) -> AtWork:
-    """What is being made now, whoever asked for it.
-
-    Parameters
-    ----------
-    but : str, optional
-        A run to pass over.
-    """
-    runs = [run for run in instance.get_runs(dg.RunsFilter(statuses=_AT_WORK)) if run.run_id != but]
+def at_work(instance: dg.DagsterInstance) -> AtWork:
+    """What is being made now, whoever asked for it."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
     return AtWork(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
 
 
@@ -107,12 +104,12 @@ def _made_by(runs: Iterable[dg.DagsterRun]) -> Iterable[tuple[str, str]]:
             yield key.to_user_string(), whole
 
 
-def times_ended(instance: dg.DagsterInstance, step: Step) -> int:
+def times_ended(instance: dg.DagsterInstance, step: StaleStep) -> int:
     """How many runs of a step have ended, for any version of it."""
     return instance.get_runs_count(dg.RunsFilter(tags={STEP_TAG: step.name}, statuses=_ENDED))
 
 
-def why_spent(instance: dg.DagsterInstance, step: Step) -> str | None:
+def why_spent(instance: dg.DagsterInstance, step: StaleStep) -> str | None:
     """Why a step is not tried again for its version: it failed, or its runs were killed too often. None where it may be."""
     ended = instance.get_runs(dg.RunsFilter(tags={STEP_TAG: step.name}, statuses=_ENDED), limit=_ATTEMPTS)
     of_version = []
@@ -125,10 +122,10 @@ def why_spent(instance: dg.DagsterInstance, step: Step) -> str | None:
     last = of_version[0]
     if last.status == dg.DagsterRunStatus.CANCELED:
         return "its run was cancelled."
-    if last.status == dg.DagsterRunStatus.FAILURE and not _was_killed(last):
+    if last.status == dg.DagsterRunStatus.FAILURE and not _was_no_fault(last):
         return why_failed(instance, last.run_id)
     if len(of_version) == _ATTEMPTS:
-        return f"it was tried {_ATTEMPTS} times, and each time its process was killed or what it made was lost."
+        return f"it was tried {_ATTEMPTS} times, each time killed, short of disk, memory or device, or what it made was lost."
     return None
 
 
@@ -152,57 +149,9 @@ def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
     return "; ".join(said) or "the run failed; see it in `fmaudit ui`."
 
 
-def _was_killed(run: dg.DagsterRun) -> bool:
-    return KILLED_TAG in run.tags or run.tags.get("dagster/failure_reason") in _NO_FAULT_OF_THE_STEP
-
-
-#: name of the sensor whose ticks ask for steps
-REGISTRY_SENSOR = "registry_sensor"
-#: seconds a claim holds: by then its run stands in the records, or its process was killed
-_HOLDS_S = 60.0
-
-
-@contextmanager
-def step_lock(workspace: Workspace, instance: dg.DagsterInstance, step: Step) -> Iterator[None]:
-    """Claim a step; on return no tick is at work that has not seen the claim."""
-    path = workspace.home / "claims" / f"{digest(this_process(), step.name)}.json"
-    key = str(partition_key(step.cell) or "")
-    with written_beside(path, durable=False) as beside:
-        beside.write_text(json.dumps([[asset, key] for asset in step.assets]), encoding="utf-8")
-    try:
-        _outlast_ticks(instance)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def claims(workspace: Workspace) -> frozenset[tuple[str, str]]:
-    """Assets and partitions that are claimed now."""
-    found = []
-    for path in (workspace.home / "claims").glob("[!.]*.json"):
-        try:
-            if time.time() - path.stat().st_mtime < _HOLDS_S:
-                found += [(asset, key) for asset, key in json.loads(path.read_text(encoding="utf-8"))]
-        except FileNotFoundError:  # given up meanwhile
-            continue
-    return frozenset(found)
-
-
-def stale_claims(workspace: Workspace) -> list[Path]:
-    """Files of claims that hold no longer: their processes were killed."""
-    found = (workspace.home / "claims").glob("[!.]*.json")
-    return sorted(path for path in found if time.time() - path.stat().st_mtime >= _HOLDS_S)
-
-
-def _outlast_ticks(instance: dg.DagsterInstance) -> None:
-    """Wait until the sensor's tick of this moment has ended; one that outlasts a claim was killed."""
-    started = time.time()
-    states = [state for state in instance.all_instigator_state() if state.instigator_name == REGISTRY_SENSOR]
-    for state in states:
-        while _is_ticking(instance, state.instigator_origin_id, state.selector_id, started):
-            time.sleep(0.1)
-
-
-def _is_ticking(instance: dg.DagsterInstance, origin_id: str, selector_id: str, started: float) -> bool:
-    ticks = instance.get_ticks(origin_id, selector_id, before=started, after=time.time() - _HOLDS_S, limit=1)
-    return any(tick.status.value == "STARTED" for tick in ticks)
+def _was_no_fault(run: dg.DagsterRun) -> bool:
+    return (
+        KILLED_TAG in run.tags
+        or SURROUNDINGS_TAG in run.tags
+        or run.tags.get("dagster/failure_reason") in _NO_FAULT_OF_THE_STEP
+    )

@@ -1,32 +1,42 @@
-"""`fmaudit run`: materialise what is missing or stale, level by level, in this process and one run at a time.
+"""`fmaudit run`: materialise what is missing or stale, in this process and one run at a time.
 
 Two in-process runs in threads hang on this version of Dagster, so there is one thread; the steps inside use the cores.
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import dagster as dg
 
 from fmaudit_core.common.errors import UnknownNameError, did_you_mean
-from fmaudit_core.pipeline.stale_steps import LEVELS, Step, stale_steps
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.pipeline.changed_sources import source_changed
+from fmaudit_core.pipeline.snapshot import Snapshot
+from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
+from fmaudit_core.pipeline.steps import STEPS
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.execution.instance import end_killed_runs
-from fmaudit_dagster.execution.run_history import at_work, recorded, step_lock, step_tags, why_failed
+from fmaudit_dagster.execution.run_history import (
+    ATTENDED_TAG,
+    FORCED_TAG,
+    asset_history,
+    at_work,
+    step_tags,
+    why_failed,
+)
 from fmaudit_dagster.partitions import partition_key
 from fmaudit_dagster.processes import PROCESS_TAG, this_process
 
 
 class Listener(Protocol):
-    """Told each step as it starts: the step, how many of its level are done, and how many there are."""
+    """Told each step as it starts."""
 
-    def __call__(self, step: Step, at: int, of: int) -> None:
-        """Hear of one step."""
+    def __call__(self, name: str, cell: Cell, at: int, of: int) -> None:
+        """Hear of one step: its name and cell, how many of those that can be made now are done, and how many there are."""
 
 
 _PATIENCE_S = 1.0
@@ -36,7 +46,7 @@ _PATIENCE_S = 1.0
 class Outcome:
     """What a run did: steps made, and what failed where."""
 
-    made: list[Step] = field(default_factory=list)
+    made: list[StaleStep] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,56 +74,96 @@ def run_audit(
     Raises
     ------
     UnknownNameError
-        An encoder or task is not there. What fails while it runs is told in the outcome: a failed encoder is left out of
-        later levels and the others go on; a failed cohort, slices or findings end the run.
+        An encoder or task is not there. What fails while it runs is told in the outcome: what descends from it is left
+        out and the others go on; a failed cohort or failed slices end the run.
     """
     specs = workspace.registry.specs()
     chosen = _chosen(encoders, list(specs), "encoder")
     chosen_tasks = _chosen(tasks, list(workspace.audit.tasks), "task")
-    outcome, failed = Outcome(), set[str]()
-    version_of = _never if everything else recorded(workspace, instance)
-    job = defs.resolve_implicit_global_asset_job_def()
-    for level in LEVELS:
-
-        def stale(level: tuple[str, ...] = level) -> list[Step]:
-            return stale_steps(
-                workspace,
-                level,
-                recorded=version_of,
-                encoders=specs,
-                only_encoders=[name for name in chosen if name not in failed],
-                only_tasks=chosen_tasks,
-            )
-
-        steps = stale()
-        for at, step in enumerate(steps):
-            with step_lock(workspace, instance, step):
-                waited = _waited(instance, step, None if listener is None else partial(listener, at=at, of=len(steps)))
-                if waited and not everything and all(one.name != step.name for one in stale()):
-                    continue  # another run has made it meanwhile
-                if listener is not None:
-                    listener(step, at, len(steps))
-                error = _execute(job, instance, step)
-            if error is None:
-                outcome.made.append(step)
-                continue
-            outcome.failures[f"{', '.join(step.assets)} ({step.cell})"] = error
-            failed.add(step.cell.encoder)
-        if "" in failed:  # what every later level needs
-            break
-    return outcome
+    run = _Run(workspace, instance, defs.resolve_implicit_global_asset_job_def(), specs, everything, listener)
+    if run.sources():
+        run.descendants(chosen, chosen_tasks)
+    return run.outcome
 
 
-def _waited(instance: dg.DagsterInstance, step: Step, tell: Callable[[Step], None] | None) -> bool:
-    """Wait while a run of the daemon, the UI or another command line makes the same; whether there was one."""
-    waited = False
-    while at_work(instance)(step):
-        if tell is not None and not waited:
-            tell(Step((f"waiting for another run of {step.assets[0]}",), step.cell))
-        waited = True
+@dataclass
+class _Run:
+    """One call of `run_audit`."""
+
+    workspace: Workspace
+    instance: dg.DagsterInstance
+    job: dg.JobDefinition
+    specs: Mapping[str, EncoderSpec]
+    everything: bool
+    listener: Listener | None
+    outcome: Outcome = field(default_factory=Outcome)
+    #: why a step is not made again in this run, by its name
+    ended: dict[str, str] = field(default_factory=dict)
+    #: (asset, cell) that were made again, where everything is
+    again: set[tuple[str, Cell]] = field(default_factory=set)
+
+    def sources(self) -> bool:
+        """Make the cohort and the slices if their files changed; return whether what descends from them can be made."""
+        for step in (step for step in STEPS if step.sources):
+            if step.when(self.look(), WHOLE) and not self._source(StaleStep(step, WHOLE, step.assets)):
+                return False
+        return True
+
+    def descendants(self, encoders: Sequence[str], tasks: Sequence[str]) -> None:
+        """Make what is stale, until nothing is left or awaited."""
+        while True:
+            found = next_steps(
+                self.look(), encoders=encoders, tasks=tasks, is_running=at_work(self.instance),
+                failure_reason=lambda step: self.ended.get(step.name),
+            )  # fmt: skip
+            # what gathers the cells of all encoders is made once, after them
+            steps = [one for one in found.steps if not one.step.gathers] or found.steps
+            for at, one in enumerate(steps):
+                self._make(one, at, len(steps), forced=self.everything)
+            if not steps:
+                if not found.pending:
+                    return
+                self._wait(found.pending[0])
+
+    def look(self) -> Snapshot:
+        """Look at the workspace; a step to make again counts as never made."""
+        history = asset_history(self.instance)
+        if not self.everything:
+            return Snapshot(self.workspace, self.specs, history)
+        return Snapshot(
+            self.workspace,
+            self.specs,
+            lambda asset, cell: history(asset, cell) if (asset, cell) in self.again else None,
+        )
+
+    def _source(self, step: StaleStep) -> bool:
+        while at_work(self.instance)(step):
+            self._wait(step)
+        if not self.everything and not source_changed(self.look(), step.step):
+            return True
+        return self._make(step, 0, 1, forced=True)
+
+    def _make(self, step: StaleStep, at: int, of: int, *, forced: bool) -> bool:
+        """Make one step; return whether it was made."""
+        if self.listener is not None:
+            self.listener(step.name, step.cell, at, of)
+        error, assets = _execute(self.job, self.instance, step, {FORCED_TAG: "true"} if forced else {})
+        # a step that is stale again at once would be made for ever
+        self.ended[step.name] = error or "it was made, and is stale again: its inputs change, or what it makes is lost."
+        if error is not None:
+            self.outcome.failures[f"{step.step.name} ({step.cell})"] = error
+            return False
+        self.again |= {(asset, step.cell) for asset in step.assets}
+        if assets:  # another run may have made it meanwhile
+            self.outcome.made.append(replace(step, assets=assets))
+        return True
+
+    def _wait(self, step: StaleStep) -> None:
+        """Wait a moment for a run of the daemon, the UI or another command line."""
+        if self.listener is not None:
+            self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
-        end_killed_runs(instance)
-    return waited
+        end_killed_runs(self.instance)
 
 
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
@@ -124,12 +174,10 @@ def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
     return list(asked) or there
 
 
-def _never(asset: str, cell: Cell) -> str | None:  # noqa: ARG001
-    return None
-
-
-def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step) -> str | None:
-    """Run one step; what went wrong as one sentence, None where nothing did."""
+def _execute(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, step: StaleStep, tags: Mapping[str, str]
+) -> tuple[str | None, tuple[str, ...]]:
+    """Run one step; return what went wrong as one sentence, or None, and the assets that were made."""
     key = partition_key(step.cell)
     logging.disable(logging.CRITICAL)  # Dagster's events go to its storage; the terminal has bars
     try:
@@ -138,10 +186,10 @@ def _execute(job: dg.JobDefinition, instance: dg.DagsterInstance, step: Step) ->
             partition_key=None if key is None else str(key),
             asset_selection=[dg.AssetKey(name) for name in step.assets],
             raise_on_error=False,
-            tags={PROCESS_TAG: this_process(), **step_tags(step)},
+            tags={PROCESS_TAG: this_process(), ATTENDED_TAG: "true", **step_tags(step), **tags},
         )
     finally:
         logging.disable(logging.NOTSET)
-    if result.success:
-        return None
-    return why_failed(instance, result.run_id)
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
+    error = None if result.success else why_failed(instance, result.run_id)
+    return error, tuple(asset for asset in step.assets if asset in made)

@@ -1,31 +1,28 @@
 """The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed.
 
-What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`, `fmaudit_core/pipeline/next_steps.py`); here it
-becomes runs. A sensor asks, level by level; a step that is at work is not asked for, one that has failed for a version is
-told once and left until its inputs change.
+What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`); here it becomes runs. A step that is at work is not
+asked for, one that has failed for a version is told once and left until its inputs change.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_core.pipeline.next_steps import fingerprint, next_steps, usable_specs
-from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
-from fmaudit_core.pipeline.stale_steps import Step
-from fmaudit_core.pipeline.versions import COHORT_TABLES, Versions
+from fmaudit_core.pipeline.changed_sources import fingerprint, source_changed, source_fingerprint, usable_specs
+from fmaudit_core.pipeline.run_cohort import is_drawn
+from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
+from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
+from fmaudit_core.pipeline.steps import COHORT_TABLES, step_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
 from fmaudit_dagster.execution.instance import end_killed_runs, partition_changes
 from fmaudit_dagster.execution.run_history import (
-    REGISTRY_SENSOR,
+    asset_history,
     at_work,
-    claims,
-    recorded,
     step_tags,
     times_ended,
     why_spent,
@@ -46,13 +43,13 @@ def _status(on: bool, kind: Any) -> Any:
 
 
 @dg.sensor(
-    name=REGISTRY_SENSOR,
+    name="registry_sensor",
     asset_selection=dg.AssetSelection.all(),
     minimum_interval_seconds=_SETTINGS.landing_interval_s,
     default_status=_status(_SETTINGS.landing or _SETTINGS.reaudit, dg.DefaultSensorStatus),
 )
 def registry_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SensorResult | dg.SkipReason:
-    """Runs what is missing or stale, level by level: a new encoder, a changed spec, what a re-audit found changed."""
+    """Runs what is missing or stale as its inputs are made: a new encoder, a changed spec, what a re-audit found changed."""
     cursor: _Cursor = json.loads(context.cursor or "{}")
     try:
         return _look(context, audit.open(), cursor)
@@ -66,20 +63,21 @@ def _look(
     instance = context.instance
     end_killed_runs(instance)
     busy = at_work(instance)
-    busy = replace(busy, making=busy.making | claims(workspace))
-    new, retired = partition_changes(instance, workspace.registry)
+    specs, usable, problems = usable_specs(workspace.registry)
+    new, retired = partition_changes(instance, specs, problems)
     due = _last_reaudit(instance)
     if not workspace.audit.automation.landing and due == cursor.get("done"):
         return dg.SkipReason("landing is off in audit.yaml, and no re-audit is due.")
-    usable, problems = usable_specs(workspace.registry)
-    seen = digest(fingerprint(workspace), problems, busy.run_ids, sorted(busy.making), new, retired, due)
+    seen = digest(
+        fingerprint(workspace, usable.values()), problems, busy.run_ids, sorted(busy.making), new, retired, due
+    )
     if cursor.get("quiet") == seen:
         return dg.SkipReason(_said(cursor.get("told", {}), waits=bool(busy.run_ids)))
 
     found = next_steps(
-        workspace,
-        usable,
-        recorded=recorded(workspace, instance),
+        Snapshot(workspace, specs, asset_history(instance)),
+        encoders=list(usable),
+        tasks=workspace.audit.tasks,
         is_running=busy,
         failure_reason=lambda step: why_spent(instance, step),
     )
@@ -105,7 +103,7 @@ def _partition_requests(new: list[str], retired: list[str]) -> list[Any]:
     return requests
 
 
-def _request(instance: dg.DagsterInstance, step: Step) -> dg.RunRequest:
+def _request(instance: dg.DagsterInstance, step: StaleStep) -> dg.RunRequest:
     """A run of one step. The key counts the runs before it, so that a version that comes back is made again."""
     key = partition_key(step.cell)
     on_gpu = not ON_GPU.isdisjoint(step.assets)
@@ -171,22 +169,20 @@ def reaudit_schedule(context: dg.ScheduleEvaluationContext, audit: AuditWorkspac
 def cohort_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SensorResult | dg.SkipReason:
     """Asks for a re-audit when the cohort's table holds something else than was audited."""
     workspace = audit.open()
-    table = workspace.table.table
     if not workspace.audit.automation.reaudit:
         return dg.SkipReason("the re-audit is off in audit.yaml.")
     if not is_drawn(workspace) or workspace.warehouse.version("studies") is None:
         return dg.SkipReason("there is no audit yet.")
     try:
-        status = table.stat()
-        seen = digest(str(table), status.st_size, status.st_mtime_ns)
+        seen = source_fingerprint(workspace)
         if seen == context.cursor:
             return dg.SkipReason("the cohort's table is as it was.")
-        expected = Versions(workspace, {}).cohort(read_cohort(workspace))
+        changed = source_changed(snapshot_of(workspace), step_of("cohort"))
     except (FmauditError, OSError) as error:
         return dg.SkipReason(str(error))
-    if all(workspace.warehouse.version(name) == version for name, version in expected.items()):
+    if not changed:
         return dg.SensorResult(skip_reason="the cohort is the one that was audited.", cursor=seen)
-    return dg.SensorResult(run_requests=[_reaudit(f"cohort:{digest(expected)}:{seen}")], cursor=seen)
+    return dg.SensorResult(run_requests=[_reaudit(f"cohort:{seen}")], cursor=seen)
 
 
 def _reaudit(key: str) -> dg.RunRequest:

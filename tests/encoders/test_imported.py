@@ -21,7 +21,7 @@ from fmaudit_core.encoders.errors import EncoderError, ImportedFileError, SpecEr
 from fmaudit_core.encoders.imported import import_embeddings
 from fmaudit_core.encoders.registry import Registry, shipped_specs
 from fmaudit_core.encoders.spec import load_spec
-from fmaudit_core.pipeline.next_steps import usable_specs
+from fmaudit_core.pipeline.changed_sources import usable_specs
 
 IDS = [f"s{i}" for i in range(6)]
 VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -178,9 +178,9 @@ def test_an_encoder_lands_once_its_file_is_there_be_it_of_embeddings_or_a_checkp
     spec_of(tmp_path / "x.npz")
     for name in ("astra_small", "hu_histogram"):
         shutil.copyfile(shipped_specs()[name], tmp_path / f"{name}.yaml")
-    assert usable_specs(Registry(tmp_path))[1] == {}
+    assert usable_specs(Registry(tmp_path))[2] == {}
     (tmp_path / "x.npz").unlink()
-    usable, problems = usable_specs(Registry(tmp_path))
+    _, usable, problems = usable_specs(Registry(tmp_path))
     assert list(usable) == ["astra_small", "hu_histogram"]
     assert "is not there" in problems["theirs"]
 

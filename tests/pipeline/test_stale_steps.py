@@ -1,7 +1,8 @@
-"""What the report is made of: any of it changed makes the report stale, and nothing else does."""
+"""What makes a step stale, and what is made next: any table of any step, and nothing else."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -12,67 +13,263 @@ import pytest
 from pydantic import ValidationError
 
 from fmaudit_core.config import Audit, EhrSection, PhantomCohort
+from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.pipeline.stale_steps import recorded_in_warehouse, stale_steps
-from fmaudit_core.pipeline.versions import (
-    FAIRNESS_TABLES,
-    MITIGATION_BY_CELL,
-    MITIGATION_BY_ENCODER,
-    MITIGATION_WHOLE,
-    Versions,
-)
+from fmaudit_core.pipeline.changed_sources import fingerprint, usable_specs
+from fmaudit_core.pipeline.snapshot import Snapshot
+from fmaudit_core.pipeline.stale_steps import Next, StaleStep, next_steps
+from fmaudit_core.pipeline.steps import STEPS, By, Step, step_of
+from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_core.storage.report_layout import PAGE
+from fmaudit_core.storage.warehouse import Cell, WarehouseError
 
 CELL = Cell("hu_histogram", "pe")
-SHOWN_WHOLE = (
-    "audit_findings", "model_comparisons", "modality_comparisons", "studies", "cohort_flow", "label_flow", "cohort_notes",
-    "slice_quality", *MITIGATION_WHOLE,
-)  # fmt: skip
-BY_CELL = (*FAIRNESS_TABLES, *MITIGATION_BY_CELL)
-ROW = pl.DataFrame({"x": [1]})
+#: a table of the studies with every column that some step reads
+STUDIES = pl.DataFrame(
+    {name: ["x"] for name in ("study_id", "patient_id", "split", "image_path", "age_band", "sex", "race_ethnicity")}
+)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spec() -> EncoderSpec:
     return load_spec(Path(str(files("fmaudit_core.encoders").joinpath("specs", "hu_histogram.yaml"))))
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, spec: EncoderSpec) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    publish_all(workspace_in(folder), {spec.name: spec})
+    return folder
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    audit = Audit(cohort=PhantomCohort(kind="phantom"), home=tmp_path / "home", encoders=tmp_path / "encoders")
-    made = Workspace(audit=audit, audit_yaml=tmp_path / "audit.yaml")
-    for name in SHOWN_WHOLE:
-        made.warehouse.publish(name, ROW, version="1")
-    for name in BY_CELL:
-        made.warehouse.publish(name, ROW, version="1", cell=CELL)
-    for name in MITIGATION_BY_ENCODER:
-        made.warehouse.publish(name, ROW, version="1", cell=Cell(CELL.encoder))
+def workspace(tmp_path: Path, published: Path) -> Workspace:
+    """Every step published with the version it should have; the tables hold nothing."""
+    shutil.copytree(published, tmp_path / "copy", copy_function=shutil.copy2)
+    return workspace_in(tmp_path / "copy")
+
+
+def workspace_in(folder: Path) -> Workspace:
+    audit = Audit(
+        cohort=PhantomCohort(kind="phantom"), tasks=("pe",), home=folder / "home", encoders=folder / "encoders"
+    )
+    made = Workspace(audit=audit, audit_yaml=folder / "audit.yaml")
+    assert made.record is not None
+    if not made.record.path.exists():
+        made.record.path.parent.mkdir(parents=True)
+        made.record.path.touch()
     return made
 
 
-def _cell_of(table: str) -> Cell:
-    return CELL if table in BY_CELL else Cell(CELL.encoder) if table in MITIGATION_BY_ENCODER else WHOLE
+def publish_all(workspace: Workspace, encoders: dict[str, EncoderSpec], *, but: tuple[str, ...] = ()) -> None:
+    """Publish every table of every cell, in the order of the declaration, those of some steps left out."""
+    for _ in range(2):  # the second time every fan-in sees all cells
+        for step in STEPS:
+            if step.name not in but:
+                look = Snapshot(workspace, encoders)
+                for cell in step.cells(look, encoders, workspace.audit.tasks):
+                    publish(look, step.name, cell)
+    (workspace.reports).mkdir(parents=True, exist_ok=True)
+    (workspace.reports / PAGE).touch()
 
 
-@pytest.mark.parametrize("table", [*SHOWN_WHOLE, *BY_CELL, *MITIGATION_BY_ENCODER])
-def test_another_version_of_any_table_makes_another_report(workspace: Workspace, spec: EncoderSpec, table: str) -> None:
-    versions = Versions(workspace, {spec.name: spec})
-    before = versions.audit_report()
-    assert versions.audit_report() == before
-    workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
-    assert versions.audit_report() != before
+def publish(look: Snapshot, name: str, cell: Cell) -> None:
+    step, warehouse = step_of(name), look.workspace.warehouse
+    if name == "study_embeddings":
+        embed(look, cell)
+        return
+    version = "1" if step.sources else expected_version(look, step, cell)
+    for table in step.tables_of(look, cell):
+        frame = STUDIES
+        if table == "ct_views":
+            frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
+        warehouse.publish(table, frame, version=version, cell=cell)
+
+
+def embed(look: Snapshot, cell: Cell) -> None:
+    path = look.workspace.warehouse.embeddings_path(cell.encoder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(
+            "CREATE TABLE study_embeddings AS SELECT 's1' AS study_id, unnest(['mean', 'max']) AS pooling"
+        )
+        connection.execute("CREATE TABLE provenance (key VARCHAR, value VARCHAR)")
+        connection.execute(
+            "INSERT INTO provenance VALUES ('version', ?)", [expected_version(look, step_of("study_embeddings"), cell)]
+        )
+
+
+def asked(
+    workspace: Workspace, encoders: dict[str, EncoderSpec], *, busy: tuple[str, ...] = (), failed: tuple[str, ...] = ()
+) -> Next:
+    return next_steps(
+        Snapshot(workspace, encoders), encoders=list(encoders), tasks=workspace.audit.tasks,
+        is_running=lambda step: step.name in busy, failure_reason=lambda step: "it failed" if step.name in failed else None,
+    )  # fmt: skip
+
+
+def names(found: Next) -> list[str]:
+    return [step.name for step in found.steps]
+
+
+#: every table of every step that this workspace has
+TABLES = [
+    (step, table)
+    for step in STEPS
+    for table in step.tables
+    if step.name != "neural_fits" and table not in ("study_embeddings", "baseline_joins")
+]
+
+
+def test_nothing_is_stale_where_every_table_is_as_it_should_be(workspace: Workspace, spec: EncoderSpec) -> None:
+    assert asked(workspace, {spec.name: spec}).idle
+
+
+@pytest.mark.parametrize(("step", "table"), TABLES, ids=[table for _, table in TABLES])
+def test_a_table_that_is_lost_torn_or_of_another_version_is_made_again(
+    workspace: Workspace, spec: EncoderSpec, step: Step, table: str
+) -> None:
+    def is_due() -> bool:
+        found = asked(workspace, {spec.name: spec}).steps
+        return bool(set(step.assets) & {asset for one in found for asset in one.assets})
+
+    cell = step.by.cell(CELL)
+    path = workspace.warehouse.path(table, cell)
+    path.write_bytes(path.read_bytes()[:20])
+    assert is_due()
+    path.unlink()
+    assert is_due()
+    if not step.sources:  # whether a source changed is asked apart
+        workspace.warehouse.publish(table, STUDIES, version="other", cell=cell)
+        assert is_due()
+
+
+def test_only_the_lost_assets_of_several_are_made_again(workspace: Workspace, spec: EncoderSpec) -> None:
+    workspace.warehouse.path("intersections", CELL).unlink()
+    (due,) = asked(workspace, {spec.name: spec}).steps
+    assert (due.name, due.assets) == ("fairness/hu_histogram/pe", ("intersections",))
+
+
+def test_embeddings_that_the_disk_does_not_give_are_no_reason_to_encode_again(
+    workspace: Workspace, spec: EncoderSpec
+) -> None:
+    path = workspace.warehouse.embeddings_path(spec.name)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WarehouseError, match="Check its disk or mount"):
+        asked(workspace, {spec.name: spec})
+
+
+def test_a_lost_page_is_written_again(workspace: Workspace, spec: EncoderSpec) -> None:
+    (workspace.reports / PAGE).unlink()
+    assert names(asked(workspace, {spec.name: spec})) == ["audit_report"]
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        "mitigation_capacity",
+        "mitigation_scores/hu_histogram",
+        "probe_predictions/hu_histogram/pe",
+        "study_embeddings/hu_histogram",
+    ],
+)
+def test_what_failed_holds_only_what_reads_it(workspace: Workspace, spec: EncoderSpec, failed: str) -> None:
+    """Findings and report are made of what there is."""
+    name = failed.split("/")[0]
+    if name == "study_embeddings":
+        workspace.warehouse.embeddings_path(CELL.encoder).unlink()
+    else:
+        workspace.warehouse.publish(name, STUDIES, version="other", cell=step_of(name).by.cell(CELL))
+    workspace.warehouse.path("audit_findings").unlink()
+    found = asked(workspace, {spec.name: spec}, failed=(failed,))
+    assert list(found.failure_reasons) == [failed]
+    assert [step.assets for step in found.steps] == [("audit_findings", "audit_report")]
+
+
+def test_the_report_alone_is_written_again_though_an_optional_step_failed(
+    workspace: Workspace, spec: EncoderSpec
+) -> None:
+    workspace.warehouse.path("mitigation_capacity").unlink()
+    workspace.warehouse.path("report_files").unlink()
+    assert names(asked(workspace, {spec.name: spec})) == ["mitigation_capacity"]
+    assert names(asked(workspace, {spec.name: spec}, failed=("mitigation_capacity",))) == ["audit_report"]
+    assert names(asked(workspace, {spec.name: spec}, busy=("mitigation_capacity",))) == []
+
+
+def test_a_cohort_that_failed_is_tried_again_when_its_table_was_mended(workspace: Workspace, spec: EncoderSpec) -> None:
+    workspace.warehouse.path("studies").unlink()
+    table = workspace.table.table
+    table.write_text("study_id\n")
+    (before,) = asked(workspace, {spec.name: spec}).steps
+    seen = fingerprint(workspace, [spec])
+    table.write_text("study_id,patient_id\n")
+    (after,) = asked(workspace, {spec.name: spec}).steps
+    assert before.name == after.name == "cohort"
+    assert before.version != after.version
+    assert fingerprint(workspace, [spec]) != seen
+
+
+def test_other_images_or_a_new_view_ask_for_slices(workspace: Workspace, spec: EncoderSpec) -> None:
+    other = spec.model_copy(update={"name": "other", "view": spec.view.model_copy(update={"stride": 7})})
+    assert names(asked(workspace, {spec.name: spec, "other": other})) == ["ct_slices"]
+
+
+def test_a_look_at_many_partitions_parses_each_spec_once(
+    tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fmaudit_core.encoders.registry as registry
+
+    text = Path(str(files("fmaudit_core.encoders").joinpath("specs", "hu_histogram.yaml"))).read_text()
+    folder = tmp_path / "encoders"
+    folder.mkdir()
+    for at in range(3):
+        (folder / f"e{at}.yaml").write_text(text.replace("name: hu_histogram", f"name: e{at}"))
+    workspace = workspace_in(tmp_path)
+    publish_all(workspace, Registry(folder).specs())
+    parsed: list[str] = []
+    load = registry.load_spec
+    monkeypatch.setattr(registry, "load_spec", lambda path: parsed.append(path.name) or load(path))
+    specs, usable, _ = usable_specs(workspace.registry)
+    found = next_steps(
+        Snapshot(workspace, specs), encoders=list(usable), tasks=workspace.audit.tasks, is_running=lambda _: False,
+        failure_reason=lambda _: None,
+    )  # fmt: skip
+    assert found.idle
+    assert sorted(parsed) == [f"e{at}.yaml" for at in range(3)]
+
+
+def test_every_step_is_declared_after_its_inputs_and_every_table_once() -> None:
+    seen: set[str] = set()
+    for step in STEPS:
+        assert {source.name for source in step.input_steps.values()} <= seen, step.name
+        assert not step.with_input or step.with_input in step.input_steps
+        seen.add(step.name)
+    tables = [table for step in STEPS for table in step.tables]
+    assert len(tables) == len(set(tables))
+
+
+def test_a_step_is_named_by_its_cell() -> None:
+    step = step_of("mitigation_subgroups")
+    assert (step.name, step.by) == ("mitigation_results", By.ENCODER_TASK)
+    assert StaleStep(step, CELL, ()).name == "mitigation_results/hu_histogram/pe"
+
+
+def report_version(workspace: Workspace, *specs: EncoderSpec) -> str:
+    return expected_version(Snapshot(workspace, {spec.name: spec for spec in specs}), step_of("audit_report"))
 
 
 def test_what_is_left_out_of_the_report_is_no_part_of_it(workspace: Workspace, spec: EncoderSpec) -> None:
     off = workspace.audit.model_copy(
         update={"mitigation": workspace.audit.mitigation.model_copy(update={"enabled": False})}
     )
-    versions = Versions(Workspace(off, workspace.audit_yaml), {spec.name: spec})
-    before = versions.audit_report()
-    for table in (*MITIGATION_BY_CELL, *MITIGATION_BY_ENCODER, *MITIGATION_WHOLE):
-        workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
-    assert versions.audit_report() == before
+    without = Workspace(off, workspace.audit_yaml)
+    before = report_version(without, spec)
+    workspace.warehouse.publish("mitigation_results", STUDIES, version="2", cell=CELL)
+    assert report_version(without, spec) == before
+    assert report_version(workspace, spec) != before
 
 
 @pytest.mark.parametrize(
@@ -88,34 +285,15 @@ def test_what_methods_and_summary_tell_of_the_config_is_part_of_the_report(
     workspace: Workspace, spec: EncoderSpec, changed: Callable[[Audit], dict[str, object]]
 ) -> None:
     other = Workspace(workspace.audit.model_copy(update=changed(workspace.audit)), workspace.audit_yaml)
-    before, after = (Versions(one, {spec.name: spec}).audit_report() for one in (workspace, other))
+    before, after = (report_version(one, spec) for one in (workspace, other))
     assert before != after
 
 
 def test_a_title_is_part_of_the_report_and_a_place_is_not(workspace: Workspace, spec: EncoderSpec) -> None:
-    before = Versions(workspace, {spec.name: spec}).audit_report()
-    titled = spec.model_copy(update={"title": "Another title"})
-    assert Versions(workspace, {spec.name: titled}).audit_report() != before
+    before = report_version(workspace, spec)
+    assert report_version(workspace, spec.model_copy(update={"title": "Another title"})) != before
     moved = Workspace(workspace.audit.model_copy(update={"encoders": Path("/elsewhere")}), workspace.audit_yaml)
-    assert Versions(moved, {spec.name: spec}).audit_report() == before
-
-
-def test_findings_without_the_pairs_that_belong_to_them_are_made_again(workspace: Workspace, spec: EncoderSpec) -> None:
-    encoders = {spec.name: spec}
-    expected = Versions(workspace, encoders).audit_findings()
-    for name in ("audit_findings", "model_comparisons", "modality_comparisons"):
-        workspace.warehouse.publish(name, ROW, version=expected)
-
-    def stale() -> list[str]:
-        steps = stale_steps(
-            workspace, ("audit_findings",), recorded=recorded_in_warehouse(workspace), encoders=encoders,
-            only_encoders=[spec.name], only_tasks=["pe"],
-        )  # fmt: skip
-        return [asset for step in steps for asset in step.assets]
-
-    assert stale() == []
-    workspace.warehouse.path("model_comparisons").unlink()
-    assert stale() == ["audit_findings"]
+    assert report_version(moved, spec) == before
 
 
 @pytest.mark.parametrize("changed", [{"control": False}, {"title": "Another title"}], ids=["control", "label"])
@@ -123,39 +301,29 @@ def test_what_findings_say_of_an_encoder_is_part_of_them(
     workspace: Workspace, spec: EncoderSpec, changed: dict[str, object]
 ) -> None:
     """A control is no encoder to warn of: to make it one is another family of tests."""
-    before = Versions(workspace, {spec.name: spec}).audit_findings()
-    assert Versions(workspace, {spec.name: spec.model_copy(update=changed)}).audit_findings() != before
+    findings = step_of("audit_findings")
+    assert is_fresh(Snapshot(workspace, {spec.name: spec}), findings)
+    assert not is_fresh(Snapshot(workspace, {spec.name: spec.model_copy(update=changed)}), findings)
 
 
 def test_networks_read_the_pooling_that_speaks_for_the_encoder(workspace: Workspace, spec: EncoderSpec) -> None:
     """A primary pooling that the encoder has not leaves its own: which ones are configured decides."""
-    path = workspace.warehouse.embeddings_path(spec.name)
-    path.parent.mkdir(parents=True)
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(
-            "CREATE TABLE study_embeddings AS SELECT 's1' AS study_id, unnest(['mean', 'max']) AS pooling"
-        )
-        connection.execute("CREATE TABLE provenance AS SELECT 'version' AS key, '1' AS value")
     found = []
     for poolings in (("mean", "max"), ("max",)):
         audit = workspace.audit.model_copy(
             update={"probes": workspace.audit.probes.model_copy(update={"poolings": poolings})}
         )
-        found.append(Versions(Workspace(audit, workspace.audit_yaml), {spec.name: spec}).neural_fits(spec.name))
+        look = Snapshot(Workspace(audit, workspace.audit_yaml), {spec.name: spec})
+        found.append(expected_version(look, step_of("neural_fits"), Cell(spec.name)))
     assert found[0] != found[1]
 
 
 def test_which_past_a_task_may_know_leaves_the_features_of_the_record_alone(
     workspace: Workspace, spec: EncoderSpec
 ) -> None:
-    assert workspace.record is not None
-    workspace.record.path.parent.mkdir(parents=True)
-    workspace.record.path.touch()
     later = workspace.audit.ehr.model_copy(update={"day_before": ()})
     other = Workspace(workspace.audit.model_copy(update={"ehr": later}), workspace.audit_yaml)
-    before, after = (Versions(one, {spec.name: spec}) for one in (workspace, other))
-    assert before.ehr_features() == after.ehr_features()
-    assert before.ehr_fits() != after.ehr_fits()
+    assert names(asked(other, {spec.name: spec})) == ["ehr_fits"]
 
 
 def test_a_past_of_a_task_that_is_not_there_is_refused() -> None:

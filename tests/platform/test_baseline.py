@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from fmaudit_core.pipeline.next_steps import fingerprint, usable_specs
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.changed_sources import usable_specs
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.cli.main import main
 from tests.platform.conftest import made, run
-from tests.platform.test_next_steps import asked
+from tests.platform.test_next_steps import asked, fingerprint
 
 
 def scores(workspace, task, *, split=("val", "test"), seed=0):
@@ -100,7 +100,7 @@ def test_the_sensor_asks_for_its_scores_and_statistics_alone(copied):
     assert steps == {"probe_predictions/lrcn/pe": ("probe_predictions", *FAIRNESS_TABLES)}
     before = fingerprint(copied)
     (copied.audit_yaml.parent / "pe_pred_proba.csv").unlink()
-    usable, problems = usable_specs(copied.registry)
+    _, usable, problems = usable_specs(copied.registry)
     assert "lrcn" not in usable
     assert "is not there" in problems["lrcn"]
     assert fingerprint(copied) != before

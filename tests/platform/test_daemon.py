@@ -18,7 +18,9 @@ import yaml
 
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.snapshot import snapshot_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
+from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
 from tests.platform.conftest import run, write_audit
 from tests.platform.test_ui import free_port
@@ -107,26 +109,18 @@ def in_findings(workspace, *names):
     """Whether the report shows these encoders, and what it was made of is fresh."""
 
     def there():
-        from fmaudit_core.pipeline.versions import Versions
-
-        warehouse = workspace.warehouse
-        versions = Versions(workspace, workspace.registry.specs())
-        if set(names) != set(warehouse.read("audit_findings")["encoder"]):
+        look = snapshot_of(workspace)
+        if set(names) != set(workspace.warehouse.read("audit_findings")["encoder"]):
             return False
-        return (
-            warehouse.version("audit_findings") == versions.audit_findings()
-            and warehouse.version("report_files") == versions.audit_report()
-            and all(fresh(versions, Cell(name, "pe")) for name in names)
-        )
+        cells = [Cell(name, "pe") for name in names]
+        steps = [
+            (step_of(name), cell)
+            for name in ("fairness", "probe_fits", "audit_findings", "audit_report")
+            for cell in cells
+        ]
+        return all(is_fresh(look, step, step.by.cell(cell)) for step, cell in steps)
 
     return there
-
-
-def fresh(versions, cell):
-    warehouse = versions.workspace.warehouse
-    return warehouse.version("fairness_gaps", cell) == versions.fairness(cell) and warehouse.version(
-        "probe_fits", Cell(cell.encoder)
-    ) == versions.probe_fits(cell.encoder, embeddings=versions.study_embeddings(cell.encoder))
 
 
 def materialized(workspace):

@@ -12,7 +12,7 @@ import yaml
 from fmaudit_core.encoders.embeddings_reader import read_provenance, read_study_embeddings
 from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA
 from fmaudit_core.pipeline import queries
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.probes.primary_score_set import of_primary_probe
 from fmaudit_core.storage.warehouse import Cell
 from tests.platform.conftest import made, run, write_audit
@@ -354,13 +354,14 @@ def test_the_report_tells_the_runs_that_made_it(audited):
 
 def test_other_runs_leave_the_version_of_the_report_alone(copied):
     from fmaudit_core.pipeline.run_report import report_input
-    from fmaudit_core.pipeline.versions import Versions
+    from fmaudit_core.pipeline.snapshot import snapshot_of
+    from fmaudit_core.pipeline.steps import step_of
+    from fmaudit_core.pipeline.versions import is_fresh
 
-    versions = Versions(copied, copied.registry.specs())
-    assert versions.audit_report() == copied.warehouse.version("report_files")
-    assert report_input(copied, versions).runs == {}
-    assert report_input(copied, versions, {"audit_report": "another"}).runs == {"audit_report": "another"}
-    assert versions.audit_report() == copied.warehouse.version("report_files")
+    look = snapshot_of(copied)
+    assert report_input(copied, look).runs == {}
+    assert report_input(copied, look, {"audit_report": "another"}).runs == {"audit_report": "another"}
+    assert is_fresh(look, step_of("audit_report"))
 
 
 def test_no_identifier_reaches_the_report_or_the_metadata(audited):

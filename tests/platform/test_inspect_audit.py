@@ -154,15 +154,29 @@ def test_no_patient_and_no_report_text_leaves_the_tables(inspected):
     assert "impressions" not in columns
 
 
+def test_the_cohort_sensor_finds_the_release_as_it_was_audited(inspected):
+    from tests.platform.test_sensors import look
+
+    first = look(inspected[0], "cohort_sensor")
+    assert first.skip_reason.skip_message == "the cohort is the one that was audited."
+    assert look(inspected[0], "cohort_sensor", first.cursor).skip_message == "the cohort's table is as it was."
+
+
 def test_other_rescales_are_another_version_of_the_slices(inspected):
-    from fmaudit_core.pipeline.versions import Versions
+    from fmaudit_core.pipeline.snapshot import snapshot_of
 
     workspace = inspected[0]
-    versions = Versions(workspace, workspace.registry.specs())
     studies = workspace.warehouse.read("studies")
-    before = versions.views(studies)
-    assert versions.views(studies.with_columns(age=pl.lit(50))) == before
-    assert versions.views(studies.with_columns(rescale_slope=pl.lit(2.0))) != before
+    version = workspace.warehouse.version("studies")
+
+    def views(**changed):
+        workspace.warehouse.publish("studies", studies.with_columns(**changed), version=version)
+        return snapshot_of(workspace).view_versions()
+
+    before = views()
+    assert views(age=pl.lit(50)) == before
+    assert views(rescale_slope=pl.lit(2.0)) != before
+    assert views() == before
 
 
 def test_init_refuses_a_folder_that_is_no_download(tmp_path):

@@ -12,7 +12,9 @@ import yaml
 
 from fmaudit_core.encoders import adapter
 from fmaudit_core.encoders.embeddings_reader import read_poolings, read_provenance
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES, Versions
+from fmaudit_core.pipeline.snapshot import snapshot_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
+from fmaudit_core.pipeline.versions import expected_version
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 from tests.platform.conftest import AUDIT, made, run
@@ -96,14 +98,18 @@ def test_volumes_and_imports_are_audited_beside_the_others(copied, blocks):
 
 def test_other_ct_leaves_imports_alone_and_other_studies_do_not(copied):
     imported(copied, np.random.default_rng(0).normal(size=(150, 5)))
-    versions, studies = Versions(copied, copied.registry.specs()), copied.warehouse.read("studies")
-    before, slices = versions.study_embeddings("theirs"), versions.views(studies)
+
+    def versions():
+        look = snapshot_of(copied)
+        return look.view_versions(), expected_version(look, step_of("study_embeddings"), Cell("theirs"))
+
+    slices, before = versions()
     for path in next(copied.table.images.iterdir()).iterdir():
         path.touch()
-    assert versions.views(studies) != slices
-    assert versions.study_embeddings("theirs") == before
-    copied.warehouse.publish("studies", studies.head(149), version="fewer")
-    assert versions.study_embeddings("theirs") != before
+    assert versions()[0] != slices
+    assert versions()[1] == before
+    copied.warehouse.publish("studies", copied.warehouse.read("studies").head(149), version="fewer")
+    assert versions()[1] != before
 
 
 def test_without_ct_an_audit_of_imports_runs_whole_and_an_encoder_of_ct_is_told(audited, tmp_path):

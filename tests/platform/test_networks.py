@@ -12,8 +12,9 @@ from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.run_network_probes import another_view
-from fmaudit_core.pipeline.stale_steps import recorded_in_warehouse, stale_steps
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline.snapshot import snapshot_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
+from fmaudit_core.pipeline.versions import stale_tables
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
 from tests.platform.conftest import made, run
@@ -101,11 +102,13 @@ def test_aggregations_are_compared_and_shown_and_a_second_run_does_nothing(netwo
 
 
 def stale(workspace, level):
-    steps = stale_steps(
-        workspace, level, recorded=recorded_in_warehouse(workspace), encoders=workspace.registry.specs(),
-        only_encoders=[ENCODER, "hu_histogram"], only_tasks=workspace.audit.tasks,
-    )  # fmt: skip
-    return {(asset, step.cell.encoder) for step in steps for asset in step.assets}
+    look = snapshot_of(workspace)
+    cells = [
+        (step_of(name), cell)
+        for name in level
+        for cell in step_of(name).cells(look, look.encoders, look.workspace.audit.tasks)
+    ]
+    return {(table, cell.encoder) for step, cell in cells for table in stale_tables(look, step, cell)[:1]}
 
 
 def test_other_seeds_train_again_and_networks_can_be_left_out(networked):
@@ -116,9 +119,9 @@ def test_other_seeds_train_again_and_networks_can_be_left_out(networked):
     assert stale(fewer, ("probe_fits",)) == set()
     none = with_probes(workspace, kinds=["logistic"])
     assert stale(none, ("neural_fits",)) == stale(none, ("probe_fits",)) == set()
-    assert scores in stale(none, ("probe_predictions", *FAIRNESS_TABLES))
+    assert scores in stale(none, ("probe_predictions", "fairness"))
     workspace.audit_yaml.write_text(kept)
-    assert stale(open_workspace(workspace.audit_yaml), ("probe_predictions", *FAIRNESS_TABLES)) == set()
+    assert stale(open_workspace(workspace.audit_yaml), ("probe_predictions", "fairness")) == set()
 
 
 def test_encoders_of_the_same_weights_with_another_view_are_compared():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fmaudit_core.pipeline.next_steps import fingerprint, next_steps, usable_specs
-from fmaudit_core.pipeline.stale_steps import recorded_in_warehouse
-from fmaudit_core.pipeline.versions import FAIRNESS_TABLES
+from fmaudit_core.pipeline import changed_sources
+from fmaudit_core.pipeline.changed_sources import usable_specs
+from fmaudit_core.pipeline.snapshot import Snapshot
+from fmaudit_core.pipeline.stale_steps import next_steps
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 from tests.platform.conftest import run
 
@@ -19,15 +21,19 @@ def land(workspace, name, **changes):
 
 
 def asked(workspace, *, busy=(), spent=()):
-    usable, _ = usable_specs(workspace.registry)
+    specs, usable, _ = usable_specs(workspace.registry)
     found = next_steps(
-        workspace,
-        usable,
-        recorded=recorded_in_warehouse(workspace),
+        Snapshot(workspace, specs),
+        encoders=list(usable),
+        tasks=workspace.audit.tasks,
         is_running=lambda step: step.name in busy,
         failure_reason=lambda step: "it failed" if step.name in spent else None,
     )
     return {step.name: step.assets for step in found.steps}, found
+
+
+def fingerprint(workspace):
+    return changed_sources.fingerprint(workspace, usable_specs(workspace.registry)[1].values())
 
 
 def test_nothing_is_asked_where_all_is_fresh(copied):
@@ -58,7 +64,7 @@ def test_while_one_encoder_encodes_the_findings_of_another_come_out(copied):
     cell = Cell("hu_histogram", "pe")
     copied.warehouse.path("fairness_gaps", cell).unlink()
     steps, _ = asked(copied, busy=("study_embeddings/second",))
-    assert steps == {"probe_predictions/hu_histogram/pe": ("fairness_gaps",)}
+    assert steps == {"fairness/hu_histogram/pe": ("fairness_gaps",)}
 
 
 def test_a_failed_encoder_is_named_once_and_makes_no_findings_again_while_another_encodes(copied):
@@ -90,8 +96,8 @@ def test_a_look_reads_neither_checkpoints_nor_images_nor_the_cohort(copied, monk
         raise AssertionError("a look at the registry read a heavy file")
 
     monkeypatch.setattr("fmaudit_core.encoders.checksums._sha256", never)
-    monkeypatch.setattr("fmaudit_core.pipeline.versions.files_digest", never)
-    monkeypatch.setattr("fmaudit_core.pipeline.stale_steps.read_cohort", never)
+    monkeypatch.setattr("fmaudit_core.pipeline.snapshot.files_digest", never)
+    monkeypatch.setattr("fmaudit_core.pipeline.changed_sources.read_cohort", never)
     land(copied, "second", variant="other")
     before = fingerprint(copied)
     assert asked(copied)[0]
@@ -102,7 +108,7 @@ def test_a_look_reads_neither_checkpoints_nor_images_nor_the_cohort(copied, monk
 
 def test_a_checkpoint_that_is_not_there_is_told_by_the_encoders_name(copied):
     land(copied, "second", weights={"path": "nowhere.pt", "sha256": "0" * 64})
-    usable, problems = usable_specs(copied.registry)
+    _, usable, problems = usable_specs(copied.registry)
     assert "second" not in usable
     assert "the checkpoint is not there" in problems["second"]
     assert asked(copied)[0] == {"audit_findings": ("audit_findings", "audit_report")}

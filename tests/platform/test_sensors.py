@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import yaml
 
-from fmaudit_core.pipeline.versions import COHORT_TABLES
+from fmaudit_core.pipeline.steps import COHORT_TABLES
 from fmaudit_core.pipeline.workspace import open_workspace
 from tests.platform.conftest import made, run
 from tests.platform.test_next_steps import land

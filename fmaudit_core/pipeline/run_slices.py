@@ -1,0 +1,33 @@
+"""The slices of one audit on disk: read from its CT in the views of all registered encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.pipeline.changed_sources import slices_version
+from fmaudit_core.pipeline.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The tables of the slice store, and their version: of the images as they were before any was read."""
+
+    quality: pl.DataFrame
+    views: pl.DataFrame
+    version: str
+
+
+def build_slices(look: Snapshot, *, progress: Progress = silent) -> Slices:
+    """Write the slices of every study and view that the store does not hold yet."""
+    store, versions = look.workspace.repairing_slice_store(), look.view_versions()
+    quality = store.build(
+        list(store.images.items()),
+        list(look.views_seen().values()),
+        workers=look.workspace.audit.imaging.workers,
+        rules=look.workspace.series_rules,
+        progress=progress,
+    )
+    return Slices(quality, look.view_table(versions), slices_version(versions))

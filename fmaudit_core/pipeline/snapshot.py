@@ -1,0 +1,218 @@
+"""One look at a workspace: what is registered and published, each file read once. What follows from it: `stale_steps.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import polars as pl
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.encoders.embeddings_reader import read_provenance
+from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.window import View
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.storage.digests import digest, files_digest, frame_digest
+from fmaudit_core.storage.warehouse import WHOLE, Cell, WarehouseError
+
+_T = TypeVar("_T")
+#: raised when the same CT would give other slices
+SLICES_REVISION: Final = 1
+UNAUDITED_SCHEMA: Final = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
+#: columns of a study that decide its slices
+_CT_COLUMNS: Final = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
+
+#: (asset, cell) -> version that the run history records for it, None if it was never made
+RunHistory = Callable[[str, Cell], str | None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A workspace as it stands at one moment; make a new one to see what changed.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    encoders : mapping of name to EncoderSpec
+        Every registered encoder.
+    history : RunHistory, optional
+        A published asset whose version the history does not confirm counts as stale.
+    """
+
+    workspace: Workspace
+    encoders: Mapping[str, EncoderSpec]
+    history: RunHistory | None = None
+    _seen: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def version(self, table: str, cell: Cell = WHOLE) -> str | None:
+        """Return the version of a published table, or of an encoder's embeddings; None if it is missing or torn."""
+        return self.once(("version", table, cell), lambda: self._version(table, cell))
+
+    def once(self, key: tuple[object, ...], make: Callable[[], _T]) -> _T:
+        """Return what `make` returned for this key the first time."""
+        if key not in self._seen:
+            self._seen[key] = make()
+        found: _T = self._seen[key]
+        return found
+
+    def without(self, names: Collection[str]) -> Snapshot:
+        """Return the same moment with some encoders not registered; they must have no statistics."""
+        kept = {name: spec for name, spec in self.encoders.items() if name not in names}
+        read = {key: value for key, value in self._seen.items() if key[0] != "expected"}
+        return Snapshot(self.workspace, kept, self.history, read)
+
+    def studies(self, *columns: str) -> str:
+        """Return the digest of some columns of the studies: another age leaves the probes alone."""
+        return self.once(("studies", columns), lambda: frame_digest(self._study_columns(columns)))
+
+    @cached_property
+    def study_table(self) -> pl.DataFrame:
+        """The published studies."""
+        return self.workspace.warehouse.read("studies")
+
+    def tasks_of(self, encoder: str) -> list[str]:
+        """Return the tasks that an encoder can be audited on; none if it is not registered."""
+        spec = self.encoders.get(encoder)
+        return spec.tasks_of(self.workspace.audit.tasks) if spec else []
+
+    def audited_cells(self) -> list[Cell]:
+        """Return the cells with statistics, of registered encoders and configured tasks."""
+        return self.once(("audited",), lambda: self._registered("fairness_gaps"))
+
+    def mitigated_cells(self) -> list[Cell]:
+        """Return the cells with results of strategies, of registered encoders and configured tasks."""
+        found = self.once(("mitigated",), lambda: self._registered("mitigation_results"))
+        return [cell for cell in found if self.encoders[cell.encoder].embeds]
+
+    def baselines(self) -> list[str]:
+        """Return the names of the models that are audited by their predictions alone, sorted."""
+        return sorted(name for name, spec in self.encoders.items() if not spec.embeds)
+
+    def retired(self) -> list[str]:
+        """Return the encoders with kept results whose spec is no longer registered, sorted."""
+        return sorted({cell.encoder for cell in self.workspace.warehouse.cells("fairness_gaps")} - set(self.encoders))
+
+    def unaudited(self) -> pl.DataFrame:
+        """Return the registered encoders and tasks without statistics, and what they lack: a frame of `UNAUDITED_SCHEMA`."""
+        absent = [Cell(name, task) for name in self.encoders for task in self.tasks_of(name)]
+        rows = [
+            {"encoder": cell.encoder, "task": cell.task, "lacks": self._lacks(cell)}
+            for cell in absent
+            if cell not in self.audited_cells()
+        ]
+        return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
+
+    def views_seen(self) -> dict[str, View]:
+        """Return the views of the encoders that are run on CT, by key; none if all embeddings were computed elsewhere."""
+        return {spec.view.key(): spec.view for spec in self.encoders.values() if spec.sees_images}
+
+    def view_versions(self) -> dict[str, str]:
+        """Return the version of the slices of every view, by its key: it costs a look at every image file."""
+        images = self._study_columns(_CT_COLUMNS)
+        inputs = (
+            files_digest(self.workspace.images_root, images.get_column("image_path").to_list()),
+            frame_digest(images),
+            asdict(self.workspace.series_rules),
+        )
+        return {key: digest("ct_slices", SLICES_REVISION, inputs, key) for key in sorted(self.views_seen())}
+
+    def image_list(self) -> str:
+        """Return the digest of which studies have which images, and of the rules for series; no image is looked at."""
+        return digest(self.studies(*_CT_COLUMNS), asdict(self.workspace.series_rules))
+
+    def view_table(self, views: Mapping[str, str]) -> pl.DataFrame:
+        """Return `ct_views`: the version of each view, and in `of_studies` the list of studies and images it is of."""
+        seen, listed = self.views_seen(), self.image_list()
+        rows = [
+            {
+                "view": key,
+                "version": version,
+                "values": seen[key].values,
+                "windows": ",".join(seen[key].windows),
+                "of_studies": listed,
+            }
+            for key, version in views.items()
+        ]
+        columns = ("view", "version", "values", "windows", "of_studies")
+        return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
+
+    def published_views(self) -> dict[str, str]:
+        """Return the versions of the published slices by view.
+
+        Raises
+        ------
+        WarehouseError
+            No slices are published.
+        """
+        return self.once(("views",), self._published_views)
+
+    def slices_version(self, view: View) -> str:
+        """Return the version of the published slices of one view.
+
+        Raises
+        ------
+        WarehouseError
+            The slices of this view are not published.
+        """
+        found = self.published_views().get(view.key())
+        if found is None:
+            raise WarehouseError(
+                "the slices of this encoder's view have not been made yet.",
+                where=str(self.workspace.warehouse.root),
+                fix="Materialise ct_slices, or run `fmaudit run`.",
+            )
+        return found
+
+    def _version(self, table: str, cell: Cell) -> str | None:
+        if table == "study_embeddings":
+            return embeddings_version(self.workspace.warehouse.embeddings_path(cell.encoder))
+        return self.workspace.warehouse.version(table, cell)
+
+    def _study_columns(self, columns: tuple[str, ...]) -> pl.DataFrame:
+        return self.study_table.select(name for name in columns if name in self.study_table.columns)
+
+    def _published_views(self) -> dict[str, str]:
+        return dict(self.workspace.warehouse.read("ct_views").select("view", "version").iter_rows())
+
+    def _registered(self, table: str) -> list[Cell]:
+        return [cell for cell in self.workspace.warehouse.cells(table) if cell.task in self.tasks_of(cell.encoder)]
+
+    def _lacks(self, cell: Cell) -> str:
+        """How far an encoder came: what it lacks first."""
+        if self.version("probe_predictions", cell) is not None:
+            return "statistics"
+        if not self.encoders[cell.encoder].embeds or self.version("probe_fits", Cell(cell.encoder)) is not None:
+            return "scores"
+        embedded = self.workspace.warehouse.embeddings_path(cell.encoder).exists()
+        return "probes" if embedded else "embeddings"
+
+
+def snapshot_of(workspace: Workspace) -> Snapshot:
+    """Return the workspace as it stands, under the registry as it stands."""
+    return Snapshot(workspace, workspace.registry.specs())
+
+
+def embeddings_version(path: Path) -> str | None:
+    """Return the version of a file of embeddings; None if it is missing or torn.
+
+    Raises
+    ------
+    WarehouseError
+        The disk or the mount does not give the file, which is no reason to encode for hours again.
+    """
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise WarehouseError(
+            f"cannot be read: {error.strerror}.", where=str(path), fix="Check its disk or mount, then run again."
+        ) from error
+    try:
+        return read_provenance(path).get("version")
+    except FmauditError:
+        return None

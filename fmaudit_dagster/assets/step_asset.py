@@ -1,0 +1,170 @@
+"""How a step of the audit becomes assets: their specs from its declaration, its lock, retries and what it publishes."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.progress import Progress
+from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
+from fmaudit_core.pipeline.steps import Step, step_of
+from fmaudit_core.pipeline.versions import expected_version, is_fresh
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.storage.atomic_write import PublishError
+from fmaudit_core.storage.warehouse import Cell
+from fmaudit_dagster.configured import gpu_tags
+from fmaudit_dagster.execution.run_history import ATTENDED_TAG, FORCED_TAG, STEP_TAG, SURROUNDINGS_TAG, asset_history
+from fmaudit_dagster.execution.step_lock import step_lock
+from fmaudit_dagster.metadata import OWNERS, made
+from fmaudit_dagster.partitions import PARTITIONS, cell_of
+from fmaudit_dagster.progress import progress_of
+from fmaudit_dagster.resources import AuditWorkspace
+
+#: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
+GPU_POOL = "gpu"
+#: the cohort and the slices are read by one run at a time
+SOURCES_POOL = "sources"
+#: of a disk, a mount, memory or a device that fails for a while
+RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL)
+
+Result = dg.MaterializeResult[Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell of a step, while it is made and its lock is held."""
+
+    context: dg.AssetExecutionContext
+    step: Step
+    look: Snapshot
+    cell: Cell
+    #: of what its inputs hold now: what changes while it is made leaves it stale; empty for a step that reads source files
+    version: str
+
+    @property
+    def workspace(self) -> Workspace:
+        """The audit."""
+        return self.look.workspace
+
+    def progress(self, text: str) -> Progress:
+        """Return a listener for a long part of the step."""
+        return progress_of(self.context, text)
+
+    def publish(self, frames: Mapping[str, pl.DataFrame], *, version: str = "", **metadata: Any) -> Result:
+        """Publish the tables of a step with one asset, the first of the declaration last; return what it tells the UI."""
+        for name in [name for name in reversed(self.step.tables) if name in frames]:
+            published = self.workspace.warehouse.publish(
+                name, frames[name], version=version or self.version, cell=self.cell
+            )
+        return made(published, frames[published.table], **metadata)
+
+    def publish_each(
+        self,
+        frames: Mapping[str, pl.DataFrame],
+        plots: Mapping[str, Mapping[str, Any]],
+        versions: Mapping[str, str] | None = None,
+    ) -> Iterator[Result]:
+        """Publish those tables of a step with several assets that are asked for."""
+        for name, frame in frames.items():
+            if dg.AssetKey(name) in self.context.selected_asset_keys:
+                version = versions[name] if versions else self.version
+                published = self.workspace.warehouse.publish(name, frame, version=version, cell=self.cell)
+                yield made(published, frame, asset=name, **plots.get(name, {}))
+
+
+def step_asset(
+    name: str, *, kinds: set[str], gpu: bool = False, texts: Mapping[str, str] | None = None
+) -> Callable[[Callable[[Work], Iterator[Result]]], dg.AssetsDefinition]:
+    """Make the assets of a declared step of a generator of their results.
+
+    Parameters
+    ----------
+    gpu : bool
+        Whether a cluster gives it a GPU.
+    texts : mapping of asset to str, optional
+        What each asset is; by default the docstring of the generator.
+    """
+    step = step_of(name)
+
+    def declare(make: Callable[[Work], Iterator[Result]]) -> dg.AssetsDefinition:
+        described = texts or {name: inspect.cleandoc(make.__doc__ or "")}
+        specs = [_spec(step, asset, kinds, described[asset], make, gpu=gpu) for asset in step.assets]
+
+        @dg.multi_asset(
+            name=name,
+            description=inspect.cleandoc(make.__doc__ or ""),
+            specs=specs,
+            partitions_def=PARTITIONS[step.by],
+            can_subset=len(specs) > 1,
+            pool=GPU_POOL if gpu else SOURCES_POOL if step.sources or name == "ehr_features" else None,
+            op_tags=gpu_tags() if gpu else None,
+            retry_policy=RETRIES,
+        )
+        def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result]:
+            workspace, cell = audit.open(), cell_of(context)
+            try:
+                with step_lock(workspace, step, cell):
+                    work = _work(context, workspace, step, cell)
+                    if work is not None:
+                        yield from make(work)
+            except Exception as error:
+                _judge(context, error)
+                raise
+
+        return run
+
+    return declare
+
+
+def _work(context: dg.AssetExecutionContext, workspace: Workspace, step: Step, cell: Cell) -> Work | None:
+    """The work to do once the lock is held; None if another run did it meanwhile, unless the run makes it again anyway."""
+    look = snapshot_of(workspace)
+    if step.sources:
+        return Work(context, step, look, cell, "")
+    if STEP_TAG in context.run.tags and FORCED_TAG not in context.run.tags:
+        confirmed = Snapshot(workspace, look.encoders, asset_history(context.instance))
+        if is_fresh(confirmed, step, cell):
+            return None
+    return Work(context, step, look, cell, expected_version(look, step, cell))
+
+
+def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
+    """Mark the run whose surroundings failed, which is tried again; a failure of the data waits for other data.
+
+    Raises
+    ------
+    Failure
+        The data failed, or somebody waits for the run.
+    """
+    if of_surroundings(error):
+        context.instance.add_run_tags(context.run.run_id, {SURROUNDINGS_TAG: "true"})
+    if not of_surroundings(error) or ATTENDED_TAG in context.run.tags:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def of_surroundings(error: BaseException) -> bool:
+    """Return whether a disk, a mount, memory or a device failed, rather than the data or a setting."""
+    if isinstance(error, OSError | MemoryError | PublishError) or type(error).__name__ in (
+        "OutOfMemoryError",
+        "AcceleratorError",
+    ):
+        return True
+    cause = error.__cause__
+    return isinstance(error, FmauditError) and cause is not None and of_surroundings(cause)
+
+
+def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[..., Any], *, gpu: bool) -> dg.AssetSpec:
+    """An asset with the file and line that makes it, which the UI shows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # its interface may change; the version is pinned
+        line = dg.LocalFileCodeReference(file_path=inspect.getfile(make), line_number=inspect.getsourcelines(make)[1])
+        metadata = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[line])}
+    return dg.AssetSpec(
+        asset, deps=step.input_assets, group_name=step.group, kinds=kinds, owners=OWNERS, description=text, skippable=True,
+        tags={"fmaudit/compute": "gpu"} if gpu else None, metadata=metadata,
+    )  # fmt: skip

@@ -13,8 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
 from fmaudit_core.report.disclosure.disclosure import Disclosed
 from fmaudit_core.report.index.mitigation_index import MitigationIndex
@@ -32,6 +30,7 @@ from fmaudit_core.report.sections.reproduction import paper_view
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_view
 from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.methods import limits, methods
+from fmaudit_core.report.text.templating import environment
 from fmaudit_core.storage.atomic_write import written_beside
 
 #: shorter lists are not worth a reference
@@ -58,20 +57,19 @@ def render_page(inputs: ReportInput, shown: ReportData | None = None, *, beside:
     """
     shown = shown or index_report_data(inputs)
     tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["tied"] = formatting.tied
-    return environment.get_template("page.html.jinja").render(
-        **_context(inputs, tables, index, mitigation_index),
-        beside=beside,
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        plotly=_plotly(),
-        data=_packed(
-            json.dumps(_data(index, mitigation_index), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        ),
+    return (
+        environment()
+        .get_template("templates/page.html.jinja")
+        .render(
+            **_context(inputs, tables, index, mitigation_index),
+            beside=beside,
+            style=_asset("page.css"),
+            script=_asset("page.js"),
+            plotly=_plotly(),
+            data=_packed(
+                json.dumps(_data(index, mitigation_index), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            ),
+        )
     )
 
 

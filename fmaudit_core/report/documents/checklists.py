@@ -13,7 +13,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmaudit_core.report.text.templating import environment
 
 AuditSummary = Mapping[str, Any]
 
@@ -34,11 +35,7 @@ def checklists(audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, s
         Ids of the page's sections; one that is not there is not linked to.
     """
     tables = [filled(name, audit_summary, anchors=anchors) for name in GUIDELINES]
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("checklist.html.jinja")
+    page = environment().get_template("templates/checklist.html.jinja")
     out = {f"checklists/{one['name']}.html": page.render(table=one, audit_summary=audit_summary) for one in tables}
     out["checklists/checklists.json"] = json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
     return out

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.templating import environment
 
 #: what stands where there was no test
 UNTESTED: Final = "no test without the predictions"
@@ -156,15 +155,15 @@ def _group(row: Mapping[str, Any]) -> str:
 
 def render_comparison(comparison: Comparison) -> str:
     """One HTML document that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("compare.html.jinja").render(
-        comparison=comparison,
-        findings=finding_views(comparison),
-        rows=row_views(comparison),
-        style=files("fmaudit_core.report").joinpath("templates", "page.css").read_text(encoding="utf-8"),
-        alpha=f"{comparison.alpha:g}",
-        confidence=formatting.percent(comparison.confidence, 0),
+    return (
+        environment()
+        .get_template("templates/compare.html.jinja")
+        .render(
+            comparison=comparison,
+            findings=finding_views(comparison),
+            rows=row_views(comparison),
+            style=files("fmaudit_core.report").joinpath("templates", "page.css").read_text(encoding="utf-8"),
+            alpha=f"{comparison.alpha:g}",
+            confidence=formatting.percent(comparison.confidence, 0),
+        )
     )

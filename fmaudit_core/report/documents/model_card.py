@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.templating import environment
 
 AuditSummary = Mapping[str, Any]
 
@@ -39,20 +39,16 @@ def cards(audit_summary: AuditSummary) -> dict[str, str]:
     audit_summary : mapping
         The content of audit.json.
     """
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
-    )  # fmt: skip
-    environment.filters["cell"] = _in_a_cell
+    templates = environment()
     out = {}
     for model in _models(audit_summary):
         folder = f"cards/{model['name']}"
         chai = chai_card(audit_summary, model)
         front = yaml.safe_dump(_front_matter(audit_summary, model), sort_keys=False, allow_unicode=True)
         context = {"told": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}
-        out[f"{folder}/README.md"] = environment.get_template("model_card.md.jinja").render(context)
+        out[f"{folder}/README.md"] = templates.get_template("templates/model_card.md.jinja").render(context)
         out[f"{folder}/chai.xml"] = as_xml(chai)
-        out[f"{folder}/chai.html"] = environment.get_template("chai.html.jinja").render(context)
+        out[f"{folder}/chai.html"] = templates.get_template("templates/chai.html.jinja").render(context)
     return out
 
 
@@ -201,8 +197,3 @@ def _hub_metric(one: AuditSummary, audit_summary: AuditSummary) -> dict[str, Any
 
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items() if value is not None}
-
-
-def _in_a_cell(text: object) -> str:
-    """Text as it stands in a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")

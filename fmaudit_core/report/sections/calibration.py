@@ -13,7 +13,7 @@ from fmaudit_core.report.text import formatting
 
 
 def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
-    """Calibration of a score set: None where the table has nothing, `probabilities` false where scores are none."""
+    """Return calibration of a score set: None if the table has nothing, `probabilities` false where scores are none."""
     rows = index.calibration(key)
     if not rows:
         return None
@@ -28,7 +28,7 @@ def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
 
 
 def gives_probabilities(index: ScoreSetIndex, key: Key) -> bool:
-    """Whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
+    """Return whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
     rows = index.calibration(key)
     if rows:
         return _probabilities(rows)
@@ -64,7 +64,7 @@ def _note(status: str) -> str:
 
 
 def calibration_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
-    """Slope and calibration in the large of each subgroup; None where scores are no probabilities or nothing is shown."""
+    """Return slope and calibration in the large of each subgroup; None if scores are no probabilities or nothing is shown."""
     rows = index.calibration(key)
     shown = [row for row in rows if row["ece"] is not None]
     if not shown or not _probabilities(rows):
@@ -95,7 +95,7 @@ def _dot(row: Row) -> dict[str, Any]:
 
 
 def cross_views(index: ScoreSetIndex, key: Key) -> list[Row]:
-    """A matrix per attribute: positives of the row's subgroup against negatives of the column's."""
+    """Return a matrix per attribute: positives of the row's subgroup against negatives of the column's."""
     views = []
     for attribute in index.attributes(key):
         pairs = index.cross(key, attribute)

@@ -14,7 +14,7 @@ _MOST: Final = 12
 
 
 def changes_view(index: ScoreSetIndex) -> Row | None:
-    """What became of every model that was audited before; None where none was."""
+    """Return the changes of every model that was audited before; None if none was."""
     models = [_model(index, key, rows) for key, rows in index.changes()]
     if not models:
         return None

@@ -16,7 +16,7 @@ _MOST_PAIRS: Final = 10
 
 
 def pair_views(index: ScoreSetIndex) -> list[Row]:
-    """The pairs of every task, those the findings speak of first."""
+    """Return the pairs of every task, those the findings are about first."""
     return [
         _pair_view(index, first, second, rows)
         for task in index.tasks
@@ -25,12 +25,12 @@ def pair_views(index: ScoreSetIndex) -> list[Row]:
 
 
 def more_pairs(index: ScoreSetIndex) -> int:
-    """Pairs that are in the CSV alone."""
+    """Return pairs that are in the CSV alone."""
     return sum(max(0, len(index.comparisons(task)) - _MOST_PAIRS) for task in index.tasks)
 
 
 def pair_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
-    """Difference in AUROC of all studies for every pair, by task."""
+    """Return the difference in AUROC of all studies for every pair, by task."""
     margin = index.audit.fairness.auroc_margin
     out = {}
     for task in index.tasks:
@@ -80,7 +80,7 @@ def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -
 
 
 def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
-    """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
+    """Return titles that differ: encoders, with the variant of a model that is not primary for its encoder."""
     titles = []
     for key in (first, second):
         title = index.encoder_title(key.encoder) + index.role(key.encoder)
@@ -101,18 +101,16 @@ def _line(index: ScoreSetIndex, row: Row) -> Row:
         "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
         "p": formatting.p_number(row["p_value"]),
         "q": formatting.p_number(row["q_value"]),
-        "worse": _worse(index, row),
+        "non_inferior": _non_inferior(index, row),
     }
 
 
-def _worse(index: ScoreSetIndex, row: Row) -> str:
-    """Non-inferiority in words."""
+def _non_inferior(index: ScoreSetIndex, row: Row) -> str:
+    """Return whether the first model is shown not to be worse by the margin or more."""
     if row["non_inferior"] is None:
         return "not tested"
-    p = formatting.p_text(row["p_non_inferior"])
-    if row["non_inferior"]:
-        return f"not by {_margin(index, row['metric'])} or more ({p})"
-    return f"by {_margin(index, row['metric'])} or more cannot be ruled out ({p})"
+    margin, p = _margin(index, row["metric"]), formatting.exploratory_p_text(row["p_non_inferior"])
+    return f"yes, not worse by {margin} or more ({p})" if row["non_inferior"] else f"not shown, margin {margin} ({p})"
 
 
 def _margin(index: ScoreSetIndex, metric: str) -> str:
@@ -128,7 +126,7 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
     text = (
         f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
         f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
-        f"{formatting.p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
+        f"{formatting.exploratory_p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
     )
     margin = _margin(index, "auroc")
     if row["non_inferior"] is None:
@@ -139,15 +137,15 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
 
 
 _VERDICTS: Final = {
-    "better": "ranks better than chance explains in {}",
+    "better": "has a higher AUROC, beyond chance, in {}",
     "not_worse": "is not worse by {margin} or more in {}",
-    "worse": "ranks worse than chance explains in {}",
+    "worse": "has a lower AUROC, beyond chance, in {}",
     "cannot_tell": "may be worse by {margin} or more in {}: we cannot tell",
 }
 
 
 def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row]) -> str:
-    """What AUROC says of the first model in each tested subgroup, by verdict; empty where none could be tested."""
+    """Return the verdicts on the first model's AUROC in the tested subgroups, in a sentence; empty if none was tested."""
     of: dict[str, list[str]] = {}
     for row in rows:
         if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
@@ -165,7 +163,7 @@ def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str,
         "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
         "hover": (
             f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {said['first']} and {said['second']}"
-            f"<br>difference {said['difference']} ({said['interval']})<br>{formatting.p_text(row['p_value'])}; "
+            f"<br>difference {said['difference']} ({said['interval']})<br>{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['q_value'], 'q')}"
         ),
         "aside": f"{said['difference']} ({said['interval']})",

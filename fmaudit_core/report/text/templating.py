@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.report.text import formatting
+
+#: functions that templates use by their name
+_OF_TEXT: Final[Sequence[Callable[..., str]]] = (
+    formatting.attribute_title,
+    formatting.margin_text,
+    formatting.metric_title,
+    formatting.percent,
+    formatting.task_title,
+    formatting.tied,
+)
 
 
 def environment() -> Environment:
@@ -18,7 +29,11 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"tied": formatting.tied, "cell": _markdown_cell, "aligned": _aligned}
+    found.filters |= {
+        **{one.__name__: one for one in _OF_TEXT},
+        "cell": _markdown_cell,
+        "aligned": _aligned,
+    }
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fmaudit_core.common import vocabulary
@@ -91,18 +92,32 @@ def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
     return titles[0], titles[1]
 
 
-def _line(index: ScoreSetIndex, row: Row) -> Row:
+@dataclass(frozen=True)
+class PairLine:
+    """A metric of two models as text: both values, their difference, its tests, and whether the first is non-inferior."""
+
+    metric: str
+    first: str
+    second: str
+    difference: str
+    interval: str
+    p: str
+    q: str
+    non_inferior: str
+
+
+def _line(index: ScoreSetIndex, row: Row) -> PairLine:
     metric, rounded = row["metric"], row["counts"] == "rounded"
-    return {
-        "metric": formatting.metric_title(metric),
-        "first": formatting.level(metric, row["value"], rounded=rounded),
-        "second": formatting.level(metric, row["other_value"], rounded=rounded),
-        "difference": formatting.difference(metric, row["difference"], rounded=rounded),
-        "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
-        "p": formatting.p_number(row["p_value"]),
-        "q": formatting.p_number(row["q_value"]),
-        "non_inferior": _non_inferior(index, row),
-    }
+    return PairLine(
+        metric=formatting.metric_title(metric),
+        first=formatting.level(metric, row["value"], rounded=rounded),
+        second=formatting.level(metric, row["other_value"], rounded=rounded),
+        difference=formatting.difference(metric, row["difference"], rounded=rounded),
+        interval=formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        p=formatting.p_number(row["p_value"]),
+        q=formatting.p_number(row["q_value"]),
+        non_inferior=_non_inferior(index, row),
+    )
 
 
 def _non_inferior(index: ScoreSetIndex, row: Row) -> str:
@@ -122,10 +137,10 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
     row = next((row for row in overall if row["metric"] == "auroc" and row["difference"] is not None), None)
     if row is None:
         return "Too few studies were scored by both to compare them."
-    said = _line(index, row)
+    line = _line(index, row)
     text = (
-        f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
-        f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
+        f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {line.first} with {names[0]} and "
+        f"{line.second} with {names[1]}: a difference of {line.difference} ({line.interval}; "
         f"{formatting.exploratory_p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
     )
     margin = _margin(index, "auroc")
@@ -156,15 +171,15 @@ def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row
 
 
 def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str, Any]:
-    names, said = _names(index, first, second), _line(index, row)
+    names, line = _names(index, first, second), _line(index, row)
     apart = row["q_value"] is not None and row["q_value"] <= index.audit.fairness.alpha
     return {
         "label": "<br>".join(figures.tick_line(name) for name in names),
         "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
         "hover": (
-            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {said['first']} and {said['second']}"
-            f"<br>difference {said['difference']} ({said['interval']})<br>{formatting.exploratory_p_text(row['p_value'])}; "
+            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {line.first} and {line.second}"
+            f"<br>difference {line.difference} ({line.interval})<br>{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['q_value'], 'q')}"
         ),
-        "aside": f"{said['difference']} ({said['interval']})",
+        "aside": f"{line.difference} ({line.interval})",
     }  # fmt: skip

@@ -38,11 +38,11 @@ REPORT = {
     "input": "errors",
     "disclosure": "input",
     "index": "disclosure input",
-    "text": "index",
+    "text": "index input",
     "figures": "text",
     "sections": "figures index input text",
     "documents": "disclosure index input sections text",
-    "page": "disclosure index input sections text",
+    "page": "index input sections text",
     "export": "documents index input page",
 }
 PLATFORM = {

@@ -101,7 +101,8 @@ class Assessment:
             *SCORE_SET, "attribute", "metric", "worst_subgroup", "best_subgroup", "gap", "null_expected_gap", "p_value",
             "p_adjusted", "q_value", "verdict",
         )  # fmt: skip
-        return self.fairness_gaps.select(name for name in shown if name not in one_of_a_kind)
+        found = self.fairness_gaps.select(name for name in shown if name not in one_of_a_kind)
+        return found.rename({"p_value": "p_exploratory"})
 
     def __repr__(self) -> str:
         """The verdicts, and how large the tables are."""

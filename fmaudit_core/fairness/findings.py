@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, verdict
-from fmaudit_core.fairness.multiplicity import benjamini_hochberg
+from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, judged
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]
+_JUDGEMENT: Final = ("p_adjusted", "q_value", "verdict", "confirmatory")
 
 
 def findings(
@@ -48,26 +47,33 @@ def findings(
     -------
     Frame of `FINDINGS_SCHEMA`: the rows of `gaps`, corrected, with `verdict` and `sentence`
     """
-    rows = gaps.drop("p_adjusted", "q_value", "verdict", "confirmatory").join(
-        _family_p(family, attributes, settings), on=_KEYS, how="left", maintain_order="left"
-    )
-    p = rows.get_column("p_value").fill_null(np.nan).to_numpy()
-    rows = rows.with_columns(
-        q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None),
-        confirmatory=pl.col("confirmatory").fill_null(value=False),
-    )
-    judged = rows.with_columns(verdict=verdict(settings))
+    family_wise = _family_p(family, attributes, settings)
+    rows = gaps.drop("p_adjusted", "confirmatory").join(family_wise, on=_KEYS, how="left", maintain_order="left")
+    found = judged(rows.with_columns(pl.col("confirmatory").fill_null(value=False)), settings)
     by_gap = dict(metrics.group_by(_KEYS))
     said = [
         _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings, titles or {})
-        for row in judged.iter_rows(named=True)
+        for row in found.iter_rows(named=True)
     ]
-    out = judged.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*FINDINGS_SCHEMA)
+    out = found.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*FINDINGS_SCHEMA)
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 
+def judged_as_found(gaps: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
+    """Return the gaps, each with the corrected p and the verdict of its finding; a gap without a finding keeps its own.
+
+    Parameters
+    ----------
+    gaps : frame of `GAPS_SCHEMA`
+        Corrected over fewer comparisons than the findings, for instance those of one encoder and task.
+    found : frame of `FINDINGS_SCHEMA`
+    """
+    judgement = [name for name in _JUDGEMENT if name in gaps.columns and name in found.columns]
+    return gaps.update(found.select(*_KEYS, *judgement), on=_KEYS, include_nulls=True)
+
+
 def _family_p(family: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection) -> pl.DataFrame:
-    """Family-wise p of the confirmatory rows, every model of the family dealt the same labels."""
+    """Family-wise p of the confirmatory rows, with the same permutations for every model of the family."""
     if family.is_empty():
         empty = dict.fromkeys(_KEYS, pl.String) | {"p_adjusted": pl.Float64, "confirmatory": pl.Boolean}
         return pl.DataFrame(schema=empty)

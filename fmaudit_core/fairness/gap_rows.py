@@ -163,17 +163,31 @@ def _gap_row(
 def corrected(
     gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection, declared: pl.Expr | None = None
 ) -> pl.DataFrame:
-    """Family-wise p over the primary metric of each task, q over all rows, and the verdicts.
+    """Return the gaps judged, with the primary metric of each task as the declared family.
 
     Parameters
     ----------
     declared : expression, optional
-        Rows that the correction is over; the others keep their nominal p, and are never called a disparity.
+        Rows that the correction is over; the others keep their exploratory p, and are never called a disparity.
     """
     inside = declared if declared is not None else pl.lit(value=True)
+    return judged(_adjusted(gaps, nulls, settings, inside), settings, inside)
+
+
+def judged(gaps: pl.DataFrame, settings: FairnessSection, compared: pl.Expr | None = None) -> pl.DataFrame:
+    """Return the gaps with `q_value` and `verdict`: the one place that judges a gap.
+
+    Parameters
+    ----------
+    gaps : frame of `GAPS_SCHEMA`
+        With `p_adjusted` of the declared family; null in every other row, whose `p_value` is exploratory.
+    compared : expression, optional
+        Rows that the q-values are over; all of them by default.
+    """
+    inside = compared if compared is not None else pl.lit(value=True)
     p = gaps.select(pl.when(inside).then("p_value")).to_series().fill_null(np.nan).to_numpy()
-    out = _adjusted(gaps, nulls, settings, inside).with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
-    return out.with_columns(verdict=verdict(settings))
+    rows = gaps.with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
+    return rows.with_columns(verdict=_verdict(settings))
 
 
 def _adjusted(
@@ -192,8 +206,8 @@ def _adjusted(
     return gaps.with_columns(p_adjusted=pl.Series(adjusted).fill_nan(None), confirmatory=pl.Series(primary))
 
 
-def verdict(settings: FairnessSection) -> pl.Expr:
-    """Return one of four verdicts: never "fair", and never a disparity on a raw p."""
+def _verdict(settings: FairnessSection) -> pl.Expr:
+    """Return one of four verdicts: never "fair", and never a disparity on an exploratory p."""
     decisive = pl.coalesce("p_adjusted", "q_value")
     return (
         pl.when(decisive <= settings.alpha)
@@ -207,7 +221,7 @@ def verdict(settings: FairnessSection) -> pl.Expr:
 
 
 def primary_gap(settings: FairnessSection) -> str:
-    """The metric whose gaps are confirmatory; the gap in TPR is the gap in UDR."""
+    """Return the metric whose gaps are confirmatory; the gap in TPR is the gap in UDR."""
     return "udr" if settings.primary_metric == "tpr" else settings.primary_metric
 
 

@@ -23,7 +23,7 @@ from fmaudit_core.report.page import render_page
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.report_layout import JSON, PAGE
 
-#: the table of findings, of which audit.json tells too
+#: the table of findings, which audit.json has too
 _FINDINGS: Final = "audit_findings"
 #: folders of the report that hold one file or folder per model or checklist
 _DOCUMENTS: Final = ("cards", "checklists")
@@ -50,11 +50,11 @@ class ReportFiles:
 
     @property
     def folder(self) -> Path:
-        """The folder of the report."""
+        """Return the folder of the report."""
         return self.page.parent
 
     def all(self) -> list[Path]:
-        """Every file, the page first."""
+        """Return every file, the page first."""
         return [self.page, self.summary, self.schema, *self.tables.values(), *self.documents]
 
 
@@ -82,7 +82,7 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
     audit_summary = summary(inputs, shown, frames[_FINDINGS], digests)
     model_cards = cards(audit_summary)
-    page = render_page(inputs, shown, beside=_beside(model_cards))
+    page = render_page(inputs, shown, companions=_companions(model_cards))
     schema = _published(folder / SCHEMA, schema_text().encode())
     audit_json = _published(folder / JSON, _as_json(audit_summary))
     anchors = set(re.findall(r'\bid="([a-z-]+)"', page))
@@ -92,8 +92,8 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
     return ReportFiles(_published(folder / PAGE, page.encode()), audit_json, schema, written, documents)
 
 
-def _beside(model_cards: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What the page links to: titles and paths."""
+def _companions(model_cards: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return titles and paths of the files the page links to."""
     kinds = {"README.md": "Model card", "chai.html": "Applied model card"}
     named = [(path.split("/")[1], path) for path in model_cards]
     return [
@@ -105,8 +105,8 @@ def _beside(model_cards: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _published(path: Path, content: bytes) -> Path:
-    with written_beside(path) as beside:
-        beside.write_bytes(content)
+    with written_beside(path) as file:
+        file.write_bytes(content)
     return path
 
 

@@ -13,25 +13,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
-from fmaudit_core.report.disclosure.disclosure import Disclosed
 from fmaudit_core.report.index.mitigation_index import MitigationIndex
 from fmaudit_core.report.index.report_data import ReportData, index_report_data
 from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, ScoreSetIndex
 from fmaudit_core.report.input.report_input import ReportInput
-from fmaudit_core.report.sections import summary as summary_section
 from fmaudit_core.report.sections.aggregation import aggregation_figures, aggregation_views
 from fmaudit_core.report.sections.changes import changes_view
+from fmaudit_core.report.sections.cohort import baseline_row, cohort_table, flow_step
+from fmaudit_core.report.sections.encoders import control_figures, encoder_tasks
+from fmaudit_core.report.sections.findings import main_findings, q_map
 from fmaudit_core.report.sections.mitigation import main_advice, mitigation_figure_sets, mitigation_view
 from fmaudit_core.report.sections.modalities import modality_views
 from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.sections.outcomes import label_flow_view, notes_view
 from fmaudit_core.report.sections.reproduction import paper_view
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_view
+from fmaudit_core.report.sections.summary import executive_summary
 from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.methods import limits, methods
+from fmaudit_core.report.text.templating import environment
 from fmaudit_core.storage.atomic_write import written_beside
 
 #: shorter lists are not worth a reference
@@ -40,16 +40,18 @@ _SHARED_FROM: Final = 6
 _SOFTWARE: Final = ("fmaudit", "python", "numpy", "scipy", "polars", "duckdb", "pydicom")
 
 
-def render_page(inputs: ReportInput, shown: ReportData | None = None, *, beside: Sequence[tuple[str, str]] = ()) -> str:
-    """The report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
+def render_page(
+    inputs: ReportInput, shown: ReportData | None = None, *, companions: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Return the report as one HTML document: style, script, figures and plotly inside it, no request to anywhere.
 
     Parameters
     ----------
     inputs : ReportInput
     shown : ReportData, optional
         Its tables as they may be shown, where the caller has them already.
-    beside : sequence of (title, path)
-        Files that lie beside the page, to be linked to.
+    companions : sequence of (title, path)
+        Files in the same folder, to be linked to.
 
     Returns
     -------
@@ -57,40 +59,38 @@ def render_page(inputs: ReportInput, shown: ReportData | None = None, *, beside:
         The same for the same inputs, byte for byte.
     """
     shown = shown or index_report_data(inputs)
-    tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["tied"] = formatting.tied
-    return environment.get_template("page.html.jinja").render(
-        **_context(inputs, tables, index, mitigation_index),
-        beside=beside,
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        plotly=_plotly(),
-        data=_packed(
-            json.dumps(_data(index, mitigation_index), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        ),
+    index, mitigation_index = shown.index, shown.mitigation_index
+    return (
+        environment()
+        .get_template("templates/page.html.jinja")
+        .render(
+            **_context(inputs, shown),
+            companions=companions,
+            style=_asset("page.css"),
+            script=_asset("page.js"),
+            plotly=_plotly(),
+            data=_packed(
+                json.dumps(_data(index, mitigation_index), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            ),
+        )
     )
 
 
 def write_page(path: Path, inputs: ReportInput) -> None:
     """Write the report in one rename: a reader of the old page never meets half of the new one."""
-    with written_beside(path) as beside:
-        beside.write_text(render_page(inputs), encoding="utf-8")
+    with written_beside(path) as file:
+        file.write_text(render_page(inputs), encoding="utf-8")
 
 
-def _context(
-    inputs: ReportInput, tables: Disclosed, index: ScoreSetIndex, mitigation_index: MitigationIndex
-) -> dict[str, Any]:
+def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
+    tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
     audit = inputs.audit
     withheld = int((tables.metrics.get_column("counts") == "withheld").sum())
     return {
         "audit": audit,
         "generated_at": inputs.generated_at,
-        "summary": summary_section.executive_summary(index),
-        "findings": summary_section.main_findings(index),
+        "summary": executive_summary(index),
+        "findings": main_findings(index),
         "metric_titles": [formatting.metric_title(metric) for metric in SHOWN_METRICS],
         "ends": ("Most missed", "Least missed") if index.primary_metric == "udr" else ("Fares worst", "Fares best"),
         "primary_metric": formatting.metric_title(index.primary_metric),
@@ -101,8 +101,8 @@ def _context(
         "attributes": [formatting.attribute_title(name) for name in audit.attributes],
         "main_task": index.main_task,
         "variants": [formatting.variant_title(variant) or "as given" for variant in index.variants],
-        "q_map": summary_section.q_map(index),
-        "overview": summary_section.encoder_tasks(index),
+        "q_map": q_map(index),
+        "overview": encoder_tasks(index),
         "pairs": pair_views(index),
         "changes": changes_view(index),
         "gate": {
@@ -117,22 +117,14 @@ def _context(
         "mitigation": mitigation_view(index, mitigation_index),
         "label_flow": label_flow_view(tables.label_flow.to_dicts(), index.tasks, list(audit.attributes)),
         "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
-        "baselines": [_joined(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
+        "baselines": [baseline_row(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in index.encoders}),
-        "flow": [_step(row) for row in inputs.flow.to_dicts()],
+        "flow": [flow_step(row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
-        "cohort": summary_section.cohort_table(index, tables.studies.to_dicts()),
-        "methods": methods(
-            audit,
-            encoded=bool(inputs.encoders),
-            compared=not tables.comparisons.is_empty(),
-            record=not inputs.modality_comparisons.is_empty(),
-            mitigated=bool(mitigation_index.cells),
-            predicted=not inputs.baselines.is_empty(),
-            thresholds=index.threshold_sources(),
-        ),
+        "cohort": cohort_table(index, tables.studies.to_dicts()),
+        "methods": methods(inputs, shown),
         "limits": limits(audit),
-        "provenance": _told_provenance(inputs.provenance),
+        "provenance": _provenance(inputs.provenance),
         "runs": sorted(inputs.runs.items()),
         "any_withheld": withheld > 0,
         "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
@@ -143,45 +135,25 @@ def _context(
     }
 
 
-def _told_provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What the numbers are made of, and the software that made them."""
-    software = {name: told for name, told in provenance.items() if name in _SOFTWARE}
-    made_of = {name: told for name, told in provenance.items() if name not in _SOFTWARE}
-    parts = (("Made of", made_of), ("Software", software))
+def _provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the inputs of the numbers, and the software that computed them."""
+    software = {name: value for name, value in provenance.items() if name in _SOFTWARE}
+    inputs = {name: value for name, value in provenance.items() if name not in _SOFTWARE}
+    parts = (("Inputs", inputs), ("Software", software))
     return [(title, sorted(part.items())) for title, part in parts if part]
-
-
-def _step(row: dict[str, Any]) -> dict[str, Any]:
-    """A step of the cohort's making; outcomes are known side by side, none after the other."""
-    head, _, task = row["step"].partition(": ")
-    outcome = formatting.task_title(task) if head == OUTCOME_KNOWN else ""
-    return {**row, "step": formatting.step_title(row["step"]), "outcome": outcome}
-
-
-def _joined(index: ScoreSetIndex, row: dict[str, Any], least: int) -> dict[str, Any]:
-    """How a baseline's predictions were joined, small counts of studies apart."""
-    return {
-        **{name: _few(one, least) if name.startswith("n_") else one for name, one in row.items()},
-        "apart": f"{_few(row['n_labels_apart'], least)} of {_few(row['n_labels'], least)}" if row["n_labels"] else "none given",
-        "title": index.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"]),
-    }  # fmt: skip
-
-
-def _few(n: int, least: int) -> str:
-    return f"fewer than {least}" if 0 < n < least else formatting.count(n)
 
 
 def _data(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> dict[str, Any]:
     cells = {cell_view_id: cell_figures(index, key) for key, cell_view_id in zip(index.keys, _ids(index), strict=True)}
     arrays: list[Any] = []
-    figures = {"cells": cells, "control": summary_section.control_figures(index), "pairs": pair_figures(index)}
+    figures = {"cells": cells, "control": control_figures(index), "pairs": pair_figures(index)}
     figures["mitigation"] = mitigation_figure_sets(index, mitigation_index)
     figures["aggregation"] = aggregation_figures(index)
     return {**_shared(figures, arrays, {}), "arrays": arrays}
 
 
 def _shared(value: Any, arrays: list[Any], places: dict[str, int]) -> Any:
-    """The same with every list of numbers kept once, in `arrays`, and ``{"$": place}`` where it stood: curves share axes."""
+    """Return the value with each list of numbers moved into `arrays`, replaced by ``{"$": place}``: curves share axes."""
     if isinstance(value, dict):
         return {key: _shared(one, arrays, places) for key, one in value.items()}
     if not isinstance(value, list):
@@ -200,7 +172,7 @@ def _ids(index: ScoreSetIndex) -> list[str]:
 
 
 def _packed(text: str) -> str:
-    """Gzip in base64, which the page's script unpacks: figures of a large audit and the library that draws them are bulky."""
+    """Return the text as gzip in base64, which the page's script unpacks: figures and their library are bulky."""
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode("ascii")
 
 

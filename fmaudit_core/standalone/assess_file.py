@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from fmaudit_core.common.vocabulary import ATTRIBUTES, family_task, too_many_lev
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
-from fmaudit_core.fairness.findings import findings
+from fmaudit_core.fairness.findings import findings, judged_as_found
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -123,6 +123,7 @@ def assess_file(
         raise type(error)(error.what, where=where, fix=error.fix) from error
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     judged = withhold_verdicts(judged, found.score_warnings)
+    found = replace(found, fairness_gaps=judged_as_found(found.fairness_gaps, judged))
     tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()

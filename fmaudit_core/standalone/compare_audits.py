@@ -22,7 +22,7 @@ from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
 from fmaudit_core.report.disclosure.disclosure import disclosed_changes
-from fmaudit_core.report.documents.audit_json import SCHEMA_VERSION
+from fmaudit_core.report.documents.audit_json import SCHEMA_VERSION, cohort_size
 from fmaudit_core.report.documents.comparison_page import Comparison, render_comparison
 from fmaudit_core.report.errors import ReportError
 from fmaudit_core.report.input.report_input import SCORE_SET
@@ -126,11 +126,8 @@ def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What the audits are of, where it differs: cohort, settings, encoders, software."""
-    flows = [
-        audit_summary["cohort_flow"][-1] if audit_summary["cohort_flow"] else {} for audit_summary in (first, second)
-    ]
     for name, title in (("n_studies", "studies"), ("n_patients", "patients")):
-        yield from _apart(f"cohort, {title}", *(one.get(name) for one in flows))
+        yield from _apart(f"cohort, {title}", *(cohort_size(one).get(name) for one in (first, second)))
     settings = [dict(_flat(audit_summary["config"])) for audit_summary in (first, second)]
     for key in sorted({*settings[0], *settings[1]}):
         if key not in _NOT_COMPARED:

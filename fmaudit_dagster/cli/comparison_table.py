@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fmaudit_core.report.documents.comparison_page import Comparison, finding_views, row_views
@@ -18,7 +19,7 @@ def print_comparison(comparison: Comparison) -> None:
     """Print first in what the audits differ, then what changed."""
     console = Console(width=max(Console().width, _LEAST_WIDTH), highlight=False)
     if comparison.differences:
-        console.print("The audits differ in what they are of:", style="bold")
+        console.print("The audits differ in cohort, settings or software:", style="bold")
         for about, said in comparison.differences:
             console.print(f"- {about.replace('_', ' ')}: {said}", markup=False)
     else:
@@ -31,7 +32,7 @@ def print_comparison(comparison: Comparison) -> None:
     table = Table("Model", "Group", "Metric", "Before", "Now", "Change", "q", "Changed?")
     for row in rows[:_MOST]:
         change = f"{row['change']} ({row['interval']})" if row["interval"] else row["change"]
-        named = (row[name] for name in ("model", "group", "metric", "before", "now"))
+        named = (escape(row[name]) for name in ("model", "group", "metric", "before", "now"))
         table.add_row(*named, change, row["q"], row["verdict"], style="bold" if row["kind"] else None)
     console.print(table)
     if len(rows) > _MOST:

@@ -44,9 +44,9 @@ def print_findings(reports: Path) -> None:
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading == "Encoder")
     for row in confirmatory:
         table.add_row(
-            row["encoder"],
-            TASK_TITLES.get(row["task"], row["task"]),
-            ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]),
+            escape(row["encoder"]),
+            escape(TASK_TITLES.get(row["task"], row["task"])),
+            escape(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])),
             _number(row["gap"], 2),
             _number(row["null_expected_gap"], 2),
             _number(row["p_adjusted"], 4),
@@ -56,7 +56,7 @@ def print_findings(reports: Path) -> None:
     _print_warnings(console, told)
     for row in confirmatory:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
-        console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", highlight=False)
+        console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", markup=False, highlight=False)
     main = {row["task"] for row in confirmatory}
     # a control is a yardstick that nobody deploys
     controls = {one["name"] for one in told["encoders"] if one.get("control")}
@@ -65,7 +65,9 @@ def print_findings(reports: Path) -> None:
         console.print("\nWhat would help")
     for row in helping:
         console.print(
-            f"- {row['encoder']}, {TASK_TITLES.get(row['task'], row['task'])}: {row['sentence']}", highlight=False
+            f"- {row['encoder']}, {TASK_TITLES.get(row['task'], row['task'])}: {row['sentence']}",
+            markup=False,
+            highlight=False,
         )
     others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
     console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")

@@ -7,7 +7,8 @@ import pytest
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
-from fmaudit_core.fairness.findings import FINDINGS_SCHEMA, findings
+from fmaudit_core.fairness.findings import FINDINGS_SCHEMA, findings, judged_as_found
+from fmaudit_core.fairness.thresholds import SCORE_SET
 from tests.fairness.cohorts import predictions
 
 SETTINGS = FairnessSection(n_permutations=499)
@@ -75,6 +76,23 @@ def test_only_the_declared_family_is_confirmatory(found):
     assert found.filter(~pl.col("confirmatory"))["p_adjusted"].is_null().all()
     assert found["q_value"].null_count() == found["p_value"].null_count()
     assert found.schema == FINDINGS_SCHEMA
+
+
+def test_a_gap_has_the_verdict_of_its_finding():
+    """The gaps of one encoder and task are corrected over fewer comparisons than the findings of the whole audit."""
+    keys = [*SCORE_SET, "attribute", "metric"]
+    frame = predictions(900, shift={"c": 0.9}).with_columns(encoder=pl.lit("one"), task=pl.lit("other"))
+    own = assess(frame, attributes=ATTRIBUTES, settings=SETTINGS)
+    found = findings(
+        pl.DataFrame(), own.fairness_gaps, own.subgroup_metrics, attributes=ATTRIBUTES, settings=SETTINGS, titles={}
+    )
+    judgement = ["p_adjusted", "q_value", "verdict", "confirmatory"]
+    assert own.fairness_gaps["confirmatory"].any()  # of a task that is outside the family of the audit
+    told = judged_as_found(own.fairness_gaps, found)
+    assert told.select(*keys, *judgement).sort(keys).equals(found.select(*keys, *judgement).sort(keys))
+    assert told.drop(judgement).equals(own.fairness_gaps.drop(judgement))
+    alone = judged_as_found(own.fairness_gaps, found.filter(attribute="group"))
+    assert alone.filter(attribute="other").equals(own.fairness_gaps.filter(attribute="other"))
 
 
 def test_no_count_of_a_suppressed_group_is_said(found):

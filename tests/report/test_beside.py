@@ -20,7 +20,7 @@ from fmaudit_core.report.disclosure.outcomes import shown_label_flow
 from fmaudit_core.report.export import write_report
 from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES, STUDIES, ReportInput
 from fmaudit_core.report.page import render_page
-from fmaudit_core.reproduction.compare import ANOTHER_COHORT, COMPARISON_SCHEMA
+from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
 from tests.report.frames import made_up
 from tests.report.reading import Page, without_plotly
 
@@ -199,17 +199,12 @@ def test_published_figures_stand_beside_ours_with_verdict_and_reason(page: Page)
     assert "Other groups" in page.visible
 
 
-def test_another_cohort_is_one_line() -> None:
-    base = made_up(poolings=("mean",))
-    rows = [{"id": str(i), "published": "1", "verdict": "not_comparable", "reason": ANOTHER_COHORT} for i in range(44)]
-    blank = dict.fromkeys(
-        ("where", "quantity", "model", "task", "attribute", "subgroup", "strategy", "target_attribute", "labels_file"),
-        "",
-    )
-    frame = pl.DataFrame([blank | row for row in rows], schema=COMPARISON_SCHEMA)
-    said = Page(without_plotly(render_page(dataclasses.replace(base, paper_comparison=frame)))).visible
-    assert f"44 published figures are not comparable: {ANOTHER_COHORT}." in said
-    assert "Not comparable, and why" not in said
+def test_published_figures_are_shown_of_the_papers_own_cohort_alone(inputs: ReportInput, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(inputs, audit=made_up(poolings=("mean",)).audit)
+    written = write_report(tmp_path, elsewhere)
+    assert "paper_comparison" not in written.tables
+    assert json.loads(written.summary.read_text(encoding="utf-8"))["paper_comparison"] == []
+    assert 'id="paper"' not in written.page.read_text(encoding="utf-8")
 
 
 def test_our_number_of_a_small_subgroup_is_not_told_beside_the_papers(inputs: ReportInput, tmp_path: Path) -> None:

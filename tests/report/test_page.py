@@ -76,10 +76,10 @@ def test_where_no_verdict_is_given_the_reason_takes_the_place_of_the_finding(inp
     )
     for row in index.findings(key):
         said = gap_view(index, key, row)
-        assert said["sentence"] == said["short"]
-        assert said["sentence"].startswith("No verdict is given. AUROC of all studies is 0.44 (interval 0.41-0.47)")
+        assert said.sentence == said.short
+        assert said.sentence.startswith("No verdict is given. AUROC of all studies is 0.44 (interval 0.41-0.47)")
     other = next(one for one in index.keys if one.encoder == "lite0")
-    assert not any("No verdict" in gap_view(index, other, row)["sentence"] for row in index.findings(other))
+    assert not any("No verdict" in gap_view(index, other, row).sentence for row in index.findings(other))
 
 
 def test_without_warnings_there_is_no_box(inputs: ReportInput) -> None:
@@ -134,7 +134,7 @@ def test_calibration_is_told_beside_what_perfect_calibration_would_show(inputs: 
 
 def test_scores_that_are_no_probabilities_are_said_to_be_none(page: Page) -> None:
     # the control's, three tasks by two poolings
-    assert page.visible.count("The scores of this model are no probabilities") == 3 * 2
+    assert page.visible.count("The scores of this model are not probabilities") == 3 * 2
 
 
 def test_auroc_across_subgroups_is_a_matrix_hatched_where_untested(inputs: ReportInput, text: str, page: Page) -> None:
@@ -176,8 +176,8 @@ def test_pairs_of_models_are_told_with_difference_p_and_margin(inputs: ReportInp
         assert any(
             cells[1:3] == [first, second] and cells[3].startswith(difference) for cells in page.rows if len(cells) == 7
         )
-    assert "not by 0.02 or more (p = 0.010)" in page.visible
-    assert "not by 5 points or more (p = 0.010)" in page.visible
+    assert "yes, not worse by 0.02 or more (exploratory p = 0.010)" in page.visible
+    assert "yes, not worse by 5 points or more (exploratory p = 0.010)" in page.visible
 
 
 def test_what_got_worse_since_the_audit_before_is_named_first(inputs: ReportInput, page: Page) -> None:
@@ -195,7 +195,7 @@ def test_a_model_that_may_be_worse_is_not_called_otherwise(inputs: ReportInput) 
         non_inferior=pl.when(pl.col("non_inferior").is_not_null()).then(pl.lit(value=False)), p_non_inferior=pl.lit(0.4)
     )
     page = Page(without_plotly(render_page(dataclasses.replace(inputs, model_comparisons=rows))))
-    assert "by 0.02 or more cannot be ruled out (p = 0.40)" in page.visible
+    assert "not shown, margin 0.02 (exploratory p = 0.40)" in page.visible
     assert "is worse by 0.02 or more cannot be ruled out." in page.visible
     assert "can be ruled out" not in page.visible.replace("a gap beyond 5 points can be ruled out", "").replace(
         "A difference beyond 5 points can be ruled out", ""

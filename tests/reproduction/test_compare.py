@@ -1,4 +1,4 @@
-"""Published figures beside ours: a verdict is a statement about intervals, and what is not comparable says why."""
+"""Published figures next to ours: a verdict is a statement about intervals, and what is not comparable says why."""
 
 from __future__ import annotations
 

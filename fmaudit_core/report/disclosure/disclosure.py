@@ -15,6 +15,7 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import subgroup_title
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.findings import judged_as_found
 from fmaudit_core.fairness.score_warnings import NONE_OR_ALL_CALLED, STUDIES_PER_PATIENT, message
 from fmaudit_core.report.disclosure.intersections import shown_intersections
 from fmaudit_core.report.disclosure.mitigation import Mitigation, shown_mitigation
@@ -112,7 +113,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
     studies = _studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under)
     return Disclosed(
         metrics=metrics,
-        gaps=_rounded_spreads(inputs.fairness_gaps, protected),
+        gaps=_rounded_spreads(judged_as_found(inputs.fairness_gaps, inputs.audit_findings), protected),
         findings=_rounded_spreads(inputs.audit_findings, protected),
         sweep=_sweep(inputs.threshold_sweep, protected),
         calibration=_calibration(inputs.subgroup_calibration, protected),
@@ -125,7 +126,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         mitigation=shown_mitigation(inputs, protected),
         label_flow=shown_label_flow(inputs.label_flow, protected, studies, settings),
         notes=shown_notes(inputs.notes, settings),
-        paper=shown_paper(inputs.paper_comparison, protected),
+        paper=shown_paper(inputs, protected),
         aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
         warnings=_warnings(inputs.score_warnings, protected),
     )
@@ -143,7 +144,7 @@ def _metrics(metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
 
 
 def _suppressed(rows: pl.DataFrame) -> pl.DataFrame:
-    """One status for all that is withheld: which class is small is not told."""
+    """Give all withheld rows one status, so that it does not show which class is small."""
     return rows.with_columns(status=pl.when(counts="withheld").then(pl.lit("suppressed")).otherwise("status"))
 
 
@@ -153,7 +154,7 @@ def _calibration(calibration: pl.DataFrame, protected: pl.DataFrame) -> pl.DataF
 
 
 def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """The studies that two models both scored may be fewer: a subgroup can be small here alone."""
+    """Return comparisons as they may be shown: of the fewer studies both models scored, a subgroup may be small here alone."""
     by = [*_PAIR, "attribute", "metric"]
     rows = comparisons.select(COMPARISONS.names())
     here = flag_protected(rows, protected_levels(rows, by, protected, settings))
@@ -161,7 +162,7 @@ def _comparisons(comparisons: pl.DataFrame, protected: pl.DataFrame, settings: F
 
 
 def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """Changes between two audits as they may be shown: the studies of both may be fewer, so a subgroup small here alone.
+    """Return changes between two audits as they may be shown: of the fewer studies of both, a subgroup may be small here alone.
 
     Parameters
     ----------
@@ -175,7 +176,7 @@ def disclosed_changes(changes: pl.DataFrame, protected: pl.DataFrame, settings: 
 
 
 def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
-    """Rows are of all studies together, so no neighbour betrays them: those under the rule have no number at all."""
+    """Withhold all numbers of rows under the rule; rows are of all studies together, so no neighbour reveals them."""
     rows = aggregations.select(SPATIAL.names())
     hidden = is_small(rule)
     shown = [
@@ -186,7 +187,7 @@ def _aggregations(aggregations: pl.DataFrame, rule: int) -> pl.DataFrame:
 
 
 def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    """Warnings that name no protected subgroup; beside one, numbers are rounded, and none is given that tells an exact count."""
+    """Return warnings that name no protected subgroup; next to one, numbers are rounded and exact counts left out."""
     rows = flag_protected(warnings.select(WARNINGS.names()), protected)
     others = protected.rename({"subgroup": "other_subgroup"})
     rows = rows.join(others, on=["task", "attribute", "other_subgroup"], how="anti", maintain_order="left")
@@ -204,7 +205,7 @@ def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    """Pairs of subgroups that may be shown, with the counts of the subgroups as they are shown elsewhere."""
+    """Return pairs of subgroups that may be shown, with the counts of the subgroups as they are shown elsewhere."""
     rows = cross.select(CROSS.names())
     for end in ("positives_of", "negatives_of"):
         hidden = protected.rename({"subgroup": end})
@@ -242,7 +243,7 @@ def _rounded_spreads(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFra
 
 
 def _sweep(sweep: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    """Curves of subgroups that may be shown, at thresholds common to the subgroups of an attribute."""
+    """Return curves of subgroups that may be shown, at thresholds common to the subgroups of an attribute."""
     kept = flag_protected(sweep, protected).filter(~pl.col("protected"))
     thinned = [_thinned(frame) for _, frame in kept.group_by([*SCORE_SET, "attribute"], maintain_order=True)]
     if not thinned:
@@ -260,7 +261,7 @@ def _sweep(sweep: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
 
 
 def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
-    """At most `_SWEEP_POINTS` thresholds, evenly in rank; a subgroup's value there is the one at its next threshold."""
+    """Return at most `_SWEEP_POINTS` thresholds, evenly in rank; a subgroup's value there is the one at its next threshold."""
     every = frame.get_column("threshold").unique().sort()
     at = sorted({round(i * (len(every) - 1) / (_SWEEP_POINTS - 1)) for i in range(_SWEEP_POINTS)})
     grid = every.gather(at).to_frame()
@@ -269,13 +270,13 @@ def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _on_grid(curve: pl.DataFrame, grid: pl.DataFrame) -> pl.DataFrame:
-    """One subgroup's curve; above its highest score nobody is called positive."""
+    """Return one subgroup's curve; above its highest score nobody is called positive."""
     joined = grid.join_asof(curve.sort("threshold"), on="threshold", strategy="forward")
     return joined.with_columns(pl.col("tpr", "fpr").fill_null(0.0)).fill_null(strategy="forward")
 
 
 def _studies(studies: pl.DataFrame, protected: pl.DataFrame, metrics: pl.DataFrame, rule: int) -> pl.DataFrame:
-    """Counts of the cohort; a subgroup too small in every task it was assessed for is too small here."""
+    """Return counts of the cohort; a subgroup too small in every task it was assessed for is too small here."""
     n_tasks = metrics.get_column("task").n_unique()
     always = protected.group_by("attribute", "subgroup").agg(small=pl.col("task").n_unique() >= n_tasks).filter("small")
     rows = studies.join(always, on=["attribute", "subgroup"], how="left", maintain_order="left").with_columns(

@@ -4,7 +4,7 @@ The cells of two attributes add up to their subgroups, which are shown exactly, 
 and they from it. Therefore:
 
 - A combination of attributes tells counts only where every crossing of their subgroups may be shown. An empty crossing counts as
-  one that may not: whether nobody or somebody is in it is not told either.
+  one that may not: whether nobody or somebody is in it is not reported either.
 - Elsewhere its intersections are shown without counts and with rates in whole percent. That one is shown still says that it has
   the least number the rule asks for. Where such least numbers leave a line with hidden crossings (all that share a subgroup;
   with three attributes also all that share two) fewer than `MIN_AMBIGUITY` positives or negatives, all of the line is
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import combinations, product
 from typing import Final
 
@@ -32,6 +33,8 @@ from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, MIN_AM
 from fmaudit_core.report.input.report_input import CROSSED, INTERSECTIONS, OVERALL, SCORE_SET
 
 _Crossing = tuple[str, ...]
+#: crossings that share subgroups: the place of their attributes in the order of judging, and the subgroups
+_Line = tuple[int, tuple[str, ...]]
 #: positives and negatives
 _Classes = tuple[int, int]
 _ESTIMATES: Final = ("value", "ci_low", "ci_high", "mde", "difference")
@@ -41,7 +44,7 @@ _TESTS: Final = ("p_worse", "p_worse_adjusted", "rank")
 def shown_intersections(
     intersections: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection
 ) -> pl.DataFrame:
-    """Intersections as they may be shown: every crossing of every combination has its rows, most of them withheld.
+    """Return intersections as they may be shown: every crossing of every combination has its rows, most of them withheld.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ def shown_intersections(
 
 
 def _alone(metrics: pl.DataFrame, intersections: pl.DataFrame, task: str) -> pl.DataFrame:
-    """What lines of a combination add up to: counts of all studies, of subgroups and of crossings, once per score set."""
+    """Return the totals of a combination's lines: counts of all studies, subgroups and crossings, once per score set."""
     named = [*SCORE_SET, "attribute", "subgroup", "n_pos", "n_neg"]
     both = pl.concat([metrics.select(named), intersections.select(named)]).filter(task=task)
     return both.unique(["attribute", "subgroup", *SCORE_SET], maintain_order=True)
@@ -88,7 +91,7 @@ def _alone(metrics: pl.DataFrame, intersections: pl.DataFrame, task: str) -> pl.
 def _marked(
     rows: pl.DataFrame, alone: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection
 ) -> pl.DataFrame:
-    """Rows of one combination on one task with `counts`, and a withheld row for every crossing that has none."""
+    """Return rows of one combination on one task with `counts`, and a withheld row for every crossing that has none."""
     named, shown, complete = _decided(rows, alone, protected, settings)
     of = ["subgroup", *SCORE_SET, "depth", "metric"]
     asked = rows.select(*SCORE_SET, "depth", "metric").unique(maintain_order=True)
@@ -103,7 +106,7 @@ def _marked(
 def _decided(
     rows: pl.DataFrame, alone: pl.DataFrame, protected: pl.DataFrame, settings: FairnessSection
 ) -> tuple[list[str], set[str], bool]:
-    """All crossings by name, those that may be shown, and whether with their counts."""
+    """Return all crossings by name, those that may be shown, and whether with their counts."""
     names = str(rows["attribute"][0]).split(CROSSED)
     levels = [alone.filter(attribute=name).get_column("subgroup").unique().sort().to_list() for name in names]
     by_name = {CROSSED.join(crossing): crossing for crossing in product(*levels)}
@@ -122,9 +125,9 @@ def _decided(
     if by_name.keys() == shown.keys():
         return list(by_name), set(shown), True
     crossings = [one for name, one in by_name.items() if name not in shown]
-    # what a protected subgroup adds up to is not told, so nothing follows from its lines
-    told = alone.join(protected, on=["task", "attribute", "subgroup"], how="anti", maintain_order="left")
-    for table in _tables(rows, told, names, settings):
+    # the total of a protected subgroup is not shown, so nothing follows from its lines
+    shown_totals = alone.join(protected, on=["task", "attribute", "subgroup"], how="anti", maintain_order="left")
+    for table in _tables(rows, shown_totals, names, settings):
         for at in (0, 1):
             _withhold_tight(shown, crossings, table, at)
     return sorted(by_name.keys() | occurring), set(shown), False
@@ -160,25 +163,81 @@ def _tables(
 
 
 def _withhold_tight(shown: dict[str, _Crossing], hidden: list[_Crossing], table: _Table, at: int) -> None:
-    """Move crossings from `shown` to `hidden` until every hidden one has room in positives (`at` 0) or negatives (1)."""
-    while tight := _tight(shown, hidden, table, at):
-        hidden += [shown.pop(name) for name in tight]
+    """Move crossings from `shown` to `hidden` until every hidden one has room in positives (`at` 0) or negatives (1).
+
+    Lines are taken in one order: by how many subgroups name them, then by name. A line is judged once it has a hidden
+    crossing. What it leaves open only grows as crossings are withheld, so one that has room is never judged again, and the
+    work grows with the number of crossings.
+    """
+    lines = _Lines(shown, table, at)
+    for crossing in hidden:
+        lines.has_hidden(crossing)
+    while shown and (line := lines.next()) is not None:
+        if not (tight := lines.tight(line)):
+            continue
+        if tight is not shown:
+            lines.has_room_after(line)
+        for name in list(tight):
+            crossing = shown.pop(name)
+            hidden.append(crossing)
+            lines.withhold(name, crossing)
 
 
-def _tight(shown: Mapping[str, _Crossing], hidden: Sequence[_Crossing], table: _Table, at: int) -> list[str]:
-    """Crossings to withhold: those of a line without room, or all where it has no room outside."""
-    left = table.whole[at] - sum(table.min_count[name][at] for name in shown)
-    for size in range(1, len(table.names)):
-        for places in combinations(range(len(table.names)), size):
-            attribute = CROSSED.join(table.names[place] for place in places)
-            for line in sorted({tuple(crossing[place] for place in places) for crossing in hidden}):
-                total = table.lines.get((attribute, CROSSED.join(line)))
-                inside = [one for one, crossing in shown.items() if tuple(crossing[p] for p in places) == line]
-                if total is None:
-                    continue
-                ambiguity = total[at] - sum(table.min_count[one][at] for one in inside)
-                if inside and ambiguity < MIN_AMBIGUITY:
-                    return inside
-                if shown and left - ambiguity < MIN_AMBIGUITY:
-                    return list(shown)
-    return []
+class _Lines:
+    """The lines of a table of crossings: which have a hidden crossing and are still to be judged, and what each leaves open."""
+
+    def __init__(self, shown: Mapping[str, _Crossing], table: _Table, at: int) -> None:
+        self._table, self._at, self._shown = table, at, shown
+        every = range(len(table.names))
+        self._places = [places for size in every[1:] for places in combinations(every, size)]
+        self._inside: dict[_Line, dict[str, None]] = {}
+        self._open: dict[_Line, int] = {}
+        self._left = table.whole[at]
+        self._waiting: list[_Line] = []
+        self._known: set[_Line] = set()
+        for name, crossing in shown.items():
+            least = table.min_count[name][at]
+            self._left -= least
+            for line in self._through(crossing):
+                self._inside.setdefault(line, {})[name] = None
+                self._open[line] = self._open.get(line, 0) - least
+
+    def _through(self, crossing: _Crossing) -> Iterator[_Line]:
+        for rank, places in enumerate(self._places):
+            yield rank, tuple(crossing[place] for place in places)
+
+    def has_hidden(self, crossing: _Crossing) -> None:
+        """Have the lines through a hidden crossing judged, unless they were."""
+        for line in self._through(crossing):
+            if line not in self._known:
+                self._known.add(line)
+                heappush(self._waiting, line)
+
+    def has_room_after(self, line: _Line) -> None:
+        """Judge a line again after its crossings are withheld: it may leave too little room outside."""
+        heappush(self._waiting, line)
+
+    def next(self) -> _Line | None:
+        """Return the first line to be judged; None if there is none."""
+        return heappop(self._waiting) if self._waiting else None
+
+    def tight(self, line: _Line) -> Mapping[str, object]:
+        """Return the crossings to withhold: those of a line without room, or all if there is no room outside it."""
+        rank, levels = line
+        attribute = CROSSED.join(self._table.names[place] for place in self._places[rank])
+        total = self._table.lines.get((attribute, CROSSED.join(levels)))
+        if total is None:
+            return {}
+        ambiguity = total[self._at] + self._open.get(line, 0)
+        if (inside := self._inside.get(line)) and ambiguity < MIN_AMBIGUITY:
+            return inside
+        return self._shown if self._left - ambiguity < MIN_AMBIGUITY else {}
+
+    def withhold(self, name: str, crossing: _Crossing) -> None:
+        """Take a crossing out of what is shown."""
+        least = self._table.min_count[name][self._at]
+        self._left += least
+        for line in self._through(crossing):
+            del self._inside[line][name]
+            self._open[line] += least
+        self.has_hidden(crossing)

@@ -1,6 +1,6 @@
 """Tables of mitigation as they may be shown. Who is protected: `small_group_rounding.py`; what they mean: `mitigation/`.
 
-No count of a subgroup is told here, nor a number of studies from which one follows: what a reader needs of them stands in the
+No count of a subgroup is reported here, nor a number of studies from which one follows: what a reader needs of them stands in the
 metrics. Where an attribute has a protected subgroup its rates, gaps and their changes are in whole percent, as in the metrics; a
 protected subgroup has no row with a number. What a rule says of the exact numbers (does it narrow beyond chance, whom does it
 harm) is noted before they are rounded.
@@ -45,7 +45,7 @@ class Mitigation:
 
     Parameters
     ----------
-    results : frame with `own` (the run that speaks for a strategy), `narrowed` and `widened` (beyond chance)
+    results : frame with `own` (the run that is primary for a strategy), `narrowed` and `widened` (beyond chance)
     subgroups : frame with `harmed`, `helped` (beyond chance) and `counts`: ``exact``, ``rounded`` or ``withheld``
     advice : frame of recommendations; their sentences are the page's
     leakage, probes, capacity, interactions, ladder : frames
@@ -61,13 +61,13 @@ class Mitigation:
     ladder: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """The tables by the names they are published under."""
+        """Return the tables by the names they are published under."""
         names = {"results": "mitigation_results", "subgroups": "mitigation_subgroups", "probes": "demographic_probes"}
         return {names.get(name, f"mitigation_{name}"): frame for name, frame in vars(self).items() if name != "advice"}
 
 
 def shown_mitigation(inputs: ReportInput, protected: pl.DataFrame) -> Mitigation:
-    """What may be shown of mitigation.
+    """Return the tables of mitigation as they may be shown.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def _subgroups(subgroups: pl.DataFrame, hidden: pl.DataFrame) -> pl.DataFrame:
         helped=((pl.col("status") == "tested") & (pl.col("ci_high") < 0)).fill_null(value=False),
     )
     levels = hidden.with_columns(withheld=pl.lit(value=True))
-    beside = hidden.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
+    neighbours = hidden.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
     on = ["task", "attribute", "subgroup"]
     rows = rows.join(levels, on=on, how="left", maintain_order="left").join(
-        beside, on=on[:2], how="left", maintain_order="left"
+        neighbours, on=on[:2], how="left", maintain_order="left"
     )
     withheld, coarse = (pl.col(name).fill_null(value=False) for name in ("withheld", "coarse"))
     return rows.with_columns(
@@ -133,7 +133,7 @@ def _subgroups(subgroups: pl.DataFrame, hidden: pl.DataFrame) -> pl.DataFrame:
 
 
 def _without(rows: pl.DataFrame, hidden: pl.DataFrame, end: str, values: Sequence[str]) -> pl.DataFrame:
-    """Rows without the values of a subgroup that they name in `end`, where it is hidden."""
+    """Return rows without the values of a subgroup that they name in `end`, where it is hidden."""
     attribute = "attribute" if "attribute" in rows.columns else "target_attribute"
     levels = hidden.rename({"attribute": attribute, "subgroup": end}).with_columns(withheld=pl.lit(value=True))
     joined = rows.join(levels, on=["task", attribute, end], how="left", maintain_order="left")
@@ -144,11 +144,11 @@ def _without(rows: pl.DataFrame, hidden: pl.DataFrame, end: str, values: Sequenc
 def _rounded(
     rows: pl.DataFrame, hidden: pl.DataFrame, values: Sequence[str], *, attribute: str = "attribute"
 ) -> pl.DataFrame:
-    """Rows with values in whole percent where their attribute has a hidden subgroup."""
-    beside = (
+    """Return rows with values in whole percent where their attribute has a hidden subgroup."""
+    neighbours = (
         hidden.select("task", pl.col("attribute").alias(attribute)).unique().with_columns(coarse=pl.lit(value=True))
     )
-    joined = rows.join(beside, on=["task", attribute], how="left", maintain_order="left")
+    joined = rows.join(neighbours, on=["task", attribute], how="left", maintain_order="left")
     there = [name for name in values if name in rows.columns]
     coarse = pl.col("coarse").fill_null(value=False)
     return joined.with_columns(

@@ -1,6 +1,6 @@
 """Known and censored outcomes by subgroup, and notes on the files, as they may be shown.
 
-Outcomes of all parts are told together: early death often censors what death prevents, so a subgroup may lose more than others. A
+Outcomes of all parts are reported together: early death censors outcomes that require survival, so a subgroup may lose more. A
 subgroup that is protected anywhere, in the metrics of the task or in a part of the cohort's table, is protected here, and so is
 one with few censored or few known outcomes.
 """
@@ -24,7 +24,7 @@ _PEOPLE: Final = ("studies", "persons", "patients", "volumes", "rows")
 def shown_label_flow(
     label_flow: pl.DataFrame, protected: pl.DataFrame, studies: pl.DataFrame, settings: FairnessSection
 ) -> pl.DataFrame:
-    """Outcomes per task, attribute and subgroup over all parts.
+    """Return outcomes per task, attribute and subgroup over all parts.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def shown_label_flow(
 
 
 def shown_notes(notes: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """Notes with `few`: whether they count so few people or studies that the number is not told."""
+    """Return notes with `few`: whether they count too few people or studies to show the number."""
     few = pl.col("unit").is_in(_PEOPLE) & (pl.col("n") > 0) & (pl.col("n") < settings.suppress_under)
     rows = notes.select(NOTES.names()).with_columns(few=few)
     return rows.with_columns(n=pl.when("few").then(None).otherwise("n"))

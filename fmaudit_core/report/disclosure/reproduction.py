@@ -1,4 +1,4 @@
-"""Published figures beside ours, as they may be shown. What they are: `reproduction/`."""
+"""Published figures next to ours, as they may be shown. What they are: `reproduction/`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.config import InspectCohort
 from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS
+from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
 
 _OURS: Final = ("ours", "ours_low", "ours_high", "ours_p")
 
 
-def shown_paper(comparison: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    """The comparison without our numbers of protected subgroups, and in whole percent beside one."""
-    rows = comparison.select(COMPARISON_SCHEMA.names())
+def shown_paper(inputs: ReportInput, protected: pl.DataFrame) -> pl.DataFrame:
+    """Return the comparison without our numbers of protected subgroups, and in whole percent next to one.
+
+    Without a row unless the cohort is the paper's, INSPECT.
+    """
+    rows = inputs.paper_comparison.select(COMPARISON_SCHEMA.names())
+    if not isinstance(inputs.audit.cohort, InspectCohort):
+        return rows.clear()
     levels = protected.with_columns(withheld=pl.lit(value=True))
-    beside = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
+    neighbours = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
     rows = rows.join(levels, on=["task", "attribute", "subgroup"], how="left", maintain_order="left")
-    rows = rows.join(beside, on=["task", "attribute"], how="left", maintain_order="left")
+    rows = rows.join(neighbours, on=["task", "attribute"], how="left", maintain_order="left")
     withheld, coarse = (pl.col(name).fill_null(value=False) for name in ("withheld", "coarse"))
     return rows.with_columns(
         *(

@@ -1,7 +1,7 @@
-"""Who is protected by the small-group rule, and counts beside them from which theirs do not follow.
+"""Who is protected by the small-group rule, and counts next to them from which theirs do not follow.
 
 An attribute's protected subgroups together are known to everybody who can subtract: the total less what is shown. So one of
-the shown subgroups, the *absorbing subgroup*, is told as if the protected ones were in the middle of their ten: with 0 to 9
+the shown subgroups, the *absorbing subgroup*, is reported as if the protected ones were in the middle of their ten: with 0 to 9
 of them as if there were 5. What is shown is then the very same for each of the ten numbers that may be hidden. All counts
 are rounded to tens on top. The absorbing subgroup is chosen by name, never by size: a choice by size would tell which is
 larger. Intersections: `intersections.py`.
@@ -19,7 +19,7 @@ from fmaudit_core.report.input.report_input import OVERALL
 
 #: a rate in whole percent fits several denominators
 DECIMALS: Final = 2
-#: a hidden count must have at least this many values beside its own
+#: a hidden count must have at least this many other values
 MIN_AMBIGUITY: Final = 4
 _ROUND_TO: Final = 10
 _LEVEL: Final = ["task", "attribute", "subgroup"]
@@ -28,13 +28,13 @@ _TELLS: Final = {"n_pos": ("auroc", "udr", "tpr"), "n_neg": ("auroc", "fpr")}
 
 
 def is_small(rule: int) -> pl.Expr:
-    """Whether a row is under the rule; its status is not trusted alone."""
+    """Return whether a row is under the rule; its status is not trusted alone."""
     few = (pl.col("n_pos") < rule) | (pl.col("n_neg") < rule)
     return pl.col("status").is_in(["suppressed", "not_estimable"]) | few.fill_null(value=False)
 
 
 def _is_tested(count: str, frame: pl.DataFrame, by: Sequence[str]) -> pl.Expr:
-    """Whether the status of any metric of a subgroup says that it has enough positives, or negatives, to be tested."""
+    """Return whether the status of any metric of a subgroup says that it has enough positives, or negatives, to be tested."""
     tested = pl.col("status") == "tested"
     if "metric" not in frame.columns:
         return tested
@@ -45,7 +45,7 @@ def _is_tested(count: str, frame: pl.DataFrame, by: Sequence[str]) -> pl.Expr:
 def protected_levels(
     frame: pl.DataFrame, by: Sequence[str], known: pl.DataFrame | None, settings: FairnessSection
 ) -> pl.DataFrame:
-    """Subgroups of which nothing may be shown: task, attribute, subgroup.
+    """Return subgroups of which nothing may be shown: task, attribute, subgroup.
 
     Those under the rule in any row, and all subgroups of an attribute whose absorbing subgroup has too little room.
 
@@ -63,14 +63,14 @@ def protected_levels(
     found = found.unique()
     rows = flag_protected(frame, found).filter("coarse")
     rows = rows.with_columns(_is_tested(name, frame, by).alias(f"tested_{name}") for name in _TELLS)
-    beside = _beside(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg")).filter("absorbing_subgroup")
+    counted = _with_hidden_counts(rows.filter(~pl.col("protected")), frame, by, ("n_pos", "n_neg"))
     tight = pl.any_horizontal(_is_tight(name, settings) for name in _TELLS)
-    whole = beside.filter(tight).select("task", "attribute").unique()
+    whole = counted.filter("absorbing_subgroup").filter(tight).select("task", "attribute").unique()
     return pl.concat([found, rows.join(whole, on=["task", "attribute"], how="semi").select(_LEVEL)]).unique()
 
 
 def _is_tight(count: str, settings: FairnessSection) -> pl.Expr:
-    """Whether fewer than `MIN_AMBIGUITY` other hidden counts of the same ten leave the absorbing subgroup's count where its
+    """Return whether under `MIN_AMBIGUITY` other hidden counts of the same ten leave the absorbing subgroup's count where its
     status says it is.
     """
     # the absorbing subgroup's count, were the hidden one at the beginning of its ten: it may lie up to nine below
@@ -84,11 +84,11 @@ def _is_tight(count: str, settings: FairnessSection) -> pl.Expr:
 
 
 def flag_protected(frame: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
-    """The rows with two columns more: `protected`, and `coarse` where a neighbour (or the row itself) is."""
+    """Return the rows with two columns more: `protected`, and `coarse` where a neighbour (or the row itself) is."""
     levels = protected.select(_LEVEL).with_columns(protected=pl.lit(value=True))
-    beside = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
+    neighbours = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
     out = frame.join(levels, on=_LEVEL, how="left", maintain_order="left")
-    out = out.join(beside, on=["task", "attribute"], how="left", maintain_order="left")
+    out = out.join(neighbours, on=["task", "attribute"], how="left", maintain_order="left")
     return out.with_columns(pl.col("protected", "coarse").fill_null(value=False))
 
 
@@ -100,7 +100,7 @@ def apply_disclosure(
     values: Sequence[str] = (),
     tests: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """Marked rows as they may be shown, with `counts`: ``exact``, ``rounded`` or ``withheld`` (no number at all).
+    """Return marked rows as they may be shown, with `counts`: ``exact``, ``rounded`` or ``withheld`` (no number at all).
 
     Parameters
     ----------
@@ -108,16 +108,16 @@ def apply_disclosure(
     by : sequence of str
         Columns whose values have one row per subgroup, `attribute` among them.
     counts : sequence of str
-        Rounded where coarse. Of `n_pos` and `n_neg`, an `n` beside them is told as the sum.
+        Rounded where coarse. Of `n_pos` and `n_neg`, an `n` next to them is reported as the sum.
     values : sequence of str
         Rounded to `DECIMALS` where coarse.
     tests : sequence of str
         Shown as they are unless protected.
     """
     parts = [name for name in counts if name != "n" or "n_pos" not in counts]
-    beside = _beside(rows, rows, by, parts)
+    counted = _with_hidden_counts(rows, rows, by, parts)
     protected, coarse = pl.col("protected"), pl.col("coarse")
-    rounded = beside.with_columns(
+    rounded = counted.with_columns(
         pl.when(coarse).then(_rounded_count(name)).otherwise(name).alias(name) for name in parts
     )
     if len(parts) < len(counts):
@@ -132,8 +132,10 @@ def apply_disclosure(
     return shown.select(*(name for name in rows.columns if name not in ("protected", "coarse")), counts=kind)
 
 
-def _beside(rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], counts: Sequence[str]) -> pl.DataFrame:
-    """The rows with `absorbing_subgroup`, and per count `hidden_<count>`: the protected ones together, as the total betrays them.
+def _with_hidden_counts(
+    rows: pl.DataFrame, all_rows: pl.DataFrame, by: Sequence[str], counts: Sequence[str]
+) -> pl.DataFrame:
+    """Return the rows with `absorbing_subgroup` and `hidden_<count>`: the protected counts together, as the total reveals them.
 
     Without a row of all studies in `all_rows` they are added up.
     """

@@ -1,1 +1,1 @@
-"""Documents beside the page: audit.json, cards, checklists, the comparison of two audits."""
+"""Documents next to the page: audit.json, cards, checklists, the comparison of two audits."""

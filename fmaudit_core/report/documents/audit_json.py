@@ -13,19 +13,20 @@ from typing import Any, Final
 import polars as pl
 
 import fmaudit_core
+from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
 from fmaudit_core.config.published import public_config
 from fmaudit_core.report.disclosure.disclosure import Disclosed
 from fmaudit_core.report.index.report_data import ReportData
 from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET, ReportInput
-from fmaudit_core.report.sections import summary as summary_section
 from fmaudit_core.report.sections.mitigation import all_advice
 from fmaudit_core.report.sections.subgroups import gap_view
+from fmaudit_core.report.sections.summary import executive_summary
 from fmaudit_core.report.text.methods import limits, methods, operating_threshold
 
 #: major.minor of the schema; a file of another major version is read by nobody
 SCHEMA_VERSION: Final = "1.1"
-#: the schema's file beside audit.json, and in the package
+#: the schema's file next to audit.json, and in the package
 SCHEMA: Final = "audit.schema.json"
 #: of each score set and metric, so many of the intersections that fare worst go into the summary
 _WORST: Final = 3
@@ -40,21 +41,21 @@ _FINDING: Final = (
 
 
 def schema_text() -> str:
-    """The JSON Schema of audit.json, as it ships."""
+    """Return the JSON Schema of audit.json, as it ships."""
     return files("fmaudit_core.report").joinpath("schemas", SCHEMA).read_text(encoding="utf-8")
 
 
 def resaid(shown: ReportData) -> pl.DataFrame:
-    """Findings with the page's own sentences: those that came with the table may count a neighbour of a small group."""
+    """Return findings with the page's sentences: those of the table may count a neighbour of a small group."""
     findings = shown.tables.findings
-    said = [gap_view(shown.index, Key.of(row), row)["sentence"] for row in findings.to_dicts()]
+    said = [gap_view(shown.index, Key.of(row), row).sentence for row in findings.to_dicts()]
     return findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
 
 
 def summary(
     inputs: ReportInput, shown: ReportData, findings: pl.DataFrame, digests: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of audit.json.
+    """Return the content of audit.json.
 
     Parameters
     ----------
@@ -64,25 +65,17 @@ def summary(
         The CSV files that belong to it.
     """
     tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
-    told = summary_section.executive_summary(index)
-    told_of: dict[str, Any] = {
-        "encoded": bool(inputs.encoders),
-        "compared": not tables.comparisons.is_empty(),
-        "record": not inputs.modality_comparisons.is_empty(),
-        "mitigated": bool(mitigation_index.cells),
-        "predicted": not inputs.baselines.is_empty(),
-        "thresholds": index.threshold_sources(),
-    }
+    overview = executive_summary(index)
     return {
         "$schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
         "name": inputs.audit.name,
         "generated_at": inputs.generated_at,
         "fmaudit": fmaudit_core.__version__,
-        "headline": told["headline"],
+        "headline": overview["headline"],
         "main_task": index.main_task,
         "primary_metric": index.primary_metric,
-        "verdicts": {one["verdict"]: one["n"] for one in told["counts"]},
+        "verdicts": {one["verdict"]: one["n"] for one in overview["counts"]},
         "findings": [_only(row, _FINDING) for row in findings.iter_rows(named=True)],
         "recommendations": all_advice(index, mitigation_index),
         "subgroup_metrics": _of_main_models(index, tables.metrics),
@@ -92,7 +85,7 @@ def summary(
         "cohort_counts": tables.studies.to_dicts(),
         "cohort_flow": inputs.flow.to_dicts(),
         "slice_quality": inputs.slice_quality.to_dicts(),
-        "methods": [{"about": about, "text": text} for about, text in methods(inputs.audit, **told_of)],
+        "methods": [{"about": about, "text": text} for about, text in methods(inputs, shown)],
         "limits": limits(inputs.audit),
         "config": public_config(inputs.audit),
         "encoders": [dict(one) for one in inputs.encoders],
@@ -102,8 +95,17 @@ def summary(
     }
 
 
+def cohort_size(audit_summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `n_studies` and `n_patients` of the cohort after its last rule; empty if audit.json has no flow.
+
+    The steps after it count the studies whose outcome is known, task by task, and are no smaller cohorts.
+    """
+    rules = [step for step in audit_summary["cohort_flow"] if step["step"].partition(":")[0] != OUTCOME_KNOWN]
+    return rules[-1] if rules else {}
+
+
 def _of_main_models(index: ScoreSetIndex, metrics: pl.DataFrame) -> list[dict[str, Any]]:
-    """Every subgroup's metrics of the model that speaks for each encoder and task; those of the others are in the CSV."""
+    """Return the subgroup metrics of the primary model of each encoder and task; those of the others are in the CSV."""
     return [_only(row, _SUBGROUP) for row in metrics.iter_rows(named=True) if index.is_main(Key.of(row))]
 
 
@@ -112,7 +114,7 @@ def _only(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
-    """Of the larger tables what a reader asks first; the rest is in the CSV files."""
+    """Return the rows of the larger tables that readers ask for first; the rest is in the CSV files."""
     tested = tables.cross.filter(status="tested").drop_nulls("value").sort("value")
     ranked = tables.intersections.filter(pl.col("rank") <= _WORST)
     return {

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from xml.etree import ElementTree
 
+from fmaudit_core.report.documents.audit_json import cohort_size
 from fmaudit_core.report.text import formatting
 
 AuditSummary = Mapping[str, Any]
@@ -23,7 +24,7 @@ A_PERSON: Final = "A person must add: "
 
 
 def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any]:
-    """The applied model card: section -> element -> text, in the order of its schema."""
+    """Return the applied model card: section -> element -> text, in the order of its schema."""
     fairness = audit_summary["config"]["fairness"]
     tasks = ", ".join(task["title"] for task in model["tasks"])
     main = next((task for task in model["tasks"] if task["main"]), model["tasks"][0])
@@ -95,7 +96,7 @@ def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any
                 "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
             },
             "SafetyReliability": {
-                "MetricGoal": "Probabilities that can be believed; no group of patients that is quietly failed.",
+                "MetricGoal": "Calibrated probabilities; no group of patients that is failed unnoticed.",
                 "Results": _safety_results(audit_summary, model),
                 "Interpretation": "A calibration slope of 1 is perfect (audit.json#/calibration). "
                 "Intersections that fare worst: audit.json#/worst_intersections.",
@@ -103,20 +104,18 @@ def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any
             },
         },
         "Resources": {
-            "EvaluationReferences": "The audit: index.html, audit.json and the CSV files beside it.",
+            "EvaluationReferences": "The audit: index.html, audit.json and the CSV files next to it.",
             "PeerReviewedPublications": f"{A_PERSON}publications on this model.",
-            "PatientConsentOrDisclosure": f"{A_PERSON}how patients consent or are told.",
+            "PatientConsentOrDisclosure": f"{A_PERSON}how patients consent or are informed.",
         },
         "Bibliography": "",
     }  # fmt: skip
 
 
 def _cohort(audit_summary: AuditSummary) -> str:
-    flow = audit_summary["cohort_flow"]
-    if not flow:
+    if not (size := cohort_size(audit_summary)):
         return "the cohort of audit.json#/cohort_counts."
-    last = flow[-1]
-    return f"{last['n_studies']:,} studies of {last['n_patients']:,} patients (audit.json#/cohort_flow)."
+    return f"{size['n_studies']:,} studies of {size['n_patients']:,} patients (audit.json#/cohort_flow)."
 
 
 def _threshold(task: AuditSummary) -> str:
@@ -170,7 +169,7 @@ def _safety_results(audit_summary: AuditSummary, model: AuditSummary) -> list[tu
     ]
     set_aside = sum(row["n"] for row in audit_summary["slice_quality"] if row["status"] != "accepted")
     if audit_summary["slice_quality"]:
-        slopes.append(("CT series set aside as unreadable", {"kind": "single", "value": set_aside}))
+        slopes.append(("CT series excluded as unreadable", {"kind": "single", "value": set_aside}))
     return slopes or [("Calibration", {"kind": "text", "value": "scores are no probabilities, or too few studies"})]
 
 
@@ -179,7 +178,7 @@ def _number(value: float | None) -> str:
 
 
 def as_xml(card: Mapping[str, Any]) -> str:
-    """The card as an instance document of CHAI's schema."""
+    """Return the card as an instance document of CHAI's schema."""
     ElementTree.register_namespace("", CHAI_NAMESPACE)
     root = ElementTree.Element(f"{{{CHAI_NAMESPACE}}}AppliedModelCard")
     _below(root, card)

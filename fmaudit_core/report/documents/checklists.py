@@ -1,4 +1,4 @@
-"""Reporting guidelines beside an audit: for each item where the audit speaks to it, and what a person must add.
+"""Reporting guidelines next to an audit: for each item where the audit speaks to it, and what a person must add.
 
 The guidelines are data (`guidelines/*.yaml`): items in short words of our own, with the names of what an audit can point to
 (`guidelines/evidence.yaml`). A table supports the writing of a report; it is no statement that a report complies.
@@ -13,7 +13,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fmaudit_core.report.text.templating import environment
 
 AuditSummary = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ _SHOWN: Final = 8
 
 
 def checklists(audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, str]:
-    """Every guideline filled from an audit: path below the report's folder -> content, as HTML and as one JSON file.
+    """Return every guideline filled from an audit: path below the report's folder -> content, as HTML and as one JSON file.
 
     Parameters
     ----------
@@ -34,23 +35,19 @@ def checklists(audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, s
         Ids of the page's sections; one that is not there is not linked to.
     """
     tables = [filled(name, audit_summary, anchors=anchors) for name in GUIDELINES]
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("checklist.html.jinja")
+    page = environment().get_template("templates/checklist.html.jinja")
     out = {f"checklists/{one['name']}.html": page.render(table=one, audit_summary=audit_summary) for one in tables}
     out["checklists/checklists.json"] = json.dumps(tables, indent=2, ensure_ascii=False) + "\n"
     return out
 
 
 def titles() -> dict[str, str]:
-    """Name of every guideline -> its title for people."""
+    """Return the title of each guideline by its name."""
     return {name: f"{_data(name)['title']}, {_data(name)['version']}" for name in GUIDELINES}
 
 
 def filled(name: str, audit_summary: AuditSummary, *, anchors: Set[str]) -> dict[str, Any]:
-    """One guideline as a table: its items with what of the audit supports each, and what is left for people.
+    """Return one guideline as a table: its items with what of the audit supports each, and what is left for people.
 
     Parameters
     ----------
@@ -98,7 +95,7 @@ def _supports(names: Iterator[str], audit_summary: AuditSummary, anchors: Set[st
 
 
 def _at(audit_summary: AuditSummary, pointer: str) -> Any:
-    """The value a JSON pointer leads to; None where it leads nowhere."""
+    """Return the value at a JSON pointer; None if there is none."""
     value: Any = audit_summary
     for part in pointer.removeprefix("/").split("/"):
         if not isinstance(value, Mapping) or part not in value:

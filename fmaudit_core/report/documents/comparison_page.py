@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.templating import environment
 
 #: what stands where there was no test
 UNTESTED: Final = "no test without the predictions"
@@ -21,12 +20,12 @@ UNTESTED: Final = "no test without the predictions"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two audits show beside one another.
+    """What two audits show next to one another.
 
     Parameters
     ----------
     first, second : mapping
-        The content of their audit.json; the second is held against the first.
+        The content of their audit.json; the second is compared with the first.
     differences : sequence of (about, said)
         In what the audits themselves differ: cohort, settings, software. Empty where in nothing.
     only_first, only_second : sequence of str
@@ -51,11 +50,11 @@ class Comparison:
     confidence: float
 
     def significant(self) -> list[Mapping[str, Any]]:
-        """Rows that changed by more than chance explains, corrected over all rows."""
+        """Return rows that changed by more than chance explains, corrected over all rows."""
         return [row for row in self.rows if row.get("q_value") is not None and row["q_value"] <= self.alpha]
 
     def headline(self) -> str:
-        """The comparison in a sentence."""
+        """Return the comparison in a sentence."""
         changed = [one for one in self.findings if one["first"]["verdict"] != one["second"]["verdict"]]
         verdicts = f"{len(changed)} of {len(self.findings)} verdicts differ."
         if self.no_test is not None:
@@ -66,15 +65,17 @@ class Comparison:
 
 
 def _model(comparison: Comparison, row: Mapping[str, Any]) -> str:
-    """An encoder by its title as the second audit has it, with the outcome."""
+    """Return an encoder by its title as the second audit has it, with the outcome."""
     titles = {
-        one["name"]: one.get("title") for told in (comparison.first, comparison.second) for one in told["encoders"]
+        one["name"]: one.get("title")
+        for audit_summary in (comparison.first, comparison.second)
+        for one in audit_summary["encoders"]
     }
     return f"{titles.get(row['encoder']) or row['encoder']}, {formatting.task_title(row['task'])}"
 
 
 def finding_views(comparison: Comparison) -> list[dict[str, str]]:
-    """Verdicts and gaps of both, those whose verdict differs first."""
+    """Return verdicts and gaps of both, those whose verdict differs first."""
     ordered = sorted(
         comparison.findings, key=lambda one: one["first"]["verdict"] == one["second"]["verdict"]
     )  # stable: the audit's order within
@@ -95,7 +96,7 @@ def _finding_view(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def row_views(comparison: Comparison) -> list[dict[str, str]]:
-    """Every group and metric: those that changed by more than chance first, then the larger changes."""
+    """Return every group and metric: those that changed by more than chance first, then the larger changes."""
     significant = {id(row) for row in comparison.significant()}
     shown = [row for row in comparison.rows if row["change"] is not None]
     withheld = [row for row in comparison.rows if row["change"] is None]
@@ -155,16 +156,16 @@ def _group(row: Mapping[str, Any]) -> str:
 
 
 def render_comparison(comparison: Comparison) -> str:
-    """One HTML document that needs nothing else."""
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("compare.html.jinja").render(
-        comparison=comparison,
-        findings=finding_views(comparison),
-        rows=row_views(comparison),
-        style=files("fmaudit_core.report").joinpath("templates", "page.css").read_text(encoding="utf-8"),
-        alpha=f"{comparison.alpha:g}",
-        confidence=formatting.percent(comparison.confidence, 0),
+    """Return one HTML document that needs nothing else."""
+    return (
+        environment()
+        .get_template("templates/compare.html.jinja")
+        .render(
+            comparison=comparison,
+            findings=finding_views(comparison),
+            rows=row_views(comparison),
+            style=files("fmaudit_core.report").joinpath("templates", "page.css").read_text(encoding="utf-8"),
+            alpha=f"{comparison.alpha:g}",
+            confidence=formatting.percent(comparison.confidence, 0),
+        )
     )

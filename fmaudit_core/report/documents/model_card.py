@@ -9,16 +9,18 @@ Mitchell et al. 2019, Model Cards for Model Reporting; the Hugging Face Hub's me
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.templating import environment
 
 AuditSummary = Mapping[str, Any]
 
@@ -32,32 +34,36 @@ _LICENCES: Final = {
 
 
 def cards(audit_summary: AuditSummary) -> dict[str, str]:
-    """Cards of every model of an audit that is no control: path below the report's folder -> content.
+    """Return cards of every model of an audit that is no control: path below the report's folder -> content.
 
     Parameters
     ----------
     audit_summary : mapping
         The content of audit.json.
     """
-    environment = Environment(
-        loader=PackageLoader("fmaudit_core.report", "templates"), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, autoescape=lambda name: name is not None and name.endswith(".html.jinja"),
-    )  # fmt: skip
-    environment.filters["cell"] = _in_a_cell
+    templates = environment()
     out = {}
     for model in _models(audit_summary):
-        folder = f"cards/{model['name']}"
+        folder = f"cards/{_folder(model['name'])}"
         chai = chai_card(audit_summary, model)
         front = yaml.safe_dump(_front_matter(audit_summary, model), sort_keys=False, allow_unicode=True)
-        context = {"told": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}
-        out[f"{folder}/README.md"] = environment.get_template("model_card.md.jinja").render(context)
+        context = {"audit": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}
+        out[f"{folder}/README.md"] = templates.get_template("templates/model_card.md.jinja").render(context)
         out[f"{folder}/chai.xml"] = as_xml(chai)
-        out[f"{folder}/chai.html"] = environment.get_template("chai.html.jinja").render(context)
+        out[f"{folder}/chai.html"] = templates.get_template("templates/chai.html.jinja").render(context)
     return out
 
 
+def _folder(name: str) -> str:
+    """Return the folder of a model's cards, one below `cards/` whatever the model is called in the predictions."""
+    plain = re.sub(r"[^\w .,+=@()-]", "_", name).lstrip(".")
+    if plain == name:
+        return name
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"  # `a/b` is not `a_b`
+
+
 def _models(audit_summary: AuditSummary) -> Iterator[dict[str, Any]]:
-    """What the cards say of each model, by encoder in the order of the audit."""
+    """Yield the content of each model's cards, by encoder in the order of the audit."""
     known = {one["name"]: one for one in audit_summary["encoders"]}
     names = dict.fromkeys([*known, *(row["encoder"] for row in audit_summary["subgroup_metrics"])])
     for name in names:
@@ -102,7 +108,7 @@ def _task(audit_summary: AuditSummary, task: str, rows: Sequence[AuditSummary]) 
 
 
 def _measure(row: AuditSummary) -> dict[str, Any]:
-    """A metric as the cards give it: sensitivity and specificity are one minus the shares missed and falsely alarmed."""
+    """Return a metric as the cards give it: sensitivity and specificity are one minus the shares missed and falsely alarmed."""
     _, turned = _HUB[row["metric"]]
     value, low, high = row["value"], row["ci_low"], row["ci_high"]
     if turned:
@@ -142,7 +148,7 @@ def _finding(audit_summary: AuditSummary, row: AuditSummary) -> dict[str, Any]:
 
 
 def _front_matter(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any]:
-    """Metadata as the Hub reads it; the interval of a metric stands in its `args`."""
+    """Return metadata as the Hub reads it; the interval of a metric stands in its `args`."""
     licence = _LICENCES.get(model["licence"].lower())
     results = []
     for task in model["tasks"]:
@@ -201,8 +207,3 @@ def _hub_metric(one: AuditSummary, audit_summary: AuditSummary) -> dict[str, Any
 
 def _rounded(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items() if value is not None}
-
-
-def _in_a_cell(text: object) -> str:
-    """Text as it stands in a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")

@@ -27,7 +27,7 @@ _DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def parts(places: Sequence[tuple[str, int]], row_px: int, n_rows: int) -> Spec:
-    """Which rows belong to which attribute, so that the page can show one alone: first and last row, and a row's height."""
+    """Return first row, last row and a row's height of each attribute, so that the page can show one alone."""
     found: dict[str, list[int]] = {}
     for name, at in places:
         first, last = found.get(name, [at, at])
@@ -36,7 +36,7 @@ def parts(places: Sequence[tuple[str, int]], row_px: int, n_rows: int) -> Spec:
 
 
 def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None, aside_title: str) -> Spec:
-    """Subgroups below one another: value, interval, and the difference that would have gone unseen.
+    """Draw subgroups below one another: value, interval, and the difference that would have gone unseen.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _unseen(x: Sequence[float | None], y: Sequence[float | None]) -> Spec:
 
 
 def marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: str, symbol: str, name: str) -> Spec:
-    """Values with intervals: rows with their places, each with `value`, `low`, `high` and `hover`."""
+    """Return values with intervals: rows with their places, each with `value`, `low`, `high` and `hover`."""
     values = [scale * row["value"] for _, row in rows]
     low = [scale * (row["value"] - (row["low"] if row["low"] is not None else row["value"])) for _, row in rows]
     high = [scale * ((row["high"] if row["high"] is not None else row["value"]) - row["value"]) for _, row in rows]
@@ -137,7 +137,7 @@ def marks(rows: Sequence[tuple[int, Mapping[str, Any]]], scale: float, colour: s
 
 
 def aside(y: float, text: str, yanchor: str = "middle") -> Spec:
-    """Text at the right of a row; left out where there is no room."""
+    """Return text at the right of a row; left out where there is no room."""
     return {
         "name": "aside", "text": text, "xref": "paper", "x": 1.02, "xanchor": "left", "y": y, "yanchor": yanchor,
         "showarrow": False, "font": {"size": 11, "color": "@muted"}, "align": "left",
@@ -145,7 +145,7 @@ def aside(y: float, text: str, yanchor: str = "middle") -> Spec:
 
 
 def line(x: float, dash: str = "dot") -> Spec:
-    """A vertical line through the figure."""
+    """Return a vertical line through the figure."""
     return {
         "type": "line", "x0": round(x, 4), "x1": round(x, 4), "yref": "paper", "y0": 0, "y1": 1,
         "line": {"color": "@muted", "width": 1, "dash": dash}, "layer": "below",
@@ -215,7 +215,7 @@ def gaps(rows: Sequence[Mapping[str, Any]], margin: float | None) -> Spec:
 
 
 def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves: int, *, probabilities: bool) -> Spec:
-    """Share missed and false alarms of each subgroup at every threshold, with the band and the threshold chosen.
+    """Return share missed and false alarms of each subgroup at every threshold, with the band and the threshold chosen.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
     chosen : float, optional
         The operating threshold.
     most_curves : int
-        Curves of the fullest figure beside this one: all leave as much room for their legend.
+        Curves of the fullest figure next to this one: all leave as much room for their legend.
     probabilities : bool
         Whether scores lie between 0 and 1; other scores have the range of the curves.
     """
@@ -287,7 +287,7 @@ def _reach(thresholds: Sequence[float]) -> tuple[float, float]:
 
 
 def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any] | None) -> Spec:
-    """AUROC of each encoder on one task, before the control's interval.
+    """Return AUROC of each encoder on one task, before the control's interval.
 
     Parameters
     ----------
@@ -333,19 +333,19 @@ def against_control(rows: Sequence[Mapping[str, Any]], control: Mapping[str, Any
 
 
 def plain(text: str) -> str:
-    """Text that plotly, which reads some HTML, draws as it is."""
+    """Return text that plotly, which reads some HTML, draws as it is."""
     return escape(text, quote=False)
 
 
 def tick_label(text: str) -> str:
-    """A name beside an axis, on two short lines where it is long."""
+    """Return a name next to an axis, on two short lines where it is long."""
     lines = textwrap.wrap(text, _LABEL_CHARS) or [""]
     shown = lines if len(lines) < 3 else [lines[0], f"{lines[1]}\N{HORIZONTAL ELLIPSIS}"]
     return "<br>".join(plain(line) for line in shown)
 
 
 def tick_line(text: str) -> str:
-    """A name on one line beside an axis."""
+    """Return a name on one line next to an axis."""
     shown = text if len(text) <= _LABEL_CHARS else f"{text[: _LABEL_CHARS - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
     return plain(shown)
 

@@ -1,4 +1,4 @@
-"""Dots with intervals beside a line of reference: calibration of subgroups, two models. Other figures: `base.py`."""
+"""Dots with intervals next to a line of reference: calibration of subgroups, two models. Other figures: `base.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERCEPTS: Final = (-2.5, 2.5)
 
 
 def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """Slope and calibration in the large of subgroups below one another, each before the line of a right model.
+    """Return slope and calibration in the large of subgroups below one another, each before the line of a right model.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def _range(rows: Sequence[Mapping[str, Any]], right: float, ends: tuple[float, f
 
 
 def differences(rows: Sequence[Mapping[str, Any]], margin: float, title: str | None = None) -> Spec:
-    """Difference in AUROC of two models each, before the band in which the first is worse by less than the margin.
+    """Return the difference in AUROC of two models each, before the band in which the first is worse by less than the margin.
 
     Parameters
     ----------

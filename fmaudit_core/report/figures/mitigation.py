@@ -12,7 +12,7 @@ from fmaudit_core.report.text.formatting import metric_title
 def _ticked(
     rows: Sequence[Mapping[str, Any]],
 ) -> tuple[list[tuple[int, Mapping[str, Any]]], list[tuple[int, str]], int]:
-    """Rows with their places, tick labels with the attributes as headings among them, and how many places there are."""
+    """Return rows with their places, tick labels with the attributes as headings among them, and how many places there are."""
     placed, ticks, at, attribute = [], [], 0, None
     for row in rows:
         if row["attribute"] != attribute:
@@ -26,7 +26,7 @@ def _ticked(
 
 
 def _parts(placed: Sequence[tuple[int, Mapping[str, Any]]], places: int) -> Spec:
-    """Rows of each attribute, its heading with them."""
+    """Return rows of each attribute, its heading with them."""
     rows = [(row["of"], at) for at, row in placed]
     first = dict(reversed(rows))
     return parts([*((name, at - 1) for name, at in first.items()), *rows], ROW_PX, places)
@@ -40,7 +40,7 @@ def _axis(ticks: Sequence[tuple[int, str]], places: int) -> Spec:
 
 
 def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """Gap under each strategy with its interval, beside the gap before it (a vertical stroke).
+    """Draw the gap under each strategy with its interval, next to the gap before it (a vertical stroke).
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
 
 
 def arrows(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """What becomes of each subgroup's share missed: a line from before (hollow) to after (arrow head).
+    """Draw each subgroup's share missed: a line from before (hollow) to after (arrow head).
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def price(
     before: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], path: Sequence[Mapping[str, Any]],
     seeds: Sequence[Mapping[str, Any]], margin: float,
 ) -> Spec:  # fmt: skip
-    """AUROC against the gap that is left: each strategy, the adversary's path over its alpha, and single seeds.
+    """Return AUROC against the gap that is left: each strategy, the adversary's path over its alpha, and single seeds.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def _at(rows: Sequence[Mapping[str, Any]]) -> Spec:
 
 
 def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """How well fresh probes read an attribute before (hollow) and after (filled), and what they read of dealt labels (a stroke).
+    """Draw how well fresh probes read an attribute before (hollow) and after (filled), and permuted labels (a stroke).
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
             "y": [one for at, _ in both for one in (at, at, None)],
         },
         {
-            "type": "scatter", "mode": "markers", "cliponaxis": False, "hoverinfo": "skip", "name": "dealt labels",
+            "type": "scatter", "mode": "markers", "cliponaxis": False, "hoverinfo": "skip", "name": "permuted labels",
             "x": short([row["control"] for _, row in controls]), "y": [at for at, _ in controls],
             "marker": {"symbol": "line-ns", "size": 15, "line": {"width": 2, "color": "@muted"}},
         },

@@ -47,16 +47,16 @@ class MitigationIndex:
 
     @property
     def cells(self) -> list[Cell]:
-        """Encoders and tasks with results."""
+        """Return encoders and tasks with results."""
         return list(self._results)
 
     def attributes(self, cell: Cell) -> list[str]:
-        """Attributes that strategies were aimed at, in the order of the config."""
+        """Return attributes that strategies were aimed at, in the order of the config."""
         found = {row["target_attribute"] for row in self._results.get(cell, [])} - {NOBODY}
         return [name for name in self.audit.attributes if name in found]
 
     def own(self, cell: Cell, attribute: str) -> list[Row]:
-        """For each strategy the run that speaks for it on the attribute it is aimed at, in the order of the config.
+        """Return each strategy's primary run on the attribute it is aimed at, in the order of the config.
 
         A strategy that could not be fitted or evaluated has the row that says why.
         """
@@ -69,7 +69,7 @@ class MitigationIndex:
         return out
 
     def path(self, cell: Cell, attribute: str) -> list[Row]:
-        """The adversarial runs over their seeds by alpha, the encoder without an adversary first."""
+        """Return the adversarial runs over their seeds by alpha, the encoder without an adversary first."""
         rows = [
             row
             for row in self._results.get(cell, [])
@@ -79,7 +79,7 @@ class MitigationIndex:
         return sorted(rows, key=lambda row: row["alpha"])
 
     def seeds(self, cell: Cell, run: Mapping[str, Any], attribute: str) -> list[Row]:
-        """The single runs of a strategy."""
+        """Return the single runs of a strategy."""
         return [
             row
             for row in self._results.get(cell, [])
@@ -88,7 +88,7 @@ class MitigationIndex:
         ]  # fmt: skip
 
     def side_effects(self, cell: Cell, run: Mapping[str, Any]) -> list[Row]:
-        """What a run did to the gaps of the other attributes, in the order of the config."""
+        """Return a run's changes to the gaps of the other attributes, in the order of the config."""
         rows = [
             row
             for row in self._results.get(cell, [])
@@ -110,15 +110,15 @@ class MitigationIndex:
         )
 
     def advice(self, cell: Cell) -> Row | None:
-        """The recommendation."""
+        """Return the recommendation."""
         return self._advice.get(cell)
 
     def attributes_with_disparity(self, cell: Cell) -> list[str]:
-        """Attributes by which the audit has shown a disparity in missed disease, in the order of the config."""
+        """Return attributes by which the audit has shown a disparity in missed disease, in the order of the config."""
         return sorted(self._unequal.get(cell, ()), key=self._rank)
 
     def leakage(self, cell: Cell) -> list[Row]:
-        """What fresh probes read before and after, of a task and of strategies that know no task."""
+        """Return scores of fresh probes before and after, of a task and of strategies without a task."""
         return [*self._leakage.get((cell[0], ""), []), *self._leakage.get(cell, [])]
 
     def _rank(self, attribute: str) -> tuple[int, str]:
@@ -127,7 +127,7 @@ class MitigationIndex:
 
 
 def mitigated_findings(findings: pl.DataFrame, audit: Audit) -> pl.DataFrame:
-    """Findings in missed disease of the score sets that strategies are held against: each encoder's probe as it was."""
+    """Return findings in missed disease of the score sets that strategies are compared with: each encoder's unmitigated probe."""
     probed = findings.filter(is_logistic_on_ct(), strategy="none", metric="udr")
     return of_primary_pooling(probed, audit.fairness.primary_pooling)
 

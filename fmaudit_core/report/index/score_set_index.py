@@ -36,12 +36,12 @@ class Key:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Key:
-        """The score set a table's row belongs to."""
+        """Return the score set a table's row belongs to."""
         return cls(*(str(row[name]) for name in SCORE_SET))
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """What is left beside encoder and task."""
+        """Return the columns of a score set other than encoder and task."""
         return (self.probe, self.modality, self.pooling, self.strategy)
 
 
@@ -71,7 +71,7 @@ class ScoreSetIndex:
         self._withheld = {
             (Key.of(row), row["metric"]): str(row["reason"]) for row in withheld(tables.warnings).iter_rows(named=True)
         }
-        # models that no finding speaks of are told beside the others, not one by one
+        # models without a finding are shown together with the others, not one by one
         spoken = {Key.of(row) for row in tables.findings.select(SCORE_SET).unique().to_dicts()}
         shown = [key for key in self._metrics if key in spoken] or list(self._metrics)
         variants = sorted({key.variant for key in shown}, key=self._preference)
@@ -84,65 +84,65 @@ class ScoreSetIndex:
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks with results, in the order of the config."""
+        """Return tasks with results, in the order of the config."""
         found = {key.task for key in self._metrics}
         return [task for task in self.audit.tasks if task in found] + sorted(found - set(self.audit.tasks))
 
     @property
     def main_task(self) -> str:
-        """The task the findings speak of: the diagnosis where it was audited."""
+        """Return the task the findings are about: the diagnosis where it was audited."""
         return DIAGNOSIS_TASK if DIAGNOSIS_TASK in self.tasks else next(iter(self.tasks), DIAGNOSIS_TASK)
 
     def encoder_title(self, name: str) -> str:
-        """Title of an encoder."""
+        """Return the title of an encoder."""
         return str(self._titles.get(name, name))
 
     def main_key(self, encoder: str, task: str) -> Key | None:
-        """The score set that speaks for an encoder on a task: the primary pooling, imaging alone, unmitigated."""
+        """Return the primary score set of an encoder on a task: the primary pooling, imaging alone, unmitigated."""
         keys = [key for key in self._metrics if key.encoder == encoder and key.task == task]
         return min(keys, key=lambda key: self._preference(key.variant), default=None)
 
     def variant_index(self, key: Key) -> int:
-        """Place of a score set's variant among `variants`."""
+        """Return the place of a score set's variant among `variants`."""
         return [tuple(one.values()) for one in self.variants].index(key.variant)
 
     @property
     def primary_metric(self) -> str:
-        """The metric the findings speak of; the share missed is how a configured TPR is told."""
+        """Return the metric the findings are about; the share missed is how a configured TPR is reported."""
         metric = self.audit.fairness.primary_metric
         return "udr" if metric == "tpr" else metric
 
     def overall(self, key: Key, metric: str) -> Row | None:
-        """Metric of all studies together."""
+        """Return the metric of all studies together."""
         rows = self._metrics.get(key, [])
         return next((row for row in rows if row["attribute"] == OVERALL and row["metric"] == metric), None)
 
     def threshold(self, key: Key) -> float | None:
-        """Operating threshold."""
+        """Return the operating threshold."""
         return next((row["threshold"] for row in self._metrics.get(key, []) if row.get("threshold") is not None), None)
 
     def threshold_source(self, key: Key) -> str | None:
-        """Origin of the operating threshold: ``given`` or ``validation``; None where nobody says."""
+        """Return the origin of the operating threshold: ``given`` or ``validation``; None if it is not known."""
         rows = self._metrics.get(key, [])
         return next((row["threshold_source"] for row in rows if row.get("threshold_source") is not None), None)
 
     def threshold_sources(self) -> set[str]:
-        """Origins of the operating thresholds of all score sets."""
+        """Return origins of the operating thresholds of all score sets."""
         return {source for key in self._metrics if (source := self.threshold_source(key)) is not None}
 
     def warnings(self, key: Key) -> list[Row]:
-        """Warnings about a score set: of all studies first, then by attribute in the order of the config."""
+        """Return warnings about a score set: of all studies first, then by attribute in the order of the config."""
         rows = self._warnings.get(key, [])
         return sorted(
             rows, key=lambda row: (row["attribute"] != OVERALL, self._rank(row["attribute"]), row["subgroup"])
         )
 
     def withheld_because(self, key: Key, metric: str) -> str | None:
-        """Return why no verdict on a metric is given; None where one is."""
+        """Return why no verdict on a metric is given; None if one is."""
         return self._withheld.get((key, metric))
 
     def findings(self, key: Key) -> list[Row]:
-        """Findings of a score set, in order of attribute and metric."""
+        """Return findings of a score set, in order of attribute and metric."""
         metrics = [self.primary_metric, *SHOWN_METRICS]
         rows = self._findings.get(key, [])
         return sorted(
@@ -150,12 +150,12 @@ class ScoreSetIndex:
         )
 
     def finding(self, key: Key, attribute: str, metric: str) -> Row | None:
-        """One finding."""
+        """Return one finding."""
         rows = self._findings.get(key, [])
         return next((row for row in rows if row["attribute"] == attribute and row["metric"] == metric), None)
 
     def subgroups(self, key: Key, metric: str, attribute: str | None = None) -> list[Row]:
-        """Rows of one metric, attributes in the order of the config, subgroups by name with the unrecorded last."""
+        """Return rows of one metric, attributes in the order of the config, subgroups by name with the unrecorded last."""
         rows = [
             row
             for row in self._metrics.get(key, [])
@@ -166,16 +166,16 @@ class ScoreSetIndex:
         )
 
     def subgroup(self, key: Key, metric: str, attribute: str, subgroup: str | None) -> Row | None:
-        """One subgroup's row."""
+        """Return one subgroup's row."""
         rows = self.subgroups(key, metric, attribute)
         return next((row for row in rows if row["subgroup"] == subgroup), None)
 
     def curves(self, key: Key, attribute: str) -> list[Row]:
-        """Rows of the sweep for one attribute."""
+        """Return rows of the sweep for one attribute."""
         return [row for row in self._sweeps.get(key, []) if row["attribute"] == attribute]
 
     def calibration(self, key: Key) -> list[Row]:
-        """Calibration of all studies first, then of each subgroup in the order of `subgroups`."""
+        """Return calibration of all studies first, then of each subgroup in the order of `subgroups`."""
         rows = self._calibration.get(key, [])
         return sorted(
             rows,
@@ -185,12 +185,12 @@ class ScoreSetIndex:
         )  # fmt: skip
 
     def cross(self, key: Key, attribute: str) -> dict[tuple[str, str], Row]:
-        """Cross-group AUROC of one attribute, by the subgroups of the positives and of the negatives."""
+        """Return cross-group AUROC of one attribute, by the subgroups of the positives and of the negatives."""
         rows = self._cross.get(key, [])
         return {(row["positives_of"], row["negatives_of"]): row for row in rows if row["attribute"] == attribute}
 
     def intersections(self, key: Key, metric: str) -> list[Row]:
-        """Intersections by how they fare, worst first, then those not tested by name, then those withheld."""
+        """Return intersections by how they fare, worst first, then those not tested by name, then those withheld."""
         rows = [row for row in self._intersections.get(key, []) if row["metric"] == metric]
         return sorted(
             rows,
@@ -200,7 +200,7 @@ class ScoreSetIndex:
         )  # fmt: skip
 
     def comparisons(self, task: str) -> list[tuple[Key, Key, list[Row]]]:
-        """Pairs of models of one task with their rows: the models the findings speak of first."""
+        """Return pairs of models of one task with their rows: the models the findings are about first."""
         pairs: dict[tuple[Key, Key], list[Row]] = {}
         for row in self._comparisons:
             if row["task"] == task:
@@ -210,11 +210,11 @@ class ScoreSetIndex:
         return [(first, second, self._compared(pairs[first, second])) for first, second in ordered]
 
     def changes(self) -> list[tuple[Key, list[Row]]]:
-        """What changed since the audit before, for every model that was audited then too."""
+        """Return changes since the previous audit, for every model that it audited too."""
         return [(key, self._compared(self._changes[key])) for key in self.keys if key in self._changes]
 
     def aggregations(self, task: str) -> list[Row]:
-        """Aggregations of slices of one task, by encoder in the order of display, then as `AGGREGATIONS` has them."""
+        """Return aggregations of slices of one task, by encoder in the order of display, then as `AGGREGATIONS` has them."""
         names, kinds = list(self._titles), list(AGGREGATIONS)
         rows = [row for row in self._aggregations if row["task"] == task]
         return sorted(
@@ -242,41 +242,41 @@ class ScoreSetIndex:
         return aside, against, worse, _index(names, first.encoder), _index(names, second.encoder), first, second
 
     def is_main(self, key: Key) -> bool:
-        """Whether a score set is the one that speaks for its encoder."""
+        """Return whether a score set is the one that is primary for its encoder."""
         return self.main_key(key.encoder, key.task) == key
 
     def is_control(self, encoder: str) -> bool:
-        """Whether an encoder is the control."""
+        """Return whether an encoder is the control."""
         return any(one["name"] == encoder and one["control"] for one in self.encoders)
 
     def is_baseline(self, encoder: str) -> bool:
-        """Whether a model is audited by its predictions alone."""
+        """Return whether a model is audited by its predictions alone."""
         return any(one["name"] == encoder and one["baseline"] for one in self.encoders)
 
     def is_held_against(self, encoder: str, other: str) -> bool:
-        """Whether a pair is an encoder under audit against a baseline."""
+        """Return whether a pair is an encoder under audit against a baseline."""
         under_audit = not (self.is_control(encoder) or self.is_baseline(encoder))
         return self.is_baseline(other) and under_audit
 
     def role(self, encoder: str) -> str:
-        """What is said behind the title of a model that is no encoder under audit, unless the title says it."""
+        """Return the role to append to the title of a control or baseline; empty if the title has it already."""
         role = CONTROL if self.is_control(encoder) else " (baseline)" if self.is_baseline(encoder) else ""
         return "" if self.encoder_title(encoder).endswith(role) else role
 
     def named(self, encoder: str) -> str:
-        """Title of an encoder with its role."""
+        """Return the title of an encoder with its role."""
         return f"{self.encoder_title(encoder)}{self.role(encoder)}"
 
     def has_threshold(self, key: Key) -> bool:
-        """Whether a score set has an operating threshold; without, AUROC alone is told."""
+        """Return whether a score set has an operating threshold; without, AUROC alone is reported."""
         return not any(row["status"] == NO_THRESHOLD for row in self._metrics.get(key, []))
 
     def telling_metric(self, key: Key) -> str:
-        """The metric that speaks of a score set: the primary one, AUROC where there is no threshold."""
+        """Return the metric that is primary for a score set: AUROC if there is no threshold."""
         return self.primary_metric if self.has_threshold(key) else "auroc"
 
     def attributes(self, key: Key) -> list[str]:
-        """Attributes of a score set, in the order of the config."""
+        """Return attributes of a score set, in the order of the config."""
         found = {row["attribute"] for row in self._metrics.get(key, [])} - {OVERALL}
         return sorted(found, key=self._rank)
 
@@ -301,16 +301,16 @@ def _by_key(frame: pl.DataFrame) -> dict[Key, list[Row]]:
 
 
 def _all_findings(tables: Disclosed) -> pl.DataFrame:
-    """Findings, and beside them the gaps no finding speaks of."""
+    """Return findings, and the gaps without a finding."""
     on = [*SCORE_SET, "attribute", "metric"]
     further = [name for name in tables.gaps.columns if name in on or name not in tables.findings.columns]
-    told = tables.findings.join(tables.gaps.select(further), on=on, how="left", maintain_order="left")
-    untold = tables.gaps.join(tables.findings.select(on), on=on, how="anti", maintain_order="left")
-    return pl.concat([told, untold], how="diagonal_relaxed")
+    found = tables.findings.join(tables.gaps.select(further), on=on, how="left", maintain_order="left")
+    without = tables.gaps.join(tables.findings.select(on), on=on, how="anti", maintain_order="left")
+    return pl.concat([found, without], how="diagonal_relaxed")
 
 
 def _encoders(inputs: ReportInput) -> list[Row]:
-    """Encoders as given, then those only the tables know; baselines after them, controls last."""
+    """Return encoders as given, then those only the tables know; baselines after them, controls last."""
     blank = dict.fromkeys(("dim", "n_studies", "licence", "weights_sha256")) | {"control": False, "baseline": False}
     given = [{**blank, **one, "title": one.get("title") or one["name"]} for one in inputs.encoders]
     names = {one["name"] for one in given}

@@ -323,7 +323,7 @@ class ReportInput:
     baselines : frame, optional
         How predictions that were computed elsewhere were joined; see `probes/baseline.py`.
     paper_comparison : frame, optional
-        Published figures beside this audit's; see `reproduction/`.
+        Published figures next to this audit's; see `reproduction/`.
     mitigation_results and the other tables of `mitigation/` : frames, optional
     encoders : sequence of mappings
         `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`,
@@ -391,7 +391,7 @@ class ReportInput:
 
 
 def count_studies(studies: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
-    """Studies and patients per split, attribute and subgroup, a frame of `STUDIES`.
+    """Return studies and patients per split, attribute and subgroup, a frame of `STUDIES`.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ _ABSENT: Final = {
 
 
 def aggregation_views(index: ScoreSetIndex) -> list[Row]:
-    """A table per task in which something is compared."""
+    """Return a table per task in which something is compared."""
     return [
         {
             "task": task,
@@ -41,7 +41,7 @@ def aggregation_views(index: ScoreSetIndex) -> list[Row]:
 
 
 def aggregation_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
-    """Difference in AUROC from the mean of the slices, by task."""
+    """Return the difference in AUROC from the mean of the slices, by task."""
     out = {}
     for task in index.tasks:
         drawn = [_drawn(index, row) for row in _compared(index, task)]
@@ -89,19 +89,19 @@ def _line(index: ScoreSetIndex, row: Row) -> Row:
 
 
 def _seeds(row: Row) -> str:
-    """What the single networks come to, where there are several."""
+    """Return mean and deviation over the seeds of a network, if there are several."""
     if not row["seeds"] or row["seed_sd"] is None:
         return ""
     return f"{row['seeds']} seeds: {row['seed_mean']:.3f}, sd {row['seed_sd']:.3f}"
 
 
 def _equal(row: Row) -> str:
-    """What attention gains over itself with equal weights."""
+    """Return the gain of attention over itself with equal weights."""
     if row["equal_difference"] is None:
         return ""
     apart = formatting.difference("auroc", row["equal_difference"])
     between = formatting.difference_interval("auroc", row["equal_low"], row["equal_high"])
-    return f"against itself with equal weights {apart} ({between}; {formatting.p_text(row['equal_p'])})"
+    return f"against itself with equal weights {apart} ({between}; {formatting.exploratory_p_text(row['equal_p'])})"
 
 
 def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
@@ -113,7 +113,8 @@ def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
         "apart": row["p_holm"] is not None and row["p_holm"] <= index.audit.fairness.alpha,
         "hover": (
             f"<b>{figures.plain(line['title'])}</b><br>{figures.plain(encoder)}<br>AUROC {line['auroc']} ({line['interval']})"
-            f"<br>difference {line['difference']} ({line['difference_interval']})<br>{formatting.p_text(row['p_value'])}; "
+            f"<br>difference {line['difference']} ({line['difference_interval']})<br>"
+            f"{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['p_holm'], 'adjusted p')}"
         ),
         "aside": f"{line['difference']} ({line['difference_interval']})",

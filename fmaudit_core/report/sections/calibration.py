@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fmaudit_core.common import vocabulary
@@ -13,11 +14,11 @@ from fmaudit_core.report.text import formatting
 
 
 def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
-    """Calibration of a score set: None where the table has nothing, `probabilities` false where scores are none."""
+    """Return calibration of a score set: None if the table has nothing, `probabilities` false where scores are none."""
     rows = index.calibration(key)
     if not rows:
         return None
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[CalibrationView]] = {}
     for row in rows:
         groups.setdefault(row["attribute"], []).append(_calibrated(row))
     return {
@@ -28,7 +29,7 @@ def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
 
 
 def gives_probabilities(index: ScoreSetIndex, key: Key) -> bool:
-    """Whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
+    """Return whether the scores of a score set lie between 0 and 1: as its calibration was judged, else by its thresholds."""
     rows = index.calibration(key)
     if rows:
         return _probabilities(rows)
@@ -41,22 +42,44 @@ def _probabilities(rows: list[Row]) -> bool:
     return not any(row["status"] == "not_probability" for row in rows)
 
 
-def _calibrated(row: Row) -> Row:
+@dataclass(frozen=True)
+class CalibrationView:
+    """Calibration of all studies or of a subgroup as text; without a number if `withheld`.
+
+    Parameters
+    ----------
+    slope, intercept : 1 and 0 are right, with their intervals
+    ece, by_chance : the calibration error, and that of a perfectly calibrated model in as many studies
+    """
+
+    title: str
+    withheld: bool
+    n: str
+    slope: str
+    slope_interval: str
+    intercept: str
+    intercept_interval: str
+    ece: str
+    by_chance: str
+    note: str
+
+
+def _calibrated(row: Row) -> CalibrationView:
     rounded = row["counts"] == "rounded"
     decimals = 2 if rounded else 3
     separated = row["counts"] != "withheld" and row["ece"] is not None and row["slope"] is None
-    return {
-        "title": "All studies" if row["attribute"] == OVERALL else vocabulary.subgroup_title(row["subgroup"]),
-        "withheld": row["counts"] == "withheld",
-        "n": formatting.count(row["n"], row["counts"]),
-        "slope": formatting.signed(row["slope"], 2, plus=False),
-        "slope_interval": formatting.between(row["slope_low"], row["slope_high"], 2),
-        "intercept": formatting.signed(row["intercept"], 2),
-        "intercept_interval": formatting.between(row["intercept_low"], row["intercept_high"], 2),
-        "ece": formatting.signed(row["ece"], decimals, plus=False),
-        "by_chance": formatting.signed(row["ece_by_chance"], decimals, plus=False),
-        "note": "scores separate the classes" if separated else _note(row["status"]),
-    }
+    return CalibrationView(
+        title="All studies" if row["attribute"] == OVERALL else vocabulary.subgroup_title(row["subgroup"]),
+        withheld=row["counts"] == "withheld",
+        n=formatting.count(row["n"], row["counts"]),
+        slope=formatting.signed(row["slope"], 2, plus=False),
+        slope_interval=formatting.between(row["slope_low"], row["slope_high"], 2),
+        intercept=formatting.signed(row["intercept"], 2),
+        intercept_interval=formatting.between(row["intercept_low"], row["intercept_high"], 2),
+        ece=formatting.signed(row["ece"], decimals, plus=False),
+        by_chance=formatting.signed(row["ece_by_chance"], decimals, plus=False),
+        note="scores separate the classes" if separated else _note(row["status"]),
+    )
 
 
 def _note(status: str) -> str:
@@ -64,7 +87,7 @@ def _note(status: str) -> str:
 
 
 def calibration_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
-    """Slope and calibration in the large of each subgroup; None where scores are no probabilities or nothing is shown."""
+    """Return slope and calibration in the large of each subgroup; None if scores are no probabilities or nothing is shown."""
     rows = index.calibration(key)
     shown = [row for row in rows if row["ece"] is not None]
     if not shown or not _probabilities(rows):
@@ -73,11 +96,11 @@ def calibration_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
 
 
 def _dot(row: Row) -> dict[str, Any]:
-    said = _calibrated(row)
+    shown = _calibrated(row)
     hover = (
-        f"<b>{figures.plain(said['title'])}</b><br>slope {said['slope']} ({said['slope_interval']})<br>"
-        f"in the large {said['intercept']} ({said['intercept_interval']})<br>error {said['ece']}, of a perfectly calibrated "
-        f"model {said['by_chance']}<br>{said['n']} studies"
+        f"<b>{figures.plain(shown.title)}</b><br>slope {shown.slope} ({shown.slope_interval})<br>"
+        f"in the large {shown.intercept} ({shown.intercept_interval})<br>error {shown.ece}, of a perfectly calibrated "
+        f"model {shown.by_chance}<br>{shown.n} studies"
     )
     attribute = "" if row["attribute"] == OVERALL else formatting.attribute_title(row["attribute"])
     measures = {
@@ -88,14 +111,14 @@ def _dot(row: Row) -> dict[str, Any]:
         **measures,
         "attribute": attribute and figures.tick_label(attribute),
         "of": attribute,
-        "label": figures.tick_label(said["title"]),
+        "label": figures.tick_label(shown.title),
         "tested": row["status"] == "tested",
-        "aside": f"{said['ece']} · {said['by_chance']}",
+        "aside": f"{shown.ece} · {shown.by_chance}",
     }
 
 
 def cross_views(index: ScoreSetIndex, key: Key) -> list[Row]:
-    """A matrix per attribute: positives of the row's subgroup against negatives of the column's."""
+    """Return a matrix per attribute: positives of the row's subgroup against negatives of the column's."""
     views = []
     for attribute in index.attributes(key):
         pairs = index.cross(key, attribute)

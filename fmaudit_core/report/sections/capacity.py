@@ -15,19 +15,19 @@ _MOST_PAIRS: Final = 30
 
 
 def change(reduction: float | None, *, rounded: bool) -> str:
-    """A gap's change: below zero where it narrows."""
+    """Return a gap's change: below zero where it narrows."""
     return formatting.difference("udr", None if reduction is None else -reduction, rounded=rounded)
 
 
 def change_interval(low: float | None, high: float | None, *, rounded: bool) -> str:
-    """Interval of a gap's change, from that of its reduction."""
+    """Return the interval of a gap's change, from that of its reduction."""
     if low is None or high is None:
         return formatting.NONE
     return formatting.difference_interval("udr", -high, -low, rounded=rounded)
 
 
 def probes_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
-    """How well each attribute is read off each encoder's embeddings."""
+    """Return how well each attribute is read off each encoder's embeddings."""
     names = [one["name"] for one in index.encoders]
     rows = [row for row in mitigation_index.probes if row["encoder"] in names]
     attributes = list(index.audit.attributes)
@@ -50,7 +50,7 @@ def probes_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list
 
 
 def capacity_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, task: str) -> Row:
-    """Reductions beside how separable an attribute is, and encoders in pairs."""
+    """Return reductions next to how separable an attribute is, and encoders in pairs."""
     rows = [row for row in mitigation_index.capacity if row["task"] == task]
     pairs = [row for row in mitigation_index.interactions if row["task"] == task]
     return {
@@ -88,7 +88,7 @@ def capacity_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, task:
 
 
 def ladder_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row | None:
-    """One encoder projected to growing widths."""
+    """Return one encoder projected to growing widths."""
     if not mitigation_index.ladder:
         return None
     first = mitigation_index.ladder[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
@@ -14,7 +15,7 @@ _MOST: Final = 12
 
 
 def changes_view(index: ScoreSetIndex) -> Row | None:
-    """What became of every model that was audited before; None where none was."""
+    """Return the changes of every model that was audited before; None if none was."""
     models = [_model(index, key, rows) for key, rows in index.changes()]
     if not models:
         return None
@@ -49,17 +50,33 @@ def _group(row: Row) -> str:
     return f"{formatting.attribute_title(row['attribute'])}: {vocabulary.subgroup_title(row['subgroup'])}"
 
 
-def _line(row: Row) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ChangeLine:
+    """A metric of a group in the previous audit and in this one, as text, and whether the group got worse."""
+
+    group: str
+    metric: str
+    n: str
+    before: str
+    now: str
+    change: str
+    interval: str
+    p: str
+    q: str
+    worse: bool
+
+
+def _line(row: Row) -> ChangeLine:
     metric, rounded = row["metric"], row["counts"] == "rounded"
-    return {
-        "group": _group(row),
-        "metric": formatting.metric_title(metric),
-        "n": formatting.count(row["n"], row["counts"]),
-        "before": formatting.level(metric, row["previous_value"], rounded=rounded),
-        "now": formatting.level(metric, row["value"], rounded=rounded),
-        "change": formatting.difference(metric, row["change"], rounded=rounded),
-        "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
-        "p": formatting.p_number(row["p_value"]),
-        "q": formatting.p_number(row["q_worse"]),
-        "worse": bool(row["worse"]),
-    }
+    return ChangeLine(
+        group=_group(row),
+        metric=formatting.metric_title(metric),
+        n=formatting.count(row["n"], row["counts"]),
+        before=formatting.level(metric, row["previous_value"], rounded=rounded),
+        now=formatting.level(metric, row["value"], rounded=rounded),
+        change=formatting.difference(metric, row["change"], rounded=rounded),
+        interval=formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        p=formatting.p_number(row["p_value"]),
+        q=formatting.p_number(row["q_worse"]),
+        worse=bool(row["worse"]),
+    )

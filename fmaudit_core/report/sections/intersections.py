@@ -14,7 +14,7 @@ _MOST: Final = 15
 
 
 def intersections_view(index: ScoreSetIndex, key: Key) -> Row | None:
-    """The intersections of a score set by the primary metric; None where none were made."""
+    """Return the intersections of a score set by the primary metric; None if none were made."""
     metric = index.telling_metric(key)
     rows = index.intersections(key, metric)
     if not rows:
@@ -78,7 +78,7 @@ def _sentence(index: ScoreSetIndex, metric: str, tested: list[Row]) -> str:
 
 
 def intersections_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
-    """Forest plot of the tested intersections, worst first; None where there are none."""
+    """Return the forest plot of the tested intersections, worst first; None if there are none."""
     metric = index.telling_metric(key)
     tested = [row for row in index.intersections(key, metric) if row["rank"] is not None][:_MOST]
     if not tested:
@@ -102,7 +102,7 @@ def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
             f"<b>{figures.plain(said['title'])}</b><br>{figures.plain(said['attribute'])}<br>"
             f"{formatting.metric_title(row['metric'])} {said['value']} ({said['interval']})<br>"
             f"{said['n']} studies, {said['n_pos']} with the outcome<br>{said['difference']} from all others<br>"
-            f"{formatting.p_text(row['p_worse'])}; {formatting.p_text(adjusted, 'adjusted p')}"
+            f"{formatting.exploratory_p_text(row['p_worse'])}; {formatting.p_text(adjusted, 'adjusted p')}"
         ),
         "aside": f"{n} · {said['p_adjusted']}",
     }  # fmt: skip

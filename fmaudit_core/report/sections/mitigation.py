@@ -32,7 +32,7 @@ from fmaudit_core.report.text.recommendations import (
 
 
 def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row | None:
-    """Everything the page's section holds; None where nothing was mitigated."""
+    """Return everything the page's section holds; None if nothing was mitigated."""
     cells = _ordered(index, mitigation_index)
     if not cells:
         return None
@@ -53,13 +53,13 @@ def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> 
 
 
 def _first(mitigation_index: MitigationIndex, cells: list[Cell], strategies: list[str]) -> str:
-    """The strategy that the page shows first: one that is recommended, else the adversary, else any."""
+    """Return the strategy that the page shows first: one that is recommended, else the adversary, else any."""
     advised = [row["strategy"] for cell in cells if (row := mitigation_index.advice(cell)) is not None]
     return next((name for name in (*advised, "adversarial", *strategies) if name in strategies), "")
 
 
 def main_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
-    """Lines of the main task's recommendations; controls and baselines have none."""
+    """Return lines of the main task's recommendations; controls and baselines have none."""
     named = []
     for encoder in index.encoders:
         view = advice_view(mitigation_index, (encoder["name"], index.main_task))
@@ -69,7 +69,7 @@ def main_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list
 
 
 def all_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
-    """Recommendations of every encoder and task, for machines."""
+    """Return recommendations of every encoder and task, for machines."""
     out = []
     for cell in _ordered(index, mitigation_index):
         row, view = mitigation_index.advice(cell), advice_view(mitigation_index, cell)
@@ -79,7 +79,7 @@ def all_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[
 
 
 def mitigation_figure_sets(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> dict[str, Row]:
-    """Figures of each encoder and task by slot."""
+    """Return figures of each encoder and task by slot."""
     return {_id(cell): _figures(mitigation_index, cell) for cell in _ordered(index, mitigation_index)}
 
 
@@ -147,7 +147,7 @@ def _end(run: Row, end: str) -> str:
 
 
 def _marks(run: Row) -> list[Row]:
-    """What must be said of a run beside its numbers."""
+    """Return the marks shown next to a run's numbers."""
     if not run["own"]:
         return []
     said = []
@@ -163,7 +163,7 @@ def _marks(run: Row) -> list[Row]:
 
 
 def _p(run: Row) -> float | None:
-    """The p of a narrower gap; of a wider one where the run widens it beyond chance."""
+    """Return the p of a narrower gap; of a wider one if the run widens it beyond chance."""
     p: float | None = run["p_widened" if run["widened"] else "p_adjusted"]
     return p
 
@@ -183,7 +183,7 @@ def _note(run: Row) -> str:
 
 
 def _matrix(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> Row | None:
-    """Share missed of each subgroup, before and after every strategy that is aimed at its attribute."""
+    """Return share missed of each subgroup, before and after every strategy that is aimed at its attribute."""
     runs = [run for run in mitigation_index.own(cell, attribute) if run["own"]]
     if not runs:
         return None
@@ -284,7 +284,7 @@ def _run_hover(run: Row) -> str:
 
 
 def _arrow_rows(mitigation_index: MitigationIndex, cell: Cell, strategy: str, attributes: list[str]) -> list[Row]:
-    """Subgroups of every attribute under the strategy aimed at that attribute; none where nothing may be shown."""
+    """Return subgroups of every attribute under the strategy aimed at that attribute; none where nothing may be shown."""
     out = []
     for attribute in attributes:
         run = next(
@@ -339,7 +339,7 @@ def _point(run: Row) -> dict[str, Any]:
 
 
 def _probing(mitigation_index: MitigationIndex, cell: Cell) -> figures.Spec | None:
-    """Fresh probes of the strategies that change what a probe sees, before and after, averaged over the seeds that were read."""
+    """Draw fresh probes of the strategies that change what a probe sees, before and after, averaged over their seeds."""
     read: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
     for row in mitigation_index.leakage(cell):
         key = (row["target_attribute"], row["strategy"], row["probe"])
@@ -363,7 +363,7 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
         "label": figures.tick_label(label),
         "before": before, "value": after, "low": low, "high": high, "control": control,
         "hover": f"<b>{figures.plain(label)}</b><br>balanced AUROC {said[0]} before, {said[1]} after "
-        f"({formatting.between(low, high, 2)})<br>of dealt labels {formatting.signed(control, 2, plus=False)}",
+        f"({formatting.between(low, high, 2)})<br>permuted labels {formatting.signed(control, 2, plus=False)}",
         "aside": f"{said[0]} · {said[1]}",
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ _MODELS: Final = {
 
 
 def modality_views(index: ScoreSetIndex, comparisons: pl.DataFrame) -> list[Row]:
-    """The table of every outcome, models in one order under each encoder; outcomes with too few studies have none."""
+    """Return the table of every outcome, models in one order under each encoder; outcomes with too few studies have none."""
     rows = comparisons.drop_nulls("value").to_dicts()
     order, encoders = list(_MODELS), [one["name"] for one in index.encoders]
     views = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fmaudit_core.common import vocabulary
@@ -16,7 +17,7 @@ _MOST_PAIRS: Final = 10
 
 
 def pair_views(index: ScoreSetIndex) -> list[Row]:
-    """The pairs of every task, those the findings speak of first."""
+    """Return the pairs of every task, those the findings are about first."""
     return [
         _pair_view(index, first, second, rows)
         for task in index.tasks
@@ -25,12 +26,12 @@ def pair_views(index: ScoreSetIndex) -> list[Row]:
 
 
 def more_pairs(index: ScoreSetIndex) -> int:
-    """Pairs that are in the CSV alone."""
+    """Return pairs that are in the CSV alone."""
     return sum(max(0, len(index.comparisons(task)) - _MOST_PAIRS) for task in index.tasks)
 
 
 def pair_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
-    """Difference in AUROC of all studies for every pair, by task."""
+    """Return the difference in AUROC of all studies for every pair, by task."""
     margin = index.audit.fairness.auroc_margin
     out = {}
     for task in index.tasks:
@@ -80,7 +81,7 @@ def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -
 
 
 def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
-    """Titles that tell the two apart: encoders, and the variant of a model that does not speak for its encoder."""
+    """Return titles that differ: encoders, with the variant of a model that is not primary for its encoder."""
     titles = []
     for key in (first, second):
         title = index.encoder_title(key.encoder) + index.role(key.encoder)
@@ -91,28 +92,40 @@ def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
     return titles[0], titles[1]
 
 
-def _line(index: ScoreSetIndex, row: Row) -> Row:
+@dataclass(frozen=True)
+class PairLine:
+    """A metric of two models as text: both values, their difference, its tests, and whether the first is non-inferior."""
+
+    metric: str
+    first: str
+    second: str
+    difference: str
+    interval: str
+    p: str
+    q: str
+    non_inferior: str
+
+
+def _line(index: ScoreSetIndex, row: Row) -> PairLine:
     metric, rounded = row["metric"], row["counts"] == "rounded"
-    return {
-        "metric": formatting.metric_title(metric),
-        "first": formatting.level(metric, row["value"], rounded=rounded),
-        "second": formatting.level(metric, row["other_value"], rounded=rounded),
-        "difference": formatting.difference(metric, row["difference"], rounded=rounded),
-        "interval": formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
-        "p": formatting.p_number(row["p_value"]),
-        "q": formatting.p_number(row["q_value"]),
-        "worse": _worse(index, row),
-    }
+    return PairLine(
+        metric=formatting.metric_title(metric),
+        first=formatting.level(metric, row["value"], rounded=rounded),
+        second=formatting.level(metric, row["other_value"], rounded=rounded),
+        difference=formatting.difference(metric, row["difference"], rounded=rounded),
+        interval=formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        p=formatting.p_number(row["p_value"]),
+        q=formatting.p_number(row["q_value"]),
+        non_inferior=_non_inferior(index, row),
+    )
 
 
-def _worse(index: ScoreSetIndex, row: Row) -> str:
-    """Non-inferiority in words."""
+def _non_inferior(index: ScoreSetIndex, row: Row) -> str:
+    """Return whether the first model is shown not to be worse by the margin or more."""
     if row["non_inferior"] is None:
         return "not tested"
-    p = formatting.p_text(row["p_non_inferior"])
-    if row["non_inferior"]:
-        return f"not by {_margin(index, row['metric'])} or more ({p})"
-    return f"by {_margin(index, row['metric'])} or more cannot be ruled out ({p})"
+    margin, p = _margin(index, row["metric"]), formatting.exploratory_p_text(row["p_non_inferior"])
+    return f"yes, not worse by {margin} or more ({p})" if row["non_inferior"] else f"not shown, margin {margin} ({p})"
 
 
 def _margin(index: ScoreSetIndex, metric: str) -> str:
@@ -124,11 +137,11 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
     row = next((row for row in overall if row["metric"] == "auroc" and row["difference"] is not None), None)
     if row is None:
         return "Too few studies were scored by both to compare them."
-    said = _line(index, row)
+    line = _line(index, row)
     text = (
-        f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {said['first']} with {names[0]} and "
-        f"{said['second']} with {names[1]}: a difference of {said['difference']} ({said['interval']}; "
-        f"{formatting.p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
+        f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {line.first} with {names[0]} and "
+        f"{line.second} with {names[1]}: a difference of {line.difference} ({line.interval}; "
+        f"{formatting.exploratory_p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
     )
     margin = _margin(index, "auroc")
     if row["non_inferior"] is None:
@@ -139,15 +152,15 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
 
 
 _VERDICTS: Final = {
-    "better": "ranks better than chance explains in {}",
+    "better": "has a higher AUROC, beyond chance, in {}",
     "not_worse": "is not worse by {margin} or more in {}",
-    "worse": "ranks worse than chance explains in {}",
+    "worse": "has a lower AUROC, beyond chance, in {}",
     "cannot_tell": "may be worse by {margin} or more in {}: we cannot tell",
 }
 
 
 def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row]) -> str:
-    """What AUROC says of the first model in each tested subgroup, by verdict; empty where none could be tested."""
+    """Return the verdicts on the first model's AUROC in the tested subgroups, in a sentence; empty if none was tested."""
     of: dict[str, list[str]] = {}
     for row in rows:
         if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
@@ -158,15 +171,15 @@ def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row
 
 
 def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str, Any]:
-    names, said = _names(index, first, second), _line(index, row)
+    names, line = _names(index, first, second), _line(index, row)
     apart = row["q_value"] is not None and row["q_value"] <= index.audit.fairness.alpha
     return {
         "label": "<br>".join(figures.tick_line(name) for name in names),
         "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
         "hover": (
-            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {said['first']} and {said['second']}"
-            f"<br>difference {said['difference']} ({said['interval']})<br>{formatting.p_text(row['p_value'])}; "
+            f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {line.first} and {line.second}"
+            f"<br>difference {line.difference} ({line.interval})<br>{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['q_value'], 'q')}"
         ),
-        "aside": f"{said['difference']} ({said['interval']})",
+        "aside": f"{line.difference} ({line.interval})",
     }  # fmt: skip

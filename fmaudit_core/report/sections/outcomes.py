@@ -1,4 +1,4 @@
-"""Known and censored outcomes by subgroup, and notes on the files, as the page says them."""
+"""Known and censored outcomes by subgroup, and notes on the files, as the page shows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def label_flow_view(rows: list[Row], tasks: list[str], attributes: list[str]) -> list[Row]:
-    """A table of the page per task: all studies, then subgroups, with the share that is censored."""
+    """Return a table of the page per task: all studies, then subgroups, with the share that is censored."""
     out = []
     for task in tasks:
         of_task = [row for row in rows if row["task"] == task]
@@ -47,7 +47,7 @@ def _line(row: Row) -> Row:
 
 
 def notes_view(rows: list[Row], least: int) -> list[Row]:
-    """Notes as the page says them."""
+    """Return notes as the page shows them."""
     return [
         {
             "note": row["note"][:1].upper() + row["note"][1:],

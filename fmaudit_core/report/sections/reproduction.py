@@ -1,4 +1,4 @@
-"""Published figures beside ours, as the page says them. What they are: `fmaudit_core/reproduction/`."""
+"""Published figures next to ours, as the page shows them. What they are: `fmaudit_core/reproduction/`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fmaudit_core.common import vocabulary
 from fmaudit_core.report.text import formatting
-from fmaudit_core.reproduction.compare import ANOTHER_COHORT, WIDEST_AUROC, WIDEST_RATE
+from fmaudit_core.reproduction.compare import WIDEST_AUROC, WIDEST_RATE
 from fmaudit_core.reproduction.published_values import citation
 
 Row = dict[str, Any]
@@ -30,7 +30,7 @@ _QUANTITIES: Final = {
     "embedding_dim": "Width of the embedding",
     "parameters_millions": "Parameters (millions)",
     "permutations": "Permutations",
-    "alpha_grid": "Strengths of the adversary",
+    "alpha_grid": "Coefficients of the adversary",
     "hidden_sizes": "Hidden layers of the MLPs",
     "studies": "Studies",
     "patients": "Patients",
@@ -39,7 +39,7 @@ _WHOLE: Final = ("studies", "patients", "embedding_dim", "permutations", "alpha_
 
 
 def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
-    """What the page says of the paper's figures; None where they were not compared.
+    """Return the section on the paper's figures; None if they were not compared.
 
     Parameters
     ----------
@@ -47,7 +47,6 @@ def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
     """
     if not rows:
         return None
-    elsewhere = all(row["reason"] == ANOTHER_COHORT for row in rows)
     counted = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     aside: dict[str, list[str]] = {}
     for row in rows:
@@ -55,7 +54,6 @@ def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
             aside.setdefault(row["reason"], []).append(_title(row, titles))
     return {
         "citation": citation(),
-        "elsewhere": f"{len(rows)} published figures are not comparable: {ANOTHER_COHORT}." if elsewhere else "",
         "counts": [{"verdict": verdict, "title": title, "n": counted[verdict]} for verdict, title in VERDICTS.items()],
         "labels_file": next((row["labels_file"] for row in rows if row["labels_file"]), ""),
         "rows": [_line(row, titles) for row in rows if row["ours"] is not None or row["ours_p"] is not None],
@@ -65,7 +63,7 @@ def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
         "how": (
             "Same: the published value, or some of the published range, lies within our interval, and that is no wider than "
             f"{WIDEST_AUROC:g} for AUROC and {WIDEST_RATE:g} otherwise. Different: it lies outside. Tests are compared by their "
-            "conclusion. The paper gives neither intervals nor counts, so its own uncertainty is not reckoned with."
+            "conclusion. The paper gives neither intervals nor counts, so its own uncertainty is not accounted for."
         ),
     }  # fmt: skip
 

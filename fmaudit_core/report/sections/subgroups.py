@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fmaudit_core.common import vocabulary
@@ -21,7 +23,7 @@ from fmaudit_core.report.text import formatting
 
 
 def cell_view(index: ScoreSetIndex, key: Key) -> Row:
-    """Everything the page shows of one score set."""
+    """Return everything the page shows of one score set."""
     return {
         "id": f"{key.encoder}|{key.task}|{index.variant_index(key)}",
         "title": f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task)}",
@@ -45,19 +47,42 @@ def cell_view(index: ScoreSetIndex, key: Key) -> Row:
     }
 
 
-def _subgroup_view(index: ScoreSetIndex, key: Key, attribute: str, subgroup: str) -> Row:
+@dataclass(frozen=True)
+class MetricView:
+    """A metric of a subgroup as text: its value, its interval, and the smallest difference that would have shown."""
+
+    metric: str
+    value: str
+    interval: str
+    mde: str
+    p_rest: str
+
+
+@dataclass(frozen=True)
+class SubgroupView:
+    """A line of the table of subgroups; without a number if `withheld`."""
+
+    title: str
+    status: str
+    withheld: bool
+    n: str
+    n_pos: str
+    metrics: Sequence[MetricView]
+
+
+def _subgroup_view(index: ScoreSetIndex, key: Key, attribute: str, subgroup: str) -> SubgroupView:
     rows = {metric: _metric_row(index, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
     # a rate without a threshold has no count; AUROC has
     first = next((row for row in rows.values() if row and row["status"] != NO_THRESHOLD), None) or {}
     counts = first.get("counts", "exact")
-    return {
-        "title": "All studies" if attribute == OVERALL else vocabulary.subgroup_title(subgroup),
-        "status": first.get("status", ""),
-        "withheld": counts == "withheld",
-        "n": formatting.count(first.get("n"), counts),
-        "n_pos": formatting.count(first.get("n_pos"), counts),
-        "metrics": [_metric_view(metric, row) for metric, row in rows.items()],
-    }
+    return SubgroupView(
+        title="All studies" if attribute == OVERALL else vocabulary.subgroup_title(subgroup),
+        status=first.get("status", ""),
+        withheld=counts == "withheld",
+        n=formatting.count(first.get("n"), counts),
+        n_pos=formatting.count(first.get("n_pos"), counts),
+        metrics=[_metric_view(metric, row) for metric, row in rows.items()],
+    )
 
 
 def _metric_row(index: ScoreSetIndex, key: Key, metric: str, attribute: str, subgroup: str) -> Row | None:
@@ -66,20 +91,61 @@ def _metric_row(index: ScoreSetIndex, key: Key, metric: str, attribute: str, sub
     return index.subgroup(key, metric, attribute, subgroup)
 
 
-def _metric_view(metric: str, row: Row | None) -> Row:
+def _metric_view(metric: str, row: Row | None) -> MetricView:
     row = row or {}
     rounded = row.get("counts") == "rounded"
-    return {
-        "metric": metric,
-        "value": formatting.level(metric, row.get("value"), rounded=rounded),
-        "interval": formatting.interval(metric, row.get("ci_low"), row.get("ci_high"), rounded=rounded),
-        "mde": formatting.spread(metric, row.get("mde"), rounded=rounded),
-        "p_rest": formatting.p_number(row.get("p_rest_adjusted")),
-    }
+    return MetricView(
+        metric=metric,
+        value=formatting.level(metric, row.get("value"), rounded=rounded),
+        interval=formatting.interval(metric, row.get("ci_low"), row.get("ci_high"), rounded=rounded),
+        mde=formatting.spread(metric, row.get("mde"), rounded=rounded),
+        p_rest=formatting.p_number(row.get("p_rest_adjusted")),
+    )
 
 
-def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> Row:
-    """One finding in the words of the page."""
+@dataclass(frozen=True)
+class GapView:
+    """A gap as text: who fares worst and best, the gap next to that of equal subgroups, its tests, and what they show.
+
+    Parameters
+    ----------
+    verdict, verdict_title : the verdict as a key and as a title
+    worst, best : titles of the subgroups, with `_value` and the tooltip `_tip`
+    null : the gap of subgroups with the same true value
+    sd, sd_interval : the standard deviation between subgroups beyond sampling
+    p_value, p_gap : exploratory
+    p_adjusted, q_value : corrected over the declared family, and over every comparison
+    sentence, short : the finding in full and in brief
+    warnings : messages about this attribute and metric
+    """
+
+    encoder: str
+    attribute: str
+    metric: str
+    verdict: str
+    verdict_title: str
+    worst: str
+    best: str
+    worst_value: str
+    best_value: str
+    worst_tip: str
+    best_tip: str
+    gap: str
+    null: str
+    sd: str
+    sd_interval: str
+    p_value: str
+    p_gap: str
+    p_adjusted: str
+    q_value: str
+    tip: str
+    sentence: str
+    short: str
+    warnings: Sequence[str]
+
+
+def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
+    """Return one finding in the page's words."""
     metric, attribute = row["metric"], row["attribute"]
     margin = index.audit.fairness.margin
     worst, best = (index.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
@@ -96,37 +162,37 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> Row:
     mde = formatting.spread(metric, worst["mde"] if worst else None, rounded=rounded)
     withheld = index.withheld_because(key, metric)
     unsaid = None if withheld is None else formatting.withheld_because(withheld)
-    return {
-        "encoder": index.encoder_title(key.encoder),
-        "attribute": formatting.attribute_title(attribute),
-        "metric": formatting.metric_title(metric),
-        "verdict": row.get("verdict") or "",
-        "verdict_title": formatting.verdict_title(row.get("verdict")),
-        "worst": said["worst"] or formatting.NONE,
-        "best": said["best"] or formatting.NONE,
-        "worst_value": said["worst_text"] or "",
-        "best_value": said["best_text"] or "",
-        "worst_tip": _tip(metric, worst),
-        "best_tip": _tip(metric, best),
-        "gap": said["gap_text"],
-        "null": said["null_text"],
-        "sd": formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
-        "sd_interval": formatting.difference_interval(
+    return GapView(
+        encoder=index.encoder_title(key.encoder),
+        attribute=formatting.attribute_title(attribute),
+        metric=formatting.metric_title(metric),
+        verdict=row.get("verdict") or "",
+        verdict_title=formatting.verdict_title(row.get("verdict")),
+        worst=said["worst"] or formatting.NONE,
+        best=said["best"] or formatting.NONE,
+        worst_value=said["worst_text"] or "",
+        best_value=said["best_text"] or "",
+        worst_tip=_tip(metric, worst),
+        best_tip=_tip(metric, best),
+        gap=said["gap_text"],
+        null=said["null_text"],
+        sd=formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
+        sd_interval=formatting.difference_interval(
             metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
         ),
-        "p_value": formatting.p_number(row["p_value"]),
-        "p_gap": formatting.p_number(row["p_gap"]),
-        "p_adjusted": formatting.p_number(row.get("p_adjusted")),
-        "q_value": formatting.p_number(row.get("q_value")),
-        "tip": _gap_tip(row),
-        "sentence": unsaid or formatting.summary_of(said, key.task, margin, mde),
-        "short": unsaid or formatting.in_short(said, margin, mde),
-        "warnings": _warnings_beside(index, key, row),
-    }
+        p_value=formatting.p_number(row["p_value"]),
+        p_gap=formatting.p_number(row["p_gap"]),
+        p_adjusted=formatting.p_number(row.get("p_adjusted")),
+        q_value=formatting.p_number(row.get("q_value")),
+        tip=_gap_tip(row),
+        sentence=unsaid or formatting.summary_of(said, key.task, margin, mde),
+        short=unsaid or formatting.in_short(said, margin, mde),
+        warnings=_warnings_beside(index, key, row),
+    )
 
 
 def warning_view(row: Row) -> Row:
-    """One warning in the words of the page."""
+    """Return one warning in the page's words."""
     of_all = row["attribute"] == OVERALL
     return {
         "code": row["code"],
@@ -136,7 +202,7 @@ def warning_view(row: Row) -> Row:
 
 
 def _warnings_beside(index: ScoreSetIndex, key: Key, finding: Row) -> list[str]:
-    """Warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
+    """Return warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
     rows = [row for row in index.warnings(key) if row["attribute"] == finding["attribute"]]
     return [row["message"] for row in rows if finding["metric"] in concerned(row)]
 
@@ -148,7 +214,7 @@ def _level_text(metric: str, row: Row | None) -> str | None:
 
 
 def _tip(metric: str, row: Row | None) -> str:
-    """What a number hovers: its interval and counts."""
+    """Return the tooltip of a number: its interval and counts."""
     if row is None or row["counts"] == "withheld":
         return ""
     rounded = row["counts"] == "rounded"
@@ -164,7 +230,7 @@ def _gap_tip(row: Row) -> str:
 
 
 def cell_figures(index: ScoreSetIndex, key: Key) -> dict[str, Any]:
-    """Figures of one score set, by the slot of the page they go into."""
+    """Return figures of one score set, by the slot of the page they go into."""
     return {
         "udr": _forest(index, key, "udr") if index.has_threshold(key) else None,
         "auroc": _forest(index, key, "auroc"),
@@ -176,7 +242,7 @@ def cell_figures(index: ScoreSetIndex, key: Key) -> dict[str, Any]:
 
 
 def _sweeps(index: ScoreSetIndex, key: Key) -> list[Row]:
-    """A figure per attribute that has curves."""
+    """Return a figure per attribute that has curves."""
     curves = {attribute: _curves(index, key, attribute) for attribute in index.attributes(key)}
     most = max((len(one) for one in curves.values()), default=0)
     probabilities = gives_probabilities(index, key)
@@ -259,7 +325,7 @@ def _gaps(index: ScoreSetIndex, key: Key) -> figures.Spec:
             "verdict": row.get("verdict"),
             "hover": f"<b>{formatting.metric_title(row['metric'])}</b><br>gap {formatting.spread(row['metric'], row['gap'])}<br>"
             + _gap_tip(row).replace("; ", "<br>"),
-            "aside": formatting.p_text(row["p_value"]) if row["gap"] is not None else "not tested",
+            "aside": formatting.p_text(row.get("q_value"), "q") if row["gap"] is not None else "not tested",
         }
         for row in index.findings(key)
     ]

@@ -1,4 +1,4 @@
-"""How numbers and verdicts are said to a clinician. What may be said at all: `disclosure/disclosure.py`."""
+"""Wording of numbers and verdicts for a clinician. What may be shown at all: `disclosure/disclosure.py`."""
 
 from __future__ import annotations
 
@@ -48,41 +48,41 @@ NONE: Final = DASH
 
 
 def task_title(task: str) -> str:
-    """Title of a task."""
+    """Return the title of a task."""
     return TASK_TITLES.get(task, _spaced(task))
 
 
 def attribute_title(attribute: str) -> str:
-    """Title of an attribute, or of the attributes an intersection crosses."""
+    """Return the title of an attribute, or of the attributes an intersection crosses."""
     if " x " in attribute:
         return f" {TIMES} ".join(attribute_title(one) for one in attribute.split(" x "))
     return ATTRIBUTE_TITLES.get(attribute, _spaced(attribute))
 
 
 def step_title(step: str) -> str:
-    """A step of the cohort's making, the task in it by its title."""
+    """Return a step of the cohort flow, the task in it by its title."""
     head, colon, task = step.partition(": ")
     said = f"{head}: {task_title(task)}" if colon and task in TASK_TITLES else step
     return said[:1].upper() + said[1:]
 
 
 def metric_title(metric: str) -> str:
-    """Title of a metric."""
+    """Return the title of a metric."""
     return METRIC_TITLES.get(metric, metric.upper())
 
 
 def metric_said(metric: str) -> str:
-    """A metric within a sentence."""
+    """Return a metric within a sentence."""
     return _SAID.get(metric, metric_title(metric))
 
 
 def metric_spelled(metric: str) -> str:
-    """A metric within a sentence, where it is first met: its abbreviation written out."""
+    """Return a metric within a sentence, where it is first met: its abbreviation written out."""
     return "share missed (underdiagnosis rate, UDR)" if metric == "udr" else metric_said(metric)
 
 
 def variant_title(variant: Mapping[str, str]) -> str:
-    """Probe, modality, pooling and strategy in a few words; those that predictions came without are left out."""
+    """Return probe, modality, pooling and strategy in a few words; those that predictions came without are left out."""
     said = {
         "probe": f"{_spaced(variant['probe'])} probe",
         "modality": _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
@@ -96,17 +96,17 @@ def variant_title(variant: Mapping[str, str]) -> str:
 
 
 def among_whom(task: str) -> str:
-    """The patients a model can miss, for one task."""
+    """Return the patients a model can miss, for one task."""
     return "patients with an embolism" if task == DIAGNOSIS_TASK else f"patients with the outcome ({task_title(task)})"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
-    """A rate in percent."""
+    """Return a rate in percent."""
     return NONE if value is None else f"{100 * value:.{decimals}f}%"
 
 
 def points(value: float | None, decimals: int = 1) -> str:
-    """A difference of rates in percentage points."""
+    """Return a difference of rates in percentage points."""
     if value is None:
         return NONE
     text = f"{100 * value:.{decimals}f}"
@@ -114,7 +114,7 @@ def points(value: float | None, decimals: int = 1) -> str:
 
 
 def level(metric: str, value: float | None, *, rounded: bool = False) -> str:
-    """A metric's value; rounded ones carry no decimal that was not kept."""
+    """Return a metric's value; rounded ones carry no decimal that was not kept."""
     if value is None:
         return NONE
     if metric in RATES:
@@ -123,19 +123,19 @@ def level(metric: str, value: float | None, *, rounded: bool = False) -> str:
 
 
 def spread(metric: str, value: float | None, *, rounded: bool = False) -> str:
-    """A gap or a detectable difference: points for rates, plain for AUROC."""
+    """Return a gap or a detectable difference: points for rates, plain for AUROC."""
     if value is None:
         return NONE
     return points(value, 0 if rounded else 1) if metric in RATES else f"{value:.{2 if rounded else 3}f}"
 
 
 def margin_text(metric: str, margin: float) -> str:
-    """The margin as it was configured."""
+    """Return the margin as it was configured."""
     return f"{100 * margin:g} {'point' if margin == 0.01 else 'points'}" if metric in RATES else f"{margin:g}"
 
 
 def interval(metric: str, low: float | None, high: float | None, *, rounded: bool = False) -> str:
-    """An interval without its value."""
+    """Return an interval without its value."""
     if low is None or high is None:
         return NONE
     if metric in RATES:
@@ -146,7 +146,7 @@ def interval(metric: str, low: float | None, high: float | None, *, rounded: boo
 
 
 def signed(value: float | None, decimals: int = 3, *, plus: bool = True) -> str:
-    """A number that may be below zero."""
+    """Return a number that may be below zero."""
     if value is None:
         return NONE
     text = f"{value:+.{decimals}f}" if plus else f"{value:.{decimals}f}"
@@ -156,14 +156,14 @@ def signed(value: float | None, decimals: int = 3, *, plus: bool = True) -> str:
 
 
 def between(low: float | None, high: float | None, decimals: int = 3) -> str:
-    """An interval whose ends may be below zero."""
+    """Return an interval whose ends may be below zero."""
     if low is None or high is None:
         return NONE
     return f"{signed(low, decimals, plus=False)} to {signed(high, decimals, plus=False)}"
 
 
 def difference(metric: str, value: float | None, *, rounded: bool = False) -> str:
-    """A difference with its sign: points for rates, plain for AUROC."""
+    """Return a difference with its sign: points for rates, plain for AUROC."""
     if value is None:
         return NONE
     if metric in RATES:
@@ -173,7 +173,7 @@ def difference(metric: str, value: float | None, *, rounded: bool = False) -> st
 
 
 def difference_interval(metric: str, low: float | None, high: float | None, *, rounded: bool = False) -> str:
-    """Interval of a difference, in the unit of `difference`."""
+    """Return the interval of a difference, in the unit of `difference`."""
     if low is None or high is None:
         return NONE
     if metric in RATES:
@@ -182,7 +182,7 @@ def difference_interval(metric: str, low: float | None, high: float | None, *, r
 
 
 def p_number(p: float | None) -> str:
-    """A p or q value as a number."""
+    """Return a p or q value as a number."""
     if p is None:
         return NONE
     if p < 0.001:
@@ -191,22 +191,27 @@ def p_number(p: float | None) -> str:
 
 
 def p_text(p: float | None, symbol: str = "p") -> str:
-    """A p or q value with its symbol."""
+    """Return a p or q value with its symbol."""
     number = p_number(p)
     if number == NONE:
         return f"{symbol} not computed"
     return f"{symbol} {number.replace('<', '< ')}" if number.startswith("<") else f"{symbol} = {number}"
 
 
+def exploratory_p_text(p: float | None) -> str:
+    """Return a p that is not adjusted for other comparisons, named so."""
+    return p_text(p, "exploratory p")
+
+
 def tests_text(row: Mapping[str, Any]) -> str:
-    """The p of a gap, its adjusted p and its q, as far as they were computed."""
-    tests = (("p_value", "p"), ("p_adjusted", "adjusted p"), ("q_value", "q"))
+    """Return the p of a gap, its adjusted p and its q, as far as they were computed."""
+    tests = (("p_value", "exploratory p"), ("p_adjusted", "adjusted p"), ("q_value", "q"))
     said = [p_text(row[name], symbol) for name, symbol in tests if row.get(name) is not None]
     return "; ".join(said) or "not tested"
 
 
 def count(value: int | None, counts: str = "exact", least: int | None = None) -> str:
-    """A count as it may be shown; one that is not said is told as what it is at least."""
+    """Return a count as it may be shown; if it is unsaid, its lower bound."""
     if counts == "withheld":
         return "withheld"
     if counts == "unsaid" and least is not None:
@@ -217,12 +222,12 @@ def count(value: int | None, counts: str = "exact", least: int | None = None) ->
 
 
 def verdict_title(verdict: str | None) -> str:
-    """A verdict as a chip says it."""
+    """Return the title of a verdict."""
     return VERDICTS.get(verdict or "", ("Not tested", ""))[0]
 
 
 def withheld_because(reason: str) -> str:
-    """Say that no verdict is given on a gap, and why."""
+    """Return that no verdict is given on a gap, and why."""
     return f"No verdict is given. {reason}"
 
 
@@ -237,7 +242,7 @@ def threshold_origin(sources: Collection[str]) -> str:
 
 
 def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -> str:
-    """Who is missed, how often and how sure, for one finding.
+    """Return a finding in full: who is missed, how often, and how certain it is.
 
     Parameters
     ----------
@@ -251,7 +256,7 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
     """
     metric, worst, best = finding["metric"], finding["worst"], finding["best"]
     if (not worst or finding["gap"] is None) and (finding.get("n_tested") or 0) > 1:
-        return "Its predictions hold no validation studies, so there is no operating threshold: only AUROC can be told."
+        return "Its predictions hold no validation studies, so there is no operating threshold: only AUROC can be reported."
     if not worst or finding["gap"] is None:
         return "Fewer than two subgroups are large enough to be tested: we cannot tell whether they differ."
     withheld = any(finding[name] in (None, NONE) for name in ("worst_text", "best_text"))
@@ -273,7 +278,7 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
 
 
 def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
-    """The same in the space of a card, where the subgroups' values stand beside it; parameters as of `summary_of`."""
+    """Return the finding in brief, for a card that shows the subgroups' values; parameters as of `summary_of`."""
     worst, best = finding["worst"], finding["best"]
     if not worst or finding["gap"] is None:
         return summary_of(finding, "", margin, mde)
@@ -291,7 +296,7 @@ def in_short(finding: Mapping[str, Any], margin: float, mde: str) -> str:
 
 
 def tied(text: str) -> str:
-    """A sentence for a narrow column: no line ends within a p-value or behind a range's dash."""
+    """Return a sentence for a narrow column: no line ends within a p-value or behind a range's dash."""
     return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}").replace(DASH, f"{DASH}\N{WORD JOINER}")
 
 

@@ -13,16 +13,16 @@ from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.report.index.mitigation_index import Cell, MitigationIndex, Row
 from fmaudit_core.report.text import formatting
 
-#: recommendations as they are told: of disclosed numbers, with whom the strategy costs, in words
+#: recommendations from disclosed numbers, with the subgroups a strategy harms, in words
 TOLD_SCHEMA: Final = pl.Schema(
     [*RECOMMENDATION_SCHEMA.items(), ("costs", pl.List(pl.String())), ("sentence", pl.String())]
 )
 
 TITLES: Final = {
     "recommended": "Recommended",
-    "no_disparity_shown": "Nothing to mend",
-    "none_evaluated": "Could not be tried",
-    "none_narrows": "None helps",
+    "no_disparity_shown": "No disparity found",
+    "none_evaluated": "Not evaluable",
+    "none_narrows": "No effective strategy",
     "too_costly": "Costs too much",
     "no_gain_shown": "No gain shown",
     "levelling_down": "Levels down",
@@ -31,8 +31,8 @@ TITLES: Final = {
 }
 #: why none is recommended, where several encoders share a line
 _IN_BRIEF: Final = {
-    "no_disparity_shown": "The audit has shown no disparity in missed disease that one could mend.",
-    "none_evaluated": "No strategy could be tried on the subgroups that fare worse.",
+    "no_disparity_shown": "The audit has shown no disparity in missed disease.",
+    "none_evaluated": "No strategy could be evaluated on the subgroups that fare worse.",
     "none_narrows": "No strategy narrows the gap by more than chance explains.",
     "too_costly": "What narrows the gap lowers AUROC by more than the margin.",
     "no_gain_shown": "What narrows the gap does not help the subgroup missed most by more than chance explains.",
@@ -62,39 +62,39 @@ SHORT: Final = {
 
 
 def short_title(run: Mapping[str, Any]) -> str:
-    """A strategy in a word, with its strength where it has one."""
+    """Return a strategy in a word, with its coefficient if it has one."""
     name = SHORT.get(run["strategy"], str(run["strategy"]))
     return name if run["alpha"] is None else f"{name} {run['alpha']:g}"
 
 
 def strategy_title(strategy: str) -> str:
-    """A strategy's name as a heading says it."""
+    """Return a strategy's name as a heading says it."""
     title = STRATEGY_TITLES.get(strategy, strategy)
     return title[:1].upper() + title[1:]
 
 
 def run_title(run: Mapping[str, Any]) -> str:
-    """A strategy with its strength, where it has one."""
+    """Return a strategy with its coefficient, if it has one."""
     return strategy_title(run["strategy"]) + (f", alpha {run['alpha']:g}" if run["alpha"] is not None else "")
 
 
 def advice_view(mitigation_index: MitigationIndex, cell: Cell) -> Row | None:
-    """Verdict, costs, and the sentence at length and in brief, of one encoder and task; None where nothing was mitigated."""
+    """Return verdict, costs, and the sentence at length and in brief, of one encoder and task; None if nothing was mitigated."""
     row = mitigation_index.advice(cell)
     if row is None:
         return None
-    told = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
+    shown = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
     if row["verdict"] != "recommended":
         brief = _several(mitigation_index, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
-        return {**told, "costs": [], "sentence": _none(mitigation_index, cell, row["verdict"]), "brief": brief}
+        return {**shown, "costs": [], "sentence": _none(mitigation_index, cell, row["verdict"]), "brief": brief}
     run = next(one for one in mitigation_index.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
     costs = costs_of(mitigation_index, cell, run)
     brief = f"{_narrows(run)} {_price(costs)}"
-    return {**told, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
+    return {**shown, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
 
 
 def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
-    """What a summary says of encoders and their views: of one at length, of several in brief, those of one reason together."""
+    """Return lines of a summary: one encoder at length, several in brief, encoders with one reason together."""
     said = "sentence" if len(named) == 1 else "brief"
     lines: dict[tuple[str, str], Row] = {}
     for encoder, view in named:
@@ -104,7 +104,7 @@ def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
 
 
 def without_diverged(run: Row) -> str:
-    """Of how many of its runs nothing is in a strategy's numbers."""
+    """Return how many of its runs a strategy's numbers leave out."""
     return f"without {run['n_diverged']} of {run['n_seeds'] + run['n_diverged']} runs, which did not stay finite"
 
 
@@ -138,7 +138,7 @@ def _auroc_moves(delta: float) -> str:
 
 
 def costs_of(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> list[str]:
-    """Whom a run harms beyond chance, and gaps of other attributes that it widens."""
+    """Return the subgroups a run harms beyond chance, and gaps of other attributes that it widens."""
     said = []
     for metric, harm in _HARM.items():
         for row in mitigation_index.subgroups(cell, run, metric):
@@ -153,14 +153,14 @@ def costs_of(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> list[st
 
 
 def _several(mitigation_index: MitigationIndex, cell: Cell) -> str:
-    """In brief, why none is recommended where what narrows the gap is not all refused for one reason."""
+    """Return in brief why none is recommended if the strategies that narrow the gap are refused for several reasons."""
     reasons = {refusal(run) for run in _tried(mitigation_index, cell) if run["narrowed"]}
     said = [words for reason, words in _OF_SOME.items() if reason in reasons]
     return f"What narrows the gap {' or '.join(said)}."
 
 
 def _tried(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
-    """Evaluated runs aimed at the attributes by which there is a disparity."""
+    """Return evaluated runs aimed at the attributes by which there is a disparity."""
     return [
         run
         for name in mitigation_index.attributes_with_disparity(cell)
@@ -172,11 +172,11 @@ def _tried(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
 def _none(mitigation_index: MitigationIndex, cell: Cell, verdict: str) -> str:
     unequal = mitigation_index.attributes_with_disparity(cell)
     if verdict == "no_disparity_shown" or not unequal:
-        return "None is recommended: the audit has shown no disparity in missed disease that one could mend."
+        return "None is recommended: the audit has shown no disparity in missed disease."
     named = " and ".join(_attribute(one) for one in unequal)
     tried = _tried(mitigation_index, cell)
     if verdict == "none_evaluated" or not tried:
-        return f"None is recommended: none could be tried on the subgroups by {named}."
+        return f"None is recommended: none could be evaluated on the subgroups by {named}."
     narrowed = [run for run in tried if run["narrowed"]]
     if verdict == "none_narrows" or not narrowed:
         known = [run["p_adjusted"] for run in tried if run["p_adjusted"] is not None]
@@ -191,7 +191,7 @@ def _none(mitigation_index: MitigationIndex, cell: Cell, verdict: str) -> str:
 
 
 def _against(mitigation_index: MitigationIndex, run: Row) -> str:
-    """Why a run that narrows a gap is not recommended."""
+    """Return why a run that narrows a gap is not recommended."""
     head = f"{_named(run)},"
     worst, best = (vocabulary.subgroup_title(run[f"{end}_subgroup"]) for end in ("worst", "best"))
     reason = refusal(run)

@@ -199,6 +199,13 @@ def test_an_applied_model_card_has_the_elements_of_its_schema_in_their_order(wri
             assert result["lower"] <= result["estimate"] <= result["upper"]
 
 
+def test_a_card_counts_the_cohort_and_not_those_of_known_outcome(written, audit_summary):
+    assert [step["n_studies"] for step in audit_summary["cohort_flow"]] == [6120, 6003, 6000]
+    card = (written.folder / "cards/lite0/chai.html").read_text()
+    assert "6,003 studies of 5,102 patients" in card
+    assert "6,000 studies" not in card
+
+
 def test_controls_have_no_card_and_a_model_that_is_gone_loses_its_own(tmp_path):
     inputs = made_up(poolings=("mean",))
     written = write_report(tmp_path, inputs)

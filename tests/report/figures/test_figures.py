@@ -11,9 +11,9 @@ import pytest
 
 from fmaudit_core.report.disclosure.disclosure import disclose
 from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
+from fmaudit_core.report.sections.encoders import control_figures
 from fmaudit_core.report.sections.model_pairs import pair_figures
 from fmaudit_core.report.sections.subgroups import cell_figures
-from fmaudit_core.report.sections.summary import control_figures
 from tests.report.frames import made_up
 
 KEY = Key("lite0", "pe", "logistic", "ct", "mean", "none")

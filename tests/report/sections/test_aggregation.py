@@ -33,7 +33,7 @@ def test_every_aggregation_stands_with_its_difference_and_adjusted_p(text: str) 
     assert "How slices become a study" in visible
     attention = (
         "Gated attention 2,400 0.810 0.790\N{EN DASH}0.830 +0.052 0.021 to 0.083 against itself with equal weights +0.031 "
-        "(0.010 to 0.052; p = 0.004) 0.001 0.005 5 seeds: 0.801, sd 0.012"
+        "(0.010 to 0.052; exploratory p = 0.004) 0.001 0.005 5 seeds: 0.801, sd 0.012"
     )
     assert attention in visible
     assert "Maximum 2,400 0.810 0.790\N{EN DASH}0.830 \N{MINUS SIGN}0.004" in visible

@@ -14,13 +14,13 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, verdict
+from fmaudit_core.fairness.gap_rows import family_p, verdict
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.findings import AUDIT_FINDINGS
 
-FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]
 
 
@@ -46,7 +46,7 @@ def findings(
 
     Returns
     -------
-    Frame of `FINDINGS_SCHEMA`: the rows of `gaps`, corrected, with `verdict` and `sentence`
+    Frame of `AUDIT_FINDINGS`: the rows of `gaps`, corrected, with `verdict` and `sentence`
     """
     rows = gaps.drop("p_adjusted", "q_value", "verdict", "confirmatory").join(
         _family_p(family, attributes, settings), on=_KEYS, how="left", maintain_order="left"
@@ -62,7 +62,7 @@ def findings(
         _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings, titles or {})
         for row in judged.iter_rows(named=True)
     ]
-    out = judged.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*FINDINGS_SCHEMA)
+    out = judged.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*AUDIT_FINDINGS.schema)
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 

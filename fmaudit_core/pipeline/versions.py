@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from fmaudit_core.cohort.schema import Cohort
-from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.config.published import public_config
 from fmaudit_core.encoders.embeddings_reader import read_provenance
+from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline import queries
@@ -19,6 +19,7 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.baseline import JOINED_BY
 from fmaudit_core.storage.digests import digest, files_digest, frame_digest, step_version
 from fmaudit_core.storage.warehouse import PREVIOUS, WHOLE, Cell, WarehouseError
+from fmaudit_core.tables.findings import UNAUDITED
 
 COHORT_TABLES = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
 FAIRNESS_TABLES = (
@@ -39,7 +40,6 @@ MITIGATION_WHOLE = ("mitigation_capacity", "mitigation_interactions", "mitigatio
 #: whole tables that the report shows beside the findings
 _SHOWN_WHOLE = ("studies", "cohort_flow", "label_flow", "cohort_notes", "slice_quality")
 
-UNAUDITED_SCHEMA = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
 
 #: what of a study decides on its slices
 _CT_COLUMNS = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
@@ -336,7 +336,7 @@ class Versions:
         return sorted(name for name, spec in self.encoders.items() if not spec.embeds)
 
     def unaudited(self) -> pl.DataFrame:
-        """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED_SCHEMA`."""
+        """Registered encoders and tasks without statistics, and how far they came: a frame of `UNAUDITED`."""
         there, warehouse = set(self.audited_cells()), self.workspace.warehouse
         rows = []
         for name, spec in self.encoders.items():
@@ -348,7 +348,7 @@ class Versions:
                     scored = warehouse.version("probe_predictions", Cell(name, task)) is not None
                     stage = "statistics" if scored else "scores" if fitted else first
                     rows.append({"encoder": name, "task": task, "lacks": stage})
-        return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
+        return UNAUDITED.frame(rows)
 
     def retired(self) -> list[str]:
         """Encoders with kept results whose spec is no longer in the registry, sorted."""
@@ -380,8 +380,14 @@ class Versions:
 
 
 def embeddings_version(path: Path) -> str | None:
-    """Version of a published file of embeddings; None when it is missing or torn."""
+    """Return the version of a published file of embeddings; None if it is missing or torn.
+
+    Raises
+    ------
+    WarehouseError
+        It is there and cannot be read: taken for missing, hours of encoding would be repeated.
+    """
     try:
         return read_provenance(path).get("version")
-    except FmauditError:
+    except EncoderError:
         return None

@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import duckdb
-import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from fmaudit_core.pipeline.versions import (
 )
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_core.tables.schemas import TABLES
 
 CELL = Cell("hu_histogram", "pe")
 SHOWN_WHOLE = (
@@ -30,7 +30,6 @@ SHOWN_WHOLE = (
     "slice_quality", *MITIGATION_WHOLE,
 )  # fmt: skip
 BY_CELL = (*FAIRNESS_TABLES, *MITIGATION_BY_CELL)
-ROW = pl.DataFrame({"x": [1]})
 
 
 @pytest.fixture
@@ -43,11 +42,11 @@ def workspace(tmp_path: Path) -> Workspace:
     audit = Audit(cohort=PhantomCohort(kind="phantom"), home=tmp_path / "home", encoders=tmp_path / "encoders")
     made = Workspace(audit=audit, audit_yaml=tmp_path / "audit.yaml")
     for name in SHOWN_WHOLE:
-        made.warehouse.publish(name, ROW, version="1")
+        made.warehouse.publish(name, TABLES[name].frame(), version="1")
     for name in BY_CELL:
-        made.warehouse.publish(name, ROW, version="1", cell=CELL)
+        made.warehouse.publish(name, TABLES[name].frame(), version="1", cell=CELL)
     for name in MITIGATION_BY_ENCODER:
-        made.warehouse.publish(name, ROW, version="1", cell=Cell(CELL.encoder))
+        made.warehouse.publish(name, TABLES[name].frame(), version="1", cell=Cell(CELL.encoder))
     return made
 
 
@@ -60,7 +59,7 @@ def test_another_version_of_any_table_makes_another_report(workspace: Workspace,
     versions = Versions(workspace, {spec.name: spec})
     before = versions.audit_report()
     assert versions.audit_report() == before
-    workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
+    workspace.warehouse.publish(table, TABLES[table].frame(), version="2", cell=_cell_of(table))
     assert versions.audit_report() != before
 
 
@@ -71,7 +70,7 @@ def test_what_is_left_out_of_the_report_is_no_part_of_it(workspace: Workspace, s
     versions = Versions(Workspace(off, workspace.audit_yaml), {spec.name: spec})
     before = versions.audit_report()
     for table in (*MITIGATION_BY_CELL, *MITIGATION_BY_ENCODER, *MITIGATION_WHOLE):
-        workspace.warehouse.publish(table, ROW, version="2", cell=_cell_of(table))
+        workspace.warehouse.publish(table, TABLES[table].frame(), version="2", cell=_cell_of(table))
     assert versions.audit_report() == before
 
 
@@ -104,7 +103,7 @@ def test_findings_without_the_pairs_that_belong_to_them_are_made_again(workspace
     encoders = {spec.name: spec}
     expected = Versions(workspace, encoders).audit_findings()
     for name in ("audit_findings", "model_comparisons", "modality_comparisons"):
-        workspace.warehouse.publish(name, ROW, version=expected)
+        workspace.warehouse.publish(name, TABLES[name].frame(), version=expected)
 
     def stale() -> list[str]:
         steps = stale_steps(

@@ -7,14 +7,14 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS
-from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
+from fmaudit_core.tables.findings import PAPER_COMPARISON
 
 _OURS: Final = ("ours", "ours_low", "ours_high", "ours_p")
 
 
 def shown_paper(comparison: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """The comparison without our numbers of protected subgroups, and in whole percent beside one."""
-    rows = comparison.select(COMPARISON_SCHEMA.names())
+    rows = comparison.select(PAPER_COMPARISON.schema.names())
     levels = protected.with_columns(withheld=pl.lit(value=True))
     beside = protected.select("task", "attribute").unique().with_columns(coarse=pl.lit(value=True))
     rows = rows.join(levels, on=["task", "attribute", "subgroup"], how="left", maintain_order="left")

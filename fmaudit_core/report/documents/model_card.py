@@ -19,6 +19,7 @@ from fmaudit_core.common import vocabulary
 from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.report.text import formatting
+from fmaudit_core.storage.report_layout import file_name
 
 AuditSummary = Mapping[str, Any]
 
@@ -46,7 +47,7 @@ def cards(audit_summary: AuditSummary) -> dict[str, str]:
     environment.filters["cell"] = _in_a_cell
     out = {}
     for model in _models(audit_summary):
-        folder = f"cards/{model['name']}"
+        folder = f"cards/{file_name(model['name'])}"
         chai = chai_card(audit_summary, model)
         front = yaml.safe_dump(_front_matter(audit_summary, model), sort_keys=False, allow_unicode=True)
         context = {"told": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}

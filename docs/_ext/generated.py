@@ -21,10 +21,10 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 
 from fmaudit_core import config
+from fmaudit_core import tables as declarations
 from fmaudit_core.encoders import spec
 from fmaudit_core.imaging import rules, series
 from fmaudit_core.pipeline import steps
-from fmaudit_core.tables import descriptions
 from fmaudit_dagster import checks
 
 
@@ -83,7 +83,7 @@ PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
     "checks": (_checks, (checks.__file__,)),
     "steps": (_steps, (steps.__file__,)),
-    "tables": (tables.reference, (tables.__file__, str(descriptions.MEANINGS))),
+    "tables": (tables.reference, (tables.__file__, *_modules(declarations))),
 }
 _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 

@@ -8,25 +8,13 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.common.vocabulary import SPLITS
+from fmaudit_core.tables.cohort import LABEL_FLOW
 from fmaudit_core.tabular.errors import CohortError
 
 #: a row of `label_flow` that is about all studies carries this in `attribute` and `subgroup`
 EVERYBODY: Final = "all"
 #: a step of `cohort_flow` that tells of whom an outcome is known
 OUTCOME_KNOWN: Final = "outcome known"
-LABEL_FLOW: Final = pl.Schema(
-    {
-        "task": pl.String,
-        "split": pl.String,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "n_studies": pl.Int64,
-        "n_patients": pl.Int64,
-        "n_positive": pl.Int64,
-        "n_negative": pl.Int64,
-        "n_censored": pl.Int64,
-    }
-)
 
 
 def check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str], where: str) -> None:
@@ -63,11 +51,11 @@ def flow_of(steps: Sequence[tuple[str, pl.DataFrame]], labels: pl.DataFrame, tas
     Parameters
     ----------
     steps : sequence of (step, frame with `study_id` and `patient_id`)
-    labels : frame of `Label`
+    labels : frame of `LABELS`
 
     Returns
     -------
-    frame of `Flow`
+    frame of `COHORT_FLOW`
     """
     kept = steps[-1][1]
     counted = list(steps)
@@ -105,6 +93,6 @@ def label_flow(studies: pl.DataFrame, labels: pl.DataFrame, attributes: Sequence
         frames.append(rows.with_columns(attribute=pl.lit(attribute or EVERYBODY)))
     return (
         pl.concat(frames)
-        .select(pl.col(name).cast(dtype) for name, dtype in LABEL_FLOW.items())
+        .select(pl.col(name).cast(dtype) for name, dtype in LABEL_FLOW.schema.items())
         .sort("task", "split", "attribute", "subgroup")
     )

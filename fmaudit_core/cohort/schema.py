@@ -1,4 +1,4 @@
-"""Tables of a cohort: columns, types and rules, as dataframely schemas. Readers fill them; nothing else does."""
+"""A cohort and the rules of its rows. Readers fill it; nothing else does. Columns: `tables/cohort.py`."""
 
 from __future__ import annotations
 
@@ -6,62 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dataframely as dy
 import polars as pl
 
 from fmaudit_core.common.errors import columns_missing
 from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN
+from fmaudit_core.tables.cohort import COHORT_NOTES, LABELS, STUDIES
+from fmaudit_core.tables.table import Table
 from fmaudit_core.tabular.errors import CohortError, rows_named
 
 MAX_AGE = 120
-
-
-class Study(dy.Schema):
-    """One CT study. Further text columns are attributes a subgroup can be formed by."""
-
-    study_id = dy.String(primary_key=True, min_length=1)
-    patient_id = dy.String(nullable=False, min_length=1)
-    split = dy.Enum(SPLITS, nullable=False)
-    age = dy.Int64(nullable=True, min=0, max=MAX_AGE)
-    age_band = dy.String(nullable=False)
-    sex = dy.String(nullable=False)
-    race_ethnicity = dy.String(nullable=False)
-    image_path = dy.String(nullable=True, min_length=1)
-
-    @dy.rule()
-    def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805  # dataframely passes the class
-        """A patient's studies share one split, else every score is inflated."""
-        return pl.col("split").n_unique().over("patient_id") == 1
-
-    @dy.rule()
-    def age_known_or_said(cls) -> pl.Expr:  # noqa: N805
-        """A study without an age is kept only where its band says so."""
-        return pl.col("age").is_not_null() | (pl.col("age_band") == UNKNOWN)
-
-
-class Label(dy.Schema):
-    """What is known of one task for one study; NULL where it is censored or unknown."""
-
-    study_id = dy.String(primary_key=True)
-    task = dy.String(primary_key=True)
-    label = dy.Bool(nullable=True)
-
-
-class Flow(dy.Schema):
-    """Studies and patients left after each step of the cohort's making."""
-
-    step = dy.String(primary_key=True)
-    n_studies = dy.Int64(nullable=False, min=0)
-    n_patients = dy.Int64(nullable=False, min=0)
-
-
-class Note(dy.Schema):
-    """Something worth knowing of the files a cohort was read from, which excludes nobody."""
-
-    note = dy.String(primary_key=True)
-    n = dy.Int64(nullable=False, min=0)
-    unit = dy.String(nullable=False)
-    detail = dy.String(nullable=False)
 
 
 @dataclass(frozen=True)
@@ -70,14 +23,14 @@ class Cohort:
 
     Parameters
     ----------
-    studies : frame of `Study`, and one text column per further attribute
-    labels : frame of `Label`, a row per study and task
-    flow : frame of `Flow`, in order
+    studies : frame of `STUDIES`, and one text column per further attribute
+    labels : frame of `LABELS`, a row per study and task
+    flow : frame of `COHORT_FLOW`, in order
     images_root : Path, optional
         Folder that `image_path` is relative to; None, and no paths, where the cohort was read without images.
-    label_flow : frame of `outcomes.LABEL_FLOW`
+    label_flow : frame of `LABEL_FLOW`
         Known and censored outcomes per task, split and subgroup.
-    notes : frame of `Note`, in order
+    notes : frame of `COHORT_NOTES`, in order
         Defects that were repaired, files that were chosen; empty where there is nothing to say.
     """
 
@@ -86,7 +39,7 @@ class Cohort:
     flow: pl.DataFrame
     images_root: Path | None
     label_flow: pl.DataFrame
-    notes: pl.DataFrame = field(default_factory=Note.create_empty)
+    notes: pl.DataFrame = field(default_factory=COHORT_NOTES.frame)
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """The cohort's tables by the names they are published under."""
@@ -99,90 +52,75 @@ class Cohort:
         }
 
 
-class _NumberedStudy(Study):
-    row = dy.Int64(nullable=False)
+#: rule of a table -> rows that break it
+Rules = Mapping[str, pl.Expr]
 
 
-class _NumberedLabel(Label):
-    row = dy.Int64(nullable=False)
+def blank(column: str) -> pl.Expr:
+    """Return whether a cell of text is null or empty."""
+    return pl.col(column).fill_null("") == ""
 
 
-_STUDY_RULES: Mapping[str, str] = {
-    "study_id|min_length": "no study id",
-    "patient_id|min_length": "no patient id",
-    "primary_key": "a study is listed more than once",
-    "patient_in_one_split": "one patient is in more than one split, which inflates every score",
-    "split|dtype": f"a split that is none of {', '.join(SPLITS)}",
-    "age|min": "age below 0",
-    "age|max": f"age above {MAX_AGE}",
-    "age_known_or_said": "no age",
+_STUDY_RULES: Rules = {
+    "no study id": blank("study_id"),
+    "no patient id": blank("patient_id"),
+    "a study is listed more than once": pl.col("study_id").is_duplicated() & ~blank("study_id"),
+    "one patient is in more than one split, which inflates every score": pl.col("split").n_unique().over("patient_id")
+    > 1,
+    f"a split that is none of {', '.join(SPLITS)}": ~pl.col("split").is_in(SPLITS),
+    "age below 0": pl.col("age") < 0,
+    f"age above {MAX_AGE}": pl.col("age") > MAX_AGE,
+    "no age": pl.col("age").is_null() & (pl.col("age_band") != UNKNOWN),
+    "no image_path": pl.col("image_path") == "",
+    **{f"no {name}": pl.col(name).is_null() for name in ("split", "age_band", "sex", "race_ethnicity")},
 }
-_LABEL_RULES: Mapping[str, str] = {"primary_key": "a study has two labels for one task"}
+_LABEL_RULES: Rules = {
+    "a study has two labels for one task": pl.struct("study_id", "task").is_duplicated(),
+    **{f"no {name}": pl.col(name).is_null() for name in ("study_id", "task")},
+}
 
 
 def validate_studies(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Studies that keep every rule of `Study`, further columns kept.
+    """Return studies that keep every rule of a cohort, further columns kept.
 
     Raises
     ------
     CohortError
         Naming each broken rule and its rows, counted from 1.
     """
-    _validate(frame, Study, _NumberedStudy, _STUDY_RULES, where)
-    return frame
+    return _validated(frame, STUDIES, _STUDY_RULES, where)
 
 
 def validate_labels(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Labels that keep every rule of `Label`.
+    """Return labels of which no study has two for one task.
 
     Raises
     ------
     CohortError
         Naming each broken rule and its rows, counted from 1.
     """
-    _validate(frame, Label, _NumberedLabel, _LABEL_RULES, where)
+    return _validated(frame, LABELS, _LABEL_RULES, where)
+
+
+def _validated(frame: pl.DataFrame, table: Table, rules: Rules, where: str) -> pl.DataFrame:
+    missing = [name for name in table.schema if name not in frame.columns]
+    if missing:
+        raise CohortError(f"{columns_missing(missing)}.", where=where)
+    problems = broken_rules(frame.with_row_index("row", 1), rules)
+    if problems:
+        raise CohortError(problems, where=where)
     return frame
 
 
-def _validate(
-    frame: pl.DataFrame, schema: type[dy.Schema], numbered: type[dy.Schema], said: Mapping[str, str], where: str
-) -> None:
-    missing = [name for name in schema.column_names() if name not in frame.columns]
-    if missing:
-        raise CohortError(f"{columns_missing(missing)}.", where=where)
-    problems = broken_rules(numbered, frame.with_row_index("row", 1), said)
-    if problems:
-        raise CohortError(problems, where=where)
-
-
-def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str, str]) -> str:
-    """Sentences naming each rule of a schema that rows break, and the rows; empty where none does.
+def broken_rules(frame: pl.DataFrame, rules: Rules) -> str:
+    """Return a text that names each broken rule and its rows, in the order of the rules; empty if none is broken.
 
     Parameters
     ----------
-    schema : dataframely schema
-        With a column `row`: the number by which the user finds the row.
     frame : polars frame
-        Columns of `schema`; further ones are passed over.
-    said : mapping of rule name to what it means when broken
-        In the order of telling; a rule without an entry is told by its column.
+        Its column `row` is the number by which the user finds the row.
+    rules : mapping of what a row violates to whether it does; null counts as no
     """
-    _, failure = schema.filter(frame.select(schema.column_names()), cast=True)
-    broken = failure.counts()
-    if not broken:
-        return ""
-    details = failure.details()
-    sentences = []
-    for rule in [*(name for name in said if name in broken), *sorted(set(broken) - set(said))]:
-        rows = details.filter(pl.col(rule) == "invalid").get_column("row").cast(pl.Int64).sort().unique().to_list()
-        sentences.append(f"{rows_named(sorted(rows))}: {said.get(rule) or _plain(rule)}")
-    text = "; ".join(sentences)
-    return text[0].upper() + text[1:] + "."
-
-
-def _plain(rule: str) -> str:
-    """What a broken rule means, where nobody said: `sex|nullability` is ``no sex``."""
-    column, _, kind = rule.partition("|")
-    if kind in ("nullability", "min_length"):
-        return f"no {column}"
-    return f"{column} of the wrong type" if kind == "dtype" else rule.replace("|", " breaks ")
+    rows = {rule: frame.filter(broken).get_column("row").sort().to_list() for rule, broken in rules.items()}
+    text = "; ".join(f"{rows_named(of)}: {rule}" for rule, of in rows.items() if of)
+    return text and text[0].upper() + text[1:] + "."

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import dataframely as dy
 import polars as pl
 
 from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
-from fmaudit_core.cohort.schema import MAX_AGE, Cohort, broken_rules, validate_labels, validate_studies
+from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
 from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN, too_many_levels
@@ -47,59 +46,27 @@ _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
 
 
-class _TableRow(dy.Schema):
-    """One row of the user's table, as text."""
-
-    row = dy.Int64(nullable=False)
-    study_id = dy.String(nullable=False, min_length=1)
-    patient_id = dy.String(nullable=False, min_length=1)
-    age = dy.String(nullable=False, regex=_NUMBER)
-    split = dy.String(nullable=False, check=lambda column: column.str.to_lowercase().is_in(list(SPLIT_WORDS)))
-
-    @dy.rule()
-    def study_once(cls) -> pl.Expr:  # noqa: N805
-        return pl.col("study_id").is_unique() | (pl.col("study_id") == "")
-
-    @dy.rule()
-    def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805
-        split = _split_of(pl.col("split"))
-        return (split.drop_nulls().n_unique().over("patient_id") <= 1) | (pl.col("patient_id") == "")
-
-    @dy.rule()
-    def age_in_range(cls) -> pl.Expr:  # noqa: N805
-        age = pl.col("age").cast(pl.Float64, strict=False)
-        return ~pl.col("age").str.contains(_NUMBER) | age.is_between(0, MAX_AGE + 1, closed="left")
+def _split_of(words: pl.Expr) -> pl.Expr:
+    """The split a word stands for; NULL where it is none."""
+    return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
-class _LabelCell(dy.Schema):
-    """One cell of a task's column."""
-
-    row = dy.Int64(nullable=False)
-    word = dy.String(nullable=False, check=lambda column: column.is_in(list(LABEL_WORDS)))
-
-
-class _ImagePath(dy.Schema):
-    """Where a study's images are said to be, looked up on disk."""
-
-    row = dy.Int64(nullable=False)
-    name = dy.String(nullable=False, min_length=1)
-    inside = dy.Bool(nullable=False, check=lambda column: column)
-    exists = dy.Bool(nullable=False, check=lambda column: column)
-
-
-_IMAGE_RULES: Final = {
-    "name|min_length": "no image path",
-    "inside|check": "the image path leaves the cohort's folder",
-    "exists|check": "a study without images",
-}
+_IS_NUMBER: Final = pl.col("age").str.contains(_NUMBER).fill_null(value=False)
+_AGE: Final = pl.col("age").cast(pl.Float64, strict=False)
 _ROW_RULES: Final = {
-    "study_id|min_length": "no study id",
-    "patient_id|min_length": "no patient id",
-    "study_once": "a study is listed more than once",
-    "patient_in_one_split": "one patient is in more than one split, which inflates every score",
-    "split|check": f"a split that is none of {', '.join(SPLITS)}",
-    "age|regex": "an age that is not a number",
-    "age_in_range": f"an age outside 0 to {MAX_AGE}",
+    "no study id": blank("study_id"),
+    "no patient id": blank("patient_id"),
+    "a study is listed more than once": pl.col("study_id").is_duplicated() & ~blank("study_id"),
+    "one patient is in more than one split, which inflates every score": ~blank("patient_id")
+    & (_split_of(pl.col("split")).drop_nulls().n_unique().over("patient_id") > 1),
+    f"a split that is none of {', '.join(SPLITS)}": _split_of(pl.col("split")).is_null(),
+    "an age that is not a number": ~_IS_NUMBER,
+    f"an age outside 0 to {MAX_AGE}": _IS_NUMBER & ~_AGE.is_between(0, MAX_AGE + 1, closed="left"),
+}
+_IMAGE_RULES: Final = {
+    "no image path": blank("name"),
+    "the image path leaves the cohort's folder": ~pl.col("inside"),
+    "a study without images": ~pl.col("exists"),
 }
 
 
@@ -128,7 +95,7 @@ def read_table_cohort(
     _check_names(tasks, attributes)
     cells, rows = read_cells(section.table)
     raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
-    said = broken_rules(_TableRow, raw, _ROW_RULES)
+    said = broken_rules(raw, _ROW_RULES)
     if said:
         raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
     _check_times(raw, where)
@@ -149,11 +116,6 @@ def read_table_cohort(
         images_root=section.images,
         label_flow=label_flow(kept, labels, attributes),
     )
-
-
-def _split_of(words: pl.Expr) -> pl.Expr:
-    """The split a word stands for; NULL where it is none."""
-    return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
 def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
@@ -223,8 +185,7 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
     problems, ids = [], _ids_of(raw)
     for task in tasks:
         words = raw.select("row", word=pl.col(task).str.to_lowercase())
-        _, failure = _LabelCell.filter(words, cast=True)
-        bad = failure.invalid()
+        bad = words.filter(~pl.col("word").is_in(list(LABEL_WORDS)).fill_null(value=False))
         if bad.height:
             shown = words_named(bad.get_column("word"), ids)
             rows = sorted(bad.get_column("row").to_list())
@@ -259,7 +220,7 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         inside=pl.Series([one.inside for one in located]) | (named == ""),
         exists=pl.Series([one.exists for one in located]) | (named == ""),
     )
-    said = broken_rules(_ImagePath, checked, _IMAGE_RULES)
+    said = broken_rules(checked, _IMAGE_RULES)
     if said:
         raise CohortError(
             said,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmaudit_core.encoders.errors import EncoderError
+from fmaudit_core.storage.warehouse import unreadable
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -155,10 +156,15 @@ def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32
 
 @contextmanager
 def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    if not path.exists():
+    try:
+        with path.open("rb") as file:
+            file.read(1)  # DuckDB reports a file that it may not read like one that is torn
+    except FileNotFoundError:
         raise EncoderError(
             "has not been made yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
-        )
+        ) from None
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         with duckdb.connect(str(path), read_only=True) as connection:
             yield connection

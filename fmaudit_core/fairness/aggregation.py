@@ -20,6 +20,7 @@ from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import studies_of
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY, PRIMARY_PROBE
+from fmaudit_core.tables.findings import SPATIAL_AGGREGATION
 
 REFERENCE: Final = "mean"
 _ATTENTION: Final = "abmil"
@@ -27,19 +28,6 @@ _ATTENTION: Final = "abmil"
 AGGREGATIONS: Final[dict[str, str]] = {
     **dict.fromkeys(POOLINGS, PRIMARY_PROBE), **{pooling: probe for probe, pooling in OF_SLICES.items()},
 }  # fmt: skip
-
-AGGREGATION_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(("encoder", "task", "comparison", "aggregation", "probe", "view_of", "status"), pl.String),
-        **dict.fromkeys(("n", "n_pos", "n_neg"), pl.Int64),
-        **dict.fromkeys(("auroc", "ci_low", "ci_high", "reference_auroc"), pl.Float64),
-        **dict.fromkeys(("difference", "difference_low", "difference_high"), pl.Float64),
-        **dict.fromkeys(("p_value", "p_holm", "q_value"), pl.Float64),
-        **dict.fromkeys(("equal_difference", "equal_low", "equal_high", "equal_p"), pl.Float64),
-        "seeds": pl.Int64,
-        **dict.fromkeys(("seed_mean", "seed_sd", "n_slices"), pl.Float64),
-    }
-)
 
 
 def spatial_aggregation(
@@ -60,13 +48,13 @@ def spatial_aggregation(
     n_slices : encoder -> study -> slices
         Encoders without slice embeddings are absent.
     alike : encoder -> other encoders of the same weights with another view
-    seeds : frame of `probes.neural.SEEDS_SCHEMA`
-    equal : frame of `probes.neural.EQUAL_SCHEMA`
+    seeds : frame of `PROBE_SEEDS`
+    equal : frame of `EQUAL_ATTENTION`
         Attention with equal weights.
 
     Returns
     -------
-    Frame of `AGGREGATION_SCHEMA`, patients paired. `comparison` is ``aggregation`` or ``window``, where `view_of` names the
+    Frame of `SPATIAL_AGGREGATION`, patients paired. `comparison` is ``aggregation`` or ``window``, where `view_of` names the
     other encoder; `difference` is the row's AUROC minus that of mean pooling. `status`: ``reference``, ``tested``,
     ``interval_only`` (no p), ``suppressed``, ``not_scored`` (the probe is not configured, or could not be fitted), ``no_slices``
     (the encoder sees whole volumes, or was run elsewhere). `p_holm` and `q_value` are over the rows of one encoder and task.
@@ -88,7 +76,7 @@ def spatial_aggregation(
         alone = [one.filter(encoder=encoder, task=task) for one in (seeds, equal)]
         found = _of_cell(frame, others, alone[0], alone[1], settings, slices)
         rows += _adjusted([cell | row for row in found])
-    return pl.DataFrame(rows, schema=AGGREGATION_SCHEMA)
+    return SPATIAL_AGGREGATION.frame(rows)
 
 
 def _of_cell(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,52 +14,23 @@ from fmaudit_core.common.vocabulary import ATTRIBUTES
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
-from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, corrected, gap_rows
-from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA, intersection_rows
+from fmaudit_core.fairness.gap_rows import corrected, gap_rows
+from fmaudit_core.fairness.intersections import intersection_rows
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, named
-from fmaudit_core.fairness.score_shift import CALIBRATION_SCHEMA, CROSS_SCHEMA, calibration_rows, cross_rows
-from fmaudit_core.fairness.score_warnings import WARNINGS_SCHEMA, score_warnings, withhold_verdicts
+from fmaudit_core.fairness.score_shift import calibration_rows, cross_rows
+from fmaudit_core.fairness.score_warnings import score_warnings, withhold_verdicts
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
-
-_KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
-METRICS_SCHEMA: Final = pl.Schema(
-    {
-        **_KEY_SCHEMA,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "metric": pl.String,
-        "n": pl.Int64,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "value": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "status": pl.String,
-        "mde": pl.Float64,
-        "n_patients": pl.Int64,
-        "se": pl.Float64,
-        "threshold": pl.Float64,
-        "p_rest": pl.Float64,
-        "p_rest_adjusted": pl.Float64,
-        "threshold_source": pl.String,
-    }
-)
-SWEEP_SCHEMA: Final = pl.Schema(
-    {
-        **_KEY_SCHEMA,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "threshold": pl.Float64,
-        "tpr": pl.Float64,
-        "fpr": pl.Float64,
-        "band_low": pl.Float64,
-        "band_high": pl.Float64,
-        "fpr_band_low": pl.Float64,
-        "fpr_band_high": pl.Float64,
-    }
+from fmaudit_core.tables.fairness import (
+    CROSS_GROUP_AUROC,
+    FAIRNESS_GAPS,
+    INTERSECTIONS,
+    SCORE_WARNINGS,
+    SUBGROUP_CALIBRATION,
+    SUBGROUP_METRICS,
+    THRESHOLD_SWEEP,
 )
 
 
@@ -204,19 +175,19 @@ def assess_evaluated(
                 nulls += dealt
             metrics += rows
             step()
-    fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)
+    fairness_gaps = corrected(FAIRNESS_GAPS.frame(gaps), nulls, settings, declared)
     order = [*SCORE_SET, "attribute"]
-    warnings = pl.DataFrame(warned, schema=WARNINGS_SCHEMA)
+    warnings = SCORE_WARNINGS.frame(warned)
     compared = model_comparisons(test, attributes, settings)
     step()
     return Assessment(
-        pl.DataFrame(metrics, schema=METRICS_SCHEMA).sort(*order, "subgroup", "metric"),
+        SUBGROUP_METRICS.frame(metrics).sort(*order, "subgroup", "metric"),
         withhold_verdicts(fairness_gaps, warnings).sort(*order, "metric"),
-        pl.concat([pl.DataFrame(schema=SWEEP_SCHEMA), *sweeps]).sort(*order, "subgroup", "threshold"),
-        pl.DataFrame(calibrated, schema=CALIBRATION_SCHEMA).sort(*order, "subgroup"),
+        pl.concat([THRESHOLD_SWEEP.frame(), *sweeps]).sort(*order, "subgroup", "threshold"),
+        SUBGROUP_CALIBRATION.frame(calibrated).sort(*order, "subgroup"),
         with_q_values(calibration_tested).sort(*order, "parameter"),
-        pl.DataFrame(crossed, schema=CROSS_SCHEMA).sort(*order, "positives_of", "negatives_of"),
-        pl.DataFrame(intersected, schema=INTERSECTIONS_SCHEMA).sort(*order, "subgroup", "metric"),
+        CROSS_GROUP_AUROC.frame(crossed).sort(*order, "positives_of", "negatives_of"),
+        INTERSECTIONS.frame(intersected).sort(*order, "subgroup", "metric"),
         compared,
         warnings.sort(*order, "subgroup", "code"),
     )
@@ -267,4 +238,4 @@ def _sweeps(
         "fpr_band_high": np.clip(fpr + of_fpr, 0, 1),
     }
     names = pl.DataFrame(subgroups)[np.repeat(np.arange(len(swept)), k)]
-    return [pl.concat([names, pl.DataFrame(columns)], how="horizontal").select(*SWEEP_SCHEMA)]
+    return [pl.concat([names, pl.DataFrame(columns)], how="horizontal").select(*THRESHOLD_SWEEP.schema)]

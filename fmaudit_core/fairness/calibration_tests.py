@@ -11,23 +11,11 @@ from scipy.special import chdtrc
 
 from fmaudit_core.fairness.calibration import Calibration
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.fairness import CALIBRATION_TESTS
 
 #: patients with a positive study, and as many with a negative one, that a subgroup needs: the test is a large-sample one
 MIN_PATIENTS: Final = 50
 PARAMETERS: Final = ("slope", "intercept")
-TESTS_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(SCORE_SET, pl.String),
-        "attribute": pl.String,
-        "parameter": pl.String,
-        "status": pl.String,
-        "n_subgroups": pl.Int64,
-        "q_statistic": pl.Float64,
-        "p_value": pl.Float64,
-        "q_value": pl.Float64,
-    }
-)
 
 
 def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
@@ -54,7 +42,7 @@ def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float
 def homogeneity_rows(
     tested: Iterable[Calibration], named: dict[str, Any], *, probabilities: bool
 ) -> Iterator[dict[str, Any]]:
-    """Make a row of `TESTS_SCHEMA` for slope and for intercept of one score set and attribute; `q_value` is left out.
+    """Make a row of `CALIBRATION_TESTS` for slope and for intercept of one score set and attribute; `q_value` is left out.
 
     Parameters
     ----------
@@ -81,7 +69,7 @@ def homogeneity_rows(
 
 
 def with_q_values(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows of `homogeneity_rows` as a frame of `TESTS_SCHEMA`, with q-values over all of them: they are exploratory."""
-    tests = pl.DataFrame(rows, schema=TESTS_SCHEMA)
+    """Return rows of `homogeneity_rows` as a frame of `CALIBRATION_TESTS`, with exploratory q-values over all of them."""
+    tests = CALIBRATION_TESTS.frame(rows)
     p = tests.get_column("p_value").fill_null(np.nan).to_numpy()
     return tests.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))

@@ -20,36 +20,13 @@ from fmaudit_core.fairness.paired import ByPatient, Paired, paired
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, by_studies, named
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.findings import MODEL_COMPARISONS
 
 BoolArray = npt.NDArray[np.bool_]
 
 #: what tells the two models of a comparison apart: all of a score set but its task
 MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
 _TASK: Final = SCORE_SET.index("task")
-COMPARISONS_SCHEMA: Final = pl.Schema(
-    {
-        "task": pl.String,
-        **dict.fromkeys(MODEL, pl.String),
-        **dict.fromkeys([f"other_{name}" for name in MODEL], pl.String),
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "metric": pl.String,
-        "status": pl.String,
-        "n": pl.Int64,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "value": pl.Float64,
-        "other_value": pl.Float64,
-        "difference": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "p_value": pl.Float64,
-        "q_value": pl.Float64,
-        "p_non_inferior": pl.Float64,
-        "non_inferior": pl.Boolean,
-        "verdict": pl.String,
-    }
-)
 
 
 def model_comparisons(
@@ -68,7 +45,7 @@ def model_comparisons(
 
     Returns
     -------
-    Frame of `COMPARISONS_SCHEMA`, empty where a task has one score set: `difference` is that of the first model minus the
+    Frame of `MODEL_COMPARISONS`, empty where a task has one score set: `difference` is that of the first model minus the
     other; `non_inferior` whether the first is worse by less than the margin (AUROC: `auroc_margin`), tested one-sided. Only
     `tested` rows carry p, the q-values are over all of them. `verdict` of the first model: ``better`` or ``worse`` where the
     difference is more than chance explains (q at most alpha), ``not_worse`` where it is non-inferior, else ``cannot_tell``.
@@ -80,7 +57,7 @@ def model_comparisons(
             if first[_TASK] == second[_TASK]:
                 both = _ordered(_on_both(one[first].frame, other[second].frame), baselines)
                 rows += _pairs(both, attributes, settings)
-    out = pl.DataFrame(rows, schema=COMPARISONS_SCHEMA)
+    out = MODEL_COMPARISONS.frame(rows)
     p = out.get_column("p_value").fill_null(np.nan).to_numpy()
     out = out.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))
     out = out.with_columns(verdict=_verdict(settings))

@@ -13,12 +13,12 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, UNKNOWN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA, family_p, judged
+from fmaudit_core.fairness.gap_rows import family_p, judged
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.findings import AUDIT_FINDINGS
 
-FINDINGS_SCHEMA: Final = pl.Schema([*GAPS_SCHEMA.items(), ("sentence", pl.String)])
 _KEYS: Final = [*SCORE_SET, "attribute", "metric"]
 _JUDGEMENT: Final = ("p_adjusted", "q_value", "verdict", "confirmatory")
 
@@ -45,7 +45,7 @@ def findings(
 
     Returns
     -------
-    Frame of `FINDINGS_SCHEMA`: the rows of `gaps`, corrected, with `verdict` and `sentence`
+    Frame of `AUDIT_FINDINGS`: the rows of `gaps`, corrected, with `verdict` and `sentence`
     """
     family_wise = _family_p(family, attributes, settings)
     rows = gaps.drop("p_adjusted", "confirmatory").join(family_wise, on=_KEYS, how="left", maintain_order="left")
@@ -55,7 +55,7 @@ def findings(
         _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings, titles or {})
         for row in found.iter_rows(named=True)
     ]
-    out = found.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*FINDINGS_SCHEMA)
+    out = found.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*AUDIT_FINDINGS.schema)
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 
@@ -64,9 +64,9 @@ def judged_as_found(gaps: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
 
     Parameters
     ----------
-    gaps : frame of `GAPS_SCHEMA`
+    gaps : frame of `FAIRNESS_GAPS`
         Corrected over fewer comparisons than the findings, for instance those of one encoder and task.
-    found : frame of `FINDINGS_SCHEMA`
+    found : frame of `AUDIT_FINDINGS`
     """
     judgement = [name for name in _JUDGEMENT if name in gaps.columns and name in found.columns]
     return gaps.update(found.select(*_KEYS, *judgement), on=_KEYS, include_nulls=True)

@@ -6,7 +6,7 @@ The statistics of one gap: `gaps.py`. The correction: `multiplicity.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,34 +25,6 @@ from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.fairness.units import Units
 
 Float64Array = npt.NDArray[np.float64]
-
-_COLUMNS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
-    **dict.fromkeys(SCORE_SET, pl.String),
-    "attribute": pl.String,
-    "metric": pl.String,
-    "gap": pl.Float64,
-    "null_expected_gap": pl.Float64,
-    "corrected_sd": pl.Float64,
-    "corrected_sd_low": pl.Float64,
-    "corrected_sd_high": pl.Float64,
-    "best_subgroup": pl.String,
-    "worst_subgroup": pl.String,
-    "q_statistic": pl.Float64,
-    "p_value": pl.Float64,
-    "p_gap": pl.Float64,
-    "p_adjusted": pl.Float64,
-    "q_value": pl.Float64,
-    "n_permutations": pl.Int64,
-    "verdict": pl.String,
-    "null_gap_95": pl.Float64,
-    "n_tested": pl.Int64,
-    "n_untested": pl.Int64,
-    "within_margin": pl.Boolean,
-    "confirmatory": pl.Boolean,
-    "within_margin_of_tested": pl.Boolean,
-    "not_covered": pl.List(pl.String),
-}
-GAPS_SCHEMA: Final = pl.Schema(_COLUMNS)
 
 
 def gap_rows(
@@ -179,7 +151,7 @@ def judged(gaps: pl.DataFrame, settings: FairnessSection, compared: pl.Expr | No
 
     Parameters
     ----------
-    gaps : frame of `GAPS_SCHEMA`
+    gaps : frame of `FAIRNESS_GAPS`
         With `p_adjusted` of the declared family; null in every other row, whose `p_value` is exploratory.
     compared : expression, optional
         Rows that the q-values are over; all of them by default.

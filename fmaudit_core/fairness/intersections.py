@@ -27,34 +27,14 @@ from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.studentised import Scaled, back
 from fmaudit_core.fairness.subgroups import measured, with_detectable
-from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.fairness.thresholds import Draws
 from fmaudit_core.fairness.units import ClassSizes, Units
+from fmaudit_core.tables.fairness import INTERSECTIONS
 
 Float64Array = npt.NDArray[np.float64]
 
 #: between the names of attributes, and between those of their levels
 TIMES: Final = " x "
-INTERSECTIONS_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(SCORE_SET, pl.String),
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "depth": pl.Int64,
-        "metric": pl.String,
-        "n": pl.Int64,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "value": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "status": pl.String,
-        "mde": pl.Float64,
-        "difference": pl.Float64,
-        "p_worse": pl.Float64,
-        "p_worse_adjusted": pl.Float64,
-        "rank": pl.Int64,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -81,7 +61,7 @@ class _Combination:
 def intersection_rows(
     cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection, alpha: float, draws: Draws
 ) -> list[dict[str, Any]]:
-    """Rows of `INTERSECTIONS_SCHEMA` for score sets on the same studies.
+    """Rows of `INTERSECTIONS` for score sets on the same studies.
 
     `difference` is that from the precision-weighted mean of the other tested intersections of the same attributes. `rank` 1 is
     the intersection that fares worst by the studentised difference; `p_worse` is one-sided, `p_worse_adjusted` corrected over all
@@ -247,7 +227,7 @@ def _rows(
                 continue
             tests = searched[metric].by_place if metric in searched else {}
             for part, (level, row) in enumerate(zip(one.levels, with_detectable(of_metric, alpha), strict=True)):
-                shown = {name: value for name, value in row.items() if name in INTERSECTIONS_SCHEMA}
+                shown = {name: value for name, value in row.items() if name in INTERSECTIONS.schema}
                 place = one.tested.index(part) if part in one.tested else -1
                 if (at, place) in tests:
                     names = ("difference", "p_worse", "p_worse_adjusted", "rank")

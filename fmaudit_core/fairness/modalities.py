@@ -13,20 +13,12 @@ from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.findings import MODALITY_COMPARISONS
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"
 #: the single-modality models that others are held against
 REFERENCES: Final = {"ct": ("logistic", CT), "ehr": ("logistic", EHR)}
 _OVER: Final = ("over_{}", "over_{}_low", "over_{}_high", "p_over_{}")
-MODALITIES_SCHEMA: Final = pl.Schema(
-    {
-        **{name: pl.String for name in SCORE_SET if name != "strategy"},
-        "status": pl.String,
-        **dict.fromkeys(("n", "n_pos", "n_neg"), pl.Int64),
-        **dict.fromkeys(("value", "ci_low", "ci_high"), pl.Float64),
-        **{column.format(name): pl.Float64 for name in REFERENCES for column in _OVER},
-    }
-)
 
 
 def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
@@ -39,8 +31,8 @@ def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.Da
 
     Returns
     -------
-    Frame of `MODALITIES_SCHEMA`, empty where there is no record. All numbers of an encoder and task are of the studies that every
-    one of its models scored. `over_ct`: AUROC less that of the logistic probe on CT, with its interval and the p of the paired
+    Frame of `MODALITY_COMPARISONS`, empty if there is no record. All numbers of an encoder and task are of the studies that all
+    its models scored. `over_ct`: AUROC less that of the logistic probe on CT, with its interval and the p of the paired
     clustered DeLong test; nominal, as these models are none of the confirmatory family.
     """
     rows: list[dict[str, Any]] = []
@@ -54,7 +46,7 @@ def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.Da
             for key, frame in sets.items()
         }
         rows += _rows(of, settings)
-    return pl.DataFrame(rows, schema=MODALITIES_SCHEMA).sort("encoder", "task", "modality", "probe")
+    return MODALITY_COMPARISONS.frame(rows).sort("encoder", "task", "modality", "probe")
 
 
 def _rows(of: Mapping[tuple[Any, ...], Studies], settings: FairnessSection) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import polars as pl
@@ -12,29 +11,7 @@ from fmaudit_core.config import FairnessSection, ReauditSection
 from fmaudit_core.fairness.comparisons import pair_rows
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.thresholds import SCORE_SET
-
-CHANGES_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(SCORE_SET, pl.String),
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "metric": pl.String,
-        "status": pl.String,
-        "n": pl.Int64,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "value": pl.Float64,
-        "previous_value": pl.Float64,
-        "change": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "p_value": pl.Float64,
-        "q_value": pl.Float64,
-        "p_worse": pl.Float64,
-        "q_worse": pl.Float64,
-        "worse": pl.Boolean,
-    }
-)
+from fmaudit_core.tables.findings import AUDIT_CHANGES
 
 
 def audit_changes(
@@ -58,7 +35,7 @@ def audit_changes(
 
     Returns
     -------
-    Frame of `CHANGES_SCHEMA`, empty where nothing was audited before: `change` is now minus before, of AUROC, UDR and FPR, over
+    Frame of `AUDIT_CHANGES`, empty where nothing was audited before: `change` is now minus before, of AUROC, UDR and FPR, over
     all studies and in each subgroup. `p_worse` is one-sided: of no worsening. Only `tested` rows carry p; each q-value is that of
     Benjamini and Hochberg over all rows.
 
@@ -80,13 +57,13 @@ def audit_changes(
     margin = pl.when(pl.col("metric") == "auroc").then(gate.auroc_margin).otherwise(gate.margin)
     half = pl.col("p_value") / 2
     out = (
-        pl.DataFrame(rows, schema={**CHANGES_SCHEMA, "other_value": pl.Float64, "difference": pl.Float64})
+        pl.DataFrame(rows, schema={**AUDIT_CHANGES.schema, "other_value": pl.Float64, "difference": pl.Float64})
         .with_columns(previous_value="other_value", change="difference")
         .with_columns(p_worse=pl.when(worsening > 0).then(half).otherwise(1 - half))
         .with_columns(q_value=_corrected("p_value"), q_worse=_corrected("p_worse"))
         .with_columns(worse=(pl.col("q_worse") <= settings.alpha) & (worsening > margin))
     )
-    return out.select(*CHANGES_SCHEMA)
+    return out.select(*AUDIT_CHANGES.schema)
 
 
 def worsenings(changes: pl.DataFrame) -> list[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
-import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
@@ -15,48 +14,12 @@ from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity_ro
 from fmaudit_core.fairness.cluster_sizes import patients_by_class
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.fairness.thresholds import SCORE_SET
-
-_KEY_SCHEMA: Final = dict.fromkeys(SCORE_SET, pl.String)
-CALIBRATION_SCHEMA: Final = pl.Schema(
-    {
-        **_KEY_SCHEMA,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "status": pl.String,
-        "n": pl.Int64,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "slope": pl.Float64,
-        "slope_low": pl.Float64,
-        "slope_high": pl.Float64,
-        "intercept": pl.Float64,
-        "intercept_low": pl.Float64,
-        "intercept_high": pl.Float64,
-        "ece": pl.Float64,
-        "ece_by_chance": pl.Float64,
-    }
-)
-CROSS_SCHEMA: Final = pl.Schema(
-    {
-        **_KEY_SCHEMA,
-        "attribute": pl.String,
-        "positives_of": pl.String,
-        "negatives_of": pl.String,
-        "status": pl.String,
-        "n_pos": pl.Int64,
-        "n_neg": pl.Int64,
-        "value": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-    }
-)
 
 
 def calibration_rows(
     cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return rows of `CALIBRATION_SCHEMA`, and those of `TESTS_SCHEMA` without their q-values.
+    """Return rows of `SUBGROUP_CALIBRATION`, and those of `CALIBRATION_TESTS` without their q-values.
 
     A score set whose scores are no probabilities is `not_probability` throughout.
     """
@@ -94,7 +57,7 @@ def _calibrated(found: Calibration, studies: Studies, settings: FairnessSection)
 
 
 def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Rows of `CROSS_SCHEMA`: how often a positive of one subgroup scores above a negative of another (xAUC).
+    """Rows of `CROSS_GROUP_AUROC`: how often a positive of one subgroup scores above a negative of another (xAUC).
 
     A subgroup that the rule suppresses is in no pair.
 

@@ -23,6 +23,7 @@ from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.fairness import SCORE_WARNINGS
 
 #: AUROC below 0.5, its whole interval
 AUROC_BELOW_HALF: Final = "auroc_below_half"
@@ -52,20 +53,9 @@ _FEW_SCORES: Final = 20
 _FREQUENT: Final = 0.2
 _TIMES_THE_STUDIES: Final = 2.0
 
-WARNINGS_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys((*SCORE_SET, "attribute", "subgroup", "code", "metric"), pl.String),
-        "withholds": pl.Boolean,
-        **dict.fromkeys(("value", "low", "high"), pl.Float64),
-        "other_subgroup": pl.String,
-        "other_value": pl.Float64,
-        "message": pl.String,
-    }
-)
-
 
 def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Yield rows of `WARNINGS_SCHEMA`, of the evaluated split.
+    """Yield rows of `SCORE_WARNINGS`, of the evaluated split.
 
     `code` names the kind, `metric` the metric it is about where it is one, `withholds` whether verdicts on it are withheld.
     `attribute` and `subgroup` are `overall` and `all` where the warning is about all studies. Subgroups are named only if the
@@ -83,7 +73,7 @@ def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: Fairn
         for attribute in attributes:
             found += _of_subgroups(score_set, attribute, settings)
         for one in _without_repeats(found):
-            row = dict.fromkeys(WARNINGS_SCHEMA) | named(key) | {"withholds": False} | one
+            row = dict.fromkeys(SCORE_WARNINGS.schema) | named(key) | {"withholds": False} | one
             yield row | {"message": message(row)}
 
 
@@ -92,7 +82,7 @@ def withheld(warnings: pl.DataFrame, title: Callable[[str], str] = str) -> pl.Da
 
     Parameters
     ----------
-    warnings : frame of `WARNINGS_SCHEMA`
+    warnings : frame of `SCORE_WARNINGS`
     title : callable, optional
         Name of a subgroup for people.
     """
@@ -115,7 +105,7 @@ def withhold_verdicts(
     ----------
     gaps : frame with the columns of a score set, `attribute`, `metric`, `verdict`, and maybe `sentence`
         A `sentence` gives the reason.
-    warnings : frame of `WARNINGS_SCHEMA`
+    warnings : frame of `SCORE_WARNINGS`
     titles : mapping, optional
         Encoder -> name for people.
     """
@@ -148,7 +138,7 @@ def message(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
 
     Parameters
     ----------
-    row : a row of `WARNINGS_SCHEMA`
+    row : a row of `SCORE_WARNINGS`
     title : callable, optional
         Name of a subgroup for people.
     """

@@ -30,32 +30,11 @@ from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import SliceArray, View
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.digests import files_below
+from fmaudit_core.tables.cohort import SLICE_QUALITY
 
 #: raised when the reader would make other slices of the same files
 READER_REVISION: Final = 3
 
-QUALITY_SCHEMA: Final = pl.Schema(
-    {
-        "study_id": pl.String,
-        "series_uid": pl.String,
-        "status": pl.String,
-        "reason": pl.String,
-        "flags": pl.String,
-        "used": pl.Boolean,
-        "n_slices": pl.Int64,
-        "spacing_mm": pl.Float64,
-        "in_plane_mm": pl.Float64,
-        "rows": pl.Int64,
-        "columns": pl.Int64,
-        "tilt_degrees": pl.Float64,
-        "hu_min": pl.Int64,
-        "hu_p01": pl.Float64,
-        "hu_max": pl.Int64,
-        "hu_mean": pl.Float64,
-        "n_files": pl.Int64,
-        "transfer_syntaxes": pl.String,
-    }
-)
 
 _MAGIC: Final = b"FMSLICE1"
 _CHUNK_SLICES: Final = 32
@@ -117,7 +96,7 @@ class SliceStore:
 
         Returns
         -------
-        One row per series in the order of `images`, columns of `QUALITY_SCHEMA`. `used` marks the one series of a study
+        One row per series in the order of `images`, columns of `SLICE_QUALITY`. `used` marks the one series of a study
         whose slices are in the store.
 
         Raises
@@ -144,7 +123,7 @@ class SliceStore:
                 left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
                 _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
         rows = [row for job in jobs for row in _rows_of(job, rules)]
-        return pl.DataFrame(rows, schema=QUALITY_SCHEMA)
+        return SLICE_QUALITY.frame(rows)
 
     def has(self, study_id: str, view: View) -> bool:
         """Whether the study's slices are there in this view."""

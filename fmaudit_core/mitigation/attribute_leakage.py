@@ -25,29 +25,12 @@ from fmaudit_core.mitigation.attribute_probe import (
 )
 from fmaudit_core.mitigation.dataset import Embedded
 from fmaudit_core.mitigation.linear_heads import LinearHeads
+from fmaudit_core.tables.mitigation import MITIGATION_LEAKAGE
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-LEAKAGE_SCHEMA: Final = pl.Schema(
-    {
-        "encoder": pl.String,
-        "task": pl.String,
-        "strategy": pl.String,
-        "target_attribute": pl.String,
-        "alpha": pl.Float64,
-        "seed": pl.Int64,
-        "stage": pl.String,
-        "probe": pl.String,
-        "macro_f1": pl.Float64,
-        "balanced_auroc": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "control_balanced_auroc": pl.Float64,
-        "n": pl.Int64,
-    }
-)
 #: the linear probes' inverse strength of regularisation: the same before and after
 _C: Final = 0.01
 #: representations of one width that are probed at once
@@ -95,7 +78,7 @@ def reprobed(
 
     Returns
     -------
-    frame of `LEAKAGE_SCHEMA`; attributes with fewer than two subgroups of enough held-out patients have no row
+    frame of `MITIGATION_LEAKAGE`; attributes with fewer than two subgroups of enough held-out patients have no row
     """
     held_out = ~cohort.of("train")
     patient = cohort.patient[held_out]
@@ -121,7 +104,7 @@ def reprobed(
             found = _read(question.code, scores, patient, fold, fairness.confidence)
             rows.append(_named(one, encoder) | vars(found) | {"probe": "mlp"})
     order = ["task", "strategy", "target_attribute", "stage", "alpha", "seed", "probe"]
-    return pl.DataFrame(rows, schema=LEAKAGE_SCHEMA).sort(order)
+    return MITIGATION_LEAKAGE.frame(rows).sort(order)
 
 
 def _named(one: Representation, encoder: str) -> dict[str, Any]:

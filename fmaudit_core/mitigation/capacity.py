@@ -19,50 +19,12 @@ from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.mitigation.runs import NONE
 from fmaudit_core.mitigation.subgroup_changes import tested_subgroups
 from fmaudit_core.mitigation.swap_test import GAP, VARIANCE, Calls, p_of_difference, redrawn, reduction
+from fmaudit_core.tables.mitigation import MITIGATION_CAPACITY, MITIGATION_INTERACTIONS
 
 Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 _AIM: Final = ("task", "strategy", "target_attribute")
-CAPACITY_SCHEMA: Final = pl.Schema(
-    {
-        "encoder": pl.String,
-        "task": pl.String,
-        "strategy": pl.String,
-        "attribute": pl.String,
-        "alpha": pl.Float64,
-        "width": pl.Int64,
-        "balanced_auroc": pl.Float64,
-        "control_balanced_auroc": pl.Float64,
-        "macro_f1": pl.Float64,
-        "gap_before": pl.Float64,
-        "reduction": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "p_reduction": pl.Float64,
-        "auroc_delta": pl.Float64,
-        "interpretable": pl.Boolean,
-    }
-)
-INTERACTIONS_SCHEMA: Final = pl.Schema(
-    {
-        "task": pl.String,
-        "strategy": pl.String,
-        "attribute": pl.String,
-        "encoder": pl.String,
-        "other_encoder": pl.String,
-        "reduction": pl.Float64,
-        "other_reduction": pl.Float64,
-        "difference": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "p_value": pl.Float64,
-        "variance_difference": pl.Float64,
-        "p_variance": pl.Float64,
-        "q_value": pl.Float64,
-        "n_patients": pl.Int64,
-    }
-)
 
 
 def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
@@ -71,9 +33,9 @@ def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     results : frame
-        `evaluate.RESULTS_SCHEMA` of any cells.
+        `MITIGATION_RESULTS` of any cells.
     probes : frame
-        `demographics.PROBES_SCHEMA` of the same encoders; the logistic probe is the one that width favours least.
+        `DEMOGRAPHIC_PROBES` of the same encoders; the logistic probe is the one that width favours least.
     """
     own = results.filter(
         pl.col("chosen").fill_null(value=False)
@@ -85,7 +47,7 @@ def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
         "encoder", "attribute", "width", "balanced_auroc", "control_balanced_auroc", "macro_f1"
     )
     joined = own.join(linear, on=["encoder", "attribute"], how="left")
-    return joined.select(*CAPACITY_SCHEMA).sort("task", "strategy", "attribute", "encoder")
+    return joined.select(*MITIGATION_CAPACITY.schema).sort("task", "strategy", "attribute", "encoder")
 
 
 def interactions(
@@ -117,9 +79,7 @@ def interactions(
             if row is not None:
                 named = {"task": task, "strategy": strategy, "attribute": attribute}
                 rows.append(row | named | {"encoder": first, "other_encoder": second})
-    frame = pl.DataFrame(rows, schema=INTERACTIONS_SCHEMA).sort(
-        "task", "strategy", "attribute", "encoder", "other_encoder"
-    )
+    frame = MITIGATION_INTERACTIONS.frame(rows).sort("task", "strategy", "attribute", "encoder", "other_encoder")
     p = frame.get_column("p_value").fill_null(np.nan).to_numpy()
     return frame.with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,32 +15,12 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.mitigation.attribute_probe import Separability, linear_scores, separability, shuffled, usable
 from fmaudit_core.mitigation.dataset import Embedded
 from fmaudit_core.mitigation.linear_heads import LinearHeads
+from fmaudit_core.tables.mitigation import DEMOGRAPHIC_PROBES
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: status: probed, or too_few where fewer than two subgroups have enough studies in every split
-PROBES_SCHEMA: Final = pl.Schema(
-    [
-        ("encoder", pl.String()),
-        ("attribute", pl.String()),
-        ("probe", pl.String()),
-        ("macro_f1", pl.Float64()),
-        ("balanced_auroc", pl.Float64()),
-        ("control_macro_f1", pl.Float64()),
-        ("control_balanced_auroc", pl.Float64()),
-        ("ci_low", pl.Float64()),
-        ("ci_high", pl.Float64()),
-        ("status", pl.String()),
-        ("subgroups", pl.List(pl.String())),
-        ("width", pl.Int64()),
-        ("c", pl.Float64()),
-        ("n_train", pl.Int64()),
-        ("n_test", pl.Int64()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +57,7 @@ def demographic_probes(
 
     Returns
     -------
-    frame of `PROBES_SCHEMA`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and beside it the
+    frame of `DEMOGRAPHIC_PROBES`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and beside it the
     balanced one-vs-rest AUROC with its interval, which does not
 
     References
@@ -111,7 +91,7 @@ def demographic_probes(
                 | {"control_balanced_auroc": float(np.mean([control.balanced_auroc for control in controls]))}
                 | {"n_train": int((train & (one.codes[0] >= 0)).sum()), "n_test": true.n}
             )
-    return pl.DataFrame(rows, schema=PROBES_SCHEMA).sort("attribute", "probe")
+    return DEMOGRAPHIC_PROBES.frame(rows).sort("attribute", "probe")
 
 
 def _dealt(code: IntArray, cohort: Embedded, seed: int) -> IntArray:

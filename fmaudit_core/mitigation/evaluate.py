@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,69 +19,15 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.gaps import exceedance
 from fmaudit_core.fairness.multiplicity import step_down_max_t
 from fmaudit_core.fairness.paired import paired_components
-from fmaudit_core.mitigation.runs import NONE, RUN, RUN_SCHEMA
-from fmaudit_core.mitigation.subgroup_changes import (
-    SUBGROUPS_SCHEMA,
-    change_interval,
-    subgroup_rows,
-    tested_subgroups,
-)
+from fmaudit_core.mitigation.runs import NONE, RUN
+from fmaudit_core.mitigation.subgroup_changes import change_interval, subgroup_rows, tested_subgroups
 from fmaudit_core.mitigation.swap_test import GAP, VARIANCE, Calls, Reduction, redrawn, reduction, swapped
 from fmaudit_core.mitigation.variants import Baseline, Variant, baseline_of, variants_of
+from fmaudit_core.tables.mitigation import MITIGATION_RESULTS, MITIGATION_SUBGROUPS
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-
-RESULTS_SCHEMA: Final = pl.Schema(
-    {
-        **RUN_SCHEMA,
-        "attribute": pl.String,
-        "metric": pl.String,
-        "status": pl.String,
-        "reason": pl.String,
-        "chosen": pl.Boolean,
-        "auroc": pl.Float64,
-        "auroc_before": pl.Float64,
-        "auroc_delta": pl.Float64,
-        "auroc_delta_low": pl.Float64,
-        "auroc_delta_high": pl.Float64,
-        "interpretable": pl.Boolean,
-        "gap_before": pl.Float64,
-        "gap_after": pl.Float64,
-        "reduction": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-        "p_reduction": pl.Float64,
-        "p_adjusted": pl.Float64,
-        "p_widened": pl.Float64,
-        "variance_reduction": pl.Float64,
-        "variance_ci_low": pl.Float64,
-        "variance_ci_high": pl.Float64,
-        "p_variance_reduction": pl.Float64,
-        "corrected_sd_before": pl.Float64,
-        "corrected_sd_after": pl.Float64,
-        "worst_subgroup": pl.String,
-        "worst_subgroup_udr_delta": pl.Float64,
-        "best_subgroup": pl.String,
-        "best_subgroup_udr_delta": pl.Float64,
-        "levelling_down": pl.Boolean,
-        "udr_before": pl.Float64,
-        "udr_after": pl.Float64,
-        "fpr_before": pl.Float64,
-        "fpr_after": pl.Float64,
-        "fpr_gap_before": pl.Float64,
-        "fpr_gap_after": pl.Float64,
-        "n_tested": pl.Int64,
-        "n_seeds": pl.Int64,
-        "n_collapsed": pl.Int64,
-        "n_diverged": pl.Int64,
-        "gap_seed_sd": pl.Float64,
-        "auroc_seed_sd": pl.Float64,
-        "gap_sampling_se": pl.Float64,
-        "n_permutations": pl.Int64,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -112,9 +58,9 @@ def evaluate(
     Parameters
     ----------
     scores : frame
-        `runs.SCORES_SCHEMA` and the attributes, of one encoder and task.
+        `MITIGATION_SCORES` and the attributes, of one encoder and task.
     runs : frame
-        `runs.RUNS_SCHEMA` of the same.
+        `MITIGATION_RUNS` of the same.
     n_bootstrap : int
         Draws of patients for the intervals.
     progress : callable, optional
@@ -161,8 +107,8 @@ def evaluate(
     ]
     order = ["strategy", "target_attribute", "alpha", "seed", "attribute"]
     return Evaluation(
-        pl.DataFrame(results, schema=RESULTS_SCHEMA).sort(order, nulls_last=False),
-        pl.DataFrame(subgroups, schema=SUBGROUPS_SCHEMA).sort(*order, "subgroup", "metric", nulls_last=False),
+        MITIGATION_RESULTS.frame(results).sort(order, nulls_last=False),
+        MITIGATION_SUBGROUPS.frame(subgroups).sort(*order, "subgroup", "metric", nulls_last=False),
     )
 
 
@@ -176,7 +122,7 @@ def _not_estimable(runs: pl.DataFrame) -> Evaluation:
         for row in runs.iter_rows(named=True)
         if row["strategy"] != NONE
     ]
-    return Evaluation(pl.DataFrame(rows, schema=RESULTS_SCHEMA), pl.DataFrame(schema=SUBGROUPS_SCHEMA))
+    return Evaluation(MITIGATION_RESULTS.frame(rows), MITIGATION_SUBGROUPS.frame())
 
 
 def _row(

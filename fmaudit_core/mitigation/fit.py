@@ -55,9 +55,9 @@ class Mitigated:
 
     Parameters
     ----------
-    scores : `runs.SCORES_SCHEMA`: val and test of every run
-    runs : `runs.RUNS_SCHEMA`: how each run was fitted, which alpha was chosen, what could not be fitted and why
-    leakage : `reprobing.LEAKAGE_SCHEMA`: how well fresh probes read the attribute before and after
+    scores : `MITIGATION_SCORES`: val and test of every run
+    runs : `MITIGATION_RUNS`: how each run was fitted, which alpha was chosen, what could not be fitted and why
+    leakage : `MITIGATION_LEAKAGE`: how well fresh probes read the attribute before and after
     """
 
     scores: pl.DataFrame

@@ -9,23 +9,7 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.mitigation.runs import NONE
-
-RECOMMENDATION_SCHEMA: Final = pl.Schema(
-    [
-        ("encoder", pl.String()),
-        ("task", pl.String()),
-        ("strategy", pl.String()),
-        ("target_attribute", pl.String()),
-        ("alpha", pl.Float64()),
-        ("verdict", pl.String()),
-        ("reduction", pl.Float64()),
-        ("p_adjusted", pl.Float64()),
-        ("worst_subgroup", pl.String()),
-        ("worst_subgroup_udr_delta", pl.Float64()),
-        ("auroc_delta", pl.Float64()),
-    ]
-)
-
+from fmaudit_core.tables.findings import MITIGATION_RECOMMENDATIONS
 
 #: the verdict where runs narrow a gap and are refused, not all for one reason
 SEVERAL: Final = "several_reasons"
@@ -57,11 +41,15 @@ def recommend(
     good = narrowed.filter("interpretable").join(_gaining(subgroups), on=_GAINS, how="semi", nulls_equal=True)
     if good.is_empty():
         verdict = _why_none(attributes, tried, narrowed)
-        row = cell | {"strategy": NONE, "target_attribute": NONE, "verdict": verdict}
-        return pl.DataFrame([row], schema=RECOMMENDATION_SCHEMA)
+        return _recommendation(cell | {"strategy": NONE, "target_attribute": NONE, "verdict": verdict})
     best = good.sort("worst_subgroup_udr_delta", "p_adjusted", "strategy").row(0, named=True)
-    row = {name: best[name] for name in RECOMMENDATION_SCHEMA if name in best} | {"verdict": "recommended"}
-    return pl.DataFrame([row], schema=RECOMMENDATION_SCHEMA)
+    row = {name: best[name] for name in MITIGATION_RECOMMENDATIONS.schema if name in best}
+    return _recommendation(row | {"verdict": "recommended"})
+
+
+def _recommendation(row: Mapping[str, Any]) -> pl.DataFrame:
+    """Return the row as a frame, without the columns in words: those are written of disclosed numbers."""
+    return MITIGATION_RECOMMENDATIONS.frame([row]).drop("costs", "sentence")
 
 
 def own_run() -> pl.Expr:

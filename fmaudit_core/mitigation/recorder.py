@@ -14,7 +14,8 @@ from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import choose_threshold
 from fmaudit_core.mitigation.dataset import Embedded
-from fmaudit_core.mitigation.runs import NONE, RUNS_SCHEMA, SCORES_SCHEMA
+from fmaudit_core.mitigation.runs import NONE
+from fmaudit_core.tables.mitigation import MITIGATION_RUNS, MITIGATION_SCORES
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -76,11 +77,11 @@ class Recorder:
         studies = self.cohort.studies.filter(pl.Series(kept)).select("study_id", "patient_id", "split")
         self._scores.append(
             studies.with_columns(
-                *(pl.lit(value, dtype=SCORES_SCHEMA[name]).alias(name) for name, value in named.items()),
+                *(pl.lit(value, dtype=MITIGATION_SCORES.schema[name]).alias(name) for name, value in named.items()),
                 y_true=pl.Series(y[kept]),
                 y_score=pl.Series(score[kept]),
                 threshold=pl.Series(threshold[kept]),
-            ).select(*SCORES_SCHEMA)
+            ).select(*MITIGATION_SCORES.schema)
         )
         self._runs.append(row)
         return row
@@ -96,12 +97,12 @@ class Recorder:
         return next(row for row in self._runs if (row["task"], row["strategy"]) == (task, strategy))
 
     def scores(self) -> pl.DataFrame:
-        """`runs.SCORES_SCHEMA`."""
-        return pl.concat([pl.DataFrame(schema=SCORES_SCHEMA), *self._scores])
+        """`MITIGATION_SCORES`."""
+        return pl.concat([MITIGATION_SCORES.frame(), *self._scores])
 
     def runs(self) -> pl.DataFrame:
-        """`runs.RUNS_SCHEMA`."""
-        return pl.DataFrame(self._runs, schema=RUNS_SCHEMA)
+        """`MITIGATION_RUNS`."""
+        return MITIGATION_RUNS.frame(self._runs)
 
     def _row(self, run: Run, status: str) -> dict[str, Any]:
         return asdict(run) | {"encoder": self.encoder, "status": status, "chosen": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,29 +15,11 @@ from fmaudit_core.fairness.paired import Paired
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.mitigation.dataset import levels_of
-from fmaudit_core.mitigation.runs import RUN_SCHEMA
 from fmaudit_core.mitigation.variants import Baseline, Variant
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-
-SUBGROUPS_SCHEMA: Final = pl.Schema(
-    {
-        **RUN_SCHEMA,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "metric": pl.String,
-        "status": pl.String,
-        "chosen": pl.Boolean,
-        "n": pl.Int64,
-        "before": pl.Float64,
-        "after": pl.Float64,
-        "delta": pl.Float64,
-        "ci_low": pl.Float64,
-        "ci_high": pl.Float64,
-    }
-)
 
 
 def tested_subgroups(
@@ -63,7 +45,7 @@ def subgroup_rows(
     rules: Sequence[tuple[str, str, BoolArray]],
     settings: FairnessSection,
 ) -> Iterator[dict[str, Any]]:
-    """A row of `SUBGROUPS_SCHEMA` per subgroup and metric; `rules` as `tested_subgroups` gives them."""
+    """A row of `MITIGATION_SUBGROUPS` per subgroup and metric; `rules` as `tested_subgroups` gives them."""
     for name, rule, inside in rules:
         for metric, of_class in (("udr", base.y), ("fpr", ~base.y)):
             row = variant.key | {"attribute": attribute, "subgroup": name, "metric": metric, "status": rule}

@@ -15,21 +15,15 @@ from fmaudit_core.mitigation.capacity import capacity, interactions, ladder, wid
 from fmaudit_core.mitigation.dataset import Embedded, embedded
 from fmaudit_core.mitigation.demographics import demographic_probes
 from fmaudit_core.mitigation.errors import MitigationError
-from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA, evaluate
+from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
 from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.tables.mitigation import MITIGATION_LADDER
 
 #: strategies of the ladder: one that changes the weights, one the embedding in closed form, one that trains an encoder
 _ON_THE_LADDER: Final = ("reweighting", "leace", "adversarial")
-_RUNG: Final = {
-    "width": pl.Int64,
-    "balanced_auroc": pl.Float64,
-    "balanced_auroc_low": pl.Float64,
-    "balanced_auroc_high": pl.Float64,
-}
-LADDER_SCHEMA: Final = pl.Schema([*RESULTS_SCHEMA.items(), *_RUNG.items()])
 
 
 @dataclass(frozen=True)
@@ -153,7 +147,7 @@ def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping
 def _ladder(workspace: Workspace, encoder: str | None, progress: Progress) -> pl.DataFrame:
     """The family's task at every width: separability of each attribute, and what three strategies reduce."""
     if encoder is None:
-        return pl.DataFrame(schema=LADDER_SCHEMA)
+        return MITIGATION_LADDER.frame()
     audit = workspace.audit
     task = family_task(audit.tasks)
     strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
@@ -183,7 +177,7 @@ def _ladder(workspace: Workspace, encoder: str | None, progress: Progress) -> pl
         own = results.filter((pl.col("attribute") == pl.col("target_attribute")) & pl.col("seed").is_null())
         rungs.append(own.join(probes, on="attribute", how="left").with_columns(width=pl.lit(width, dtype=pl.Int64)))
     progress(n_rungs, n_rungs)
-    return pl.concat(rungs).select(*LADDER_SCHEMA).sort("strategy", "attribute", "alpha", "width")
+    return pl.concat(rungs).select(*MITIGATION_LADDER.schema).sort("strategy", "attribute", "alpha", "width")
 
 
 def _mitigated(

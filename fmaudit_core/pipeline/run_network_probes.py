@@ -12,9 +12,10 @@ from fmaudit_core.encoders.embeddings_reader import read_slice_counts
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA, NetworkFits, fit_networks
+from fmaudit_core.probes.neural import NetworkFits, fit_networks
 from fmaudit_core.probes.slice_store import slice_bags
 from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.tables.probes import EQUAL_ATTENTION, PROBE_SEEDS
 
 
 def probe_with_networks(workspace: Workspace, encoder: str, *, progress: Progress = silent) -> NetworkFits:
@@ -77,8 +78,8 @@ def compare_aggregations(
         workspace.audit.fairness,
         n_slices={name: read_slice_counts(warehouse.embeddings_path(name)) for name in sliced},
         alike={name: [other for other in sliced if another_view(spec, sliced[other])] for name, spec in sliced.items()},
-        seeds=pl.concat([pl.DataFrame(schema=SEEDS_SCHEMA), *trails]),
-        equal=pl.concat([pl.DataFrame(schema=EQUAL_SCHEMA), *equal]),
+        seeds=pl.concat([PROBE_SEEDS.frame(), *trails]),
+        equal=pl.concat([EQUAL_ATTENTION.frame(), *equal]),
     )
 
 

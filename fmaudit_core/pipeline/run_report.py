@@ -19,10 +19,10 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.index.mitigation_index import mitigated_findings
 from fmaudit_core.report.input.report_input import SLICE_QUALITY, ReportInput, count_series, count_studies
-from fmaudit_core.report.text.recommendations import TOLD_SCHEMA
 from fmaudit_core.reproduction.compare import compare_with_paper
 from fmaudit_core.reproduction.our_values import Audited
 from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_core.tables.findings import MITIGATION_RECOMMENDATIONS
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
 _BY_CELL: Final = ("mitigation_results", "mitigation_subgroups")
@@ -156,9 +156,11 @@ def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds
 
 
 def recommendations(written: ReportFiles) -> pl.DataFrame:
-    """What a written report recommends, row by row as its audit.json tells it: a frame of `TOLD_SCHEMA`."""
+    """What a written report recommends, row by row as its audit.json tells it: a frame of `MITIGATION_RECOMMENDATIONS`."""
     told = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
-    return pl.DataFrame([{name: row[name] for name in TOLD_SCHEMA} for row in told], schema=TOLD_SCHEMA)
+    return MITIGATION_RECOMMENDATIONS.frame(
+        [{name: row[name] for name in MITIGATION_RECOMMENDATIONS.schema} for row in told]
+    )
 
 
 def report_files(written: ReportFiles) -> pl.DataFrame:

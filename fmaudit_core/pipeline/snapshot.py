@@ -17,11 +17,11 @@ from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest, files_digest, frame_digest
 from fmaudit_core.storage.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.tables.findings import UNAUDITED
 
 _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
-UNAUDITED_SCHEMA: Final = pl.Schema({"encoder": pl.String, "task": pl.String, "lacks": pl.String})
 #: columns of a study that decide its slices
 _CT_COLUMNS: Final = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
 
@@ -96,14 +96,14 @@ class Snapshot:
         return sorted({cell.encoder for cell in self.workspace.warehouse.cells("fairness_gaps")} - set(self.encoders))
 
     def unaudited(self) -> pl.DataFrame:
-        """Return the registered encoders and tasks without statistics, and what they lack: a frame of `UNAUDITED_SCHEMA`."""
+        """Return the registered encoders and tasks without statistics, and what they lack: a frame of `UNAUDITED`."""
         absent = [Cell(name, task) for name in self.encoders for task in self.tasks_of(name)]
         rows = [
             {"encoder": cell.encoder, "task": cell.task, "lacks": self._lacks(cell)}
             for cell in absent
             if cell not in self.audited_cells()
         ]
-        return pl.DataFrame(rows, schema=UNAUDITED_SCHEMA)
+        return UNAUDITED.frame(rows)
 
     def views_seen(self) -> dict[str, View]:
         """Return the views of the encoders that are run on CT, by key; none if all embeddings were computed elsewhere."""

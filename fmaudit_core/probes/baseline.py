@@ -25,6 +25,7 @@ from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.errors import PredictionsFileError
 from fmaudit_core.encoders.pooling import GIVEN
 from fmaudit_core.encoders.spec import PredictionsFile
+from fmaudit_core.tables.probes import BASELINE_JOINS
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
 from fmaudit_core.tabular.scan import Column, collected, id_text, is_table, moment, scan_header, scan_table
 
@@ -47,24 +48,6 @@ _BY_IMAGE: Final = "image_id"
 _BY_TIME: Final = "patient and time"
 _BY_DAY_BEFORE: Final = "patient and time, a day early"
 
-#: how a file was joined; counts are of rows of the file, but `n_unscored`: studies of val and test that it lacks
-JOINS_SCHEMA: Final = pl.Schema(
-    {
-        "encoder": pl.String,
-        "task": pl.String,
-        "joined_by": pl.String,
-        "threshold": pl.String,
-        "n_rows": pl.Int64,
-        "n_missed": pl.Int64,
-        "n_train": pl.Int64,
-        "n_unlabelled": pl.Int64,
-        "n_scored": pl.Int64,
-        "n_unscored": pl.Int64,
-        "n_labels": pl.Int64,
-        "n_labels_apart": pl.Int64,
-    }
-)
-
 
 @dataclass(frozen=True)
 class BaselineScores:
@@ -75,7 +58,7 @@ class BaselineScores:
     scores : frame
         Rows as `probes.selection` gives them, of val and test studies with a known label; probe, modality and pooling are
         `given`.
-    join : frame of `JOINS_SCHEMA`, one row
+    join : frame of `BASELINE_JOINS`, one row
         `threshold` is `validation` where an operating threshold can be chosen, else `none`.
     """
 
@@ -134,7 +117,7 @@ def baseline_scores(
         pl.lit("none").alias("strategy"),
         "study_id", "patient_id", "split", "y_true", y_score="score",
     )  # fmt: skip
-    return BaselineScores(scores, pl.DataFrame([join], schema=JOINS_SCHEMA))
+    return BaselineScores(scores, BASELINE_JOINS.frame([join]))
 
 
 def read_rows(file: PredictionsFile) -> pl.DataFrame:

@@ -26,6 +26,7 @@ from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY
 from fmaudit_core.probes.selection import aligned, target_of
 from fmaudit_core.probes.slice_store import SliceBags
 from fmaudit_core.probes.training import Schedule, Trained, aurocs_of, ranked_auroc, trainable
+from fmaudit_core.tables.probes import EQUAL_ATTENTION, NEURAL_FITS, PROBE_SEEDS
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -42,28 +43,6 @@ _STEPS: Final = {"mlp": (256, 1e-3, 0), "abmil": (32, 3e-3, 100), "lrcn": (64, 1
 EQUAL: Final = "equal weights"
 
 NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
-SCORES_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys((*NAMED, "strategy", "study_id", "patient_id", "split"), pl.String),
-        "y_true": pl.Boolean,
-        "y_score": pl.Float64,
-    }
-)
-EQUAL_SCHEMA: Final = pl.Schema({name: SCORES_SCHEMA[name] for name in (*NAMED, "study_id", "y_score")})
-SEEDS_SCHEMA: Final = pl.Schema(
-    {
-        **dict.fromkeys(NAMED, pl.String),
-        "shape": pl.String,
-        "seed": pl.Int64,
-        "status": pl.String,
-        "n_train": pl.Int64,
-        "epochs": pl.Int64,
-        "best_epoch": pl.Int64,
-        "val_auroc": pl.Float64,
-        "test_auroc": pl.Float64,
-        "chosen": pl.Boolean,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -72,12 +51,12 @@ class NetworkFits:
 
     Parameters
     ----------
-    scores : frame of `SCORES_SCHEMA`
+    scores : frame of `NEURAL_FITS`
         A row per probe, task and study of val and test with a known label.
-    seeds : frame of `SEEDS_SCHEMA`
+    seeds : frame of `PROBE_SEEDS`
         A row per network: `status` is ``fitted``, ``collapsed`` (it ranks nobody, and is left out of the mean) or ``one_class``
         (training or validation lacks a class, so none was trained); `chosen` those whose mean is the score.
-    equal : frame of `EQUAL_SCHEMA`
+    equal : frame of `EQUAL_ATTENTION`
         Scores of attention with equal weights: what is left of its gain over the logistic probe on the mean is not attention's.
     """
 
@@ -280,7 +259,7 @@ class _Recorder:
                 row["chosen"] = is_chosen
             self._seeds += rows
             self._equal += [
-                self._scored(named, expit(one.logits[:, column[t]]), t).select(EQUAL_SCHEMA.names())
+                self._scored(named, expit(one.logits[:, column[t]]), t).select(EQUAL_ATTENTION.schema.names())
                 for shape, _, one in runs
                 if shape == EQUAL
             ]
@@ -324,9 +303,9 @@ class _Recorder:
         """All that was taken."""
         scores, equal = (
             pl.concat([pl.DataFrame(schema=schema), *parts]).sort(*NAMED, "study_id")
-            for schema, parts in ((SCORES_SCHEMA, self._scores), (EQUAL_SCHEMA, self._equal))
+            for schema, parts in ((NEURAL_FITS.schema, self._scores), (EQUAL_ATTENTION.schema, self._equal))
         )
-        return NetworkFits(scores, pl.DataFrame(self._seeds, schema=SEEDS_SCHEMA), equal)
+        return NetworkFits(scores, PROBE_SEEDS.frame(self._seeds), equal)
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[bool]:

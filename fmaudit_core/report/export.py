@@ -75,9 +75,7 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
     for name, frame in frames.items():
-        # a cell of a CSV holds no list
-        lists = [pl.col(column).list.join("; ") for column, kind in frame.schema.items() if isinstance(kind, pl.List)]
-        content = frame.with_columns(lists).write_csv().encode()
+        content = _as_csv(frame)
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
     audit_summary = summary(inputs, shown, frames[_FINDINGS], digests)
@@ -108,6 +106,17 @@ def _published(path: Path, content: bytes) -> Path:
     with written_beside(path) as file:
         file.write_bytes(content)
     return path
+
+
+def _as_csv(frame: pl.DataFrame) -> bytes:
+    """Return a frame as CSV: lists joined, and an apostrophe before text that a spreadsheet would run as a formula."""
+    joined = frame.with_columns(pl.col(pl.List(pl.String)).list.join("; "))
+    # a number with a sign is no formula
+    return (
+        joined.with_columns(pl.col(pl.String).str.replace(r"^([=@\t\r]|[+-][\d.]*[^\d.])", "'${1}"))
+        .write_csv()
+        .encode()
+    )
 
 
 def _as_json(content: Mapping[str, Any]) -> bytes:

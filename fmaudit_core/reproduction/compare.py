@@ -14,31 +14,8 @@ import polars as pl
 from fmaudit_core.config import Audit, InspectCohort
 from fmaudit_core.reproduction.our_values import Audited, NotComparableError, Ours
 from fmaudit_core.reproduction.published_values import Figure, claims, published
+from fmaudit_core.tables.findings import PAPER_COMPARISON
 
-COMPARISON_SCHEMA: Final = pl.Schema(
-    {
-        "id": pl.String,
-        "where": pl.String,
-        "quantity": pl.String,
-        "model": pl.String,
-        "task": pl.String,
-        "attribute": pl.String,
-        "subgroup": pl.String,
-        "strategy": pl.String,
-        "target_attribute": pl.String,
-        "alpha": pl.Float64,
-        "published": pl.String,
-        "published_low": pl.Float64,
-        "published_high": pl.Float64,
-        "ours": pl.Float64,
-        "ours_low": pl.Float64,
-        "ours_high": pl.Float64,
-        "ours_p": pl.Float64,
-        "verdict": pl.String,
-        "reason": pl.String,
-        "labels_file": pl.String,
-    }
-)
 SAME: Final = "same"
 DIFFERENT: Final = "different"
 NOT_COMPARABLE: Final = "not_comparable"
@@ -62,13 +39,13 @@ def compare_with_paper(audited: Audited, *, labels_file: str = "") -> pl.DataFra
 
     Returns
     -------
-    Frame of `COMPARISON_SCHEMA`: a row per figure, encoder and task of the paper. For another cohort than INSPECT a row per
+    Frame of `PAPER_COMPARISON`: a row per figure, encoder and task of the paper. For another cohort than INSPECT a row per
     figure, `not_comparable` all of them.
     """
     if not isinstance(audited.audit.cohort, InspectCohort):
         rows = [_row(one, Ours(), NOT_COMPARABLE, ANOTHER_COHORT, "") for one in published()]
-        return pl.DataFrame(rows, schema=COMPARISON_SCHEMA)
-    return pl.DataFrame([_compared(one, audited, labels_file) for one in claims()], schema=COMPARISON_SCHEMA)
+        return PAPER_COMPARISON.frame(rows)
+    return PAPER_COMPARISON.frame([_compared(one, audited, labels_file) for one in claims()])
 
 
 def _compared(figure: Figure, audited: Audited, labels_file: str) -> dict[str, Any]:

@@ -284,11 +284,14 @@ def _warehouse(workspace: Workspace) -> Finding:
     warehouse = workspace.warehouse
     if not warehouse.tables():
         return Finding("warehouse", "ok", "empty: nothing was run yet")
-    broken = [
-        table
-        for table in warehouse.tables()
-        if any(warehouse.version(table, cell) is None for cell in warehouse.cells(table))
-    ]
+    try:
+        broken = [
+            table
+            for table in warehouse.tables()
+            if any(warehouse.version(table, cell) is None for cell in warehouse.cells(table))
+        ]
+    except FmauditError as error:
+        return Finding("warehouse", "problem", f"{error.where}: {error.what}", error.fix)
     if broken:
         fix = f"Delete these folders in {warehouse.root} and run `fmaudit run` again: what is missing is made anew."
         return Finding("warehouse", "problem", f"holds torn tables: {', '.join(broken)}.", fix)
@@ -318,6 +321,7 @@ def _leftovers(workspace: Workspace) -> Finding:
     if left:
         return Finding(
             "leftovers", "warning", f"{len(left)} half-written files of killed runs, {size:,.1f} MB.",
-            "The next run that writes the same tables removes them.",
+            "The next run that writes the same tables here removes them; those of another machine or container: delete them "
+            "while nothing runs there.",
         )  # fmt: skip
     return Finding("leftovers", "ok", "none")

@@ -9,10 +9,12 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.storage.digests import digest
 
 _DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -26,7 +28,8 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path in `target`'s folder; on success it becomes `target` in one rename.
 
     A kill at any moment leaves the old file whole. The temporary file is removed when writing fails; what a killed
-    process of this machine left is removed by the next one that writes the same target.
+    process left is removed by the next one of the same machine and container that writes the same target. Others cannot
+    know whether its writer lives, so they leave it, and `fmaudit doctor` lists it.
 
     Parameters
     ----------
@@ -38,11 +41,11 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     PublishError
         The disk is full or must not be written.
     """
-    machine = f".{target.name}.{socket.gethostname()}"
-    temporary = target.with_name(f"{machine}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    ours = f".{target.name}.{_processes()}"
+    temporary = target.with_name(f"{ours}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{glob.escape(machine)}.*.tmp"):
+        for left in target.parent.glob(f"{glob.escape(ours)}.*.tmp"):
             _remove_if_dead(left)
         yield temporary
         if durable:
@@ -61,6 +64,17 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@cache
+def _processes() -> str:
+    """Return a name of the set of processes that ours can see: an id means one process only on one host since its last
+    boot, and only within one container, though containers share host name and files.
+    """
+    seen = [socket.gethostname()]
+    with suppress(OSError):  # Linux alone has these
+        seen += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return digest(*seen)[:12]
 
 
 def _remove_if_dead(left: Path) -> None:

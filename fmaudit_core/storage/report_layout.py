@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from fmaudit_core.storage.digests import digest
 
 PAGE: Final = "index.html"
 JSON: Final = "audit.json"
+_LONGEST: Final = 80
+
+
+def file_name(name: str) -> str:
+    """Return the name itself if it is one plain part of a path; else one made of it, which no other name gives."""
+    safe = re.sub(r"[^\w. -]", "_", name)[:_LONGEST].strip(". ")
+    return name if safe == name else f"{safe}-{digest(name)[:8]}"

@@ -7,6 +7,7 @@ into the file itself: a copied or partly deleted workspace still tells the truth
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import polars as pl
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.tables.schemas import declared
 
 VIEWS_FILE = "fmaudit.duckdb"
 #: the scores a cell had before its present ones, with their version
@@ -82,13 +84,19 @@ class Warehouse:
         return self.root / "embeddings" / f"{encoder}.duckdb"
 
     def publish(self, table: str, frame: pl.DataFrame, *, version: str, cell: Cell = WHOLE) -> Published:
-        """Write one cell of a table, replacing the old one in a single rename.
+        """Write one cell of a declared table (`fmaudit_core.tables`), replacing the old one in a single rename.
 
         Parameters
         ----------
         version : str
             Digest of what the rows were made of (`fmaudit_core.storage.digests`); kept inside the file.
+
+        Raises
+        ------
+        TableError
+            The frame is not what the table declares; the old cell stays.
         """
+        declared(table).check(frame)
         path = self.path(table, cell)
         with written_beside(path) as beside:
             frame.write_parquet(beside, metadata={_VERSION_KEY: version})
@@ -121,13 +129,20 @@ class Warehouse:
             The cell was never published, or its file cannot be read.
         """
         path = self.path(table, cell)
-        if not path.exists():
+        try:
+            return pl.read_parquet(path, hive_partitioning=False)
+        except FileNotFoundError:
             raise WarehouseError(
                 f"table {table} ({cell}) has not been made yet.",
                 where=str(self.root),
                 fix="Run `fmaudit run`, or materialise it in the UI.",
-            )
-        return _read_part(path)
+            ) from None
+        except pl.exceptions.PolarsError as error:
+            raise WarehouseError(
+                f"is torn ({error}).", where=str(path), fix="Delete the file and run `fmaudit run` again."
+            ) from error
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def read_cells(self, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
         """Rows of several cells, one below the other, in the order given."""
@@ -137,20 +152,35 @@ class Warehouse:
         return pl.concat(frames, how="diagonal_relaxed")
 
     def version(self, table: str, cell: Cell = WHOLE) -> str | None:
-        """What a published cell was made of; None when it is missing or torn."""
+        """Return the version of a published cell; None if it is missing or torn.
+
+        Raises
+        ------
+        WarehouseError
+            It is there and cannot be read: taken for missing, it would be made again, at the cost of hours.
+        """
         path = self.path(table, cell)
         try:
             return pl.read_parquet_metadata(path).get(_VERSION_KEY)
-        except (OSError, pl.exceptions.PolarsError):
+        except (FileNotFoundError, pl.exceptions.PolarsError):
             return None
+        except OSError as error:
+            raise unreadable(path, error) from error
 
     def cells(self, table: str) -> list[Cell]:
-        """Published cells of a table, sorted."""
-        folder = self.root / table
+        """Return the published cells of a table, sorted.
+
+        Raises
+        ------
+        WarehouseError
+            A folder of the table cannot be read.
+        """
+        top = self.root / table
         found = []
-        for path in folder.glob(f"**/{_PART}"):
-            keys = dict(part.split("=", 1) for part in path.parent.relative_to(folder).parts)
-            found.append(Cell(**keys))
+        for folder, _, files in os.walk(top, onerror=_refuse):
+            if _PART in files:
+                keys = dict(part.split("=", 1) for part in Path(folder).relative_to(top).parts)
+                found.append(Cell(**keys))
         return sorted(found)
 
     def tables(self) -> list[str]:
@@ -161,17 +191,14 @@ class Warehouse:
         """Publish `fmaudit.duckdb`: one view over every table, with paths relative to the warehouse."""
         target = self.root / VIEWS_FILE
         with written_beside(target) as beside, duckdb.connect(str(beside)) as connection:
-            self._search_here(connection)
-            for table in self.tables():
-                connection.execute(
-                    f"CREATE VIEW \"{table}\" AS SELECT * FROM read_parquet('{table}/**/*.parquet', "
-                    "union_by_name=true, hive_partitioning=false)"
-                )
+            self._create_views(connection)
         return target
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the views read-only from any working directory, each encoder's embeddings attached by its name.
+        """Open views over all tables from any working directory, each encoder's embeddings attached by its name.
+
+        Nothing is written to the workspace, which may be read-only.
 
         Raises
         ------
@@ -180,15 +207,19 @@ class Warehouse:
         """
         if not self.tables():
             raise WarehouseError("holds no table yet.", where=str(self.root), fix="Run `fmaudit run` first.")
-        self.refresh_views()
-        with duckdb.connect(str(self.root / VIEWS_FILE), read_only=True) as connection:
-            self._search_here(connection)
+        with duckdb.connect(":memory:") as connection:
+            self._create_views(connection)
             for path in sorted((self.root / "embeddings").glob("*.duckdb")):
                 connection.execute(f'ATTACH {_quoted(str(path))} AS "{path.stem}" (READ_ONLY)')
             yield connection
 
-    def _search_here(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"SET file_search_path = {_quoted(str(self.root.absolute()))}")
+        for table in self.tables():
+            connection.execute(
+                f"CREATE VIEW \"{table}\" AS SELECT * FROM read_parquet('{table}/**/*.parquet', "
+                "union_by_name=true, hive_partitioning=false)"
+            )
 
     def _keep_schema(self, table: str, frame: pl.DataFrame) -> None:
         """Keep a zero-row file per table: a view over a glob needs one file to exist."""
@@ -199,13 +230,19 @@ class Warehouse:
             frame.clear().write_parquet(beside)
 
 
-def _read_part(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, hive_partitioning=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise WarehouseError(
-            f"cannot be read ({error}).", where=str(path), fix="Delete the file and run `fmaudit run` again."
-        ) from error
+def unreadable(path: Path, error: OSError) -> WarehouseError:
+    """Return the error of a file that is there and cannot be read, as when a mount is gone."""
+    return WarehouseError(
+        f"cannot be read: {(error.strerror or str(error)).lower()}.",
+        where=str(path),
+        fix="Check its permissions and the disk or mount it lies on, then run again: nothing was made anew.",
+    )
+
+
+def _refuse(error: OSError) -> None:
+    """Raise what `os.walk` could not read; a folder that is missing holds nothing."""
+    if not isinstance(error, FileNotFoundError):
+        raise unreadable(Path(error.filename), error) from error
 
 
 def _quoted(text: str) -> str:

@@ -7,10 +7,11 @@ import polars as pl
 import pytest
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.aggregation import AGGREGATION_SCHEMA, spatial_aggregation
+from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.fairness.multiplicity import holm
 from fmaudit_core.fairness.paired import paired_auroc
-from fmaudit_core.probes.neural import EQUAL_SCHEMA, SEEDS_SCHEMA
+from fmaudit_core.tables.findings import SPATIAL_AGGREGATION
+from fmaudit_core.tables.probes import EQUAL_ATTENTION, PROBE_SEEDS
 
 SETTINGS = FairnessSection()
 #: score set -> how much of the truth it knows
@@ -40,10 +41,10 @@ def compared(test, *, alike=None, seeds=None, slices=None, equal=None):
         else slices
     )
     found = spatial_aggregation(
-        test, SETTINGS, n_slices=of, alike=alike or {}, seeds=pl.DataFrame(schema=SEEDS_SCHEMA) if seeds is None else seeds,
-        equal=pl.DataFrame(schema=EQUAL_SCHEMA) if equal is None else equal,
+        test, SETTINGS, n_slices=of, alike=alike or {}, seeds=PROBE_SEEDS.frame() if seeds is None else seeds,
+        equal=EQUAL_ATTENTION.frame() if equal is None else equal,
     )  # fmt: skip
-    assert found.schema == AGGREGATION_SCHEMA
+    assert found.schema == SPATIAL_AGGREGATION.schema
     return found
 
 
@@ -108,7 +109,7 @@ def test_what_single_seeds_come_to_stands_beside_their_mean():
         {"encoder": ["e"] * 4, "task": ["pe"] * 4, "probe": ["abmil"] * 4, "test_auroc": [0.7, 0.72, 0.8, None],
          "chosen": [True, True, False, False]}
     )  # fmt: skip
-    row = compared(predictions(), seeds=pl.concat([pl.DataFrame(schema=SEEDS_SCHEMA), seeds], how="diagonal"))
+    row = compared(predictions(), seeds=pl.concat([PROBE_SEEDS.frame(), seeds], how="diagonal"))
     attended = row.row(by_predicate=pl.col("aggregation") == "attention", named=True)
     assert (attended["seeds"], attended["seed_mean"]) == (2, pytest.approx(0.71))
     assert attended["seed_sd"] == pytest.approx(np.std([0.7, 0.72], ddof=1))
@@ -117,12 +118,12 @@ def test_what_single_seeds_come_to_stands_beside_their_mean():
 def test_what_attention_gains_over_equal_weights_is_told_apart():
     """Of a network no better than its start, all of the gain over the mean lies elsewhere."""
     test = predictions()
-    start = test.filter(probe="abmil").select(EQUAL_SCHEMA.names())
+    start = test.filter(probe="abmil").select(EQUAL_ATTENTION.schema.names())
     rows = compared(test, equal=start.with_columns(y_score=pl.col("y_score") + 1e-9 * pl.int_range(pl.len())))
     row = rows.row(by_predicate=pl.col("aggregation") == "attention", named=True)
     assert row["difference"] > 0.1
     assert row["equal_difference"] == pytest.approx(0, abs=1e-6)
-    mean = test.filter(probe="logistic", pooling="mean").select(EQUAL_SCHEMA.names())
+    mean = test.filter(probe="logistic", pooling="mean").select(EQUAL_ATTENTION.schema.names())
     row = compared(test, equal=mean).row(by_predicate=pl.col("aggregation") == "attention", named=True)
     assert (row["equal_difference"], row["equal_p"]) == pytest.approx((row["difference"], row["p_value"]))
     assert rows.filter(pl.col("aggregation") != "attention")["equal_difference"].null_count() == rows.height - 1

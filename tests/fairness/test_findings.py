@@ -7,8 +7,9 @@ import pytest
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
-from fmaudit_core.fairness.findings import FINDINGS_SCHEMA, findings, judged_as_found
+from fmaudit_core.fairness.findings import findings, judged_as_found
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.findings import AUDIT_FINDINGS
 from tests.fairness.cohorts import predictions
 
 SETTINGS = FairnessSection(n_permutations=499)
@@ -75,7 +76,7 @@ def test_only_the_declared_family_is_confirmatory(found):
     assert set(confirmatory["task"]) == {"pe"}
     assert found.filter(~pl.col("confirmatory"))["p_adjusted"].is_null().all()
     assert found["q_value"].null_count() == found["p_value"].null_count()
-    assert found.schema == FINDINGS_SCHEMA
+    assert found.schema == AUDIT_FINDINGS.schema
 
 
 def test_a_gap_has_the_verdict_of_its_finding():

@@ -8,7 +8,7 @@ import pytest
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
-from fmaudit_core.fairness.intersections import INTERSECTIONS_SCHEMA
+from fmaudit_core.tables.fairness import INTERSECTIONS
 from tests.fairness.cohorts import predictions
 
 FEW = FairnessSection(n_permutations=499)
@@ -30,7 +30,7 @@ def planted(seed=0, n_patients=3_000, studies_per_patient=1.2):
 
 def test_the_planted_intersection_is_the_worst_off_and_the_only_finding():
     found = assess(planted(), attributes=BOTH, settings=FEW).intersections
-    assert found.columns == list(INTERSECTIONS_SCHEMA)
+    assert found.columns == list(INTERSECTIONS.schema)
     missed = found.filter(metric="udr").sort("rank")
     worst = missed.row(0, named=True)
     assert (worst["attribute"], worst["subgroup"], worst["rank"]) == ("group x other", "b x y", 1)

@@ -9,9 +9,10 @@ import pytest
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.assess import assess
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.modalities import MODALITIES_SCHEMA, modality_comparisons
+from fmaudit_core.fairness.modalities import modality_comparisons
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_probe
+from fmaudit_core.tables.findings import MODALITY_COMPARISONS
 from tests.fairness.cohorts import predictions
 
 MODELS = (("logistic", "ct", "mean"), ("logistic", "ehr", "none"), ("logistic", "ct+ehr", "mean"))
@@ -39,7 +40,7 @@ def scored(n=400, seed=0):
 def test_every_number_is_of_the_studies_all_models_scored():
     ct, ehr, both = scored()
     table = modality_comparisons(pl.concat([ct, ehr, both]), SETTINGS)
-    assert table.schema == MODALITIES_SCHEMA
+    assert table.schema == MODALITY_COMPARISONS.schema
     rows = {row["modality"]: row for row in table.iter_rows(named=True)}
     assert {row["n"] for row in rows.values()} == {360}
     on_both = ct.join(both, on="study_id", how="semi")

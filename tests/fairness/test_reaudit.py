@@ -8,7 +8,8 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from fmaudit_core.config import FairnessSection, ReauditSection
-from fmaudit_core.fairness.reaudit import CHANGES_SCHEMA, audit_changes, worsenings
+from fmaudit_core.fairness.reaudit import audit_changes, worsenings
+from fmaudit_core.tables.findings import AUDIT_CHANGES
 
 SETTINGS, GATE = FairnessSection(), ReauditSection()
 GROUPS = ("a", "b", "c")
@@ -112,5 +113,5 @@ def test_a_small_group_shows_no_number():
 
 
 def test_a_first_audit_has_nothing_to_compare_with():
-    assert changed(scored(2), scored(3).clear()).schema == CHANGES_SCHEMA
+    assert changed(scored(2), scored(3).clear()).schema == AUDIT_CHANGES.schema
     assert changed(scored(2), scored(3).clear()).is_empty()

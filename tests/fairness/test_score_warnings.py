@@ -16,15 +16,9 @@ from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets
-from fmaudit_core.fairness.score_warnings import (
-    WARNINGS_SCHEMA,
-    concerned,
-    message,
-    score_warnings,
-    withheld,
-    withhold_verdicts,
-)
+from fmaudit_core.fairness.score_warnings import concerned, message, score_warnings, withheld, withhold_verdicts
 from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.tables.fairness import SCORE_WARNINGS
 from tests.fairness.cohorts import predictions
 
 FEW = FairnessSection(n_permutations=99, intersection_depth=1)
@@ -44,7 +38,7 @@ def codes(frame: pl.DataFrame, **given: Any) -> set[tuple[str, str]]:
 def test_of_honest_scores_nothing_is_warned():
     found = warned(PLAIN)
     assert found.is_empty()
-    assert found.schema == WARNINGS_SCHEMA
+    assert found.schema == SCORE_WARNINGS.schema
 
 
 def test_inverted_labels_are_told_once_and_no_verdict_is_given():
@@ -300,7 +294,7 @@ def test_a_warning_concerns_the_metrics_it_touches(row, metrics):
 
 
 def test_a_message_names_subgroups_as_people_do():
-    row = dict.fromkeys(WARNINGS_SCHEMA) | {
+    row = dict.fromkeys(SCORE_WARNINGS.schema) | {
         "code": "studies_per_patient", "subgroup": "f", "other_subgroup": "m", "value": 3.0, "other_value": 1.0,
         "withholds": False,
     }  # fmt: skip

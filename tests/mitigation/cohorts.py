@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.mitigation.dataset import Embedded, embedded
-from fmaudit_core.mitigation.runs import RUNS_SCHEMA, SCORES_SCHEMA
+from fmaudit_core.tables.mitigation import MITIGATION_RUNS, MITIGATION_SCORES
 
 ATTRIBUTES = ("group", "other")
 
@@ -94,6 +94,6 @@ def calls(before: dict[str, int], after: dict[str, int], *, seeds=(None,), diver
     runs += [run("dfr", seed) | {"status": "fitted", "chosen": True} for seed in seeds]
     runs += [run("dfr", seed) | {"status": "diverged", "chosen": False} for seed in diverged]
     return (
-        pl.DataFrame(scores, schema=SCORES_SCHEMA | {"group": pl.String}),
-        pl.DataFrame(runs, schema=RUNS_SCHEMA),
+        pl.DataFrame(scores, schema=MITIGATION_SCORES.schema | {"group": pl.String}),
+        MITIGATION_RUNS.frame(runs),
     )

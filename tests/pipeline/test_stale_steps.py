@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import duckdb
-import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -23,12 +22,9 @@ from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell, WarehouseError
+from fmaudit_core.tables.schemas import TABLES as PUBLISHED
 
 CELL = Cell("hu_histogram", "pe")
-#: a table of the studies with every column that some step reads
-STUDIES = pl.DataFrame(
-    {name: ["x"] for name in ("study_id", "patient_id", "split", "image_path", "age_band", "sex", "race_ethnicity")}
-)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +77,7 @@ def publish(look: Snapshot, name: str, cell: Cell) -> None:
         return
     version = "1" if step.sources else expected_version(look, step, cell)
     for table in step.tables_of(look, cell):
-        frame = STUDIES
+        frame = PUBLISHED[table].frame()
         if table == "ct_views":
             frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
         warehouse.publish(table, frame, version=version, cell=cell)
@@ -142,7 +138,7 @@ def test_a_table_that_is_lost_torn_or_of_another_version_is_made_again(
     path.unlink()
     assert is_due()
     if not step.sources:  # whether a source changed is asked apart
-        workspace.warehouse.publish(table, STUDIES, version="other", cell=cell)
+        workspace.warehouse.publish(table, PUBLISHED[table].frame(), version="other", cell=cell)
         assert is_due()
 
 
@@ -182,7 +178,7 @@ def test_what_failed_holds_only_what_reads_it(workspace: Workspace, spec: Encode
     if name == "study_embeddings":
         workspace.warehouse.embeddings_path(CELL.encoder).unlink()
     else:
-        workspace.warehouse.publish(name, STUDIES, version="other", cell=step_of(name).by.cell(CELL))
+        workspace.warehouse.publish(name, PUBLISHED[name].frame(), version="other", cell=step_of(name).by.cell(CELL))
     workspace.warehouse.path("audit_findings").unlink()
     found = asked(workspace, {spec.name: spec}, failed=(failed,))
     assert list(found.failure_reasons) == [failed]
@@ -267,7 +263,7 @@ def test_what_is_left_out_of_the_report_is_no_part_of_it(workspace: Workspace, s
     )
     without = Workspace(off, workspace.audit_yaml)
     before = report_version(without, spec)
-    workspace.warehouse.publish("mitigation_results", STUDIES, version="2", cell=CELL)
+    workspace.warehouse.publish("mitigation_results", PUBLISHED["mitigation_results"].frame(), version="2", cell=CELL)
     assert report_version(without, spec) == before
     assert report_version(workspace, spec) != before
 

@@ -11,7 +11,8 @@ import pytest
 
 from fmaudit_core.encoders.errors import PredictionsFileError, SpecError
 from fmaudit_core.encoders.spec import PredictionsFile, load_spec
-from fmaudit_core.probes.baseline import JOINS_SCHEMA, baseline_scores, tasks_in
+from fmaudit_core.probes.baseline import baseline_scores, tasks_in
+from fmaudit_core.tables.probes import BASELINE_JOINS
 
 N = 60
 RNG = np.random.default_rng(5)
@@ -191,7 +192,7 @@ def test_a_file_of_several_tasks_is_read_task_by_task(tmp_path):
     file = written(tmp_path, two, name="both.csv")
     assert tasks_in(file.path) == ["mortality_1m", "pe"]
     assert baseline_scores(file, STUDIES, TRUTH, baseline="x").scores["y_score"].to_list()[0] in SCORES
-    assert baseline_scores(file, STUDIES, TRUTH, baseline="x").join.schema == JOINS_SCHEMA
+    assert baseline_scores(file, STUDIES, TRUTH, baseline="x").join.schema == BASELINE_JOINS.schema
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from fmaudit_core.config import FairnessSection, NetworksSection
 from fmaudit_core.encoders.embeddings_reader import read_slice_counts, read_study_embeddings
 from fmaudit_core.fairness.aggregation import spatial_aggregation
 from fmaudit_core.fairness.thresholds import with_thresholds
-from fmaudit_core.probes.neural import EQUAL, SCORES_SCHEMA, SEEDS_SCHEMA, fit_networks
+from fmaudit_core.probes.neural import EQUAL, fit_networks
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 from fmaudit_core.probes.slice_store import slice_bags
+from fmaudit_core.tables.probes import NEURAL_FITS, PROBE_SEEDS
 from tests.probes.slices import planted
 
 SETTINGS = NetworksSection(seeds=2, shapes=((8,), (12, 6)), epochs=12, patience=4)
@@ -49,8 +50,8 @@ def found(cohort):
 
 def test_every_study_of_val_and_test_with_a_known_label_has_a_probability_from_every_probe(cohort, found):
     _, studies, labels = cohort
-    assert found.scores.schema == SCORES_SCHEMA
-    assert found.seeds.schema == SEEDS_SCHEMA
+    assert found.scores.schema == NEURAL_FITS.schema
+    assert found.seeds.schema == PROBE_SEEDS.schema
     audited = studies.filter(pl.col("split") != "train").join(labels.drop_nulls("label"), on="study_id")
     wanted = dict(audited.group_by("task").agg(pl.col("study_id").sort()).iter_rows())
     assert len(wanted["rare"]) < len(wanted["pe"])

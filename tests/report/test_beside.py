@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fmaudit_core.config import FairnessSection, InspectCohort
-from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.report.disclosure.disclosure import disclose
 from fmaudit_core.report.disclosure.outcomes import shown_label_flow
 from fmaudit_core.report.export import write_report
 from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES, STUDIES, ReportInput
 from fmaudit_core.report.page import render_page
-from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
+from fmaudit_core.tables.findings import PAPER_COMPARISON
+from fmaudit_core.tables.probes import BASELINE_JOINS
 from tests.report.frames import made_up
 from tests.report.reading import Page, without_plotly
 
@@ -147,8 +147,8 @@ def inputs() -> ReportInput:
     encoders = [{**one, "baseline": one["name"] == "lite1"} for one in base.encoders]
     audit = base.audit.model_copy(update={"cohort": InspectCohort(kind="inspect", root=Path("r"))})
     return dataclasses.replace(
-        base, audit=audit, label_flow=flow, notes=notes, baselines=pl.DataFrame([joins], schema=JOINS_SCHEMA),
-        paper_comparison=pl.DataFrame(paper, schema=COMPARISON_SCHEMA), encoders=encoders,
+        base, audit=audit, label_flow=flow, notes=notes, baselines=BASELINE_JOINS.frame([joins]),
+        paper_comparison=PAPER_COMPARISON.frame(paper), encoders=encoders,
     )  # fmt: skip
 
 

@@ -37,6 +37,15 @@ def test_a_csv_reads_back_as_the_table_that_may_be_shown(tmp_path: Path) -> None
     assert read.equals(metrics)
 
 
+def test_a_spreadsheet_runs_no_cell_of_a_csv_as_a_formula(tmp_path: Path) -> None:
+    cells = ['=HYPERLINK("x")', "@SUM(A1)", "+1+cmd|' /C calc'!A0", "-2-3", "-0.5", "plain = text"]
+    flow = pl.DataFrame({"step": cells, "n_studies": range(50, 44, -1), "n_patients": range(50, 44, -1)})
+    inputs = dataclasses.replace(made_up(poolings=("mean",)), flow=flow)
+    read = pl.read_csv(write_report(tmp_path, inputs).tables["cohort_flow"])
+    assert read["step"].to_list() == [*(f"'{cell}" for cell in cells[:4]), *cells[4:]]
+    assert read.drop("step").equals(flow.drop("step"))
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [

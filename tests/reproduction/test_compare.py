@@ -11,13 +11,12 @@ import pytest
 from fmaudit_core.config import Audit, InspectCohort, TableCohort
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import PREDICTIONS, EncoderSpec, PredictionsFile, load_spec
-from fmaudit_core.fairness.assess import METRICS_SCHEMA, SWEEP_SCHEMA
-from fmaudit_core.fairness.comparisons import COMPARISONS_SCHEMA
-from fmaudit_core.fairness.gap_rows import GAPS_SCHEMA
-from fmaudit_core.mitigation.evaluate import RESULTS_SCHEMA
-from fmaudit_core.reproduction.compare import ANOTHER_COHORT, COMPARISON_SCHEMA, compare_with_paper
+from fmaudit_core.reproduction.compare import ANOTHER_COHORT, compare_with_paper
 from fmaudit_core.reproduction.our_values import Audited
 from fmaudit_core.reproduction.published_values import citation, claims, published
+from fmaudit_core.tables.fairness import FAIRNESS_GAPS, SUBGROUP_METRICS, THRESHOLD_SWEEP
+from fmaudit_core.tables.findings import MODEL_COMPARISONS, PAPER_COMPARISON
+from fmaudit_core.tables.mitigation import MITIGATION_RESULTS
 
 NAMES = ("medimageinsight", "medsiglip", "biomedclip")
 KEY = {"task": "pe", "probe": "logistic", "modality": "ct", "pooling": "mean", "strategy": "none"}
@@ -39,11 +38,11 @@ def audited(audit=INSPECT, *, metrics=(), gaps=(), sweep=(), comparisons=(), mit
     flow = pl.DataFrame(
         {"step": ["rows of labels.tsv", "left"], "n_studies": [23248, 23000], "n_patients": [19405, 19300]}
     )
-    frame = pl.DataFrame(mitigation, schema=RESULTS_SCHEMA) if mitigation else pl.DataFrame()
+    frame = MITIGATION_RESULTS.frame(mitigation) if mitigation else pl.DataFrame()
     return Audited(
-        audit=audit, encoders=specs, metrics=pl.DataFrame(metrics, schema=METRICS_SCHEMA),
-        gaps=pl.DataFrame(gaps, schema=GAPS_SCHEMA), sweep=pl.DataFrame(sweep, schema=SWEEP_SCHEMA),
-        comparisons=pl.DataFrame(comparisons, schema=COMPARISONS_SCHEMA), flow=flow, mitigation=frame,
+        audit=audit, encoders=specs, metrics=SUBGROUP_METRICS.frame(metrics),
+        gaps=FAIRNESS_GAPS.frame(gaps), sweep=THRESHOLD_SWEEP.frame(sweep),
+        comparisons=MODEL_COMPARISONS.frame(comparisons), flow=flow, mitigation=frame,
     )  # fmt: skip
 
 
@@ -74,7 +73,7 @@ def test_it_is_the_shared_file_of_figures():
 def test_another_cohort_is_not_comparable_at_all():
     audit = Audit(cohort=TableCohort(kind="table", table=Path("t.csv")))
     found = compare_with_paper(audited(audit, metrics=[metric(0.68, 0.66, 0.70)]))
-    assert found.schema == COMPARISON_SCHEMA
+    assert found.schema == PAPER_COMPARISON.schema
     assert found.height == 44
     assert set(found["verdict"]) == {"not_comparable"}
     assert set(found["reason"]) == {ANOTHER_COHORT}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -192,3 +194,20 @@ main(["assess", "--predictions", r"{tmp_path}/predictions.csv", "--attributes", 
 assert not {{"torch", "dagster"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_no_name_of_a_model_leads_out_of_the_folder_or_into_another(tmp_path):
+    names = ("../../outside", "org/a", "org_a", "..")
+    both = pl.concat(PLANTED.head(400).with_columns(encoder=pl.lit(name), task=pl.lit("pe")) for name in names)
+    path, out = tmp_path / "a" / "b" / "predictions.csv", tmp_path / "a" / "b" / "out"
+    path.parent.mkdir(parents=True)
+    both.write_csv(path)
+    done = assess_file(path, out, attributes=["group"], settings=FairnessSection(n_permutations=99))
+    cards = {file.parent.relative_to(out / "cards") for file in done.report.documents if file.name == "README.md"}
+    assert len(cards) == len(names)
+    assert all(len(folder.parts) == 1 and ".." not in folder.parts for folder in cards)
+    assert Path("org_a") in cards
+    assert {file for file in tmp_path.rglob("*") if file.is_file() and not file.is_relative_to(out)} == {path}
+    linked = re.findall(r'href="(cards/[^"]+)"', done.report.page.read_text())
+    assert linked
+    assert all((out / link).is_file() for link in linked)

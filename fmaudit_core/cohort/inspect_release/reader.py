@@ -94,7 +94,7 @@ def read_inspect_cohort(
     Returns
     -------
     Cohort
-        Studies carry, beside the columns of `Study`: time (of the order, else of the note, else NULL), time_source,
+        Studies carry, beside the columns of `STUDIES`: time (of the order, else of the note, else NULL), time_source,
         provenance, contrast_mentioned, rescale_slope, rescale_intercept, listed_slices, listed_thickness_mm.
 
     Raises

@@ -56,7 +56,7 @@ class Notes:
             self.rows.append((note, n, unit, detail))
 
     def frame(self) -> pl.DataFrame:
-        """Frame of `schema.Note`."""
+        """Frame of `COHORT_NOTES`."""
         schema = {"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String}
         return pl.DataFrame(self.rows, schema=schema, orient="row")
 

@@ -9,7 +9,7 @@ import polars as pl
 from fmaudit_core.config import InspectCohort
 from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS
 from fmaudit_core.report.input.report_input import ReportInput
-from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
+from fmaudit_core.tables.findings import PAPER_COMPARISON
 
 _OURS: Final = ("ours", "ours_low", "ours_high", "ours_p")
 
@@ -19,7 +19,7 @@ def shown_paper(inputs: ReportInput, protected: pl.DataFrame) -> pl.DataFrame:
 
     Without a row unless the cohort is the paper's, INSPECT.
     """
-    rows = inputs.paper_comparison.select(COMPARISON_SCHEMA.names())
+    rows = inputs.paper_comparison.select(PAPER_COMPARISON.schema.names())
     if not isinstance(inputs.audit.cohort, InspectCohort):
         return rows.clear()
     levels = protected.with_columns(withheld=pl.lit(value=True))

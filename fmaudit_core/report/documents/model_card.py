@@ -9,8 +9,6 @@ Mitchell et al. 2019, Model Cards for Model Reporting; the Hugging Face Hub's me
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,6 +19,7 @@ from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
 from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.templating import environment
+from fmaudit_core.storage.report_layout import file_name
 
 AuditSummary = Mapping[str, Any]
 
@@ -44,7 +43,7 @@ def cards(audit_summary: AuditSummary) -> dict[str, str]:
     templates = environment()
     out = {}
     for model in _models(audit_summary):
-        folder = f"cards/{_folder(model['name'])}"
+        folder = f"cards/{file_name(model['name'])}"
         chai = chai_card(audit_summary, model)
         front = yaml.safe_dump(_front_matter(audit_summary, model), sort_keys=False, allow_unicode=True)
         context = {"audit": audit_summary, "model": model, "front": front, "person": A_PERSON, "chai": chai}
@@ -52,14 +51,6 @@ def cards(audit_summary: AuditSummary) -> dict[str, str]:
         out[f"{folder}/chai.xml"] = as_xml(chai)
         out[f"{folder}/chai.html"] = templates.get_template("templates/chai.html.jinja").render(context)
     return out
-
-
-def _folder(name: str) -> str:
-    """Return the folder of a model's cards, one below `cards/` whatever the model is called in the predictions."""
-    plain = re.sub(r"[^\w .,+=@()-]", "_", name).lstrip(".")
-    if plain == name:
-        return name
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"  # `a/b` is not `a_b`
 
 
 def _models(audit_summary: AuditSummary) -> Iterator[dict[str, Any]]:

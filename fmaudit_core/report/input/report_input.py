@@ -9,9 +9,9 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.config import Audit
-from fmaudit_core.probes.baseline import JOINS_SCHEMA
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.reproduction.compare import COMPARISON_SCHEMA
+from fmaudit_core.tables.findings import PAPER_COMPARISON
+from fmaudit_core.tables.probes import BASELINE_JOINS
 
 #: what tells one trained model from another, within one encoder and task
 VARIANT: Final = ("probe", "modality", "pooling", "strategy")
@@ -282,8 +282,8 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "score_warnings": WARNINGS,
     "label_flow": LABEL_FLOW,
     "notes": NOTES,
-    "baselines": JOINS_SCHEMA,
-    "paper_comparison": COMPARISON_SCHEMA,
+    "baselines": BASELINE_JOINS.schema,
+    "paper_comparison": PAPER_COMPARISON.schema,
     "mitigation_results": MITIGATION,
     "mitigation_subgroups": MITIGATED,
     "mitigation_recommendations": ADVICE,
@@ -360,8 +360,8 @@ class ReportInput:
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))
     label_flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LABEL_FLOW))
     notes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NOTES))
-    baselines: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=JOINS_SCHEMA))
-    paper_comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COMPARISON_SCHEMA))
+    baselines: pl.DataFrame = field(default_factory=lambda: BASELINE_JOINS.frame())
+    paper_comparison: pl.DataFrame = field(default_factory=lambda: PAPER_COMPARISON.frame())
     mitigation_results: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATION))
     mitigation_subgroups: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATED))
     mitigation_recommendations: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADVICE))

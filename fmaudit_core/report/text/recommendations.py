@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import polars as pl
-
 from fmaudit_core.common import vocabulary
-from fmaudit_core.mitigation.recommend import RECOMMENDATION_SCHEMA, SEVERAL, refusal
+from fmaudit_core.mitigation.recommend import SEVERAL, refusal
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.report.index.mitigation_index import Cell, MitigationIndex, Row
 from fmaudit_core.report.text import formatting
-
-#: recommendations from disclosed numbers, with the subgroups a strategy harms, in words
-TOLD_SCHEMA: Final = pl.Schema(
-    [*RECOMMENDATION_SCHEMA.items(), ("costs", pl.List(pl.String())), ("sentence", pl.String())]
-)
 
 TITLES: Final = {
     "recommended": "Recommended",

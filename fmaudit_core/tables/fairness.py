@@ -1,0 +1,91 @@
+"""Tables of the statistics of one encoder and task."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fmaudit_core.tables.columns import number, text
+from fmaudit_core.tables.table import COUNTS, ENCODER_AND_TASK, ESTIMATE, SCORE_SET, declare
+
+#: columns of a gap, here and among the findings
+GAP: Final = (
+    "gap null_expected_gap corrected_sd corrected_sd_low corrected_sd_high best_subgroup worst_subgroup q_statistic "
+    "p_value p_gap p_adjusted q_value n_permutations verdict null_gap_95 n_tested n_untested within_margin confirmatory "
+    "within_margin_of_tested not_covered"
+)
+
+SUBGROUP_METRICS: Final = declare(
+    "subgroup_metrics",
+    "A metric in a subgroup.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup metric",
+    rest=f"{COUNTS} {ESTIMATE} status mde n_patients se threshold p_rest p_rest_adjusted threshold_source",
+)
+FAIRNESS_GAPS: Final = declare(
+    "fairness_gaps",
+    "The gap of a metric by an attribute.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute metric",
+    rest=GAP,
+)
+THRESHOLD_SWEEP: Final = declare(
+    "threshold_sweep",
+    "A subgroup's rates at a threshold.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup threshold",
+    rest="tpr fpr band_low band_high fpr_band_low fpr_band_high",
+)
+SUBGROUP_CALIBRATION: Final = declare(
+    "subgroup_calibration",
+    "A subgroup's calibration.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup",
+    rest=(f"status {COUNTS} slope slope_low slope_high intercept intercept_low intercept_high ece ece_by_chance"),
+    special={
+        "status": text("as in `subgroup_metrics`; `not_probability` if scores are not probabilities"),
+    },
+)
+CALIBRATION_TESTS: Final = declare(
+    "calibration_tests",
+    "Whether an attribute's subgroups share a calibration parameter.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute parameter",
+    rest="status n_subgroups q_statistic p_value q_value",
+    special={
+        "status": text(
+            "`tested`; `too_few_subgroups` if fewer than two are large enough; `not_probability` where scores are none"
+        ),
+        "q_statistic": number("how far the parameters lie from their weighted mean, in units of their variance"),
+        "q_value": number("false discovery rate over all rows of the table"),
+    },
+)
+CROSS_GROUP_AUROC: Final = declare(
+    "cross_group_auroc",
+    "Positives of one subgroup ranked against negatives of another.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute positives_of negatives_of",
+    rest=f"status n_pos n_neg {ESTIMATE}",
+)
+INTERSECTIONS: Final = declare(
+    "intersections",
+    "A metric in an intersection of attributes.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup metric",
+    rest=f"depth metric {COUNTS} {ESTIMATE} status mde difference p_worse p_worse_adjusted rank",
+)
+SCORE_WARNINGS: Final = declare(
+    "score_warnings",
+    "Something to check before a verdict is read.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup code metric other_subgroup",
+    rest="withholds value low high other_subgroup other_value message",
+    special={
+        "code": text("kind of the warning"),
+        "subgroup": text("subgroup it is about; `all` for all studies"),
+        "metric": text("the metric it is about; blank where it is about several"),
+        "value": number(
+            "by `code`: AUROC, share called positive, UDR + FPR, the threshold, distinct scores, share of the "
+            "most frequent score, studies a patient"
+        ),
+    },
+)

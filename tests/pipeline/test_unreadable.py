@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fmaudit_core.pipeline.versions import embeddings_version
+from fmaudit_core.pipeline.snapshot import embeddings_version
 from fmaudit_core.storage.warehouse import WarehouseError
 
 

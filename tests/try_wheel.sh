@@ -24,9 +24,11 @@ PYTHON
 env/bin/fmaudit assess --predictions predictions.csv --attributes site --out found | tee told.txt
 grep -q "disparity" told.txt
 test -s found/index.html && test -s found/fairness_gaps.parquet
-for heavy in torch dagster; do
+for heavy in torch dagster psutil pydicom gdcm pylibjpeg jpeg_ls nibabel PIL zstandard; do
   if env/bin/python -c "import $heavy" 2>/dev/null; then echo "$heavy was installed without its extra" >&2; exit 1; fi
 done
+if env/bin/fmaudit series . 2>told.txt; then echo "fmaudit series worked without its extra" >&2; exit 1; fi
+grep -q "fmaudit\[imaging\]" told.txt
 env/bin/fmaudit init --phantom >/dev/null
 if env/bin/fmaudit run 2>told.txt; then echo "fmaudit run worked without its extra" >&2; exit 1; fi
 grep -q "fmaudit\[platform\]" told.txt

@@ -16,7 +16,8 @@ FmauditError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class FmauditError(Exception):
@@ -62,6 +63,21 @@ class MissingExtraError(FmauditError):
             f"{needed_for} needs the optional part `{extra}`, which is not installed.",
             fix=f"Install it with: pip install 'fmaudit[{extra}]'",
         )
+
+
+@contextmanager
+def needs_extra(extra: str, needed_for: str) -> Iterator[None]:
+    """Import packages of an optional part inside this context.
+
+    Raises
+    ------
+    MissingExtraError
+        One of them is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, needed_for) from error
 
 
 def columns_missing(names: Sequence[str]) -> str:

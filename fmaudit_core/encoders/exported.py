@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.preprocessing import Preparation
 from fmaudit_core.encoders.spec import EncoderSpec, Input
@@ -122,10 +122,8 @@ class OnnxEncoder:
     """
 
     def __init__(self, path: Path, spec: EncoderSpec, inputs: Input, device: str) -> None:
-        try:
+        with needs_extra("encoders", "an ONNX encoder"):
             import onnxruntime
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("encoders", "an ONNX encoder") from error
         cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         if device == "cuda" and not cuda:
             raise EncoderError("CUDA is asked for, but this onnxruntime has none.", where=spec.name)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import MissingExtraError, needs_extra
 from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.embeddings_writer import written_embeddings
 from fmaudit_core.encoders.errors import ImportedFileError, SpecError
@@ -174,10 +174,8 @@ def _npz(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
 
 
 def _hdf5(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
-    try:
+    with needs_extra("hdf5", "an HDF5 file of embeddings"):
         import h5py
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("hdf5", "an HDF5 file of embeddings") from error
     with h5py.File(file.path, "r") as arrays:
         return _from_arrays(file, {name: one[()] for name, one in arrays.items() if isinstance(one, h5py.Dataset)})
 

@@ -9,6 +9,7 @@ from typing import Final
 import numba
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import false_discovery_control
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -115,11 +116,7 @@ def holm(p: Float64Array) -> Float64Array:
 
 def benjamini_hochberg(p: Float64Array) -> Float64Array:
     """q-values of Benjamini & Hochberg (1995); NaN stays NaN and counts for nothing."""
-    out = np.full(len(p), np.nan)
-    at = np.flatnonzero(~np.isnan(p))
-    if len(at) == 0:
-        return out
-    order = at[np.argsort(p[at], kind="stable")]
-    scaled = p[order] * len(at) / np.arange(1, len(at) + 1)
-    out[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    out, known = np.full(len(p), np.nan), ~np.isnan(p)
+    if known.any():
+        out[known] = false_discovery_control(p[known])
     return out

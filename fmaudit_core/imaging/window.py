@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.imaging.errors import WindowError
 from fmaudit_core.imaging.volume import Grid, Spacing
 
@@ -175,13 +175,19 @@ class View(BaseModel):
                 out[:, channel] = grey
             else:
                 for index, one in enumerate(grey):
-                    out[index, channel] = Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)
+                    out[index, channel] = _resized(one, size)
         return out
+
+
+def _resized(plane: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    with needs_extra("imaging", "resizing slices"):
+        from PIL import Image
+    return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _resized_hu(volume_hu: Int16Array, size: int) -> Int16Array:
     out = np.empty((len(volume_hu), size, size), dtype=np.int16)
     for index, one in enumerate(volume_hu):
-        grey = Image.fromarray(one.astype(np.float32)).resize((size, size), Image.Resampling.BICUBIC)
+        grey = _resized(one.astype(np.float32), size)
         out[index] = np.rint(np.clip(np.asarray(grey), -32768, 32767)).astype(np.int16)
     return out

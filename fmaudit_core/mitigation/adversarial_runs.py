@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.special import expit
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import FairnessSection, MitigationSection
 from fmaudit_core.mitigation.attribute_leakage import Representation
@@ -63,11 +63,9 @@ def adversarial_runs(
     jobs = _jobs(recorder, mitigation, fairness, aims)
     if not jobs:
         return []
-    try:
+    with needs_extra("encoders", "adversarial mitigation"):
         from fmaudit_core.mitigation.adversarial import Training, train, training_length
         from fmaudit_core.probes.mlp import native_bfloat16
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("encoders", "adversarial mitigation") from error
     inside, val = cohort.of("train"), cohort.of("val")
     nobody = np.full(int(inside.sum()), -1, dtype=np.int64)
     training = Training(

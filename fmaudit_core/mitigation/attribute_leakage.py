@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.mitigation.attribute_probe import (
     Separability,
@@ -161,10 +161,8 @@ def _nonlinear(
     """Scores of a nonlinear probe of each representation, those of one width together."""
     if not representations:
         return
-    try:
+    with needs_extra("encoders", "the nonlinear probes of a mitigation"):
         from fmaudit_core.mitigation.mlp_probe import mlp_scores
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("encoders", "the nonlinear probes of a mitigation") from error
     for width in sorted({one.x.shape[1] for one in representations}):
         alike = [one for one in representations if one.x.shape[1] == width]
         for start in range(0, len(alike), _AT_ONCE):

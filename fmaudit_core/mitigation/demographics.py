@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.mitigation.attribute_probe import Separability, linear_scores, separability, shuffled, usable
 from fmaudit_core.mitigation.dataset import Embedded
@@ -126,10 +126,8 @@ def _logistic(
 def _mlp(
     cohort: Embedded, asked: Sequence[_Asked], seed: int, device: str
 ) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
-    try:
+    with needs_extra("encoders", "the nonlinear demographic probe"):
         from fmaudit_core.mitigation.mlp_probe import mlp_scores
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("encoders", "the nonlinear demographic probe") from error
     train = cohort.of("train")
     codes = np.stack([code[train] for one in asked for code in one.codes])
     scores = mlp_scores(cohort.x[train][None], codes, cohort.x[None], seed=seed, device=device)

@@ -5,9 +5,9 @@ then read as a table.
 from __future__ import annotations
 
 from fmaudit_core.cohort.inspect_release.reader import read_inspect_cohort
-from fmaudit_core.cohort.phantom.writer import write_phantom
 from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.cohort.table import read_table_cohort
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import InspectCohort, PhantomCohort
 from fmaudit_core.pipeline.workspace import Workspace
@@ -37,6 +37,8 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
             progress=progress,
         )
     if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):
+        with needs_extra("imaging", "drawing the phantom"):
+            from fmaudit_core.cohort.phantom.writer import write_phantom
         write_phantom(
             workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_embeddings
@@ -14,11 +16,13 @@ from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesRules
-from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.storage.digests import digest
 from fmaudit_core.storage.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.slices import SliceStore
 
 #: raised when the phantom is drawn or written in another way
 PHANTOM_REVISION = 2
@@ -54,6 +58,8 @@ class Workspace:
     @cached_property
     def slices(self) -> SliceStore:
         """Slices, one entry per study and view; `repairing_slice_store` also makes torn ones again."""
+        with needs_extra("imaging", "reading CT series"):
+            from fmaudit_core.imaging.slices import SliceStore
         return SliceStore(self.home / "slices")
 
     def repairing_slice_store(self) -> SliceStore:
@@ -66,7 +72,7 @@ class Workspace:
         if "rescale_slope" in studies.columns:
             known = studies.select("study_id", "rescale_slope", "rescale_intercept").drop_nulls()
             rescales = {study: (slope, intercept) for study, slope, intercept in known.iter_rows()}
-        return SliceStore(self.slices.root, images, rescales)
+        return replace(self.slices, images=images, rescales=rescales)
 
     @property
     def series_rules(self) -> SeriesRules:

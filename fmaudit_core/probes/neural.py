@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import expit
 
-from fmaudit_core.common.errors import MissingExtraError
+from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Counted, Progress, silent
 from fmaudit_core.config import NetworksSection
 from fmaudit_core.encoders.pooling import OF_SLICES
@@ -164,10 +164,8 @@ class _Training:
 
     def runs(self, kinds: Sequence[str], matrix: Float32Array, open_bags: OpenBags | None) -> dict[str, list[_Run]]:
         """What the networks of each kind come to."""
-        try:
+        with needs_extra("encoders", f"the probe {kinds[0]}"):
             import torch  # noqa: F401  # asked for once, so that whoever lacks it is told before a slice is read
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("encoders", f"the probe {kinds[0]}") from error
         runs = {"mlp": self._perceptrons(matrix)} if "mlp" in kinds else {}
         of_slices = [kind for kind in kinds if kind in OF_SLICES]
         if of_slices and open_bags is not None:

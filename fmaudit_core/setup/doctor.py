@@ -14,17 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
-from fmaudit_core.imaging.series import SeriesRead, read_series
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.series import SeriesRead
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -115,10 +117,12 @@ def _python() -> Finding:
 
 def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
     """Optional parts: which are there, which some spec needs."""
-    parts = {"encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
+    parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
     needed = {"platform"}
     for spec in (specs or {}).values():
+        if spec.sees_images:
+            needed.add("imaging")
         if spec.adapter not in _LIGHT_ADAPTERS:
             needed.add("encoders")
         if spec.embeddings and spec.embeddings.path.suffix.lower() in (".h5", ".hdf5"):
@@ -212,6 +216,8 @@ def _cohort(workspace: Workspace, studies: pl.DataFrame | None) -> Finding:
 def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[SeriesRead]]:
     """Whether images can be reached, and a few series be read; those that were."""
     try:
+        with needs_extra("imaging", "reading CT series"):
+            from fmaudit_core.imaging.series import read_series
         root = workspace.images_root
     except FmauditError as error:
         return Finding("images", "problem", error.what, error.fix), []

@@ -15,17 +15,9 @@ STUDIES: Final = declare(
     optional="time",
     further=Further("...", ".+", Column(None, "a further attribute, or what INSPECT records about the volume")),
 )
-LABELS: Final = declare(
-    "labels",
-    "The outcome of one task for one study.",
-    key="study_id task",
-    rest="label",
-)
+LABELS: Final = declare("labels", "The outcome of one task for one study.", key="study_id task", rest="label")
 COHORT_FLOW: Final = declare(
-    "cohort_flow",
-    "Studies and patients left after a step.",
-    key="step",
-    rest="n_studies n_patients",
+    "cohort_flow", "Studies and patients left after a step.", key="step", rest="n_studies n_patients"
 )
 LABEL_FLOW: Final = declare(
     "label_flow",
@@ -38,9 +30,7 @@ COHORT_NOTES: Final = declare(
     "A repair or choice made when the files were read.",
     key="note",
     rest="n unit detail",
-    special={
-        "n": integer("how many"),
-    },
+    special={"n": integer("how many")},
 )
 SLICE_QUALITY: Final = declare(
     "slice_quality",
@@ -49,9 +39,7 @@ SLICE_QUALITY: Final = declare(
         "study_id series_uid status reason flags used n_slices spacing_mm in_plane_mm rows columns tilt_degrees "
         "hu_min hu_p01 hu_max hu_mean n_files transfer_syntaxes"
     ),
-    special={
-        "status": text("`accepted` or `quarantined`"),
-    },
+    special={"status": text("`accepted` or `quarantined`")},
 )
 CT_VIEWS: Final = declare(
     "ct_views",

@@ -25,18 +25,10 @@ EHR_VOCABULARY: Final = declare(
     "A code that is kept.",
     key="code_id",
     rest="code n_patients n_with_value",
-    special={
-        "n_patients": integer("training patients with the code"),
-    },
+    special={"n_patients": integer("training patients with the code")},
 )
 EHR_DROPPED: Final = declare(
-    "ehr_dropped",
-    "What was left out of the record.",
-    key="what unit",
-    rest="n",
-    special={
-        "n": integer("how many"),
-    },
+    "ehr_dropped", "What was left out of the record.", key="what unit", rest="n", special={"n": integer("how many")}
 )
 EHR_FITS: Final = declare(
     "ehr_fits",
@@ -51,8 +43,5 @@ EHR_SELECTION: Final = declare(
     rest="val_auroc chosen leaves trees",
 )
 EHR_COEFFICIENTS: Final = declare(
-    "ehr_coefficients",
-    "A coefficient of the logistic probe on the record.",
-    key="task code kind",
-    rest="coefficient",
+    "ehr_coefficients", "A coefficient of the logistic probe on the record.", key="task code kind", rest="coefficient"
 )

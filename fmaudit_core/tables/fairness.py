@@ -41,9 +41,7 @@ SUBGROUP_CALIBRATION: Final = declare(
     per=ENCODER_AND_TASK,
     key=f"{SCORE_SET} attribute subgroup",
     rest=(f"status {COUNTS} slope slope_low slope_high intercept intercept_low intercept_high ece ece_by_chance"),
-    special={
-        "status": text("as in `subgroup_metrics`; `not_probability` if scores are not probabilities"),
-    },
+    special={"status": text("as in `subgroup_metrics`; `not_probability` if scores are not probabilities")},
 )
 CALIBRATION_TESTS: Final = declare(
     "calibration_tests",

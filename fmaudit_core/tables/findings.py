@@ -25,9 +25,7 @@ MODEL_COMPARISONS: Final = declare(
         f"status {COUNTS} value other_value difference ci_low ci_high p_value q_value p_non_inferior non_inferior "
         "verdict"
     ),
-    special={
-        "difference": number("the first model minus the other"),
-    },
+    special={"difference": number("the first model minus the other")},
 )
 MODALITY_COMPARISONS: Final = declare(
     "modality_comparisons",
@@ -37,9 +35,7 @@ MODALITY_COMPARISONS: Final = declare(
         f"status {COUNTS} {ESTIMATE} over_ct over_ct_low over_ct_high p_over_ct over_ehr over_ehr_low "
         "over_ehr_high p_over_ehr"
     ),
-    special={
-        "value": number("AUROC on the studies that every model scored"),
-    },
+    special={"value": number("AUROC on the studies that every model scored")},
 )
 SPATIAL_AGGREGATION: Final = declare(
     "spatial_aggregation",
@@ -62,12 +58,7 @@ AUDIT_CHANGES: Final = declare(
     key=f"{SCORE_SET} attribute subgroup metric",
     rest=f"status {COUNTS} value previous_value change ci_low ci_high p_value q_value p_worse q_worse worse",
 )
-UNAUDITED: Final = declare(
-    "unaudited",
-    "An encoder and task without findings.",
-    key="encoder task",
-    rest="lacks",
-)
+UNAUDITED: Final = declare("unaudited", "An encoder and task without findings.", key="encoder task", rest="lacks")
 MITIGATION_RECOMMENDATIONS: Final = declare(
     "mitigation_recommendations",
     "The strategy recommended for an encoder and task, or why none is.",
@@ -96,9 +87,4 @@ PAPER_COMPARISON: Final = declare(
         "alpha": number("weight of the adversary's loss"),
     },
 )
-REPORT_FILES: Final = declare(
-    "report_files",
-    "A file of the report.",
-    key="file",
-    rest="bytes sha256",
-)
+REPORT_FILES: Final = declare("report_files", "A file of the report.", key="file", rest="bytes sha256")

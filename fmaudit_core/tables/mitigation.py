@@ -82,9 +82,7 @@ MITIGATION_SUBGROUPS: Final = declare(
     per=ENCODER_AND_TASK,
     key=f"{RUN} attribute subgroup metric",
     rest="status chosen n before after delta ci_low ci_high",
-    special={
-        "n": integer("studies of the class the rate is over"),
-    },
+    special={"n": integer("studies of the class the rate is over")},
 )
 MITIGATION_CAPACITY: Final = declare(
     "mitigation_capacity",

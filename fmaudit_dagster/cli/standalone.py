@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_dagster.cli.error_handling import report_errors
 
@@ -60,14 +60,14 @@ def assess(
 @report_errors
 def series(path: Path, as_json: bool, png: Path | None) -> None:
     """Read the CT series under PATH as the audit would: verdict, geometry, HU statistics, picture."""
-    from fmaudit_core.imaging.series import FLAGS, REASONS, read_series
+    with needs_extra("imaging", "fmaudit series"):
+        from fmaudit_core.imaging.picture import write_montage
+        from fmaudit_core.imaging.series import FLAGS, REASONS, read_series
 
     found = read_series(path)
     if png is not None:
         if found[0].volume_hu is None:
             raise FmauditError("no series was accepted, so there is no picture of one.", where=str(path))
-        from fmaudit_core.imaging.picture import write_montage
-
         write_montage(png, found[0].volume_hu)
     if as_json:
         click.echo(json.dumps([one.facts() for one in found], indent=2))

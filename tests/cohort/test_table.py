@@ -13,6 +13,7 @@ from fmaudit_core.cohort.schema import validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.config import DEFAULT_AGE_BANDS, TableCohort
+from fmaudit_core.tables.schemas import TABLES
 from fmaudit_core.tabular.errors import CohortError
 
 TASKS, ATTRIBUTES = ("pe",), ("race_ethnicity", "sex", "age_band")
@@ -151,6 +152,15 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     )
     cohort = read_table_cohort(section, tasks=TASKS, attributes=ATTRIBUTES, age_bands=DEFAULT_AGE_BANDS)
     assert cohort.studies["image_path"].to_list()[0] == "s00.nii.gz"
+
+
+def test_the_tables_are_as_they_are_declared(read):
+    for name, frame in (
+        read(rows().with_columns(scanner=pl.Series(["x", "y"] * 6)), attributes=(*ATTRIBUTES, "scanner"))
+        .tables()
+        .items()
+    ):
+        TABLES[name].check(frame)
 
 
 def test_further_columns_can_be_attributes(read):

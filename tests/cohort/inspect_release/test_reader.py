@@ -14,6 +14,7 @@ from fmaudit_core.cohort.inspect_release.release_files import LACKING_VOLUMES, l
 from fmaudit_core.cohort.outcomes import EVERYBODY
 from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
 from fmaudit_core.config import DEFAULT_AGE_BANDS, InspectCohort
+from fmaudit_core.tables.schemas import TABLES
 from fmaudit_core.tabular.errors import CohortError
 from tests.cohort.inspect_release.inspect_twin import COLUMNS, PLANTED, STAMP, Twin, add_member
 
@@ -66,6 +67,12 @@ def noted(cohort, note):
 
 def steps(cohort):
     return dict(cohort.flow.select("step", "n_studies").iter_rows())
+
+
+@pytest.mark.parametrize("form", ["omop", "archive", "meds", "old"])
+def test_the_tables_of_every_form_are_as_they_are_declared(forms, tmp_path, form):
+    for name, frame in read(forms / form, tmp_path / "cache").tables().items():
+        TABLES[name].check(frame)
 
 
 @pytest.mark.parametrize("form", ["omop", "archive", "meds"])

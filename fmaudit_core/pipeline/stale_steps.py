@@ -108,7 +108,7 @@ def _place(
         return soon
     if _joins(found, look, step, cell):
         return found.held[step.with_input, cell]
-    waits = _waits(found, step, cell)
+    waits = _waits(found, look, step, cell)
     if waits is not None:
         return waits
     due = _due(found, look, step, cell)
@@ -126,18 +126,19 @@ def _joins(found: Next, look: Snapshot, step: Step, cell: Cell) -> bool:
     if not step.with_input:
         return False
     at = next((at for at, one in enumerate(found.steps) if (one.step.name, one.cell) == (step.with_input, cell)), None)
-    if at is None or (not step.last and _waits(found, step, cell, but=step.with_input) is not None):
+    if at is None or (not step.last and _waits(found, look, step, cell, but=step.with_input) is not None):
         return False
     host, stale = found.steps[at], _stale_assets(look, step, cell)
     found.steps[at] = replace(host, assets=(*host.assets, *stale))
     return True
 
 
-def _waits(found: Next, step: Step, cell: Cell, *, but: str = "") -> Held | None:
+def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = "") -> Held | None:
     """What a cell waits for: its inputs; of the cells that it gathers only those that will be there soon."""
     if step.last and not found.idle:
         return Held.SOON
-    sources = {source.name: source for source in step.input_steps.values() if source.name != but}
+    absent = (but, *step.absent(look, cell))
+    sources = {source.name: source for source in step.input_steps.values() if source.name not in absent}
     if step.last:
         sources = {step.with_input: sources[step.with_input]}
     waits: list[Held] = []

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from fmaudit_core.config import Audit, EhrSection, PhantomCohort
 from fmaudit_core.encoders.registry import Registry
-from fmaudit_core.encoders.spec import EncoderSpec, load_spec
+from fmaudit_core.encoders.spec import PREDICTIONS, EncoderSpec, PredictionsFile, load_spec
 from fmaudit_core.pipeline.changed_sources import fingerprint, usable_specs
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.stale_steps import Next, StaleStep, next_steps
-from fmaudit_core.pipeline.steps import STEPS, By, Step, step_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, STEPS, By, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
@@ -183,6 +183,17 @@ def test_what_failed_holds_only_what_reads_it(workspace: Workspace, spec: Encode
     found = asked(workspace, {spec.name: spec}, failed=(failed,))
     assert list(found.failure_reasons) == [failed]
     assert [step.assets for step in found.steps] == [("audit_findings", "audit_report")]
+
+
+def test_a_baseline_waits_for_no_probe(workspace: Workspace, spec: EncoderSpec) -> None:
+    """Its scores come with it: they are joined though the record cannot be read, and asked for with their statistics."""
+    file = PredictionsFile(path=workspace.audit_yaml, sha256="0" * 64, task="pe")
+    baseline = EncoderSpec(name="baseline", adapter=PREDICTIONS, predictions=(file,))
+    workspace.warehouse.path("ehr_features").unlink()
+    found = asked(workspace, {spec.name: spec, "baseline": baseline}, failed=("ehr_features",))
+    due = {step.name: step.assets for step in found.steps}
+    assert due["probe_predictions/baseline/pe"] == ("probe_predictions", *FAIRNESS_TABLES)
+    assert not any("baseline" in name for name in due if not name.startswith("probe_predictions"))
 
 
 def test_the_report_alone_is_written_again_though_an_optional_step_failed(

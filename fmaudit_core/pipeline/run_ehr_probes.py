@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
@@ -9,6 +11,7 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.features import EhrTables, ehr_tables
 from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.probes.errors import OneClassError
 from fmaudit_core.probes.record import Fitted, fit_fusions, fit_record
 from fmaudit_core.probes.selection import Predictions, choose_and_predict
 from fmaudit_core.storage.warehouse import Cell
@@ -51,10 +54,11 @@ def fuse(workspace: Workspace, encoder: str) -> Fitted:
         warehouse.read("studies"),
         warehouse.read("labels"),
     )
-    ct = {
-        task: choose_and_predict(fits, {pooling: embeddings}, studies, labels, encoder=encoder, task=task)
-        for task in audit.tasks
-    }
+    ct = {}
+    for task in audit.tasks:
+        # a task without a probe on CT cannot be fused; its own step reports why
+        with suppress(OneClassError):
+            ct[task] = choose_and_predict(fits, {pooling: embeddings}, studies, labels, encoder=encoder, task=task)
     return fit_fusions(
         queries.ehr_designs(workspace), embeddings, ct, warehouse.read("ehr_fits"), studies, labels,
         pooling=pooling, c_grid=audit.probes.c_grid, settings=audit.ehr,

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.errors import OneClassError, ProbeError
 from fmaudit_core.probes.selection import auroc
 
 Float32Array = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ def fit_boosted(
             fix="Install the extra: `pip install 'fmaudit[ehr]'`, or set `probes: modalities: [ct]`.",
         ) from error
     if not train[1].any() or train[1].all():
-        raise ProbeError(f"no trees can be fitted for {task}: its known training labels are of one class.")
+        raise OneClassError(f"no trees can be fitted for {task}: its known training labels are of one class.")
     out = []
     for n in leaves:
         # a small cohort has fewer than twenty studies to spare for a leaf

@@ -6,4 +6,8 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class ProbeError(FmauditError):
-    """A probe cannot be fitted or chosen as asked."""
+    """A probe cannot be fitted or chosen as requested."""
+
+
+class OneClassError(ProbeError):
+    """A task has studies of one class only where both are needed; other tasks are not affected."""

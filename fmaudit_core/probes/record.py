@@ -20,7 +20,7 @@ from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.cutoffs import cutoff_of
 from fmaudit_core.ehr.design_matrix import Design
 from fmaudit_core.probes.boosting import fit_boosted
-from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.errors import OneClassError, ProbeError
 from fmaudit_core.probes.logistic import fit_logistic
 from fmaudit_core.probes.selection import Predictions, aligned, auroc, choose_and_predict, fit_probes
 
@@ -57,11 +57,13 @@ class Fitted:
     trail : frame of `task, probe, modality, pooling`, `c` or `leaves`, `val_auroc, chosen`
     coefficients : frame of `task, code, kind, coefficient`, of the chosen logistic probe on the record, for standardised columns;
         empty for fusions
+    not_fitted : task -> reason, of tasks with one class only among the studies used
     """
 
     scores: pl.DataFrame
     trail: pl.DataFrame
     coefficients: pl.DataFrame
+    not_fitted: Mapping[str, str]
 
 
 def fit_record(
@@ -82,24 +84,30 @@ def fit_record(
 
     Raises
     ------
-    ProbeError
-        A task has one class only among the studies with a time, in train or in validation.
+    OneClassError
+        Every task has one class only among the studies with a time, in train or in validation.
     """
-    scores, trails, weights = [], [], []
+    fitted, not_fitted = list[Fitted](), dict[str, str]()
     for cutoff, of_cutoff in _by_cutoff(tasks, settings).items():
         design = designs[cutoff]
-        filled, gaps = design.filled(), design.with_gaps()
-        vectors = {NO_POOLING: (design.ids, filled)}
-        fits = fit_probes(vectors, studies, labels, encoder="", tasks=of_cutoff, c_grid=c_grid)
+        vectors, gaps = {NO_POOLING: (design.ids, design.filled())}, design.with_gaps()
+        try:
+            fits = fit_probes(vectors, studies, labels, encoder="", tasks=of_cutoff, c_grid=c_grid)
+        except OneClassError as error:
+            not_fitted |= dict.fromkeys(of_cutoff, str(error))
+            continue
         for task in of_cutoff:
-            found = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=EHR)
-            scores.append(found.scores.select(_SCORE))
-            trails.append(found.trail.drop("encoder"))
-            weights.append(_coefficients(fits, found, design, filled, studies, task))
-            boosted, trail = _boosted(design, gaps, studies, labels, task, settings)
-            scores.append(boosted)
-            trails.append(trail)
-    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), pl.concat(weights))
+            try:
+                found = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=EHR)
+                boosted, trail = _boosted(design, gaps, studies, labels, task, settings)
+            except OneClassError as error:
+                not_fitted[task] = str(error)
+                continue
+            weights = _coefficients(fits, found, design, vectors[NO_POOLING][1], studies, task)
+            fitted.append(
+                _of_task([found.scores.select(_SCORE), boosted], [found.trail.drop("encoder"), trail], weights)
+            )
+    return _together(fitted, not_fitted)
 
 
 def fit_fusions(
@@ -125,23 +133,40 @@ def fit_fusions(
     pooling : str
         Its name, which the fusions carry.
     """
-    scores, trails = [], []
+    fitted, not_fitted = list[Fitted](), dict[str, str]()
     for cutoff, tasks in _by_cutoff(list(ct), settings).items():
         vectors = {pooling: _side_by_side(embeddings, design_of[cutoff])}
         balanced = _balanced(embeddings[1].shape[1], design_of[cutoff].matrix.shape[1])
-        fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid, emphasis=balanced)
+        try:
+            fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid, emphasis=balanced)
+        except OneClassError as error:
+            not_fitted |= dict.fromkeys(tasks, str(error))
+            continue
         for task in tasks:
-            early = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=BOTH)
-            late, val_auroc = _late(ct[task].scores.filter(pooling=pooling), ehr.filter(task=task), task)
-            scores += [early.scores.select(_SCORE), late]
-            named = {"task": task, "probe": LATE, "modality": BOTH, "pooling": pooling}
-            trails += [
-                early.trail.drop("encoder"),
-                pl.DataFrame(
-                    {name: [value] for name, value in named.items()} | {"val_auroc": [val_auroc], "chosen": [True]}
-                ),
-            ]
-    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), _NO_COEFFICIENTS)
+            try:
+                early = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=BOTH)
+                late, trail = _late(ct[task].scores.filter(pooling=pooling), ehr.filter(task=task), task)
+            except OneClassError as error:
+                not_fitted[task] = str(error)
+                continue
+            trails = [early.trail.drop("encoder"), trail]
+            fitted.append(_of_task([early.scores.select(_SCORE), late], trails, _NO_COEFFICIENTS))
+    return _together(fitted, not_fitted)
+
+
+def _of_task(scores: Sequence[pl.DataFrame], trails: Sequence[pl.DataFrame], coefficients: pl.DataFrame) -> Fitted:
+    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), coefficients, {})
+
+
+def _together(fitted: Sequence[Fitted], not_fitted: Mapping[str, str]) -> Fitted:
+    if not fitted:
+        raise OneClassError(" ".join(dict.fromkeys(not_fitted.values())))
+    return Fitted(
+        pl.concat([one.scores for one in fitted]),
+        pl.concat([one.trail for one in fitted], how="diagonal"),
+        pl.concat([one.coefficients for one in fitted]),
+        not_fitted,
+    )
 
 
 _NO_COEFFICIENTS: Final = pl.DataFrame(
@@ -238,19 +263,24 @@ def _balanced(n_ct: int, n_ehr: int) -> npt.NDArray[np.float64]:
     return emphasis
 
 
-def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame, float]:
-    """Scores of late fusion, and its AUROC on the validation it was fitted on."""
+def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the scores of late fusion, and its row of the trail with the AUROC on the validation it was fitted on."""
     record = ehr.filter((pl.col("probe") == "logistic") & (pl.col("modality") == EHR)).select(
         "study_id", record="y_score"
     )
     both = ct.join(record, on="study_id").sort("study_id")
-    odds = np.stack([_log_odds(both.get_column(name)) for name in ("y_score", "record")], axis=1).astype(np.float32)
     in_val = (both.get_column("split") == "val").to_numpy()
     y = both.get_column("y_true").to_numpy()
+    if y[in_val].all() or not y[in_val].any():
+        raise OneClassError(
+            f"late fusion cannot be fitted for {task}: validation has one class only on both modalities."
+        )
+    odds = np.stack([_log_odds(both.get_column(name)) for name in ("y_score", "record")], axis=1).astype(np.float32)
     fit = fit_logistic(odds[in_val], {task: y[in_val].astype(np.float64)}, c_grid=(_UNPENALISED,))
     scores = fit.score(odds, task, _UNPENALISED)
     named = {"task": task, "probe": LATE, "modality": BOTH, "pooling": str(both.get_column("pooling")[0])}
-    return _scored(both, named, scores), auroc(y[in_val], scores[in_val], task)
+    trail = pl.DataFrame([named | {"val_auroc": auroc(y[in_val], scores[in_val], task), "chosen": True}])
+    return _scored(both, named, scores), trail
 
 
 def _log_odds(scores: pl.Series) -> npt.NDArray[np.float64]:

@@ -53,7 +53,8 @@ def ehr_fits(audit: AuditWorkspace) -> dg.MaterializeResult[Any]:
     warehouse.publish(TRAIL_OF["ehr_fits"], found.trail, version=version)
     warehouse.publish("ehr_coefficients", found.coefficients, version=version)
     published = warehouse.publish("ehr_fits", found.scores, version=version)
-    return made(published, found.scores, by_task=_validated(found.trail, "logistic"))
+    shown = {"by_task": _validated(found.trail, "logistic"), "not_fitted": dict(found.not_fitted)}
+    return made(published, found.scores, **shown)
 
 
 @dg.asset(
@@ -72,7 +73,8 @@ def fusion_fits(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> dg.
 
     workspace.warehouse.publish(TRAIL_OF["fusion_fits"], found.trail, version=version, cell=cell)
     published = workspace.warehouse.publish("fusion_fits", found.scores, version=version, cell=cell)
-    return made(published, found.scores, by_task=_validated(found.trail, "logistic"))
+    shown = {"by_task": _validated(found.trail, "logistic"), "not_fitted": dict(found.not_fitted)}
+    return made(published, found.scores, **shown)
 
 
 def _validated(trail: pl.DataFrame, probe: str) -> dg.MarkdownMetadataValue:

@@ -1,12 +1,13 @@
-"""Predictions computed elsewhere as a model of the audit: read, joined to the cohort's studies, checked against its labels.
+"""Predictions computed elsewhere, used as a model of the audit: read, joined to the cohort's studies, and checked against its
+labels.
 
-Layouts, CSV or Parquet, told by the columns:
+Layouts, CSV or Parquet, recognised by their columns:
 
-- ours: `study_id`, `y_score`, and where there are several `task`; other studies than the cohort's are counted.
+- fmaudit's own: `study_id`, `y_score`, and `task` if there are several; studies outside the cohort are counted.
 - INSPECT's (`<task>_pred_proba.csv`): `patient_id, procedure_time, label, prob`. Since April 2025 both ids are the image's; its
-  record models give the time of PE a day early. Whichever way finds more than 95 % of the rows is the one.
+  record models give the time of PE a day early. The join that finds more than 95 % of the rows is used.
 
-A pickle is never opened.
+Pickle files are never opened.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from fmaudit_core.encoders.spec import PredictionsFile
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
 from fmaudit_core.tabular.scan import Column, collected, id_text, is_table, moment, scan_header, scan_table
 
-#: share of a file's rows that a way of joining must find
+#: minimum share of a file's rows that a join must find
 FOUND_FROM: Final = 0.95
-#: share of labels that may differ from ours before the file is taken for one of another task or cohort
+#: maximum share of labels that may differ from the cohort's; above it, the file is taken for another task or cohort
 APART_UPTO: Final = 0.05
-#: columns of the study table that a file is joined by
+#: columns of the study table used in joins
 JOINED_BY: Final = ("study_id", "patient_id", "split", "image_path", "time")
 
 _STUDY: Final = Column("study", ("study_id",))
@@ -47,7 +48,7 @@ _BY_IMAGE: Final = "image_id"
 _BY_TIME: Final = "patient and time"
 _BY_DAY_BEFORE: Final = "patient and time, a day early"
 
-#: how a file was joined; counts are of rows of the file, but `n_unscored`: studies of val and test that it lacks
+#: how a file was joined; counts are rows of the file, except `n_unscored`: studies of val and test missing from it
 JOINS_SCHEMA: Final = pl.Schema(
     {
         "encoder": pl.String,
@@ -68,15 +69,15 @@ JOINS_SCHEMA: Final = pl.Schema(
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """A baseline's scores of one task.
+    """A baseline's scores for one task.
 
     Parameters
     ----------
     scores : frame
-        Rows as `probes.selection` gives them, of val and test studies with a known label; probe, modality and pooling are
+        Rows in the layout of `probes.selection`, for val and test studies with a known label; probe, modality and pooling are
         `given`.
     join : frame of `JOINS_SCHEMA`, one row
-        `threshold` is `validation` where an operating threshold can be chosen, else `none`.
+        `threshold` is `validation` if an operating threshold can be chosen, else `none`.
     """
 
     scores: pl.DataFrame
@@ -84,7 +85,7 @@ class BaselineScores:
 
     @property
     def has_threshold(self) -> bool:
-        """Whether it scores validation studies of both classes, so that a threshold can be chosen there."""
+        """Return whether validation studies of both classes are scored, so that a threshold can be chosen on them."""
         return bool(self.join.get_column("threshold").item() == "validation")
 
 
@@ -96,15 +97,16 @@ def baseline_scores(
     Parameters
     ----------
     studies, labels : frames
-        The cohort's; of `studies` the columns `JOINED_BY`, the last two where there are.
+        The cohort's. Of `studies` the columns `JOINED_BY` are used; the last two are optional.
     baseline : str
-        Its name, told as `encoder`.
+        Name of the baseline, recorded as `encoder`.
 
     Raises
     ------
     PredictionsFileError
-        The file is missing, another one, or cannot be read; lacks a column; scores a study twice or not by a number; finds too
-        few studies; its labels are not the cohort's; it has one class only in test. Rows are numbered, patients never named.
+        The file is missing, has another checksum, or cannot be read; a column is missing; a study is scored twice or its score is
+        not a number; too few studies are found; the labels differ from the cohort's; test has one class only. Messages give row
+        numbers, never patient ids.
     """
     where = file.path.name
     rows = read_rows(file)
@@ -138,11 +140,13 @@ def baseline_scores(
 
 
 def read_rows(file: PredictionsFile) -> pl.DataFrame:
-    """Rows of one file for its task.
+    """Return the rows of one file for its task.
 
     Returns
     -------
-    Frame of `row` (as a person counts them), `study` or else `patient` and `time` as text, `score`, `label` (NULL: unknown)
+    frame
+        `row` (row number; the header of a delimited file counts as row 1), `study` or else `patient` and `time` as text,
+        `score`, `label` (NULL: unknown).
 
     Raises
     ------
@@ -191,7 +195,7 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
 
 
 def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) -> tuple[pl.DataFrame, str]:
-    """The rows with the `study_id` that the best way of joining finds, NULL where it finds none; and that way."""
+    """Return the rows with the `study_id` found by the best join (NULL if not found), and the name of that join."""
     if "study" in rows.columns:
         ways: Mapping[str, pl.DataFrame] = {_BY_STUDY: _by_study(rows, studies)}
     else:
@@ -213,7 +217,7 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
 
 
 def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
-    """By the id as it is written; where that finds none, without the ``.0`` that a float column adds to either side."""
+    """Join by the id as written; if nothing is found, ignore the ``.0`` that a float column appends on either side."""
     there = studies.select("study_id", study="study_id")
     found = rows.join(there, on="study", how="left", maintain_order="left")
     bare = there.select(id_text("study"), plain="study_id").filter(pl.col("study").is_unique())
@@ -222,7 +226,7 @@ def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[str, pl.DataFrame]:
-    """Rows joined by the image's name, by patient and time, and for PE by patient and a time a day early."""
+    """Join rows by the image's name, by patient and time, and for PE by patient and a time one day early."""
     images = studies.drop_nulls("image_path").select(
         "study_id", image=pl.col("image_path").str.split("/").list.last().str.replace(r"(?i)\.nii(\.gz)?$", "")
     )
@@ -238,7 +242,7 @@ def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[st
 
 
 def _looked_up(rows: pl.DataFrame, keys: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
-    """Rows with the study of their key; a key that several studies share finds none."""
+    """Join rows to the study of their key; a key that several studies share finds none."""
     single = keys.filter(pl.struct(on).is_unique())
     return rows.join(single, on=list(on), how="left", maintain_order="left").drop("patient_id", strict=False)
 
@@ -248,7 +252,7 @@ def _second(time: pl.Expr) -> pl.Expr:
 
 
 def _compared_labels(matched: pl.DataFrame, where: str) -> tuple[int, int]:
-    """Labels that both know, and how many of them differ."""
+    """Return the number of labels known in both sources, and the number that differ."""
     both = matched.filter(pl.col("label").is_not_null() & pl.col("y_true").is_not_null())
     apart = both.filter(pl.col("label") != pl.col("y_true"))
     if apart.height > APART_UPTO * both.height:
@@ -281,12 +285,12 @@ def _rows(frame: pl.DataFrame) -> str:
 
 
 def tasks_in(path: Path) -> list[str]:
-    """Tasks that a file's own column `task` names, sorted; none where it has no such column.
+    """Return the tasks named in a file's `task` column, sorted; empty if there is no such column.
 
     Raises
     ------
     PredictionsFileError
-        The file is no table, or cannot be read.
+        The table cannot be read.
     """
     if not is_table(path):
         return []

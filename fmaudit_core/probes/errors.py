@@ -1,4 +1,4 @@
-"""What can be wrong with a probe."""
+"""Errors raised when probes are fitted or chosen."""
 
 from __future__ import annotations
 

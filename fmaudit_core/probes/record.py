@@ -1,8 +1,9 @@
-"""Probes on the medical record, and on record and CT together. On CT alone: `selection.py`.
+"""Probes on the medical record, and on record and CT together. For CT alone see `selection.py`.
 
-Early fusion is one logistic regression on the embedding and the record's columns side by side, each with half of the variance.
-Late fusion is one on the log odds of the two logistic probes, fitted on validation, as the INSPECT evaluator does; its C is so
-large that the penalty is not felt unless validation is separable, where without any it would not end.
+Early fusion is one logistic regression on the embedding and the record's columns concatenated, each block with half of the
+variance. Late fusion is one logistic regression on the log odds of the two logistic probes, fitted on validation, as in the
+INSPECT evaluator. Its C is large enough that the penalty has no effect unless validation is separable, in which case an
+unpenalised fit would not converge.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _SCORE: Final = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """Scores of further probes, and how they were chosen.
+    """Scores of the record and fusion probes, and how they were chosen.
 
     Parameters
     ----------
@@ -75,12 +76,12 @@ def fit_record(
     c_grid: Sequence[float],
     settings: EhrSection,
 ) -> Fitted:
-    """Logistic regression and boosted trees on the record alone, for every task.
+    """Fit logistic regression and boosted trees on the record alone, for every task.
 
     Parameters
     ----------
     designs : cutoff -> Design
-        Each task takes the past it may know.
+        Each task uses the design of its own cutoff.
 
     Raises
     ------
@@ -122,7 +123,7 @@ def fit_fusions(
     c_grid: Sequence[float],
     settings: EhrSection,
 ) -> Fitted:
-    """Early and late fusion of one encoder's embedding with the record, for every task of `ct`.
+    """Fit early and late fusion of one encoder's embedding with the record, for every task of `ct`.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def fit_fusions(
     ehr : frame
         Scores of `fit_record`.
     pooling : str
-        Its name, which the fusions carry.
+        Its name, recorded with the fusions.
     """
     fitted, not_fitted = list[Fitted](), dict[str, str]()
     for cutoff, tasks in _by_cutoff(list(ct), settings).items():
@@ -184,7 +185,7 @@ def _by_cutoff(tasks: Sequence[str], settings: EhrSection) -> dict[str, list[str
 def _coefficients(
     fits: pl.DataFrame, found: Predictions, design: Design, filled: Float32Array, studies: pl.DataFrame, task: str
 ) -> pl.DataFrame:
-    """What the chosen probe weighs, per standard deviation of each column among training studies."""
+    """Return the chosen probe's coefficients, per standard deviation of each column among training studies."""
     c = found.trail.filter("chosen").get_column("c").item()
     raw = fits.filter(task=task, c=c).get_column("coefficients").to_list()[0]
     train = aligned(design.ids, studies.filter(split="train")).get_column("at").to_numpy()
@@ -213,7 +214,7 @@ def _boosted(
         arrays["train"], arrays["val"], x[asked.get_column("at").to_numpy()],
         leaves=settings.leaves, max_trees=settings.max_trees, task=task,
     )  # fmt: skip
-    # too few studies for a single split give everybody one score: that is no model, and the trail says that none was chosen
+    # with too few studies for a single split all scores are equal: not a model, and the trail records that none was chosen
     able = [one for one in tried if np.ptp(one.scores) > 0]
     best = max(able, key=lambda one: (one.val_auroc, -one.leaves), default=None)
     named = {"task": task, "probe": BOOSTING, "modality": EHR, "pooling": NO_POOLING}
@@ -241,7 +242,7 @@ def _scored(rows: pl.DataFrame, named: Mapping[str, str], scores: npt.NDArray[np
 
 
 def _side_by_side(embeddings: tuple[Sequence[str], Float32Array], design: Design) -> tuple[list[str], Float32Array]:
-    """Embedding and record of the studies that have both."""
+    """Return the ids and the concatenated embedding and record of the studies that have both."""
     ids, matrix = embeddings
     ours = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     both = pl.DataFrame({"study_id": design.ids, "of_record": np.arange(len(design.ids))}).join(ours, on="study_id")
@@ -254,9 +255,9 @@ def _side_by_side(embeddings: tuple[Sequence[str], Float32Array], design: Design
 
 
 def _balanced(n_ct: int, n_ehr: int) -> npt.NDArray[np.float64]:
-    """(n_ct + n_ehr,) what features are multiplied by, so that both blocks have half of the variance whatever their widths.
+    """Return the factors, (n_ct + n_ehr,), that give both blocks of features half of the variance whatever their widths.
 
-    Under one penalty a thousand dimensions of an embedding would else drown eighty columns of a record.
+    Otherwise, under one penalty, a thousand dimensions of an embedding would outweigh eighty columns of a record.
     """
     half = (n_ct + n_ehr) / 2
     emphasis: npt.NDArray[np.float64] = np.sqrt(np.repeat([half / n_ct, half / n_ehr], [n_ct, n_ehr]))

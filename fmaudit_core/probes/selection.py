@@ -1,4 +1,4 @@
-"""From fits to scores: C chosen on validation alone, predictions on val and test, the trail of the choice kept."""
+"""Choice of C on validation alone, predictions on val and test, and a record of how C was chosen."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Predictions:
     Parameters
     ----------
     scores : frame
-        A row per score set and study with a known label in val or test; the threshold is the fairness room's to choose.
+        A row per score set and study with a known label in val or test; the threshold is chosen in `fairness`.
     trail : frame
-        Every C that was tried, its validation AUROC, and which was chosen.
+        Every C tried, its validation AUROC, and whether it was chosen.
     n_unscored : int
         Studies of val and test with a known label but no embedding.
     """
@@ -52,7 +52,7 @@ def fit_probes(
     emphasis: npt.NDArray[np.float64] | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
-    """Fit the logistic probes of an encoder: every task and C, per pooling.
+    """Fit the logistic probes of an encoder for every pooling, task and C.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def choose_and_predict(
     task: str,
     modality: str = PRIMARY_MODALITY,
 ) -> Predictions:
-    """Choose C by validation AUROC (of equals the smaller, which is smoother) and score val and test.
+    """Choose C by validation AUROC (the smaller in a tie, which is smoother) and score val and test.
 
     Parameters
     ----------
     modality : str
-        What the embeddings are of, as the scores' table is to say.
+        Modality of the embeddings, recorded in the scores.
 
     Raises
     ------
@@ -184,20 +184,20 @@ def _has_both_classes(target: npt.NDArray[np.float64]) -> bool:
 
 
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
-    """Studies that have an embedding, with its row as `at`, sorted by study."""
+    """Return the studies that have an embedding, with its row as `at`, sorted by study."""
     rows = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     return studies.join(rows, on="study_id").sort("study_id")
 
 
 def target_of(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
-    """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
+    """Return the labels in the order of `studies`, (n,): 0, 1, NaN if unknown."""
     of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
     joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
     return joined.get_column("label").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str, encoder: str | None = None) -> float:
-    """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
+    """Return the share of correctly ranked positive-negative pairs, ties counted half; `fairness` computes it with intervals."""
     if y.all() or not y.any():
         raise OneClassError(
             f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",

@@ -1,4 +1,4 @@
-"""Does an encoder load, give what its spec says, give it twice, and how long will it take on this machine."""
+"""Check of an encoder: that it loads, that its output is as its spec declares and reproducible, and how long it takes here."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
-#: two passes, or a slice alone and among others, point the same way; backends move embeddings by 1e-6
+#: minimum cosine between two passes, or between a slice alone and in a batch; backends change embeddings by 1e-6
 AGREE_COSINE: Final = 0.99999
-#: a lower precision points the same way as float32
+#: minimum cosine between a lower precision and float32
 PRECISION_COSINE: Final = 0.999
-#: slices a CT of the chest has where the cohort's own are not known yet
+#: assumed slices per chest CT while the cohort's own number is not known
 ASSUMED_SLICES: Final = 250
 _PROBE_SLICES: Final = 4
 _PROBE_VOLUMES: Final = 2
@@ -32,23 +32,23 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CohortSize:
-    """How much an encoder has to embed."""
+    """The number of studies and items that an encoder has to embed."""
 
     n_studies: int
-    #: slices of its view, or volumes; None where no series has been read yet
+    #: slices of its view, or volumes; None if no series has been read yet
     n_items: int | None
 
 
 @dataclass
 class CheckResult:
-    """What was found.
+    """The result of a check.
 
     Parameters
     ----------
     facts : dict of str to str
-        What is told, in order.
+        Reported properties, in order.
     problems : list of str
-        Why the encoder must not be used; empty where it may be.
+        Reasons why the encoder must not be used; empty if it may be used.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class CheckResult:
 
 
 def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize | None = None) -> CheckResult:
-    """Load an encoder, probe it, time it.
+    """Load an encoder, check its output, and measure its speed.
 
     Parameters
     ----------
     device : "auto", "cpu" or "cuda"
     cohort : CohortSize, optional
-        For the estimate of the time.
+        Used to estimate the total time.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
 
 
 def probe_slices(spec: EncoderSpec) -> SliceArray:
-    """Drawn slices, or volumes, through the spec's own view: each another, the same every time."""
+    """Generate slices, or volumes, through the spec's own view: all different, and the same in every call."""
     rng = np.random.default_rng(2026)
     if spec.view.volume is not None:
         volumes = [spec.view.apply(_drawn(rng, 64, 256), (4.0, 1.5, 1.5)) for _ in range(_PROBE_VOLUMES)]
@@ -121,7 +121,7 @@ def probe_slices(spec: EncoderSpec) -> SliceArray:
 
 
 def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray[np.int16]:
-    """Ellipses of CT values with noise: (slices, rows, columns) HU."""
+    """Return ellipses of CT values with noise, (slices, rows, columns) HU."""
     row, column = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j]
     volume = np.full((n_slices, size_px, size_px), -1000, np.int16)
     for one in volume:
@@ -133,7 +133,7 @@ def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray
 
 
 def _probe(found: CheckResult, encoder: Encoder, spec: EncoderSpec, slices: SliceArray, once: Float32Array) -> None:
-    """What must hold of frozen features, whatever the network: no use is made of what is inside."""
+    """Check the properties that frozen features must have, treating the network as a black box."""
     if once.shape != (len(slices), spec.dim):
         found.problems.append(f"it gives {once.shape} for {len(slices)} slices, its spec says dim {spec.dim}.")
         return
@@ -199,7 +199,7 @@ def _measure(
 
 
 def _memory(device: str) -> tuple[Callable[[], None], Callable[[], str]]:
-    """How to begin and to read a measurement of peak memory on a device."""
+    """Return functions to reset and to read the peak memory of a device."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,12 +1,12 @@
-"""Embeddings computed elsewhere: study id -> vector, from one file, checked and published like any other.
+"""Embeddings computed elsewhere: study id -> vector, read from one file, checked and published like any others.
 
-Layouts, told by the suffix:
+Layouts, recognised by the suffix:
 
 - Parquet (`.parquet`): a column of ids and a column of lists of numbers.
-- NPZ (`.npz`) and HDF5 (`.h5`, `.hdf5`): an array of ids, (n,), and one of vectors, (n, d); or one array per study, (d,),
-  called as its id.
+- NPZ (`.npz`) and HDF5 (`.h5`, `.hdf5`): an array of ids, (n,), and an array of vectors, (n, d); or one array per study, (d,),
+  named by its id.
 
-The names of the columns and arrays are the spec's.
+The spec names the columns and arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     Parameters
     ----------
     studies : sequence of str
-        The cohort's. Those that are not in the file are told in `failed_studies`; rows of other studies are counted
+        The cohort's studies. Those that are not in the file are recorded in `failed_studies`; rows of other studies are counted
         in `provenance` and left out.
     out : Path
         The DuckDB file, replaced in one rename; see `extract.extract`. It holds no slice embeddings.
@@ -47,8 +47,8 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     Raises
     ------
     ImportedFileError
-        The file is missing, another one, cannot be read, holds a study twice, vectors of another dimension or that are not
-        finite, or no study of the cohort; then nothing is published.
+        The file is missing, has another checksum, cannot be read, holds a study twice, vectors of another dimension or that are
+        not finite, or no study of the cohort; then nothing is published.
     """
     started, file = time.monotonic(), _file(spec)
     ids, matrix = read_imported(spec)
@@ -78,7 +78,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
 
     Returns
     -------
-    study_ids : list of str, as they stand in the file
+    study_ids : list of str, as written in the file
     embeddings : (studies, dim) float32
 
     Raises
@@ -105,7 +105,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
         ids, vectors = reader(file)
     except (ImportedFileError, MissingExtraError):
         raise
-    except Exception as error:  # each format's library raises kinds of its own for a damaged file
+    except Exception as error:  # each format's library has its own errors for a damaged file
         told = (str(error).splitlines() or [""])[0][:160]
         raise ImportedFileError(f"cannot be read ({type(error).__name__}: {told}).", where=where) from error
     _check(ids, vectors, spec.dim, where)
@@ -119,7 +119,7 @@ def _file(spec: EncoderSpec) -> ImportedFile:
 
 
 def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) -> None:
-    """Rows are told by number, studies never."""
+    """Check ids and vectors; messages give row numbers, never study ids."""
     if not len(ids):
         raise ImportedFileError("holds no study.", where=where)
     if vectors.dtype.kind not in "fiu":
@@ -136,7 +136,7 @@ def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) 
     twice = [row for row, one in enumerate(ids, start=1) if first.setdefault(one, row) != row]
     if twice:
         raise ImportedFileError(f"{_rows(twice)} of a study that stands there already.", where=where)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
     if not finite.all():
         bad = (np.flatnonzero(~finite) + 1).tolist()
@@ -183,7 +183,7 @@ def _hdf5(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
 
 
 def _from_arrays(file: ImportedFile, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[str], npt.NDArray[Any]]:
-    """An array of ids beside one of vectors, or one array per study."""
+    """Return ids and vectors from an array of ids and one of vectors, or from one array per study."""
     if (file.study_id in arrays) != (file.embedding in arrays):
         lacking = file.embedding if file.study_id in arrays else file.study_id
         raise ImportedFileError(f"has no array {lacking}.", where=str(file.path), fix=_NAMES)

@@ -1,4 +1,4 @@
-"""Published weights that cannot ship: where they are had, and the spec that names the file once somebody has it."""
+"""Published weights that cannot be redistributed: where to obtain them, and the spec that names the file once it is present."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fmaudit_core.encoders.errors import SpecError, WeightsError
 
 
 class Published(BaseModel):
-    """Where a checkpoint is had.
+    """The source of a published checkpoint.
 
     Parameters
     ----------
@@ -21,11 +21,11 @@ class Published(BaseModel):
     files : tuple of str
         The checkpoint's path there, the usual one first; others hold the same weights.
     config : str
-        File that belongs beside the checkpoint, if the adapter reads one.
+        File that belongs next to the checkpoint, if the adapter reads one.
     size_bytes, sha256 : optional
-        Of the first file, where they are known.
+        Size and SHA-256 of the first file, if known.
     gate : str
-        What its owner asks for before it may be used.
+        Conditions of its owner for access.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class Published(BaseModel):
     gate: str = ""
 
     def missing(self, name: str) -> WeightsError:
-        """The error that says where encoder `name`'s weights are had."""
+        """Return the error that states where encoder `name`'s weights can be obtained."""
         size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size not known here"
         proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 not known here: the one found is recorded"
         beside = f", with {self.config} beside it" if self.config else ""
@@ -50,12 +50,12 @@ class Published(BaseModel):
         )
 
     def found_in(self, place: Path) -> Path:
-        """The checkpoint at `place`, a file or the folder it was downloaded to.
+        """Return the checkpoint at `place`, a file or the folder it was downloaded to.
 
         Raises
         ------
         WeightsError
-            It is not there, or has another size than the published one.
+            It is not there, or its size differs from the published one.
         """
         names = [option for file in self.files for option in (file, Path(file).name)]
         options = [place / name for name in names] if place.is_dir() else [place]
@@ -75,7 +75,7 @@ class Published(BaseModel):
 
 
 def with_weights(text: str, published: Published, place: Path) -> str:
-    """The YAML `text` of a spec without weights, with those at `place` named and proved.
+    """Return the YAML `text` of a spec without weights, completed with the verified weights at `place`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Any vision model folder of transformers: config.json and safetensors, offline and strict.
+"""Any vision model of transformers from a local folder: config.json and safetensors, offline and strict.
 
-Which output is the embedding is decided per model type, never guessed:
+The output used as the embedding is defined per model type, never guessed:
 
 ======================================  =======================================  =========
 model type                              embedding                                length 1
@@ -13,9 +13,9 @@ dinov3_convnext                         pooler_output, the normalised mean      
 vit                                     CLS token after the last LayerNorm       no
 ======================================  =======================================  =========
 
-RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, taken as
-they come. The library renames the tensors of older checkpoints itself, so it also loads them; what it finds missing,
-left over or misshaped is refused.
+RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, used unchanged.
+The library loads the tensors itself, since it renames those of older checkpoints; any tensor it reports as missing, left over or
+misshaped is an error.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ VARIANTS: Final = ("pooler_output", "cls", "mean")
 
 @dataclass(frozen=True)
 class _Family:
-    """How one model type is loaded and read."""
+    """How one model type is loaded, and which output is its embedding."""
 
     network: str
     output: str
     unit_norm: bool = False
-    #: prefixes of tensors that are no part of the image embedding: another tower, a head of another task
+    #: prefixes of tensors that are not part of the image embedding: another tower, a head of another task
     left_out: tuple[str, ...] = ()
-    #: whether only slices of the config's image_size are taken
+    #: whether only slices of the config's image_size are accepted
     fixed_size: bool = False
 
 
@@ -71,14 +71,14 @@ FAMILIES: Final = {
 
 
 class _Embedding(nn.Module):
-    """One output of a network, as a matrix."""
+    """A network reduced to one of its outputs, as a matrix."""
 
     def __init__(self, network: nn.Module, output: str) -> None:
         super().__init__()
         self.network, self.output = network, output
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, size, size) -> (n, dim)."""
+        """Map (n, 3, size, size) to (n, dim)."""
         out = self.network(pixel_values=images)
         if self.output in {"pooler_output", "image_embeds"}:
             found: torch.Tensor = out[self.output].flatten(1)
@@ -90,20 +90,20 @@ class _Embedding(nn.Module):
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: the model type's embedding, or the output that `variant` names.
+    """Load the adapter: the model type's embedding, or the output named by `variant`.
 
     Raises
     ------
     SpecError
-        Weights, input or a needed variant are missing, or the model takes or gives other sizes.
+        Weights, input or a needed variant are missing, or the model's input or output sizes differ.
     WeightsError
-        The config or checkpoint is missing, another one, asks for code of its own, or does not fit strictly.
+        The config or checkpoint is missing, has another checksum, requires its own code, or does not fit strictly.
     """
     if spec.weights is None or spec.weights.path is None:
         raise SpecError("transformers needs `weights: path:` to a checkpoint in the model's folder.", where=spec.name)
     config = _config(spec)
     family = _family(spec, config)
-    # a model of two towers keeps the image tower's config apart
+    # a model of two towers has a separate config for the image tower
     vision = getattr(config, "vision_config", config)
     inputs = needs_input(spec, _published_input(spec))
     if family.fixed_size and vision.image_size != inputs.size_px:
@@ -124,7 +124,7 @@ def _config(spec: EncoderSpec) -> Any:
         raise WeightsError(f"transformers knows no model type {known}.{asks}", where=str(path))
     try:
         return transformers.CONFIG_MAPPING[known].from_dict(raw)
-    except Exception as error:  # whatever the library's own validation raises
+    except Exception as error:  # the library's own validation may raise anything
         raise WeightsError(f"is no valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
 
 
@@ -149,7 +149,7 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
 
 
 def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
-    """The embedding's width; of a type that is not known the extraction itself compares it."""
+    """Return the embedding's width; for an unknown type the spec's, which is compared during extraction."""
     if family.output == "image_embeds":
         return int(vision.projection_dim)
     if family.network == "DINOv3ConvNextModel":
@@ -169,7 +169,7 @@ def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module
             network, told = builder.from_pretrained(
                 None, config=vision, state_dict=state, output_loading_info=True, dtype=torch.float32, **options
             )
-    except RuntimeError as error:  # misshaped tensors end the library's own loading
+    except RuntimeError as error:  # the library itself raises for misshaped tensors
         said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
         raise WeightsError(f"the checkpoint does not fit the network: {said}", where=where) from error
     for what, names in (
@@ -190,7 +190,7 @@ def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and reports of the library's own: what is wrong becomes one error."""
+    """Run without the library's progress bars and reports: any problem becomes one error."""
     talk: Any = library_logging
     level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
     talk.set_verbosity(logging.CRITICAL)
@@ -204,7 +204,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _published_input(spec: EncoderSpec) -> str:
-    """What the folder's preprocessor_config.json says, for the error that asks for an `input`."""
+    """Return the content of the folder's preprocessor_config.json, for the error about a missing `input`."""
     path = spec.weights.located().parent / "preprocessor_config.json"  # type: ignore[union-attr]  # load has checked
     if not path.is_file():
         return "nothing is beside the checkpoint; see its card."

@@ -195,8 +195,7 @@ def _check(
 
 
 def standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:
-    """Return the mean and standard deviation of each feature; a constant feature has an infinite deviation, which scales it to 0.
-    """
+    """Return the mean and standard deviation of each feature; a constant feature has an infinite deviation and is scaled to 0."""
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     constant = spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12)
     return mean, np.where(constant, np.inf, spread)

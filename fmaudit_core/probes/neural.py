@@ -331,8 +331,7 @@ class _Recorder:
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[bool]:
-    """Return, per row, whether it is a fitted seed of the shape with the best mean validation AUROC; ties go to the first shape.
-    """
+    """Return, per row, whether it is a fitted seed of the shape with the best mean validation AUROC (the first in a tie)."""
     of_shape: dict[str, list[float]] = {}
     for row in rows:
         if row["status"] == "fitted" and row["shape"] != EQUAL:

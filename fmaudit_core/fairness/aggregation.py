@@ -1,7 +1,8 @@
-"""How slices become a study, and whether it matters: every aggregation of an encoder's slices against their mean.
+"""Comparison of methods that aggregate slice embeddings to one score per study. The reference is mean pooling.
 
-Mean, maximum and median per dimension under the same logistic probe; gated attention and a recurrent network, which learn what to
-look at; and the same weights with another view (other windows, another stride), which are another encoder of the registry.
+The methods are mean, maximum and median per dimension under the same logistic probe, and gated attention and a recurrent network,
+which learn how to weight slices. Encoders with the same weights and another view (other windows, another stride) are separate
+encoders in the registry; they are compared too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY, PRIMARY_PROB
 
 REFERENCE: Final = "mean"
 _ATTENTION: Final = "abmil"
-#: aggregation -> the probe that reads it
+#: aggregation -> probe that uses it
 AGGREGATIONS: Final[dict[str, str]] = {
     **dict.fromkeys(POOLINGS, PRIMARY_PROBE), **{pooling: probe for probe, pooling in OF_SLICES.items()},
 }  # fmt: skip
@@ -51,7 +52,7 @@ def spatial_aggregation(
     seeds: pl.DataFrame,
     equal: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Compare, for every encoder and task, each aggregation and each other view with mean pooling under the logistic probe.
+    """Compare each aggregation and each other view with mean pooling under the logistic probe, for every encoder and task.
 
     Parameters
     ----------
@@ -59,21 +60,21 @@ def spatial_aggregation(
         Every score set, of all encoders.
     n_slices : encoder -> study -> slices
         Encoders without slice embeddings are absent.
-    alike : encoder -> other encoders of the same weights with another view
+    alike : encoder -> other encoders with the same weights and another view
     seeds : frame of `probes.neural.SEEDS_SCHEMA`
     equal : frame of `probes.neural.EQUAL_SCHEMA`
-        Attention with equal weights.
+        Results of attention with equal weights.
 
     Returns
     -------
-    Frame of `AGGREGATION_SCHEMA`, patients paired. `comparison` is ``aggregation`` or ``window``, where `view_of` names the
-    other encoder; `difference` is the row's AUROC minus that of mean pooling. `status`: ``reference``, ``tested``,
-    ``interval_only`` (no p), ``suppressed``, ``not_scored`` (the probe is not configured, or could not be fitted), ``no_slices``
-    (the encoder sees whole volumes, or was run elsewhere). `p_holm` and `q_value` are over the rows of one encoder and task.
-    `n_slices` is the median over the studies; `seed_mean` and `seed_sd` are of the test AUROC of the single networks whose
-    mean is the score. Attention differs from mean pooling in its linear probe too (principal components, another
-    regularisation): `equal_difference`, with its interval and p, is what it gains over itself with equal weights, by
-    attention alone.
+    Frame of `AGGREGATION_SCHEMA`, patients paired. `comparison` is ``aggregation`` or ``window``; for ``window``, `view_of`
+    names the other encoder. `difference` is the row's AUROC minus the AUROC of mean pooling. `status`: ``reference``,
+    ``tested``, ``interval_only`` (no p), ``suppressed``, ``not_scored`` (the probe is not configured, or could not be fitted),
+    ``no_slices`` (the encoder reads whole volumes, or was run elsewhere). `p_holm` and `q_value` are adjusted over the rows of
+    one encoder and task. `n_slices` is the median over studies. `seed_mean` and `seed_sd` summarise the test AUROC of the single
+    networks; the score is their mean. Attention also differs from mean pooling in its linear probe (principal components,
+    another regularisation). `equal_difference`, with its interval and p, is therefore the gain over the same probe with equal
+    weights: the effect of attention alone.
     """
     rows: list[dict[str, Any]] = []
     of_ct = test.filter((pl.col("modality") == PRIMARY_MODALITY) & (pl.col("strategy") == "none"))
@@ -114,7 +115,7 @@ def _of_cell(
 
 
 def _told(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
-    """What the single networks of a probe come to."""
+    """Return the number of chosen networks of a probe, with mean and standard deviation of their test AUROC."""
     of_probe = seeds.filter((pl.col("probe") == probe) & pl.col("chosen")).get_column("test_auroc").drop_nulls()
     if of_probe.is_empty():
         return {}
@@ -124,7 +125,7 @@ def _told(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
 def _compared(
     scores: pl.DataFrame, reference: pl.DataFrame, settings: FairnessSection, slices: Mapping[str, int]
 ) -> dict[str, Any]:
-    """AUROC and its difference from the reference, on the studies that both scored."""
+    """Return the AUROC and its difference from the reference, on the studies scored by both."""
     one = scores.join(reference, on="study_id", how="semi").sort("study_id")
     if one.is_empty():
         return {"status": "not_scored"}
@@ -155,7 +156,7 @@ def _compared(
 
 
 def _by_attention(scores: pl.DataFrame, equal: pl.DataFrame, status: str, settings: FairnessSection) -> dict[str, Any]:
-    """What attention gains over itself with equal weights: the same linear probe on the same components."""
+    """Return the gain of attention over equal weights, with the same linear probe on the same components."""
     if status != "tested" or equal.is_empty():
         return {}
     both = scores.join(equal.select("study_id", alike="y_score"), on="study_id").sort("study_id")
@@ -168,7 +169,7 @@ def _by_attention(scores: pl.DataFrame, equal: pl.DataFrame, status: str, settin
 
 
 def _adjusted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one encoder and task with p adjusted over them."""
+    """Return the rows of one encoder and task, with p adjusted over them."""
     p = np.array([np.nan if row.get("p_value") is None else row["p_value"] for row in rows])
     for row, by_holm, q in zip(rows, holm(p), benjamini_hochberg(p), strict=True):
         if not np.isnan(by_holm):

@@ -1,4 +1,4 @@
-"""Test whether subgroups of an attribute are calibrated alike: homogeneity of their slopes, and of their intercepts."""
+"""Tests of equal calibration across the subgroups of an attribute: homogeneity of slopes and of intercepts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmaudit_core.fairness.calibration import Calibration
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
-#: patients with a positive study, and as many with a negative one, that a subgroup needs: the test is a large-sample one
+#: fewest patients per class in a subgroup, because the test is a large-sample test
 MIN_PATIENTS: Final = 50
 PARAMETERS: Final = ("slope", "intercept")
 TESTS_SCHEMA: Final = pl.Schema(
@@ -31,7 +31,7 @@ TESTS_SCHEMA: Final = pl.Schema(
 
 
 def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
-    """Compute Cochran's Q of estimates of one quantity in different patients, and its p.
+    """Compute Cochran's Q of estimates of one quantity in different groups of patients, and its p.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float
 
     Returns
     -------
-    Q, the sum of squared distances from the precision-weighted mean, each over its variance; and p from chi-squared with g - 1
-    degrees of freedom
+    Q, the sum of squared distances from the precision-weighted mean, each divided by its variance, and p from chi-squared with
+    g - 1 degrees of freedom
 
     References
     ----------
@@ -54,13 +54,13 @@ def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float
 def homogeneity_rows(
     tested: Iterable[Calibration], named: dict[str, Any], *, probabilities: bool
 ) -> Iterator[dict[str, Any]]:
-    """Make a row of `TESTS_SCHEMA` for slope and for intercept of one score set and attribute; `q_value` is left out.
+    """Return the rows of `TESTS_SCHEMA` for slope and intercept of one score set and attribute, without `q_value`.
 
     Parameters
     ----------
     tested : calibrations of the tested subgroups with at least `MIN_PATIENTS` patients of each class
     named : columns of the score set and the attribute
-    probabilities : whether the scores can be calibrated
+    probabilities : whether the scores can be probabilities
 
     Notes
     -----
@@ -81,7 +81,7 @@ def homogeneity_rows(
 
 
 def with_q_values(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Return rows of `homogeneity_rows` as a frame of `TESTS_SCHEMA`, with q-values over all of them: they are exploratory."""
+    """Return rows of `homogeneity_rows` as a frame of `TESTS_SCHEMA`, with q-values over all rows. The tests are exploratory."""
     tests = pl.DataFrame(rows, schema=TESTS_SCHEMA)
     p = tests.get_column("p_value").fill_null(np.nan).to_numpy()
     return tests.with_columns(q_value=pl.Series(benjamini_hochberg(p), dtype=pl.Float64).fill_nan(None))

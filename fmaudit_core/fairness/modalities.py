@@ -1,4 +1,4 @@
-"""What each modality adds: CT, medical record and both, on the studies that all scored. Any two models: `comparisons.py`."""
+"""Comparison of modalities (CT, medical record, both) on the studies scored by all. For other pairs see `comparisons.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"
-#: the single-modality models that others are held against
+#: single-modality reference models
 REFERENCES: Final = {"ct": ("logistic", CT), "ehr": ("logistic", EHR)}
 _OVER: Final = ("over_{}", "over_{}_low", "over_{}_high", "p_over_{}")
 MODALITIES_SCHEMA: Final = pl.Schema(
@@ -30,18 +30,18 @@ MODALITIES_SCHEMA: Final = pl.Schema(
 
 
 def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """AUROC of every model of an encoder and task, and what it has over CT alone and over the record alone.
+    """Compute the AUROC of every model of an encoder and task, and its gain over CT alone and over the record alone.
 
     Parameters
     ----------
     test : frame
-        Predictions of the evaluated split: of each encoder and task one score set per probe and modality.
+        Predictions of the evaluated split, with one score set per encoder, task, probe and modality.
 
     Returns
     -------
-    Frame of `MODALITIES_SCHEMA`, empty where there is no record. All numbers of an encoder and task are of the studies that every
-    one of its models scored. `over_ct`: AUROC less that of the logistic probe on CT, with its interval and the p of the paired
-    clustered DeLong test; nominal, as these models are none of the confirmatory family.
+    Frame of `MODALITIES_SCHEMA`, empty if there is no record. All numbers of an encoder and task are computed on the studies
+    scored by every one of its models. `over_ct`: AUROC minus the AUROC of the logistic probe on CT, with its interval and the p
+    of the paired clustered DeLong test. The p is nominal, because these models are not in the confirmatory family.
     """
     rows: list[dict[str, Any]] = []
     for _, cell in test.group_by("encoder", "task", maintain_order=True):

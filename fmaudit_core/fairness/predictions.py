@@ -1,4 +1,4 @@
-"""Anybody's predictions, checked before a number is made of them."""
+"""Checks of predictions before they are assessed, for predictions of any model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Evaluated:
 
     Parameters
     ----------
-    test : frame with `threshold` and `threshold_source`: ``given`` or ``validation``
-    draws : thresholds that other validation patients would have given, by score set; empty where thresholds count as fixed
+    test : frame with `threshold` and `threshold_source` (``given`` or ``validation``)
+    draws : bootstrap thresholds over validation patients, by score set; empty if thresholds are treated as fixed
     """
 
     test: pl.DataFrame
@@ -41,20 +41,20 @@ def evaluated(
     *,
     unvalidated: bool = False,
 ) -> Evaluated:
-    """Check predictions, and give each score set its threshold: the one given, else its own, else chosen on validation.
+    """Check predictions and set the threshold of each score set: `threshold`, else its own, else chosen on validation.
 
     Parameters
     ----------
     frame : frame
-        May have a column `threshold`, and beside it `threshold_source`: ``validation`` where the caller chose it on
-        validation. A threshold without a source counts as given.
+        May have a column `threshold` and a column `threshold_source`, which is ``validation`` if the caller chose the
+        threshold on validation. A threshold without a source counts as given.
     unvalidated : bool
-        Take a score set that has a blank threshold and no validation rows as it is: of it AUROC alone is told.
+        Accept a score set with a blank threshold and no validation rows. Only its AUROC is reported.
 
     Raises
     ------
     FairnessError
-        The predictions cannot be assessed as they are; says why and what to do.
+        The predictions cannot be assessed. The message gives the reason and the fix.
     """
     if threshold is not None:
         frame = frame.with_columns(threshold=pl.lit(float(threshold)), threshold_source=pl.lit(THRESHOLD_GIVEN))
@@ -68,13 +68,13 @@ def evaluated(
         if checked.get_column("threshold").null_count():
             checked = _completed(checked, settings, unvalidated=unvalidated)
     draws = {}
-    if settings.threshold_uncertainty:  # a threshold that was given is what it is
+    if settings.threshold_uncertainty:  # given thresholds are treated as fixed
         draws = threshold_draws(checked.filter(pl.col("threshold_source") == THRESHOLD_OF_VALIDATION), settings)
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
 
 
 def _check_thresholds(checked: pl.DataFrame) -> None:
-    """Refuse thresholds that are NaN, and score sets with several: a gap would be one between thresholds."""
+    """Refuse NaN thresholds and score sets with several thresholds, because a gap would then reflect the thresholds."""
     nan = checked.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
     if nan:
         raise FairnessError(
@@ -93,7 +93,7 @@ def _check_thresholds(checked: pl.DataFrame) -> None:
 
 
 def _with_sources(checked: pl.DataFrame) -> pl.DataFrame:
-    """Rows with `threshold_source`: as the caller says, else ``given``; blank where there is no threshold."""
+    """Return the rows with `threshold_source`: the caller's, else ``given``; blank if there is no threshold."""
     if "threshold_source" in checked.columns:
         known = (THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION)
         odd = checked.filter(~pl.col("threshold_source").is_in(known)).get_column("threshold_source")
@@ -108,9 +108,9 @@ def _with_sources(checked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_given(checked: pl.DataFrame) -> None:
-    """Refuse a given threshold outside the scores of its score set, all splits together: it calls nobody, or everybody.
+    """Refuse a given threshold outside the range of its score set's scores over all splits: it calls no study, or every study.
 
-    A threshold chosen on validation is never refused: it may call nobody by its policy.
+    A threshold chosen on validation is never refused, because its policy may call no study.
     """
     given = checked.filter(pl.col("threshold_source") == THRESHOLD_GIVEN)
     for key, frame in given.group_by(*SCORE_SET, maintain_order=True):
@@ -130,7 +130,7 @@ def _check_given(checked: pl.DataFrame) -> None:
 
 
 def _other_scale(threshold: float, low: float, high: float) -> str:
-    """The question that a threshold on another scale than the scores' raises; empty where there is no sign of that."""
+    """Return a question about the scale if threshold and scores seem to be on different scales, else an empty string."""
     if 0 < threshold < 1:
         return "Are the scores log odds or per cent, and the threshold a probability? "
     if low >= 0 and high <= 1:
@@ -139,7 +139,7 @@ def _other_scale(threshold: float, low: float, high: float) -> str:
 
 
 def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:
-    """Rows with thresholds chosen for the score sets that lack one; of those without validation studies only where asked."""
+    """Return the rows, with a threshold chosen for score sets that lack one; `unvalidated` skips those without validation."""
     frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
     lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
     bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
@@ -151,7 +151,7 @@ def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated:
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
-    """Predictions with every column of a score set, binary labels and attribute levels as text, in a fixed order.
+    """Return the predictions with all score set columns, binary labels and attribute levels as text, in a fixed order.
 
     Raises
     ------

@@ -1,7 +1,8 @@
-"""Warnings about scores, labels and thresholds: what a reader must check before any verdict is worth reading.
+"""Warnings about scores, labels and thresholds that a reader must check before reading a verdict.
 
-A warning is no test of fairness. It reports that a number is suspect (scores that rank backwards, a threshold on another scale,
-ties, patients with more studies in one subgroup) and what to check. Under the gravest no verdict is given: `withhold_verdicts`.
+A warning is not a fairness test. It reports a suspect number (scores that rank backwards, a threshold on another scale, ties,
+patients with more studies in one subgroup) and what to check. The most serious warnings withhold the verdict:
+`withhold_verdicts`.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studi
 from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 
-#: AUROC below 0.5, its whole interval
+#: AUROC below 0.5, including its whole interval
 AUROC_BELOW_HALF: Final = "auroc_below_half"
-#: no study, or every study, is called positive: of all, or of one true class
+#: no study, or every study, is called positive; for all studies or for one true class
 NONE_OR_ALL_CALLED: Final = "none_or_all_called"
-#: hardly any study is called positive, or hardly any is not
+#: nearly no study, or nearly every study, is called positive
 NEARLY_NONE_OR_ALL_CALLED: Final = "nearly_none_or_all_called"
-#: UDR + FPR above 1, its whole interval
+#: UDR + FPR above 1, including its whole interval
 WORSE_THAN_COIN: Final = "worse_than_coin"
-#: a threshold that looks like a probability, and scores that are none
+#: the threshold looks like a probability, the scores do not
 THRESHOLD_SCALE: Final = "threshold_scale"
-#: a handful of distinct scores
+#: few distinct scores
 FEW_DISTINCT_SCORES: Final = "few_distinct_scores"
-#: one score that many studies share
+#: many studies share one score
 FREQUENT_SCORE: Final = "frequent_score"
-#: a subgroup whose patients have twice the studies of another's
+#: patients of a subgroup have twice as many studies as those of another
 STUDIES_PER_PATIENT: Final = "studies_per_patient"
 
 #: codes that concern rates and not AUROC
 _OF_RATES: Final = (NONE_OR_ALL_CALLED, NEARLY_NONE_OR_ALL_CALLED, WORSE_THAN_COIN, THRESHOLD_SCALE)
 _RATES: Final = ("udr", "fpr")
-#: of one true class: all studies of a subgroup may still be called, or none
+#: for one true class only: within a subgroup, all studies or none may still be called
 _IN_PART: Final = tuple((NONE_OR_ALL_CALLED, metric) for metric in _RATES)
 #: a share called positive outside these is suspect
 _SHARES_CALLED: Final = (0.01, 0.99)
@@ -65,15 +66,16 @@ WARNINGS_SCHEMA: Final = pl.Schema(
 
 
 def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Yield rows of `WARNINGS_SCHEMA`, of the evaluated split.
+    """Yield the rows of `WARNINGS_SCHEMA` for the evaluated split.
 
-    `code` names the kind, `metric` the metric it is about where it is one, `withholds` whether verdicts on it are withheld.
-    `attribute` and `subgroup` are `overall` and `all` where the warning is about all studies. Subgroups are named only if the
-    small-group rule lets them be tested; of a score set with too few patients altogether only the threshold's scale is judged.
+    `code` is the kind of warning, `metric` the metric concerned if it is a single one, `withholds` whether verdicts on it are
+    withheld. `attribute` and `subgroup` are `overall` and `all` if the warning is about all studies. Subgroups are named only if
+    the small-group rule allows them to be tested. For a score set with too few patients overall, only the scale of the threshold
+    is checked.
 
-    `value`, `low` and `high` are: AUROC and its interval; the share called positive; UDR + FPR and its interval; the threshold;
-    the number of distinct scores; the share of studies with the most frequent score; studies a patient, with those of
-    `other_subgroup` in `other_value`.
+    `value`, `low` and `high` are, depending on the kind: AUROC and its interval; the share called positive; UDR + FPR and its
+    interval; the threshold; the number of distinct scores; the share of studies with the most frequent score; studies per
+    patient, with the value of `other_subgroup` in `other_value`.
 
     Intervals of all studies are at `confidence`; those of a subgroup at 1 - (1 - confidence) / G for an attribute with G tested
     subgroups.
@@ -88,7 +90,7 @@ def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: Fairn
 
 
 def withheld(warnings: pl.DataFrame, title: Callable[[str], str] = str) -> pl.DataFrame:
-    """Return the score sets and metrics on which no verdict is given: the columns of a score set, `metric` and `reason`.
+    """Return the score sets and metrics without a verdict: the columns of a score set, `metric` and `reason`.
 
     Parameters
     ----------
@@ -109,12 +111,12 @@ def withheld(warnings: pl.DataFrame, title: Callable[[str], str] = str) -> pl.Da
 def withhold_verdicts(
     gaps: pl.DataFrame, warnings: pl.DataFrame, titles: Mapping[str, str] | None = None
 ) -> pl.DataFrame:
-    """Return gaps or findings with `insufficient_evidence` for each verdict that is withheld.
+    """Return gaps or findings with `insufficient_evidence` in place of each withheld verdict.
 
     Parameters
     ----------
-    gaps : frame with the columns of a score set, `attribute`, `metric`, `verdict`, and maybe `sentence`
-        A `sentence` gives the reason.
+    gaps : frame with the columns of a score set, `attribute`, `metric`, `verdict`, and optionally `sentence`
+        The `sentence` is replaced by the reason.
     warnings : frame of `WARNINGS_SCHEMA`
     titles : mapping, optional
         Encoder -> name for people.
@@ -144,7 +146,7 @@ def concerned(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def message(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
-    """Return a warning in words: what was found, what to check, and on what no verdict is given.
+    """Return the message of a warning: what was found, what to check, and which verdicts are withheld.
 
     Parameters
     ----------
@@ -168,7 +170,7 @@ def _unsaid(row: Mapping[str, Any]) -> str:
 
 
 def _of_scale(whole: Studies) -> Iterator[dict[str, Any]]:
-    """Yield a warning if a given threshold may be a probability and the scores cannot all be."""
+    """Yield a warning if a given threshold may be a probability and not all scores can be probabilities."""
     if whole.threshold_source != THRESHOLD_GIVEN or not 0 < whole.threshold < 1:
         return
     if whole.y_score.min() < 0 or whole.y_score.max() > 1:
@@ -176,7 +178,7 @@ def _of_scale(whole: Studies) -> Iterator[dict[str, Any]]:
 
 
 def _of_all(whole: Studies, settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Yield warnings about all studies together; none if they are too few to show."""
+    """Yield warnings about all studies together; none if there are too few to show."""
     if status_of(whole.y_true, whole.patient, settings) not in ("tested", "interval_only"):
         return
     backwards = _auroc_below_half(whole, settings.confidence)
@@ -252,7 +254,7 @@ def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | Non
 
 
 def _ranks_well(one: Studies) -> bool:
-    """Return whether the AUROC is at least 0.5; positives and negatives are compared at twice their ranks, in whole numbers."""
+    """Return whether the AUROC is at least 0.5. Ranks are doubled, so that the comparison uses integers only."""
     y, score = one.y_true, one.y_score
     negative = np.sort(score[~y])
     ranks = np.searchsorted(negative, score[y], side="left") + np.searchsorted(negative, score[y], side="right")
@@ -260,14 +262,14 @@ def _ranks_well(one: Studies) -> bool:
 
 
 def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None:
-    """UDR + FPR with its interval where all of it lies above 1.
+    """Return UDR + FPR with its interval if the whole interval lies above 1, else None.
 
-    The interval of the sum is put together from those of both rates (MOVER), which are clustered by patient and hold at rates
-    of 0 and 1; calls that agree within a patient make it too wide, never too narrow.
+    The interval of the sum is computed from the intervals of both rates (MOVER). These are clustered by patient and valid at
+    rates of 0 and 1. Calls that agree within a patient make the interval too wide, never too narrow.
 
     References
     ----------
-    Zou & Donner 2008, Statistics in Medicine 27:1693; UDR + FPR is one minus Youden's index (1950).
+    Zou & Donner 2008, Statistics in Medicine 27:1693. UDR + FPR is one minus Youden's index (1950).
     """
     called, y = one.y_score >= one.threshold, one.y_true
     if called[~y].mean() <= called[y].mean():
@@ -283,7 +285,7 @@ def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None
 
 
 def _without_repeats(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield each finding once: of all studies if it holds for them, and AUROC below 0.5 in place of UDR + FPR above 1."""
+    """Yield each warning once: for all studies if it holds for them; AUROC below 0.5 replaces UDR + FPR above 1."""
     of_all = {
         row["code"] for row in rows if row["attribute"] == OVERALL and (row["code"], row.get("metric")) not in _IN_PART
     }
@@ -301,7 +303,7 @@ def _overall(code: str, **columns: Any) -> dict[str, Any]:
     return {"attribute": OVERALL, "subgroup": "all", "code": code} | columns
 
 
-#: of a row and the names of subgroups: what was found, and what to check
+#: (row, name of a subgroup) -> (what was found, what to check)
 Said = Callable[[Mapping[str, Any], Callable[[str], str]], tuple[str, str]]
 
 

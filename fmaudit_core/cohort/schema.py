@@ -1,4 +1,4 @@
-"""Tables of a cohort: columns, types and rules, as dataframely schemas. Readers fill them; nothing else does."""
+"""Tables of a cohort as dataframely schemas: columns, types and rules. Only readers create these tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_AGE = 120
 
 
 class Study(dy.Schema):
-    """One CT study. Further text columns are attributes a subgroup can be formed by."""
+    """One CT study. Additional text columns are attributes that define subgroups."""
 
     study_id = dy.String(primary_key=True, min_length=1)
     patient_id = dy.String(nullable=False, min_length=1)
@@ -30,17 +30,17 @@ class Study(dy.Schema):
 
     @dy.rule()
     def patient_in_one_split(cls) -> pl.Expr:  # noqa: N805  # dataframely passes the class
-        """A patient's studies share one split, else every score is inflated."""
+        """Require that all studies of a patient are in one split, because leakage inflates every score."""
         return pl.col("split").n_unique().over("patient_id") == 1
 
     @dy.rule()
     def age_known_or_said(cls) -> pl.Expr:  # noqa: N805
-        """A study without an age is kept only where its band says so."""
+        """Require the age band `unknown` for a study without an age."""
         return pl.col("age").is_not_null() | (pl.col("age_band") == UNKNOWN)
 
 
 class Label(dy.Schema):
-    """What is known of one task for one study; NULL where it is censored or unknown."""
+    """Label of one task for one study, NULL if it is censored or unknown."""
 
     study_id = dy.String(primary_key=True)
     task = dy.String(primary_key=True)
@@ -48,7 +48,7 @@ class Label(dy.Schema):
 
 
 class Flow(dy.Schema):
-    """Studies and patients left after each step of the cohort's making."""
+    """Numbers of studies and patients after each selection step of the cohort."""
 
     step = dy.String(primary_key=True)
     n_studies = dy.Int64(nullable=False, min=0)
@@ -56,7 +56,7 @@ class Flow(dy.Schema):
 
 
 class Note(dy.Schema):
-    """Something worth knowing of the files a cohort was read from, which excludes nobody."""
+    """Note on the source files of a cohort that does not exclude any study."""
 
     note = dy.String(primary_key=True)
     n = dy.Int64(nullable=False, min=0)
@@ -74,11 +74,11 @@ class Cohort:
     labels : frame of `Label`, a row per study and task
     flow : frame of `Flow`, in order
     images_root : Path, optional
-        Folder that `image_path` is relative to; None, and no paths, where the cohort was read without images.
+        Base folder of `image_path`. None, with no paths, if the cohort was read without images.
     label_flow : frame of `outcomes.LABEL_FLOW`
         Known and censored outcomes per task, split and subgroup.
     notes : frame of `Note`, in order
-        Defects that were repaired, files that were chosen; empty where there is nothing to say.
+        Repaired defects and selected files; may be empty.
     """
 
     studies: pl.DataFrame
@@ -89,7 +89,7 @@ class Cohort:
     notes: pl.DataFrame = field(default_factory=Note.create_empty)
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """The cohort's tables by the names they are published under."""
+        """Return the tables of the cohort by their published names."""
         return {
             "studies": self.studies,
             "labels": self.labels,
@@ -121,24 +121,24 @@ _LABEL_RULES: Mapping[str, str] = {"primary_key": "a study has two labels for on
 
 
 def validate_studies(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Studies that keep every rule of `Study`, further columns kept.
+    """Return the studies unchanged if they satisfy every rule of `Study`. Additional columns are allowed.
 
     Raises
     ------
     CohortError
-        Naming each broken rule and its rows, counted from 1.
+        The message names each broken rule and its rows, counted from 1.
     """
     _validate(frame, Study, _NumberedStudy, _STUDY_RULES, where)
     return frame
 
 
 def validate_labels(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Labels that keep every rule of `Label`.
+    """Return the labels unchanged if they satisfy every rule of `Label`.
 
     Raises
     ------
     CohortError
-        Naming each broken rule and its rows, counted from 1.
+        The message names each broken rule and its rows, counted from 1.
     """
     _validate(frame, Label, _NumberedLabel, _LABEL_RULES, where)
     return frame
@@ -156,16 +156,16 @@ def _validate(
 
 
 def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str, str]) -> str:
-    """Sentences naming each rule of a schema that rows break, and the rows; empty where none does.
+    """Return sentences that name each broken rule of a schema and its rows; empty if no rule is broken.
 
     Parameters
     ----------
     schema : dataframely schema
-        With a column `row`: the number by which the user finds the row.
+        Must have a column `row`, the row number shown to the user.
     frame : polars frame
-        Columns of `schema`; further ones are passed over.
-    said : mapping of rule name to what it means when broken
-        In the order of telling; a rule without an entry is told by its column.
+        Must have the columns of `schema`; additional columns are ignored.
+    said : mapping of rule name to message
+        In the order of the sentences. A rule without an entry gets a default message from its column.
     """
     _, failure = schema.filter(frame.select(schema.column_names()), cast=True)
     broken = failure.counts()
@@ -181,7 +181,7 @@ def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str
 
 
 def _plain(rule: str) -> str:
-    """What a broken rule means, where nobody said: `sex|nullability` is ``no sex``."""
+    """Return the default message of a broken rule: `sex|nullability` gives ``no sex``."""
     column, _, kind = rule.partition("|")
     if kind in ("nullability", "min_length"):
         return f"no {column}"

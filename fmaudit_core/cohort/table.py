@@ -1,6 +1,6 @@
-"""Reader of anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series.
+"""Reader of a user's cohort: one CSV or Parquet file with a row per study, and a folder of CT series.
 
-From file to text cells: `tabular/text_cells.py`. Where images lie: `images.py`. What a validated cohort is: `schema.py`.
+`tabular/text_cells.py` reads the file as text cells, `images.py` finds images, `schema.py` defines a validated cohort.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ LABEL_WORDS: Final[Mapping[str, bool | None]] = {
 _BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 _NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]*)?$"
-#: columns with a meaning of their own: no task or attribute can be called so
+#: reserved column names, not allowed for tasks and attributes
 _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
 
 
 class _TableRow(dy.Schema):
-    """One row of the user's table, as text."""
+    """Row of the user's table, as text."""
 
     row = dy.Int64(nullable=False)
     study_id = dy.String(nullable=False, min_length=1)
@@ -72,14 +72,14 @@ class _TableRow(dy.Schema):
 
 
 class _LabelCell(dy.Schema):
-    """One cell of a task's column."""
+    """Cell of a task's column."""
 
     row = dy.Int64(nullable=False)
     word = dy.String(nullable=False, check=lambda column: column.is_in(list(LABEL_WORDS)))
 
 
 class _ImagePath(dy.Schema):
-    """Where a study's images are said to be, looked up on disk."""
+    """Image path given for a study, and the result of looking it up on disk."""
 
     row = dy.Int64(nullable=False)
     name = dy.String(nullable=False, min_length=1)
@@ -111,18 +111,18 @@ def read_table_cohort(
     Parameters
     ----------
     section : TableCohort
-        The table, the folder of images, and our column names -> theirs where they differ. The table needs `study_id`,
-        `patient_id`, `age`, a column per task and per attribute; `split` and `image` are optional: without `split`
-        patients are split 70/10/20 by a hash of their id, without `image` a study's folder or .nii.gz file is called as
-        the study. With a medical record it needs `time` too: when the study was, blank where that is not known.
+        The table, the image folder, and a mapping from our column names to the user's if they differ. The table needs
+        `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split` and `image` are optional. Without
+        `split`, patients are split 70/10/20 by a hash of their id. Without `image`, the folder or .nii.gz file of a study
+        has the name of the study. With a medical record, the table also needs `time`, the time of the study, blank if unknown.
     tasks, attributes : sequence of str
     age_bands : sequence of AgeBand
-        Studies outside all of them are left out and counted.
+        Studies outside all bands are excluded and counted.
 
     Raises
     ------
     CohortError
-        Naming the file, the rows and what to do.
+        The message names the file, the rows and the fix.
     """
     where = section.table.name
     _check_names(tasks, attributes)
@@ -152,7 +152,7 @@ def read_table_cohort(
 
 
 def _split_of(words: pl.Expr) -> pl.Expr:
-    """The split a word stands for; NULL where it is none."""
+    """Return the split named by a word, NULL if it names none."""
     return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
@@ -169,7 +169,7 @@ def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
 def _named_as_ours(
     frame: pl.DataFrame, section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]
 ) -> pl.DataFrame:
-    """The columns that are read, under our names; a patient's split and levels that nobody gave are filled in."""
+    """Return the needed columns under our names, with a missing split assigned and missing attributes left blank."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
     if section.events is not None:
@@ -192,7 +192,7 @@ def _named_as_ours(
 
 
 def _check_times(raw: pl.DataFrame, where: str) -> None:
-    """Times that are given must read as times."""
+    """Check that every given time can be parsed."""
     if "time" not in raw.columns:
         return
     bad = raw.filter((pl.col("time") != "") & moment("time").is_null())
@@ -206,7 +206,7 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
 
 
 def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str]) -> None:
-    """Refuse an attribute that is none: a column of ids would name patients as subgroups on every page."""
+    """Refuse an attribute with too many levels, because a column of ids would show patients as subgroups on every page."""
     n_patients = raw.get_column("patient_id").n_unique()
     for name in attributes:
         if name != "age_band" and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
@@ -219,7 +219,7 @@ def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[
 
 
 def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
-    """One row per study and task; an unknown word stops with the word, its count and its rows."""
+    """Return one row per study and task. An unknown word raises an error that names the word, its count and its rows."""
     problems, ids = [], _ids_of(raw)
     for task in tasks:
         words = raw.select("row", word=pl.col(task).str.to_lowercase())
@@ -241,12 +241,12 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
 
 
 def _ids_of(raw: pl.DataFrame) -> set[str]:
-    """Ids of studies and patients, in lower case."""
+    """Return the ids of studies and patients in lower case."""
     return {*raw.get_column("study_id").str.to_lowercase(), *raw.get_column("patient_id").str.to_lowercase()}
 
 
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
-    """Path of each study's images relative to the root, checked to exist and to stay inside; none without a root."""
+    """Return the image path of each study relative to the root, checked to exist and to lie inside; NULL without a root."""
     if root is None:
         return pl.Series("image_path", [None] * raw.height, dtype=pl.String)
     if not root.is_dir():
@@ -286,6 +286,6 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
 
 
 def _level(name: str) -> pl.Expr:
-    """Level of an attribute as given; blank and its spellings become `unknown`."""
+    """Return the level of an attribute as given, with blank and equivalent words as `unknown`."""
     blank = pl.col(name).str.to_lowercase().is_in(_BLANK_LEVELS)
     return pl.when(blank).then(pl.lit(UNKNOWN)).otherwise(pl.col(name)).alias(name)

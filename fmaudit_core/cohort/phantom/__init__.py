@@ -1,1 +1,1 @@
-"""The phantom cohort: drawn by `pipeline/stale_steps.py` and `anatomy.py`, written by `writer.py`."""
+"""The phantom cohort: planned by `plan.py`, drawn by `anatomy.py`, written by `writer.py`."""

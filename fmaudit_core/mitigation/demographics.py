@@ -1,4 +1,4 @@
-"""Demographic probing: how well an attribute is read off an encoder's embeddings, beside what a probe reads of nothing."""
+"""Demographic probing: separability of an attribute in an encoder's embeddings, with the chance level from permuted labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: status: probed, or too_few where fewer than two subgroups have enough studies in every split
+#: status: probed, or too_few if fewer than two subgroups have enough studies in every split
 PROBES_SCHEMA: Final = pl.Schema(
     [
         ("encoder", pl.String()),
@@ -45,7 +45,9 @@ PROBES_SCHEMA: Final = pl.Schema(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; the first of `codes` true, the others dealt."""
+    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; the first of `codes` is true, the others
+    permuted.
+    """
 
     attribute: str
     names: list[str]
@@ -66,19 +68,19 @@ def demographic_probes(
     probes: Sequence[str] = ("logistic", "mlp"),
     device: str = "cpu",
 ) -> pl.DataFrame:
-    """Probe every attribute: learned on train, judged on test; C of the logistic probe chosen on validation.
+    """Probe every attribute: trained on train, evaluated on test; C of the logistic probe is chosen on validation.
 
     Parameters
     ----------
-    c_grid : inverse strengths of regularisation
+    c_grid : inverse regularisation strengths
     shuffles : int
-        Labellings dealt at random between patients of a split; the control is the mean over them.
+        Number of label permutations across the patients of a split; the control is the mean over them.
     probes : "logistic" and "mlp"
 
     Returns
     -------
-    frame of `PROBES_SCHEMA`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and beside it the
-    balanced one-vs-rest AUROC with its interval, which does not
+    frame of `PROBES_SCHEMA`: macro-F1 as in the literature, which depends on the subgroups' sizes, and the balanced one-vs-rest
+    AUROC with its interval, which does not
 
     References
     ----------
@@ -115,7 +117,7 @@ def demographic_probes(
 
 
 def _dealt(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
-    """Subgroups dealt anew between the patients of each split."""
+    """Permute subgroups across the patients of each split."""
     out = np.full_like(code, -1)
     for i, split in enumerate(("train", "val", "test")):
         some = cohort.of(split) & (code >= 0)
@@ -131,7 +133,7 @@ def _read(code: IntArray, score: Float64Array, inside: BoolArray, patient: IntAr
 def _logistic(
     cohort: Embedded, asked: Sequence[_Asked], c_grid: Sequence[float]
 ) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
-    """Scores of all studies by the logistic probes; the dealt labellings get the C that the true one chose."""
+    """Yield the logistic probes' scores of all studies; the permuted labels use the C chosen for the true ones."""
     train, val = cohort.of("train"), cohort.of("val")
     heads = LinearHeads(cohort.x[train])
     true = [(one.codes[0][train], one.k) for one in asked]

@@ -1,4 +1,4 @@
-"""Nonlinear probes for attributes: many networks of one hidden layer, trained together as in `adversarial.py`."""
+"""Nonlinear attribute probes: many networks with one hidden layer, trained together as in `adversarial.py`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def mlp_scores(
 
     Parameters
     ----------
-    x : (r, n, d) float32, or (1, n, d) where all probes see the same features
-    code : (r, n) int, subgroups 0..k-1, -1 where not known; each subgroup of a probe weighs the same
+    x : (r, n, d) float32, or (1, n, d) if all probes share the same features
+    code : (r, n) int, subgroups 0..k-1, -1 if unknown; all subgroups of a probe have equal weight
     to_score : (r or 1, m, d) float32
 
     Returns
     -------
-    (r, m, k) float64, log odds up to a constant; columns of subgroups that a probe has not seen are -inf
+    (r, m, k) float64, log odds up to a constant; -inf for subgroups that are absent from a probe's training
     """
     r, n = code.shape
     d, k = x.shape[2], int(code.max()) + 1

@@ -1,4 +1,4 @@
-"""What a run of a strategy is, and the tables that hold runs: scores, and how each was fitted."""
+"""The key of a run of a strategy, and the tables of runs: scores, and how each run was fitted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Final
 
 import polars as pl
 
-#: the probe as it was, against which every strategy is held
+#: the unmitigated probe, with which every strategy is compared
 NONE: Final = "none"
 
-#: what names one run: a strategy aimed at an attribute; alpha and seed where it has them
+#: key of one run: a strategy with its target attribute, and alpha and seed if it has them
 RUN: Final = ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")
 RUN_SCHEMA: Final = {
     "encoder": pl.String,

@@ -1,7 +1,7 @@
-"""What an audit needs of this machine and of its files, looked at one by one; each finding says how to mend what is wrong.
+"""Checks of the machine and the files that an audit needs; each finding states how to fix a problem.
 
-Nothing but the views is written here, and nothing large is read: weights are proved by `fmaudit encoders check`. Dagster's part:
-`fmaudit_dagster/cli/doctor.py`.
+Nothing is written except the warehouse's views, and nothing large is read: `fmaudit encoders check` verifies weights. For
+Dagster's part see `fmaudit_dagster/cli/doctor.py`.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ Status = Literal["ok", "warning", "problem"]
 _PYTHON: Final = (3, 11)
 #: adapters that need neither torch nor the package of a network
 _LIGHT_ADAPTERS: Final = (IMPORTED, "hu_histogram")
-#: series that are read as the audit would read them
+#: number of series read in the same way as in the audit
 _SAMPLED_SERIES: Final = 3
 _SAMPLED_PATHS: Final = 200
 _MB: Final = 1e6
-#: what zstd leaves of 8-bit slices of a chest
+#: compressed size of 8-bit slices of a chest as a share of the raw size (zstd)
 _PACKED: Final = 0.6
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Parameters
     ----------
     about : str
-        What was looked at, in a word or two.
+        Subject of the check, in a word or two.
     message : str
-        What was found. Files and counts, never a patient or study.
+        Result of the check. Files and counts, never a patient or study.
     fix : str, optional
-        What to do about it.
+        Recommended action.
     fixable : bool
-        Whether `fmaudit doctor --fix` does it.
+        Whether `fmaudit doctor --fix` can apply the fix.
     """
 
     about: str
@@ -63,7 +63,7 @@ class Finding:
 
 
 def examine(audit_yaml: Path) -> Iterator[Finding]:
-    """Look at Python, the optional parts, the config, the registry, the cohort, the images, the disk and the warehouse."""
+    """Yield findings on Python, the extras, the config, the registry, the cohort, the images, the disk and the warehouse."""
     yield _python()
     try:
         workspace = open_workspace(audit_yaml)
@@ -114,7 +114,7 @@ def _python() -> Finding:
 
 
 def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
-    """Optional parts: which are there, which some spec needs."""
+    """Check which optional parts are installed, and which some spec needs."""
     parts = {"encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
     needed = {"platform"}
@@ -131,7 +131,7 @@ def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
 
 
 def _device(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Finding]:
-    """Whether torch sees what the audit asks for."""
+    """Check that torch provides the device that the audit requests."""
     if find_spec("torch") is None:
         return
     import torch
@@ -193,7 +193,7 @@ def _weights(spec: EncoderSpec) -> Finding:
 
 
 def _studies(workspace: Workspace) -> pl.DataFrame | None:
-    """The cohort as it is read; None for a phantom that is not drawn yet."""
+    """Return the studies of the cohort; None for a phantom that is not drawn yet."""
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
 
     return read_cohort(workspace).studies if is_drawn(workspace) else None
@@ -210,7 +210,7 @@ def _cohort(workspace: Workspace, studies: pl.DataFrame | None) -> Finding:
 
 
 def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[SeriesRead]]:
-    """Whether images can be reached, and a few series be read; those that were."""
+    """Check that images are accessible and that a few series can be read; return the series read."""
     try:
         root = workspace.images_root
     except FmauditError as error:
@@ -242,7 +242,7 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
 
 
 def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, sample: list[SeriesRead]) -> Finding:
-    """Whether the slices still to be written fit, were all series as the ones that were read."""
+    """Check that the slices still to be written fit on the disk, assuming all series are like the sampled ones."""
     there = next(path for path in (workspace.home, *workspace.home.parents) if path.exists())
     free = shutil.disk_usage(there).free
     said = f"{free / 1e9:,.1f} GB free at {workspace.home}"
@@ -264,7 +264,7 @@ def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, s
 
 
 def _voxels(view: View, sample: list[SeriesRead]) -> float:
-    """Bytes of a view over some series, unpacked."""
+    """Return the uncompressed size of a view over some series, in bytes."""
     width = 2 if view.values == "int16" else 1
     if view.volume is not None:
         z, y, x = view.volume.shape_zyx
@@ -278,7 +278,7 @@ def _voxels(view: View, sample: list[SeriesRead]) -> float:
 
 
 def _warehouse(workspace: Workspace) -> Finding:
-    """Whether every view can be read."""
+    """Check that every view can be read."""
     import duckdb
 
     warehouse = workspace.warehouse
@@ -312,7 +312,7 @@ def _warehouse(workspace: Workspace) -> Finding:
 
 
 def _leftovers(workspace: Workspace) -> Finding:
-    """Files of writers that were killed: harmless, but they take space."""
+    """Report files of killed writers: harmless, but they take space."""
     left = [path for path in (workspace.home / "warehouse").rglob(".*.tmp") if path.is_file()]
     size = sum(path.stat().st_size for path in left) / _MB
     if left:

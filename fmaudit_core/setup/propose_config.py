@@ -1,6 +1,6 @@
-"""`fmaudit init` on a folder: what lies there, and the audit.yaml it suggests. Every guess is told, nothing is asked.
+"""Proposal of an audit.yaml from the content of a folder, for `fmaudit init`. Every guess is stated, and no question is asked.
 
-How a cohort is read once it is configured: `cohort/`. What a first registry holds: `write_config.py`.
+A configured cohort is read in `cohort/`; the first registry is written by `write_config.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
 
 _TABLES: Final = (".csv", ".tsv", ".parquet", ".pq")
-#: a file called like one of these is the platform's own
+#: folders of the platform itself
 _OURS: Final = (HOME_NAME, "encoders", "assessment")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-#: our column -> how others call it, in lower case letters and digits; the first that is there is taken
+#: fmaudit's column -> common names, in lower-case letters and digits; the first one present is used
 _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
     "study_id": ("studyid", "study", "accessionnumber", "accession", "examid", "exam", "studyinstanceuid", "impressionid"),
     "patient_id": ("patientid", "patient", "mrn", "personid", "subjectid", "subject", "pid"),
@@ -38,27 +38,27 @@ _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
     "pe": ("pe", "pulmonaryembolism", "pepositive", "pepresent", "haspe"),
 }  # fmt: skip
 _NEEDED: Final = ("study_id", "patient_id", "age")
-#: a column of at most so many levels may be an attribute
+#: maximum number of levels of a column that may be an attribute
 _MOST_LEVELS: Final = 12
-#: studies whose images are looked for
+#: number of studies whose images are searched for
 _LOOKED_UP: Final = 400
 _TABLE_BYTES: Final = 512 << 20
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A suggested audit.yaml.
+    """A proposed audit.yaml.
 
     Parameters
     ----------
     text : str
         The YAML, with a comment on each guess.
     embeddings : sequence of FoundEmbeddings
-        Files of embeddings that match the cohort's studies: each becomes an encoder.
+        Files of embeddings that match the cohort's studies; each becomes an encoder.
     sees_images : bool
-        Whether a folder of CT was found, so that encoders of CT make sense.
+        Whether a folder of CT was found, so that encoders of CT are useful.
     saw, guessed : sequences of str
-        Sentences for people.
+        Sentences for display: what was found, and what was guessed.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Proposal:
 
 @dataclass
 class _Table:
-    """A table with the columns we know, told by what the cells hold."""
+    """A table with its recognised columns, identified by their names and cells."""
 
     path: Path
     cells: pl.DataFrame
@@ -83,19 +83,19 @@ class _Table:
 
 
 def propose(folder: Path, config: Path) -> Proposal:
-    """Look at a folder and suggest an audit of what lies there.
+    """Inspect a folder and propose an audit of its content.
 
     Parameters
     ----------
     config : Path
-        Where the audit.yaml will lie: paths below its folder are written relative to it.
+        Path of the future audit.yaml: paths below its folder are written relative to it.
 
     Raises
     ------
     ConfigError
-        Nothing there can be audited as it is; says what was seen and what is lacking.
+        Nothing there can be audited as it is; the message states what was found and what is missing.
     CohortError
-        An INSPECT download that is not whole.
+        An INSPECT download that is incomplete.
     """
     if _looks_like_inspect(folder):
         return _inspect(folder, config)
@@ -135,7 +135,7 @@ def _inspect(folder: Path, config: Path) -> Proposal:
 
 
 def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
-    """Tables of the folder and of the folders in it, with the columns that are known in each."""
+    """Return the tables of the folder and of its direct subfolders, with their recognised columns."""
     found, saw = [], []
     for path in _files(folder, _TABLES):
         if path.stat().st_size > _TABLE_BYTES or _holds_vectors(path):
@@ -171,7 +171,7 @@ def _holds_vectors(path: Path) -> bool:
 
 
 def _told(table: _Table) -> _Table:
-    """Fill in which column is what."""
+    """Identify the table's columns and fill in the result."""
     plain: dict[str, str] = {}
     for column in table.cells.columns:
         plain.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
@@ -255,7 +255,7 @@ def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> 
 
 
 def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
-    """The folder that most of the studies' images are found in."""
+    """Return the folder with most of the studies' images, and sentences on what was found."""
     named = table.cells_of("image" if "image" in table.columns else "study_id")
     some = named.gather_every(max(1, len(named) // _LOOKED_UP)).to_list()
     suffixes = ("",) if "image" in table.columns else _IMAGE_SUFFIXES
@@ -277,7 +277,7 @@ def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
 
 
 def _folders_of_folders(top: Path) -> list[Path]:
-    """Folders one level further in, unless there are many: then they are studies."""
+    """Return the folders one level further in, unless there are many, which are then studies."""
     inner = [one for one in sorted(top.iterdir())[:50] if one.is_dir() and not one.name.startswith(".")]
     return inner if len(inner) <= 5 else []
 
@@ -321,13 +321,13 @@ def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], 
 
 
 def _relative(path: Path, config: Path) -> str:
-    """As it will be written: relative to the config's folder where it lies below it."""
+    """Return the path relative to the config's folder if it lies below it, else absolute."""
     base, full = config.absolute().parent.resolve(), path.resolve()
     return full.relative_to(base).as_posix() if full.is_relative_to(base) else str(full)
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar: quoted where plain text would be read as something else."""
+    """Return a YAML scalar, quoted if plain text would be read as something else."""
     if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in {
         "yes",
         "no",

@@ -1,4 +1,4 @@
-"""Unpacks a downloaded `.tar.gz`, taking nothing from it on trust: no link, no path that leaves, no file cut off."""
+"""Safe extraction of a downloaded `.tar.gz`: links, paths outside the archive and truncated files are refused."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _BLOCK = 1 << 20
 
 
 def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: Progress = silent) -> Path:
-    """Folder with the archive's files, unpacked in one pass if it is not there yet.
+    """Return the folder with the archive's files, extracted in one pass if it does not exist yet.
 
     Parameters
     ----------
     target : Path
-        Appears by rename once everything is in it, so a killed run leaves no half of it.
+        Appears by rename once it is complete, so a killed run leaves no partial folder.
     suffixes : sequence of str
-        Files with other endings are passed over.
+        Files with other suffixes are ignored.
 
     Raises
     ------
     CohortError
-        The archive holds a link, a device or a path that leaves it, is damaged or cut off, or the disk cannot hold it.
+        The archive contains a link, a device or a path outside the archive, is damaged or truncated, or does not fit on the disk.
     """
     if target.is_dir():
         return target
     size = archive.stat().st_size
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
-    if free < size:  # Parquet is compressed already: unpacked it takes at least as much
+    if free < size:  # Parquet is already compressed, so the extracted files need at least as much space
         raise CohortError(
             f"takes at least {size / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB are free.",
             where=archive.name,
@@ -46,7 +46,7 @@ def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: 
         if not _is_alive(left.name.rsplit(".", 1)[1]):
             shutil.rmtree(left, ignore_errors=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)  # of a dead process that had our number
+    shutil.rmtree(beside, ignore_errors=True)  # left by a dead process with the same process id
     try:
         with archive.open("rb") as raw:
             _unpack(raw, archive.name, beside, suffixes, size, progress)
@@ -74,10 +74,10 @@ def _unpack(raw: IO[bytes], name: str, folder: Path, suffixes: Sequence[str], si
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("xb") as file:
                     shutil.copyfileobj(content, file, _BLOCK)  # type: ignore[arg-type]  # a file, not a link: never None
-                if os.path.getsize(out) != member.size:  # noqa: PTH202  # the archive was cut off inside a member
+                if os.path.getsize(out) != member.size:  # noqa: PTH202  # the archive was truncated inside a member
                     raise EOFError
                 progress(min(raw.tell(), size), size)
-            while raw.read(_BLOCK):  # what follows the end marks
+            while raw.read(_BLOCK):  # read what follows the end marks
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileExistsError):

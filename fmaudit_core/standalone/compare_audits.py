@@ -1,8 +1,8 @@
-"""Two audits side by side: what they are of, what changed, and whether by more than chance where the predictions can be had.
+"""Comparison of two audits: their differences in inputs and results, with paired tests if the predictions are available.
 
-The second is held against the first. Where both are workspaces, each model is compared with itself on the studies that both
-scored, by the paired tests of `fairness/reaudit.py`. From audit.json alone there is no test: that two intervals overlap, or do
-not, is none. How it is shown: `report/documents/comparison_page.py`.
+The second audit is compared with the first. If both are workspaces, each model is compared with itself on the studies that both
+audits scored, by the paired tests of `fairness/reaudit.py`. With audit.json alone there is no test: whether two intervals overlap
+is not a test. For the page see `report/documents/comparison_page.py`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from fmaudit_core.storage.report_layout import JSON
 
 _METRICS: Final = ("auroc", "udr", "fpr")
 _LEVEL: Final = ("task", "attribute", "subgroup")
-#: settings that say nothing about what is computed
+#: settings that do not affect the results
 _NOT_COMPARED: Final = ("name",)
 
 
 @dataclass(frozen=True)
 class Audited:
-    """One audit as it was found.
+    """One opened audit.
 
     Parameters
     ----------
     path : Path
-        As it was given.
+        Path as given by the user.
     audit_summary : mapping
         The content of its audit.json.
     workspace : Workspace, optional
-        Where its predictions can be had.
+        Workspace with the predictions, if there is one.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def compare(first: Path, second: Path) -> Comparison:
     Raises
     ------
     ReportError
-        There is no audit at a path, it has no report, or its audit.json is of another major version.
+        There is no audit at a path, it has no report, or its audit.json has another major version.
     """
     before, after = opened(first), opened(second)
     fairness = after.audit_summary["config"]["fairness"]
@@ -96,7 +96,7 @@ def write_comparison(path: Path, comparison: Comparison) -> Path:
 
 
 def opened(path: Path) -> Audited:
-    """The audit at a path; see `compare`."""
+    """Open the audit at a path; see `compare`."""
     config = path / CONFIG_NAME if path.is_dir() else path
     if config.suffix in (".yaml", ".yml") and config.is_file():
         workspace = open_workspace(config)
@@ -125,7 +125,7 @@ def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the audits are of, where it differs: cohort, settings, encoders, software."""
+    """Yield the differences in the audits' inputs: cohort, settings, encoders, software."""
     flows = [
         audit_summary["cohort_flow"][-1] if audit_summary["cohort_flow"] else {} for audit_summary in (first, second)
     ]
@@ -169,12 +169,12 @@ def _models(audit_summary: Mapping[str, Any]) -> set[tuple[Any, ...]]:
 
 
 def _only(audit_summary: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Models of one audit that the other has not: encoder and task."""
+    """Return the models (encoder and task) of one audit that the other does not have."""
     return [f"{key[0]}, {key[1]}" for key in sorted(_models(audit_summary) - _models(other))]
 
 
 def _findings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The findings that both have of the models that speak for their encoders, side by side."""
+    """Yield the findings that both audits have for their primary models, in pairs."""
     keys = (*SCORE_SET, "attribute", "metric")
     models = _models(first) & _models(second)
     before = {tuple(row[name] for name in keys): row for row in first["findings"]}
@@ -185,7 +185,7 @@ def _findings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[d
 
 
 def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.DataFrame] | None, str | None]:
-    """Test predictions of both audits, or why there is no test."""
+    """Return the test predictions of both audits, or the reason for having no test."""
     if first.workspace is None or second.workspace is None:
         return None, "No test without the predictions: give both audits' folders with their audit.yaml."
     frames = []
@@ -213,7 +213,7 @@ def _tested(
     workspace: Workspace,
     pairs: tuple[pl.DataFrame, pl.DataFrame],
 ) -> list[dict[str, Any]]:
-    """Rows with paired tests, as they may be shown, by the settings of the second audit."""
+    """Return rows with paired tests after disclosure control, by the settings of the second audit."""
     before, after = pairs
     audit = workspace.audit
     attributes = [name for name in audit.attributes if name in after.columns]
@@ -222,7 +222,7 @@ def _tested(
 
 
 def _withheld(*audits: Mapping[str, Any]) -> pl.DataFrame:
-    """Subgroups that either audit withholds."""
+    """Return the subgroups that either audit withholds."""
     rows = [
         {name: row[name] for name in _LEVEL}
         for audit_summary in audits
@@ -233,7 +233,7 @@ def _withheld(*audits: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _in_common(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
-    """How many studies of the test part both audits scored, and how many of their outcomes differ."""
+    """Return sentences on the test studies that both audits scored, and on outcomes that differ."""
     keys = ["study_id", "task"]
     labels = [frame.select(*keys, "y_true").unique(keys) for frame in (before, after)]
     both = labels[0].join(labels[1], on=keys, suffix="_now")
@@ -250,7 +250,7 @@ def _in_common(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
 
 
 def _side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of both with their own intervals, and no test."""
+    """Yield the rows of both audits with their own intervals, without a test."""
     keys = (*SCORE_SET, "attribute", "subgroup", "metric")
     before = {tuple(row[name] for name in keys): row for row in first["subgroup_metrics"]}
     for row in second["subgroup_metrics"]:

@@ -11,14 +11,14 @@ from fmaudit_core.config.section import Section
 
 
 class AgeBand(Section):
-    """One age band in completed years, both ends included."""
+    """An age band in completed years, both ends included."""
 
     low: int = Field(ge=0, le=130)
     high: int = Field(ge=0, le=130)
 
     @property
     def label(self) -> str:
-        """The band as the tables spell it, for example ``18-40``."""
+        """Return the band as written in the tables, for example ``18-40``."""
         return f"{self.low}-{self.high}"
 
     @model_validator(mode="before")

@@ -14,18 +14,18 @@ Modality = Literal["ct", "ehr", "ct+ehr"]
 
 
 class ProbesSection(Section):
-    """Probes on frozen embeddings, and on the medical record where the cohort has one."""
+    """Probes on frozen embeddings, and on the medical record if the cohort has one."""
 
-    #: the findings speak of the logistic probe; the networks beside it take minutes on a small cohort, hours on a large
-    #: one without a GPU: mlp (perceptrons), abmil (gated attention over slices), lrcn (a recurrent network over slices)
+    #: kinds of probes; findings use only the logistic probe. Networks are opt-in: mlp (perceptrons), abmil (gated attention over
+    #: slices), lrcn (a recurrent network over slices). They take minutes on a small cohort, hours on a large one without a GPU
     kinds: tuple[ProbeKind, ...] = ("logistic",)
-    #: inverse strengths of regularisation; validation chooses one per task and pooling
+    #: candidate inverse regularisation strengths; validation chooses one per task and pooling
     c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-    #: how slice embeddings become one vector per study
+    #: methods that pool slice embeddings to one vector per study
     poolings: tuple[Literal["mean", "max", "median"], ...] = ("mean", "max")
-    #: what probes are fitted on; all but `ct` need a medical record and are passed over where there is none
+    #: inputs of the probes; all except `ct` need a medical record and are skipped without one
     modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
-    #: how the networks are trained
+    #: training of the networks
     networks: NetworksSection = NetworksSection()
 
     @field_validator("kinds")

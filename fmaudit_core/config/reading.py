@@ -1,4 +1,4 @@
-"""From the file audit.yaml to an `Audit`, or to what is wrong with it."""
+"""Reader of audit.yaml: returns an `Audit` or raises an error that explains what is wrong."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def load_audit(path: Path) -> Audit:
 
 
 def validated(raw: dict[str, Any], *, where: str) -> Audit:
-    """An audit's settings from plain values, its paths as they stand.
+    """Validate plain values and return them as an `Audit`, with paths unchanged.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from fmaudit_core.config.section import Section
 class EhrSection(Section):
     """Features of the medical record that are known before each study."""
 
-    #: `strict` is the rule of the audit; `inspect` is the rule of the INSPECT baseline, which includes more events; it marks the run
+    #: `strict` is the rule of the audit; `inspect` is that of the INSPECT baseline, which includes more events and marks the run
     cutoff: Literal["strict", "inspect"] = "strict"
     #: tasks decided by the scan itself; their cutoff is a day earlier
     day_before: tuple[str, ...] = (DIAGNOSIS_TASK,)

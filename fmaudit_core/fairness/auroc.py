@@ -70,7 +70,7 @@ def auroc(
     y_true : (n,) bool
     y_score : (n,) float
     patient : (n,) int codes, optional
-        Without it every study counts as a patient of its own, which is DeLong's variance.
+        If not given, every study counts as a separate patient, which is DeLong's variance.
 
     References
     ----------

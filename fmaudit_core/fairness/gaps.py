@@ -31,7 +31,7 @@ class Estimates:
 
     Parameters
     ----------
-    value : (B, g) float64, NaN where a class is missing
+    value : (B, g) float64, NaN if a class is missing
     scaled : Scaled
         The same values on the metric's scale, with clustered variance.
     """

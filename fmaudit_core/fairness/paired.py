@@ -94,7 +94,7 @@ def paired_auroc(
     y_true : (n,) bool
     first, second : (n,) float, scores of the two models in the same order
     patient : (n,) int codes, optional
-        Without it every study counts as a patient of its own, which is DeLong's test.
+        If not given, every study counts as a separate patient, which is DeLong's test.
 
     Returns
     -------

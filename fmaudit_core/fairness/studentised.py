@@ -33,7 +33,7 @@ class Scaled:
 
     @property
     def weight(self) -> Float64Array:
-        """Return the precision of each subgroup, 0 where it cannot be estimated."""
+        """Return the precision of each subgroup, 0 if it cannot be estimated."""
         return 1.0 / self.v
 
     @property
@@ -55,7 +55,7 @@ class Scaled:
         return _ratio(weighted.sum(axis=-1, keepdims=True) - weighted, precision), precision
 
     def against_others(self) -> Float64Array:
-        """Return z = (t - mean of the others) / sqrt(v + variance of that mean), (..., g); 0 where either side is missing."""
+        """Return z = (t - mean of the others) / sqrt(v + variance of that mean), (..., g); 0 if either side is missing."""
         mean, precision = self.others()
         known = (precision > 0) & np.isfinite(self.v)
         spread = np.sqrt(np.where(known, self.v, 1.0) + _ratio(np.ones_like(precision), precision))
@@ -70,8 +70,8 @@ def scaled_auroc(auroc: Float64Array, variance: Float64Array, fewest: Float64Arr
     ----------
     auroc, variance : (...) float64
     fewest : (...) float64
-        Patients of the rarer class. Below 2 the AUROC cannot be estimated. If the variance is 0, this number serves as sample
-        size, as if half a pair changed the AUROC.
+        Patients of the rarer class. Below 2 the AUROC cannot be estimated. If the variance is 0, this number serves as the
+        sample size, and the AUROC is moved away from 0 and 1 by half an observation.
     """
     known = (fewest >= 2) & np.isfinite(auroc)
     size = np.where(known, fewest, 2.0)

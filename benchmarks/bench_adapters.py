@@ -116,8 +116,9 @@ def bare_pass(encoder: Any, batch: SliceArray) -> Callable[[], object]:
 
 
 def overhead(label: str, spec: EncoderSpec, slices: SliceArray, rounds: int) -> bool:
-    """Print the time of `encode` relative to the bare forward pass, measured batch by batch in turns; return whether it is within
-    the limit.
+    """Print the time of `encode` relative to the bare forward pass; return whether it is within the limit.
+
+    Both are measured batch by batch, in turns.
     """
     encoder = load_encoder(spec, "cpu")
     forward = bare_pass(encoder, slices)

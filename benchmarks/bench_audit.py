@@ -98,8 +98,9 @@ def studies(rng: np.random.Generator, n: int) -> pl.DataFrame:
 
 
 def embeddings(rng: np.random.Generator, cohort: pl.DataFrame, dim: int) -> pl.DataFrame:
-    """Return correlated vectors with a shift of positives along their task's direction, halved at 18 to 40, and of levels along
-    theirs.
+    """Return correlated vectors with planted shifts.
+
+    Positives are shifted along their task's direction, by half at ages 18 to 40; each level is shifted along its own direction.
     """
     n = cohort.height
     x = rng.standard_normal((n, dim), dtype=np.float32) * (np.arange(1, dim + 1, dtype=np.float32) ** -0.5)

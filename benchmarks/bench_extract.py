@@ -1,6 +1,4 @@
-"""Extraction: time of the complete pipeline (store -> batches -> pooled -> DuckDB) relative to bare forward passes, and its
-memory.
-"""
+"""Extraction: time of the pipeline (store -> batches -> pooled -> DuckDB) relative to bare forward passes; its memory."""
 
 from __future__ import annotations
 

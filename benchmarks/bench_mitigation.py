@@ -1,5 +1,4 @@
-"""Mitigation: adversarial networks trained together, compared with fairlearn and with one-by-one training; the error rates of the
-paired tests.
+"""Mitigation: adversarial networks together, compared with fairlearn and one by one; error rates of the paired tests.
 
     python benchmarks/bench_mitigation.py                          # at the size of a real cohort
     python benchmarks/bench_mitigation.py --only tests             # only type-I error, power and coverage
@@ -135,8 +134,9 @@ def networks(options: argparse.Namespace) -> None:
 def calls(
     seed: int, *, before: float = 0.0, after: float = 0.0, noise: float = 1.0, encoder: int = 0, n_patients: int = 2_700
 ) -> Calls:
-    """Return predicted positives at the size of the paper's test split; `before` and `after` lower the scores of the third
-    subgroup.
+    """Return predicted positives at the size of the paper's test split.
+
+    `before` and `after` lower the scores of the third subgroup.
     """
     rng = np.random.default_rng(seed)
     of_patient = rng.choice(len(SHARES), n_patients, p=SHARES)

@@ -1,5 +1,4 @@
-"""The sweep of perceptrons: the tasks of a shape and seed trained together, compared with one network after another in plain
-torch.
+"""The sweep of perceptrons: the tasks of a shape and seed together, compared with one network after another in plain torch.
 
     python benchmarks/bench_mlp.py                       # 16,000 x 1,024, 8 tasks, 3 shapes, 5 seeds
     python benchmarks/bench_mlp.py --only speed --rounds 3

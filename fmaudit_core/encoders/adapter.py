@@ -39,8 +39,8 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        slices : (n, channels, rows, columns), values as returned by the spec's view; for a view of whole volumes (n, slices, 1,
-        rows, columns)
+        slices : (n, channels, rows, columns), or (n, slices, 1, rows, columns) for a view of whole volumes
+            Values as returned by the spec's view.
 
         Returns
         -------

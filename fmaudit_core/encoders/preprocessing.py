@@ -39,9 +39,7 @@ class Preparation:
         self._factor = 1.0 / (torch.tensor(inputs.std, device=device).view(shape) * inputs.scale)
 
     def __call__(self, slices: SliceArray) -> torch.Tensor:
-        """Convert (n, channels, rows, columns) uint8 to (n, network's channels, size, size) float32; a single channel is
-        repeated.
-        """
+        """Convert (n, channels, rows, columns) uint8 to (n, network's channels, size, size) float32; one channel is repeated."""
         values = self._fitted(on_device(slices, self._device)).to(torch.float32, memory_format=torch.channels_last)
         return ((values - self._mean) * self._factor).contiguous(memory_format=torch.channels_last)
 

@@ -40,8 +40,8 @@ def read_volume(
     -------
     volume_hu : (z, y, x) int16, LPS
     spacing_zyx_mm : three floats
-    flags : `oblique` if the grid is rotated relative to the patient's axes (it is kept, not resampled), `rescaled` if `rescale`
-    was used
+    flags : tuple of str
+        `oblique` if the grid is rotated relative to the patient's axes (it is not resampled); `rescaled` if `rescale` was used.
 
     Raises
     ------

@@ -202,9 +202,7 @@ def _file_name(study_id: str) -> str:
 
 
 def _fingerprint(image: Path, rescale: Rescale | None) -> tuple[str, int]:
-    """Return the digest of an image path's files (name, size, modification time), rescale and reader revision; and the files'
-    bytes.
-    """
+    """Return the digest of an image path's files (name, size, modification time), rescale and reader; and the files' bytes."""
     seen, n_bytes = hashlib.sha256(f"{READER_REVISION}{rescale or ''}".encode()), 0
     for path, status in files_below(image):
         n_bytes += status.st_size

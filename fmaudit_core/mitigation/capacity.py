@@ -107,7 +107,7 @@ def interactions(
     """
     rows: list[dict[str, Any]] = []
     for first, second in itertools.combinations(sorted(scores), 2):
-        one = {key: frame for key, frame in scores[first].group_by(*_AIM)}  # noqa: C416 (a GroupBy is no dict)
+        one = {key: frame for key, frame in scores[first].group_by(*_AIM)}  # noqa: C416 (a GroupBy is not a dict)
         two = {key: frame for key, frame in scores[second].group_by(*_AIM)}  # noqa: C416
         for key in sorted(set(one) & set(two)):
             task, strategy, attribute = (str(part) for part in key)
@@ -133,9 +133,7 @@ def _pair(
     settings: FairnessSection,
     n_bootstrap: int,
 ) -> dict[str, Any] | None:
-    """Return the difference of two reductions on the studies that both encoders scored; None if fewer than two subgroups are
-    tested.
-    """
+    """Return the difference of two reductions on the shared studies; None if fewer than two subgroups are tested."""
     shared = bases[0].select("study_id").join(bases[1].select("study_id"), on="study_id").sort("study_id")
     frame = shared.join(bases[0], on="study_id", how="left", maintain_order="left")
     y = frame.get_column("y_true").to_numpy()

@@ -45,9 +45,7 @@ PROBES_SCHEMA: Final = pl.Schema(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; the first of `codes` is true, the others
-    permuted.
-    """
+    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; `codes` holds the true ones, then permuted ones."""
 
     attribute: str
     names: list[str]

@@ -128,7 +128,7 @@ def evaluate(
     test = scores.filter(pl.col("split") == "test").sort("study_id")
     if test.get_column("y_true").n_unique() < 2:
         return _not_estimable(runs)
-    by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a frame's GroupBy is no dict)
+    by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a GroupBy is not a dict)
     base = baseline_of(by_run)
     status = {tuple(row[name] for name in RUN): row for row in runs.iter_rows(named=True)}
     variants = list(variants_of(by_run, base, status))

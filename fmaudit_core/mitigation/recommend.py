@@ -65,8 +65,9 @@ def recommend(
 
 
 def own_run() -> pl.Expr:
-    """Return an expression: whether an evaluated run is a strategy's primary result for its target attribute (chosen, over
-    seeds).
+    """Return an expression: whether an evaluated run is its strategy's primary result for the target attribute.
+
+    That is the chosen run over all seeds.
     """
     return (
         pl.col("chosen").fill_null(value=False)

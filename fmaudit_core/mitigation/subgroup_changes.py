@@ -43,8 +43,8 @@ SUBGROUPS_SCHEMA: Final = pl.Schema(
 def tested_subgroups(
     level_of: pl.Series, y_true: BoolArray, patient: IntArray, settings: FairnessSection
 ) -> tuple[IntArray, list[str], list[tuple[str, str, BoolArray]]]:
-    """Return each study's index among the tested subgroups or -1, (n,), their names, and every subgroup with its status and
-    studies.
+    """Return each study's index among the tested subgroups or -1, (n,), their names, and all subgroups with status
+    and studies.
     """
     levels = levels_of(level_of)
     group, tested, rules = np.full(len(y_true), -1, dtype=np.int64), list[str](), []

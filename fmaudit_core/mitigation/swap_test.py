@@ -169,17 +169,17 @@ def p_of_difference(drawn: Float64Array, observed: float) -> float:
 
 @numba.njit(inline="always")
 def _spread(n, sizes, patients, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Return max - min of rates over subgroups, and their variance minus the mean squared standard error (Lum, Zhang & Bower
-    2022).
+    """Return max - min of rates over subgroups, and their variance minus the sampling variance (Lum, Zhang & Bower 2022).
 
-    Standard errors are those of `fairness/rates.py`: patients are clusters, the design effect is shrunk towards full agreement,
-    and a rate of 0 or 1 has the standard error of a rate half a study away from it.
+    The sampling variance is the mean squared standard error. Standard errors are those of `fairness/rates.py`: patients are
+    clusters, the design effect is shrunk towards full agreement, and a rate of 0 or 1 has the standard error of a rate half a
+    study away.
 
     Parameters
     ----------
     n, sizes, patients : (g,) studies, sum of squared studies per patient, patients
-    sums : (5, g) over patients with c predicted positives of m studies: c, c^2, c m, patients with any predicted positive, with
-    any predicted negative
+    sums : (5, g)
+        Sums over patients with c predicted positives of m studies: c, c^2, c m, any predicted positive, any predicted negative.
     """
     low, high, total, square, noise, count = np.inf, -np.inf, 0.0, 0.0, 0.0, 0
     for g in range(len(n)):

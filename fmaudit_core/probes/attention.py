@@ -1,5 +1,4 @@
-"""Gated attention pooling over slices (ABMIL): one network per task; the networks of one seed are trained together on the same
-bags.
+"""Gated attention pooling over slices (ABMIL): one network per task; the networks of one seed are trained together.
 
 A slice's weight is the softmax, over its study's slices, of w . (tanh(V h) * sigmoid(U h)). The study's embedding is the weighted
 mean of its slices, and its log odds are linear in that mean. With equal weights this is the logistic probe on mean pooling.

@@ -1,5 +1,4 @@
-"""Predictions computed elsewhere, used as a model of the audit: read, joined to the cohort's studies, and checked against its
-labels.
+"""Predictions computed elsewhere, audited as a model: read, joined to the cohort's studies, checked against its labels.
 
 Layouts, CSV or Parquet, recognised by their columns:
 
@@ -104,9 +103,8 @@ def baseline_scores(
     Raises
     ------
     PredictionsFileError
-        The file is missing, has another checksum, or cannot be read; a column is missing; a study is scored twice or its score is
-        not a number; too few studies are found; the labels differ from the cohort's; test has one class only. Messages give row
-        numbers, never patient ids.
+        The file is missing, has another checksum, or cannot be read; a column is missing; a score is repeated or not a number;
+        too few studies are found; the labels differ; test has one class only. Messages give row numbers, never patient ids.
     """
     where = file.path.name
     rows = read_rows(file)
@@ -144,9 +142,7 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
 
     Returns
     -------
-    frame
-        `row` (row number; the header of a delimited file counts as row 1), `study` or else `patient` and `time` as text,
-        `score`, `label` (NULL: unknown).
+    Frame of `row` (row number as shown to a user), `study` or else `patient` and `time` as text, `score`, `label` (NULL: unknown)
 
     Raises
     ------
@@ -217,7 +213,7 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
 
 
 def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
-    """Join by the id as written; if nothing is found, ignore the ``.0`` that a float column appends on either side."""
+    """Join by the id as written; for rows not found, ignore the ``.0`` that a float column appends on either side."""
     there = studies.select("study_id", study="study_id")
     found = rows.join(there, on="study", how="left", maintain_order="left")
     bare = there.select(id_text("study"), plain="study_id").filter(pl.col("study").is_unique())

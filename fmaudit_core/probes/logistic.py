@@ -1,5 +1,4 @@
-"""Logistic probes, fitted together: each combination of task, weight vector and C of an encoder is one column of a single
-problem.
+"""Logistic probes, fitted together: each combination of task, weight vector and C of an encoder is a column of one problem.
 
 Each column minimises ``sum_i s_i logloss(y_i, x_i w + b) + |w|^2 / (2 C)``, scikit-learn's objective divided by C, over
 standardised features; the intercept is not penalised. Censored labels have weight 0. For the solver see `solver.py`; for the

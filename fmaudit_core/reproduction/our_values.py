@@ -296,9 +296,7 @@ def _linear(
     p: float | None = None,
     note: str = "",
 ) -> Ours:
-    """Return a value and the ends of its interval from three columns of a row, each multiplied by `times` and shifted
-    by `plus`.
-    """
+    """Return a value and the ends of its interval from three columns of a row, each multiplied by `times`, plus `plus`."""
     value, low, high = (None if row[name] is None else times * float(row[name]) + plus for name in names)
     return Ours(value, low, high, p=p, note=note)
 

@@ -52,8 +52,7 @@ class MedsDataset:
     shards: tuple[Path, ...]
 
     def events(self, more: Sequence[Column] = ()) -> pl.LazyFrame:
-        """Return the events of all shards: `subject_id` Int64, `time` in microseconds (NULL if static), `code`, and requested
-        columns.
+        """Return the events of all shards: `subject_id` Int64, `time` (us; NULL if static), `code`, and requested columns.
 
         A requested column that the data lacks is NULL if it is not required.
 

@@ -97,10 +97,10 @@ def find_omop(root: Path, *, passing_over: Sequence[str] = ()) -> OmopTables | N
 
 
 def time_columns(names: Sequence[str], *, end: bool = False) -> list[str]:
-    """Return the columns with the start (or end) of an event, the most exact first; in OMOP a time may be blank where the date is
-    not.
+    """Return the columns with the start (or end) of an event, the most exact first.
 
-    The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; for an end, `*_end_DATETIME`, `*_end_DATE`.
+    The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; for an end, `*_end_DATETIME`, `*_end_DATE`. In OMOP a
+    time may be blank while the date is not.
     """
     edges = ("_end_datetime", "_end_date") if end else ("_start_datetime", "_start_date")
     plain = () if end else ("_datetime", "_date")

@@ -75,7 +75,7 @@ class Assessment:
     subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
     calibration_tests : a row per score set, attribute and parameter: whether calibration is equal across subgroups; exploratory
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
-    intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`; rank 1 fares worst
+    intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`; rank 1 is the worst
     model_comparisons : a row per pair of score sets of a task, subgroup and metric; paired, on the studies scored by both
     score_warnings : a row per score set and warning: what to check before reading a verdict
     """

@@ -23,7 +23,7 @@ _MASTER_FILES: Final = (
     "cohort_0.2.0_master_file.csv",
     "inspect_cohort.csv",
 )
-#: the medical record of 0.2.0, in a format that only its own code reads
+#: the medical record of 0.2.0, in a format that only the code of that release can read
 _OLD_RECORD: Final = "timelines_smallfiles"
 
 #: role -> (file name in v2025-06, file name in March 2025, purpose)

@@ -13,7 +13,7 @@ Pooling = Literal["mean", "max", "median"]
 POOLINGS: Final[tuple[Pooling, ...]] = ("mean", "max", "median")
 #: probes that read slices -> the pooling they perform
 OF_SLICES: Final = {"abmil": "attention", "lrcn": "lrcn"}
-#: the embedding of an encoder that sees the whole volume
+#: the embedding of an encoder that reads the whole volume
 VOLUME: Final = "volume"
 #: study embeddings computed elsewhere
 GIVEN: Final = "given"

@@ -57,7 +57,7 @@ def fit_boosted(
 
     Parameters
     ----------
-    train, val : (n, k) features, NaN where missing, and (n,) outcomes
+    train, val : (n, k) features, NaN if missing, and (n,) outcomes
 
     Raises
     ------

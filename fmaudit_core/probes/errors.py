@@ -10,4 +10,4 @@ class ProbeError(FmauditError):
 
 
 class OneClassError(ProbeError):
-    """A task has studies of one class only where both are needed; other tasks are not affected."""
+    """A task has studies of one class only, although both are needed; other tasks are not affected."""

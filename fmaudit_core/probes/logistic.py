@@ -120,7 +120,7 @@ def fit_logistic(
     Parameters
     ----------
     x : (n, d) float32, raw embeddings of the training studies
-    targets : task -> (n,) float: 0, 1, or NaN where censored or unknown
+    targets : task -> (n,) float: 0, 1, or NaN if censored or unknown
     c_grid : inverse regularisation strengths, each above 0
     weights : name -> (n,) float, at least 0; defaults to one vector of ones called ``none``
     emphasis : (d,) float above 0, optional

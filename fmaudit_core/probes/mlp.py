@@ -227,7 +227,7 @@ def train_mlps(
     Parameters
     ----------
     train, val, score : (n, d) float32, raw embeddings
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    y_train, y_val : (n, t) float64: 0, 1, NaN if unknown; each task has both classes in both
     """
     mean, spread = standardisation(train)
 

@@ -54,7 +54,7 @@ def masked_loss(logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
 
     Parameters
     ----------
-    logits, y, known : (b, m); y is 0 or 1, known 1 where the label is known and 0 where not
+    logits, y, known : (b, m); y is 0 or 1, known is 1 if the label is known, else 0
     """
     each = functional.binary_cross_entropy_with_logits(logits, y, reduction="none") * known
     return (each.sum(dim=0) / known.sum(dim=0).clamp(min=1.0)).sum()
@@ -76,7 +76,7 @@ def train_stack(
 
     Parameters
     ----------
-    y_train, y_val : (n, m) float64: 0, 1, NaN where unknown; each member has both classes in both
+    y_train, y_val : (n, m) float64: 0, 1, NaN if unknown; each member has both classes in both
     epoch_of : function
         Returns the batches of the next epoch, as indices among the training studies.
     val_logits : function

@@ -31,7 +31,7 @@ class BaggedCohort:
     ----------
     bags : SliceBags
     train, val, score : indices of studies in `bags`
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    y_train, y_val : (n, t) float64: 0, 1, NaN if unknown; each task has both classes in both
     """
 
     bags: SliceBags

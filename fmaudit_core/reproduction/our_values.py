@@ -242,7 +242,7 @@ class Audited:
         female, male = (_on(one, at) for one in of.values())
         apart = ~(
             (female == male) & ((female == 0) | (female == 1))
-        )  # where all or none are called there is nothing to compare
+        )  # if all or none are predicted positive there is nothing to compare
         return Ours(float((female < male)[apart].mean()), note="share of thresholds at which it holds")
 
     def _of_model(self, frame: pl.DataFrame, figure: Figure) -> pl.DataFrame:

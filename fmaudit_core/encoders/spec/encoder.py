@@ -48,7 +48,7 @@ class EncoderSpec(Part):
     view : View
         The part of a CT that the encoder reads, and its grey values.
     input : Input, optional
-        How slices become the network's input, for adapters that take slices of any size.
+        Preprocessing of slices to the network's input, for adapters that accept slices of any size.
     dim : int
         Length of an embedding.
     batch_size : int

@@ -53,7 +53,7 @@ def check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[s
                 lacking.append(f"task {task} has no {lack} in {split}")
     if lacking:
         raise CohortError(
-            "; ".join(lacking) + ".", where=where, fix="Leave the task out under `tasks:`, or give other splits."
+            "; ".join(lacking) + ".", where=where, fix="Remove the task from `tasks:`, or change the splits."
         )
 
 

@@ -112,7 +112,7 @@ _STUDY_RULES: Mapping[str, str] = {
     "patient_id|min_length": "no patient id",
     "primary_key": "a study is listed more than once",
     "patient_in_one_split": "one patient is in more than one split, which inflates every score",
-    "split|dtype": f"a split that is none of {', '.join(SPLITS)}",
+    "split|dtype": f"a split other than {', '.join(SPLITS)}",
     "age|min": "age below 0",
     "age|max": f"age above {MAX_AGE}",
     "age_known_or_said": "no age",

@@ -89,7 +89,7 @@ class _ImagePath(dy.Schema):
 
 _IMAGE_RULES: Final = {
     "name|min_length": "no image path",
-    "inside|check": "the image path leaves the cohort's folder",
+    "inside|check": "the image path is outside the cohort's folder",
     "exists|check": "a study without images",
 }
 _ROW_RULES: Final = {
@@ -97,7 +97,7 @@ _ROW_RULES: Final = {
     "patient_id|min_length": "no patient id",
     "study_once": "a study is listed more than once",
     "patient_in_one_split": "one patient is in more than one split, which inflates every score",
-    "split|check": f"a split that is none of {', '.join(SPLITS)}",
+    "split|check": f"a split other than {', '.join(SPLITS)}",
     "age|regex": "an age that is not a number",
     "age_in_range": f"an age outside 0 to {MAX_AGE}",
 }
@@ -130,7 +130,7 @@ def read_table_cohort(
     raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
     said = broken_rules(_TableRow, raw, _ROW_RULES)
     if said:
-        raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
+        raise CohortError(said, where=where, fix="Correct these rows; the other columns were not checked yet.")
     _check_times(raw, where)
     labels = _labels(raw, tasks, where)
     _check_levels(raw, section, attributes)
@@ -160,7 +160,7 @@ def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
     clashing = [name for name in dict.fromkeys((*tasks, *attributes)) if name in _OWN]
     if clashing:
         raise CohortError(
-            f"{', '.join(clashing)} cannot be a task or an attribute: the column has a meaning of its own.",
+            f"{', '.join(clashing)} cannot be a task or an attribute: the name is reserved.",
             where="audit.yaml",
             fix="Ages are audited as age_band." if "age" in clashing else "Give the column another name.",
         )
@@ -180,7 +180,7 @@ def _named_as_ours(
         raise CohortError(
             f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.",
             where=section.table.name,
-            fix="Rename it, map it under `cohort: columns:`, or list only the tasks and attributes there are.",
+            fix="Rename it, map it under `cohort: columns:`, or list only tasks and attributes that the table has.",
         )
     given = [name for name in _OPTIONAL if theirs.get(name, name) in frame.columns]
     ours = frame.select(pl.col(theirs.get(name, name)).alias(name) for name in dict.fromkeys((*needed, *given)))
@@ -199,7 +199,7 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
         raise CohortError(
-            f"{rows}: a time that is none.",
+            f"{rows}: not a valid time.",
             where=where,
             fix="Write 2020-01-31 14:05, or leave it blank.",
         )
@@ -211,8 +211,8 @@ def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[
     for name in attributes:
         if name != "age_band" and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
             raise CohortError(
-                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it may "
-                "identify them, and is no attribute to compare groups by.",
+                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it "
+                "may identify them and cannot be used as an attribute.",
                 where=section.table.name,
                 fix="Map the right column under `cohort: columns:`, or group its levels.",
             )
@@ -228,7 +228,7 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
         if bad.height:
             shown = words_named(bad.get_column("word"), ids)
             rows = sorted(bad.get_column("row").to_list())
-            problems.append(f"{rows_named(rows)}, column {task}: {shown} is no label ({bad.height} in all)")
+            problems.append(f"{rows_named(rows)}, column {task}: {shown} is not a valid label ({bad.height} in all)")
     if problems:
         text = "; ".join(problems)
         raise CohortError(
@@ -264,7 +264,7 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         raise CohortError(
             said,
             where=where,
-            fix=f"Images are looked for in {root.name}/, by the column `image` or else by the study's id.",
+            fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id.",
         )
     return pl.Series("image_path", [one.path for one in located], dtype=pl.String)
 

@@ -27,7 +27,7 @@ def _said(problem: Any, model: type[BaseModel], whole: str) -> str:
     keys, known = _followed(model, problem["loc"])
     key = ".".join(keys) or whole
     if problem["type"] == "extra_forbidden":
-        return f"{did_you_mean(key, ['.'.join((*keys[:-1], name)) for name in known])}: there is no such setting"
+        return f"{did_you_mean(key, ['.'.join((*keys[:-1], name)) for name in known])}: unknown setting"
     if problem["type"] == "missing":
         return f"{key}: is missing"
     given = problem["input"]

@@ -57,9 +57,9 @@ def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: 
                 yield from _oldest(waiting)
         except BrokenProcessPool as error:
             raise WorkerDiedError(
-                "a working process died, often for lack of memory.",
-                fix="What is finished is kept: run again, with fewer `imaging: workers` in audit.yaml. "
-                'A script of your own must start its work below `if __name__ == "__main__":`.',
+                "a worker process died, often because of insufficient memory.",
+                fix="Finished work is kept: run again, with fewer `imaging: workers` in audit.yaml. "
+                'Your own script must start its work below `if __name__ == "__main__":`.',
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

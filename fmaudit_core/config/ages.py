@@ -27,7 +27,7 @@ class AgeBand(Section):
         if isinstance(value, str):
             match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", value)
             if match is None:
-                raise ValueError(f"an age band reads like 18-40, not {value!r}")
+                raise ValueError(f"an age band has the form 18-40, not {value!r}")
             return {"low": int(match[1]), "high": int(match[2])}
         return value
 

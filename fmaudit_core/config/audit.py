@@ -70,7 +70,7 @@ class Audit(Section):
             raise ValueError("at least one is needed")
         for name in names:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is not a name: use a-z, 0-9, _ and -, up to 64 characters")
+                raise ValueError(f"{name!r} is not a valid name: use a-z, 0-9, _ and -, up to 64 characters")
         if len(set(names)) != len(names):
             raise ValueError("a name is given twice")
         return names
@@ -88,7 +88,7 @@ class Audit(Section):
         unknown = [name for name in self.ehr.day_before if name not in (*self.tasks, *TASKS)]
         if unknown:
             raise ValueError(
-                f"ehr.day_before names {', '.join(unknown)}, which is no task; the tasks are {', '.join(self.tasks)}"
+                f"ehr.day_before names {', '.join(unknown)}, which is not a task; the tasks are {', '.join(self.tasks)}"
             )
         return self
 

@@ -25,5 +25,5 @@ class AutomationSection(Section):
     @classmethod
     def _five_fields(cls, cron: str) -> str:
         if len(cron.split()) != 5:
-            raise ValueError("a cron has five fields: minute, hour, day of month, month, day of week")
+            raise ValueError("a cron schedule has five fields: minute, hour, day of month, month, day of week")
         return cron

@@ -38,5 +38,5 @@ class EhrSection(Section):
     @classmethod
     def _distinct_counts(cls, given: tuple[int, ...]) -> tuple[int, ...]:
         if not given or any(one < 2 for one in given) or len(set(given)) != len(given):
-            raise ValueError("needs distinct whole numbers from 2")
+            raise ValueError("must be distinct whole numbers of at least 2")
         return tuple(sorted(given))

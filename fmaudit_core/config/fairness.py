@@ -48,5 +48,5 @@ class FairnessSection(Section):
     @model_validator(mode="after")
     def _rule_ordered(self) -> Self:
         if self.test_from < self.suppress_under:
-            raise ValueError("test_from must not lie below suppress_under")
+            raise ValueError("test_from must not be less than suppress_under")
         return self

@@ -50,5 +50,5 @@ class MitigationSection(Section):
     @classmethod
     def _above_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
         if not alphas or any(alpha <= 0 for alpha in alphas) or len(set(alphas)) != len(alphas):
-            raise ValueError("alphas needs distinct values above 0")
+            raise ValueError("alphas must be distinct values above 0")
         return tuple(sorted(alphas))

@@ -31,5 +31,5 @@ class NetworksSection(Section):
     @classmethod
     def _some(cls, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
         if not shapes or not all(shapes) or len(set(shapes)) != len(shapes):
-            raise ValueError("shapes needs distinct lists of hidden widths, each of one layer at least")
+            raise ValueError("shapes must be distinct lists of hidden widths, each with at least one layer")
         return shapes

@@ -32,19 +32,19 @@ class ProbesSection(Section):
     @classmethod
     def _with_logistic(cls, kinds: tuple[ProbeKind, ...]) -> tuple[ProbeKind, ...]:
         if "logistic" not in kinds or len(set(kinds)) != len(kinds):
-            raise ValueError("kinds needs distinct names, logistic among them: the findings speak of it")
+            raise ValueError("kinds must be distinct and include logistic, which the primary findings use")
         return kinds
 
     @field_validator("c_grid")
     @classmethod
     def _positive(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
         if not grid or any(c <= 0 for c in grid) or len(set(grid)) != len(grid):
-            raise ValueError("c_grid needs distinct values above 0")
+            raise ValueError("c_grid must be distinct values above 0")
         return tuple(sorted(grid))
 
     @field_validator("modalities")
     @classmethod
     def _imaging_always(cls, modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
         if "ct" not in modalities or ("ct+ehr" in modalities and "ehr" not in modalities):
-            raise ValueError("modalities needs ct, and ehr where it has ct+ehr: late fusion reads both")
+            raise ValueError("modalities must include ct, and ehr if it includes ct+ehr: late fusion uses both")
         return modalities

@@ -41,7 +41,7 @@ def load_audit(path: Path) -> Audit:
     except yaml.YAMLError as error:
         raise ConfigError("is not valid YAML.", where=str(path)) from error
     if not isinstance(raw, dict):
-        raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
+        raise ConfigError("has no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
     audit = validated(raw, where=str(path))
     home = home_from_environment()
     if home is not None:

@@ -95,8 +95,8 @@ def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
     want = cutoff_times(studies, rule).rename({"cutoff_time": "until", "split": "of_split"})
     joined = rows.join(want, on=key, how="full", coalesce=True)
     counts = {
-        "no cutoff of its study, or another one": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
-        "another split than its study": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
+        "a cutoff that differs from its study's": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
+        "a split that differs from its study's": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
         "an event at or after its cutoff": pl.col("last_event_time") >= pl.col("until"),
     }
     found = {said: joined.filter(broken).height for said, broken in counts.items()}

@@ -78,7 +78,7 @@ def ehr_tables(
     times = cutoff_times(studies, settings.cutoff)
     if times.is_empty():
         raise EhrError(
-            "no study has a time, so nothing of the medical record can be placed before it.",
+            "no study has a time, so no event of the medical record can be dated before it.",
             where=str(record.path),
             fix="Give the cohort's table a column `time`, or leave the record out: `probes: modalities: [ct]`.",
         )
@@ -127,7 +127,7 @@ def _counted(
         raise EhrError(
             "holds no event of the cohort's patients.",
             where=record.path.name,
-            fix="The ids of patients must be those of the cohort; see `cohort_notes` for what was read.",
+            fix="The record must use the cohort's patient ids; `cohort_notes` lists the tables that were read.",
         )
     vocabulary, code_ids = _vocabulary(names, patients_with, settings)
     counted = pl.scan_parquet(sorted(folder.glob("*.parquet")))
@@ -209,7 +209,7 @@ def _vocabulary(
     kept = kept.sort("n_patients", "code", descending=[True, False]).head(settings.max_codes).with_row_index("code_id")
     if kept.is_empty():
         raise EhrError(
-            f"no code is in the past of {settings.min_patients} training patients or more.",
+            f"no code occurs before the cutoff in at least {settings.min_patients} training patients.",
             fix="Lower `ehr: min_patients`, or leave the record out: `probes: modalities: [ct]`.",
         )
     return kept.drop("number"), kept.select(pl.col("number").alias("code"), "code_id")

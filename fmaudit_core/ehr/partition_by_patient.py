@@ -81,7 +81,8 @@ def partition_by_patient(events: pl.LazyFrame, patients: pl.DataFrame, folder: P
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise EhrError(
             f"the events cannot be read ({reason}).",
-            fix="A file of the medical record may be cut off: download it again. Without room on the disk set FMAUDIT_HOME.",
+            fix="A file of the medical record may be truncated: download it again. If the disk is full, set "
+            "FMAUDIT_HOME to a larger disk.",
         ) from error
     return EventPartitions(folder, {name: _names(of) for name, of in known.items()})
 

@@ -114,7 +114,7 @@ def events_of(
     if record.form == "omop":
         tables = find_omop(record.path)
         if tables is None:
-            raise EhrError("the OMOP tables have gone.", where=str(record.path))
+            raise EhrError("the OMOP tables no longer exist.", where=str(record.path))
         parts = [_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files]
         return pl.concat([*parts, _omop_persons(tables)] if demographics else parts)
     dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
@@ -150,7 +150,9 @@ def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
         return pl.when(value.is_not_null() & number.is_null()).then(math.nan).otherwise(number).alias("value")
     if not (dtype.is_numeric() or dtype in (pl.Null, pl.Boolean)):
         raise EhrError(
-            f"the column of values holds {dtype}.", where=where, fix="Write them as numbers, or leave it out."
+            f"the column of values holds {dtype}.",
+            where=where,
+            fix="Write the values as numbers, or remove the column.",
         )
     return value.cast(pl.Float32).fill_nan(None)
 
@@ -162,9 +164,9 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
     starts, ends = time_columns(own), time_columns(own, end=True)
     if not starts:
         raise EhrError(
-            f"no column tells when an event of {name} began; the columns are {', '.join(names)}.",
+            f"no column holds the start time of the events of {name}; the columns are {', '.join(names)}.",
             where=str(tables.folder),
-            fix="Export it with its *_date or *_datetime columns.",
+            fix="Export the table with its *_date or *_datetime columns.",
         )
     columns = [
         Column("patient", ("person_id",)),

@@ -66,7 +66,7 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
         The adapter needs an optional part of fmaudit that is not installed.
     """
     if spec.adapter == IMPORTED:
-        raise SpecError("its embeddings were computed elsewhere: there is no network to load.", where=spec.name)
+        raise SpecError("its embeddings are imported: there is no network to load.", where=spec.name)
     if not spec.embeds:
         raise SpecError("it is a baseline of predictions: there is no network to load.", where=spec.name)
     if spec.needs_weights and spec.published is not None:
@@ -89,4 +89,4 @@ def _adapter(name: str) -> Load:
         found: Load = third_party[name].load()
         return found
     known = ", ".join(sorted([*_BUILT_IN, IMPORTED, PREDICTIONS, *third_party]))
-    raise SpecError(f"no adapter is called {name}; there are {known}.")
+    raise SpecError(f"unknown adapter {name}; the adapters are {known}.")

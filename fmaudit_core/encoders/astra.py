@@ -130,7 +130,7 @@ def load(spec: EncoderSpec, device: str) -> AstraEncoder:
     grid = spec.view.volume
     if grid is None or grid.model_copy(update={"shape_zyx": CHEST.shape_zyx}) != CHEST:
         raise SpecError(
-            "astra needs whole volumes as it was trained on.",
+            "astra needs the whole volumes that it was trained on.",
             where=spec.name,
             fix="Set `view: {values: int16, volume: {shape_zyx: [160, 224, 224], orientation: RAS, crop_above_hu: -1000}}`.",
         )
@@ -138,7 +138,7 @@ def load(spec: EncoderSpec, device: str) -> AstraEncoder:
         raise SpecError(
             "this is not the size the backbone was trained on (160 x 224 x 224).",
             where=spec.name,
-            fix=f"Say `{_OUT_OF_SPEC}` in its title, so that no finding is taken for the published encoder's.",
+            fix=f"Put `{_OUT_OF_SPEC}` in its title, so that findings are not attributed to the published encoder.",
         )
     with torch.device(
         "meta"

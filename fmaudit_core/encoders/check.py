@@ -75,13 +75,13 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
         from fmaudit_core.encoders.imported import read_imported
 
         ids, _ = read_imported(spec)
-        facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, computed elsewhere: there is no network to probe"
+        facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, imported: there is no network to check"
         return found
     if not spec.embeds:
         facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to probe"
         for one in spec.predictions:
             if sha256_of(one.located()) != one.sha256:
-                found.problems.append(f"{one.path.name} is not the file that was added: its sha256 is another one.")
+                found.problems.append(f"{one.path.name} differs from the file that was added: its sha256 changed.")
         return found
     if spec.weights is not None:
         path = spec.weights.verified_parts()[0]
@@ -91,7 +91,9 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
     encoder = load_encoder(spec, device)
     facts["loaded"] = f"strictly, in {time.perf_counter() - started:.1f} s"
     parameters = getattr(encoder, "n_parameters", None)
-    facts["parameters"] = f"{parameters / 1e6:,.1f} million" if parameters is not None else "not told by the adapter"
+    facts["parameters"] = (
+        f"{parameters / 1e6:,.1f} million" if parameters is not None else ("not reported by the adapter")
+    )
     facts["device"] = encoder.device
     slices = probe_slices(spec)
     try:
@@ -107,7 +109,7 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
         raise
     except Exception as error:  # a third party's adapter may raise anything
         said = (str(error).strip().splitlines() or [""])[0][:200]
-        found.problems.append(f"it fails on drawn slices: {type(error).__name__}: {said}")
+        found.problems.append(f"it fails on synthetic slices: {type(error).__name__}: {said}")
     return found
 
 
@@ -135,25 +137,28 @@ def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray
 def _probe(found: CheckResult, encoder: Encoder, spec: EncoderSpec, slices: SliceArray, once: Float32Array) -> None:
     """Check the properties that frozen features must have, treating the network as a black box."""
     if once.shape != (len(slices), spec.dim):
-        found.problems.append(f"it gives {once.shape} for {len(slices)} slices, its spec says dim {spec.dim}.")
+        found.problems.append(
+            f"its output has shape {once.shape} for {len(slices)} slices, but its spec has dim {spec.dim}."
+        )
         return
     norms = np.linalg.norm(once, axis=1)
     if not np.isfinite(once).all() or not norms.all():
-        found.problems.append("it gives NaN, infinite or all-zero embeddings.")
+        found.problems.append("its output has NaN, infinite or all-zero embeddings.")
         return
-    found.facts["embedding"] = f"{spec.dim}-d, length {norms.min():.4g} to {norms.max():.4g}"
+    found.facts["embedding"] = f"{spec.dim}-d, norm {norms.min():.4g} to {norms.max():.4g}"
     agree = float(_cosines(once, encoder.encode(slices)).min())
     alone = float(_cosines(once, np.concatenate([encoder.encode(one[None]) for one in slices])).min())
     apart = float(_cosines(once[:-1], once[1:]).max())
-    found.facts["parity"] = f"two passes agree to cosine {agree:.7f}, a slice alone and among others to {alone:.7f}"
+    found.facts["parity"] = f"cosine of two passes {agree:.7f}, of a slice alone and in a batch {alone:.7f}"
     if agree < AGREE_COSINE:
         found.problems.append(
-            f"two passes over the same slices differ (cosine {agree:.5f}): the network is not in eval mode, or is random."
+            f"two passes over the same slices differ (cosine {agree:.5f}): the network is not in eval mode, or is not "
+            "deterministic."
         )
     elif alone < AGREE_COSINE:
         found.problems.append(
-            f"a slice's embedding depends on the others in its batch (cosine {alone:.5f}): a normalisation is not in "
-            "eval mode."
+            f"a slice's embedding depends on the other slices of its batch (cosine {alone:.5f}): a normalisation is "
+            "not in eval mode."
         )
     if apart > 1 - 1e-7:
         found.problems.append("different slices have the same embedding.")
@@ -164,9 +169,11 @@ def _compare_precision(
 ) -> None:
     exact = load_encoder(spec.model_copy(update={"dtype": "float32"}), device).encode(slices)
     cosine = float(_cosines(once, exact).min())
-    found.facts["precision"] = f"{spec.dtype} agrees with float32 to cosine {cosine:.5f}"
+    found.facts["precision"] = f"cosine of {spec.dtype} and float32 {cosine:.5f}"
     if cosine < PRECISION_COSINE:
-        found.problems.append(f"{spec.dtype} is too coarse for it (cosine {cosine:.4f} to float32): set another dtype.")
+        found.problems.append(
+            f"{spec.dtype} is not precise enough (cosine {cosine:.4f} with float32): set another dtype."
+        )
 
 
 def _measure(
@@ -187,12 +194,12 @@ def _measure(
         done += n
     rate = done / (time.perf_counter() - started)
     items = "volumes" if spec.view.volume else "slices"
-    found.facts["throughput"] = f"{rate:,.3g} {items} a second, in batches of {n}"
+    found.facts["throughput"] = f"{rate:,.3g} {items} per second, in batches of {n}"
     found.facts["peak memory"] = peak()
     if cohort is None:
         return
     n_items = cohort.n_items if cohort.n_items is not None else cohort.n_studies * ASSUMED_SLICES
-    assumed = "" if cohort.n_items is not None else f", {ASSUMED_SLICES} a study assumed: none has been read yet"
+    assumed = "" if cohort.n_items is not None else f", assuming {ASSUMED_SLICES} per study: none has been read yet"
     found.facts["this cohort"] = (
         f"about {_duration(n_items / rate)} for {cohort.n_studies:,} studies ({n_items:,} {items}{assumed})"
     )

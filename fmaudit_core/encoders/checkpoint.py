@@ -71,7 +71,7 @@ def _sharded(index: Path, wanted: Callable[[str], bool]) -> State:
             promised = {name for name, place in expected.items() if place == file}
             if held != promised:
                 odd = sorted(held ^ promised)[0]
-                raise WeightsError(f"the index and the shard {file} do not agree on {odd}.", where=str(index))
+                raise WeightsError(f"the index and the shard {file} disagree about the tensor {odd}.", where=str(index))
             state |= {name: shard.get_tensor(name) for name in sorted(held) if wanted(name)}
     return state
 
@@ -89,5 +89,5 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise WeightsError("the model's config is missing or not JSON.", where=str(path)) from error
     if not isinstance(config, dict):
-        raise WeightsError("the model's config is no JSON object.", where=str(path))
+        raise WeightsError("the model's config is not a JSON object.", where=str(path))
     return config

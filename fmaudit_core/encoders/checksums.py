@@ -48,9 +48,9 @@ def weight_map(index: Path) -> dict[str, str]:
         raise WeightsError("is not the index of a sharded checkpoint.", where=str(index)) from error
     for file in sorted(set(shards.values())):
         if Path(file).name != file or file in {"", ".", ".."}:
-            raise WeightsError(f"the index names {file!r}, which lies in another folder.", where=str(index))
+            raise WeightsError(f"the index names {file!r}, which is in another folder.", where=str(index))
         if not (index.parent / file).is_file():
-            raise WeightsError(f"the shard {file} is not there.", where=str(index))
+            raise WeightsError(f"the shard {file} is missing.", where=str(index))
     return shards
 
 

@@ -89,7 +89,7 @@ def timm_names(state: dict[str, torch.Tensor], network: torch.nn.Module) -> dict
         layer, rest = (block[2], block[3]) if block else name.split(".", 1)
         names = _TOP if block is None else _FIRST_BLOCK if block[1] == "0" else _OTHER_BLOCKS
         if layer not in names or (block and int(block[1]) >= len(stages)):
-            raise WeightsError(f"the checkpoint holds {name}, which is not of this EfficientNet.")
+            raise WeightsError(f"the checkpoint holds {name}, which is not part of this EfficientNet.")
         prefix = f"{stages[int(block[1])]}." if block else ""
         mapped[f"{prefix}{names[layer]}.{rest}"] = tensor
     return mapped

@@ -118,12 +118,12 @@ def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
         failed = {study_id for (study_id,) in connection.execute("SELECT study_id FROM failed_studies").fetchall()}
     poolings = read_poolings(path)
     if not poolings:
-        raise EncoderError("holds no study.", where=path.name)
+        raise EncoderError("has no studies.", where=path.name)
     for pooling in poolings:
         ids, embeddings = read_study_embeddings(path, pooling)
         if embeddings.shape[1] != dim:
             raise EncoderError(
-                f"the vectors have {embeddings.shape[1]} dimensions, the spec says {dim}.", where=path.name
+                f"the vectors have {embeddings.shape[1]} dimensions, but the spec has dim {dim}.", where=path.name
             )
         if not np.isfinite(embeddings).all():
             raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
@@ -157,7 +157,7 @@ def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32
 def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     if not path.exists():
         raise EncoderError(
-            "has not been made yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
+            "does not exist yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
         )
     try:
         with duckdb.connect(str(path), read_only=True) as connection:

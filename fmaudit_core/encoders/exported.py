@@ -50,7 +50,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder | OnnxEncoder:
     """
     if spec.weights is None or spec.variant not in {"torchscript", "onnx"}:
         raise SpecError("exported needs weights, and `variant: torchscript` or `variant: onnx`.", where=spec.name)
-    inputs = needs_input(spec, "the file does not say; its author has to.")
+    inputs = needs_input(spec, "not stored in the file; ask its author.")
     path = spec.weights.verified()
     if spec.variant == "onnx":
         return OnnxEncoder(path, spec, inputs, device)
@@ -77,7 +77,7 @@ class _Program(nn.Module):
             said = (str(error).strip().splitlines() or [""])[-1][:200]
             raise EncoderError(f"the TorchScript program failed: {said}", where=self._spec.name) from error
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != len(images):
-            raise SpecError("the TorchScript program does not give one vector per slice.", where=self._spec.name)
+            raise SpecError("the TorchScript program does not return one vector per slice.", where=self._spec.name)
         needs_dim(self._spec, out.shape[1])
         return out
 
@@ -88,13 +88,13 @@ def _program(path: Path) -> Any:
             names = archive.namelist()
             code = {name: archive.read(name).decode() for name in names if _CODE.match(name)}
     except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
-        raise WeightsError("the file is no whole TorchScript archive.", where=str(path)) from error
+        raise WeightsError("the file is not a complete TorchScript archive.", where=str(path)) from error
     if not code or len(set(names)) != len(names):
         raise WeightsError("the file holds no TorchScript program.", where=str(path))
     for text in code.values():
         if found := _FORBIDDEN.search(text):
             raise WeightsError(
-                f"the TorchScript program uses {found[0]}, which is no computation on tensors; it was not run.",
+                f"the TorchScript program uses {found[0]}, which is not a tensor operation; the program was not run.",
                 where=str(path),
                 fix="Export the network without it.",
             )
@@ -128,7 +128,7 @@ class OnnxEncoder:
             raise MissingExtraError("encoders", "an ONNX encoder") from error
         cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         if device == "cuda" and not cuda:
-            raise EncoderError("CUDA is asked for, but this onnxruntime has none.", where=spec.name)
+            raise EncoderError("CUDA was requested, but this onnxruntime does not support it.", where=spec.name)
         placement = placed(spec, device if cuda else "cpu")
         self.device = f"{placement}, onnxruntime"
         self._spec = spec
@@ -155,12 +155,16 @@ class OnnxEncoder:
         """Compare the graph's own shapes with the spec's; a symbolic dimension fits any size."""
         taken, given = self._session.get_inputs(), self._session.get_outputs()
         if len(taken) != 1 or len(given) != 1 or taken[0].type not in _ELEMENTS:
-            raise SpecError("the ONNX graph must take one image tensor and give one tensor.", where=self._spec.name)
+            raise SpecError(
+                "the ONNX graph must have one image tensor as input and one tensor as output.", where=self._spec.name
+            )
         shape, wanted = taken[0].shape, (len(inputs.mean), inputs.size_px, inputs.size_px)
         if len(shape) != 4 or any(isinstance(a, int) and a != b for a, b in zip(shape[1:], wanted, strict=True)):
-            raise SpecError(f"the ONNX graph takes {shape}, the spec's input is {wanted}.", where=self._spec.name)
+            raise SpecError(
+                f"the ONNX graph's input is {shape}, but the spec's input is {wanted}.", where=self._spec.name
+            )
         if len(given[0].shape) != 2:
-            raise SpecError("the ONNX graph does not give one vector per slice.", where=self._spec.name)
+            raise SpecError("the ONNX graph does not return one vector per slice.", where=self._spec.name)
         if isinstance(given[0].shape[1], int):
             needs_dim(self._spec, given[0].shape[1])
         self._name, self._element = taken[0].name, _ELEMENTS[taken[0].type]

@@ -110,7 +110,7 @@ def extract(
         `failed_studies`.
     """
     if not studies:
-        raise ExtractionError("there is no study with slices to embed.", where=spec.name)
+        raise ExtractionError("no study has slices to embed.", where=spec.name)
     ordered, folder = sorted(studies), work / spec.name / version
     shards = finished_shards(folder)
     done = load_shard(shards[-1]).end if shards else 0

@@ -142,7 +142,8 @@ class Forward:
             return _Refused(_told(error), _is_out_of_memory(error))
         if out.shape != (len(together), self._spec.dim):
             raise ExtractionError(
-                f"the encoder gives {out.shape[-1]} dimensions, its spec says {self._spec.dim}.", where=self._spec.name
+                f"the encoder's output has {out.shape[-1]} dimensions, but its spec has dim {self._spec.dim}.",
+                where=self._spec.name,
             )
         return out.astype(np.float32, copy=False)
 
@@ -186,7 +187,7 @@ class Forward:
             raise ExtractionError(
                 f"the encoder failed on {HOPELESS} studies in a row ({why}); nothing was published.",
                 where=self._spec.name,
-                fix="What was finished before is kept: run again once the cause is mended.",
+                fix="Finished studies are kept: fix the cause, then run again.",
             )
 
 

@@ -58,9 +58,9 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     missing = [study_id for study_id in wanted if study_id not in row_of]
     if not found:
         raise ImportedFileError(
-            f"none of its {len(ids)} studies is one of the cohort's {len(wanted)}.",
+            f"none of its {len(ids)} studies is among the cohort's {len(wanted)} studies.",
             where=str(file.path),
-            fix="The ids must be spelled as the cohort's study_id.",
+            fix="Write the ids exactly as in the cohort's study_id.",
         )
     with written_embeddings(out, spec.dim) as writer:
         for start in range(0, len(found), _ROWS_AT_ONCE):
@@ -94,10 +94,10 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     where = str(file.path)
     reader = _READERS.get(file.path.suffix.lower())
     if reader is None:
-        raise ImportedFileError(f"is none of {', '.join(_READERS)}.", where=where)
+        raise ImportedFileError(f"has an unsupported suffix; the formats are {', '.join(_READERS)}.", where=where)
     if (sha256 := sha256_of(file.located())) != file.sha256:
         raise ImportedFileError(
-            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.",
+            f"is not the file named in the spec: its sha256 is {sha256}, not {file.sha256}.",
             where=where,
             fix="Get the right file, or correct the spec if the embeddings changed on purpose.",
         )
@@ -121,12 +121,12 @@ def _file(spec: EncoderSpec) -> ImportedFile:
 def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) -> None:
     """Check ids and vectors; messages give row numbers, never study ids."""
     if not len(ids):
-        raise ImportedFileError("holds no study.", where=where)
+        raise ImportedFileError("has no studies.", where=where)
     if vectors.dtype.kind not in "fiu":
         raise ImportedFileError("its vectors are not numbers.", where=where)
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         shape = " x ".join(map(str, vectors.shape))
-        raise ImportedFileError(f"its vectors are {shape}, the spec says {len(ids)} x {dim}.", where=where)
+        raise ImportedFileError(f"its vectors have shape {shape}, but the spec needs {len(ids)} x {dim}.", where=where)
     if len(ids) != len(vectors):
         raise ImportedFileError(f"it has {len(ids)} ids and {len(vectors)} vectors.", where=where)
     blank = [row for row, one in enumerate(ids, start=1) if not one]
@@ -135,7 +135,7 @@ def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) 
     first: dict[str, int] = {}
     twice = [row for row, one in enumerate(ids, start=1) if first.setdefault(one, row) != row]
     if twice:
-        raise ImportedFileError(f"{_rows(twice)} of a study that stands there already.", where=where)
+        raise ImportedFileError(f"{_rows(twice)} of a study that is listed before.", where=where)
     with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
     if not finite.all():
@@ -155,7 +155,7 @@ def _parquet(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
             raise ImportedFileError(f"has no column {column}.", where=str(file.path), fix=_NAMES)
     vectors = frame.get_column(file.embedding)
     if not isinstance(vectors.dtype, pl.List | pl.Array):
-        raise ImportedFileError(f"its column {file.embedding} holds no lists of numbers.", where=str(file.path))
+        raise ImportedFileError(f"its column {file.embedding} does not hold lists of numbers.", where=str(file.path))
     if isinstance(vectors.dtype, pl.Array):
         vectors = vectors.arr.to_list()
     lengths = vectors.list.len().fill_null(0).unique().to_list()
@@ -195,7 +195,7 @@ def _from_arrays(file: ImportedFile, arrays: Mapping[str, npt.NDArray[Any]]) -> 
     return list(arrays), np.stack(list(arrays.values())) if arrays else np.empty((0, 0))
 
 
-_NAMES: Final = "Name what holds the ids and the vectors: `embeddings: {study_id: ..., embedding: ...}` in the spec."
+_NAMES: Final = "Name the ids and the vectors of the file: `embeddings: {study_id: ..., embedding: ...}` in the spec."
 _READERS: Final[Mapping[str, Callable[[ImportedFile], tuple[list[str], npt.NDArray[Any]]]]] = {
     ".parquet": _parquet,
     ".npz": _npz,

@@ -117,7 +117,7 @@ def tower_names(state: State) -> State:
         elif name.startswith(tower):
             mapped[f"davit.{_renamed(name.removeprefix(tower))}"] = tensor
         elif not _is_text(name):
-            raise WeightsError(f"the checkpoint holds {name}, which is not of MedImageInsight.")
+            raise WeightsError(f"the checkpoint holds {name}, which is not part of MedImageInsight.")
     return mapped
 
 

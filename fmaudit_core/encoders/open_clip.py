@@ -57,7 +57,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = read_config(path)
     model = config.get("model_cfg", config)
     if "embed_dim" not in model or "vision_cfg" not in model:
-        raise WeightsError("the config names no embed_dim and vision_cfg.", where=str(path))
+        raise WeightsError("the config has no embed_dim and vision_cfg.", where=str(path))
     return config
 
 

@@ -31,7 +31,7 @@ class Preparation:
             raise SpecError(
                 f"the network takes 8-bit slices of 1 or {channels} windows.",
                 where=spec.name,
-                fix="Set `values: uint8` and so many `windows` in its view.",
+                fix="Set `values: uint8` and that number of `windows` in its view.",
             )
         self._inputs, self._device = inputs, device
         shape = (1, channels, 1, 1)

@@ -39,12 +39,12 @@ class Published(BaseModel):
 
     def missing(self, name: str) -> WeightsError:
         """Return the error that states where encoder `name`'s weights can be obtained."""
-        size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size not known here"
-        proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 not known here: the one found is recorded"
-        beside = f", with {self.config} beside it" if self.config else ""
+        size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size unknown"
+        proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 unknown: that of your file is recorded"
+        beside = f", with {self.config} next to it" if self.config else ""
         return WeightsError(
-            f"its weights do not come with fmaudit: {self.files[0]} ({size}; {proof}){beside}, "
-            f"of {self.hub} on the Hugging Face hub. Gate: {self.gate or 'none stated'}.",
+            f"its weights are not part of fmaudit: {self.files[0]} ({size}; {proof}){beside}, from {self.hub} on the "
+            f"Hugging Face hub. Gate: {self.gate or 'none stated'}.",
             where=name,
             fix=f"Download it, then: fmaudit encoders add {name} --weights PATH",
         )
@@ -65,12 +65,12 @@ class Published(BaseModel):
         size = path.stat().st_size
         if self.size_bytes and path.name == Path(self.files[0]).name and size != self.size_bytes:
             raise WeightsError(
-                f"the file has {size:,} bytes, the published one {self.size_bytes:,}.",
+                f"the file has {size:,} bytes, but the published file has {self.size_bytes:,}.",
                 where=str(path),
-                fix="Download it again: it may have been cut off.",
+                fix="Download it again: it may be truncated.",
             )
         if self.config and not (path.parent / self.config).is_file():
-            raise WeightsError(f"{self.config} is not beside the checkpoint.", where=str(path.parent))
+            raise WeightsError(f"{self.config} is not next to the checkpoint.", where=str(path.parent))
         return path
 
 
@@ -85,14 +85,16 @@ def with_weights(text: str, published: Published, place: Path) -> str:
         The YAML names weights already.
     """
     if "weights" in yaml.safe_load(text):
-        raise SpecError("the spec names its weights already.", fix="Leave out --weights, or take them out of the YAML.")
+        raise SpecError(
+            "the spec names its weights already.", fix="Omit --weights, or remove the weights from the YAML."
+        )
     path = published.found_in(place.absolute())
     sha256 = checkpoint_sha256(path)
     if published.sha256 and sha256 != published.sha256:
         raise WeightsError(
             f"these are not the published weights: their sha256 is {sha256}, not {published.sha256}.",
             where=str(path),
-            fix=f"Get {published.files[0]} of {published.hub}; other weights need a spec of their own name.",
+            fix=f"Get {published.files[0]} of {published.hub}; other weights need a spec with another name.",
         )
     weights = {"path": str(path), "sha256": sha256, "sha256_from": "published" if published.sha256 else "first_seen"}
     if published.config:
@@ -100,6 +102,6 @@ def with_weights(text: str, published: Published, place: Path) -> str:
     said = (
         "the published one"
         if published.sha256
-        else "that of the file found when the spec was added: no published one is known"
+        else "that of the file found when the spec was added; no published digest is known"
     )
     return f"{text.rstrip()}\n# the sha256 is {said}\n{yaml.safe_dump({'weights': weights}, sort_keys=False)}"

@@ -47,7 +47,7 @@ class Registry:
         specs = self.specs()
         if name not in specs:
             raise SpecError(
-                f"no encoder is called {name}; there are {', '.join(specs) or 'none'}.",
+                f"unknown encoder {name}; the encoders are {', '.join(specs) or 'none'}.",
                 where=str(self.folder),
                 fix="Add its YAML with `fmaudit encoders add SPEC`.",
             )
@@ -86,7 +86,7 @@ class Registry:
         if weights is not None:
             if spec.published is None:
                 raise SpecError(
-                    "the spec does not say what is published, so weights cannot be given apart.",
+                    "the spec has no section `published`, so --weights cannot be used with it.",
                     where=source.name,
                     fix="Name the checkpoint in it: weights: {path: ..., sha256: ...}",
                 )
@@ -106,7 +106,9 @@ class Registry:
         target = self.folder / f"{spec.name}.yaml"
         taken = {name for path in self._files() if path != target for name in [_name_in(path)] if name}
         if spec.name in taken:
-            raise SpecError(f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another.")
+            raise SpecError(
+                f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another name."
+            )
         with written_beside(target) as beside:
             beside.write_text(text, encoding="utf-8")
         return load_spec(target)

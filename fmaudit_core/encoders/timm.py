@@ -24,7 +24,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
         The checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.weights is None or not timm.is_model(spec.variant):
-        raise SpecError("timm needs weights, and a variant that is the name of one of its models.", where=spec.name)
+        raise SpecError("timm needs weights, and `variant` must be the name of a timm model.", where=spec.name)
     network: Any = timm.create_model(spec.variant, pretrained=False, num_classes=0)
     known = network.pretrained_cfg
     inputs = needs_input(

@@ -98,13 +98,13 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
     """
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
-        raise EncoderError("CUDA is asked for, but torch finds no GPU.", where=spec.name, fix="Set `device: auto`.")
+        raise EncoderError("CUDA was requested, but torch finds no GPU.", where=spec.name, fix="Set `device: auto`.")
     if there and device != "cpu":
         return Placement(torch.device("cuda"), _DTYPES[spec.dtype], fell_back=False)
     meant_for_cuda = spec.device == "cuda"
     if meant_for_cuda and not spec.cpu_fallback:
         raise EncoderError(
-            "this encoder runs on CUDA only, and there is no GPU to run on.",
+            "this encoder needs CUDA, but there is no GPU.",
             where=spec.name,
             fix="Run on a GPU machine, or set `cpu_fallback: true` in its spec.",
         )
@@ -139,7 +139,7 @@ def needs_dim(spec: EncoderSpec, dim: int) -> None:
         The network's dimension differs.
     """
     if spec.dim != dim:
-        raise SpecError(f"dim is {spec.dim}, but the network gives {dim}.", where=spec.name)
+        raise SpecError(f"dim is {spec.dim}, but the network's output has {dim} dimensions.", where=spec.name)
 
 
 def load_strictly(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:

@@ -120,19 +120,21 @@ def _config(spec: EncoderSpec) -> Any:
     raw = read_config(path)
     known = str(raw.get("model_type"))
     if known not in transformers.CONFIG_MAPPING:
-        asks = " It asks for code of its own, which is never run." if "auto_map" in raw else ""
-        raise WeightsError(f"transformers knows no model type {known}.{asks}", where=str(path))
+        asks = " It requires custom code, which is never run." if "auto_map" in raw else ""
+        raise WeightsError(f"transformers has no model type {known}.{asks}", where=str(path))
     try:
         return transformers.CONFIG_MAPPING[known].from_dict(raw)
     except Exception as error:  # the library's own validation may raise anything
-        raise WeightsError(f"is no valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
+        raise WeightsError(f"is not a valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
 
 
 def _family(spec: EncoderSpec, config: Any) -> _Family:
     family = FAMILIES.get(config.model_type)
     if spec.variant:
         if spec.variant not in VARIANTS:
-            raise SpecError(f"variant {spec.variant!r} is none of {', '.join(VARIANTS)}.", where=spec.name)
+            raise SpecError(
+                f"unknown variant {spec.variant!r}; the variants are {', '.join(VARIANTS)}.", where=spec.name
+            )
         if family is not None and spec.variant != family.output:
             raise SpecError(
                 f"the embedding of a {config.model_type} is its {family.output}; leave the variant out.",
@@ -141,7 +143,7 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
         return family or _Family("AutoModel", spec.variant)
     if family is None:
         raise SpecError(
-            f"which output of a {config.model_type} is the embedding is not known.",
+            f"it is not known which output of a {config.model_type} is the embedding.",
             where=spec.name,
             fix=f"Set `variant` to {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, as the model's authors use it.",
         )
@@ -159,7 +161,9 @@ def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
 
 def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module:
     if family is _SIGLIP and not vision.vision_use_head:
-        raise WeightsError("the SigLIP has no pooling head (vision_use_head), so no image embedding.", where=where)
+        raise WeightsError(
+            "the SigLIP has no pooling head (vision_use_head), so it has no image embedding.", where=where
+        )
     builder: Any = getattr(transformers, family.network)
     options: dict[str, Any] = {"add_pooling_layer": False} if family.network == "ViTModel" else {}
     if family.network == "AutoModel":
@@ -207,6 +211,6 @@ def _published_input(spec: EncoderSpec) -> str:
     """Return the content of the folder's preprocessor_config.json, for the error about a missing `input`."""
     path = spec.weights.located().parent / "preprocessor_config.json"  # type: ignore[union-attr]  # load has checked
     if not path.is_file():
-        return "nothing is beside the checkpoint; see its card."
+        return "no preprocessor_config.json is next to the checkpoint; see its model card."
     names = ("size", "crop_size", "do_center_crop", "resample", "rescale_factor", "image_mean", "image_std")
     return ", ".join(f"{name} {found[name]}" for found in [read_config(path)] for name in names if name in found)

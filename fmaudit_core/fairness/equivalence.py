@@ -85,7 +85,7 @@ def equivalence(
     """
     estimate = _ESTIMATES.get(metric)
     if estimate is None:
-        raise ValueError(f"no metric '{metric}'; one of {', '.join(_ESTIMATES)}.")
+        raise ValueError(f"unknown metric '{metric}'; the metrics are {', '.join(_ESTIMATES)}.")
     if metric != "auroc" and not all(studies.has_threshold for studies in levels.values()):
         raise ValueError(f"'{metric}' needs an operating threshold.")
 

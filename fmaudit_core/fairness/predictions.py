@@ -78,7 +78,7 @@ def _check_thresholds(checked: pl.DataFrame) -> None:
     nan = checked.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
     if nan:
         raise FairnessError(
-            f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank where validation is to choose it."
+            f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank to have it chosen on validation."
         )
     several = (
         checked.group_by(*SCORE_SET, maintain_order=True).agg(n=pl.col("threshold").n_unique()).filter(pl.col("n") > 1)
@@ -86,9 +86,10 @@ def _check_thresholds(checked: pl.DataFrame) -> None:
     if several.height:
         row = several.row(0, named=True)
         raise FairnessError(
-            f"threshold has {row['n']} values (a blank one counts), but one model calls the studies of a task by one threshold.",
+            f"threshold has {row['n']} values (blank counts as one), but a model must have one threshold per task.",
             where=f"{row['encoder']} x {row['task']}",
-            fix="Give all rows of a score set the same one, or leave the column out: it is then chosen on validation.",
+            fix="Give all rows of a score set the same threshold, or leave the column out to have it chosen on "
+            "validation.",
         )
 
 
@@ -121,11 +122,11 @@ def _check_given(checked: pl.DataFrame) -> None:
             continue
         called, side = ("no study", "above") if threshold > high else ("every study", "below")
         raise FairnessError(
-            f"the given threshold {threshold:g} lies {side} all scores, which reach from {low:g} to {high:g}, so {called} would "
+            f"the given threshold {threshold:g} lies {side} all scores (range {low:g} to {high:g}), so {called} would "
             "be called positive.",
             where=" x ".join(str(part) for part in key[:2]),
-            fix=f"{_other_scale(threshold, low, high)}Give the threshold on the scale of the scores, or leave it out: it is then "
-            "chosen on the split `val`.",
+            fix=f"{_other_scale(threshold, low, high)}Give the threshold on the scale of the scores, or leave it out "
+            "to have it chosen on the split `val`.",
         )
 
 
@@ -183,7 +184,7 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
 def _binary(frame: pl.DataFrame) -> pl.Expr:
     column = frame.get_column("y_true")
     if column.null_count():
-        raise FairnessError("y_true holds missing labels.", fix="Leave censored studies out.")
+        raise FairnessError("y_true holds missing labels.", fix="Exclude censored studies.")
     if column.dtype == pl.Boolean:
         return pl.col("y_true")
     values = column.cast(pl.Float64, strict=False).unique()
@@ -214,10 +215,10 @@ def _check_studies(frame: pl.DataFrame) -> None:
     if leaked:
         raise FairnessError(
             f"{leaked} patients are in more than one split, which inflates every score.",
-            fix="Give all studies of a patient one split.",
+            fix="Assign all studies of a patient to the same split.",
         )
     twice = frame.group_by(*SCORE_SET, "study_id").len().filter(pl.col("len") > 1).height
     if twice:
         raise FairnessError(f"{twice} studies are scored more than once by one model for one task.")
     if not (frame.get_column("split") == "test").any():
-        raise FairnessError("there is no study of the split `test` to assess.")
+        raise FairnessError("the split `test` has no study to assess.")

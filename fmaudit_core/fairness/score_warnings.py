@@ -315,7 +315,7 @@ def _say_auroc(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str
     )
     if of_all:
         return found, "Check whether labels or scores are inverted, and whether each score belongs to its own study."
-    return found, "Check how labels and scores of this subgroup were made."
+    return found, "Check how labels and scores of this subgroup were produced."
 
 
 def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
@@ -337,8 +337,8 @@ def _say_nearly(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[s
 def _say_coin(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     whom = "all studies" if row["attribute"] == OVERALL else title(row["subgroup"])
     return (
-        f"UDR and FPR of {whom} add up to {row['value']:.2f} (interval {_interval(row)}), above 1: a coin would do better than "
-        "this threshold.",
+        f"UDR and FPR of {whom} add up to {row['value']:.2f} (interval {_interval(row)}), above 1: this threshold "
+        "performs worse than chance.",
         "Check whether labels or scores are inverted.",
     )
 
@@ -350,8 +350,8 @@ def _say_scale(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[st
     )
 
 
-_TIED: Final = "AUROC counts ties as half, and the threshold cannot be set finely."
-_CUT: Final = "Check whether scores were rounded or cut off."
+_TIED: Final = "AUROC counts ties as half, and only a few thresholds are possible."
+_CUT: Final = "Check whether scores were rounded or clipped."
 
 
 def _say_few(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
@@ -366,7 +366,7 @@ def _say_studies(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[s
     return (
         f"Patients of {title(row['subgroup'])} have {row['value']:.1f} studies on average, those of "
         f"{title(row['other_subgroup'])} {row['other_value']:.1f}.",
-        "The tests allow for it. Check whether a study means the same in both.",
+        "The tests account for this. Check whether a study is defined in the same way in both.",
     )
 
 

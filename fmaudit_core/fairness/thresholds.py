@@ -48,8 +48,8 @@ def choose_threshold(
         raise FairnessError(
             "no threshold can be chosen: validation lacks positives or negatives.",
             where=where,
-            fix="Give studies of both classes the split `val`, leave the task out, or assess the predictions with a threshold of "
-            "your own (--threshold).",
+            fix="Assign studies of both classes to the split `val`, leave the task out, or give a threshold "
+            "(--threshold).",
         )
     return float(_chosen(y_true, y_score, np.ones((1, len(y_true))), settings)[0])
 

@@ -171,7 +171,7 @@ class SliceStore:
         path.unlink(missing_ok=True)
         job, _ = self._job(study_id, self.images[study_id], [view])
         if _read_record(job.record).get("made_of") != job.made_of:
-            raise SliceStoreError("its CT has changed since the slices were made.", where=str(path), fix=_REBUILD)
+            raise SliceStoreError("its CT has changed since the slices were written.", where=str(path), fix=_REBUILD)
         _make(job)
         return _read_entry(path)
 
@@ -191,7 +191,7 @@ class SliceStore:
         return self.root / "quality" / name[:2] / f"{name}.json"
 
 
-_REBUILD: Final = "Run `fmaudit run` to make it again."
+_REBUILD: Final = "Run `fmaudit run` to write it again."
 #: errors raised by bytes that are not an entry: a header's text and numbers may be anything
 _TORN: Final = (ValueError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zstandard.ZstdError)
 
@@ -291,9 +291,9 @@ def _read_entry(path: Path) -> SliceArray:
             if at != flat.size:
                 raise ValueError("not all slices are there")
     except FileNotFoundError as error:
-        raise SliceStoreError("has not been made yet.", where=str(path), fix=_REBUILD) from error
+        raise SliceStoreError("does not exist yet.", where=str(path), fix=_REBUILD) from error
     except (OSError, *_TORN) as error:
-        raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
+        raise SliceStoreError("is truncated or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
     return out
 
 

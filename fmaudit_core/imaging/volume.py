@@ -69,7 +69,7 @@ class Grid(BaseModel):
             for axis in sorted(range(3), key=lambda axis: self.shape_zyx[axis] / volume_hu.shape[axis]):
                 out = _averaged(out, axis, self.shape_zyx[axis])
         elif spacing_zyx_mm is None:
-            raise ValueError("the volume's spacing is needed to bring it to another")
+            raise ValueError("the volume's spacing is needed to resample it")
         else:
             out = volume_hu.astype(np.float32)
             for axis, (have, want) in enumerate(zip(spacing_zyx_mm, self.spacing_zyx_mm, strict=True)):

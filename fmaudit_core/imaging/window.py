@@ -108,16 +108,16 @@ class View(BaseModel):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in WINDOWS]
         if unknown or not names:
-            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; there are {', '.join(WINDOWS)}")
+            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; the windows are {', '.join(WINDOWS)}")
         return names
 
     @model_validator(mode="after")
     def _slices_or_a_volume(self) -> Self:
         if self.volume is not None:
             if self.values != "int16":
-                raise ValueError("a volume is seen in HU: set `values: int16`")
+                raise ValueError("a volume has HU values: set `values: int16`")
             if self.size_px is not None or self.stride != 1 or self.max_slices is not None:
-                raise ValueError("size_px, stride and max_slices are of slices; a volume has its `shape_zyx`")
+                raise ValueError("size_px, stride and max_slices apply to slices; a volume has `shape_zyx`")
         return self
 
     @property

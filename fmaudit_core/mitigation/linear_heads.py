@@ -71,7 +71,7 @@ class LinearHeads:
             solved, iterations = minimise(self.x, y[:, some], weight[:, some].astype(np.float64), 1.0 / c[some])
             if (iterations < 0).any():
                 raise MitigationError(
-                    "a probe of a mitigation did not converge.", fix="Leave the largest values out of `probes: c_grid`."
+                    "a probe of a mitigation did not converge.", fix="Remove the largest values from `probes: c_grid`."
                 )
             found = solved[:-1] if self.basis is None else self.basis @ solved[:-1]
             raw = found / self.scale[:, None]

@@ -72,7 +72,9 @@ def baseline_of(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> Baseline:
     """
     frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
     if frame is None:
-        raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
+        raise MitigationError(
+            "the scores of the unmitigated probe are missing, so mitigations cannot be compared with it."
+        )
     y = frame.get_column("y_true").to_numpy()
     return Baseline(
         frame=frame,
@@ -110,7 +112,7 @@ def variants_of(
         if key[RUN.index("strategy")] == NONE:
             continue
         if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
-            raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
+            raise MitigationError("a mitigation run covers other studies than the unmitigated probe.")
         alike.setdefault(key[: RUN.index("seed")], []).append(key)
     diverged = Counter(key[: RUN.index("seed")] for key, row in status.items() if row["status"] == "diverged")
     for aim, keys in alike.items():

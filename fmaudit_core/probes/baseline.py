@@ -157,7 +157,7 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
         )  # fmt: skip
     if (sha256 := sha256_of(path)) != file.sha256:
         raise PredictionsFileError(
-            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.", where=where,
+            f"is not the file named in the spec: its sha256 is {sha256}, not {file.sha256}.", where=where,
             fix="Get the right file, or add the baseline again if its predictions changed on purpose.",
         )  # fmt: skip
     try:
@@ -178,10 +178,10 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
         score=pl.col("score").cast(pl.Float64, strict=False),
     ).drop("task")
     if rows.is_empty():
-        raise PredictionsFileError(f"holds no row of the task {file.task}.", where=where)
+        raise PredictionsFileError(f"has no rows for the task {file.task}.", where=where)
     bad = rows.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if bad.height:
-        raise PredictionsFileError(f"{_rows(bad)}: the score is no number.", where=where)
+        raise PredictionsFileError(f"{_rows(bad)}: the score is not a number.", where=where)
     names = [one.name for one in ids]
     blank = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in names))
     if blank.height:
@@ -200,14 +200,15 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
     best = max(hits, key=lambda name: hits[name])
     if best == _BY_STUDY and not hits[best]:
         raise PredictionsFileError(
-            f"none of its {rows.height} studies is one of the cohort's {studies.height}.", where=where,
-            fix="The ids must be spelled as the cohort's study_id.",
+            f"none of its {rows.height} studies is among the cohort's {studies.height} studies.", where=where,
+            fix="Write the ids exactly as in the cohort's study_id.",
         )  # fmt: skip
     if best != _BY_STUDY and hits[best] <= FOUND_FROM * rows.height:
         told = ", ".join(f"{n} by {name}" for name, n in hits.items())
         raise PredictionsFileError(
-            f"of its {rows.height} rows too few are studies of this cohort ({told}; more than {FOUND_FROM:.0%} are asked for).",
-            where=where, fix="Is it of this release? Give study_id and y_score instead where the ids are others.",
+            f"too few of its {rows.height} rows are studies of this cohort ({told}; more than {FOUND_FROM:.0%} are "
+            "required).",
+            where=where, fix="Check that it belongs to this release, or give study_id and y_score if its ids differ.",
         )  # fmt: skip
     return ways[best], best
 
@@ -253,8 +254,10 @@ def _compared_labels(matched: pl.DataFrame, where: str) -> tuple[int, int]:
     apart = both.filter(pl.col("label") != pl.col("y_true"))
     if apart.height > APART_UPTO * both.height:
         raise PredictionsFileError(
-            f"{apart.height} of {both.height} labels are not those of this cohort: it may be of another task or release.",
-            where=where, fix="Name the right task with --task; leave the column out if its labels are known to be others.",
+            f"{apart.height} of {both.height} labels differ from this cohort's: it may belong to another task or "
+            "release.",
+            where=where, fix="Name the right task with --task, or remove the label column if the labels are known to "
+                             "differ.",
         )  # fmt: skip
     return both.height, apart.height
 
@@ -263,8 +266,8 @@ def _check_classes(scored: pl.DataFrame, where: str) -> None:
     test = scored.filter(split="test").get_column("y_true")
     if test.n_unique() < 2:
         raise PredictionsFileError(
-            f"it scores {int(test.sum())} positives and {int((~test).sum())} negatives of the test part: nothing can be said "
-            "of it without both.",
+            f"it scores {int(test.sum())} positives and {int((~test).sum())} negatives in the test split; both are "
+            "needed.",
             where=where,
         )
     if scored.get_column("score").n_unique() == 1:

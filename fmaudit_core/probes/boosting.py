@@ -72,7 +72,7 @@ def fit_boosted(
             fix="Install the extra: `pip install 'fmaudit[ehr]'`, or set `probes: modalities: [ct]`.",
         ) from error
     if not train[1].any() or train[1].all():
-        raise OneClassError(f"no trees can be fitted for {task}: its known training labels are of one class.")
+        raise OneClassError(f"no trees can be fitted for {task}: its known training labels have only one class.")
     out = []
     for n in leaves:
         # scikit-learn's default of twenty studies per leaf is too many for a small cohort

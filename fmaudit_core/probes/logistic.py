@@ -152,7 +152,7 @@ def fit_logistic(
         t, _, c = unfinished[0]
         raise ProbeError(
             f"the logistic probe for {tasks[t]} at C={grid[c]:g} did not converge.",
-            fix="Leave the largest values out of `probes: c_grid`.",
+            fix="Remove the largest values from `probes: c_grid`.",
         )
     raw = solved[:-1] / scale[:, None]
     intercepts = solved[-1] - mean @ raw
@@ -174,7 +174,7 @@ def _check(
     c_grid: Sequence[float],
 ) -> None:
     if x.ndim != 2 or not len(x):
-        raise ProbeError("there is no training study with an embedding.", fix="See slice_quality and the split.")
+        raise ProbeError("no training study has an embedding.", fix="See slice_quality and the split.")
     if not np.isfinite(x).all():
         raise ProbeError(_NOT_FINITE, fix=_EXTRACT_AGAIN)
     if not c_grid or min(c_grid) <= 0:
@@ -187,10 +187,10 @@ def _check(
         if target.shape != (len(x),) or not np.isin(known, (0.0, 1.0)).all():
             raise ProbeError(f"labels of {task} must be 0, 1 or NaN, one per training study.")
         if len(np.unique(known)) < 2:
-            raise ProbeError(f"no probe can be fitted for {task}: its known training labels are of one class.")
+            raise ProbeError(f"no probe can be fitted for {task}: its known training labels have only one class.")
         for name, vector in vectors.items():
             if any(vector[target == outcome].sum() == 0 for outcome in (0.0, 1.0)):
-                raise ProbeError(f"no probe can be fitted for {task}: the weights {name} leave it one class.")
+                raise ProbeError(f"no probe can be fitted for {task}: with the weights {name} only one class remains.")
 
 
 def standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:

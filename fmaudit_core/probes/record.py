@@ -248,7 +248,7 @@ def _side_by_side(embeddings: tuple[Sequence[str], Float32Array], design: Design
     both = pl.DataFrame({"study_id": design.ids, "of_record": np.arange(len(design.ids))}).join(ours, on="study_id")
     both = both.sort("study_id")
     if both.is_empty():
-        raise ProbeError("no study has both an embedding and a time before which its record counts.")
+        raise ProbeError("no study has both an embedding and a time, which is the cutoff of its medical record.")
     filled = design.filled()[both.get_column("of_record").to_numpy()]
     x = np.concatenate([matrix[both.get_column("at").to_numpy()], filled], axis=1, dtype=np.float32)
     return both.get_column("study_id").to_list(), x
@@ -274,7 +274,8 @@ def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame,
     y = both.get_column("y_true").to_numpy()
     if y[in_val].all() or not y[in_val].any():
         raise OneClassError(
-            f"late fusion cannot be fitted for {task}: validation has one class only on both modalities."
+            f"late fusion cannot be fitted for {task}: validation has only one class among the studies with both "
+            "modalities."
         )
     odds = np.stack([_log_odds(both.get_column(name)) for name in ("y_score", "record")], axis=1).astype(np.float32)
     fit = fit_logistic(odds[in_val], {task: y[in_val].astype(np.float64)}, c_grid=(_UNPENALISED,))

@@ -175,7 +175,10 @@ def choose_and_predict(
 
 
 def _one_class_in_training(tasks: Sequence[str], encoder: str) -> OneClassError:
-    what = f"no probe can be fitted for {', '.join(tasks)}: the known training labels are of one class among the studies used."
+    what = (
+        f"no probe can be fitted for {', '.join(tasks)}: the known training labels have only one class among the "
+        "studies used."
+    )
     return OneClassError(what, where=encoder or None, fix=_ONE_CLASS_FIX)
 
 
@@ -200,7 +203,7 @@ def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str, e
     """Return the share of correctly ranked positive-negative pairs, ties counted half; `fairness` computes it with intervals."""
     if y.all() or not y.any():
         raise OneClassError(
-            f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
+            f"validation has only one class for {task} among the studies with an embedding, so no C can be chosen.",
             where=encoder,
             fix=_ONE_CLASS_FIX,
         )

@@ -144,7 +144,7 @@ class SliceBags:
             wanted = one[: self.counts[row]]
             read = os.preadv(self._file, [wanted.data.cast("B")], int(self._starts[row]) * self.width * 2)
             if read != wanted.nbytes:
-                raise ProbeError("the file of slices is shorter than it was written.", fix="Is the disk full?")
+                raise ProbeError("the file of slices is truncated.", fix="Check that the disk is not full.")
         return out.astype(np.float32), np.arange(longest) < counts[:, None]
 
 

@@ -101,9 +101,9 @@ def propose(folder: Path, config: Path) -> Proposal:
         return _inspect(folder, config)
     tables, saw = _tables(folder)
     if not tables:
-        seen = " ".join(saw) or "It holds no CSV and no Parquet file."
+        seen = " ".join(saw) or "The folder holds no CSV or Parquet file."
         raise ConfigError(
-            f"nothing to audit was found. {seen}",
+            f"found nothing to audit. {seen}",
             where=str(folder),
             fix="A cohort is a table with one row per study: study_id, patient_id, age, and a column of 1, 0 or blank per task.",
         )
@@ -114,8 +114,8 @@ def propose(folder: Path, config: Path) -> Proposal:
             f"{best.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
             f"{', '.join(best.cells.columns)}.",
             where=str(folder),
-            fix="Name the columns study_id, patient_id, age and, as task, one of 1, 0 or blank; or give --table and map them "
-            "under `cohort: columns:`.",
+            fix="Name the columns study_id, patient_id, age and, for each task, a column of 1, 0 or blank; or give "
+            "--table and map them under `cohort: columns:`.",
         )
     return _of_table(folder, config, best, saw)
 
@@ -245,11 +245,11 @@ def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> 
         for one in embeddings
     ]
     if images is None and not embeddings:
-        saw.append("No CT and no embeddings: an audit needs one of them, see the comments in the file.")
+        saw.append("No CT and no embeddings found: an audit needs one of them, see the comments in the file.")
     attributes = [name for name in ATTRIBUTES if name == "age_band" or name in columns]
     guessed.append(f"Tasks are {', '.join(table.tasks)}; attributes are {', '.join(attributes)}.")
     if "split" not in columns:
-        guessed.append("No column tells the split: patients are split 70/10/20 by a hash of their id.")
+        guessed.append("No column holds the split: patients are split 70/10/20 by a hash of their id.")
     text = _yaml(folder, config, table, attributes, images)
     return Proposal(text, embeddings, images is not None, saw, guessed)
 
@@ -266,10 +266,10 @@ def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
     }  # fmt: skip
     top = max(found, key=lambda one: found[one])
     if 2 * found[top] >= len(some) > 0:
-        share = f"{found[top]:,} of {len(some):,} studies looked for are there"
+        share = f"{found[top]:,} of {len(some):,} sampled studies found"
         return top, [f"{top.relative_to(folder) if top != folder else 'the folder itself'}: images; {share}."]
     holding = [one.name for one in tops if _holds_images(one)]
-    said = [f"{name} holds images, but not as the table names them." for name in holding]
+    said = [f"{name} holds images, but their names do not match the table." for name in holding]
     if "image" in table.columns:  # it names no image: a column of that name means something else
         del table.columns["image"]
         return _images(folder, table)
@@ -288,8 +288,8 @@ def _holds_images(folder: Path) -> bool:
 
 
 _HEAD: Final = (
-    "# Written by `fmaudit init` from what lies in a folder. Every line is a guess: correct what is wrong, then `fmaudit run`.\n"
-    "# Every other setting has the method's default; the README lists them.\n"
+    "# Written by `fmaudit init` from the contents of a folder. Every line is a guess: correct what is wrong, then "
+    "`fmaudit run`.\n# Every other setting has the method's default; the README lists them.\n"
 )
 
 
@@ -301,7 +301,7 @@ def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], 
         f"  table: {_quoted(_relative(table.path, config))}   # {table.cells.height:,} rows",
     ]
     if images is None:
-        lines.append("  # images: ct   # a folder per study, or a .nii.gz named as the study; none was found")
+        lines.append("  # images: ct   # a folder per study, or a .nii.gz with the name of the study; none was found")
     else:
         lines.append(f"  images: {_quoted(_relative(images, config))}")
     mapped = {ours: theirs for ours, theirs in table.columns.items() if ours != theirs}

@@ -63,7 +63,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_csv(path, infer_schema_length=None) if kind == ".csv" else pl.read_parquet(path)
     except FileNotFoundError as error:
-        raise FairnessError("there is no such file.", where=str(path)) from error
+        raise FairnessError("does not exist.", where=str(path)) from error
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise FairnessError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
     texts = [name for name in ("study_id", "patient_id", "split", *SCORE_SET) if name in frame.columns]
@@ -102,15 +102,15 @@ def assess_file(
         raise FairnessError(
             f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
             where=str(predictions),
-            fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
+            fix=f"Name the columns with --attributes; the other columns are {', '.join(others) or 'none'}.",
         )
     for one in chosen:
         if one in frame.columns and "patient_id" in frame.columns:
             n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
             if too_many_levels(n_levels, n_patients):
                 raise FairnessError(
-                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them, and is no "
-                    "attribute to compare groups by.",
+                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and "
+                    "cannot be used as an attribute.",
                     where=str(predictions),
                     fix="Name other columns with --attributes, or group its levels.",
                 )

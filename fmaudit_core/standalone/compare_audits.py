@@ -110,16 +110,16 @@ def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
     try:
         audit_summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ReportError("there is no report.", where=str(path), fix=fix) from error
+        raise ReportError("does not exist.", where=str(path), fix=fix) from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise ReportError("is no audit.json.", where=str(path), fix=fix) from error
+        raise ReportError("is not an audit.json.", where=str(path), fix=fix) from error
     version = str(audit_summary.get("schema_version", "")) if isinstance(audit_summary, dict) else ""
     if not version:
-        raise ReportError("has no schema version.", where=str(path), fix="Make the report again: `fmaudit run`.")
+        raise ReportError("has no schema version.", where=str(path), fix="Create the report again: `fmaudit run`.")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise ReportError(
-            f"is of version {version}, and this fmaudit reads {SCHEMA_VERSION}.", where=str(path),
-            fix="Make both reports with one version of fmaudit.",
+            f"has version {version}, but this fmaudit reads {SCHEMA_VERSION}.", where=str(path),
+            fix="Create both reports with the same version of fmaudit.",
         )  # fmt: skip
     return dict(audit_summary)
 
@@ -193,7 +193,7 @@ def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.Dat
         try:
             cells = Versions(one, one.registry.specs()).audited_cells()
             if not cells:
-                return None, "No test without the predictions: an audit's tables are not there."
+                return None, "No test without the predictions: an audit's tables are missing."
             frames.append(queries.compared_predictions(one, cells))
         except FmauditError:
             return None, "No test without the predictions: an audit's tables cannot be read."
@@ -201,9 +201,9 @@ def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.Dat
     people = [frame.select("study_id", "patient_id").unique("study_id") for frame in frames]
     both = people[0].join(people[1], on="study_id", suffix="_now")
     if both.is_empty():
-        return None, "No test: the audits have no study of the test part in common."
+        return None, "No test: the audits have no test study in common."
     if both.filter(pl.col("patient_id") != pl.col("patient_id_now")).height:
-        return None, "No test: the same study ids belong to other patients, so these are two cohorts."
+        return None, "No test: the same study ids belong to different patients, so the cohorts differ."
     return (before, after), None
 
 
@@ -240,12 +240,10 @@ def _in_common(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
     counts = [frame.get_column("study_id").n_unique() for frame in (*labels, both)]
     said = {}
     if len(set(counts)) > 1:
-        said["studies scored in the test part"] = (
-            f"{counts[0]:,} before, {counts[1]:,} now; tests are on the {counts[2]:,} of both"
-        )
+        said["scored test studies"] = f"{counts[0]:,} before, {counts[1]:,} now; tests use the {counts[2]:,} in both"
     relabelled = both.filter(pl.col("y_true") != pl.col("y_true_now")).height
     if relabelled:
-        said["outcomes"] = f"{relabelled:,} of {both.height:,} are other than before; tests take those of now"
+        said["outcomes"] = f"{relabelled:,} of {both.height:,} changed; tests use the current ones"
     return said
 
 

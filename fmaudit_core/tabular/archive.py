@@ -38,7 +38,7 @@ def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: 
     free = shutil.disk_usage(target.parent).free
     if free < size:  # Parquet is already compressed, so the extracted files need at least as much space
         raise CohortError(
-            f"takes at least {size / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB are free.",
+            f"needs at least {size / 1e9:.1f} GB when unpacked, but {free / 1e9:.1f} GB are free.",
             where=archive.name,
             fix="Free some space or set FMAUDIT_HOME to a larger disk; or unpack it yourself and give the folder.",
         )
@@ -82,7 +82,7 @@ def _unpack(raw: IO[bytes], name: str, folder: Path, suffixes: Sequence[str], si
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileExistsError):
             raise  # the disk, not the archive
-        raise CohortError("is damaged or cut off.", where=name, fix="Download it again.") from error
+        raise CohortError("is damaged or truncated.", where=name, fix="Download it again.") from error
 
 
 def _is_alive(process: str) -> bool:
@@ -99,10 +99,12 @@ def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()):
         raise CohortError(
-            "holds a link or a device, which is refused.", where=name, fix="Unpack it yourself and give the folder."
+            "holds a link or a device file, which is refused.",
+            where=name,
+            fix="Unpack it yourself and give the folder.",
         )
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in (path.parts[0] if path.parts else ""):
         raise CohortError(
-            "holds a path that leaves the archive, which is refused.", where=name, fix="Do not use this file."
+            "holds a path outside the archive, which is refused.", where=name, fix="Do not use this file."
         )
     return path

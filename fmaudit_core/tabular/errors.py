@@ -49,5 +49,5 @@ def words_named(words: Iterable[str], ids: Set[str]) -> str:
     tellable = [word for word in distinct if word.lower() not in ids and not _LIKE_A_NUMBER.search(word)]
     shown = ", ".join(repr(word[:_SHOWN_CHARACTERS]) for word in tellable[:_SHOWN_WORDS])
     if not tellable:
-        return "what may identify somebody, and is not repeated,"
-    return shown if len(tellable) == len(distinct) else f"{shown} and what may identify somebody"
+        return "a value that may identify a patient and is not shown"
+    return shown if len(tellable) == len(distinct) else f"{shown} and values that may identify patients"

@@ -78,7 +78,7 @@ class OmopTables:
             raise CohortError(
                 f"the OMOP table {table} is missing; it holds {OMOP_TABLES[table]}.",
                 where=str(self.folder),
-                fix=f"Put {table}.csv or {table}.parquet, or a folder {table}/ of shards, beside the others.",
+                fix=f"Put {table}.csv or {table}.parquet, or a folder {table}/ of shards, next to the other tables.",
             )
         return self.files[table]
 

@@ -77,7 +77,7 @@ def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> 
                 f"column {wanted} is missing{f' (also known as {aliases})' if aliases else ''}; the columns are "
                 f"{', '.join(found) or 'none'}.",
                 where=path.name,
-                fix="This may be another release or another file; rename the column if it only goes by another name.",
+                fix="This may be another release or another file; rename the column if it has another name.",
             )
         chosen.append((pl.lit(None, dtype=pl.String) if match is None else _cell(path, match)).alias(column.name))
     if rows:
@@ -223,5 +223,5 @@ def _separator(path: Path) -> str:
 def _unreadable(where: str, error: Exception) -> CohortError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return CohortError(
-        f"cannot be read as a table ({reason}).", where=where, fix="It may be cut off: download it again."
+        f"cannot be read as a table ({reason}).", where=where, fix="It may be truncated: download it again."
     )

@@ -46,7 +46,7 @@ def read_cells(table: Path) -> tuple[pl.DataFrame, pl.Series]:
     trimmed = frame.select(pl.all().fill_null("").str.strip_chars())
     filled = trimmed.select(any=pl.any_horizontal(pl.all() != "")).get_column("any")
     if not filled.any():
-        raise CohortError("holds no study.", where=table.name)
+        raise CohortError("has no studies.", where=table.name)
     return trimmed.filter(filled), rows.filter(filled)
 
 
@@ -55,7 +55,7 @@ def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CohortError(
-            "is not UTF-8 text.", where=table.name, fix="Save it as UTF-8; Excel calls that `CSV UTF-8`."
+            "is not UTF-8 text.", where=table.name, fix="Save it as UTF-8; Excel calls this format `CSV UTF-8`."
         ) from error
     first = text.split("\n", 1)[0].strip()
     declared = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)  # first line written by Excel
@@ -94,6 +94,6 @@ def _header(names: Sequence[str], table: Path) -> list[str]:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise CohortError(
-            f"column {', '.join(twice)} is there twice.", where=table.name, fix="Rename or remove one of each."
+            f"column {', '.join(twice)} appears twice.", where=table.name, fix="Rename or remove one of them."
         )
     return header

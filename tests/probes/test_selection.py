@@ -85,5 +85,5 @@ def test_one_class_in_validation_is_told(cohort):
     vectors, studies, truth = cohort
     in_val = studies.filter(pl.col("split") == "val")["study_id"].implode()
     ones = truth.with_columns(label=pl.when(pl.col("study_id").is_in(in_val)).then(True).otherwise("label"))
-    with pytest.raises(ProbeError, match=": validation has one class only for pe"):
+    with pytest.raises(ProbeError, match=": validation has only one class for pe"):
         predicted(vectors, studies, ones)

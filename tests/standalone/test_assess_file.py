@@ -156,7 +156,7 @@ def test_without_a_known_attribute_the_columns_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("p.xlsx", "not from `.xlsx`"), ("p.csv", "no such file"), ("p.parquet", "cannot be read")]
+    ("name", "said"), [("p.xlsx", "not from `.xlsx`"), ("p.csv", "does not exist"), ("p.parquet", "cannot be read")]
 )
 def test_a_file_that_is_no_table_is_named(tmp_path, name, said):
     if name == "p.parquet":

@@ -243,21 +243,21 @@ def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     allowed = {"sex": ("female", "male", UNKNOWN), "race_ethnicity": RACE_ETHNICITY_LEVELS}
     for name, expression in level.items():
         level[name] = pl.when(expression.is_in(_BLANK_WORDS)).then(pl.lit(UNKNOWN)).otherwise(expression)
-        _refuse(
-            rows.filter(~level[name].is_in(allowed[name])), f"a {name} that is none of {', '.join(allowed[name])}", path
-        )
+        _refuse(rows.filter(~level[name].is_in(allowed[name])), f"a {name} other than {', '.join(allowed[name])}", path)
     as_text = rows.with_columns(pl.col("birth", "age").cast(pl.String))
     age = pl.col("age").cast(pl.Float64, strict=False)
     _refuse(
-        as_text.filter(pl.col("birth").is_not_null() & moment("birth").is_null()), "a birth_date that is no date", path
+        as_text.filter(pl.col("birth").is_not_null() & moment("birth").is_null()),
+        "a birth_date that is not a date",
+        path,
     )
     _refuse(
         as_text.filter(pl.col("age").is_not_null() & ~age.is_finite().fill_null(False)),
-        "an age that is no number",
+        "an age that is not a number",
         path,
     )
     _refuse(as_text.filter(~age.is_between(0, MAX_AGE + 1, closed="left")), f"an age outside 0 to {MAX_AGE}", path)
-    _refuse(as_text.filter(whole_number("person_id").is_null()), "a person_id that is no whole number", path)
+    _refuse(as_text.filter(whole_number("person_id").is_null()), "a person_id that is not a whole number", path)
     known = as_text.select(
         "row",
         whole_number("person_id"),

@@ -46,7 +46,7 @@ def task_columns(tasks: Sequence[str]) -> list[Column]:
     unknown = [did_you_mean(task, list(INSPECT_TASKS)) for task in tasks if task not in INSPECT_TASKS]
     if unknown:
         raise CohortError(
-            f"{', '.join(unknown)} is no task of INSPECT; there are {', '.join(INSPECT_TASKS)}.",
+            f"{', '.join(unknown)} is not a task of INSPECT; the tasks are {', '.join(INSPECT_TASKS)}.",
             where="audit.yaml",
             fix="Correct it under `tasks:`.",
         )
@@ -72,12 +72,13 @@ def labels_of(listed: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.Data
         if bad.height:
             shown = words_named(bad.get_column("word"), ids)
             rows = rows_named(bad.get_column("row").sort().to_list())
-            problems.append(f"column {INSPECT_TASKS[task]}: {shown} is no label ({bad.height} in all: {rows})")
+            problems.append(f"column {INSPECT_TASKS[task]}: {shown} is not a valid label ({bad.height} in all: {rows})")
     if problems:
         raise CohortError(
             "; ".join(problems) + ".",
             where=where,
-            fix=f"A label reads {', '.join(_TRUE)}; {', '.join(_FALSE)}; or {', '.join(filter(None, _CENSORED))} or blank.",
+            fix=f"Valid labels are {', '.join(_TRUE)}; {', '.join(_FALSE)}; or {', '.join(filter(None, _CENSORED))} "
+            "or blank.",
         )
     long = listed.select("study_id", *(boolean(task).alias(task) for task in tasks))
     return long.unpivot(index="study_id", variable_name="task", value_name="label").sort("study_id", "task")

@@ -144,7 +144,7 @@ def _check_attributes(attributes: Sequence[str]) -> None:
     others = [name for name in attributes if name not in ATTRIBUTES]
     if others:
         raise CohortError(
-            f"INSPECT gives no attribute {', '.join(others)}; there are {', '.join(ATTRIBUTES)}.",
+            f"INSPECT has no attribute {', '.join(others)}; the attributes are {', '.join(ATTRIBUTES)}.",
             where="audit.yaml",
             fix="Correct it under `attributes:`.",
         )
@@ -167,8 +167,9 @@ def _demographics(section: InspectCohort, notes: Notes, cache: Path, progress: P
         splits = dataset.subject_splits()
     else:
         raise CohortError(
-            "nothing here tells sex, race, ethnicity and age, so no subgroup can be formed: the release's own tables do not. "
-            "Missing: person.csv or person.parquet (OMOP), or meds_omop_inspect.tar.gz or its folder (MEDS).",
+            "no table in this folder holds sex, race, ethnicity and age, so no subgroup can be formed; the tables of "
+            "the release do not hold them. Missing: person.csv or person.parquet (OMOP), or meds_omop_inspect.tar.gz "
+            "or its folder (MEDS).",
             where=str(root),
             fix="Download one of them from Redivis and set `cohort: ehr:` (or --ehr DIR), or give a table with person_id, sex, "
             "race_ethnicity and birth_date or age as `cohort: demographics:` (or --demographics FILE).",

@@ -29,8 +29,8 @@ _OLD_RECORD: Final = "timelines_smallfiles"
 #: role -> (file name in v2025-06, file name in March 2025, purpose)
 _ROLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "labels": ("labels", "Final_labels", "the outcomes of each study"),
-    "splits": ("splits", "Final_splits", "which patients are for training, validation and test"),
-    "mapping": ("study_mapping", "Final_metadata", "which patient, volume and time a study has"),
+    "splits": ("splits", "Final_splits", "the split of each patient: training, validation or test"),
+    "mapping": ("study_mapping", "Final_metadata", "the patient, volume and time of each study"),
     "series": ("series_metadata", "", "rescale and slice counts, a check on the volumes"),
     "descriptions": ("study_metadata", "", "whether a study's description mentions contrast"),
 }
@@ -149,11 +149,11 @@ def volumes_missing(release: Release, listed: Collection[str], *, partial: bool,
         beside.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
     if len(missing) > _LACKING_UPTO * len(set(listed)) and not partial:
         raise CohortError(
-            f"{len(missing)} of the {len(set(listed))} CT volumes that {release.mapping.name} lists are not there. "
-            f"Missing: those named in {path}.",
+            f"{len(missing)} of the {len(set(listed))} CT volumes listed in {release.mapping.name} are missing. Their "
+            f"names are in {path}.",
             where=str(release.images_root),
-            fix="Download them from Stanford AIMI, or audit those that are there: `fmaudit init --inspect DIR --partial`, "
-            "which sets `cohort: partial: true`.",
+            fix="Download them from Stanford AIMI, or audit the volumes that are present: `fmaudit init --inspect DIR "
+            "--partial`, which sets `cohort: partial: true`.",
         )
     return len(missing)
 
@@ -216,9 +216,10 @@ def _named(role: str, *, march: bool) -> str:
 
 
 def _partial(root: Path, lacking: Sequence[str], images: Path | None) -> CohortError:
-    looked = "" if images is None else f"; volumes were looked for in {images.name}/"
+    looked = "" if images is None else f"; volumes were searched for in {images.name}/"
     return CohortError(
-        f"is not a whole INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
+        f"is not a complete INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
         where=str(root),
-        fix="Download what is missing from Stanford AIMI (docs/inspect.md lists the files), or give the folder that holds them.",
+        fix="Download the missing files from Stanford AIMI (docs/inspect.md lists the files), or give the folder that "
+        "holds them.",
     )

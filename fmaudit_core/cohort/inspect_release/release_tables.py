@@ -110,7 +110,7 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes, partia
     if disagreeing.height:
         rows = starting_with_rows(disagreeing.get_column("row").to_list())
         raise CohortError(
-            f"{rows}: another person_id than in {release.splits.name} ({disagreeing.height} studies).",
+            f"{rows}: person_id differs from {release.splits.name} ({disagreeing.height} studies).",
             where=where,
             fix="These tables are of different releases: download both again.",
         )
@@ -151,9 +151,9 @@ def _check_whole(tables: Mapping[str, pl.DataFrame], notes: Notes, *, partial: b
         notes.add(f"listed elsewhere, not in {name}", lacking, "studies", "left out")
         if lacking > max(_LACKING_FROM, _LACKING_UPTO * every.height) and not partial:
             raise CohortError(
-                f"lists {own.height:,} studies and lacks {lacking:,} that the other tables list: it may be cut off.",
+                f"lists {own.height:,} studies and lacks {lacking:,} that the other tables list; it may be truncated.",
                 where=name,
-                fix="Download it again. Where a part of the release is meant to be audited, set `cohort: partial: true`.",
+                fix="Download it again. To audit a part of the release, set `cohort: partial: true`.",
             )
 
 
@@ -165,7 +165,7 @@ def _rows_of(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
         raise CohortError(
             f"{starting_with_rows(ragged)}: fewer or more cells than the header.",
             where=path.name,
-            fix="It may be cut off: download it again.",
+            fix="It may be truncated: download it again.",
         )
     return rows
 
@@ -181,7 +181,7 @@ def _once(rows: pl.DataFrame, where: str) -> pl.DataFrame:
 def _persons(rows: pl.DataFrame, where: str) -> pl.Expr:
     """Return an expression of `person_id` as an integer, after a check that every cell is an integer or blank."""
     bad = rows.filter(id_text("person_id").is_not_null() & whole_number("person_id").is_null())
-    _refuse(bad, "a person_id that is no whole number", where)
+    _refuse(bad, "a person_id that is not a whole number", where)
     return whole_number("person_id")
 
 
@@ -190,7 +190,7 @@ def _with_time(rows: pl.DataFrame, where: str) -> pl.DataFrame:
     for name in ("procedure", "note"):
         if rows.schema[name] == pl.String:
             bad = rows.filter(pl.col(name).is_not_null() & moment(name).is_null())
-            _refuse(bad, f"a {name} time that is no date", where)
+            _refuse(bad, f"a {name} time that is not a date", where)
     rows = rows.with_columns(clock(name, rows.schema, where=where).alias(name) for name in ("procedure", "note"))
     source = (
         pl.when(pl.col("procedure").is_not_null())
@@ -256,7 +256,9 @@ def _check_splits(listed: pl.DataFrame, where: str) -> None:
     bad = words.filter(~words.str.to_lowercase().is_in(list(_SPLIT_WORDS)))
     if len(bad):
         shown = ", ".join(repr(word[:_SHOWN_CHARACTERS]) for word in bad.unique().sort().head(3))
-        raise CohortError(f"{shown} is no split ({len(bad)} rows); there are {', '.join(SPLITS)}.", where=where)
+        raise CohortError(
+            f"{shown} is not a valid split ({len(bad)} rows); the splits are {', '.join(SPLITS)}.", where=where
+        )
     apart = listed.filter(split_of().drop_nulls().n_unique().over("person_id") > 1).drop_nulls("person_id")
     if apart.height:
         patients = apart.get_column("person_id").n_unique()

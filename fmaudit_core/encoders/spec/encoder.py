@@ -105,19 +105,22 @@ class EncoderSpec(Part):
     def _predicted_or_embedded(self) -> Self:
         if (self.adapter == PREDICTIONS) != bool(self.predictions):
             raise ValueError(
-                f"`predictions: [{{task, path, sha256}}]` goes with `adapter: {PREDICTIONS}`, and no other"
+                f"`predictions: [{{task, path, sha256}}]` is required for `adapter: {PREDICTIONS}` and not allowed "
+                "for others"
             )
         tasks = [one.task for one in self.predictions]
         if len(set(tasks)) != len(tasks):
             raise ValueError("`predictions` names a task twice")
         if (self.dim == 0) != bool(self.predictions):
-            raise ValueError("`dim` is 1 or more where there are embeddings, and left out of a spec of predictions")
+            raise ValueError("`dim` must be 1 or more for embeddings, and is not allowed for predictions")
         return self
 
     @model_validator(mode="after")
     def _imported_or_computed(self) -> Self:
         if (self.adapter == IMPORTED) != (self.embeddings is not None):
-            raise ValueError(f"`embeddings: {{path, sha256}}` goes with `adapter: {IMPORTED}`, and with no other")
+            raise ValueError(
+                f"`embeddings: {{path, sha256}}` is required for `adapter: {IMPORTED}` and not allowed for others"
+            )
         return self
 
     @property
@@ -146,7 +149,7 @@ class EncoderSpec(Part):
         for one in self.predictions:
             if one.task == task:
                 return one
-        raise SpecError(f"it predicts no task {task}.", where=self.name)
+        raise SpecError(f"it has no predictions for the task {task}.", where=self.name)
 
     @property
     def has_slices(self) -> bool:

@@ -42,6 +42,6 @@ class ImportedFile(Part):
         """
         if not self.path.is_file():
             raise ImportedFileError(
-                "is not there.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
+                "does not exist.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
             )
         return self.path

@@ -37,7 +37,7 @@ class PredictionsFile(Part):
         """
         if not self.path.is_file():
             raise PredictionsFileError(
-                "is not there.",
+                "does not exist.",
                 where=str(self.path),
                 fix="Correct `predictions:` in the baseline's spec, or add it again.",
             )

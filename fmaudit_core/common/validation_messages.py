@@ -20,10 +20,10 @@ def validation_messages(error: ValidationError, model: type[BaseModel], *, whole
     whole : str
         Name of the subject of an error that concerns no single key.
     """
-    return "; ".join(_said(problem, model, whole) for problem in error.errors(include_url=False)) + "."
+    return "; ".join(_message(problem, model, whole) for problem in error.errors(include_url=False)) + "."
 
 
-def _said(problem: Any, model: type[BaseModel], whole: str) -> str:
+def _message(problem: Any, model: type[BaseModel], whole: str) -> str:
     keys, known = _followed(model, problem["loc"])
     key = ".".join(keys) or whole
     if problem["type"] == "extra_forbidden":

@@ -99,10 +99,10 @@ def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
         "a split that differs from its study's": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
         "an event at or after its cutoff": pl.col("last_event_time") >= pl.col("until"),
     }
-    found = {said: joined.filter(broken).height for said, broken in counts.items()}
-    said = [f"{n} rows have {what}" for what, n in found.items() if n]
-    if said:
-        raise EhrError(f"{'; '.join(said)}.", where="ehr_rows", fix="Materialise ehr_features again.")
+    found = {what: joined.filter(broken).height for what, broken in counts.items()}
+    problems = [f"{n} rows have {what}" for what, n in found.items() if n]
+    if problems:
+        raise EhrError(f"{'; '.join(problems)}.", where="ehr_rows", fix="Materialise ehr_features again.")
 
 
 def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -132,8 +132,8 @@ def _values(
             known, value = features.drop_nulls(LAST), pl.col(LAST)
         else:
             known, value = features.filter(pl.col(name) > 0), pl.col(name).cast(pl.Float32).log1p()
-        told = known.select(pl.col("row", "code_id").cast(pl.Int64), value=value.cast(pl.Float32))
-        out.append((kind, tuple(told.get_column(one).to_numpy() for one in ("row", "code_id", "value"))))
+        cells = known.select(pl.col("row", "code_id").cast(pl.Int64), value=value.cast(pl.Float32))
+        out.append((kind, tuple(cells.get_column(one).to_numpy() for one in ("row", "code_id", "value"))))
     return out  # type: ignore[return-value]
 
 

@@ -139,10 +139,12 @@ def _counted(
         .sort("row", "code_id")
     )
     left_out = _left_out(counted, code_ids, patients_with, settings)
-    told = [(reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()]
-    told += [(AFTER, "events, per study and cutoff", after), *left_out]
+    counts_left_out = [
+        (reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()
+    ]
+    counts_left_out += [(AFTER, "events, per study and cutoff", after), *left_out]
     # their features look like those of a patient who was never ill; a large number means that part of the record is missing
-    told.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))
+    counts_left_out.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))
     out = rows.with_columns(
         n_events=pl.Series(seen),
         last_event_time=pl.Series(np.where(seen > 0, last, 0)).cast(pl.Datetime("us")),
@@ -151,7 +153,7 @@ def _counted(
         features,
         out.select("row", "study_id", "split", "cutoff", "cutoff_time", "last_event_time", "n_events"),
         vocabulary,
-        pl.DataFrame(told, schema={"what": pl.String, "unit": pl.String, "n": pl.Int64}, orient="row"),
+        pl.DataFrame(counts_left_out, schema={"what": pl.String, "unit": pl.String, "n": pl.Int64}, orient="row"),
     )
 
 

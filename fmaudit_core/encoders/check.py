@@ -108,8 +108,8 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
     except FmauditError:
         raise
     except Exception as error:  # a third party's adapter may raise anything
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        found.problems.append(f"it fails on synthetic slices: {type(error).__name__}: {said}")
+        message = (str(error).strip().splitlines() or [""])[0][:200]
+        found.problems.append(f"it fails on synthetic slices: {type(error).__name__}: {message}")
     return found
 
 

@@ -42,8 +42,8 @@ def read_checkpoint(path: Path, wanted: Callable[[str], bool] = lambda _: True) 
     except WeightsError:
         raise
     except Exception as error:  # torch and safetensors raise many kinds of errors for a damaged file
-        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise WeightsError(f"the checkpoint cannot be read safely ({said}).", where=str(path)) from error
+        message = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise WeightsError(f"the checkpoint cannot be read safely ({message}).", where=str(path)) from error
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
         raise WeightsError("the checkpoint does not hold tensors by name.", where=str(path))

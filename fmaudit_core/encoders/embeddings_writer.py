@@ -59,8 +59,8 @@ class EmbeddingsWriter:
     def tell(self, provenance: Mapping[str, str]) -> None:
         """Write the provenance of the embeddings, and the counts."""
         counts = {"n_studies": self.n_studies, "n_slices": self.n_slices, "n_failed": self.n_failed}
-        told = dict(provenance) | {key: str(value) for key, value in counts.items()}
-        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(told.items()))
+        recorded = dict(provenance) | {key: str(value) for key, value in counts.items()}
+        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(recorded.items()))
 
     def _append(self, table: str, ids: Sequence[str], second: pa.Array, matrix: Float32Array) -> None:
         flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)

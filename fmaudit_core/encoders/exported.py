@@ -74,8 +74,8 @@ class _Program(nn.Module):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            said = (str(error).strip().splitlines() or [""])[-1][:200]
-            raise EncoderError(f"the TorchScript program failed: {said}", where=self._spec.name) from error
+            message = (str(error).strip().splitlines() or [""])[-1][:200]
+            raise EncoderError(f"the TorchScript program failed: {message}", where=self._spec.name) from error
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != len(images):
             raise SpecError("the TorchScript program does not return one vector per slice.", where=self._spec.name)
         needs_dim(self._spec, out.shape[1])
@@ -104,8 +104,8 @@ def _program(path: Path) -> Any:
             warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated", category=FutureWarning)
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]  # not typed in torch
     except (RuntimeError, ValueError) as error:
-        said = (str(error).strip().splitlines() or [""])[0][:160]
-        raise WeightsError(f"the TorchScript program cannot be loaded ({said}).", where=str(path)) from error
+        message = (str(error).strip().splitlines() or [""])[0][:160]
+        raise WeightsError(f"the TorchScript program cannot be loaded ({message}).", where=str(path)) from error
 
 
 class OnnxEncoder:
@@ -147,8 +147,8 @@ class OnnxEncoder:
                 path.read_bytes(), options, providers=[*providers, "CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own errors have no common base class
-            said = (str(error).strip().splitlines() or [""])[0][:200]
-            raise WeightsError(f"the ONNX graph cannot be loaded ({said}).", where=str(path)) from error
+            message = (str(error).strip().splitlines() or [""])[0][:200]
+            raise WeightsError(f"the ONNX graph cannot be loaded ({message}).", where=str(path)) from error
         self._fits(inputs)
 
     def _fits(self, inputs: Input) -> None:

@@ -232,7 +232,7 @@ def _insert(writer: EmbeddingsWriter, shard: Shard, *, of_volumes: bool) -> None
 
 def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
     """Return the provenance of embeddings: their inputs, the software and the device."""
-    told = {
+    recorded = {
         "version": made_of,
         "encoder": spec.name,
         "spec": json.dumps(
@@ -249,7 +249,7 @@ def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
     }
     for library in _LIBRARIES:
         try:
-            told[library] = installed_version(library)
+            recorded[library] = installed_version(library)
         except PackageNotFoundError:
             continue
-    return told
+    return recorded

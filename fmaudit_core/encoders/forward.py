@@ -139,7 +139,7 @@ class Forward:
         try:
             out = self._encoder.encode(together)
         except Exception as error:  # a network may raise anything, and one study must not stop the others
-            return _Refused(_told(error), _is_out_of_memory(error))
+            return _Refused(_summary(error), _is_out_of_memory(error))
         if out.shape != (len(together), self._spec.dim):
             raise ExtractionError(
                 f"the encoder's output has {out.shape[-1]} dimensions, but its spec has dim {self._spec.dim}.",
@@ -222,7 +222,7 @@ def _give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
-def _told(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """Return a one-line summary of an error."""
     first = (str(error).splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -106,8 +106,8 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     except (ImportedFileError, MissingExtraError):
         raise
     except Exception as error:  # each format's library has its own errors for a damaged file
-        told = (str(error).splitlines() or [""])[0][:160]
-        raise ImportedFileError(f"cannot be read ({type(error).__name__}: {told}).", where=where) from error
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise ImportedFileError(f"cannot be read ({type(error).__name__}: {message}).", where=where) from error
     _check(ids, vectors, spec.dim, where)
     return ids, vectors.astype(np.float32)
 

@@ -41,9 +41,9 @@ class Published(BaseModel):
         """Return the error that states where encoder `name`'s weights can be obtained."""
         size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size unknown"
         proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 unknown: that of your file is recorded"
-        beside = f", with {self.config} next to it" if self.config else ""
+        with_config = f", with {self.config} next to it" if self.config else ""
         return WeightsError(
-            f"its weights are not part of fmaudit: {self.files[0]} ({size}; {proof}){beside}, from {self.hub} on the "
+            f"its weights are not part of fmaudit: {self.files[0]} ({size}; {proof}){with_config}, from {self.hub} on the "
             f"Hugging Face hub. Gate: {self.gate or 'none stated'}.",
             where=name,
             fix=f"Download it, then: fmaudit encoders add {name} --weights PATH",
@@ -99,9 +99,9 @@ def with_weights(text: str, published: Published, place: Path) -> str:
     weights = {"path": str(path), "sha256": sha256, "sha256_from": "published" if published.sha256 else "first_seen"}
     if published.config:
         weights["config_sha256"] = sha256_of(path.parent / published.config)
-    said = (
+    origin = (
         "the published one"
         if published.sha256
         else "that of the file found when the spec was added; no published digest is known"
     )
-    return f"{text.rstrip()}\n# the sha256 is {said}\n{yaml.safe_dump({'weights': weights}, sort_keys=False)}"
+    return f"{text.rstrip()}\n# the sha256 is {origin}\n{yaml.safe_dump({'weights': weights}, sort_keys=False)}"

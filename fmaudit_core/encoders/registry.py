@@ -109,8 +109,8 @@ class Registry:
             raise SpecError(
                 f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another name."
             )
-        with written_beside(target) as beside:
-            beside.write_text(text, encoding="utf-8")
+        with written_beside(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return load_spec(target)
 
     def _read(self) -> tuple[dict[str, EncoderSpec], dict[str, str]]:

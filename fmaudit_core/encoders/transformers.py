@@ -170,24 +170,26 @@ def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module
         builder = transformers.MODEL_MAPPING[type(vision)]
     try:
         with _quiet():
-            network, told = builder.from_pretrained(
+            network, loading_info = builder.from_pretrained(
                 None, config=vision, state_dict=state, output_loading_info=True, dtype=torch.float32, **options
             )
     except RuntimeError as error:  # the library itself raises for misshaped tensors
-        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
-        raise WeightsError(f"the checkpoint does not fit the network: {said}", where=where) from error
+        message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
+        raise WeightsError(f"the checkpoint does not fit the network: {message}", where=where) from error
     for what, names in (
-        ("Missing", told["missing_keys"]),
-        ("Unexpected", told["unexpected_keys"]),
-        ("Misshaped", [name for name, *_ in told["mismatched_keys"]]),
+        ("Missing", loading_info["missing_keys"]),
+        ("Unexpected", loading_info["unexpected_keys"]),
+        ("Misshaped", [name for name, *_ in loading_info["mismatched_keys"]]),
     ):
         if names:
             listed = ", ".join(sorted(names)[:3])
             raise WeightsError(
                 f"the checkpoint does not fit the network: {what} key(s) {listed} ({len(names)} in all)", where=where
             )
-    if told["error_msgs"]:
-        raise WeightsError(f"the checkpoint does not fit the network: {told['error_msgs'][0][:300]}", where=where)
+    if loading_info["error_msgs"]:
+        raise WeightsError(
+            f"the checkpoint does not fit the network: {loading_info['error_msgs'][0][:300]}", where=where
+        )
     loaded: nn.Module = network
     return loaded
 

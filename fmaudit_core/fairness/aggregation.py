@@ -105,7 +105,7 @@ def _of_cell(
     for aggregation, probe in AGGREGATIONS.items():
         named = {"comparison": "aggregation", "aggregation": aggregation, "probe": probe}
         scores = frame.filter(probe=probe, pooling=aggregation)
-        row = named | _told(seeds, probe) | _compared(scores, reference, settings, slices)
+        row = named | _of_seeds(seeds, probe) | _compared(scores, reference, settings, slices)
         rows.append(row | _by_attention(scores, equal, row["status"], settings) if probe == _ATTENTION else row)
     for other, of_other in others.items():
         named = {"comparison": "window", "aggregation": REFERENCE, "probe": PRIMARY_PROBE, "view_of": other}
@@ -114,7 +114,7 @@ def _of_cell(
     return rows
 
 
-def _told(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
+def _of_seeds(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
     """Return the number of chosen networks of a probe, with mean and standard deviation of their test AUROC."""
     of_probe = seeds.filter((pl.col("probe") == probe) & pl.col("chosen")).get_column("test_auroc").drop_nulls()
     if of_probe.is_empty():

@@ -198,9 +198,9 @@ def assess_evaluated(
             rows = _subgroup_rows(cohort, attribute, settings, alpha, evaluated.draws)
             sweeps += _sweeps(cohort, attribute, rows, settings)
             if attribute != OVERALL:
-                found, dealt = gap_rows(cohort, attribute, rows, settings)
+                found, permuted = gap_rows(cohort, attribute, rows, settings)
                 gaps += found
-                nulls += dealt
+                nulls += permuted
             metrics += rows
             step()
     fairness_gaps = corrected(pl.DataFrame(gaps, schema=GAPS_SCHEMA), nulls, settings, declared)

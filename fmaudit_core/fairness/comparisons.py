@@ -131,7 +131,7 @@ def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSecti
 
 
 def pair_rows(
-    told: dict[str, Any],
+    identity: dict[str, Any],
     first: pl.DataFrame,
     second: pl.DataFrame,
     attributes: Sequence[str],
@@ -139,12 +139,12 @@ def pair_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield AUROC, UDR and FPR rows of two score sets on their common studies, overall and in each subgroup.
 
-    Labels, attributes and patients are taken from the first. Each row starts with the columns in `told`.
+    Labels, attributes and patients are taken from the first. Each row starts with the columns in `identity`.
     """
     one = first.join(second, on="study_id", how="semi").sort("study_id")
     other = second.join(first, on="study_id", how="semi").sort("study_id")
     if not one.is_empty():
-        yield from _by_subgroup({(0, 1): told}, [ScoreSet(one), ScoreSet(other)], attributes, settings)
+        yield from _by_subgroup({(0, 1): identity}, [ScoreSet(one), ScoreSet(other)], attributes, settings)
 
 
 def _by_subgroup(
@@ -187,8 +187,8 @@ def _compared(
         if len(found) == 1:
             yield from (pair | subgroup | {"metric": metric, "status": NO_THRESHOLD} for metric in ("udr", "fpr"))
         for metric, one in found.items():
-            told = _told(one, metric, settings, tested=status == "tested")
-            yield pair | subgroup | counts | {"metric": metric} | told
+            estimates = _estimates(one, metric, settings, tested=status == "tested")
+            yield pair | subgroup | counts | {"metric": metric} | estimates
 
 
 def _by_patient(y: BoolArray, patient: npt.NDArray[np.int64], studies: Studies) -> dict[str, ByPatient]:
@@ -201,7 +201,7 @@ def _by_patient(y: BoolArray, patient: npt.NDArray[np.int64], studies: Studies) 
     return out
 
 
-def _told(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:
+def _estimates(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:
     low, high = pair.interval(settings.confidence) or (None, None)
     row: dict[str, Any] = {"value": pair.first, "other_value": pair.second, "difference": pair.difference}
     row |= {"ci_low": low, "ci_high": high}

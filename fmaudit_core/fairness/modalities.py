@@ -64,15 +64,15 @@ def _rows(of: Mapping[tuple[Any, ...], Studies], settings: FairnessSection) -> l
     by_kind = {(named(key)["probe"], named(key)["modality"]): studies for key, studies in of.items()}
     rows = []
     for key, studies in of.items():
-        told = named(key)
-        row: dict[str, Any] = {name: told[name] for name in SCORE_SET if name != "strategy"} | {"status": status}
+        score_set = named(key)
+        row: dict[str, Any] = {name: score_set[name] for name in SCORE_SET if name != "strategy"} | {"status": status}
         if status in ("tested", "interval_only"):
             found = auroc(studies.y_true, studies.y_score, studies.patient)
             low, high = found.interval(settings.confidence) or (None, None)
             row |= {"n": len(studies.y_true), "n_pos": n_pos, "n_neg": n_neg}
             row |= {"value": found.value, "ci_low": low, "ci_high": high}
             for name, reference in REFERENCES.items():
-                if reference in by_kind and reference != (told["probe"], told["modality"]):
+                if reference in by_kind and reference != (score_set["probe"], score_set["modality"]):
                     row |= _over(name, studies, by_kind[reference], settings, tested=status == "tested")
         rows.append(row)
     return rows

@@ -144,10 +144,12 @@ def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated:
     frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
     lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
     bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
-    asked = frame.filter(lacks & ~bare)
+    to_choose = frame.filter(lacks & ~bare)
     parts = [frame.filter(~lacks | bare)]
-    if asked.height:
-        parts.append(with_thresholds(asked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION)))
+    if to_choose.height:
+        parts.append(
+            with_thresholds(to_choose, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION))
+        )
     return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 
@@ -165,8 +167,8 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     needed = [*REQUIRED, *attributes]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        said = [did_you_mean(name, frame.columns) for name in missing]
-        raise FairnessError(f"{columns_missing(said)}; the columns are {', '.join(frame.columns)}.")
+        hints = [did_you_mean(name, frame.columns) for name in missing]
+        raise FairnessError(f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.")
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
     frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
     frame = frame.with_columns(

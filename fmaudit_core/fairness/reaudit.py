@@ -74,8 +74,8 @@ def audit_changes(
     rows = []
     for key, frame in _test(now).group_by(*SCORE_SET, maintain_order=True):
         if key in evaluated:
-            told = dict(zip(SCORE_SET, key, strict=True))
-            rows += list(pair_rows(told, frame, evaluated[key], attributes, settings))
+            score_set = dict(zip(SCORE_SET, key, strict=True))
+            rows += list(pair_rows(score_set, frame, evaluated[key], attributes, settings))
     worsening = pl.when(pl.col("metric") == "auroc").then(-pl.col("change")).otherwise(pl.col("change"))
     margin = pl.when(pl.col("metric") == "auroc").then(gate.auroc_margin).otherwise(gate.margin)
     half = pl.col("p_value") / 2

@@ -121,19 +121,19 @@ def withhold_verdicts(
     titles : mapping, optional
         Encoder -> name for people.
     """
-    told = gaps.join(withheld(warnings), on=[*SCORE_SET, "metric"], how="left", maintain_order="left")
+    joined = gaps.join(withheld(warnings), on=[*SCORE_SET, "metric"], how="left", maintain_order="left")
     held = pl.col("reason").is_not_null()
     changes = {"verdict": pl.when(held).then(pl.lit("insufficient_evidence")).otherwise("verdict")}
     if "sentence" in gaps.columns:
         names = [
             (TASK_TITLES.get(task, task), (titles or {}).get(encoder, encoder), ATTRIBUTE_TITLES.get(by, by).lower())
-            for task, encoder, by in told.select("task", "encoder", "attribute").iter_rows()
+            for task, encoder, by in joined.select("task", "encoder", "attribute").iter_rows()
         ]
         begun = pl.Series(
             [f"{task}, {model}: no verdict by {by} is given. " for task, model, by in names], dtype=pl.String
         )
         changes["sentence"] = pl.when(held).then(pl.lit(begun) + pl.col("reason")).otherwise("sentence")
-    return told.with_columns(**changes).select(gaps.columns)
+    return joined.with_columns(**changes).select(gaps.columns)
 
 
 def concerned(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def message(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
         Name of a subgroup for people.
     """
     found, check = _MESSAGES[row["code"]](row, title)
-    return f"{found} {check}{_unsaid(row) if row['withholds'] else ''}"
+    return f"{found} {check}{_withheld_note(row) if row['withholds'] else ''}"
 
 
 def reason(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
@@ -163,7 +163,7 @@ def reason(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
     return _MESSAGES[row["code"]](row, title)[0]
 
 
-def _unsaid(row: Mapping[str, Any]) -> str:
+def _withheld_note(row: Mapping[str, Any]) -> str:
     metrics = concerned(row)
     of = "" if set(metrics) == set(GAP_METRICS) else f" on {' and '.join(metric.upper() for metric in metrics)}"
     return f" No verdict{of} is given."
@@ -237,8 +237,8 @@ def _of_subgroups(score_set: ScoreSet, attribute: str, settings: FairnessSection
         least = min(per_patient, key=lambda level: per_patient[level])
         for level, mean in per_patient.items():
             if mean >= _TIMES_THE_STUDIES * per_patient[least]:
-                told = {"attribute": attribute, "subgroup": level, "code": STUDIES_PER_PATIENT}
-                yield told | {"value": mean, "other_subgroup": least, "other_value": per_patient[least]}
+                row = {"attribute": attribute, "subgroup": level, "code": STUDIES_PER_PATIENT}
+                yield row | {"value": mean, "other_subgroup": least, "other_value": per_patient[least]}
 
 
 def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | None:
@@ -304,10 +304,10 @@ def _overall(code: str, **columns: Any) -> dict[str, Any]:
 
 
 #: (row, name of a subgroup) -> (what was found, what to check)
-Said = Callable[[Mapping[str, Any], Callable[[str], str]], tuple[str, str]]
+MessageParts = Callable[[Mapping[str, Any], Callable[[str], str]], tuple[str, str]]
 
 
-def _say_auroc(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _auroc_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     of_all = row["attribute"] == OVERALL
     found = (
         f"AUROC of {'all studies' if of_all else title(row['subgroup'])} is {row['value']:.2f} (interval {_interval(row)}), "
@@ -318,7 +318,7 @@ def _say_auroc(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str
     return found, "Check how labels and scores of this subgroup were produced."
 
 
-def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _called_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     check = "Check the threshold and the scale of the scores."
     which = "Every study" if row["value"] == 1 else "No study"
     if row["attribute"] != OVERALL:
@@ -328,13 +328,13 @@ def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[st
     return f"{which}{whom} is called positive, so subgroups cannot differ in {rates}.", check
 
 
-def _say_nearly(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _nearly_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     share = f"{100 * min(row['value'], 1 - row['value']):.1f} % of studies"
     found = f"Only {share} are called positive." if row["value"] < 0.5 else f"All but {share} are called positive."
     return found, "Check the threshold and the scale of the scores."
 
 
-def _say_coin(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _coin_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     whom = "all studies" if row["attribute"] == OVERALL else title(row["subgroup"])
     return (
         f"UDR and FPR of {whom} add up to {row['value']:.2f} (interval {_interval(row)}), above 1: this threshold "
@@ -343,7 +343,7 @@ def _say_coin(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str,
     )
 
 
-def _say_scale(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _scale_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return (
         f"The given threshold {row['value']:g} lies between 0 and 1, and some scores do not.",
         "Check whether the scores are log odds or per cent, and the threshold a probability.",
@@ -354,15 +354,15 @@ _TIED: Final = "AUROC counts ties as half, and only a few thresholds are possibl
 _CUT: Final = "Check whether scores were rounded or clipped."
 
 
-def _say_few(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _few_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return f"The scores have only {row['value']:.0f} distinct values. {_TIED}", _CUT
 
 
-def _say_frequent(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _frequent_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return f"{100 * row['value']:.0f} % of studies have the same score. {_TIED}", _CUT
 
 
-def _say_studies(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _studies_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     return (
         f"Patients of {title(row['subgroup'])} have {row['value']:.1f} studies on average, those of "
         f"{title(row['other_subgroup'])} {row['other_value']:.1f}.",
@@ -374,13 +374,13 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{row['low']:.2f}-{row['high']:.2f}"
 
 
-_MESSAGES: Final[Mapping[str, Said]] = {
-    AUROC_BELOW_HALF: _say_auroc,
-    NONE_OR_ALL_CALLED: _say_called,
-    NEARLY_NONE_OR_ALL_CALLED: _say_nearly,
-    WORSE_THAN_COIN: _say_coin,
-    THRESHOLD_SCALE: _say_scale,
-    FEW_DISTINCT_SCORES: _say_few,
-    FREQUENT_SCORE: _say_frequent,
-    STUDIES_PER_PATIENT: _say_studies,
+_MESSAGES: Final[Mapping[str, MessageParts]] = {
+    AUROC_BELOW_HALF: _auroc_message,
+    NONE_OR_ALL_CALLED: _called_message,
+    NEARLY_NONE_OR_ALL_CALLED: _nearly_message,
+    WORSE_THAN_COIN: _coin_message,
+    THRESHOLD_SCALE: _scale_message,
+    FEW_DISTINCT_SCORES: _few_message,
+    FREQUENT_SCORE: _frequent_message,
+    STUDIES_PER_PATIENT: _studies_message,
 }

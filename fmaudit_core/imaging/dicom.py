@@ -84,9 +84,9 @@ class DicomFile:
     def is_ct(self) -> bool:
         """Return whether the file is CT, by SOP Class UID, else Media Storage SOP Class UID, else Modality."""
         meta = getattr(self.dataset, "file_meta", Dataset())
-        for said in (_text(self.dataset, "SOPClassUID"), _text(meta, "MediaStorageSOPClassUID")):
-            if said:
-                return said in _CT_CLASSES
+        for sop_class in (_text(self.dataset, "SOPClassUID"), _text(meta, "MediaStorageSOPClassUID")):
+            if sop_class:
+                return sop_class in _CT_CLASSES
         return _text(self.dataset, "Modality") == "CT"
 
     @property
@@ -102,16 +102,16 @@ class DicomFile:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Return rows and columns; empty if the header does not define the layout of the pixels."""
-        told = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
-        return () if None in told or "" in told else (int(told[0]), int(told[1]))
+        values = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
+        return () if None in values or "" in values else (int(values[0]), int(values[1]))
 
     @cached_property
     def transfer_syntax(self) -> str:
         """Return the Transfer Syntax UID; without file meta, the encoding detected by the parser."""
         meta = getattr(self.dataset, "file_meta", Dataset())
-        said = _text(meta, "TransferSyntaxUID")
-        if said:
-            return said
+        transfer_syntax = _text(meta, "TransferSyntaxUID")
+        if transfer_syntax:
+            return transfer_syntax
         implicit, little = self.dataset.original_encoding
         if implicit:
             return str(uid.ImplicitVRLittleEndian)
@@ -179,12 +179,12 @@ def read_file(path: Path) -> DicomFile:
     Defect
         `unreadable`: empty, truncated in its header or not parseable; `not_dicom`: another kind of file; `dicomdir`.
     """
-    with damage_is("unreadable"), warnings.catch_warnings(record=True) as said:
+    with damage_is("unreadable"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if path.stat().st_size == 0:
             raise Defect("unreadable")
         dataset = _parsed(path)
-        found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in said))
+        found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in caught))
         if _text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
             raise Defect("dicomdir")
         if not (found.is_ct or _text(dataset, "SOPClassUID") or _text(dataset, "Modality")):

@@ -323,8 +323,8 @@ def _read_header(start: bytes, file: Any) -> dict[str, Any]:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Write one entry or record; a damaged one is detected by its size or checksum and recreated."""
-    with written_beside(path, durable=False) as beside:
-        beside.write_bytes(data)
+    with written_beside(path, durable=False) as temporary:
+        temporary.write_bytes(data)
 
 
 def _written_bytes(jobs: Iterable[_Job]) -> int:

@@ -317,8 +317,8 @@ class _Stack:
         task = (each * self.weight[:, batch]).sum() / len(batch)
         turned = GradientReversal.apply(hidden, strength[:, None, None].to(kind))
         inner = functional.relu(torch.baddbmm(self.c1.to(kind), turned, self.a1.to(kind)), inplace=True)
-        told = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
-        apart = functional.cross_entropy(told.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")
+        of_group = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
+        apart = functional.cross_entropy(of_group.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")
         adversary = (apart * self.balance[:, batch].flatten()).sum() / len(batch)
         return task + adversary
 

@@ -174,8 +174,8 @@ def _choose(
         within = [alpha for alpha in of_alpha if auroc[alpha] >= bar]
 
         def worst(alpha: float, of_alpha: dict[float, list[dict[str, Any]]] = of_alpha) -> tuple[float, float]:
-            told = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
-            return float(np.mean(told)) if told else 0.0, -alpha
+            known = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
+            return float(np.mean(known)) if known else 0.0, -alpha
 
         good = [alpha for alpha in able if alpha in within]
         best = min(good, key=worst) if good else max(able, key=lambda alpha: auroc[alpha])

@@ -79,7 +79,7 @@ class _Question:
     """Subgroups of an attribute among the held-out studies, 0..k-1 and -1 elsewhere, and a random permutation of them."""
 
     code: IntArray
-    dealt: IntArray
+    permuted: IntArray
     k: int
 
 
@@ -100,22 +100,22 @@ def reprobed(
     held_out = ~cohort.of("train")
     patient = cohort.patient[held_out]
     fold = _halves(patient, fairness.seed)
-    asked: dict[str, _Question] = {}
+    questions: dict[str, _Question] = {}
     for attribute, levels in cohort.levels.items():
         code, kept = usable(
             levels.code[held_out], patient, len(levels.names), (fold == 0, fold == 1), fairness.suppress_under
         )
         if len(kept) > 1:
-            asked[attribute] = _Question(code, _dealt(code, patient, fold, fairness.seed), len(kept))
+            questions[attribute] = _Question(code, _permuted(code, patient, fold, fairness.seed), len(kept))
     rows: list[dict[str, Any]] = []
-    readable = [one for one in representations if one.target_attribute in asked]
-    for one, linear, control in _linear(readable, asked, fold):
-        question = asked[one.target_attribute]
+    readable = [one for one in representations if one.target_attribute in questions]
+    for one, linear, control in _linear(readable, questions, fold):
+        question = questions[one.target_attribute]
         found = _read(question.code, linear, patient, fold, fairness.confidence)
-        nothing = _read(question.dealt, control, patient, fold, fairness.confidence)
+        nothing = _read(question.permuted, control, patient, fold, fairness.confidence)
         more = {"probe": "logistic", "control_balanced_auroc": nothing.balanced_auroc}
         rows.append(_named(one, encoder) | vars(found) | more)
-    for attribute, question in asked.items():
+    for attribute, question in questions.items():
         of_attribute = [one for one in readable if one.target_attribute == attribute]
         for one, scores in _nonlinear(of_attribute, question.code, fold, fairness.seed, device):
             found = _read(question.code, scores, patient, fold, fairness.confidence)
@@ -133,11 +133,11 @@ def _halves(patient: IntArray, seed: int) -> IntArray:
     """Assign each patient at random to half 0 or 1, (n,)."""
     people, codes = np.unique(patient, return_inverse=True)
     half = np.arange(len(people)) % 2
-    dealt: IntArray = np.random.default_rng(seed).permutation(half)[codes]
-    return dealt
+    permuted: IntArray = np.random.default_rng(seed).permutation(half)[codes]
+    return permuted
 
 
-def _dealt(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntArray:
+def _permuted(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntArray:
     """Permute subgroups across the patients of each half."""
     out = np.full_like(code, -1)
     for half in (0, 1):
@@ -152,7 +152,7 @@ def _read(code: IntArray, scores: Float64Array, patient: IntArray, fold: IntArra
 
 
 def _linear(
-    representations: Sequence[Representation], asked: Mapping[str, _Question], fold: IntArray
+    representations: Sequence[Representation], by_attribute: Mapping[str, _Question], fold: IntArray
 ) -> Iterator[tuple[Representation, Float64Array, Float64Array]]:
     """Yield scores of linear probes for true and permuted subgroups; all targets of one matrix are solved as one problem."""
     alike: dict[int, list[Representation]] = {}
@@ -160,8 +160,8 @@ def _linear(
         alike.setdefault(id(one.x), []).append(one)
     for some in alike.values():
         x = some[0].x
-        questions = [asked[one.target_attribute] for one in some]
-        codes = [(code, one.k) for one in questions for code in (one.code, one.dealt)]
+        questions = [by_attribute[one.target_attribute] for one in some]
+        codes = [(code, one.k) for one in questions for code in (one.code, one.permuted)]
         scores = [np.empty((len(x), k)) for _, k in codes]
         for half in (0, 1):
             learned, read = fold == half, fold != half

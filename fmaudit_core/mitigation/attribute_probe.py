@@ -141,8 +141,8 @@ def linear_scores(
 def shuffled(code: IntArray, patient: IntArray, seed: int) -> IntArray:
     """Permute subgroup labels across patients; a probe's score on them is the chance level."""
     _, first, at = np.unique(patient, return_index=True, return_inverse=True)
-    dealt: IntArray = code[first][np.random.default_rng(seed).permutation(len(first))][at]
-    return dealt
+    permuted: IntArray = code[first][np.random.default_rng(seed).permutation(len(first))][at]
+    return permuted
 
 
 def usable(

@@ -44,7 +44,7 @@ PROBES_SCHEMA: Final = pl.Schema(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Target:
     """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; `codes` holds the true ones, then permuted ones."""
 
     attribute: str
@@ -86,17 +86,19 @@ def demographic_probes(
     """
     train, val, test = cohort.of("train"), cohort.of("val"), cohort.of("test")
     rows: list[dict[str, Any]] = []
-    asked = []
+    targets = []
     named = {"encoder": encoder, "width": cohort.x.shape[1]}
     for attribute, levels in cohort.levels.items():
         code, kept = usable(levels.code, cohort.patient, len(levels.names), (train, val, test), settings.suppress_under)
         if len(kept) < 2:
             rows += [named | {"attribute": attribute, "probe": probe, "status": "too_few"} for probe in probes]
             continue
-        dealt = [_dealt(code, cohort, settings.seed + i) for i in range(shuffles)]
-        asked.append(_Asked(attribute, [levels.names[g] for g in kept], [code, *dealt]))
-    for probe in probes if asked else ():
-        found = _logistic(cohort, asked, c_grid) if probe == "logistic" else _mlp(cohort, asked, settings.seed, device)
+        permuted = [_permuted(code, cohort, settings.seed + i) for i in range(shuffles)]
+        targets.append(_Target(attribute, [levels.names[g] for g in kept], [code, *permuted]))
+    for probe in probes if targets else ():
+        found = (
+            _logistic(cohort, targets, c_grid) if probe == "logistic" else _mlp(cohort, targets, settings.seed, device)
+        )
         for one, scores, c in found:
             read = [
                 _read(code, score, test, cohort.patient, settings.confidence)
@@ -114,7 +116,7 @@ def demographic_probes(
     return pl.DataFrame(rows, schema=PROBES_SCHEMA).sort("attribute", "probe")
 
 
-def _dealt(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
+def _permuted(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
     """Permute subgroups across the patients of each split."""
     out = np.full_like(code, -1)
     for i, split in enumerate(("train", "val", "test")):
@@ -129,14 +131,14 @@ def _read(code: IntArray, score: Float64Array, inside: BoolArray, patient: IntAr
 
 
 def _logistic(
-    cohort: Embedded, asked: Sequence[_Asked], c_grid: Sequence[float]
-) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
+    cohort: Embedded, targets: Sequence[_Target], c_grid: Sequence[float]
+) -> Iterator[tuple[_Target, list[Float64Array], float | None]]:
     """Yield the logistic probes' scores of all studies; the permuted labels use the C chosen for the true ones."""
     train, val = cohort.of("train"), cohort.of("val")
     heads = LinearHeads(cohort.x[train])
-    true = [(one.codes[0][train], one.k) for one in asked]
+    true = [(one.codes[0][train], one.k) for one in targets]
     by_c = [linear_scores(heads, true, c, cohort.x) for c in c_grid]
-    for at, one in enumerate(asked):
+    for at, one in enumerate(targets):
         aurocs = [_read(one.codes[0], scores[at], val, cohort.patient, 0.95).balanced_auroc for scores in by_c]
         best = int(np.argmax(aurocs))
         controls = linear_scores(heads, [(code[train], one.k) for code in one.codes[1:]], c_grid[best], cohort.x)
@@ -144,17 +146,17 @@ def _logistic(
 
 
 def _mlp(
-    cohort: Embedded, asked: Sequence[_Asked], seed: int, device: str
-) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
+    cohort: Embedded, targets: Sequence[_Target], seed: int, device: str
+) -> Iterator[tuple[_Target, list[Float64Array], float | None]]:
     try:
         from fmaudit_core.mitigation.mlp_probe import mlp_scores
     except ModuleNotFoundError as error:
         raise MissingExtraError("encoders", "the nonlinear demographic probe") from error
     train = cohort.of("train")
-    codes = np.stack([code[train] for one in asked for code in one.codes])
+    codes = np.stack([code[train] for one in targets for code in one.codes])
     scores = mlp_scores(cohort.x[train][None], codes, cohort.x[None], seed=seed, device=device)
     start = 0
-    for one in asked:
+    for one in targets:
         some = scores[start : start + len(one.codes), :, : one.k]
         start += len(one.codes)
         yield one, list(some), None

@@ -149,9 +149,9 @@ def evaluate(
     progress(total, total)
     if nulls:
         observed = np.array([results[at]["reduction"] for at, _ in nulls])
-        dealt = np.stack([null for _, null in nulls], axis=1)
+        permuted = np.stack([null for _, null in nulls], axis=1)
         for name, sign in (("p_adjusted", 1), ("p_widened", -1)):  # the swap test is one-sided
-            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * dealt), strict=True):
+            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * permuted), strict=True):
                 results[at][name] = float(p)
     results += [
         {name: row[name] for name in RUN}
@@ -192,8 +192,8 @@ def _row(
     y = base.y
     mean = variant.components.mean(axis=0)
     auroc = float(mean[y].mean())
-    told = paired_components(y, mean, base.components, base.patient)
-    interval = told.interval(settings.confidence)
+    paired = paired_components(y, mean, base.components, base.patient)
+    interval = paired.interval(settings.confidence)
     by_run = variant.components[:, y].mean(axis=1)
     row: dict[str, Any] = variant.key | {
         "attribute": attribute,
@@ -201,10 +201,10 @@ def _row(
         "chosen": variant.chosen,
         "auroc": auroc,
         "auroc_before": base.auroc,
-        "auroc_delta": told.difference,
+        "auroc_delta": paired.difference,
         "auroc_delta_low": interval[0] if interval else None,
         "auroc_delta_high": interval[1] if interval else None,
-        "interpretable": told.difference >= -settings.auroc_margin and not variant.mostly_diverged,
+        "interpretable": paired.difference >= -settings.auroc_margin and not variant.mostly_diverged,
         "udr_before": 1 - float(base.called[y].mean()),
         "udr_after": 1 - float(variant.called[:, y].mean()),
         "fpr_before": float(base.called[~y].mean()),

@@ -87,8 +87,8 @@ def linear_start(cohort: BaggedCohort) -> LinearStart:
         np.repeat(~np.isnan(y_train), k, axis=1).astype(np.float64),
         1.0 / np.tile(np.array(_C_GRID), t),
     )
-    told = (means[n_train:] - center) @ solved[:-1] + solved[-1]
-    reached = aurocs_of(np.repeat(cohort.y_val, k, axis=1), told).reshape(t, k)
+    scores = (means[n_train:] - center) @ solved[:-1] + solved[-1]
+    reached = aurocs_of(np.repeat(cohort.y_val, k, axis=1), scores).reshape(t, k)
     best = np.arange(t) * k + np.argmax(reached, axis=1)
     head = solved[:-1, best].T
     return LinearStart(head, solved[-1, best] - head @ center)
@@ -154,9 +154,9 @@ class AttentionStack(BagStack):
         x, mask : (b, s, r) and (b, s) bool
         """
         shape = (*x.shape[:2], self.members, self.attention.hidden)
-        told = torch.tanh(functional.linear(x, self.v.flatten(0, 1), self.v0.flatten()))
+        hidden = torch.tanh(functional.linear(x, self.v.flatten(0, 1), self.v0.flatten()))
         gate = torch.sigmoid(functional.linear(x, self.u.flatten(0, 1), self.u0.flatten()))
-        score = ((told * gate).view(shape) * self.w).sum(dim=3).transpose(1, 2)
+        score = ((hidden * gate).view(shape) * self.w).sum(dim=3).transpose(1, 2)
         return score.masked_fill(~mask[:, None], -torch.inf).softmax(dim=2)
 
     def logits(self, x: Tensor, mask: Tensor, kept: Tensor | None = None) -> Tensor:
@@ -178,8 +178,8 @@ class AttentionStack(BagStack):
             one.grad = None
         share = self.attention.dropout
         kept = torch.rand(len(rows), self.bags.width, generator=self.drops, device=self.device) >= share
-        told = self.logits(*self.read(self.train[rows]), kept.float() / (1.0 - share))
-        torch.autograd.backward(masked_loss(told, y, known))
+        logits = self.logits(*self.read(self.train[rows]), kept.float() / (1.0 - share))
+        torch.autograd.backward(masked_loss(logits, y, known))
 
 
 def train_attention(

@@ -204,9 +204,9 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
             fix="Write the ids exactly as in the cohort's study_id.",
         )  # fmt: skip
     if best != _BY_STUDY and hits[best] <= FOUND_FROM * rows.height:
-        told = ", ".join(f"{n} by {name}" for name, n in hits.items())
+        counts = ", ".join(f"{n} by {name}" for name, n in hits.items())
         raise PredictionsFileError(
-            f"too few of its {rows.height} rows are studies of this cohort ({told}; more than {FOUND_FROM:.0%} are "
+            f"too few of its {rows.height} rows are studies of this cohort ({counts}; more than {FOUND_FROM:.0%} are "
             "required).",
             where=where, fix="Check that it belongs to this release, or give study_id and y_score if its ids differ.",
         )  # fmt: skip
@@ -230,10 +230,10 @@ def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[st
     ways = {_BY_IMAGE: _looked_up(rows.with_columns(image=volume_name("patient")), images, ["image"])}
     if "time" in studies.columns:
         timed = studies.drop_nulls("time").select("study_id", id_text("patient_id"), at=_second(pl.col("time")))
-        asked = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
-        ways[_BY_TIME] = _looked_up(asked, timed, ["patient_id", "at"])
+        keyed = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
+        ways[_BY_TIME] = _looked_up(keyed, timed, ["patient_id", "at"])
         if task == DIAGNOSIS_TASK:
-            later = asked.with_columns(pl.col("at") + pl.duration(days=1))
+            later = keyed.with_columns(pl.col("at") + pl.duration(days=1))
             ways[_BY_DAY_BEFORE] = _looked_up(later, timed, ["patient_id", "at"])
     return ways
 

@@ -47,13 +47,13 @@ class Boosted:
 def fit_boosted(
     train: tuple[Float32Array, BoolArray],
     val: tuple[Float32Array, BoolArray],
-    asked: Float32Array,
+    evaluated: Float32Array,
     *,
     leaves: Sequence[int],
     max_trees: int,
     task: str,
 ) -> list[Boosted]:
-    """Fit trees for every number of leaves on train, with early stopping on val, and score `asked`.
+    """Fit trees for every number of leaves on train, with early stopping on val, and score `evaluated`.
 
     Parameters
     ----------
@@ -82,6 +82,6 @@ def fit_boosted(
         )  # fmt: skip
         model.fit(*train, X_val=val[0], y_val=val[1])
         on_val = model.predict_proba(val[0])[:, 1]
-        scores = model.predict_proba(asked)[:, 1].astype(np.float64)
+        scores = model.predict_proba(evaluated)[:, 1].astype(np.float64)
         out.append(Boosted(n, int(model.n_iter_), auroc(val[1], on_val, task), scores))
     return out

@@ -149,16 +149,16 @@ def fit_networks(
     cohort = _Cohort(frame, y, list(tasks))
     able = trainable(y[cohort.train], y[cohort.val])
     # perceptrons come first, whatever the requested order
-    asked = [kind for kind in kinds if kind not in OF_SLICES]
-    asked += [kind for kind in kinds if kind in OF_SLICES and open_bags is not None]
+    requested = [kind for kind in kinds if kind not in OF_SLICES]
+    requested += [kind for kind in kinds if kind in OF_SLICES and open_bags is not None]
     runs: dict[str, list[_Run]] = {}
-    if asked and able.any():
+    if requested and able.any():
         seeds = [seed + k for k in range(settings.seeds)]
-        trainings = sum(len(settings.shapes) if kind == "mlp" else 1 for kind in asked) * len(seeds)
+        trainings = sum(len(settings.shapes) if kind == "mlp" else 1 for kind in requested) * len(seeds)
         training = _Training(cohort, able, settings, seeds, device, Counted(progress, trainings))
-        runs = training.runs(asked, matrix, open_bags)
+        runs = training.runs(requested, matrix, open_bags)
     recorder = _Recorder(encoder, cohort, able)
-    for kind in asked:
+    for kind in requested:
         recorder.take(kind, OF_SLICES.get(kind, pooling), runs.get(kind, []))
     return recorder.fits()
 

@@ -209,9 +209,9 @@ def _boosted(
     arrays = {
         split: (x[one.get_column("at").to_numpy()], one.get_column("label").to_numpy()) for split, one in of.items()
     }
-    asked = rows.filter(pl.col("split") != "train")
+    evaluated = rows.filter(pl.col("split") != "train")
     tried = fit_boosted(
-        arrays["train"], arrays["val"], x[asked.get_column("at").to_numpy()],
+        arrays["train"], arrays["val"], x[evaluated.get_column("at").to_numpy()],
         leaves=settings.leaves, max_trees=settings.max_trees, task=task,
     )  # fmt: skip
     # with too few studies for a single split all scores are equal: not a model, and the trail records that none was chosen
@@ -225,8 +225,8 @@ def _boosted(
         ]
     )
     if best is None:
-        return _scored(asked.clear(), named, np.empty(0)), trail
-    return _scored(asked, named, best.scores), trail
+        return _scored(evaluated.clear(), named, np.empty(0)), trail
+    return _scored(evaluated, named, best.scores), trail
 
 
 def _scored(rows: pl.DataFrame, named: Mapping[str, str], scores: npt.NDArray[np.float64]) -> pl.DataFrame:

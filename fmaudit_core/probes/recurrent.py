@@ -101,8 +101,8 @@ class RecurrentStack(BagStack):
 
     def logits(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the log odds of studies, (b, 1), with dropout while the network is being trained."""
-        told: Tensor = self.network(x, mask)
-        return told
+        logits: Tensor = self.network(x, mask)
+        return logits
 
     def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
         """Compute the gradient of a batch's loss into every parameter's `grad`."""

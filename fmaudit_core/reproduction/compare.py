@@ -127,8 +127,8 @@ def _same_conclusion(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str
     theirs, own = bound <= alpha, ours.p <= alpha
     if figure.quantity == "auroc_difference_test":
         own = own and ours.value is not None and ours.value < 0
-    said = f"the conclusions at {alpha:g} {'agree' if theirs is own else 'do not agree'}"
-    return (SAME if theirs is own else DIFFERENT), said
+    message = f"the conclusions at {alpha:g} {'agree' if theirs is own else 'do not agree'}"
+    return (SAME if theirs is own else DIFFERENT), message
 
 
 def _row(figure: Figure, ours: Ours, verdict: str, reason: str, labels_file: str) -> dict[str, Any]:

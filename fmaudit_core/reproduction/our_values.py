@@ -189,8 +189,8 @@ class Audited:
 
     def _auroc_lr_minus_best_mlp(self, figure: Figure) -> Ours:
         """Return the AUROC of the logistic probe minus that of the MLP, in whichever order the table has them."""
-        asked = {name: value for name, value in _PROBE.items() if name != "probe"}
-        same = {"encoder": figure.encoder, **asked}
+        requested = {name: value for name, value in _PROBE.items() if name != "probe"}
+        same = {"encoder": figure.encoder, **requested}
         kinds = ["logistic", "mlp"]
         rows = self.comparisons.filter(
             pl.col("probe").is_in(kinds) & pl.col("other_probe").is_in(kinds) & (pl.col("probe") != pl.col("other_probe")),

@@ -59,8 +59,8 @@ class Figure:
         """Return the figure as it was published."""
         if self.low is not None or self.high is not None:
             ends = [one for one in (self.low, self.high) if one is not None]
-            said = " to ".join(f"{one:g}" for one in dict.fromkeys(ends))
-            return f"up to {said}" if self.low is None else said
+            ends_shown = " to ".join(f"{one:g}" for one in dict.fromkeys(ends))
+            return f"up to {ends_shown}" if self.low is None else ends_shown
         if self.p is not None:
             return f"p {self.p_relation} {self.p:g}"
         if isinstance(self.stated, bool):

@@ -126,12 +126,12 @@ def _looks_like_inspect(folder: Path) -> bool:
 
 def _inspect(folder: Path, config: Path) -> Proposal:
     release = locate_release(folder)
-    said = f"An INSPECT download, layout {release.layout}, with {len(release.volumes):,} volumes."
+    found = f"An INSPECT download, layout {release.layout}, with {len(release.volumes):,} volumes."
     text = (
         f"{_HEAD}name: INSPECT\ncohort:\n  kind: inspect\n  root: {_quoted(_relative(folder, config))}"
         "   # its own splits, outcomes and demographics\n"
     )
-    return Proposal(text, (), sees_images=True, saw=[said], guessed=["All eight outcomes are audited."])
+    return Proposal(text, (), sees_images=True, saw=[found], guessed=["All eight outcomes are audited."])
 
 
 def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
@@ -145,7 +145,7 @@ def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
         except CohortError as error:
             saw.append(f"{path.relative_to(folder)} cannot be read as a table ({error.what.rstrip('.')}).")
             continue
-        found.append(_told(_Table(path, cells)))
+        found.append(_recognised(_Table(path, cells)))
     return found, saw
 
 
@@ -170,7 +170,7 @@ def _holds_vectors(path: Path) -> bool:
         return False
 
 
-def _told(table: _Table) -> _Table:
+def _recognised(table: _Table) -> _Table:
     """Identify the table's columns and fill in the result."""
     plain: dict[str, str] = {}
     for column in table.cells.columns:
@@ -236,8 +236,8 @@ def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> 
     cells, columns = table.cells, table.columns
     saw = [f"{table.path.relative_to(folder)}: {cells.height:,} rows, {len(cells.columns)} columns.", *saw]
     guessed = [f"`{theirs}` is {ours}." for ours, theirs in columns.items() if theirs != ours]
-    images, told = _images(folder, table)
-    saw += told
+    images, image_messages = _images(folder, table)
+    saw += image_messages
     ids = cells.get_column(columns["study_id"]).to_list()
     embeddings = embeddings_in(list(_files(folder, (".npz", ".parquet", ".h5", ".hdf5"))), ids)
     saw += [
@@ -269,11 +269,11 @@ def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
         share = f"{found[top]:,} of {len(some):,} sampled studies found"
         return top, [f"{top.relative_to(folder) if top != folder else 'the folder itself'}: images; {share}."]
     holding = [one.name for one in tops if _holds_images(one)]
-    said = [f"{name} holds images, but their names do not match the table." for name in holding]
+    messages = [f"{name} holds images, but their names do not match the table." for name in holding]
     if "image" in table.columns:  # it names no image: a column of that name means something else
         del table.columns["image"]
         return _images(folder, table)
-    return None, said
+    return None, messages
 
 
 def _folders_of_folders(top: Path) -> list[Path]:

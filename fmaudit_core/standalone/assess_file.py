@@ -166,6 +166,6 @@ def _audit(
 
 
 def _written(path: Path, frame: pl.DataFrame) -> Path:
-    with written_beside(path) as beside:
-        frame.write_parquet(beside)
+    with written_beside(path) as temporary:
+        frame.write_parquet(temporary)
     return path

@@ -90,8 +90,8 @@ def compare(first: Path, second: Path) -> Comparison:
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:
     """Write the page of a comparison in one rename."""
-    with written_beside(path) as beside:
-        beside.write_text(render_comparison(comparison), encoding="utf-8")
+    with written_beside(path) as temporary:
+        temporary.write_text(render_comparison(comparison), encoding="utf-8")
     return path
 
 
@@ -149,10 +149,10 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterato
 
 def _apart(about: str, first: Any, second: Any) -> Iterator[tuple[str, str]]:
     if first != second:
-        yield about, f"{_said(first)} before, {_said(second)} now"
+        yield about, f"{_shown(first)} before, {_shown(second)} now"
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "not given" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -238,13 +238,13 @@ def _in_common(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
     labels = [frame.select(*keys, "y_true").unique(keys) for frame in (before, after)]
     both = labels[0].join(labels[1], on=keys, suffix="_now")
     counts = [frame.get_column("study_id").n_unique() for frame in (*labels, both)]
-    said = {}
+    notes = {}
     if len(set(counts)) > 1:
-        said["scored test studies"] = f"{counts[0]:,} before, {counts[1]:,} now; tests use the {counts[2]:,} in both"
+        notes["scored test studies"] = f"{counts[0]:,} before, {counts[1]:,} now; tests use the {counts[2]:,} in both"
     relabelled = both.filter(pl.col("y_true") != pl.col("y_true_now")).height
     if relabelled:
-        said["outcomes"] = f"{relabelled:,} of {both.height:,} changed; tests use the current ones"
-    return said
+        notes["outcomes"] = f"{relabelled:,} of {both.height:,} changed; tests use the current ones"
+    return notes
 
 
 def _side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -45,20 +45,20 @@ def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: 
     for left in target.parent.glob(f".{target.name}.*"):
         if not _is_alive(left.name.rsplit(".", 1)[1]):
             shutil.rmtree(left, ignore_errors=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)  # left by a dead process with the same process id
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a dead process with the same process id
     try:
         with archive.open("rb") as raw:
-            _unpack(raw, archive.name, beside, suffixes, size, progress)
-        if not beside.is_dir():
+            _unpack(raw, archive.name, temporary, suffixes, size, progress)
+        if not temporary.is_dir():
             raise CohortError(f"holds no {' or '.join(suffixes)} file.", where=archive.name)
         try:
-            beside.rename(target)
+            temporary.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was first
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

@@ -118,9 +118,12 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
         whole_number("person_id"), *(whole_number(name) for name in numbers), birth=birth.cast(pl.Datetime("us"))
     ).with_columns(built=built)
     rows = rows.with_columns(birth=pl.coalesce("birth", moment("built")))
-    told = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
+    has_birth = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
     notes.add(
-        "birth that is no date", rows.filter(told & pl.col("birth").is_null()).height, "persons", "age taken as unknown"
+        "birth that is no date",
+        rows.filter(has_birth & pl.col("birth").is_null()).height,
+        "persons",
+        "age taken as unknown",
     )
     race = _mapped("race_concept_id", _RACE_CONCEPTS, pl.String)
     says_other = pl.col("race_source_value").cast(pl.String).str.contains(_OTHER_SOURCE).fill_null(False)
@@ -201,12 +204,12 @@ def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:
         ethnicities=ethnicities,
         birth=pl.col("time").filter(code.is_in(BIRTH_CODES)).min(),
     )
-    hispanic, told = pl.col("ethnicities").list.contains("hispanic"), pl.col("ethnicities").list.len() > 0
+    hispanic, is_recorded = pl.col("ethnicities").list.contains("hispanic"), pl.col("ethnicities").list.len() > 0
     return people.select(
         person_id="subject_id",
         sex=pl.when(pl.col("sexes").list.len() == 1).then(pl.col("sexes").list.first()).otherwise(pl.lit(UNKNOWN)),
         races="races",
-        hispanic=pl.when(told).then(hispanic),
+        hispanic=pl.when(is_recorded).then(hispanic),
         birth="birth",
     ).sort("person_id")
 
@@ -302,7 +305,7 @@ def _each_once(people: pl.DataFrame, where: str) -> pl.DataFrame:
     return distinct.sort("person_id")
 
 
-def _refuse(bad: pl.DataFrame, said: str, path: Path) -> None:
+def _refuse(bad: pl.DataFrame, problem: str, path: Path) -> None:
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
-        raise CohortError(f"{rows}: {said}.", where=path.name, fix="Correct these rows.")
+        raise CohortError(f"{rows}: {problem}.", where=path.name, fix="Correct these rows.")

@@ -160,10 +160,10 @@ def _demographics(section: InspectCohort, notes: Notes, cache: Path, progress: P
     splits = None
     tables = find_omop(root, passing_over=VOLUME_FOLDERS)
     if tables is not None and "person" in tables.files:
-        people, said = people_of_omop(tables, notes), "demographics of the OMOP table person"
+        people, source = people_of_omop(tables, notes), "demographics of the OMOP table person"
     elif (found := find_meds(root, passing_over=VOLUME_FOLDERS)) is not None:
         dataset = open_meds(found, unpack_into=cache, progress=progress)
-        people, said = _people_of_meds(dataset, notes, cache), "demographics of MEDS person events"
+        people, source = _people_of_meds(dataset, notes, cache), "demographics of MEDS person events"
         splits = dataset.subject_splits()
     else:
         raise CohortError(
@@ -174,7 +174,7 @@ def _demographics(section: InspectCohort, notes: Notes, cache: Path, progress: P
             fix="Download one of them from Redivis and set `cohort: ehr:` (or --ehr DIR), or give a table with person_id, sex, "
             "race_ethnicity and birth_date or age as `cohort: demographics:` (or --demographics FILE).",
         )
-    notes.add(said, people.height, "persons")
+    notes.add(source, people.height, "persons")
     levels = people.select("person_id", "sex", race_ethnicity(section.unknown_ethnicity).alias("race_ethnicity"))
     return _Demographics(levels, people.select("person_id", "birth", age=pl.lit(None, pl.Int64)), splits)
 
@@ -187,10 +187,10 @@ def _people_of_meds(dataset: MedsDataset, notes: Notes, cache: Path) -> pl.DataF
     if not (path.exists() and noted.exists()):
         own = Notes()
         people = people_of_meds(dataset, own).select(PEOPLE.names())
-        with written_beside(noted) as beside:
-            own.frame().write_parquet(beside)
-        with written_beside(path) as beside:
-            people.write_parquet(beside)
+        with written_beside(noted) as temporary:
+            own.frame().write_parquet(temporary)
+        with written_beside(path) as temporary:
+            people.write_parquet(temporary)
     notes.rows.extend(pl.read_parquet(noted).iter_rows())
     return pl.read_parquet(path)
 

@@ -145,8 +145,8 @@ def volumes_missing(release: Release, listed: Collection[str], *, partial: bool,
         path.unlink(missing_ok=True)
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as beside:
-        beside.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
+    with written_beside(path) as temporary:
+        temporary.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
     if len(missing) > _LACKING_UPTO * len(set(listed)) and not partial:
         raise CohortError(
             f"{len(missing)} of the {len(set(listed))} CT volumes listed in {release.mapping.name} are missing. Their "
@@ -183,12 +183,12 @@ def _master(root: Path) -> Path | None:
     return next((files[name] for name in _MASTER_FILES if name in files), None)
 
 
-def _volumes(images: Path | None, root: Path, beside: Path) -> tuple[dict[str, str], str]:
+def _volumes(images: Path | None, root: Path, tables_folder: Path) -> tuple[dict[str, str], str]:
     """Return the volumes by name, with paths relative to the image root, and the name of the folder searched."""
     if images is not None:
         tops, base = [images, *(images / name for name in VOLUME_FOLDERS)], images
     else:
-        tops, base = [folder / name for folder in dict.fromkeys((beside, root)) for name in VOLUME_FOLDERS], root
+        tops, base = [folder / name for folder in dict.fromkeys((tables_folder, root)) for name in VOLUME_FOLDERS], root
     for top in tops:
         found = _volumes_in(top, base)
         if found:

@@ -243,12 +243,12 @@ def _with_descriptions(listed: pl.DataFrame, release: Release) -> pl.DataFrame:
         return listed.with_columns(contrast_mentioned=pl.lit(None, pl.Boolean))
     columns = [_STUDY, Column("description", ("StudyDescription",))]
     rows = collected(scan_table(release.descriptions, columns), where=release.descriptions.name)
-    said = rows.group_by(id_text("study_id")).agg(
+    found = rows.group_by(id_text("study_id")).agg(
         contrast_mentioned=pl.col("description").str.contains(_CONTRAST).any(ignore_nulls=True),
         any_description=pl.col("description").is_not_null().any(),
     )
-    said = said.select("study_id", pl.when("any_description").then("contrast_mentioned").alias("contrast_mentioned"))
-    return listed.join(said, on="study_id", how="left", maintain_order="left")
+    found = found.select("study_id", pl.when("any_description").then("contrast_mentioned").alias("contrast_mentioned"))
+    return listed.join(found, on="study_id", how="left", maintain_order="left")
 
 
 def _check_splits(listed: pl.DataFrame, where: str) -> None:
@@ -280,7 +280,7 @@ def split_of() -> pl.Expr:
     return pl.col("split").str.to_lowercase().replace_strict(_SPLIT_WORDS, default=None, return_dtype=pl.String)
 
 
-def _refuse(bad: pl.DataFrame, said: str, where: str) -> None:
+def _refuse(bad: pl.DataFrame, problem: str, where: str) -> None:
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
-        raise CohortError(f"{rows}: {said}.", where=where, fix="Download the file again, or correct these rows.")
+        raise CohortError(f"{rows}: {problem}.", where=where, fix="Download the file again, or correct these rows.")

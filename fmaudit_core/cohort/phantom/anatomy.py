@@ -220,11 +220,11 @@ def _draw_veins_and_nodes(canvas: _Canvas) -> None:
         canvas.hu[(canvas.ellipse(x, y, half, half) < 1) & (canvas.height < 0.1) & (canvas.hu < 0)] = filled
     for _ in range(int(canvas.patient.integers(0, 7))):
         side = 1 if canvas.patient.random() < 0.5 else -1
-        beside, behind = canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
+        lateral, behind = canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
         half_x, half_y = canvas.patient.uniform(6, 14, 2)
         at, reach = canvas.patient.uniform(-0.8, 0.8), canvas.patient.uniform(0.1, 0.5)
         node = (
-            (canvas.ellipse(side * beside, behind, half_x, half_y) < 1)
+            (canvas.ellipse(side * lateral, behind, half_x, half_y) < 1)
             & (np.abs(canvas.height - at) < reach)
             & (canvas.hu < 0)
         )

@@ -65,21 +65,21 @@ def write_phantom(
     labels = [labels_of(one, courses[one.patient_id]) for one in plan]
     _write_parquet(folder / "truth.parquet", _truth(plan, labels, section))
     _write_parquet(folder / "ehr_events.parquet", ehr_events(plan, courses, section.seed))
-    with written_beside(folder / "studies.csv") as beside:
-        _table(plan, labels, tasks).write_csv(beside)
+    with written_beside(folder / "studies.csv") as temporary:
+        _table(plan, labels, tasks).write_csv(temporary)
 
 
 def _draw(job: _Drawing) -> None:
     """Draw one study next to its target folder, then rename it, so that a study is either complete or absent."""
     volume = draw(job.study, n_slices=job.n_slices, matrix_px=job.matrix_px)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = job.folder.with_name(f".drawing-{job.folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)  # left over from a killed run
+    temporary = job.folder.with_name(f".drawing-{job.folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # left over from a killed run
     try:
-        write_series(beside / "series", job.study, volume)
-        (beside / "series").rename(job.folder)
+        write_series(temporary / "series", job.study, volume)
+        (temporary / "series").rename(job.folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _table(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], tasks: Sequence[str]) -> pl.DataFrame:
@@ -129,5 +129,5 @@ def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with written_beside(path) as beside:
-        frame.write_parquet(beside)
+    with written_beside(path) as temporary:
+        frame.write_parquet(temporary)

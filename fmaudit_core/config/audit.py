@@ -72,7 +72,7 @@ class Audit(Section):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a valid name: use a-z, 0-9, _ and -, up to 64 characters")
         if len(set(names)) != len(names):
-            raise ValueError("a name is given twice")
+            raise ValueError("a name appears twice")
         return names
 
     @field_validator("age_bands")

@@ -66,7 +66,7 @@ class Record:
     def fingerprint(self) -> str:
         """Return a digest of the names, sizes and times of the files, without reading them."""
         if not self.path.exists():
-            raise EhrError("there is no file of events.", where=str(self.path), fix="Correct `cohort: events:`.")
+            raise EhrError("the file of events does not exist.", where=str(self.path), fix="Correct `cohort: events:`.")
         tables = find_omop(self.path) if self.form == "omop" else None
         # volumes may lie next to OMOP tables and are ignored
         files = [self.path] if tables is None else [file for of in tables.files.values() for file in of]

@@ -78,14 +78,14 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
         facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, imported: there is no network to check"
         return found
     if not spec.embeds:
-        facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to probe"
+        facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to check"
         for one in spec.predictions:
             if sha256_of(one.located()) != one.sha256:
                 found.problems.append(f"{one.path.name} differs from the file that was added: its sha256 changed.")
         return found
     if spec.weights is not None:
         path = spec.weights.verified_parts()[0]
-        proved = {"author": "as the spec says", "published": "the published one", "first_seen": "as when it was added"}
+        proved = {"author": "as given in the spec", "published": "as published", "first_seen": "as when it was added"}
         facts["weights"] = f"{path.name}, sha256 {spec.weights.sha256} ({proved[spec.weights.sha256_from]})"
     started = time.perf_counter()
     encoder = load_encoder(spec, device)

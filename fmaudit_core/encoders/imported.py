@@ -114,7 +114,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
 
 def _file(spec: EncoderSpec) -> ImportedFile:
     if spec.embeddings is None:
-        raise SpecError("it names no file of embeddings.", where=spec.name)
+        raise SpecError("it does not name a file of embeddings.", where=spec.name)
     return spec.embeddings
 
 

@@ -61,7 +61,7 @@ class Published(BaseModel):
         options = [place / name for name in names] if place.is_dir() else [place]
         path = next((option for option in options if option.is_file()), None)
         if path is None:
-            raise WeightsError(f"there is no {' or '.join(self.files)}.", where=str(place))
+            raise WeightsError(f"found no {' or '.join(self.files)}.", where=str(place))
         size = path.stat().st_size
         if self.size_bytes and path.name == Path(self.files[0]).name and size != self.size_bytes:
             raise WeightsError(

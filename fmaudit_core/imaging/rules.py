@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 RULE_REASONS: Final = {
-    "too_few_slices": "fewer slices than the cohort asks for",
+    "too_few_slices": "fewer slices than the cohort requires",
     "too_thick": "slices further apart than the cohort allows",
     "not_chest_values": "too little air or nothing dense: the values are not HU of a chest",
 }

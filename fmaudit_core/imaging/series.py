@@ -37,15 +37,15 @@ from fmaudit_core.storage.digests import files_below
 Int16Array = npt.NDArray[np.int16]
 
 REASONS: Final = {
-    "unreadable": "empty, cut off in its header, or not parseable",
-    "not_dicom": "another kind of file",
-    "dicomdir": "a DICOMDIR: an index of files, no image",
-    "no_images": "nothing in the folder is an image",
-    "not_ct_image": "another kind of image or object than CT",
+    "unreadable": "empty, truncated in the header, or not parseable",
+    "not_dicom": "another type of file",
+    "dicomdir": "a DICOMDIR: an index of files, not an image",
+    "no_images": "the folder holds no images",
+    "not_ct_image": "a DICOM object of another type than CT",
     "localizer": "a scout view",
     "no_pixel_data": "no pixels in the file",
-    "truncated_pixel_data": "the pixels end early",
-    "unsupported_transfer_syntax": "compressed in a way no decoder here reads",
+    "truncated_pixel_data": "the pixel data are truncated",
+    "unsupported_transfer_syntax": "compressed with an unsupported transfer syntax",
     "missing_rescale": "no rescale slope or intercept: the values are not HU",
     "not_hounsfield": "a derived map or another modality: the values are not HU",
     "hu_out_of_range": "HU beyond 16 bits",
@@ -53,7 +53,7 @@ REASONS: Final = {
     "inconsistent_geometry": "matrix, pixel spacing or orientation differ within the series",
     "not_axial": "slices more than 45 degrees off the axial plane",
     "duplicate_positions": "different slices at one position",
-    "missing_slices": "a gap of whole slices",
+    "missing_slices": "missing slices",
     "uneven_spacing": "steps between slices differ by more than 10 %",
     "not_3d": "not one three-dimensional volume",
     "non_finite": "NaN or infinite values",
@@ -61,14 +61,14 @@ REASONS: Final = {
 FLAGS: Final = {
     "missing_uid": "a UID is empty",
     "gantry_tilt": "positions run at an angle to the slice normal; kept slice by slice",
-    "rescaled": "stored values became HU by the slope and intercept that the cohort's tables give",
-    "oblique": "the grid is turned against the patient's axes; kept, not resampled",
+    "rescaled": "stored values were converted to HU with the slope and intercept from the cohort's tables",
+    "oblique": "the grid is rotated relative to the patient's axes; kept, not resampled",
     "reoriented": "axes were permuted or reversed to LPS",
-    "localizer_removed": "a scout shared the series",
-    "duplicate_slices": "equal copies of slices were dropped",
-    "unreadable_files": "files beside the series could not be read",
-    "assumed_thickness": "one slice without SliceThickness: its z spacing is given as 1 mm",
-    "lossy": "compressed with loss: HU are approximate",
+    "localizer_removed": "the series contained a scout view",
+    "duplicate_slices": "identical copies of slices were dropped",
+    "unreadable_files": "other files in the folder could not be read",
+    "assumed_thickness": "one slice without SliceThickness: its z spacing is set to 1 mm",
+    "lossy": "lossy compression: HU are approximate",
 }
 _ASSUMED_THICKNESS_MM: Final = 1.0
 _LARGE_MATRIX_PX: Final = 256

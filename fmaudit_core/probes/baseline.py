@@ -185,7 +185,7 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
     names = [one.name for one in ids]
     blank = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in names))
     if blank.height:
-        raise PredictionsFileError(f"{_rows(blank)}: without an id.", where=where)
+        raise PredictionsFileError(f"{_rows(blank)}: no id.", where=where)
     _refuse_repeats(rows.filter(pl.struct(names).is_duplicated()), where)
     return rows
 
@@ -276,7 +276,7 @@ def _check_classes(scored: pl.DataFrame, where: str) -> None:
 
 def _refuse_repeats(repeated: pl.DataFrame, where: str) -> None:
     if repeated.height:
-        raise PredictionsFileError(f"{_rows(repeated)}: a study that is scored more than once.", where=where)
+        raise PredictionsFileError(f"{_rows(repeated)}: a study is scored more than once.", where=where)
 
 
 def _rows(frame: pl.DataFrame) -> str:

@@ -311,12 +311,12 @@ def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], 
     if "split" not in table.columns:
         lines.append("  # without a column `split`, patients are split 70/10/20 by a hash of their id")
     lines += [
-        f"tasks: [{', '.join(table.tasks)}]   # columns of 1, 0 or blank; take out what is no outcome",
+        f"tasks: [{', '.join(table.tasks)}]   # columns of 1, 0 or blank; remove those that are not outcomes",
         f"attributes: [{', '.join(attributes)}]",
     ]
     if table.further:
         further = ", ".join(f"{name} ({n} levels)" for name, n in table.further.items())
-        lines.append(f"# could be attributes too: {further}")
+        lines.append(f"# other possible attributes: {further}")
     return _HEAD + "\n".join(lines) + "\n"
 
 

@@ -294,7 +294,7 @@ def test_a_damaged_file_names_no_cell(tmp_path):
         ehr_tables(record, STUDIES, EhrSection(min_patients=1), cache=tmp_path / "c")
     assert "secret" not in str(caught.value)
     assert not list((tmp_path / "c").iterdir())
-    with pytest.raises(EhrError, match="no file of events"):
+    with pytest.raises(EhrError, match="the file of events does not exist"):
         Record("events", tmp_path / "none.csv").fingerprint()
 
 

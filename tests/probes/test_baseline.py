@@ -147,12 +147,12 @@ WORSE = [not one if i < 4 else one for i, one in enumerate(LABELS)]
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (pl.concat([ours(), ours()[4:5]]), r"^x\.csv: Rows 6 and 62: a study that is scored more than once"),
-        (pl.concat([release(), release()[:1]]), r"Rows 2 and 62: a study that is scored more than once"),
+        (pl.concat([ours(), ours()[4:5]]), r"^x\.csv: Rows 6 and 62: a study is scored more than once"),
+        (pl.concat([release(), release()[:1]]), r"Rows 2 and 62: a study is scored more than once"),
         (ours(y_score=[None, *SCORES[1:]]), r"Row 2: the score is not a number"),
         (ours(y_score=["high", *map(str, SCORES[1:])]), r"Row 2: the score is not a number"),
         (ours(y_score=[float("inf"), *SCORES[1:]]), r"Row 2: the score is not a number"),
-        (ours(study_id=[None, *STUDIES["study_id"][1:]]), r"Row 2: without an id"),
+        (ours(study_id=[None, *STUDIES["study_id"][1:]]), r"Row 2: no id"),
         (ours().rename({"y_score": "guess"}), r"column y_score is missing \(also known as prob, score, probability\)"),
         (ours().rename({"study_id": "accession"}), r"column patient_id is missing.*Give study_id and y_score"),
         (ours(study_id=[f"x{i}" for i in range(N)]), r"none of its 60 studies is among the cohort's 60 studies"),

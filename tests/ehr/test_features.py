@@ -306,7 +306,7 @@ def test_a_damaged_file_names_no_cell(tmp_path):
             {"cutoff_time": pl.col("cutoff_time") + pl.duration(hours=1)},
             "6 rows have a cutoff that differs from its study's",
         ),
-        ({"split": pl.lit("test")}, "6 rows have another split"),
+        ({"split": pl.lit("test")}, "6 rows have a split that differs from its study's"),
     ],
 )
 def test_features_that_saw_too_much_are_refused(tmp_path, changed, said):

@@ -98,7 +98,7 @@ def test_weights_are_proved_by_their_hash(tmp_path):
     with pytest.raises(WeightsError, match="not the one named in the spec"):
         spec.weights.verified()
     (tmp_path / "w.bin").unlink()
-    with pytest.raises(WeightsError, match="not there"):
+    with pytest.raises(WeightsError, match="does not exist"):
         spec.weights.verified()
 
 

@@ -126,7 +126,7 @@ def test_what_is_no_audit_is_said(planted, tmp_path):
     write_audit(fresh)
     for path, said in (
         (tmp_path / "empty", "does not exist"), (tmp_path / "text.json", "is not an audit.json"),
-        (tmp_path / "old.json", "no schema version"), (tmp_path / "new.json", "of version 9.0"),
+        (tmp_path / "old.json", "no schema version"), (tmp_path / "new.json", "has version 9.0"),
         (fresh, "Run `fmaudit run` first"),
     ):  # fmt: skip
         with pytest.raises(ReportError, match=said):

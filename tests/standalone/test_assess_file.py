@@ -151,7 +151,7 @@ def test_mistakes_are_one_paragraph_and_name_the_file(tmp_path, change, argument
 
 def test_without_a_known_attribute_the_columns_are_named(tmp_path):
     PLANTED.write_csv(tmp_path / "predictions.csv")
-    with pytest.raises(FmauditError, match=r"--attributes; there are group, other"):
+    with pytest.raises(FmauditError, match=r"--attributes; the other columns are group, other"):
         assess_file(tmp_path / "predictions.csv", tmp_path / "out")
 
 

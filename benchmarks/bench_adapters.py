@@ -1,5 +1,7 @@
-"""Adapters: `encode` (resize, normalise, forward, to NumPy) against the bare forward pass, in turns; and the published sizes
-loaded from files in the published layouts, with random weights, against another implementation.
+"""Adapters: overhead of `encode` (resize, normalise, forward, to NumPy) over the bare forward pass, measured in turns.
+
+The published sizes are also loaded from files in the published layouts, with random weights, and compared with another
+implementation.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def drawn(n: int, size: int) -> SliceArray:
 
 
 def exported(folder: Path, kind: str) -> checkpoints.Case:
-    """A ResNet-18 as a file."""
+    """Write a ResNet-18 to a file and return its case."""
     network = checkpoints.randomise(timm.create_model("resnet18", pretrained=False, num_classes=0))
     path = folder / f"resnet18.{kind}"
     example = torch.zeros(2, 3, 224, 224)
@@ -64,7 +66,7 @@ def exported(folder: Path, kind: str) -> checkpoints.Case:
 
 
 def dinov2(folder: Path) -> checkpoints.Case:
-    """DINOv2-small as transformers publishes it."""
+    """Write a DINOv2-small in the layout of transformers and return its case."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
@@ -100,7 +102,7 @@ PUBLISHED: dict[str, Callable[[Path], checkpoints.Case]] = {
 
 
 def bare_pass(encoder: Any, batch: SliceArray) -> Callable[[], object]:
-    """The network alone, its input ready on the device."""
+    """Return a call of the network alone, with its input ready on the device."""
     if hasattr(encoder, "_session"):
         values = encoder._prepared(batch).contiguous().numpy()
         return lambda: encoder._session.run(None, {encoder._name: values})
@@ -114,7 +116,10 @@ def bare_pass(encoder: Any, batch: SliceArray) -> Callable[[], object]:
 
 
 def overhead(label: str, spec: EncoderSpec, slices: SliceArray, rounds: int) -> bool:
-    """Print the time of `encode` over that of the bare forward pass, batch by batch in turns."""
+    """Print the time of `encode` relative to the bare forward pass; return whether it is within the limit.
+
+    Both are measured batch by batch, in turns.
+    """
     encoder = load_encoder(spec, "cpu")
     forward = bare_pass(encoder, slices)
     works = (forward, lambda: encoder.encode(slices))
@@ -128,7 +133,7 @@ def overhead(label: str, spec: EncoderSpec, slices: SliceArray, rounds: int) -> 
             works[which]()
             wall[which].append(time.perf_counter() - start[0])
             busy[which].append(time.process_time() - start[1])
-    # of pairs, so that what other processes take falls on both; the processor's time hardly feels them
+    # ratios of pairs, so that other processes affect both alike; processor time is hardly affected
     elapsed, ratio = (statistics.median(w / b for b, w in zip(*one, strict=True)) for one in (wall, busy))
     alone = statistics.median(busy[0]) / len(slices) * 1e3
     print(
@@ -139,7 +144,7 @@ def overhead(label: str, spec: EncoderSpec, slices: SliceArray, rounds: int) -> 
 
 
 def write_and_refer(name: str, folder: Path, n: int) -> tuple[np.ndarray, int]:
-    """In a process of its own: the checkpoint, its spec, and what the reference gives."""
+    """Write the checkpoint and its spec, and return the reference embeddings; runs in a separate process."""
     case = PUBLISHED[name](folder)
     case.spec(view=WINDOWS, batch_size=1)
     found = np.concatenate([case.wanted(one[None]) for one in drawn(n, case.raw["input"]["size_px"])])
@@ -147,7 +152,7 @@ def write_and_refer(name: str, folder: Path, n: int) -> tuple[np.ndarray, int]:
 
 
 def load_and_encode(folder: Path, n: int) -> tuple[np.ndarray, float, float, int]:
-    """In a process of its own: embeddings, seconds of loading, peak GiB, parameters."""
+    """Return embeddings, seconds of loading, peak GiB and parameters; runs in a separate process."""
     spec = load_spec(folder / "spec.yaml")
     assert spec.input is not None
     assert spec.weights is not None
@@ -166,7 +171,7 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def small(rounds: int) -> bool:
-    """Every adapter at the size of a common network."""
+    """Measure every adapter at the size of a common network."""
     fits = True
     print("encode over the bare forward pass (batches of 8 slices of 512 px, resized on the device)")
     for label, build in SMALL.items():
@@ -199,7 +204,7 @@ def main() -> None:
                 flush=True,
             )
             fits &= difference < 1e-5
-            if published != "BiomedCLIP":  # measured above
+            if published != "BiomedCLIP":  # already measured above
                 fits &= overhead(published, load_spec(folder / "spec.yaml"), drawn(1, 512), 3)
     print(f"every ratio at most {LIMIT}, every difference under 1e-5: {'yes' if fits else 'NO'}")
     sys.exit(not fits)

@@ -1,11 +1,12 @@
-"""Does attention see a clot that the mean of the slices drowns? A phantom of many slices, a real encoder, the audit's table.
+"""Attention against mean pooling for focal findings: a phantom of many slices, a real encoder, the audit's table.
 
-    python benchmarks/bench_aggregation.py                           # 700 studies of 48 slices; a quarter of an hour on two cores
-    python benchmarks/bench_aggregation.py --keep DIR --lrcn         # the recurrent network too: some minutes more
+    python benchmarks/bench_aggregation.py                           # 700 studies of 48 slices; 15 minutes on two cores
+    python benchmarks/bench_aggregation.py --keep DIR --lrcn         # with the recurrent network: some minutes more
 
-Emboli show in 2 slices (the young) or 5 to 7 of a study's; emphysema and thin bone, which drive mortality, in every one. The
-demo's 12 slices make half of a study an embolus, so there is little for attention to find; 48 make it an eighth. Attention's
-linear part is another than the logistic probe's, so what attention itself gains is read against its own equal weights.
+Emboli are visible in 2 slices (young patients) or 5 to 7 slices of a study; emphysema and thin bone, which drive mortality, in
+all slices. With the demo's 12 slices an embolus covers half of a study, so attention has little to find; with 48 slices it covers
+an eighth. Attention's linear part differs from the logistic probe, so the gain due to attention is measured against its own equal
+weights.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TASKS = ("pe", "mortality_12m")
 
 
 def audited(folder: Path, options: argparse.Namespace) -> Path:
-    """audit.yaml of a phantom that was run whole; what was run before is not run again."""
+    """Return the audit.yaml of a phantom after a complete run; finished steps are not run again."""
     path = folder / "audit.yaml"
     if not path.exists():
         cohort = {

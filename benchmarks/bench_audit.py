@@ -1,10 +1,11 @@
-"""The whole graph, `fmaudit run`, for a simulated cohort of INSPECT's size whose embeddings were computed elsewhere.
+"""The complete pipeline, `fmaudit run`, for a simulated cohort of INSPECT's size with imported embeddings.
 
     python benchmarks/bench_audit.py                    # 23,248 simulated studies, three encoders, eight tasks
     python benchmarks/bench_audit.py --studies 3000     # smaller
 
-Nothing here is INSPECT: counts of studies, patients, splits, labels and subgroups are of its published size, the embeddings are
-correlated normal vectors with planted directions. Time is that of the command, memory the largest sum over it and its children.
+No INSPECT data are used: numbers of studies, patients, splits, labels and subgroups have its published size, and the embeddings
+are correlated normal vectors with planted directions. Time is that of the command; memory is the peak of the sum over the command
+and its child processes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fmaudit_core.encoders.checksums import sha256_of
 
 N_STUDIES, N_PATIENTS = 23_248, 19_402
 SPLITS = {"train": 18_945, "val": 1_089, "test": 3_214}
-#: positive and censored shares
+#: task -> shares of positive and of censored labels
 TASKS = {
     "pe": (0.202, 0.0), "mortality_1m": (0.054, 0.054), "mortality_6m": (0.114, 0.099), "mortality_12m": (0.145, 0.137),
     "readmission_1m": (0.040, 0.070), "readmission_6m": (0.108, 0.134), "readmission_12m": (0.148, 0.179),
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def simulate(folder: Path, n_studies: int, *, mitigation: bool) -> None:
-    """A table cohort of simulated studies and one file of embeddings per encoder."""
+    """Write a table cohort of simulated studies and one file of embeddings per encoder."""
     rng = np.random.default_rng(20_26)
     cohort = studies(rng, n_studies)
     (folder / "encoders").mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def simulate(folder: Path, n_studies: int, *, mitigation: bool) -> None:
 
 
 def studies(rng: np.random.Generator, n: int) -> pl.DataFrame:
-    """Patients with one study or several, in one split each; labels with censoring."""
+    """Return studies of patients with one or several studies, each patient in one split, and labels with censoring."""
     n_patients = max(60, round(n * N_PATIENTS / N_STUDIES))
     patient = np.sort(np.concatenate([np.arange(n_patients), rng.integers(0, n_patients, n - n_patients)]))
     share = np.cumsum([count / N_STUDIES for count in SPLITS.values()])
@@ -97,7 +98,10 @@ def studies(rng: np.random.Generator, n: int) -> pl.DataFrame:
 
 
 def embeddings(rng: np.random.Generator, cohort: pl.DataFrame, dim: int) -> pl.DataFrame:
-    """Correlated vectors; a positive lies a step along its task's direction, half a step at 18 to 40; a level along its own."""
+    """Return correlated vectors with planted shifts.
+
+    Positives are shifted along their task's direction, by half at ages 18 to 40; each level is shifted along its own direction.
+    """
     n = cohort.height
     x = rng.standard_normal((n, dim), dtype=np.float32) * (np.arange(1, dim + 1, dtype=np.float32) ** -0.5)
     young = cohort.get_column("age").to_numpy() <= 40
@@ -113,14 +117,14 @@ def embeddings(rng: np.random.Generator, cohort: pl.DataFrame, dim: int) -> pl.D
 
 
 def direction(rng: np.random.Generator, dim: int, length: float) -> np.ndarray:
-    """A step of `length` standard deviations of the noise along a direction at random."""
+    """Return a vector of `length` noise standard deviations in a random direction."""
     scale = np.arange(1, dim + 1) ** -0.5
     drawn = rng.standard_normal(dim)
     return np.asarray(drawn * scale * length / np.linalg.norm(drawn))
 
 
 def measured(folder: Path, n_studies: int) -> int:
-    """Run it; print time and peak memory of the command and all its children, and how long each step took."""
+    """Run the command; print its time, the peak memory with its child processes, and the duration of each step."""
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(folder / "audit.yaml"), "run"]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
@@ -143,7 +147,7 @@ def measured(folder: Path, n_studies: int) -> int:
 
 
 def interactive(page: Path) -> float:
-    """Seconds until a cold browser has drawn the page and its filters answer: the middle of three."""
+    """Return the median of three times until a cold browser has drawn the page and its filters respond, in seconds."""
     found = []
     with sync_playwright() as play:
         for _ in range(3):
@@ -160,7 +164,7 @@ def interactive(page: Path) -> float:
 
 
 class Peak(threading.Thread):
-    """The largest resident memory of a process and its children, twice a second."""
+    """A thread that samples the resident memory of a process and its children twice a second and keeps the maximum."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -175,7 +179,7 @@ class Peak(threading.Thread):
                 return
 
     def stopped(self) -> int:
-        """Peak in bytes."""
+        """Stop sampling and return the peak in bytes."""
         self._ended.set()
         self.join()
         return self._bytes

@@ -1,7 +1,7 @@
-"""Check by simulation how often subgroups that are calibrated alike are called different in slope or intercept.
+"""Simulation of the type-I error of the tests that compare calibration slope and intercept between subgroups.
 
-Patients have several studies whose outcomes go together (Gaussian copula), and subgroups differ in prevalence, in the spread of
-their scores and in size; calibration is the same in all, right or not. Promised: rejected at 5 % in 3.5 to 6.5 %.
+Patients have several studies with correlated outcomes (Gaussian copula). Subgroups differ in prevalence, in the spread of their
+scores and in size; calibration is the same in all, perfect or not. Required: 3.5 to 6.5 % rejections at the 5 % level.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fmaudit_core.fairness.cluster_sizes import patients_by_class
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Patients with `studies` each on average; log odds of the scores are normal."""
+    """A simulated subgroup: patients with `studies` each on average; the log odds of the scores are normal."""
 
     patients: int
     studies: float
@@ -35,7 +35,7 @@ class Subgroup:
         Parameters
         ----------
         slope, intercept : true calibration
-        together : correlation of the latent outcomes of a patient's studies, beyond what their scores say
+        together : correlation of the latent outcomes of a patient's studies, given their scores
         """
         while True:
             patient = np.repeat(np.arange(self.patients), 1 + rng.poisson(self.studies - 1, self.patients))
@@ -73,10 +73,10 @@ SCENARIOS: Final = {
 def rejected(
     subgroups: Sequence[Subgroup], slope: float, intercept: float, together: float, n_draws: int, seed: int = 0
 ) -> dict[str, float]:
-    """Return the share of draws in which each parameter is called different at 5 %.
+    """Return the share of draws in which each parameter's test rejects at 5 %.
 
-    The intercept is that of the score's log odds with the slope held at 1, which is the same in subgroups of other prevalence
-    only if the slope is 1: it is left out otherwise.
+    The intercept is that of the score's log odds with the slope fixed at 1. It is equal in subgroups of different prevalence only
+    if the slope is 1, and is left out otherwise.
     """
     rng = np.random.default_rng(seed)
     drawn = [[one.draw(rng, slope, intercept, together) for one in subgroups] for _ in range(n_draws)]
@@ -93,7 +93,7 @@ def rejected(
 
 
 def main() -> None:
-    """Print every scenario, and whether what is promised was kept."""
+    """Print every scenario, and whether all requirements are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2_000)
     draws = parser.parse_args().draws

@@ -1,8 +1,8 @@
-"""Events of a medical record to features, against pandas' group-by of the very same features.
+"""Features from the events of a medical record, compared with the same features by pandas' group-by.
 
-A MEDS dataset of drawn events is written and read from disk. Ours reads all of it; pandas would need several times the memory, so
-it reads the first shards only, where ours is timed too: the ratio is that of the two on the same events, and the features must be
-equal there. Each runs in a process of its own, whose peak memory is its own.
+A MEDS dataset of random events is written and read from disk. fmaudit reads all of it. pandas would need several times the
+memory, so it reads only the first shards, on which fmaudit is timed too: the ratio compares both on the same events, and the
+features must be equal. Each runs in a separate process, so that peak memory is measured separately.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EPOCH_US, SPAN_US = int(datetime(2008, 1, 1).timestamp() * 1e6), 10 * 365 * 86_4
 
 
 def write_record(folder: Path, n_events: int, seed: int = 0) -> pl.DataFrame:
-    """Write `data/*.parquet` by patient and time, as MEDS has them, a third of the codes with values; return the studies."""
+    """Write `data/*.parquet` sorted by patient and time, as in MEDS, with values for a third of the codes; return the studies."""
     rng = np.random.default_rng(seed)
     names = pl.Series("code", [f"{('SNOMED', 'LOINC', 'RxNorm')[i % 3]}/{10_000 + i}" for i in range(N_CODES)])
     tables = pl.Series(["condition_occurrence", "measurement", "drug_exposure"])
@@ -40,7 +40,7 @@ def write_record(folder: Path, n_events: int, seed: int = 0) -> pl.DataFrame:
         n = n_events // N_SHARDS
         code = (rng.zipf(1.2, n) - 1) % N_CODES
         value = np.where(code % 3 == 1, rng.normal(size=n), np.nan).astype(np.float32)
-        # every tenth is a date without a time
+        # one in ten is a date without a time
         at = EPOCH_US + rng.integers(0, SPAN_US, n)
         at = np.where(rng.random(n) < 0.1, at // 86_400_000_000 * 86_400_000_000, at)
         frame = pl.DataFrame(
@@ -62,7 +62,7 @@ def write_record(folder: Path, n_events: int, seed: int = 0) -> pl.DataFrame:
         {
             "study_id": [f"s{i:06d}" for i in range(n_studies)],
             "patient_id": patient.astype(str),
-            "split": "train",  # so that no code is left out for want of training patients
+            "split": "train",  # so that no code is left out for lack of training patients
             "time": pl.Series(t).cast(pl.Datetime("us")),
         }
     )
@@ -73,13 +73,13 @@ def ours(folder: Path, studies: pl.DataFrame) -> EhrTables:
 
 
 def named(tables: EhrTables) -> pl.DataFrame:
-    """Our features with studies and codes by name, as pandas gives them: not timed."""
+    """Return fmaudit's features with study ids and code names, as in pandas; not timed."""
     rows = tables.features.join(tables.rows.select("row", "study_id", "cutoff"), on="row")
     return rows.join(tables.vocabulary.select("code_id", "code"), on="code_id").drop("row", "code_id")
 
 
 def peers(folder: Path, studies: pl.DataFrame) -> Any:
-    """The same features as one writes them in pandas: merge, filter, drop repeats of a day, group."""
+    """Return the same features as typically written in pandas: merge, filter, drop repeats of a day, group."""
     import pandas as pd
 
     events = pd.concat(
@@ -112,7 +112,7 @@ def peers(folder: Path, studies: pl.DataFrame) -> Any:
 
 
 def timed(which: str, folder: Path, out: Path | None) -> dict[str, Any]:
-    """Run one of them in a process of its own."""
+    """Run one of them in a separate process."""
     command = [sys.executable, __file__, "--child", which, str(folder), str(out or "")]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -131,7 +131,7 @@ def child(which: str, folder: Path, out: str) -> None:
 
 
 def same(one: Path, other: Path) -> float:
-    """Largest difference of a feature between two files, after a check that they hold the same studies and codes."""
+    """Check that two files hold the same studies and codes, and return the largest difference of a feature."""
     key = ["study_id", "cutoff", "code"]
     a, b = (pl.read_parquet(path).sort(key) for path in (one, other))
     if not a.select(key).equals(b.select(key)):
@@ -166,7 +166,7 @@ def main() -> None:
         studies.join(
             patients.select(patient_id=pl.col("subject_id").cast(pl.String)), on="patient_id", how="semi"
         ).write_parquet(part / "studies.parquet")
-        timed("ours", part, None)  # compiled once
+        timed("ours", part, None)  # compile before timing
         full = timed("ours", whole, None)
         few, peer = timed("ours", part, Path(top) / "ours.parquet"), timed("pandas", part, Path(top) / "peers.parquet")
         apart = same(Path(top) / "ours.parquet", Path(top) / "peers.parquet")

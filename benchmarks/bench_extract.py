@@ -1,4 +1,4 @@
-"""Encoding: the whole pipeline (store -> batches -> pooled -> DuckDB) against bare forward passes, in turns; its memory."""
+"""Extraction: time of the pipeline (store -> batches -> pooled -> DuckDB) relative to bare forward passes; its memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fmaudit_core.imaging.window import View
 
 
 class Means:
-    """An encoder that costs next to nothing: what is left is the pipeline."""
+    """An encoder with negligible cost, so that only the pipeline is measured."""
 
     device = "cpu"
 
@@ -34,9 +34,9 @@ class Means:
 
 
 class Drawn:
-    """Any number of studies without a disk: 40 slices each of three windows."""
+    """A source of any number of generated studies, without a disk: 40 slices each of three windows."""
 
-    def read(self, study_id: str, view: View) -> np.ndarray:  # noqa: ARG002  # as a store reads
+    def read(self, study_id: str, view: View) -> np.ndarray:  # noqa: ARG002  # the interface of a store
         return np.full((40, 3, 224, 224), int(study_id) % 256, dtype=np.uint8)
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def overhead(spec: EncoderSpec, n_studies: int, rounds: int) -> None:
-    """The pipeline's time over that of the forward passes alone, on the same slices; the encoder is loaded once."""
+    """Print the time of the pipeline relative to the forward passes alone, on the same slices; the encoder is loaded once."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_phantom(root, PhantomCohort(kind="phantom", n_studies=max(60, n_studies)), tasks=("pe",))
@@ -85,12 +85,12 @@ def overhead(spec: EncoderSpec, n_studies: int, rounds: int) -> None:
 
 
 def _clocks() -> np.ndarray:
-    """Wall time, and processor time of all threads: the second holds on a machine that others use as well."""
+    """Return wall time, and processor time of all threads; the latter is robust on a shared machine."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def memory() -> None:
-    """Peak memory of a process that embeds 50 studies, and of one that embeds 500."""
+    """Print the peak memory of a process that embeds 50 studies, and of one that embeds 500."""
     peaks = {}
     for n_studies in (50, 500):
         with multiprocessing.get_context("spawn").Pool(1) as pool:

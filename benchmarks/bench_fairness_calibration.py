@@ -1,14 +1,14 @@
-"""Check by simulation that the tests of subgroups reject as often as they promise, and find what is planted.
+"""Simulation of the subgroup tests: type-I error, family-wise error, power, equivalence and coverage.
 
 Type-I error: `calibration_scenarios.NULLS`, where subgroups have equal AUROC, UDR or FPR and differ in prevalence, in shift and
-scale of their scores, in within-patient correlation, in studies a patient, or share patients (age bands). Then family-wise error
-over 3 encoders and 2 attributes, power for planted gaps, equivalence where the true difference is just above the margin, and
-coverage of 95 % intervals in every subgroup. Intervals and equivalence of single pairs of groups: `bench_intervals.py`.
+scale of their scores, in within-patient correlation, in studies per patient, or share patients (age bands). Then family-wise
+error over 3 encoders and 2 attributes, power for planted gaps, equivalence with a true difference just above the margin, and
+coverage of 95 % intervals in every subgroup. For intervals and equivalence of single pairs of groups see `bench_intervals.py`.
 
-Promised at 5 %: Q and each subgroup against the others reject in 3.5 to 6.5 % of draws (up to 7 % for rates of 60 patients with
-repeated studies, and under 25 patients of the rarer class), a family of 6 in at most 6.5 %; equivalence in at most 5 %; coverage
-of 93 to 98 %; power within 5 points of the prototype's. Shares outside are marked; a promise counts as broken if a share lies
-outside by more than two Monte-Carlo standard errors.
+Required at 5 %: Q and the tests of each subgroup against the others reject in 3.5 to 6.5 % of draws (up to 7 % for rates of 60
+patients with repeated studies, and with fewer than 25 patients of the rarer class), a family of 6 in at most 6.5 %; equivalence
+in at most 5 %; coverage of 93 to 98 %; power within 5 points of the prototype's. Shares outside are marked; a requirement counts
+as violated if a share lies outside by more than two Monte-Carlo standard errors.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ Float64Array = npt.NDArray[np.float64]
 
 ALPHA: Final = 0.05
 METRICS: Final = ("auroc", "udr", "fpr")
-#: draws that a process takes at a time
+#: number of draws per job of a process
 CHUNK: Final = 25
-#: numbers of each draw of `gaps_of`
+#: columns of the results of `gaps_of`
 COLUMNS: Final = ("Q", "chi2", "others", "gap's p", "gap", "null gap")
 
 
 def rng_of(name: str, draw: int) -> np.random.Generator:
-    """Return the generator of one draw, the same whatever runs before it."""
+    """Return the generator of one draw, independent of the order of execution."""
     return np.random.default_rng([crc32(name.encode()), draw])
 
 
 def gaps_of(scenario: Scenario, n_permutations: int, draw: int) -> dict[str, list[float]]:
-    """Return each metric's numbers of one draw, in order of `COLUMNS`."""
+    """Return the results of one draw per metric, in order of `COLUMNS`."""
     cohort = scenario.drawn(rng_of(scenario.name, draw))
     units = Units.of(cohort.group, cohort.patient, cohort.positive)
     dealer = Dealer(units, seed=draw, named="task", test_from=TEST_FROM)
@@ -86,7 +86,7 @@ def _numbers(gap: Gap, n_groups: int) -> list[float]:
 
 
 def family_of(family: Family, n_permutations: int, draw: int) -> dict[str, list[float]]:
-    """Return, for each metric, the least adjusted p over 3 encoders and 2 attributes of one draw."""
+    """Return, for each metric, the smallest adjusted p over 3 encoders and 2 attributes of one draw."""
     cohorts, attributes = family.drawn(rng_of(family.name, draw))
     found: dict[str, list[Gap]] = {metric: [] for metric in METRICS}
     for group in attributes:
@@ -115,14 +115,14 @@ def levels_of(cohort: Cohort) -> dict[str, Studies]:
 
 
 def equivalence_of(margin: Margin, draw: int) -> dict[str, list[float]]:
-    """Return whether one draw's subgroups are called equivalent within 5 points."""
+    """Return whether one draw's subgroups are declared equivalent within 5 points."""
     levels = levels_of(margin.scenario.drawn(rng_of(margin.scenario.name, draw)))
     found = equivalence(levels, tuple(levels), margin.metric, FairnessSection(margin=0.05))
     return {margin.metric: [float(found.within_margin)]}
 
 
 def coverage_of(scenario: Scenario, draw: int) -> dict[str, list[float]]:
-    """Return, for each metric, whether each subgroup's 95 % interval of one draw holds the population value."""
+    """Return, for each metric, whether each subgroup's 95 % interval of one draw contains the population value."""
     truth, out = scenario.truth(), {}
     levels = levels_of(scenario.drawn(rng_of(scenario.name, draw))).values()
     for metric in scenario.metrics:
@@ -143,7 +143,7 @@ def _interval(metric: str, studies: Studies) -> tuple[float, float]:
 
 
 def spread_coverage(n_cohorts: int, between: float, n_groups: int = 5) -> float:
-    """Return the share of intervals of the corrected standard deviation that hold the truth; subgroups err by 0.02 to 0.05."""
+    """Return the coverage of intervals of the corrected standard deviation; subgroups have standard errors of 0.02 to 0.05."""
     errors = np.linspace(0.02, 0.05, n_groups)
     offsets = np.linspace(-1, 1, n_groups)
     values = 0.3 + between * offsets / offsets.std(ddof=1)
@@ -163,7 +163,7 @@ def _chunk(one: OneDraw, draws: Sequence[int]) -> list[dict[str, list[float]]]:
 
 
 def simulated(one: OneDraw, n_draws: int, pool: Executor | None = None) -> dict[str, Float64Array]:
-    """Return the numbers of many draws by metric, each (n_draws, k)."""
+    """Return the results of many draws by metric, each (n_draws, k)."""
     chunks = [range(start, min(start + CHUNK, n_draws)) for start in range(0, n_draws, CHUNK)]
     parts = (pool.map if pool else map)(partial(_chunk, one), chunks)
     drawn = [found for part in parts for found in part]
@@ -176,7 +176,7 @@ def standard_error(share: float, n: int) -> float:
 
 
 class Told:
-    """Prints rows of numbers, and remembers whether every promise was kept."""
+    """A printer of result rows that records the violated requirements."""
 
     def __init__(self, n_draws: int, n_permutations: int, pool: Executor | None) -> None:
         self.n, self.n_permutations, self.pool = n_draws, n_permutations, pool
@@ -187,7 +187,7 @@ class Told:
         return simulated(partial(of, *given), self.n, self.pool)
 
     def mark(self, where: str, told: str, share: float, low: float, high: float) -> str:
-        """Return the mark of a share that is promised to lie between low and high."""
+        """Return the mark of a share that is required to lie between low and high."""
         if low <= share <= high:
             return ""
         end = low if share < low else high
@@ -283,7 +283,7 @@ def print_coverage(told: Told, scenarios: Sequence[Scenario]) -> None:
 
 
 def main() -> None:
-    """Print every scenario with its promise."""
+    """Print every scenario with its requirement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1_000)
     parser.add_argument("--permutations", type=int, default=399)

@@ -1,8 +1,8 @@
-"""The statistics against their peers, and at the size of a whole study: one run, the same data.
+"""Speed of the statistics compared with other libraries, and at the size of a complete study, in one run on the same data.
 
 5,000 studies, attributes of 6, 2 and 5 subgroups, 1,000 permutations of AUROC and UDR gaps: a loop over scikit-learn, fairlearn's
-bootstrap, the permutation test alone, and the whole of `assess`. Then the grid of 3 encoders x 8 tasks x 4 score sets x 3
-attributes on 3,200 studies with 9,999 permutations, and the cost of more studies.
+bootstrap, the permutation test alone, and all of `assess`. Then the grid of 3 encoders x 8 tasks x 4 score sets x 3 attributes on
+3,200 studies with 9,999 permutations, and the scaling with the number of studies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THRESHOLD = 1.0
 
 
 def cohort(n: int, seed: int = 0) -> pl.DataFrame:
-    """Predictions of one model on `n` test studies of fewer patients, and half as many for validation."""
+    """Return predictions of one model on `n` test studies of fewer patients, and half as many for validation."""
     rng = np.random.default_rng(seed)
     total = n + n // 2
     patient = rng.integers(0, int(total / 1.2), total)
@@ -53,7 +53,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def sklearn_loop(test: pl.DataFrame, n_permutations: int) -> None:
-    """What a researcher writes: shuffle the labels, and compute each subgroup's AUROC and sensitivity again."""
+    """Shuffle the labels, and compute each subgroup's AUROC and sensitivity again, as in a typical script."""
     rng = np.random.default_rng(0)
     y, score = test["y_true"].to_numpy(), test["y_score"].to_numpy()
     called = score >= THRESHOLD
@@ -90,7 +90,7 @@ def against_peers(n_permutations: int) -> None:
     frame = cohort(5_000)
     test = frame.filter(pl.col("split") == "test").head(5_000)
     settings = FairnessSection(n_permutations=n_permutations)
-    permutation_test(test, 99)  # compiled once
+    permutation_test(test, 99)  # compile before timing
     assess(frame, attributes=list(GROUPS), settings=FairnessSection(n_permutations=99))
     ours = seconds(lambda: permutation_test(test, n_permutations))
     whole = seconds(lambda: assess(frame, attributes=list(GROUPS), settings=settings))
@@ -121,7 +121,7 @@ def grid() -> None:
     ]
     everything = pl.concat(frames)
     uncrossed = FairnessSection(intersection_depth=1)
-    assess(frames[0], attributes=list(GROUPS))  # compiles
+    assess(frames[0], attributes=list(GROUPS))  # compile before timing
     taken = seconds(lambda: assess(everything, attributes=list(GROUPS), settings=uncrossed))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     crossed = seconds(lambda: assess(everything, attributes=list(GROUPS)))

@@ -1,8 +1,8 @@
-"""Check by simulation that 95 % intervals of rates and AUROCs cover, and that equivalence is not claimed at the margin.
+"""Simulation of the coverage of 95 % intervals of rates and AUROCs, and of the error of equivalence at the margin.
 
-Rates: patients with equally many studies each, whose calls agree with an intraclass correlation (beta-binomial). AUROC: normal
-scores of two classes, with a patient's part in their variance. Equivalence: two subgroups whose true difference is the margin.
-Promised: coverage of 93 to 98 % from 25 patients of the rarer class on with clusters; equivalence claimed in at most 5 %.
+Rates: patients with equally many studies each, whose predictions have an intraclass correlation (beta-binomial). AUROC: normal
+scores of two classes, with a patient component of their variance. Equivalence: two subgroups whose true difference is the margin.
+Required: coverage of 93 to 98 % from 25 patients of the rarer class on with clusters; equivalence declared in at most 5 %.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Called:
-    """Patients of one class with `studies` each, called at a true rate with an intraclass correlation."""
+    """Patients of one class with `studies` each, predicted positive at a true rate with an intraclass correlation."""
 
     patients: int
     studies: float
@@ -39,7 +39,7 @@ class Called:
         return f"{self.patients} patients x {self.studies:g}, rate {self.rate:g}, ICC {self.icc:g}"
 
     def draw(self, rng: np.random.Generator) -> tuple[BoolArray, IntArray]:
-        """Draw calls and patients, both (n,); a fractional number of studies is a mean, 1 + Poisson."""
+        """Draw predictions and patients, both (n,); a fractional number of studies is a mean, 1 + Poisson."""
         patient = _patients(rng, self.patients, self.studies)
         p = np.full(self.patients, self.rate)
         if self.icc >= 1:
@@ -54,8 +54,8 @@ class Called:
 class Ranked:
     """Patients with positives and others with negatives, `studies` each, at a true AUROC.
 
-    `icc` is the patients' part of the scores' variance within a class. A share `silent` of the patients with positives ranks
-    below everybody, and the others the better for it.
+    `icc` is the share of the patients' component in the scores' variance within a class. A share `silent` of the patients with
+    positives ranks below all others; the other positives rank higher to compensate.
     """
 
     positives: int
@@ -81,7 +81,7 @@ class Ranked:
         return y, noise + np.sqrt(2) * norm.ppf(self.auroc / (1 - self.silent)) * y - 100 * silent, patient
 
 
-#: scenario -> whether its coverage is promised: at least 25 patients, several studies each
+#: scenario -> whether its coverage is required: at least 25 patients, several studies each
 RATES: Final = {
     Called(25, 1, 0.5): False,
     Called(25, 1, 0.2): False,
@@ -168,7 +168,7 @@ def _patients(rng: np.random.Generator, size: int, studies: float) -> IntArray:
 
 
 def main() -> None:
-    """Print every scenario, and whether what is promised was kept."""
+    """Print every scenario, and whether all requirements are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=10_000)
     draws = parser.parse_args().draws

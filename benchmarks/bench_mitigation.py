@@ -1,11 +1,11 @@
-"""Mitigation: adversarial networks together against fairlearn and against one by one; the levels of the paired tests.
+"""Mitigation: adversarial networks together, compared with fairlearn and one by one; error rates of the paired tests.
 
     python benchmarks/bench_mitigation.py                          # at the size of a real cohort
-    python benchmarks/bench_mitigation.py --only tests             # type-I error, power and coverage alone
+    python benchmarks/bench_mitigation.py --only tests             # only type-I error, power and coverage
     python benchmarks/bench_mitigation.py --only networks --batches 8
 
 One epoch of 360 networks one after another takes many minutes, so each side is timed over some batches after a warm-up and scaled
-to an epoch of one network. All sides take batches of one size; fairlearn is timed at its own default size too.
+to an epoch of one network. All sides use batches of one size; fairlearn is also timed at its own default size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARES = np.array([0.35, 0.25, 0.18, 0.12, 0.07, 0.03])
 
 
 def together(x: np.ndarray, y: np.ndarray, group: np.ndarray, training: Training, batches: int) -> float:
-    """Seconds per network and epoch of the stack."""
+    """Return the seconds per network and epoch of the stack."""
     m, size = y.shape[1], training.batch_size
     stack = _Stack(x, y, group, [1.0] * m, [0] * m, training, "cpu")
     optimiser = torch.optim.AdamW(stack.free(), lr=1e-3, weight_decay=1e-2, fused=True)
@@ -45,7 +45,7 @@ def together(x: np.ndarray, y: np.ndarray, group: np.ndarray, training: Training
 
 
 class One(nn.Module):
-    """The same network as a torch user writes it."""
+    """The same network in plain torch."""
 
     def __init__(self, d: int, h: int, groups: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class One(nn.Module):
 
 
 def one_by_one(x: np.ndarray, y: np.ndarray, group: np.ndarray, training: Training, batches: int) -> float:
-    """Seconds per network and epoch of a plain torch loop."""
+    """Return the seconds per network and epoch of a plain torch loop."""
     size, groups = training.batch_size, int(group.max()) + 1
     features, labels = torch.from_numpy(x), torch.from_numpy(y[:, 0].astype(np.float32))
     subgroup = torch.from_numpy(group[:, 0])
@@ -79,7 +79,7 @@ def one_by_one(x: np.ndarray, y: np.ndarray, group: np.ndarray, training: Traini
 
 
 def timed(step: Callable[[int], None], size: int, batches: int) -> float:
-    """Seconds per batch, after two to warm up."""
+    """Return the seconds per batch, after two for warm-up."""
     for warm in range(2):
         step(warm * size)
     start = time.perf_counter()
@@ -89,7 +89,7 @@ def timed(step: Callable[[int], None], size: int, batches: int) -> float:
 
 
 def fairlearns(x: np.ndarray, y: np.ndarray, group: np.ndarray, hidden: int, size: int) -> float:
-    """Seconds per epoch of fairlearn's classifier: a predictor of one hidden layer, a linear adversary on its output."""
+    """Return the seconds per epoch of fairlearn's classifier: one hidden layer, and an adversary on its output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AdversarialFairnessClassifier(
@@ -134,7 +134,10 @@ def networks(options: argparse.Namespace) -> None:
 def calls(
     seed: int, *, before: float = 0.0, after: float = 0.0, noise: float = 1.0, encoder: int = 0, n_patients: int = 2_700
 ) -> Calls:
-    """Calls of positives at the size of the paper's test split; `before` and `after` lower the scores of the third subgroup."""
+    """Return predicted positives at the size of the paper's test split.
+
+    `before` and `after` lower the scores of the third subgroup.
+    """
     rng = np.random.default_rng(seed)
     of_patient = rng.choice(len(SHARES), n_patients, p=SHARES)
     patient = np.repeat(np.arange(n_patients), 1 + rng.poisson(0.2, n_patients))

@@ -1,12 +1,13 @@
-"""The sweep of perceptrons: the tasks of a shape and seed together, against one network after another in plain torch.
+"""The sweep of perceptrons: the tasks of a shape and seed together, compared with one network after another in plain torch.
 
     python benchmarks/bench_mlp.py                       # 16,000 x 1,024, 8 tasks, 3 shapes, 5 seeds
     python benchmarks/bench_mlp.py --only speed --rounds 3
     python benchmarks/bench_mlp.py --studies 4000 --dim 256
 
 Speed: seconds per member and epoch. Each side is timed over some batches after a warm-up, the sides in turns, and scaled to an
-epoch; of the sweep's 120 members the peer trains one of each shape, since one member's batch costs what another's does. AUROC:
-both sides train the smallest shape for all tasks and some seeds, and are scored on a test split at the epoch validation prefers.
+epoch. Of the sweep's 120 members the peer trains one of each shape, since a batch costs the same for every member of a shape.
+AUROC: both sides train the smallest shape for all tasks and some seeds, and are scored on a test split at the best epoch on
+validation.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DROPOUT = 0.2
 
 
 def peer(d: int, shape: tuple[int, ...]) -> nn.Sequential:
-    """The same network as a torch user writes it."""
+    """Return the same network in plain torch."""
     layers: list[nn.Module] = []
     for width in shape:
         layers += [nn.Linear(d, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(DROPOUT)]
@@ -40,7 +41,7 @@ def peer(d: int, shape: tuple[int, ...]) -> nn.Sequential:
 
 
 def cohort(n: int, d: int, tasks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings with a decaying spectrum; outcomes that depend on them in part not linearly; one label in ten unknown."""
+    """Return embeddings with a decaying spectrum, and partly nonlinear outcomes with one label in ten unknown."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, d)) * (1 + np.arange(d)) ** -0.3
     y = np.empty((n, tasks))
@@ -82,7 +83,7 @@ def peer_step(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...], size: int) -
 
 
 def loader_epoch(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...], size: int) -> float:
-    """Seconds of an epoch of one network fed by a DataLoader, as torch's tutorials do."""
+    """Return the seconds of an epoch of one network fed by a DataLoader, as in torch's tutorials."""
     there = ~np.isnan(y[:, 0])
     data = TensorDataset(torch.from_numpy(x[there]), torch.from_numpy(y[there, 0].astype("f4")))
     network = peer(x.shape[1], shape)
@@ -96,7 +97,7 @@ def loader_epoch(x: np.ndarray, y: np.ndarray, shape: tuple[int, ...], size: int
 
 
 def timed(steps: dict[str, Callable[[int], None]], per_round: int, rounds: int) -> dict[str, float]:
-    """Median seconds a step of each side, the sides in turns so that a busy machine slows both."""
+    """Return the median seconds per step of each side, measured in turns so that a busy machine slows both."""
     for step in steps.values():
         step(0)
         step(1)
@@ -151,7 +152,7 @@ def trained_alone(
     epochs: int,
     size: int,
 ) -> np.ndarray:
-    """Scores of a plain network of the smallest shape after the epoch that validation likes best."""
+    """Return the scores of a plain network of the smallest shape at the best epoch on validation."""
     torch.manual_seed(seed)
     features, labels = torch.from_numpy(x), torch.from_numpy(y.astype("f4"))
     network, rng = peer(x.shape[1], SHAPES[0]), np.random.default_rng(seed)

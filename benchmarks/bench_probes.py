@@ -1,7 +1,7 @@
-"""Batched logistic solver against scikit-learn: 8 tasks x 7 C at 16,000 studies x 1,024 dimensions, in one run.
+"""Batched logistic solver compared with scikit-learn: 8 tasks x 7 C at 16,000 studies x 1,024 dimensions, in one run.
 
 With `--embeddings` the features are slice embeddings of an encoder's published file: fewer and harder than the default, since
-labels are nearly separable there at the largest C.
+labels are nearly separable at the largest C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
 def real(path: Path, d: int, tasks: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Slice embeddings of a published file, and labels that depend on all their dimensions."""
+    """Return slice embeddings of a published file, and labels that depend on all their dimensions."""
     with duckdb.connect(str(path), read_only=True) as connection:
         rows = connection.sql("SELECT embedding FROM slice_embeddings ORDER BY study_id, slice_index").fetchnumpy()
     x = np.stack(rows["embedding"])[:, :d].astype(np.float32)
@@ -31,7 +31,7 @@ def real(path: Path, d: int, tasks: int, seed: int = 0) -> tuple[np.ndarray, dic
 
 
 def labelled(margins: np.ndarray) -> dict[str, np.ndarray]:
-    """Labels of 5 to 32 % prevalence: the studies with the largest margins."""
+    """Return labels of 5 to 32 % prevalence: the studies with the largest margins are positive."""
     prevalence = np.linspace(0.05, 0.32, margins.shape[1])
     return {
         f"task_{task}": (margins[:, task] > np.quantile(margins[:, task], 1 - prevalence[task])).astype(float)
@@ -40,9 +40,9 @@ def labelled(margins: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def cohort(n: int, d: int, tasks: int, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Features as correlated as embeddings are, and labels of 5 to 32 % prevalence that depend on them.
+    """Return features with the correlations of embeddings, and labels of 5 to 32 % prevalence that depend on them.
 
-    The eigenvalues fall as i^-1.2, as measured on EfficientNet-lite0's study embeddings of the phantom cohort.
+    The eigenvalues decrease as i^-1.2, as measured on EfficientNet-lite0's study embeddings of the phantom cohort.
     """
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.normal(size=(d, d)))

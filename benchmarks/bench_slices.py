@@ -1,4 +1,4 @@
-"""DICOM to slices against a plain pydicom loop with the same output; memory between 50 and 500 studies."""
+"""Conversion of DICOM to slices, compared with a plain pydicom loop with the same output; memory at 50 and 500 studies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIEW = View(windows=("lung", "pe", "mediastinal"), size_px=224)
 
 
 def plain_loop(folder: Path) -> np.ndarray:
-    """What a researcher writes: read, sort by position, rescale, window, resize."""
+    """Return slices as in a typical script: read, sort by position, rescale, window, resize."""
     datasets = sorted((pydicom.dcmread(path) for path in folder.iterdir()), key=lambda one: one.ImagePositionPatient[2])
     out = []
     for dataset in datasets:
@@ -44,7 +44,7 @@ def plain_loop(folder: Path) -> np.ndarray:
 
 
 def peak_mb(folder: Path, n: int) -> float:
-    """Peak memory of a process that slices the first n studies alone."""
+    """Return the peak memory of a process that only slices the first n studies."""
     code = (
         "import sys, tempfile; from pathlib import Path\n"
         "from fmaudit_core.imaging.slices import SliceStore; from fmaudit_core.imaging.window import View\n"

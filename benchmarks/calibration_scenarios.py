@@ -1,9 +1,9 @@
-"""Cohorts for `bench_fairness_calibration.py`: subgroups that differ in everything but the metric tested, and planted gaps.
+"""Cohorts for `bench_fairness_calibration.py`: subgroups that differ in everything except the tested metric, and planted gaps.
 
-A score is `shift + scale * (d * y - worse * y + e)`, with `e` standard normal and correlated within a patient. In a null scenario
-a metric is listed only if its population value is the same in every subgroup: AUROC is unchanged by a subgroup's shift and scale,
-UDR and FPR are equal if the scores of a class have the same distribution, whatever the prevalence, the correlation, and the
-number of studies a patient has.
+A score is `shift + scale * (d * y - worse * y + e)`, with `e` standard normal and correlated within a patient. A null scenario
+lists a metric only if its population value is the same in every subgroup: AUROC is unchanged by a subgroup's shift and scale; UDR
+and FPR are equal if the scores of a class have the same distribution, whatever the prevalence, the correlation, and the number of
+studies per patient.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-#: within-patient correlation of the latent illness; 1 where a patient's studies share one outcome
+#: within-patient correlation of the latent illness; 1 if a patient's studies share one outcome
 ILLNESS_ICC: Final = 0.5
-#: four cuts of five score levels, from the threshold
+#: four cuts between five score levels, relative to the threshold
 _LEVELS: Final = (-1.2, -0.5, 0.0, 0.8)
-#: patients of each class that a subgroup needs in order to be tested
+#: minimum number of patients of each class for a subgroup to be tested
 TEST_FROM: Final = 25
 
 
@@ -36,15 +36,15 @@ def separation(auroc: float) -> float:
 
 @dataclass(frozen=True)
 class Group:
-    """One subgroup.
+    """A simulated subgroup.
 
     Parameters
     ----------
     patients : int
     prevalence : float, of studies
     studies : float
-        Studies a patient has: exactly so many if whole, else 1 + Poisson(studies - 1).
-    icc : float, within-patient correlation of the scores beside what the outcome explains
+        Studies per patient: exactly this number if whole, else 1 + Poisson(studies - 1).
+    icc : float, within-patient correlation of the scores given the outcome
     illness_icc : float, within-patient correlation of the latent illness
     shift, scale : float, of all scores of the subgroup
     worse : float, subtracted from the scores of positives
@@ -62,7 +62,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Studies of several subgroups: (n,) arrays, and the threshold at which a study is called positive."""
+    """Studies of several subgroups: (n,) arrays, and the threshold at which a study is predicted positive."""
 
     score: Floats
     positive: Bools
@@ -73,20 +73,20 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Subgroups, the metrics tested, and what the design's prototype found there.
+    """Subgroups, the tested metrics, and the rejection rates of the design's prototype.
 
     Parameters
     ----------
     name : str
     groups : the subgroups
     metrics : metrics whose population values are equal (a null scenario) or tested for power
-    auroc, udr : float, population values of a subgroup that is not worse
+    auroc, udr : float, population values of a subgroup without a planted gap
     sick_shift : float
-        Added to the negatives of patients who have another positive study. Patients of one study get it at random, equally often.
+        Added to negatives of patients with another, positive study. For patients with one study it is random, equally frequent.
     levels : bool, scores binned into five levels
-    test_from : int, patients of each class that every subgroup has in every draw
+    test_from : int, minimum number of patients of each class of every subgroup in every draw
     clustered_and_small : bool, whether a subgroup of about 60 patients has repeated studies
-    in_two_bands : float, share of patients whose studies fall into two neighbouring age bands
+    in_two_bands : float, share of patients whose studies fall into two adjacent age bands
     design : {metric: share of draws rejected by Q at 5 %} of the design's table
     """
 
@@ -103,12 +103,12 @@ class Scenario:
     design: dict[str, float] = field(default_factory=dict)
 
     def most(self, metric: str) -> float:
-        """Return the share of draws that may be rejected at 5 %, 0.07 for clustered rates of 60 patients or under 25."""
+        """Return the maximum share of rejections at 5 %: 0.07 for clustered rates of 60 patients or fewer than 25, else 0.065."""
         small = self.test_from < TEST_FROM or (self.clustered_and_small and metric != "auroc")
         return 0.07 if small else 0.065
 
     def truth(self) -> dict[str, float]:
-        """Return the population value of each metric in a subgroup that is not worse."""
+        """Return the population value of each metric in a subgroup without a planted gap."""
         d, cut = separation(self.auroc), separation(self.auroc) + float(ndtri(self.udr))
         sick = 0.0
         if self.sick_shift:
@@ -125,11 +125,11 @@ class Scenario:
 
     @property
     def threshold(self) -> float:
-        """Return the score from which a study is called positive."""
+        """Return the score from which a study is predicted positive."""
         return 3.0 if self.levels else separation(self.auroc) + float(ndtri(self.udr))
 
     def drawn(self, rng: np.random.Generator) -> Cohort:
-        """Return one cohort. Outcomes are redrawn until every subgroup has `test_from` patients of each class."""
+        """Draw one cohort. Outcomes are redrawn until every subgroup has `test_from` patients of each class."""
         if self.in_two_bands:
             return self._bands(rng)
         parts, first = [], 0
@@ -166,7 +166,7 @@ class Scenario:
         return group.shift + group.scale * raw
 
     def _bands(self, rng: np.random.Generator) -> Cohort:
-        """Return patients of whom `in_two_bands` have their later studies in the next band; scores go on correlating."""
+        """Draw patients of whom a share `in_two_bands` has later studies in the next band; their scores stay correlated."""
         home = np.repeat(np.arange(len(self.groups)), [group.patients for group in self.groups])
         one = self.groups[0]
         counts = _counts(one.studies, len(home), rng)
@@ -181,7 +181,7 @@ class Scenario:
         return self._cohort(score, positive, patient, band)
 
     def enlarged(self, times: float) -> Scenario:
-        """Return the scenario with as many times the patients, to see the population values."""
+        """Return the scenario with `times` as many patients, to approximate the population values."""
         return replace(
             self, groups=tuple(replace(group, patients=int(group.patients * times)) for group in self.groups)
         )
@@ -189,7 +189,7 @@ class Scenario:
 
 @cache
 def share_of_sick(prevalence: float, illness_icc: float, studies: int) -> float:
-    """Return the share of negative studies whose patient has a positive among all `studies` of theirs."""
+    """Return the share of negative studies whose patient has a positive among all of the patient's `studies`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     cut = ndtri(1 - prevalence)
     negative = ndtr((cut - np.sqrt(illness_icc) * nodes) / np.sqrt(1 - illness_icc))
@@ -214,7 +214,7 @@ def _log_odds(prevalence: float) -> float:
 
 
 def _prevalences(patients: int, prevalences: Sequence[float], calibrated: bool = False) -> tuple[Group, ...]:
-    """Return equal subgroups of these prevalences; `calibrated` scores are the log-odds of the outcome in the subgroup."""
+    """Return equal subgroups of these prevalences; `calibrated` scores are the log odds of the outcome in the subgroup."""
     d = separation(0.85)
     return tuple(
         Group(patients, p, shift=_log_odds(p) - d * d / 2, scale=d) if calibrated else Group(patients, p)
@@ -372,12 +372,12 @@ _POWER_UDR: Final = 0.25
 
 
 def worse_in_udr(more: float, udr: float = _POWER_UDR) -> float:
-    """Return how much lower the scores of positives are if UDR is `more` higher."""
+    """Return how much lower the scores of positives are for a UDR that is `more` higher."""
     return float(ndtri(udr + more) - ndtri(udr))
 
 
 def worse_in_auroc(less: float, auroc: float = 0.85) -> float:
-    """Return how much lower the scores of positives are if AUROC is `less` lower."""
+    """Return how much lower the scores of positives are for an AUROC that is `less` lower."""
     return separation(auroc) - separation(auroc - less)
 
 
@@ -423,7 +423,7 @@ POWERS: Final = (
 class Family:
     """Three encoders on the same studies, and two attributes of the same patients, without any disparity.
 
-    The first attribute's prevalence and studies a patient go with its subgroup.
+    The first attribute's prevalence and studies per patient depend on its subgroup.
     """
 
     name: str
@@ -431,7 +431,7 @@ class Family:
     n_studies: int = 3_200
 
     def drawn(self, rng: np.random.Generator) -> tuple[list[Cohort], list[Ints]]:
-        """Return one cohort for each encoder, grouped by the first attribute, and the groups of both attributes."""
+        """Draw one cohort for each encoder, grouped by the first attribute, and the groups of both attributes."""
         shares, prevalence = np.array((0.30, 0.25, 0.20, 0.15, 0.10)), np.array((0.05, 0.12, 0.20, 0.26, 0.32))
         mean = np.broadcast_to(np.array(self.studies), len(shares))
         n_patients = int(self.n_studies / float(mean @ shares))
@@ -460,9 +460,9 @@ FAMILIES: Final = (
 
 @dataclass(frozen=True)
 class Margin:
-    """Subgroups whose largest true difference in one metric is `difference`; equal ones show the power of equivalence.
+    """Subgroups whose largest true difference in one metric is `difference`; equal subgroups show the power of equivalence.
 
-    `design` is the share of draws that the design's prototype called equivalent, if it has the scenario.
+    `design` is the share of draws that the design's prototype declared equivalent, if it has the scenario.
     """
 
     scenario: Scenario
@@ -471,7 +471,7 @@ class Margin:
 
     @property
     def metric(self) -> str:
-        """Return the metric compared."""
+        """Return the compared metric."""
         return self.scenario.metrics[0]
 
 
@@ -484,7 +484,7 @@ def _at_the_margin(
     return Margin(Scenario(name, groups, (metric,), auroc=auroc, udr=udr, test_from=2), 0.0501)
 
 
-#: outcomes of a patient are all alike, so that a UDR of few patients has large clusters
+#: all outcomes of a patient are equal, so that a UDR of few patients has large clusters
 _SICK: Final = {"prevalence": 0.5, "illness_icc": 1.0}
 
 MARGINS: Final = (

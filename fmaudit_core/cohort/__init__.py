@@ -1,1 +1,1 @@
-"""Who is audited: validated tables (`schema.py`), readers (`table.py`), and the phantom cohort (`phantom/writer.py`)."""
+"""Audited cohorts: validated tables (`schema.py`), readers (`table.py`), and the phantom cohort (`phantom/writer.py`)."""

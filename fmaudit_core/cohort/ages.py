@@ -1,4 +1,4 @@
-"""Ages in completed years, and the bands they fall into."""
+"""Ages in completed years, and age bands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmaudit_core.config import AgeBand
 
 
 def completed_years(birth: pl.Expr, when: pl.Expr) -> pl.Expr:
-    """Years between two dates that are complete: one born on 29 February turns older on 1 March. NULL where either is."""
+    """Return the completed years between two dates, NULL if either is. A birthday on 29 February counts from 1 March."""
     before_birthday = (when.dt.month() < birth.dt.month()) | (
         (when.dt.month() == birth.dt.month()) & (when.dt.day() < birth.dt.day())
     )
@@ -18,7 +18,7 @@ def completed_years(birth: pl.Expr, when: pl.Expr) -> pl.Expr:
 
 
 def band_of(age: pl.Expr, bands: Sequence[AgeBand]) -> pl.Expr:
-    """Label of the band an age falls into; NULL outside all of them."""
+    """Return the label of the band that contains an age, NULL if there is none."""
     band = pl.lit(None, dtype=pl.String)
     for one in bands:
         band = pl.when(age.is_between(one.low, one.high)).then(pl.lit(one.label)).otherwise(band)

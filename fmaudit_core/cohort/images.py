@@ -1,4 +1,4 @@
-"""Where each study's images lie, and that they lie inside the cohort's folder. What is in them: the imaging room."""
+"""Paths of the images of each study, checked to lie inside the cohort's folder. For image contents see `imaging`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Located:
-    """Images of one study: their path relative to the root, whether it stays inside, and whether there are any."""
+    """Images of one study: path relative to the root, whether it lies inside the root, and whether there are any images."""
 
     path: str
     inside: bool
@@ -18,9 +18,9 @@ class Located:
 
 
 def locate(root: Path, name: str, suffixes: Sequence[str]) -> Located:
-    """Look up a study's folder or file under `root`; the first of `suffixes` that is there counts.
+    """Find the folder or file of a study under `root`, with the first of `suffixes` that exists.
 
-    A link leaves the folder where what it points to does, be it the study's folder or a file in it.
+    A link lies outside the root if its target does. This applies to the study's folder and to the files in it.
     """
     try:
         candidates = [root / f"{name}{suffix}" for suffix in suffixes]
@@ -31,14 +31,14 @@ def locate(root: Path, name: str, suffixes: Sequence[str]) -> Located:
         relative = path.relative_to(root) if path.is_relative_to(root) else resolved.relative_to(top)
         inside, exists = (True, path.is_file()) if not path.is_dir() else _looked_through(path, top)
         return Located(relative.as_posix(), inside, exists)
-    except (OSError, RuntimeError, ValueError):  # a name too long, a link to itself, a NUL: nothing lies there
+    except (OSError, RuntimeError, ValueError):  # name too long, link to itself, NUL character: no such path
         return Located(name, inside=True, exists=False)
 
 
 def _looked_through(folder: Path, top: Path) -> tuple[bool, bool]:
-    """Whether a folder's files all stay under `top`, and whether there is one that is not hidden.
+    """Return whether all files of a folder lie under `top`, and whether there is one that is not hidden.
 
-    Only links cost a look at the disk beyond the listing: a cohort has millions of files.
+    Only links need disk access beyond the listing, because a cohort has millions of files.
     """
     found, pending = False, [folder]
     while pending:

@@ -1,4 +1,4 @@
-"""Which outcomes are known, and of whom: what every reader checks and counts once studies and labels stand."""
+"""Checks and counts of known and censored outcomes, used by every reader after it has read studies and labels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fmaudit_core.common.vocabulary import SPLITS
 from fmaudit_core.tables.cohort import LABEL_FLOW
 from fmaudit_core.tabular.errors import CohortError
 
-#: a row of `label_flow` that is about all studies carries this in `attribute` and `subgroup`
+#: `attribute` and `subgroup` of the rows of `label_flow` for all studies
 EVERYBODY: Final = "all"
-#: a step of `cohort_flow` that tells of whom an outcome is known
+#: prefix of the steps of `cohort_flow` that count studies with a known outcome
 OUTCOME_KNOWN: Final = "outcome known"
 
 
 def check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[str], where: str) -> None:
-    """Every task needs a positive and a negative in every split, else nothing can be fitted, chosen or audited.
+    """Check that every task has a positive and a negative in every split. Fitting, selection and audit need both.
 
     Raises
     ------
     CohortError
-        Naming each task, split and class that lacks.
+        The message names each task, split and missing class.
     """
     known = labels.drop_nulls("label").join(studies.select("study_id", "split"), on="study_id")
     counts = {
@@ -41,12 +41,12 @@ def check_classes(studies: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[s
                 lacking.append(f"task {task} has no {lack} in {split}")
     if lacking:
         raise CohortError(
-            "; ".join(lacking) + ".", where=where, fix="Leave the task out under `tasks:`, or give other splits."
+            "; ".join(lacking) + ".", where=where, fix="Remove the task from `tasks:`, or change the splits."
         )
 
 
 def flow_of(steps: Sequence[tuple[str, pl.DataFrame]], labels: pl.DataFrame, tasks: Sequence[str]) -> pl.DataFrame:
-    """Studies and patients left after each step, then of the last step those whose outcome is known, task by task.
+    """Count studies and patients after each step, then those of the last step with a known outcome, for each task.
 
     Parameters
     ----------
@@ -70,13 +70,14 @@ def flow_of(steps: Sequence[tuple[str, pl.DataFrame]], labels: pl.DataFrame, tas
 
 
 def label_flow(studies: pl.DataFrame, labels: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
-    """How many studies of each subgroup have a known outcome and how many are censored, per task and split.
+    """Count the studies of each subgroup with a known and with a censored outcome, per task and split.
 
-    Censoring is not even: who dies early is censored for what death prevents, so a subgroup may lose more studies than another.
+    Censoring differs between subgroups. Patients who die early are censored for outcomes that require survival, so some subgroups
+    lose more studies than others.
 
     Returns
     -------
-    frame of `LABEL_FLOW`, sorted; `attribute` and `subgroup` are `all` where every study counts
+    frame of `LABEL_FLOW`, sorted; `attribute` and `subgroup` are `all` in the rows for all studies
     """
     joined = labels.join(studies.select("study_id", "patient_id", "split", *attributes), on="study_id")
     label = pl.col("label")

@@ -1,4 +1,4 @@
-"""A cohort and the rules of its rows. Readers fill it; nothing else does. Columns: `tables/cohort.py`."""
+"""Tables of a cohort and the rules of their rows. Only readers create these tables. Columns: `tables/cohort.py`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Cohort:
     labels : frame of `LABELS`, a row per study and task
     flow : frame of `COHORT_FLOW`, in order
     images_root : Path, optional
-        Folder that `image_path` is relative to; None, and no paths, where the cohort was read without images.
+        Folder that `image_path` is relative to; None, with no paths, if the cohort was read without images.
     label_flow : frame of `LABEL_FLOW`
         Known and censored outcomes per task, split and subgroup.
     notes : frame of `COHORT_NOTES`, in order
-        Defects that were repaired, files that were chosen; empty where there is nothing to say.
+        Repaired defects and selected files; may be empty.
     """
 
     studies: pl.DataFrame
@@ -42,7 +42,7 @@ class Cohort:
     notes: pl.DataFrame = field(default_factory=COHORT_NOTES.frame)
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """The cohort's tables by the names they are published under."""
+        """Return the tables of the cohort by their published names."""
         return {
             "studies": self.studies,
             "labels": self.labels,
@@ -67,7 +67,7 @@ _STUDY_RULES: Rules = {
     "a study is listed more than once": pl.col("study_id").is_duplicated() & ~blank("study_id"),
     "one patient is in more than one split, which inflates every score": pl.col("split").n_unique().over("patient_id")
     > 1,
-    f"a split that is none of {', '.join(SPLITS)}": ~pl.col("split").is_in(SPLITS),
+    f"a split other than {', '.join(SPLITS)}": ~pl.col("split").is_in(SPLITS),
     "age below 0": pl.col("age") < 0,
     f"age above {MAX_AGE}": pl.col("age") > MAX_AGE,
     "no age": pl.col("age").is_null() & (pl.col("age_band") != UNKNOWN),
@@ -81,23 +81,23 @@ _LABEL_RULES: Rules = {
 
 
 def validate_studies(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Return studies that keep every rule of a cohort, further columns kept.
+    """Return the studies unchanged if they satisfy every rule. Additional columns are allowed.
 
     Raises
     ------
     CohortError
-        Naming each broken rule and its rows, counted from 1.
+        The message names each broken rule and its rows, counted from 1.
     """
     return _validated(frame, STUDIES, _STUDY_RULES, where)
 
 
 def validate_labels(frame: pl.DataFrame, *, where: str) -> pl.DataFrame:
-    """Return labels of which no study has two for one task.
+    """Return the labels unchanged if they satisfy every rule.
 
     Raises
     ------
     CohortError
-        Naming each broken rule and its rows, counted from 1.
+        The message names each broken rule and its rows, counted from 1.
     """
     return _validated(frame, LABELS, _LABEL_RULES, where)
 

@@ -1,6 +1,6 @@
-"""Reader of anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series.
+"""Reader of a user's cohort: one CSV or Parquet file with a row per study, and a folder of CT series.
 
-From file to text cells: `tabular/text_cells.py`. Where images lie: `images.py`. What a validated cohort is: `schema.py`.
+`tabular/text_cells.py` reads the file as text cells, `images.py` finds images, `schema.py` defines a validated cohort.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ LABEL_WORDS: Final[Mapping[str, bool | None]] = {
 _BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 _NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]*)?$"
-#: columns with a meaning of their own: no task or attribute can be called so
+#: reserved column names, not allowed for tasks and attributes
 _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
 
 
 def _split_of(words: pl.Expr) -> pl.Expr:
-    """The split a word stands for; NULL where it is none."""
+    """Return the split named by a word, NULL if it names none."""
     return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
@@ -59,13 +59,13 @@ _ROW_RULES: Final = {
     "a study is listed more than once": pl.col("study_id").is_duplicated() & ~blank("study_id"),
     "one patient is in more than one split, which inflates every score": ~blank("patient_id")
     & (_split_of(pl.col("split")).drop_nulls().n_unique().over("patient_id") > 1),
-    f"a split that is none of {', '.join(SPLITS)}": _split_of(pl.col("split")).is_null(),
+    f"a split other than {', '.join(SPLITS)}": _split_of(pl.col("split")).is_null(),
     "an age that is not a number": ~_IS_NUMBER,
     f"an age outside 0 to {MAX_AGE}": _IS_NUMBER & ~_AGE.is_between(0, MAX_AGE + 1, closed="left"),
 }
 _IMAGE_RULES: Final = {
     "no image path": blank("name"),
-    "the image path leaves the cohort's folder": ~pl.col("inside"),
+    "the image path is outside the cohort's folder": ~pl.col("inside"),
     "a study without images": ~pl.col("exists"),
 }
 
@@ -78,26 +78,26 @@ def read_table_cohort(
     Parameters
     ----------
     section : TableCohort
-        The table, the folder of images, and our column names -> theirs where they differ. The table needs `study_id`,
-        `patient_id`, `age`, a column per task and per attribute; `split` and `image` are optional: without `split`
-        patients are split 70/10/20 by a hash of their id, without `image` a study's folder or .nii.gz file is called as
-        the study. With a medical record it needs `time` too: when the study was, blank where that is not known.
+        The table, the image folder, and a mapping from our column names to the user's if they differ. The table needs
+        `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split` and `image` are optional. Without
+        `split`, patients are split 70/10/20 by a hash of their id. Without `image`, the folder or .nii.gz file of a study
+        has the name of the study. With a medical record, the table also needs `time`, the time of the study, blank if unknown.
     tasks, attributes : sequence of str
     age_bands : sequence of AgeBand
-        Studies outside all of them are left out and counted.
+        Studies outside all bands are excluded and counted.
 
     Raises
     ------
     CohortError
-        Naming the file, the rows and what to do.
+        The message names the file, the rows and the fix.
     """
     where = section.table.name
     _check_names(tasks, attributes)
     cells, rows = read_cells(section.table)
     raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
-    said = broken_rules(raw, _ROW_RULES)
-    if said:
-        raise CohortError(said, where=where, fix="Correct these rows; nothing was read from the others yet.")
+    problems = broken_rules(raw, _ROW_RULES)
+    if problems:
+        raise CohortError(problems, where=where, fix="Correct these rows; the other columns were not checked yet.")
     _check_times(raw, where)
     labels = _labels(raw, tasks, where)
     _check_levels(raw, section, attributes)
@@ -122,7 +122,7 @@ def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
     clashing = [name for name in dict.fromkeys((*tasks, *attributes)) if name in _OWN]
     if clashing:
         raise CohortError(
-            f"{', '.join(clashing)} cannot be a task or an attribute: the column has a meaning of its own.",
+            f"{', '.join(clashing)} cannot be a task or an attribute: the name is reserved.",
             where="audit.yaml",
             fix="Ages are audited as age_band." if "age" in clashing else "Give the column another name.",
         )
@@ -131,7 +131,7 @@ def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
 def _named_as_ours(
     frame: pl.DataFrame, section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]
 ) -> pl.DataFrame:
-    """The columns that are read, under our names; a patient's split and levels that nobody gave are filled in."""
+    """Return the needed columns under our names, with a missing split assigned and missing attributes left blank."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
     if section.events is not None:
@@ -142,7 +142,7 @@ def _named_as_ours(
         raise CohortError(
             f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.",
             where=section.table.name,
-            fix="Rename it, map it under `cohort: columns:`, or list only the tasks and attributes there are.",
+            fix="Rename it, map it under `cohort: columns:`, or list only tasks and attributes that the table has.",
         )
     given = [name for name in _OPTIONAL if theirs.get(name, name) in frame.columns]
     ours = frame.select(pl.col(theirs.get(name, name)).alias(name) for name in dict.fromkeys((*needed, *given)))
@@ -154,34 +154,34 @@ def _named_as_ours(
 
 
 def _check_times(raw: pl.DataFrame, where: str) -> None:
-    """Times that are given must read as times."""
+    """Check that every given time can be parsed."""
     if "time" not in raw.columns:
         return
     bad = raw.filter((pl.col("time") != "") & moment("time").is_null())
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
         raise CohortError(
-            f"{rows}: a time that is none.",
+            f"{rows}: not a valid time.",
             where=where,
             fix="Write 2020-01-31 14:05, or leave it blank.",
         )
 
 
 def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str]) -> None:
-    """Refuse an attribute that is none: a column of ids would name patients as subgroups on every page."""
+    """Refuse an attribute with too many levels, because a column of ids would show patients as subgroups on every page."""
     n_patients = raw.get_column("patient_id").n_unique()
     for name in attributes:
         if name != "age_band" and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
             raise CohortError(
-                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it may "
-                "identify them, and is no attribute to compare groups by.",
+                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it "
+                "may identify them and cannot be used as an attribute.",
                 where=section.table.name,
                 fix="Map the right column under `cohort: columns:`, or group its levels.",
             )
 
 
 def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
-    """One row per study and task; an unknown word stops with the word, its count and its rows."""
+    """Return one row per study and task. An unknown word raises an error that names the word, its count and its rows."""
     problems, ids = [], _ids_of(raw)
     for task in tasks:
         words = raw.select("row", word=pl.col(task).str.to_lowercase())
@@ -189,7 +189,7 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
         if bad.height:
             shown = words_named(bad.get_column("word"), ids)
             rows = sorted(bad.get_column("row").to_list())
-            problems.append(f"{rows_named(rows)}, column {task}: {shown} is no label ({bad.height} in all)")
+            problems.append(f"{rows_named(rows)}, column {task}: {shown} is not a valid label ({bad.height} in all)")
     if problems:
         text = "; ".join(problems)
         raise CohortError(
@@ -202,12 +202,12 @@ def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame
 
 
 def _ids_of(raw: pl.DataFrame) -> set[str]:
-    """Ids of studies and patients, in lower case."""
+    """Return the ids of studies and patients in lower case."""
     return {*raw.get_column("study_id").str.to_lowercase(), *raw.get_column("patient_id").str.to_lowercase()}
 
 
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
-    """Path of each study's images relative to the root, checked to exist and to stay inside; none without a root."""
+    """Return the image path of each study relative to the root, checked to exist and to lie inside; NULL without a root."""
     if root is None:
         return pl.Series("image_path", [None] * raw.height, dtype=pl.String)
     if not root.is_dir():
@@ -220,12 +220,12 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         inside=pl.Series([one.inside for one in located]) | (named == ""),
         exists=pl.Series([one.exists for one in located]) | (named == ""),
     )
-    said = broken_rules(checked, _IMAGE_RULES)
-    if said:
+    problems = broken_rules(checked, _IMAGE_RULES)
+    if problems:
         raise CohortError(
-            said,
+            problems,
             where=where,
-            fix=f"Images are looked for in {root.name}/, by the column `image` or else by the study's id.",
+            fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id.",
         )
     return pl.Series("image_path", [one.path for one in located], dtype=pl.String)
 
@@ -247,6 +247,6 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
 
 
 def _level(name: str) -> pl.Expr:
-    """Level of an attribute as given; blank and its spellings become `unknown`."""
+    """Return the level of an attribute as given, with blank and equivalent words as `unknown`."""
     blank = pl.col(name).str.to_lowercase().is_in(_BLANK_LEVELS)
     return pl.when(blank).then(pl.lit(UNKNOWN)).otherwise(pl.col(name)).alias(name)

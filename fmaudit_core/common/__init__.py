@@ -1,1 +1,1 @@
-"""What every room may use: the root error, the words of the tables, progress, processes, messages of validation."""
+"""Modules shared by all packages: root error, vocabulary of the tables, progress, worker processes, validation messages."""

@@ -1,16 +1,16 @@
-"""The root of every error a user can meet. Each room keeps its own family in its own module.
+"""Root of all errors shown to a user. Each package defines its own subclasses in its own module.
 
 FmauditError
-├── UnknownNameError                    a name that was asked for is not there
+├── UnknownNameError                    a requested name does not exist
 ├── ConfigError        config/          audit.yaml is wrong
 ├── CohortError        tabular/errors.py the cohort's tables or paths are wrong
 ├── ImagingError       imaging/errors.py a series, view or slice store is wrong
 ├── EncoderError       encoders/errors.py a spec, a checkpoint or an extraction is wrong
-├── ProbeError         probes/errors.py a probe cannot be fitted as asked
-├── FairnessError      fairness/errors.py the statistics cannot be computed on these predictions
+├── ProbeError         probes/errors.py a probe cannot be fitted as requested
+├── FairnessError      fairness/errors.py the statistics cannot be computed from these predictions
 ├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
 ├── ReportError        report/errors.py the page cannot be written
-└── WarehouseError     storage/warehouse.py     a table is missing, torn or of another shape
+└── WarehouseError     storage/warehouse.py     a table is missing, corrupted or has another schema
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from contextlib import contextmanager
 
 
 class FmauditError(Exception):
-    """An error written for the person who has to act on it.
+    """An error with a message for the user who has to fix it.
 
     Parameters
     ----------
     what : str
-        What is wrong, as one or two sentences. Rows and files are named, patients never are.
+        What is wrong, in one or two sentences. It may name rows and files, but never patients.
     where : str, optional
         The file, row, key or partition.
     fix : str, optional
-        What to do about it.
+        How to fix it.
     """
 
-    #: exit code of the command line: 1 a problem in the data, 2 wrong usage
+    #: exit code of the command line: 1 for a problem in the data, 2 for wrong usage
     exit_code = 1
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
@@ -48,13 +48,13 @@ class FmauditError(Exception):
 
 
 class UnknownNameError(FmauditError):
-    """An encoder, a task or a spec that was asked for by name is not there."""
+    """A requested encoder, task or spec does not exist."""
 
     exit_code = 2
 
 
 class MissingExtraError(FmauditError):
-    """A command needs an optional part of fmaudit that is not installed."""
+    """An optional part of fmaudit, needed by a command, is not installed."""
 
     exit_code = 2
 
@@ -81,12 +81,12 @@ def needs_extra(extra: str, needed_for: str) -> Iterator[None]:
 
 
 def columns_missing(names: Sequence[str]) -> str:
-    """``column a is missing``, ``columns a, b are missing``."""
+    """Return ``column a is missing`` or ``columns a, b are missing``."""
     return f"column {names[0]} is missing" if len(names) == 1 else f"columns {', '.join(names)} are missing"
 
 
 def did_you_mean(name: str, found: Sequence[str]) -> str:
-    """A name that is not there, with the nearest one that is: ``pe (did you mean PE_?)``."""
+    """Return a missing name with the nearest existing one: ``pe (did you mean PE_?)``."""
     by_lower = {one.lower(): one for one in found}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"{name} (did you mean {by_lower[near[0]]}?)" if near else name

@@ -1,27 +1,27 @@
-"""How a long step says how far it is. Core calls a `Progress`; who listens is the caller's choice."""
+"""Progress of long steps. Core calls a `Progress` callback supplied by the caller."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: called with (done, total), both counts of the step's own unit
+#: called with (done, total), both in units of the step
 Progress = Callable[[int, int], None]
 
 
 def silent(done: int, total: int) -> None:
-    """Say nothing: the default where nobody listens."""
+    """Ignore progress. This is the default callback."""
 
 
 @dataclass
 class Counted:
-    """Units of a step, told one by one as they are done."""
+    """Counter of a step's units that reports each completed unit."""
 
     progress: Progress
     total: int
     done: int = 0
 
     def one(self) -> None:
-        """Tell that one more is done."""
+        """Report one more completed unit."""
         self.done += 1
         self.progress(self.done, self.total)

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a YAML of a user's, in words a user needs no source for."""
+"""Messages for the errors that pydantic finds in a user's YAML, understandable without the source."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from fmaudit_core.common.errors import did_you_mean
 
 
 def validation_messages(error: ValidationError, model: type[BaseModel], *, whole: str) -> str:
-    """Sentences of key, what is wrong with it, and what was given; a key that does not exist with the nearest that does.
+    """Return messages with key, problem and given value. For an unknown key, the nearest existing key is suggested.
 
     Parameters
     ----------
     model : class
-        What was validated.
+        The validated model.
     whole : str
-        What a complaint about no single key is about.
+        Name of the subject of an error that concerns no single key.
     """
-    return "; ".join(_said(problem, model, whole) for problem in error.errors(include_url=False)) + "."
+    return "; ".join(_message(problem, model, whole) for problem in error.errors(include_url=False)) + "."
 
 
-def _said(problem: Any, model: type[BaseModel], whole: str) -> str:
+def _message(problem: Any, model: type[BaseModel], whole: str) -> str:
     keys, known = _followed(model, problem["loc"])
     key = ".".join(keys) or whole
     if problem["type"] == "extra_forbidden":
-        return f"{did_you_mean(key, ['.'.join((*keys[:-1], name)) for name in known])}: there is no such setting"
+        return f"{did_you_mean(key, ['.'.join((*keys[:-1], name)) for name in known])}: unknown setting"
     if problem["type"] == "missing":
         return f"{key}: is missing"
     given = problem["input"]
@@ -36,7 +36,7 @@ def _said(problem: Any, model: type[BaseModel], whole: str) -> str:
 
 
 def _followed(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[list[str], list[str]]:
-    """Keys of a place as a YAML has them, without pydantic's own names of kinds, and the settings there are beside the last."""
+    """Return the YAML keys of a location, without pydantic's names of union members, and the valid keys at the last level."""
     models, keys, known = [model], list[str](), list[str]()
     for part in loc:
         kinds = [one for one in models if len(models) > 1 and part in _kinds(one)]

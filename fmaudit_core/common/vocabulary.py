@@ -1,4 +1,4 @@
-"""The words of the field in one place: tasks, attributes, splits, spelled as the tables spell them."""
+"""Vocabulary of the tables: names of tasks, attributes and splits, and their titles."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TASKS: Final = (
 )
 DIAGNOSIS_TASK: Final = "pe"
 
-#: origins of an operating threshold, in columns `threshold_source`: the user gave it, or it was chosen on validation
+#: sources of an operating threshold, in columns `threshold_source`: given by the user, or chosen on validation
 THRESHOLD_GIVEN: Final = "given"
 THRESHOLD_OF_VALIDATION: Final = "validation"
 
 ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
 _MOST_LEVELS: Final = 100
 _FEW_LEVELS: Final = 10
-#: the level of a study whose attribute was not recorded: reported, never tested
+#: level of studies whose attribute was not recorded: reported, never tested
 UNKNOWN: Final = "unknown"
 
 TASK_TITLES: Final = {
@@ -44,17 +44,17 @@ ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex",
 
 
 def how_many(n: int, what: str) -> str:
-    """``1 task``, ``3 tasks``."""
+    """Return a count with its noun: ``1 task``, ``3 tasks``."""
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def too_many_levels(n_levels: int, n_patients: int) -> bool:
-    """Whether a column is no attribute to compare groups by: nearly one level a patient, or more than anybody would look at."""
+    """Return whether a column has too many levels to be an attribute: more than half as many as patients, or more than 100."""
     return n_levels > _MOST_LEVELS or (n_levels > _FEW_LEVELS and 2 * n_levels > n_patients)
 
 
 def family_task(tasks: Sequence[str]) -> str:
-    """Task of the confirmatory family: the diagnosis, or the first task of an audit without one."""
+    """Return the task of the confirmatory family: the diagnosis, or the first task of an audit without it."""
     return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]
 
 
@@ -75,7 +75,7 @@ TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
 
 def subgroup_title(subgroup: str) -> str:
-    """Title of a subgroup or a crossing of subgroups, kept as given where it is not one of the known levels."""
+    """Return the title of a subgroup or an intersection of subgroups; unknown levels only change spelling."""
     if " x " in subgroup:
         return f" {TIMES} ".join(subgroup_title(one) for one in subgroup.split(" x "))
     if subgroup in _LEVEL_TITLES:

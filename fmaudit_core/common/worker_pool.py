@@ -1,4 +1,4 @@
-"""Independent jobs over processes, in order, with a bounded queue; in this process where they are few."""
+"""Independent jobs in worker processes, in order, with a bounded queue. Few jobs run in the current process."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ _QUEUED_PER_WORKER = 4
 
 
 class WorkerDiedError(FmauditError):
-    """A process was killed from outside, often for lack of memory."""
+    """A worker process was killed from outside, often for lack of memory."""
 
 
 def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: int, chunk: int) -> Iterator[Job]:
-    """Perform jobs and yield each, in order, once it is done.
+    """Run jobs and yield each, in order, when it is done.
 
     Parameters
     ----------
     function : callable
-        Of a module's top level, since processes are spawned: a fork would copy the locks of polars' and torch's threads.
+        Must be at the top level of a module, because processes are spawned: a fork would copy the locks of the threads of
+        polars and torch.
     workers : int
-        Processes; 0 takes one per core. Fewer jobs than `chunk` per worker use fewer processes, or none.
+        Number of processes; 0 means one per core. With fewer than `chunk` jobs per worker, fewer processes are used, or none.
     chunk : int
-        Jobs a process takes at a time.
+        Number of jobs that a process takes at a time.
 
     Raises
     ------
     WorkerDiedError
-        A process died; what was done before stays done.
+        A process died. Results of completed jobs are kept.
     """
     workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // chunk))
     if workers <= 1:
@@ -56,9 +57,9 @@ def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: 
                 yield from _oldest(waiting)
         except BrokenProcessPool as error:
             raise WorkerDiedError(
-                "a working process died, often for lack of memory.",
-                fix="What is finished is kept: run again, with fewer `imaging: workers` in audit.yaml. "
-                'A script of your own must start its work below `if __name__ == "__main__":`.',
+                "a worker process died, often because of insufficient memory.",
+                fix="Finished work is kept: run again, with fewer `imaging: workers` in audit.yaml. "
+                'Your own script must start its work below `if __name__ == "__main__":`.',
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

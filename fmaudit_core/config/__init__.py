@@ -1,6 +1,6 @@
-"""`audit.yaml`, typed once: a module per section. `environment.py` is the only place that reads the environment.
+"""Typed settings of `audit.yaml`, one module per section. Only `environment.py` reads the environment.
 
-A config knows where things lie; what a cohort, encoder or statistic *is* lives in its own room.
+Settings hold locations and parameters. Cohorts, encoders and statistics are defined in their own packages.
 """
 
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand

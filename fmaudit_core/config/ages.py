@@ -11,14 +11,14 @@ from fmaudit_core.config.section import Section
 
 
 class AgeBand(Section):
-    """One age band in completed years, both ends included."""
+    """An age band in completed years, both ends included."""
 
     low: int = Field(ge=0, le=130)
     high: int = Field(ge=0, le=130)
 
     @property
     def label(self) -> str:
-        """The band as the tables spell it, for example ``18-40``."""
+        """Return the band as written in the tables, for example ``18-40``."""
         return f"{self.low}-{self.high}"
 
     @model_validator(mode="before")
@@ -27,7 +27,7 @@ class AgeBand(Section):
         if isinstance(value, str):
             match = re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", value)
             if match is None:
-                raise ValueError(f"an age band reads like 18-40, not {value!r}")
+                raise ValueError(f"an age band has the form 18-40, not {value!r}")
             return {"low": int(match[1]), "high": int(match[2])}
         return value
 

@@ -1,4 +1,4 @@
-"""A whole audit.yaml."""
+"""The complete `audit.yaml`."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class Audit(Section):
-    """A whole audit.yaml, with its paths resolved against the file's folder."""
+    """The complete `audit.yaml`, with paths resolved relative to the folder of the file."""
 
     #: title of the report
     name: str = Field(default="audit", min_length=1, max_length=120)
-    #: who is audited
+    #: the cohort to audit
     cohort: CohortSection
-    #: outcomes; of a table, its columns
+    #: outcomes; for a `table` cohort, names of columns
     tasks: tuple[str, ...] = TASKS
-    #: what subgroups are formed by; of a table, its columns
+    #: attributes that define subgroups; for a `table` cohort, names of columns
     attributes: tuple[str, ...] = ATTRIBUTES
-    #: completed years, both ends included; studies outside all of them are left out and counted
+    #: bands in completed years, both ends included; studies outside all bands are excluded and counted
     age_bands: tuple[AgeBand, ...] = DEFAULT_AGE_BANDS
-    #: the registry: a folder with one YAML per encoder
+    #: the registry of encoders: a folder with one YAML per encoder
     encoders: Path = Path("encoders")
-    #: the workspace: everything a run makes
+    #: the workspace: folder of all outputs of a run
     home: Path = Path(HOME_NAME)
     #: from CT series to slices
     imaging: ImagingSection = ImagingSection()
@@ -54,13 +54,13 @@ class Audit(Section):
     ehr: EhrSection = EhrSection()
     #: from predictions to findings
     fairness: FairnessSection = FairnessSection()
-    #: whether something would help
+    #: strategies that may reduce gaps
     mitigation: MitigationSection = MitigationSection()
-    #: the gate between this audit and the one before
+    #: the gate between this audit and the previous one
     reaudit: ReauditSection = ReauditSection()
-    #: what starts by itself
+    #: steps that start automatically
     automation: AutomationSection = AutomationSection()
-    #: what encoding asks of Kubernetes
+    #: Kubernetes resources for encoding
     cluster: ClusterSection = ClusterSection()
 
     @field_validator("tasks", "attributes")
@@ -70,9 +70,9 @@ class Audit(Section):
             raise ValueError("at least one is needed")
         for name in names:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is not a name: use a-z, 0-9, _ and -, up to 64 characters")
+                raise ValueError(f"{name!r} is not a valid name: use a-z, 0-9, _ and -, up to 64 characters")
         if len(set(names)) != len(names):
-            raise ValueError("a name is given twice")
+            raise ValueError("a name appears twice")
         return names
 
     @field_validator("age_bands")
@@ -88,12 +88,12 @@ class Audit(Section):
         unknown = [name for name in self.ehr.day_before if name not in (*self.tasks, *TASKS)]
         if unknown:
             raise ValueError(
-                f"ehr.day_before names {', '.join(unknown)}, which is no task; the tasks are {', '.join(self.tasks)}"
+                f"ehr.day_before names {', '.join(unknown)}, which is not a task; the tasks are {', '.join(self.tasks)}"
             )
         return self
 
     def anchored_at(self, folder: Path) -> Audit:
-        """Copy with every relative path resolved against `folder`."""
+        """Return a copy with every relative path resolved against `folder`."""
         update: dict[str, Any] = {"encoders": folder / self.encoders, "home": folder / self.home}
         cohort = self.cohort
         given = {name: getattr(cohort, name) for name in type(cohort).model_fields}

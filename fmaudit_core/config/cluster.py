@@ -10,13 +10,13 @@ from fmaudit_core.config.section import Section
 
 
 class ClusterSection(Section):
-    """What a step that encodes asks of a Kubernetes cluster; without one it is harmless."""
+    """Kubernetes resources requested by steps that encode. Without a cluster they have no effect."""
 
-    #: resource limits of its container
+    #: resource limits of the container
     gpu_limits: dict[str, str] = Field(default_factory=lambda: {"nvidia.com/gpu": "1"})
-    #: labels of the nodes it may run on
+    #: labels of the nodes allowed for the step
     node_selector: dict[str, str] = Field(default_factory=dict)
-    #: taints of nodes it tolerates
+    #: node taints that the step tolerates
     tolerations: tuple[dict[str, str], ...] = ()
 
     @field_validator("gpu_limits", "node_selector", mode="before")

@@ -1,4 +1,4 @@
-"""The section `cohort`: who is audited, of one of three kinds."""
+"""The section `cohort`: the cohort to audit, of one of three kinds."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ class PhantomCohort(Section):
 
     #: this kind of cohort
     kind: Literal["phantom"]
-    #: studies that are drawn
+    #: number of studies
     n_studies: int = Field(default=700, ge=60)
-    #: slices of each
+    #: slices per study
     n_slices: int = Field(default=12, ge=4)
     #: rows and columns of a slice
     matrix_px: int = Field(default=192, ge=64)
-    #: another seed draws other patients
+    #: seed that determines the patients
     seed: int = 20_26
 
 
 class TableCohort(Section):
-    """Anybody's cohort: one CSV or Parquet with a row per study, and a folder of CT series."""
+    """A user's cohort: one CSV or Parquet file with a row per study, and a folder of CT series."""
 
     #: this kind of cohort
     kind: Literal["table"]
-    #: CSV or Parquet, a row per study
+    #: CSV or Parquet file with a row per study
     table: Path
-    #: folder with a series per study; not needed where every encoder's embeddings were computed elsewhere
+    #: folder with a series per study; not needed if the embeddings of every encoder were computed elsewhere
     images: Path | None = None
-    #: the medical record: a CSV or Parquet with a row per event (patient_id, time, code, and where known value); the table then
-    #: needs a column `time`
+    #: the medical record: a CSV or Parquet file with a row per event (patient_id, time, code, and optionally value); the table
+    #: then needs a column `time`
     events: Path | None = None
-    #: our column name -> the name in the table, where they differ
+    #: our column name -> name in the table, if they differ
     columns: dict[str, str] = Field(default_factory=dict)
 
 
 class InspectCohort(Section):
-    """The INSPECT release as it is downloaded; docs/inspect.md says what of it."""
+    """The INSPECT release as downloaded. docs/inspect.md lists the files."""
 
     #: this kind of cohort
     kind: Literal["inspect"]
-    #: the folder it was downloaded to
+    #: folder of the download
     root: Path
-    #: the folder of volumes, where it is not in the download
+    #: folder of the volumes, if not in the download
     images: Path | None = None
-    #: whether a part of the volumes is meant to do; else a download that lacks more than one in fifty is refused
+    #: whether to accept a partial download of the volumes; otherwise a download that lacks more than one in fifty is refused
     partial: bool = False
-    #: the folder of OMOP tables or of MEDS data, where it is not in the download
+    #: folder of OMOP tables or of MEDS data, if not in the download
     ehr: Path | None = None
-    #: a table of person_id, sex, race_ethnicity and birth_date or age, to be taken instead of the medical record's
+    #: table of person_id, sex, race_ethnicity and birth_date or age, used instead of the demographics of the medical record
     demographics: Path | None = None
-    #: a person without a recorded ethnicity is of the race alone, or unknown
+    #: level of a person without a recorded ethnicity: by race alone, or unknown
     unknown_ethnicity: Literal["as_race", "unknown"] = "as_race"
 
 

@@ -1,4 +1,4 @@
-"""Errors of a config."""
+"""Errors of the configuration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class ConfigError(FmauditError):
-    """audit.yaml is missing, malformed or contradicts itself."""
+    """audit.yaml is missing, malformed or inconsistent."""
 
     exit_code = 2

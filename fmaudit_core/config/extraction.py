@@ -10,9 +10,9 @@ from fmaudit_core.config.section import Section
 
 
 class ExtractionSection(Section):
-    """How slices become embeddings."""
+    """Extraction of embeddings from slices."""
 
-    #: `auto` takes CUDA where there is one
+    #: `auto` uses CUDA if available
     device: Literal["auto", "cpu", "cuda"] = "auto"
     #: overrides the batch size of every spec
     batch_size: int | None = Field(default=None, ge=1)

@@ -15,40 +15,40 @@ STRATEGIES: tuple[Strategy, ...] = (
 
 
 class MitigationSection(Section):
-    """Strategies that might close a gap, each held against the probe as it was."""
+    """Mitigation strategies that may reduce a gap, each compared with the unmitigated probe."""
 
-    #: `false` leaves mitigation out
+    #: `false` skips mitigation
     enabled: bool = True
-    #: which are tried
+    #: strategies to evaluate
     strategies: tuple[Strategy, ...] = STRATEGIES
-    #: strengths of the adversary; one is chosen on validation
+    #: coefficients of the adversary; one is chosen on validation
     alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
-    #: runs of each strategy that is drawn or trained at random
+    #: number of seeds for each strategy with random draws or random training
     seeds: int = Field(default=5, ge=1, le=100)
     #: width of the adversarial encoder
     hidden: int = Field(default=64, ge=2)
-    #: how long it is trained at most; networks without an adversary tell on validation how long is best
+    #: largest number of training epochs; for networks without an adversary, validation chooses the number
     epochs: int = Field(default=100, ge=1)
-    #: training ends after so many batches at the latest: of many studies a few passes are enough
+    #: largest number of training batches; for many studies, a few epochs are enough
     max_steps: int = Field(default=1_000, ge=1)
-    #: studies of one step of its training
+    #: studies per training batch
     batch_size: int = Field(default=256, ge=8)
-    #: size of a step of its training (Adam); the adversary's own are ten times as large
+    #: learning rate of the training (Adam); the adversary uses ten times this rate
     learning_rate: float = Field(default=3e-4, gt=0.0)
-    #: runs of these seeds are read again by fresh probes for the attribute
+    #: number of seeds whose runs are probed again for the attribute, with newly fitted probes
     reprobed_seeds: int = Field(default=1, ge=0)
-    #: draws of patients for the intervals
+    #: bootstrap samples of patients for the intervals
     n_bootstrap: int = Field(default=1_999, ge=99)
-    #: labellings dealt at random beside every demographic probe
+    #: random permutations of the attribute, as a control for every demographic probe
     control_shuffles: int = Field(default=3, ge=1)
-    #: the narrowest rung of the ladder of random projections; 0 builds none
+    #: smallest width in the ladder of random projections; 0 disables the ladder
     ladder_from: int = Field(default=64, ge=0)
-    #: the encoder of the ladder; the widest that is no control where not given
+    #: encoder for the ladder; if not given, the widest encoder that is not a control
     ladder_encoder: str | None = None
 
     @field_validator("alphas")
     @classmethod
     def _above_zero(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
         if not alphas or any(alpha <= 0 for alpha in alphas) or len(set(alphas)) != len(alphas):
-            raise ValueError("alphas needs distinct values above 0")
+            raise ValueError("alphas must be distinct values above 0")
         return tuple(sorted(alphas))

@@ -14,37 +14,37 @@ Modality = Literal["ct", "ehr", "ct+ehr"]
 
 
 class ProbesSection(Section):
-    """Probes on frozen embeddings, and on the medical record where the cohort has one."""
+    """Probes on frozen embeddings, and on the medical record if the cohort has one."""
 
-    #: the findings speak of the logistic probe; the networks beside it take minutes on a small cohort, hours on a large
-    #: one without a GPU: mlp (perceptrons), abmil (gated attention over slices), lrcn (a recurrent network over slices)
+    #: kinds of probes; findings use only the logistic probe. Networks are opt-in: mlp (perceptrons), abmil (gated attention over
+    #: slices), lrcn (a recurrent network over slices). They take minutes on a small cohort, hours on a large one without a GPU
     kinds: tuple[ProbeKind, ...] = ("logistic",)
-    #: inverse strengths of regularisation; validation chooses one per task and pooling
+    #: candidate inverse regularisation strengths; validation chooses one per task and pooling
     c_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-    #: how slice embeddings become one vector per study
+    #: methods that pool slice embeddings to one vector per study
     poolings: tuple[Literal["mean", "max", "median"], ...] = ("mean", "max")
-    #: what probes are fitted on; all but `ct` need a medical record and are passed over where there is none
+    #: inputs of the probes; all except `ct` need a medical record and are skipped without one
     modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
-    #: how the networks are trained
+    #: training of the networks
     networks: NetworksSection = NetworksSection()
 
     @field_validator("kinds")
     @classmethod
     def _with_logistic(cls, kinds: tuple[ProbeKind, ...]) -> tuple[ProbeKind, ...]:
         if "logistic" not in kinds or len(set(kinds)) != len(kinds):
-            raise ValueError("kinds needs distinct names, logistic among them: the findings speak of it")
+            raise ValueError("kinds must be distinct and include logistic, which the primary findings use")
         return kinds
 
     @field_validator("c_grid")
     @classmethod
     def _positive(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
         if not grid or any(c <= 0 for c in grid) or len(set(grid)) != len(grid):
-            raise ValueError("c_grid needs distinct values above 0")
+            raise ValueError("c_grid must be distinct values above 0")
         return tuple(sorted(grid))
 
     @field_validator("modalities")
     @classmethod
     def _imaging_always(cls, modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
         if "ct" not in modalities or ("ct+ehr" in modalities and "ehr" not in modalities):
-            raise ValueError("modalities needs ct, and ehr where it has ct+ehr: late fusion reads both")
+            raise ValueError("modalities must include ct, and ehr if it includes ct+ehr: late fusion uses both")
         return modalities

@@ -1,4 +1,4 @@
-"""The settings that a report may show: all but the paths of one machine."""
+"""Settings that a report may show: all except paths of the local machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fmaudit_core.config import Audit
 
-#: settings that say where things lie on one machine, and nothing about the audit
+#: paths of the local machine, which are excluded
 _PLACES: Final[dict[str, Any]] = {
     "encoders": True,
     "home": True,
@@ -15,5 +15,5 @@ _PLACES: Final[dict[str, Any]] = {
 
 
 def public_config(audit: Audit) -> dict[str, Any]:
-    """The settings a report tells: all but where things lie."""
+    """Return the settings shown in a report, without local paths."""
     return audit.model_dump(mode="json", exclude=_PLACES)

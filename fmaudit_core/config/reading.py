@@ -1,4 +1,4 @@
-"""From the file audit.yaml to an `Audit`, or to what is wrong with it."""
+"""Reader of audit.yaml: returns an `Audit` or raises an error that explains what is wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_audit(path: Path) -> Audit:
     except yaml.YAMLError as error:
         raise ConfigError("is not valid YAML.", where=str(path)) from error
     if not isinstance(raw, dict):
-        raise ConfigError("holds no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
+        raise ConfigError("has no settings.", where=str(path), fix="It needs at least a `cohort:` section.")
     audit = validated(raw, where=str(path))
     home = home_from_environment()
     if home is not None:
@@ -50,7 +50,7 @@ def load_audit(path: Path) -> Audit:
 
 
 def validated(raw: dict[str, Any], *, where: str) -> Audit:
-    """An audit's settings from plain values, its paths as they stand.
+    """Validate plain values and return them as an `Audit`, with paths unchanged.
 
     Raises
     ------

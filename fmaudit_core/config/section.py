@@ -1,4 +1,4 @@
-"""What every section of audit.yaml is: unknown keys are refused, and nothing changes once it is read."""
+"""Base class of the sections of audit.yaml: unknown keys are refused, and values are immutable."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A mapping of audit.yaml."""
+    """A mapping in audit.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,5 +1,4 @@
-"""The medical record before each study: events (`source.py`) known before a cutoff (`cutoffs.py`) become features
-(`features.py`).
+"""Features (`features.py`) from the events of the medical record (`source.py`) that precede a study's cutoff (`cutoffs.py`).
 
-What is counted, per study and code: `count_kernel.py`. Which codes are kept, and the matrix a probe takes: `design_matrix.py`.
+`count_kernel.py` counts events per study and code. `design_matrix.py` selects columns and builds the matrix for probes.
 """

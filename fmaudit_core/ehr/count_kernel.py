@@ -1,7 +1,7 @@
-"""Compiled passes over the events of patients: what a study's past holds of every code, and when a bill's visit ended.
+"""Compiled passes over the events of patients: counts of every code before a study's cutoff, and ends of billed visits.
 
-Events lie patient by patient in order of effective time, so one walk up to a study's cutoff counts all of its codes. What a code
-held before is kept in arrays over the vocabulary, which are never cleared: a stamp tells which study they are of.
+Events are sorted by patient and effective time, so one pass up to a study's cutoff counts all of its codes. The state of each
+code is kept in arrays over the vocabulary. They are never cleared; a stamp identifies the study to which an entry belongs.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def walk(
     n_codes: int,
     capacity: int,
 ) -> tuple[UInt32Array, UInt32Array, UInt32Array, Int64Array, Float32Array, Int64Array, Int64Array]:
-    """What the past of every row holds, a record per row and code.
+    """Count the events before the cutoff of every row, one record per row and code.
 
     Parameters
     ----------
-    first_event : (p + 1,) int64, where the events of each patient begin
-    effective : (n,) int64, microseconds, rising within a patient
-    code, value : (n,); NaN is no value
-    patient, cutoff : (r,), patient of each row, and the first moment that is no longer its past
+    first_event : (p + 1,) int64, start of each patient's events
+    effective : (n,) int64, microseconds, ascending within a patient
+    code, value : (n,); NaN is a missing value
+    patient, cutoff : (r,), patient of each row, and its cutoff; events at or after the cutoff are excluded
     windows_us : (w,) int64, widths in microseconds
-    capacity : int, records at most
+    capacity : int, largest number of records
 
     Returns
     -------
     row, code : (m,)
-    days : (m, w + 1) uint32, days with such an event: those some part of which lies in each window, then all
-    latest : (m,) int64, effective time of the last one
-    last : (m,) float32, the last value (of equal times the largest), NaN where there is none
-    n_before : (r,) int64, events of the row's past
-    last_before : (r,) int64, effective time of the last of them; far below any time where there is none
+    days : (m, w + 1) uint32, number of days with such an event: days that overlap each window, then all days
+    latest : (m,) int64, effective time of the last event
+    last : (m,) float32, the last value (the largest if times are equal), NaN if there is none
+    n_before : (r,) int64, events before the row's cutoff
+    last_before : (r,) int64, effective time of the last of them; -2^62 if there is none
     """
     n_windows = len(windows_us)
     out_row = np.empty(capacity, np.uint32)
@@ -106,27 +106,28 @@ def visit_ends(
     numbers: Int64Array,
     none: int,
 ) -> Int64Array:
-    """When the visit of every billed row ended.
+    """Return the end of the visit of every billed row.
 
-    That is the visit it names, else the last end of the visits that began on its day, else of those around its day. A visit that
-    began later than the row is not looked at: so nothing from a study's cutoff on can change what was known before it.
+    The visit is the one the row names. Otherwise the result is the latest end of the visits that began on its day, else of the
+    visits that include its day. Visits that began after the row are ignored, so events after a study's cutoff cannot change its
+    features.
 
     Parameters
     ----------
-    billed_by, billed_at, billed_visit : (b,), patient, effective time and number of the visit of each billed row
-    first_visit : (p + 1,) int64, where the visits of each patient begin
-    starts, ends, numbers : (v,) int64, patient by patient
+    billed_by, billed_at, billed_visit : (b,), patient, effective time and visit number of each billed row
+    first_visit : (p + 1,) int64, start of each patient's visits
+    starts, ends, numbers : (v,) int64, sorted by patient
     none : int
-        Stands for a missing end or number.
+        Code for a missing end or number.
 
     Returns
     -------
-    (b,) int64, `none` where no visit is found or one that may be it has no end
+    (b,) int64, `none` if no visit is found or if a candidate visit has no end
     """
     out = np.full(len(billed_by), none, np.int64)
     for i in range(len(billed_by)):
         day = billed_at[i] // DAY_US
-        best, found = none, 0  # 3: by number, 2: begins that day, 1: around it
+        best, found = none, 0  # 3: by number, 2: begins that day, 1: includes that day
         for v in range(first_visit[billed_by[i]], first_visit[billed_by[i] + 1]):
             if starts[v] > billed_at[i]:
                 continue

@@ -1,8 +1,8 @@
-"""When a study's past ends, and which events may never be looked at. The rules that place an event in time: `effective_time.py`.
+"""Cutoffs of studies, and events that are never used. For the effective time of an event see `effective_time.py`.
 
-An event belongs to a study's past if its effective time lies before the study's cutoff. Under the rule `strict` that is
-midnight before the day of the study; 24 hours before the study for tasks that the scan itself decides. The rule `inspect` is the
-INSPECT baseline's: up to the study's time itself (a day before it for those tasks), events at the times the record gives.
+An event precedes a study if its effective time is before the study's cutoff. Under the rule `strict`, the cutoff is midnight
+before the day of the study, or 24 hours before the study for tasks decided by the scan itself. The rule `inspect` is that of the
+INSPECT baseline: the cutoff is the time of the study (a day earlier for those tasks), and events have their recorded times.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import polars as pl
 from fmaudit_core.ehr.errors import EhrError
 
 Rule = Literal["strict", "inspect"]
-#: the two pasts of a study: that of its outcomes, and that of what the scan itself decides
+#: the two cutoffs of a study: for outcomes, and for tasks decided by the scan itself
 DAY: Final = "day"
 DAY_BEFORE: Final = "day_before"
 CUTOFFS: Final = (DAY, DAY_BEFORE)
 
-#: what an event is, as far as rules go; `ORDINARY` ones count
+#: classes of events; only `ORDINARY` events are used
 ORDINARY, NOTE, DEATH, BIRTH, DEMOGRAPHIC, FLOWSHEET = range(6)
-#: class of an event -> why it is left out
+#: class of an event -> reason for exclusion
 REASONS: Final = {
     NOTE: "note or report",
     DEATH: "death",
@@ -40,27 +40,27 @@ _CODES: Final = (
     (("stanford_obs/flowsheet",), FLOWSHEET),
 )
 _TABLES: Final = (("note", NOTE), ("death", DEATH), ("person", DEMOGRAPHIC))
-#: rows that a bill placed at the start of a visit, though they were known at its end
+#: source tables whose rows are dated at the start of a visit by billing, although they were known at its end
 _BILLING: Final = ("pat_enc_dx", "hsp_acct_dx_list", "arpb_transactions")
 
 
 def cutoff_of(task: str, day_before: Sequence[str]) -> str:
-    """Which of a study's pasts a task may know."""
+    """Return the cutoff of a task."""
     return DAY_BEFORE if task in day_before else DAY
 
 
 def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
-    """Both cutoffs of every study that has a time.
+    """Compute both cutoffs of every study that has a time.
 
     Parameters
     ----------
     studies : frame with `study_id, patient_id, split, time`
-        Where `time_source` is ``note`` the time is that of a report, written after the scan and perhaps the day after: under
-        `strict` such a study's past ends a day earlier.
+        If `time_source` is ``note``, the time is that of a report, written after the scan and possibly on the next day. Under
+        `strict`, the cutoffs of such a study are a day earlier.
 
     Returns
     -------
-    frame of `study_id, patient_id, split, cutoff, cutoff_time`, two rows a study: events before `cutoff_time` are its past
+    frame of `study_id, patient_id, split, cutoff, cutoff_time`, two rows per study; only events before `cutoff_time` are used
     """
     t, day = pl.col("time").cast(pl.Datetime("us")), pl.duration(days=1)
     if rule == "strict":
@@ -68,7 +68,7 @@ def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
             t = pl.when(pl.col("time_source") == "note").then(t - day).otherwise(t)
         times = {DAY: t.dt.truncate("1d"), DAY_BEFORE: t - day}
     else:
-        # up to and including: the next moment is the first that does not count
+        # inclusive: the next microsecond is the first that is excluded
         times = {DAY: t + pl.duration(microseconds=1), DAY_BEFORE: t - day + pl.duration(microseconds=1)}
     known = studies.filter(pl.col("time").is_not_null())
     rows = [
@@ -79,7 +79,7 @@ def cutoff_times(studies: pl.DataFrame, rule: Rule) -> pl.DataFrame:
 
 
 def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
-    """Refuse features whose last event is not before the cutoff that their study has.
+    """Refuse features whose last event is not before the cutoff of their study.
 
     Parameters
     ----------
@@ -89,24 +89,24 @@ def check_past(rows: pl.DataFrame, studies: pl.DataFrame, rule: Rule) -> None:
     Raises
     ------
     EhrError
-        A row's cutoff is not its study's, its split is another one, or an event at or after the cutoff was counted.
+        The cutoff or split of a row differs from its study's, or an event at or after the cutoff was counted.
     """
     key = ["study_id", "cutoff"]
     want = cutoff_times(studies, rule).rename({"cutoff_time": "until", "split": "of_split"})
     joined = rows.join(want, on=key, how="full", coalesce=True)
     counts = {
-        "no cutoff of its study, or another one": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
-        "another split than its study": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
+        "a cutoff that differs from its study's": (pl.col("cutoff_time") != pl.col("until")).fill_null(value=True),
+        "a split that differs from its study's": (pl.col("split") != pl.col("of_split")).fill_null(value=True),
         "an event at or after its cutoff": pl.col("last_event_time") >= pl.col("until"),
     }
-    found = {said: joined.filter(broken).height for said, broken in counts.items()}
-    said = [f"{n} rows have {what}" for what, n in found.items() if n]
-    if said:
-        raise EhrError(f"{'; '.join(said)}.", where="ehr_rows", fix="Materialise ehr_features again.")
+    found = {what: joined.filter(broken).height for what, broken in counts.items()}
+    problems = [f"{n} rows have {what}" for what, n in found.items() if n]
+    if problems:
+        raise EhrError(f"{'; '.join(problems)}.", where="ehr_rows", fix="Materialise ehr_features again.")
 
 
 def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """(n,) class of every code."""
+    """Return the class of every code, (n,)."""
     out = np.zeros(len(codes), dtype=np.uint8)
     for i, code in enumerate(codes):
         lower = code.lower()
@@ -115,7 +115,7 @@ def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:
 
 
 def classes_of_tables(tables: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """(n,) class of the rows of every table of the source, by its name."""
+    """Return the class of the rows of every source table by its name, (n,)."""
     return np.array(
         [
             next((kind for start, kind in _TABLES if name.strip().lower().startswith(start)), ORDINARY)
@@ -126,15 +126,15 @@ def classes_of_tables(tables: Sequence[str]) -> npt.NDArray[np.uint8]:
 
 
 def starting_with(names: Sequence[str], start: str) -> npt.NDArray[np.bool_]:
-    """(n,) whether each name starts so, in any case of letters."""
+    """Return whether each name starts with `start`, ignoring case, (n,)."""
     return np.array([name.strip().lower().startswith(start) for name in names], dtype=np.bool_)
 
 
 def are_billing(origins: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) whether rows of that origin are placed by a bill."""
+    """Return whether rows of each origin are dated by billing, (n,)."""
     return np.array([name.strip().lower().endswith(_BILLING) for name in origins], dtype=np.bool_)
 
 
 def are_blank(names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,) whether a name says nothing."""
+    """Return whether each name is blank, (n,)."""
     return np.array([not name.strip() for name in names], dtype=np.bool_)

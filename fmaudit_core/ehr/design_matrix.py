@@ -1,8 +1,9 @@
-"""The matrix that probes take: columns of the kept codes, chosen and filled on training studies alone.
+"""Design matrix for probes: columns of the kept codes, selected and filled on training studies only.
 
-A code gives up to five columns: log(1 + days) in each window and in all the past, how recent it is (30 / (30 + days ago): 1 at
-the cutoff, 0 where it never was), and its last value. Columns are ranked by how many training studies have something in them, and
-only the first are taken: rare ones could not be estimated, and one dense block serves every task and C of the batched solver.
+A code gives one column log(1 + days) per window and one for all time before the cutoff, its recency (30 / (30 + days ago): 1 at
+the cutoff, 0 if never recorded), and its last value. Columns are ranked by their number of training studies with an entry, and
+only the first are kept: coefficients of rare columns cannot be estimated, and one dense block serves every task and C of the
+batched solver.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _HALF_DAYS: Final = 30.0
 
 @dataclass(frozen=True)
 class Design:
-    """Columns of a record, and its studies at one cutoff.
+    """Design matrix of a record at one cutoff.
 
     Parameters
     ----------
     ids : study ids of the n rows, sorted
-    columns : frame of `code, kind, n_studies`, a row per column; training studies that have something in it
-    matrix : (n, k) sparse float32; what is stored is known, a stored 0 too
-    means : (k,) float32, mean over the training studies that have a value, 0 in columns that count
+    columns : frame of `code, kind, n_studies`, a row per column; `n_studies` counts training studies with an entry
+    matrix : (n, k) sparse float32; stored entries are known, including stored zeros
+    means : (k,) float32, mean over the training studies with a value, 0 in columns that are not values
     """
 
     ids: list[str]
@@ -44,11 +45,11 @@ class Design:
     means: Float32Array
 
     def filled(self) -> Float32Array:
-        """(n, k) float32 for a linear probe: a value that was never measured is the training mean, a code never recorded 0."""
+        """Return (n, k) float32 for a linear probe: missing values are the training mean, codes never recorded are 0."""
         return self._dense(self.means)
 
     def with_gaps(self) -> Float32Array:
-        """(n, k) float32 for trees: a value that was never measured is NaN, a code never recorded 0."""
+        """Return (n, k) float32 for trees: missing values are NaN, codes never recorded are 0."""
         is_value = (self.columns.get_column("kind") == LAST).to_numpy()
         return self._dense(np.where(is_value, np.float32(np.nan), np.float32(0)).astype(np.float32))
 
@@ -62,13 +63,13 @@ class Design:
 def designs(
     features: pl.DataFrame, rows: pl.DataFrame, vocabulary: pl.DataFrame, *, windows_days: Sequence[int], most: int
 ) -> dict[str, Design]:
-    """The record at each cutoff, all with the same columns.
+    """Build the design matrix at each cutoff, all with the same columns.
 
     Parameters
     ----------
     features, rows, vocabulary : frames of `features.EhrTables`
     most : int
-        Columns at most.
+        Largest number of columns.
     """
     kinds = [*day_columns(windows_days), RECENCY, LAST]
     n_kinds = len(kinds)
@@ -104,17 +105,17 @@ def designs(
 
 
 def _chosen(features: pl.DataFrame, rows: pl.DataFrame, kinds: Sequence[str], most: int) -> pl.DataFrame:
-    """Columns by how many training studies have something in them at one of the cutoffs, the most first."""
+    """Select the columns with the most training studies that have an entry at one of the cutoffs, sorted by column number."""
     train = features.join(rows.filter(split="train").select("row", "study_id"), on="row")
     has = {name: pl.col(name) > 0 for name in kinds if name not in (RECENCY, LAST)}
     has |= {RECENCY: pl.lit(value=True), LAST: pl.col(LAST).is_not_null()}
-    # a study counts once, though it has two cutoffs
+    # a study counts once, although it has two cutoffs
     each = train.group_by("study_id", "code_id").agg(one.any().alias(name) for name, one in has.items())
     counts = each.group_by("code_id").agg(pl.col(name).sum().cast(pl.Int64) for name in kinds).sort("code_id")
     long = counts.unpivot(kinds, index="code_id", variable_name="kind", value_name="n_studies")
     number = pl.col("kind").replace_strict({name: i for i, name in enumerate(kinds)}, return_dtype=pl.Int64)
     ranked = long.select((pl.col("code_id").cast(pl.Int64) * len(kinds) + number).alias("column"), "n_studies")
-    # codes are numbered by frequency and then by name, so that equals stand in a fixed order
+    # codes are numbered by frequency and then by name, so that ties have a fixed order
     kept = ranked.filter(pl.col("n_studies") > 0).sort("n_studies", "column", descending=[True, False]).head(most)
     return kept.sort("column")
 
@@ -122,7 +123,7 @@ def _chosen(features: pl.DataFrame, rows: pl.DataFrame, kinds: Sequence[str], mo
 def _values(
     features: pl.DataFrame, kinds: Sequence[str]
 ) -> list[tuple[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32Array]]]:
-    """Row, code and value of everything of each kind that is known."""
+    """Return row, code and value of every known entry of each kind."""
     out = []
     for kind, name in enumerate(kinds):
         if name == RECENCY:
@@ -131,13 +132,13 @@ def _values(
             known, value = features.drop_nulls(LAST), pl.col(LAST)
         else:
             known, value = features.filter(pl.col(name) > 0), pl.col(name).cast(pl.Float32).log1p()
-        told = known.select(pl.col("row", "code_id").cast(pl.Int64), value=value.cast(pl.Float32))
-        out.append((kind, tuple(told.get_column(one).to_numpy() for one in ("row", "code_id", "value"))))
+        cells = known.select(pl.col("row", "code_id").cast(pl.Int64), value=value.cast(pl.Float32))
+        out.append((kind, tuple(cells.get_column(one).to_numpy() for one in ("row", "code_id", "value"))))
     return out  # type: ignore[return-value]
 
 
 def _means(train: csr_matrix, is_value: npt.NDArray[np.bool_]) -> Float32Array:
-    """Mean of what is stored in each column of values, 0 in the others."""
+    """Return the mean of the stored entries of each value column, 0 for other columns."""
     stored = np.bincount(train.indices, minlength=train.shape[1])
     total = np.bincount(train.indices, weights=train.data, minlength=train.shape[1])
     means: Float32Array = np.where(is_value & (stored > 0), total / np.maximum(stored, 1), 0.0).astype(np.float32)

@@ -1,8 +1,8 @@
-"""When each event was known: its effective time, or why it never counts. Where a study's past ends: `cutoffs.py`.
+"""Effective time of each event (when it was known), or the reason for dropping it. For study cutoffs see `cutoffs.py`.
 
-A date without a time of day was known at the end of that day. A diagnosis that a bill placed at the start of its visit was known
-when the visit ended; one whose visit has no end, or that belongs to none, is dropped. A visit counts when it starts, and how long
-it was when it ended.
+A date without a time of day is known at the end of that day. A diagnosis that billing dated at the start of its visit is known
+when the visit ends. It is dropped if the visit has no end, or if there is no visit. A visit is known when it starts, its length
+when it ends.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ from fmaudit_core.ehr.cutoffs import (
 Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: no time, end or number
+#: missing time, end or number
 NONE: Final = np.iinfo(np.int64).min
 #: the end of a day, after its last minute and before the next day
 _END_OF_DAY: Final = DAY_US - 1_000_000
-#: how long a visit was, in days, is a code of its own
+#: suffix of the code for the length of a visit in days
 STAY: Final = "/stay"
 NO_CODE: Final = "without a code"
 NO_TIME: Final = "without a time"
-#: the event counts, what it measured does not
+#: the event is used, its value is not
 NO_NUMBER: Final = "value that is no number"
 UNENDED: Final = "billed in no visit that ended"
 
 
 @dataclass(frozen=True)
 class Words:
-    """What the names in a record mean, looked up by their number.
+    """Properties of the names in a record, indexed by their number.
 
     Parameters
     ----------
     codes : names of the c codes
-    code_class, table_class : (c,), (t + 1,) of `cutoff.ORDINARY` and its like
+    code_class, table_class : (c,), (t + 1,), classes such as `cutoffs.ORDINARY`
     is_visit_code, is_visit_table : (c,), (t + 1,) bool
-    is_diagnosis_code, is_diagnosis_table, is_nameless_table : (c,), (t + 1,), (t + 1,) bool; a row without a table is judged by
-        its code
-    is_billing, is_untold : (o + 1,) bool; a diagnosis that does not tell its origin may be a bill's
+    is_diagnosis_code, is_diagnosis_table, is_nameless_table : (c,), (t + 1,), (t + 1,) bool; a row without a table is classified
+        by its code
+    is_billing, is_untold : (o + 1,) bool; a diagnosis without an origin may come from billing
     """
 
     codes: Sequence[str]
@@ -72,12 +72,13 @@ class Words:
 
     @classmethod
     def of(cls, codes: Sequence[str], tables: Sequence[str], origins: Sequence[str], *, by_code: bool) -> Words:
-        """Of the names a record uses; the last of each is what a missing one reads as.
+        """Look up the properties of the names in a record. The last entry of each property is for a missing name.
 
         Parameters
         ----------
         by_code : bool
-            Whether a row that names no table is a diagnosis by its code, as in a release; else its time is taken as given.
+            Whether a row without a table is classified as a diagnosis by its code, as in a release. Otherwise its time is used
+            as recorded.
         """
         of_icd = starting_with(codes, "icd")
         return cls(
@@ -94,18 +95,18 @@ class Words:
         )
 
     def names(self) -> list[str]:
-        """Names of all codes, those of stays last."""
+        """Return the names of all codes, followed by the codes for lengths of visits."""
         return [*self.codes, *(f"{code}{STAY}" for code in self.codes)]
 
 
 @dataclass(frozen=True)
 class Known:
-    """Events of some patients, patient by patient in order of effective time.
+    """Events of some patients, sorted by patient and effective time.
 
     Parameters
     ----------
     patient : (n,) int32;  effective : (n,) int64, microseconds;  code : (n,) uint32;  value : (n,) float32
-    dropped : reason -> events, of `NO_NUMBER` those that lost their value
+    dropped : reason -> number of events; for `NO_NUMBER`, events that lost their value
     """
 
     patient: npt.NDArray[np.int32]
@@ -116,14 +117,14 @@ class Known:
 
 
 def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: bool, flowsheets: bool) -> Known:
-    """Place events in time and leave out those that never count.
+    """Determine the effective time of events and drop those that are never used.
 
     Parameters
     ----------
     raw : frame of `partition_by_patient.COLUMNS`, all events of some patients
-    rule : "inspect" leaves every event at the time it is given
+    rule : "inspect" keeps the recorded time of every event
     demographics, flowsheets : bool
-        Whether those count.
+        Whether to use these events.
     """
     columns = {name: raw.get_column(name) for name in raw.columns}
     missing = len(words.codes)
@@ -140,7 +141,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     of_code = np.append(words.code_class, np.uint8(ORDINARY))[code]
     kind = np.where(of_code != ORDINARY, of_code, words.table_class[table])
     if demographics:
-        time = np.where((kind == DEMOGRAPHIC) & (time == NONE), 0, time)  # static: known long before any study
+        time = np.where((kind == DEMOGRAPHIC) & (time == NONE), 0, time)  # static: known before any study
         kind[kind == DEMOGRAPHIC] = ORDINARY
     if flowsheets:
         kind[kind == FLOWSHEET] = ORDINARY
@@ -164,7 +165,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
             known = _billed(billed, keep & is_visit, patient, effective, time, ends, visit)
             dropped[UNENDED] = int(np.sum(known == NONE))
             effective = effective.copy()
-            # a visit of no length ends when it begins
+            # a visit of zero length ends when it begins
             effective[billed] = np.where(known == NONE, NONE, np.maximum(known, effective[billed]))
             keep &= effective != NONE
     else:
@@ -184,7 +185,7 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
 
 
 def _end_of_dates(time: Int64Array) -> Int64Array:
-    """Times, those of midnight moved to the end of their day: they are dates."""
+    """Move times at midnight to the end of their day, because they are dates."""
     midnight = (time != NONE) & (time % DAY_US == 0)
     moved: Int64Array = np.where(midnight, time + _END_OF_DAY, time)
     return moved
@@ -199,7 +200,7 @@ def _billed(
     ends: Int64Array,
     visit: Int64Array,
 ) -> Int64Array:
-    """(billed rows,) effective end of the visit each belongs to, NONE where there is none."""
+    """Return the effective end of the visit of each billed row, (billed rows,), NONE if there is none."""
     order = np.flatnonzero(is_visit)
     order = order[np.argsort(patient[order], kind="stable")]
     first = np.searchsorted(patient[order], np.arange(int(patient.max()) + 2))

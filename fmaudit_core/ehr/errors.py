@@ -1,4 +1,4 @@
-"""What can be wrong with a medical record."""
+"""Errors of the medical record."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class EhrError(FmauditError):
-    """The medical record cannot be read, or tells nothing of the cohort's patients."""
+    """The medical record cannot be read, or has no usable data for the patients of the cohort."""

@@ -1,7 +1,7 @@
-"""From events to features: per study, cutoff and code the days it was recorded, how long ago, and its last value.
+"""Features from events: per study, cutoff and code, the days with the code, the days since the last, and its last value.
 
-Which codes are kept is decided on training patients alone. Memory is bounded by the patients read together and by the features
-kept, not by the events.
+Codes are selected on training patients only. Memory is bounded by the number of patients read together and the number of
+features kept, not by the number of events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.partition_by_patient import PATIENTS_TOGETHER, EventPartitions, partition_by_patient
 from fmaudit_core.ehr.source import Record, events_of, patients_of
 
-#: days of all the past, beside those of each window
+#: column of all days before the cutoff, in addition to the columns of each window
 ALL_DAYS: Final = "days"
 RARE: Final = "of codes of too few training patients"
 BEYOND: Final = "of codes beyond the most frequent"
@@ -40,13 +40,14 @@ class EhrTables:
     Parameters
     ----------
     features : frame of `row, code_id`, `days_<window>` for each window, `days`, `days_ago, last_value`
-        A row per study, cutoff and kept code that its past holds; sorted. `days_ago`: from the last event to the cutoff.
+        A row per study, cutoff and kept code recorded before the cutoff; sorted. `days_ago` is the time from the last event
+        to the cutoff.
     rows : frame of `row, study_id, split, cutoff, cutoff_time, last_event_time, n_events`
-        Every study with a time, twice; one without any event has no features and `last_event_time` NULL.
+        Two rows for every study with a time. A row without events has no features, and its `last_event_time` is NULL.
     vocabulary : frame of `code_id, code, n_patients, n_with_value`
-        Kept codes by frequency; training patients whose past holds the code, and a value of it.
+        Kept codes by frequency, with the number of training patients who have the code, and a value of it, before a cutoff.
     dropped : frame of `what, unit, n`
-        What was left out and why.
+        Counts of excluded data, by reason.
     """
 
     features: pl.DataFrame
@@ -58,26 +59,26 @@ class EhrTables:
 def ehr_tables(
     record: Record, studies: pl.DataFrame, settings: EhrSection, *, cache: Path, progress: Progress = silent
 ) -> EhrTables:
-    """Features of every study that has a time, known before each of its cutoffs.
+    """Compute the features of every study that has a time, before each of its cutoffs.
 
     Parameters
     ----------
     record : Record
     studies : frame of `study_id, patient_id, split, time`
     cache : Path
-        An archived record is unpacked here; what lies here while this runs is removed at its end.
+        Folder to unpack an archived record, and for temporary files, which are removed at the end.
 
     Raises
     ------
     EhrError
-        No study has a time, the record holds none of the cohort's patients, or no code enough of them.
+        No study has a time, the record has no event of the cohort's patients, or no code is frequent enough.
     CohortError
         A file of the record is damaged or lacks a column.
     """
     times = cutoff_times(studies, settings.cutoff)
     if times.is_empty():
         raise EhrError(
-            "no study has a time, so nothing of the medical record can be placed before it.",
+            "no study has a time, so no event of the medical record can be dated before it.",
             where=str(record.path),
             fix="Give the cohort's table a column `time`, or leave the record out: `probes: modalities: [ct]`.",
         )
@@ -126,7 +127,7 @@ def _counted(
         raise EhrError(
             "holds no event of the cohort's patients.",
             where=record.path.name,
-            fix="The ids of patients must be those of the cohort; see `cohort_notes` for what was read.",
+            fix="The record must use the cohort's patient ids; `cohort_notes` lists the tables that were read.",
         )
     vocabulary, code_ids = _vocabulary(names, patients_with, settings)
     counted = pl.scan_parquet(sorted(folder.glob("*.parquet")))
@@ -138,10 +139,12 @@ def _counted(
         .sort("row", "code_id")
     )
     left_out = _left_out(counted, code_ids, patients_with, settings)
-    told = [(reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()]
-    told += [(AFTER, "events, per study and cutoff", after), *left_out]
-    # their features are those of somebody who was never ill: many of them mean that a part of the record is missing
-    told.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))
+    counts_left_out = [
+        (reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()
+    ]
+    counts_left_out += [(AFTER, "events, per study and cutoff", after), *left_out]
+    # their features look like those of a patient who was never ill; a large number means that part of the record is missing
+    counts_left_out.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))
     out = rows.with_columns(
         n_events=pl.Series(seen),
         last_event_time=pl.Series(np.where(seen > 0, last, 0)).cast(pl.Datetime("us")),
@@ -150,14 +153,14 @@ def _counted(
         features,
         out.select("row", "study_id", "split", "cutoff", "cutoff_time", "last_event_time", "n_events"),
         vocabulary,
-        pl.DataFrame(told, schema={"what": pl.String, "unit": pl.String, "n": pl.Int64}, orient="row"),
+        pl.DataFrame(counts_left_out, schema={"what": pl.String, "unit": pl.String, "n": pl.Int64}, orient="row"),
     )
 
 
 def _walked(
     known: Known, rows: pl.DataFrame, first: int, windows_days: Sequence[int], n_codes: int
 ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    """Counts of every row and code of one part, by the compiled walk."""
+    """Count every row and code of one part with the compiled pass `walk`."""
     begins = np.searchsorted(known.patient, np.arange(PATIENTS_TOGETHER + 1)).astype(np.int64)
     patient = (rows.get_column("at").to_numpy() - first).astype(np.int32)
     cutoff = rows.get_column("cutoff_time").cast(pl.Int64).to_numpy()
@@ -180,7 +183,7 @@ def _walked(
 
 
 def day_columns(windows_days: Sequence[int]) -> list[str]:
-    """Names of the columns that count days: one per window, then that of all the past."""
+    """Return the names of the columns that count days: one per window, then one for all days before the cutoff."""
     return [*(f"{ALL_DAYS}_{days}" for days in windows_days), ALL_DAYS]
 
 
@@ -191,7 +194,7 @@ def _events_each(known: Known, rows: pl.DataFrame, first: int) -> np.ndarray:
 
 
 def _add_patients(patients_with: np.ndarray, counts: pl.DataFrame, rows: pl.DataFrame) -> None:
-    """Count training patients whose past holds each code, and a value of it."""
+    """Add the numbers of training patients with each code, and with a value of it, before a cutoff."""
     train = counts.join(rows.filter(split="train").select("row", "at"), on="row").select("at", "code", "last_value")
     for place, held in enumerate((train, train.drop_nulls("last_value"))):
         each = held.select("at", "code").unique().get_column("code").to_numpy()
@@ -201,14 +204,14 @@ def _add_patients(patients_with: np.ndarray, counts: pl.DataFrame, rows: pl.Data
 def _vocabulary(
     names: Sequence[str], patients_with: np.ndarray, settings: EhrSection
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The codes kept, most frequent among training patients first; and which number of the pass each of them had."""
+    """Return the kept codes, most frequent among training patients first, and the mapping from pass number to code id."""
     every = pl.DataFrame({"code": names, "n_patients": patients_with[0], "n_with_value": patients_with[1]})
     every = every.with_row_index("number").with_columns(pl.col("number").cast(pl.UInt32))
     kept = every.filter(pl.col("n_patients") >= settings.min_patients)
     kept = kept.sort("n_patients", "code", descending=[True, False]).head(settings.max_codes).with_row_index("code_id")
     if kept.is_empty():
         raise EhrError(
-            f"no code is in the past of {settings.min_patients} training patients or more.",
+            f"no code occurs before the cutoff in at least {settings.min_patients} training patients.",
             fix="Lower `ehr: min_patients`, or leave the record out: `probes: modalities: [ct]`.",
         )
     return kept.drop("number"), kept.select(pl.col("number").alias("code"), "code_id")
@@ -217,7 +220,7 @@ def _vocabulary(
 def _left_out(
     counted: pl.LazyFrame, kept: pl.DataFrame, patients_with: np.ndarray, settings: EhrSection
 ) -> list[tuple[str, str, int]]:
-    """Codes, and their features, that are not in the vocabulary."""
+    """Count the codes that are not in the vocabulary, and their features."""
     n = patients_with[0]
     entries = np.zeros(len(n), dtype=np.int64)
     by_code = counted.group_by("code").len().collect(engine="streaming")

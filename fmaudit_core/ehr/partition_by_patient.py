@@ -1,6 +1,7 @@
-"""Events of a cohort's patients brought to numbers and laid out by patient on disk, in one streaming pass over the record.
+"""Events of a cohort's patients, encoded as numbers and partitioned by patient on disk, in one streaming pass over the record.
 
-A record may hold hundreds of millions of events in any order; afterwards the events of a few hundred patients are one small file.
+A record may hold hundreds of millions of events in any order. After the pass, the events of a few hundred patients are in one
+small folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import polars as pl
 
 from fmaudit_core.ehr.errors import EhrError
 
-#: patients whose events lie in one file, and are in memory together
+#: patients per partition; their events are in memory together
 PATIENTS_TOGETHER: Final = 256
 COLUMNS: Final = ("at", "time", "end", "code", "value", "table", "origin", "visit")
 _NAMED: Final = ("code", "table", "origin")
@@ -22,24 +23,24 @@ _NAMED: Final = ("code", "table", "origin")
 
 @dataclass(frozen=True)
 class EventPartitions:
-    """What the pass left behind.
+    """Partitions of events on disk.
 
     Parameters
     ----------
     folder : Path
         One folder of Parquet files per `PATIENTS_TOGETHER` patients.
-    names : column -> its names, by number
+    names : column -> names, indexed by number
     """
 
     folder: Path
     names: dict[str, list[str]]
 
     def __len__(self) -> int:
-        """Parts there are."""
+        """Return the number of parts."""
         return sum(1 for _ in self.folder.glob("part=*"))
 
     def parts(self) -> Iterator[tuple[int, pl.DataFrame]]:
-        """First patient of each part, and the part's events with `at` counted from it."""
+        """Yield the first patient of each part, and the events of the part with `at` relative to it."""
         found = sorted(self.folder.glob("part=*"), key=lambda path: int(path.name.partition("=")[2]))
         for path in found:
             first = int(path.name.partition("=")[2]) * PATIENTS_TOGETHER
@@ -49,19 +50,19 @@ class EventPartitions:
 
 
 def partition_by_patient(events: pl.LazyFrame, patients: pl.DataFrame, folder: Path) -> EventPartitions:
-    """Write the events of some patients by patient.
+    """Write the events of some patients, partitioned by patient.
 
     Parameters
     ----------
     events : scan of `source.events_of`
-    patients : frame of `patient`, the record's id, and `at`, a number from 0
+    patients : frame of `patient`, the id in the record, and `at`, a number from 0
 
     Raises
     ------
     EhrError
-        A file of the record is damaged. What the library says is left out: it may quote a cell.
+        A file of the record is damaged. The library's message is omitted, because it may quote a cell.
     """
-    # names become numbers while they stream by; which number a name gets depends on chance, so nothing may depend on it
+    # names are numbered while streaming; the numbering is not deterministic, so results must not depend on it
     known = {name: pl.Categories.random(name) for name in _NAMED}
     numbered = events.join(patients.lazy().select("patient", "at"), on="patient", how="inner").select(
         "at",
@@ -80,7 +81,8 @@ def partition_by_patient(events: pl.LazyFrame, patients: pl.DataFrame, folder: P
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise EhrError(
             f"the events cannot be read ({reason}).",
-            fix="A file of the medical record may be cut off: download it again. Without room on the disk set FMAUDIT_HOME.",
+            fix="A file of the medical record may be truncated: download it again. If the disk is full, set "
+            "FMAUDIT_HOME to a larger disk.",
         ) from error
     return EventPartitions(folder, {name: _names(of) for name, of in known.items()})
 

@@ -1,8 +1,8 @@
-"""Events of a cohort's medical record as one scan, whatever their form: a table of events, MEDS, or OMOP.
+"""Events of a cohort's medical record as one scan. The record is a table of events, MEDS, or OMOP.
 
 Every form gives the same columns: `patient` (the cohort's id as text, or a person's number), `time` and `end` (microseconds, NULL
-where there is none), `code` as ``vocabulary/code``, `value`, `table` the row is from, `origin` (the table of the hospital's own
-system behind a diagnosis), `visit` (number of the visit it belongs to). A `value` that is there but no number is NaN.
+if missing), `code` as ``vocabulary/code``, `value`, `table` (source table of the row), `origin` (table of the hospital's system
+from which a diagnosis comes), `visit` (number of its visit). A `value` that is present but not a number is NaN.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ORIGIN: Final = Column("origin", ("clarity_table", "load_table_id"), needed=Fal
 _VISIT: Final = Column("visit", ("visit_id", "visit_occurrence_id"), needed=False)
 _NOTE: Final = Column("note", ("note_id",), needed=False)
 _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
-#: OMOP table -> how its columns start; the tables that hold events
+#: OMOP tables with events -> prefix of their columns
 _OMOP_EVENTS: Final[Mapping[str, str]] = {
     "visit_occurrence": "visit",
     "condition_occurrence": "condition",
@@ -51,7 +51,7 @@ _OMOP_EVENTS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Record:
-    """Where the medical record of a cohort lies.
+    """Location of the medical record of a cohort.
 
     Parameters
     ----------
@@ -64,23 +64,23 @@ class Record:
     path: Path
 
     def fingerprint(self) -> str:
-        """Digest of the files' names, sizes and times: they are not read."""
+        """Return a digest of the names, sizes and times of the files, without reading them."""
         if not self.path.exists():
-            raise EhrError("there is no file of events.", where=str(self.path), fix="Correct `cohort: events:`.")
+            raise EhrError("the file of events does not exist.", where=str(self.path), fix="Correct `cohort: events:`.")
         tables = find_omop(self.path) if self.form == "omop" else None
-        # volumes may lie beside OMOP tables: they are not looked at
+        # volumes may lie next to OMOP tables and are ignored
         files = [self.path] if tables is None else [file for of in tables.files.values() for file in of]
         root = self.path.parent
         return digest(self.form, files_digest(root, [file.relative_to(root).as_posix() for file in files]))
 
     @property
     def numbered(self) -> bool:
-        """Whether patients are numbers here."""
+        """Return whether patient ids are numbers."""
         return self.form != "events"
 
 
 def record_of(cohort: TableCohort | InspectCohort) -> Record | None:
-    """The medical record a cohort comes with; None where it has none. Of INSPECT's two forms MEDS is taken before OMOP."""
+    """Return the medical record of a cohort, None if it has none. For INSPECT, MEDS takes precedence over OMOP."""
     if isinstance(cohort, TableCohort):
         return None if cohort.events is None else Record("events", cohort.events)
     root = cohort.ehr or cohort.root
@@ -96,12 +96,12 @@ def record_of(cohort: TableCohort | InspectCohort) -> Record | None:
 def events_of(
     record: Record, *, unpack_into: Path, demographics: bool = False, progress: Progress = silent
 ) -> pl.LazyFrame:
-    """Scan of the events of a record; nothing but headers, vocabularies and persons is read yet.
+    """Return a scan of the events of a record. Only headers, vocabularies and persons are read at this point.
 
     Parameters
     ----------
     demographics : bool
-        Whether OMOP's persons are events of their birth too, as MEDS has them; other forms hold them or not.
+        Whether to add the demographics of OMOP persons as events at birth, as in MEDS. Other forms may already contain them.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def events_of(
     if record.form == "omop":
         tables = find_omop(record.path)
         if tables is None:
-            raise EhrError("the OMOP tables have gone.", where=str(record.path))
+            raise EhrError("the OMOP tables no longer exist.", where=str(record.path))
         parts = [_omop_events(tables, name) for name in _OMOP_EVENTS if name in tables.files]
         return pl.concat([*parts, _omop_persons(tables)] if demographics else parts)
     dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
@@ -122,9 +122,9 @@ def events_of(
 
 
 def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> pl.LazyFrame:
-    """Events with our types."""
+    """Return the events with our column types."""
     schema = events.collect_schema()
-    # a user's ids are text as they stand, in the cohort's table too
+    # a user's ids are text and kept unchanged, as in the table of the cohort
     patient = _number("patient", schema) if numbered else pl.col("patient").cast(pl.String).str.strip_chars()
     is_note = pl.col("note").is_not_null()
     if not schema["note"].is_integer():
@@ -143,28 +143,30 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
 
 
 def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
-    """Values as numbers, NaN where text is none: they are counted."""
+    """Return values as numbers; text that is not a number is NaN, and is counted later."""
     value, dtype = pl.col("value"), schema["value"]
     if dtype == pl.String:
         number = (value.str.replace(",", ".", literal=True) if comma else value).cast(pl.Float32, strict=False)
         return pl.when(value.is_not_null() & number.is_null()).then(math.nan).otherwise(number).alias("value")
     if not (dtype.is_numeric() or dtype in (pl.Null, pl.Boolean)):
         raise EhrError(
-            f"the column of values holds {dtype}.", where=where, fix="Write them as numbers, or leave it out."
+            f"the column of values holds {dtype}.",
+            where=where,
+            fix="Write the values as numbers, or remove the column.",
         )
     return value.cast(pl.Float32).fill_nan(None)
 
 
 def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
-    """Events of one OMOP table; a source concept is taken before the standard one, as the conversion to MEDS does."""
+    """Return the events of one OMOP table. The source concept takes precedence over the standard one, as in the MEDS ETL."""
     kind, names = _OMOP_EVENTS[name], tables.columns(name)
     own = [one for one in names if one.lower().startswith(kind)] or names
     starts, ends = time_columns(own), time_columns(own, end=True)
     if not starts:
         raise EhrError(
-            f"no column tells when an event of {name} began; the columns are {', '.join(names)}.",
+            f"no column holds the start time of the events of {name}; the columns are {', '.join(names)}.",
             where=str(tables.folder),
-            fix="Export it with its *_date or *_datetime columns.",
+            fix="Export the table with its *_date or *_datetime columns.",
         )
     columns = [
         Column("patient", ("person_id",)),
@@ -198,17 +200,17 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
 
 
 def _first_known(rows: pl.LazyFrame, name: str, parts: list[str], where: str) -> pl.LazyFrame:
-    """A column of the first of some times that is not blank; blank where there is no column."""
+    """Add a column with the first non-blank time of `parts`, NULL if there are no columns."""
     if not parts:
         return rows.with_columns(pl.lit(None, pl.Datetime("us")).alias(name))
-    if len({rows.collect_schema()[part] for part in parts}) == 1:  # then a single one is parsed
+    if len({rows.collect_schema()[part] for part in parts}) == 1:  # then only one column is parsed
         parts, rows = [name], rows.with_columns(pl.coalesce(parts).alias(name))
     schema = rows.collect_schema()
     return rows.with_columns(pl.coalesce(clock(part, schema, where=where) for part in parts).alias(name))
 
 
 def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
-    """Sex, race and ethnicity of OMOP's persons as events of their birth."""
+    """Return sex, race and ethnicity of OMOP persons as events at birth."""
     people = codes_of_people(people_of_omop(tables, Notes())).lazy()
     nothing = {"value": pl.Float32(), "origin": pl.String(), "visit": pl.Int64()}
     return people.select(
@@ -222,7 +224,7 @@ def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
 
 
 def _concepts(tables: OmopTables) -> pl.LazyFrame:
-    """`concept_id` and its `code`, as ``vocabulary/code``; none where the vocabulary is not there."""
+    """Return `concept_id` and `code` as ``vocabulary/code``; empty if there is no vocabulary."""
     if "concept" not in tables.files:
         return pl.LazyFrame(schema={"concept_id": pl.Int64, "code": pl.String})
     columns = [Column(name, (name,)) for name in ("concept_id", "vocabulary_id", "concept_code")]
@@ -233,12 +235,12 @@ def _concepts(tables: OmopTables) -> pl.LazyFrame:
 
 
 def _number(column: str, schema: pl.Schema) -> pl.Expr:
-    # text of 200 million ids is not made where they are numbers already
+    # integer ids are not converted to text: there may be 200 million of them
     return pl.col(column).cast(pl.Int64) if schema[column].is_integer() else whole_number(column)
 
 
 def _visit(schema: pl.Schema) -> pl.Expr:
-    """Number of the visit a row names: its own where it is one, else one for its text; NULL where it names none."""
+    """Return the visit number of a row: an integer as it is, other text as a hash, NULL if there is none."""
     visit, dtype = pl.col("visit"), schema["visit"]
     if dtype.is_integer():
         return visit.cast(pl.Int64)
@@ -251,7 +253,7 @@ def _visit(schema: pl.Schema) -> pl.Expr:
 
 
 def patients_of(studies: pl.DataFrame, record: Record) -> pl.DataFrame:
-    """The cohort's patients under the record's own ids: `patient`, and `at`, their place in order of id."""
+    """Return the patients of the cohort with their id in the record, `patient`, and `at`, their index in order of id."""
     ids = studies.select("patient_id").unique().sort("patient_id").with_row_index("at")
     key = whole_number("patient_id") if record.numbered else pl.col("patient_id")
     return ids.select(key.alias("patient"), pl.col("at").cast(pl.Int32), "patient_id").drop_nulls("patient")

@@ -1,1 +1,1 @@
-"""Frozen feature extractors: specs and their registry, adapters that load and run them, and what they extract."""
+"""Frozen feature extractors: specs and their registry, the adapters that load and run encoders, and the extracted embeddings."""

@@ -1,4 +1,4 @@
-"""What an adapter is, and how a spec finds its own. Adapters load lazily: the control needs no torch."""
+"""The adapter interface, and the look-up of a spec's adapter. Adapters are imported lazily: the control needs no torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BUILT_IN: Final = {
 class Encoder(Protocol):
     """A loaded, frozen encoder."""
 
-    #: what it runs on, as provenance tells it
+    #: device it runs on, as recorded in the provenance
     device: str
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
@@ -39,8 +39,8 @@ class Encoder(Protocol):
 
         Parameters
         ----------
-        slices : (n, channels, rows, columns), values as the spec's view gives them; where the view is of whole volumes,
-            n of them as (n, slices, 1, rows, columns)
+        slices : (n, channels, rows, columns), or (n, slices, 1, rows, columns) for a view of whole volumes
+            Values as returned by the spec's view.
 
         Returns
         -------
@@ -54,19 +54,19 @@ Load = Callable[[EncoderSpec, str], Encoder]
 
 
 def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
-    """Load a spec's encoder, weights verified, in eval mode.
+    """Load a spec's encoder in eval mode, with verified weights.
 
     Raises
     ------
     SpecError
         No adapter has that name, or the embeddings were computed elsewhere.
     WeightsError
-        The checkpoint is missing, another one, or does not fit strictly.
+        The checkpoint is missing, has another checksum, or does not fit strictly.
     MissingExtraError
-        The adapter needs a part of fmaudit that is not installed.
+        The adapter needs an optional part of fmaudit that is not installed.
     """
     if spec.adapter == IMPORTED:
-        raise SpecError("its embeddings were computed elsewhere: there is no network to load.", where=spec.name)
+        raise SpecError("its embeddings are imported: there is no network to load.", where=spec.name)
     if not spec.embeds:
         raise SpecError("it is a baseline of predictions: there is no network to load.", where=spec.name)
     if spec.needs_weights and spec.published is not None:
@@ -89,4 +89,4 @@ def _adapter(name: str) -> Load:
         found: Load = third_party[name].load()
         return found
     known = ", ".join(sorted([*_BUILT_IN, IMPORTED, PREDICTIONS, *third_party]))
-    raise SpecError(f"no adapter is called {name}; there are {known}.")
+    raise SpecError(f"unknown adapter {name}; the adapters are {known}.")

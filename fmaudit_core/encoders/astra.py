@@ -1,7 +1,7 @@
-"""The Astra (Merlin-derived) 3D backbone: a CT-native ResNet-152 whose kernels were inflated to three dimensions.
+"""The Astra (Merlin-derived) 3D backbone: a CT-native ResNet-152 with kernels inflated to three dimensions.
 
-Network and preprocessing as published (I3ResNet: StanfordMIMI/Merlin; weights and the preprocessing "chest": Astra). The
-checkpoint comes in three packages by a third party, whose joined bytes the spec's SHA-256 proves.
+Network and preprocessing follow the publications (I3ResNet: StanfordMIMI/Merlin; weights and the preprocessing "chest": Astra). A
+third party distributes the checkpoint in three packages; the spec's SHA-256 verifies the joined bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fmaudit_core.imaging.volume import Grid
 from fmaudit_core.imaging.window import SliceArray
 
 DIM: Final = 2048
-#: the input it was trained on: the body squashed to 224 x 224 x 160 in RAS
+#: the input it was trained on: the body resized to 224 x 224 x 160 in RAS
 CHEST: Final = Grid(shape_zyx=(160, 224, 224), orientation="RAS", crop_above_hu=-1000)
-#: HU that become 0 and 1
+#: HU mapped to 0 and 1
 _BLACK_HU, _WHITE_HU = -1000.0, 200.0
 _OUT_OF_SPEC: Final = "out of spec"
 _BLOCKS: Final = (3, 8, 36, 3)
@@ -33,7 +33,7 @@ _EXPANSION: Final = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 and 1x1x1 convolutions beside a shortcut; the middle one strides."""
+    """A residual block of 1x1x1, 3x3x3 and 1x1x1 convolutions with a shortcut; the middle convolution is strided."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, channels, z, x, y) -> (n, 4 width, ...), smaller by the stride."""
+        """Map (n, channels, z, x, y) to (n, 4 width, ...), reduced by the stride."""
         y = torch.relu_(self.bn1(self.conv1(x)))
         y = torch.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -59,12 +59,12 @@ class Bottleneck(nn.Module):
 
 
 class I3ResNet(nn.Module):
-    """(n, 1, z, x, y) in 0..1 -> (n, 2048): the mean of the last stage's features over the volume.
+    """An inflated 3D ResNet, (n, 1, z, x, y) in 0..1 -> (n, 2048): the last stage's features averaged over the volume.
 
     Parameters
     ----------
     blocks : four ints
-        Bottlenecks per stage; 152 layers unless given otherwise.
+        Bottlenecks per stage; 152 layers by default.
     """
 
     def __init__(self, blocks: tuple[int, int, int, int] = _BLOCKS) -> None:
@@ -82,7 +82,7 @@ class I3ResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*made))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Features averaged over what is left of the volume."""
+        """Return the features averaged over the remaining spatial positions."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(x))))
         for index in range(len(_BLOCKS)):
             x = getattr(self, f"layer{index + 1}")(x)
@@ -95,42 +95,42 @@ class AstraEncoder:
     def __init__(self, network: I3ResNet, spec: EncoderSpec, device: str) -> None:
         placement = placed(spec, device)
         self.device = str(placement)
-        #: parameters of the network as it is loaded
+        #: number of parameters of the network as loaded
         self.n_parameters = sum(one.numel() for one in network.parameters())
         self._place, self._dtype = placement.device, placement.dtype
         self._network = folded(network).requires_grad_(False).to(self._place)
 
     @torch.inference_mode()
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """(n, slices, 1, rows, columns) int16 HU, RAS -> (n, 2048) float32."""
+        """Embed volumes, (n, slices, 1, rows, columns) int16 HU in RAS, as (n, 2048) float32."""
         with torch.autocast(self._place.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
             out = self._network(self.prepared(slices))
         found: npt.NDArray[np.float32] = out.float().cpu().numpy()
         return found
 
     def prepared(self, slices: SliceArray) -> torch.Tensor:
-        """(n, 3, z, x, y) float in 0..1 on the device: the network was trained on the plane's axes in this order."""
+        """Return the input on the device, (n, 3, z, x, y) float in 0..1, with the in-plane axes in the order of training."""
         hu = on_device(slices, self._place).to(torch.float32)
         grey = hu.sub_(_BLACK_HU).div_(_WHITE_HU - _BLACK_HU).clamp_(0.0, 1.0)
         return grey.permute(0, 2, 1, 4, 3).expand(-1, 3, -1, -1, -1)
 
 
 def load(spec: EncoderSpec, device: str) -> AstraEncoder:
-    """Adapter entry: the 2048-d mean-pooled features of the whole volume.
+    """Load the adapter: the 2048-d mean-pooled features of the whole volume.
 
     Raises
     ------
     SpecError
-        The spec has no weights or another view than the backbone was trained on without saying so in its title.
+        The spec has no weights, or its view differs from the training view without a note in its title.
     WeightsError
-        The checkpoint is missing, another one, or does not fit strictly.
+        The checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.weights is None or spec.dim != DIM:
         raise SpecError(f"astra needs weights and `dim: {DIM}`.", where=spec.name)
     grid = spec.view.volume
     if grid is None or grid.model_copy(update={"shape_zyx": CHEST.shape_zyx}) != CHEST:
         raise SpecError(
-            "astra needs whole volumes as it was trained on.",
+            "astra needs the whole volumes that it was trained on.",
             where=spec.name,
             fix="Set `view: {values: int16, volume: {shape_zyx: [160, 224, 224], orientation: RAS, crop_above_hu: -1000}}`.",
         )
@@ -138,11 +138,11 @@ def load(spec: EncoderSpec, device: str) -> AstraEncoder:
         raise SpecError(
             "this is not the size the backbone was trained on (160 x 224 x 224).",
             where=spec.name,
-            fix=f"Say `{_OUT_OF_SPEC}` in its title, so that no finding is taken for the published encoder's.",
+            fix=f"Put `{_OUT_OF_SPEC}` in its title, so that findings are not attributed to the published encoder.",
         )
     with torch.device(
         "meta"
-    ):  # every tensor is the checkpoint's: drawing random ones would take longer than reading it
+    ):  # all tensors come from the checkpoint: random initialisation would take longer than reading it
         network = I3ResNet()
     network.to_empty(device="cpu")
     load_strictly(network, read_parts(spec.weights), where=str(spec.weights.file))
@@ -150,25 +150,25 @@ def load(spec: EncoderSpec, device: str) -> AstraEncoder:
 
 
 def read_parts(weights: Weights) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint in parts, verified; a pickle is opened for tensors only, never for code.
+    """Read the tensors of a checkpoint in parts, verified; a pickle is opened for tensors only, never for code.
 
     Raises
     ------
     WeightsError
-        A part is missing, the whole is another one, or holds something else than tensors.
+        A part is missing, the whole has another checksum, or it does not hold tensors only.
     """
     joined = io.BytesIO(b"".join(path.read_bytes() for path in weights.verified_parts()))
     try:
         found: Any = torch.load(joined, map_location="cpu", weights_only=True)
         return cast("dict[str, torch.Tensor]", found["state_dict"])
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise WeightsError(
             f"the checkpoint cannot be read safely ({str(error).splitlines()[0][:160]}).", where=str(weights.file)
         ) from error
 
 
 def folded(network: I3ResNet) -> I3ResNet:
-    """The network in eval mode, every batch normalisation folded into the convolution before it: rounding apart, the same."""
+    """Return the network in eval mode with every batch norm folded into its convolution; results are equal up to rounding."""
     network.eval()
     for module in list(network.modules()):
         names = ("1", "2", "3") if isinstance(module, Bottleneck) else ("1",) if module is network else ()
@@ -179,4 +179,4 @@ def folded(network: I3ResNet) -> I3ResNet:
         if isinstance(module, Bottleneck) and module.downsample is not None:
             conv, norm = cast("nn.Conv3d", module.downsample[0]), cast("nn.BatchNorm3d", module.downsample[1])
             module.downsample = nn.Sequential(fuse_conv_bn_eval(conv, norm))
-    return network.eval()  # what was put in above, too
+    return network.eval()  # includes the modules replaced above

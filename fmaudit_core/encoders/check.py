@@ -1,4 +1,4 @@
-"""Does an encoder load, give what its spec says, give it twice, and how long will it take on this machine."""
+"""Check of an encoder: that it loads, that its output is as its spec declares and reproducible, and how long it takes here."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
-#: two passes, or a slice alone and among others, point the same way; backends move embeddings by 1e-6
+#: minimum cosine between two passes, or between a slice alone and in a batch; backends change embeddings by 1e-6
 AGREE_COSINE: Final = 0.99999
-#: a lower precision points the same way as float32
+#: minimum cosine between a lower precision and float32
 PRECISION_COSINE: Final = 0.999
-#: slices a CT of the chest has where the cohort's own are not known yet
+#: assumed slices per chest CT while the cohort's own number is not known
 ASSUMED_SLICES: Final = 250
 _PROBE_SLICES: Final = 4
 _PROBE_VOLUMES: Final = 2
@@ -32,23 +32,23 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CohortSize:
-    """How much an encoder has to embed."""
+    """The number of studies and items that an encoder has to embed."""
 
     n_studies: int
-    #: slices of its view, or volumes; None where no series has been read yet
+    #: slices of its view, or volumes; None if no series has been read yet
     n_items: int | None
 
 
 @dataclass
 class CheckResult:
-    """What was found.
+    """The result of a check.
 
     Parameters
     ----------
     facts : dict of str to str
-        What is told, in order.
+        Reported properties, in order.
     problems : list of str
-        Why the encoder must not be used; empty where it may be.
+        Reasons why the encoder must not be used; empty if it may be used.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
@@ -56,13 +56,13 @@ class CheckResult:
 
 
 def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize | None = None) -> CheckResult:
-    """Load an encoder, probe it, time it.
+    """Load an encoder, check its output, and measure its speed.
 
     Parameters
     ----------
     device : "auto", "cpu" or "cuda"
     cohort : CohortSize, optional
-        For the estimate of the time.
+        Used to estimate the total time.
 
     Raises
     ------
@@ -75,23 +75,25 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
         from fmaudit_core.encoders.imported import read_imported
 
         ids, _ = read_imported(spec)
-        facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, computed elsewhere: there is no network to probe"
+        facts["embeddings"] = f"{len(ids):,} studies, {spec.dim}-d, imported: there is no network to check"
         return found
     if not spec.embeds:
-        facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to probe"
+        facts["predictions"] = f"of {', '.join(one.task for one in spec.predictions)}: there is no network to check"
         for one in spec.predictions:
             if sha256_of(one.located()) != one.sha256:
-                found.problems.append(f"{one.path.name} is not the file that was added: its sha256 is another one.")
+                found.problems.append(f"{one.path.name} differs from the file that was added: its sha256 changed.")
         return found
     if spec.weights is not None:
         path = spec.weights.verified_parts()[0]
-        proved = {"author": "as the spec says", "published": "the published one", "first_seen": "as when it was added"}
+        proved = {"author": "as given in the spec", "published": "as published", "first_seen": "as when it was added"}
         facts["weights"] = f"{path.name}, sha256 {spec.weights.sha256} ({proved[spec.weights.sha256_from]})"
     started = time.perf_counter()
     encoder = load_encoder(spec, device)
     facts["loaded"] = f"strictly, in {time.perf_counter() - started:.1f} s"
     parameters = getattr(encoder, "n_parameters", None)
-    facts["parameters"] = f"{parameters / 1e6:,.1f} million" if parameters is not None else "not told by the adapter"
+    facts["parameters"] = (
+        f"{parameters / 1e6:,.1f} million" if parameters is not None else ("not reported by the adapter")
+    )
     facts["device"] = encoder.device
     slices = probe_slices(spec)
     try:
@@ -106,13 +108,13 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
     except FmauditError:
         raise
     except Exception as error:  # a third party's adapter may raise anything
-        said = (str(error).strip().splitlines() or [""])[0][:200]
-        found.problems.append(f"it fails on drawn slices: {type(error).__name__}: {said}")
+        message = (str(error).strip().splitlines() or [""])[0][:200]
+        found.problems.append(f"it fails on synthetic slices: {type(error).__name__}: {message}")
     return found
 
 
 def probe_slices(spec: EncoderSpec) -> SliceArray:
-    """Drawn slices, or volumes, through the spec's own view: each another, the same every time."""
+    """Generate slices, or volumes, through the spec's own view: all different, and the same in every call."""
     rng = np.random.default_rng(2026)
     if spec.view.volume is not None:
         volumes = [spec.view.apply(_drawn(rng, 64, 256), (4.0, 1.5, 1.5)) for _ in range(_PROBE_VOLUMES)]
@@ -121,7 +123,7 @@ def probe_slices(spec: EncoderSpec) -> SliceArray:
 
 
 def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray[np.int16]:
-    """Ellipses of CT values with noise: (slices, rows, columns) HU."""
+    """Return ellipses of CT values with noise, (slices, rows, columns) HU."""
     row, column = np.mgrid[-1 : 1 : size_px * 1j, -1 : 1 : size_px * 1j]
     volume = np.full((n_slices, size_px, size_px), -1000, np.int16)
     for one in volume:
@@ -133,27 +135,30 @@ def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray
 
 
 def _probe(found: CheckResult, encoder: Encoder, spec: EncoderSpec, slices: SliceArray, once: Float32Array) -> None:
-    """What must hold of frozen features, whatever the network: no use is made of what is inside."""
+    """Check the properties that frozen features must have, treating the network as a black box."""
     if once.shape != (len(slices), spec.dim):
-        found.problems.append(f"it gives {once.shape} for {len(slices)} slices, its spec says dim {spec.dim}.")
+        found.problems.append(
+            f"its output has shape {once.shape} for {len(slices)} slices, but its spec has dim {spec.dim}."
+        )
         return
     norms = np.linalg.norm(once, axis=1)
     if not np.isfinite(once).all() or not norms.all():
-        found.problems.append("it gives NaN, infinite or all-zero embeddings.")
+        found.problems.append("its output has NaN, infinite or all-zero embeddings.")
         return
-    found.facts["embedding"] = f"{spec.dim}-d, length {norms.min():.4g} to {norms.max():.4g}"
+    found.facts["embedding"] = f"{spec.dim}-d, norm {norms.min():.4g} to {norms.max():.4g}"
     agree = float(_cosines(once, encoder.encode(slices)).min())
     alone = float(_cosines(once, np.concatenate([encoder.encode(one[None]) for one in slices])).min())
     apart = float(_cosines(once[:-1], once[1:]).max())
-    found.facts["parity"] = f"two passes agree to cosine {agree:.7f}, a slice alone and among others to {alone:.7f}"
+    found.facts["parity"] = f"cosine of two passes {agree:.7f}, of a slice alone and in a batch {alone:.7f}"
     if agree < AGREE_COSINE:
         found.problems.append(
-            f"two passes over the same slices differ (cosine {agree:.5f}): the network is not in eval mode, or is random."
+            f"two passes over the same slices differ (cosine {agree:.5f}): the network is not in eval mode, or is not "
+            "deterministic."
         )
     elif alone < AGREE_COSINE:
         found.problems.append(
-            f"a slice's embedding depends on the others in its batch (cosine {alone:.5f}): a normalisation is not in "
-            "eval mode."
+            f"a slice's embedding depends on the other slices of its batch (cosine {alone:.5f}): a normalisation is "
+            "not in eval mode."
         )
     if apart > 1 - 1e-7:
         found.problems.append("different slices have the same embedding.")
@@ -164,9 +169,11 @@ def _compare_precision(
 ) -> None:
     exact = load_encoder(spec.model_copy(update={"dtype": "float32"}), device).encode(slices)
     cosine = float(_cosines(once, exact).min())
-    found.facts["precision"] = f"{spec.dtype} agrees with float32 to cosine {cosine:.5f}"
+    found.facts["precision"] = f"cosine of {spec.dtype} and float32 {cosine:.5f}"
     if cosine < PRECISION_COSINE:
-        found.problems.append(f"{spec.dtype} is too coarse for it (cosine {cosine:.4f} to float32): set another dtype.")
+        found.problems.append(
+            f"{spec.dtype} is not precise enough (cosine {cosine:.4f} with float32): set another dtype."
+        )
 
 
 def _measure(
@@ -187,19 +194,19 @@ def _measure(
         done += n
     rate = done / (time.perf_counter() - started)
     items = "volumes" if spec.view.volume else "slices"
-    found.facts["throughput"] = f"{rate:,.3g} {items} a second, in batches of {n}"
+    found.facts["throughput"] = f"{rate:,.3g} {items} per second, in batches of {n}"
     found.facts["peak memory"] = peak()
     if cohort is None:
         return
     n_items = cohort.n_items if cohort.n_items is not None else cohort.n_studies * ASSUMED_SLICES
-    assumed = "" if cohort.n_items is not None else f", {ASSUMED_SLICES} a study assumed: none has been read yet"
+    assumed = "" if cohort.n_items is not None else f", assuming {ASSUMED_SLICES} per study: none has been read yet"
     found.facts["this cohort"] = (
         f"about {_duration(n_items / rate)} for {cohort.n_studies:,} studies ({n_items:,} {items}{assumed})"
     )
 
 
 def _memory(device: str) -> tuple[Callable[[], None], Callable[[], str]]:
-    """How to begin and to read a measurement of peak memory on a device."""
+    """Return functions to reset and to read the peak memory of a device."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, read without running anything: safetensors, whole or sharded, and pickles of tensors."""
+"""Tensors of a checkpoint, read without executing code: safetensors, whole or sharded, and pickles of tensors."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ State = dict[str, torch.Tensor]
 
 
 def read_checkpoint(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> State:
-    """Tensors of a checkpoint by name; a pickle is opened for tensors only, never for code.
+    """Read the tensors of a checkpoint by name; a pickle is opened for tensors only, never for code.
 
-    What a file is, its content says: some safetensors files are called `.pt`.
+    The file type is detected from the content: some safetensors files are called `.pt`.
 
     Parameters
     ----------
     wanted : callable
-        Of safetensors only these names are read; of a pickle only these are kept.
+        Selects tensors by name. Of safetensors only these are read; of a pickle only these are kept.
 
     Raises
     ------
     WeightsError
-        The file is cut off, holds something else than tensors, or is no checkpoint.
+        The file is truncated, does not hold tensors only, or is not a checkpoint.
     """
     try:
         if path.name.endswith(INDEX_SUFFIX):
             return _sharded(path, wanted)
         if _is_safetensors(path):
             return _safetensors(path, wanted)
-        # only the zip format can be mapped into memory, and there a tensor that is not wanted is never read
+        # only the zip format can be memory-mapped; then unwanted tensors are never read
         found: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except WeightsError:
         raise
-    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        said = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise WeightsError(f"the checkpoint cannot be read safely ({said}).", where=str(path)) from error
+    except Exception as error:  # torch and safetensors raise many kinds of errors for a damaged file
+        message = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise WeightsError(f"the checkpoint cannot be read safely ({message}).", where=str(path)) from error
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(one, torch.Tensor) for one in state.values()):
         raise WeightsError("the checkpoint does not hold tensors by name.", where=str(path))
@@ -51,7 +51,7 @@ def read_checkpoint(path: Path, wanted: Callable[[str], bool] = lambda _: True) 
 
 
 def _is_safetensors(path: Path) -> bool:
-    """A safetensors file begins with the length of its header, 8 bytes, and the header, a JSON object."""
+    """Return whether a file starts like safetensors: the length of the header, 8 bytes, then a JSON object."""
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" or path.suffix == ".safetensors"
@@ -71,23 +71,23 @@ def _sharded(index: Path, wanted: Callable[[str], bool]) -> State:
             promised = {name for name, place in expected.items() if place == file}
             if held != promised:
                 odd = sorted(held ^ promised)[0]
-                raise WeightsError(f"the index and the shard {file} do not agree on {odd}.", where=str(index))
+                raise WeightsError(f"the index and the shard {file} disagree about the tensor {odd}.", where=str(index))
             state |= {name: shard.get_tensor(name) for name in sorted(held) if wanted(name)}
     return state
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A model's config, a JSON object.
+    """Read a model's config, a JSON object.
 
     Raises
     ------
     WeightsError
-        It is missing or not JSON.
+        It is missing or not a JSON object.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError("the model's config is missing or not JSON.", where=str(path)) from error
     if not isinstance(config, dict):
-        raise WeightsError("the model's config is no JSON object.", where=str(path))
+        raise WeightsError("the model's config is not a JSON object.", where=str(path))
     return config

@@ -1,4 +1,4 @@
-"""A checkpoint's SHA-256: of its file, or of all files of a sharded one."""
+"""SHA-256 of a checkpoint: of its file, or of all files of a sharded one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ INDEX_SUFFIX: Final = ".safetensors.index.json"
 
 
 def checkpoint_sha256(path: Path) -> str:
-    """SHA-256 of a checkpoint.
+    """Return the SHA-256 of a checkpoint.
 
-    A sharded one is named by its index (`model.safetensors.index.json`). Its digest is that of the list which
-    `sha256sum` prints of the index and every shard it names, sorted by name::
+    A sharded checkpoint is identified by its index (`model.safetensors.index.json`). Its digest is the digest of the list that
+    `sha256sum` prints for the index and every shard it names, sorted by name::
 
         sha256sum *.safetensors *.safetensors.index.json | LC_ALL=C sort -k2 | sha256sum
 
     Raises
     ------
     WeightsError
-        The index is not one, or a shard is missing.
+        The index is not valid, or a shard is missing.
     """
     if not path.name.endswith(INDEX_SUFFIX):
         return sha256_of(path)
@@ -34,12 +34,12 @@ def checkpoint_sha256(path: Path) -> str:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Name of each tensor -> name of the shard that holds it, a file in the index's folder.
+    """Return the shard of each tensor: tensor name -> file name in the index's folder.
 
     Raises
     ------
     WeightsError
-        The index is no index, names a file elsewhere, or a shard is missing.
+        The index is not valid, names a file in another folder, or a shard is missing.
     """
     try:
         found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -48,20 +48,20 @@ def weight_map(index: Path) -> dict[str, str]:
         raise WeightsError("is not the index of a sharded checkpoint.", where=str(index)) from error
     for file in sorted(set(shards.values())):
         if Path(file).name != file or file in {"", ".", ".."}:
-            raise WeightsError(f"the index names {file!r}, which lies in another folder.", where=str(index))
+            raise WeightsError(f"the index names {file!r}, which is in another folder.", where=str(index))
         if not (index.parent / file).is_file():
-            raise WeightsError(f"the shard {file} is not there.", where=str(index))
+            raise WeightsError(f"the shard {file} is missing.", where=str(index))
     return shards
 
 
 def sha256_of(*paths: Path) -> str:
-    """SHA-256 of files, joined in this order; files that have not changed since are not read again."""
+    """Return the SHA-256 of files joined in this order; unchanged files are not read again."""
     return _sha256(tuple((str(path), (status := path.stat()).st_size, status.st_mtime_ns) for path in paths))
 
 
 @cache
 def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Size and time of change make the cache honest."""
+    """Compute the digest; size and modification time are part of the cache key, so changed files are read again."""
     seen = hashlib.sha256()
     for path, _, _ in files:
         with Path(path).open("rb") as file:

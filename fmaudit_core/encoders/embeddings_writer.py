@@ -1,5 +1,6 @@
-"""One DuckDB file of embeddings per encoder: how it is written. Its content: `extract.py`, `imported.py`; reading:
-`embeddings_reader.py`.
+"""Writer of embeddings: one DuckDB file per encoder.
+
+The content comes from `extract.py` or `imported.py`; for reading see `embeddings_reader.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 class EmbeddingsWriter:
-    """Fills one file of embeddings, some studies at a time; counts what it was given."""
+    """A writer that fills one file of embeddings in blocks of studies, and counts what it has written."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
@@ -29,7 +30,7 @@ class EmbeddingsWriter:
 
     @property
     def n_studies(self) -> int:
-        """Studies with an embedding."""
+        """Return the number of studies with an embedding."""
         return max(self._studies.values(), default=0)
 
     def add_studies(self, pooling: str, study_ids: Sequence[str], embeddings: Float32Array) -> None:
@@ -48,7 +49,7 @@ class EmbeddingsWriter:
         self.n_slices += len(embeddings)
 
     def add_failed(self, study_ids: Sequence[str], reasons: Sequence[str]) -> None:
-        """Add studies without an embedding, and why they have none."""
+        """Add studies without an embedding, with the reasons."""
         if study_ids:
             rows = list(zip(study_ids, reasons, strict=True))
             self._connection.executemany("INSERT INTO failed_studies VALUES (?, ?)", rows)
@@ -56,10 +57,10 @@ class EmbeddingsWriter:
             self.n_failed += len(study_ids)
 
     def tell(self, provenance: Mapping[str, str]) -> None:
-        """Write how the embeddings were made, and the counts."""
+        """Write the provenance of the embeddings, and the counts."""
         counts = {"n_studies": self.n_studies, "n_slices": self.n_slices, "n_failed": self.n_failed}
-        told = dict(provenance) | {key: str(value) for key, value in counts.items()}
-        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(told.items()))
+        recorded = dict(provenance) | {key: str(value) for key, value in counts.items()}
+        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(recorded.items()))
 
     def _append(self, table: str, ids: Sequence[str], second: pa.Array, matrix: Float32Array) -> None:
         flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)
@@ -72,10 +73,10 @@ class EmbeddingsWriter:
 
 @contextmanager
 def written_embeddings(out: Path, dim: int) -> Iterator[EmbeddingsWriter]:
-    """Write a file of embeddings beside `out`; it appears in one rename, or not at all.
+    """Yield a writer of a temporary file next to `out`; on success it is renamed to `out`, otherwise nothing appears.
 
-    Its tables are `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)`
-    (empty where an encoder has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
+    The tables are `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)` (empty
+    if an encoder has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
     """
     with written_beside(out) as beside, duckdb.connect(str(beside)) as connection:
         vector = f"FLOAT[{dim}]"

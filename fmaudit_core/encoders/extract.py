@@ -1,7 +1,7 @@
-"""Slices -> embeddings: read ahead, batch across studies, pool, resume after a kill, publish by rename.
+"""Extraction of embeddings from slices: read ahead, batch across studies, pool, resume after a kill, publish by rename.
 
-Work is kept in shards of whole studies (`shards.py`) under a folder named by the version that is being made. A run that
-was killed takes up at the first missing shard; batches never cross shards, so it makes the very same rows. Forward passes:
+Work is kept in shards of whole studies (`shards.py`) in a folder named by the version being extracted. A run that was killed
+resumes at the first missing shard; batches never cross shards, so the resumed run produces identical rows. Forward passes:
 `forward.py`. The published file: `embeddings_writer.py`.
 """
 
@@ -41,26 +41,26 @@ from fmaudit_core.imaging.window import SliceArray, View
 
 Float32Array = npt.NDArray[np.float32]
 
-#: a shard ends with the study that brings it to this many slices or volumes: what a kill can cost
+#: a shard ends with the study that reaches this many slices or volumes; a kill loses at most this much work
 SHARD_SLICES: Final = 512
 SHARD_VOLUMES: Final = 16
 _STUDIES_AHEAD: Final = 4
-#: on a CPU the cores are the network's
+#: on a CPU the cores are needed by the network
 _READERS: Final = {"cpu": 1, "cuda": 4}
 _LIBRARIES: Final = ("numpy", "torch", "torchvision", "timm", "open_clip_torch", "transformers", "onnxruntime")
 
 
 class SliceSource(Protocol):
-    """Where slices come from; `imaging.slices.SliceStore` is one."""
+    """A source of slices, such as `imaging.slices.SliceStore`."""
 
     def read(self, study_id: str, view: View) -> SliceArray:
-        """Slices of one study: (slices, channels, rows, columns)."""
+        """Return the slices of one study, (slices, channels, rows, columns)."""
         ...
 
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """What an extraction published."""
+    """The result of a published extraction."""
 
     version: str
     n_studies: int
@@ -68,7 +68,7 @@ class ExtractionResult:
     n_failed: int
     device: str
     slices_per_second: float
-    #: slices, or volumes, at a time; several, joined by ">", where memory ran out and it was halved
+    #: batch size in slices, or volumes; several, joined by ">", if memory ran out and it was halved
     batch_size: str = ""
 
 
@@ -92,7 +92,7 @@ def extract(
     studies : sequence of str
         Study ids, in any order; they are embedded in sorted order.
     work : Path
-        Folder for unfinished shards.
+        Folder for the shards of an unfinished extraction.
     out : Path
         The DuckDB file, replaced in one rename: tables `study_embeddings(study_id, pooling, embedding)`,
         `slice_embeddings(study_id, slice_index, embedding)`, `failed_studies(study_id, reason)` and
@@ -100,17 +100,17 @@ def extract(
     section : ExtractionSection
         Device and batch size.
     version : str
-        What the embeddings are made of; kept in `provenance`.
+        Version digest of the embeddings' inputs; recorded in `provenance`.
 
     Raises
     ------
     EncoderError
-        The encoder cannot be loaded, gives another dimension than its spec says, or fails on every study; then nothing
-        is published. A study that alone cannot be read or encoded, or whose embedding is not finite, is told in
+        The encoder cannot be loaded, its output differs from the spec's dimension, or it fails on every study; then nothing
+        is published. A single study that cannot be read or encoded, or whose embedding is not finite, is recorded in
         `failed_studies`.
     """
     if not studies:
-        raise ExtractionError("there is no study with slices to embed.", where=spec.name)
+        raise ExtractionError("no study has slices to embed.", where=spec.name)
     ordered, folder = sorted(studies), work / spec.name / version
     shards = finished_shards(folder)
     done = load_shard(shards[-1]).end if shards else 0
@@ -175,7 +175,7 @@ def _encoded_shards(
 def _read_ahead(
     store: SliceSource, view: View, studies: Sequence[str], readers: int
 ) -> Generator[tuple[str, SliceArray | SliceStoreError], None, None]:
-    """Studies in order, read and decoded in threads of their own a few ahead of the encoder."""
+    """Yield studies in order, read and decoded by separate threads a few studies ahead of the encoder."""
 
     def read(study_id: str) -> SliceArray | SliceStoreError:
         try:
@@ -201,7 +201,7 @@ def _read_ahead(
 def _publish(
     out: Path, shards: Sequence[Path], spec: EncoderSpec, made_of: str, device: str, speed: float
 ) -> ExtractionResult:
-    """Stream the shards into a DuckDB file beside `out`, then rename it."""
+    """Stream the shards into a temporary DuckDB file next to `out`, then rename it."""
     batches: list[int] = []
     with written_embeddings(out, spec.dim) as writer:
         for path in shards:
@@ -231,8 +231,8 @@ def _insert(writer: EmbeddingsWriter, shard: Shard, *, of_volumes: bool) -> None
 
 
 def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
-    """What embeddings were made of and by what."""
-    told = {
+    """Return the provenance of embeddings: their inputs, the software and the device."""
+    recorded = {
         "version": made_of,
         "encoder": spec.name,
         "spec": json.dumps(
@@ -249,7 +249,7 @@ def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
     }
     for library in _LIBRARIES:
         try:
-            told[library] = installed_version(library)
+            recorded[library] = installed_version(library)
         except PackageNotFoundError:
             continue
-    return told
+    return recorded

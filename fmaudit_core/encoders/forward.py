@@ -1,6 +1,6 @@
-"""Forward passes: batches across studies, halved where memory runs out; a study that fails is set aside by name.
+"""Forward passes: batches across studies, halved if memory runs out; a study that fails is excluded and recorded.
 
-What is read and what becomes of the embeddings: `extract.py`.
+Reading and use of the embeddings: `extract.py`.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from fmaudit_core.imaging.window import SliceArray
 
 Float32Array = npt.NDArray[np.float32]
 
-#: so many studies fail one after the other: the encoder or the device is at fault, not the studies
+#: consecutive failed studies after which the encoder or the device is at fault, not the studies
 HOPELESS: Final = 16
-#: batches on their way at a time: on a GPU one is copied and queued while another is computed
+#: concurrent batches: on a GPU one is copied and queued while another is computed
 _LANES_CUDA: Final = 2
 _NOT_FINITE: Final = "the encoder gives NaN or infinite values"
 
-#: slices of one study, by its place among the studies that were added
+#: slices of one study, with its index among the added studies
 _Piece = tuple[int, SliceArray]
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """A forward pass that did not go through."""
+    """A forward pass that failed."""
 
     why: str
     out_of_memory: bool
 
 
 class Forward:
-    """Runs one encoder over studies, one after the other, and keeps what comes out until it is taken.
+    """A runner of one encoder over a sequence of studies, which buffers results until they are taken.
 
     Parameters
     ----------
     encoder : Encoder
     spec : EncoderSpec
     batch : int
-        Slices, or volumes, at a time; halved for good where the device runs out of memory.
+        Batch size in slices, or volumes; halved permanently if the device runs out of memory.
     """
 
     def __init__(self, encoder: Encoder, spec: EncoderSpec, batch: int) -> None:
@@ -64,7 +64,7 @@ class Forward:
         self._failures_in_a_row = 0
 
     def add(self, study_id: str, items: SliceArray) -> None:
-        """Take one study's slices, (slices, channels, rows, columns), or its volume as (1, slices, 1, rows, columns)."""
+        """Add one study's slices, (slices, channels, rows, columns), or its volume, (1, slices, 1, rows, columns)."""
         at = len(self._ids)
         self._ids.append(study_id)
         self._found.append([])
@@ -75,7 +75,7 @@ class Forward:
             self._send(self._cut(self.batch))
 
     def taken(self) -> tuple[list[str], list[Float32Array], list[tuple[str, str]]]:
-        """Finish what is waiting, and hand over all studies since the last time.
+        """Finish the waiting batches, and return all studies since the last call.
 
         Returns
         -------
@@ -86,7 +86,7 @@ class Forward:
         Raises
         ------
         ExtractionError
-            The encoder gives another dimension than its spec says, or fails on everything.
+            The output differs from the spec's dimension, or the encoder fails on everything.
         """
         self._flush()
         ids = [one for at, one in enumerate(self._ids) if at not in self._failed]
@@ -96,7 +96,7 @@ class Forward:
         return ids, found, failed
 
     def close(self) -> None:
-        """Wait for the threads."""
+        """Wait for the threads to finish."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -133,21 +133,22 @@ class Forward:
         self._settle(pieces, future.result())
 
     def _attempt(self, pieces: Sequence[_Piece]) -> Float32Array | _Refused:
-        """One forward pass, or why it did not go through; no error is kept, since it would keep the tensors."""
+        """Run one forward pass, or return why it failed; the error itself is not kept, since it would keep the tensors alive."""
         items = [one for _, one in pieces]
         together: SliceArray = items[0] if len(items) == 1 else np.concatenate(items)  # type: ignore[assignment]  # one value type per view
         try:
             out = self._encoder.encode(together)
         except Exception as error:  # a network may raise anything, and one study must not stop the others
-            return _Refused(_told(error), _is_out_of_memory(error))
+            return _Refused(_summary(error), _is_out_of_memory(error))
         if out.shape != (len(together), self._spec.dim):
             raise ExtractionError(
-                f"the encoder gives {out.shape[-1]} dimensions, its spec says {self._spec.dim}.", where=self._spec.name
+                f"the encoder's output has {out.shape[-1]} dimensions, but its spec has dim {self._spec.dim}.",
+                where=self._spec.name,
             )
         return out.astype(np.float32, copy=False)
 
     def _settle(self, pieces: list[_Piece], out: Float32Array | _Refused) -> None:
-        """Put the embeddings of one batch to their studies; try again smaller where it did not go through."""
+        """Assign the embeddings of one batch to their studies; a failed batch is retried in smaller parts."""
         if isinstance(out, _Refused):
             self._again(pieces, out)
             return
@@ -162,11 +163,11 @@ class Forward:
                 self._fail(study, _NOT_FINITE)
 
     def _again(self, pieces: list[_Piece], refused: _Refused) -> None:
-        """Half the batch where memory ran out; else study by study, to find the one that fails."""
+        """Halve the batch if memory ran out; otherwise retry study by study, to find the one that fails."""
         total = sum(len(items) for _, items in pieces)
         if refused.out_of_memory and total > 1:
             _give_memory_back()
-            # a batch that was on its way at the old size does not halve it once more
+            # a concurrent batch of the old size does not halve it again
             self.batch = min(self.batch, total // 2)
             for part in _split(pieces, total // 2):
                 self._settle(part, self._attempt(part))
@@ -186,12 +187,12 @@ class Forward:
             raise ExtractionError(
                 f"the encoder failed on {HOPELESS} studies in a row ({why}); nothing was published.",
                 where=self._spec.name,
-                fix="What was finished before is kept: run again once the cause is mended.",
+                fix="Finished studies are kept: fix the cause, then run again.",
             )
 
 
 def _split(pieces: list[_Piece], size: int) -> list[list[_Piece]]:
-    """The same items in parts of at most `size`."""
+    """Split the items into parts of at most `size`."""
     parts: list[list[_Piece]] = [[]]
     room = size
     for study, items in pieces:
@@ -221,7 +222,7 @@ def _give_memory_back() -> None:
         torch.cuda.empty_cache()
 
 
-def _told(error: Exception) -> str:
-    """One line about an error."""
+def _summary(error: Exception) -> str:
+    """Return a one-line summary of an error."""
     first = (str(error).splitlines() or [""])[0][:200]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

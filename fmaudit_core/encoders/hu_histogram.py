@@ -1,4 +1,4 @@
-"""The control every audit carries: what the distribution of HU alone tells. NumPy only, no weights."""
+"""The control of every audit: features of the distribution of HU alone. NumPy only, no weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
-#: 64 equal bins and two for what lies outside
+#: 64 equal bins and two open-ended ones
 _EDGES_HU: Final = np.linspace(-1024.0, 1024.0, 65)
 #: air, lung, fat, soft tissue, contrast, bone
 _RANGES_HU: Final = ((-1100, -950), (-950, -600), (-200, -30), (0, 120), (150, 500), (500, 3000))
@@ -20,22 +20,22 @@ DIM: Final = len(_EDGES_HU) + 1 + len(_RANGES_HU) + _TEXTURE_FIGURES
 
 
 class HuHistogram:
-    """Per slice: a HU histogram, shares of tissue ranges, and mean and spread of local gradients.
+    """The control encoder; per slice: a HU histogram, shares of tissue ranges, and mean and spread of local gradients.
 
-    The 80 figures are 66 shares of HU bins (two open-ended), 6 shares of named ranges, and 8 of texture: mean and
-    standard deviation of HU/1000, and mean, standard deviation and 50th, 90th, 95th and 99th percentile of the
-    gradient's magnitude in 1000 HU per pixel.
+    The 80 features are 66 shares of HU bins (two open-ended), 6 shares of named ranges, and 8 of texture: mean and standard
+    deviation of HU/1000, and mean, standard deviation and 50th, 90th, 95th and 99th percentile of the gradient's magnitude in
+    1000 HU per pixel.
     """
 
     device = "cpu"
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """(n, 1, rows, columns) int16 HU -> (n, 80) float32."""
+        """Embed slices, (n, 1, rows, columns) int16 HU, as (n, 80) float32."""
         return np.stack([_figures(one[0]) for one in slices])
 
 
-def load(spec: EncoderSpec, device: str) -> HuHistogram:  # noqa: ARG001  # there is nothing to place on a device
-    """Adapter entry: the control sees HU, so its view must keep them."""
+def load(spec: EncoderSpec, device: str) -> HuHistogram:  # noqa: ARG001  # nothing runs on a device
+    """Load the adapter: the control reads HU, so its view must keep them."""
     if spec.view.values != "int16" or spec.dim != DIM:
         raise SpecError(f"hu_histogram needs a view with `values: int16`, and `dim: {DIM}`.", where=spec.name)
     return HuHistogram()

@@ -1,12 +1,12 @@
-"""Embeddings computed elsewhere: study id -> vector, from one file, checked and published like any other.
+"""Embeddings computed elsewhere: study id -> vector, read from one file, checked and published like any others.
 
-Layouts, told by the suffix:
+Layouts, recognised by the suffix:
 
 - Parquet (`.parquet`): a column of ids and a column of lists of numbers.
-- NPZ (`.npz`) and HDF5 (`.h5`, `.hdf5`): an array of ids, (n,), and one of vectors, (n, d); or one array per study, (d,),
-  called as its id.
+- NPZ (`.npz`) and HDF5 (`.h5`, `.hdf5`): an array of ids, (n,), and an array of vectors, (n, d); or one array per study, (d,),
+  named by its id.
 
-The names of the columns and arrays are the spec's.
+The spec names the columns and arrays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     Parameters
     ----------
     studies : sequence of str
-        The cohort's. Those that are not in the file are told in `failed_studies`; rows of other studies are counted
+        The cohort's studies. Those that are not in the file are recorded in `failed_studies`; rows of other studies are counted
         in `provenance` and left out.
     out : Path
         The DuckDB file, replaced in one rename; see `extract.extract`. It holds no slice embeddings.
@@ -47,8 +47,8 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     Raises
     ------
     ImportedFileError
-        The file is missing, another one, cannot be read, holds a study twice, vectors of another dimension or that are not
-        finite, or no study of the cohort; then nothing is published.
+        The file is missing, has another checksum, cannot be read, holds a study twice, vectors of another dimension or that are
+        not finite, or no study of the cohort; then nothing is published.
     """
     started, file = time.monotonic(), _file(spec)
     ids, matrix = read_imported(spec)
@@ -58,9 +58,9 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     missing = [study_id for study_id in wanted if study_id not in row_of]
     if not found:
         raise ImportedFileError(
-            f"none of its {len(ids)} studies is one of the cohort's {len(wanted)}.",
+            f"none of its {len(ids)} studies is among the cohort's {len(wanted)} studies.",
             where=str(file.path),
-            fix="The ids must be spelled as the cohort's study_id.",
+            fix="Write the ids exactly as in the cohort's study_id.",
         )
     with written_embeddings(out, spec.dim) as writer:
         for start in range(0, len(found), _ROWS_AT_ONCE):
@@ -78,7 +78,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
 
     Returns
     -------
-    study_ids : list of str, as they stand in the file
+    study_ids : list of str, as written in the file
     embeddings : (studies, dim) float32
 
     Raises
@@ -94,10 +94,10 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     where = str(file.path)
     reader = _READERS.get(file.path.suffix.lower())
     if reader is None:
-        raise ImportedFileError(f"is none of {', '.join(_READERS)}.", where=where)
+        raise ImportedFileError(f"has an unsupported suffix; the formats are {', '.join(_READERS)}.", where=where)
     if (sha256 := sha256_of(file.located())) != file.sha256:
         raise ImportedFileError(
-            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.",
+            f"is not the file named in the spec: its sha256 is {sha256}, not {file.sha256}.",
             where=where,
             fix="Get the right file, or correct the spec if the embeddings changed on purpose.",
         )
@@ -105,28 +105,28 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
         ids, vectors = reader(file)
     except (ImportedFileError, MissingExtraError):
         raise
-    except Exception as error:  # each format's library raises kinds of its own for a damaged file
-        told = (str(error).splitlines() or [""])[0][:160]
-        raise ImportedFileError(f"cannot be read ({type(error).__name__}: {told}).", where=where) from error
+    except Exception as error:  # each format's library has its own errors for a damaged file
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise ImportedFileError(f"cannot be read ({type(error).__name__}: {message}).", where=where) from error
     _check(ids, vectors, spec.dim, where)
     return ids, vectors.astype(np.float32)
 
 
 def _file(spec: EncoderSpec) -> ImportedFile:
     if spec.embeddings is None:
-        raise SpecError("it names no file of embeddings.", where=spec.name)
+        raise SpecError("it does not name a file of embeddings.", where=spec.name)
     return spec.embeddings
 
 
 def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) -> None:
-    """Rows are told by number, studies never."""
+    """Check ids and vectors; messages give row numbers, never study ids."""
     if not len(ids):
-        raise ImportedFileError("holds no study.", where=where)
+        raise ImportedFileError("has no studies.", where=where)
     if vectors.dtype.kind not in "fiu":
         raise ImportedFileError("its vectors are not numbers.", where=where)
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         shape = " x ".join(map(str, vectors.shape))
-        raise ImportedFileError(f"its vectors are {shape}, the spec says {len(ids)} x {dim}.", where=where)
+        raise ImportedFileError(f"its vectors have shape {shape}, but the spec needs {len(ids)} x {dim}.", where=where)
     if len(ids) != len(vectors):
         raise ImportedFileError(f"it has {len(ids)} ids and {len(vectors)} vectors.", where=where)
     blank = [row for row, one in enumerate(ids, start=1) if not one]
@@ -135,8 +135,8 @@ def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) 
     first: dict[str, int] = {}
     twice = [row for row, one in enumerate(ids, start=1) if first.setdefault(one, row) != row]
     if twice:
-        raise ImportedFileError(f"{_rows(twice)} of a study that stands there already.", where=where)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+        raise ImportedFileError(f"{_rows(twice)} of a study that is listed before.", where=where)
+    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
         finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
     if not finite.all():
         bad = (np.flatnonzero(~finite) + 1).tolist()
@@ -155,7 +155,7 @@ def _parquet(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
             raise ImportedFileError(f"has no column {column}.", where=str(file.path), fix=_NAMES)
     vectors = frame.get_column(file.embedding)
     if not isinstance(vectors.dtype, pl.List | pl.Array):
-        raise ImportedFileError(f"its column {file.embedding} holds no lists of numbers.", where=str(file.path))
+        raise ImportedFileError(f"its column {file.embedding} does not hold lists of numbers.", where=str(file.path))
     if isinstance(vectors.dtype, pl.Array):
         vectors = vectors.arr.to_list()
     lengths = vectors.list.len().fill_null(0).unique().to_list()
@@ -181,7 +181,7 @@ def _hdf5(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
 
 
 def _from_arrays(file: ImportedFile, arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[list[str], npt.NDArray[Any]]:
-    """An array of ids beside one of vectors, or one array per study."""
+    """Return ids and vectors from an array of ids and one of vectors, or from one array per study."""
     if (file.study_id in arrays) != (file.embedding in arrays):
         lacking = file.embedding if file.study_id in arrays else file.study_id
         raise ImportedFileError(f"has no array {lacking}.", where=str(file.path), fix=_NAMES)
@@ -193,7 +193,7 @@ def _from_arrays(file: ImportedFile, arrays: Mapping[str, npt.NDArray[Any]]) -> 
     return list(arrays), np.stack(list(arrays.values())) if arrays else np.empty((0, 0))
 
 
-_NAMES: Final = "Name what holds the ids and the vectors: `embeddings: {study_id: ..., embedding: ...}` in the spec."
+_NAMES: Final = "Name the ids and the vectors of the file: `embeddings: {study_id: ..., embedding: ...}` in the spec."
 _READERS: Final[Mapping[str, Callable[[ImportedFile], tuple[list[str], npt.NDArray[Any]]]]] = {
     ".parquet": _parquet,
     ".npz": _npz,

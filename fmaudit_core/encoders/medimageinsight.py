@@ -1,8 +1,8 @@
 """MedImageInsight: the image tower of the published two-tower checkpoint, on timm's DaViT.
 
-Codella et al. 2024 (arXiv 2410.06542). The published weights are a DaViT of 360 million parameters. They come as one
-safetensors file that is called `.pt`, with the text tower beside; only the image tower is read. Upstream's own loader
-never leaves training mode, where stochastic depth makes embeddings random; here every network is in eval mode.
+Codella et al. 2024 (arXiv 2410.06542). The published weights are a DaViT of 360 million parameters, in one safetensors file that
+is called `.pt` and also holds the text tower; only the image tower is read. Upstream's own loader never leaves training mode, in
+which stochastic depth makes embeddings random; here every network is in eval mode.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Architecture:
     embedding: int = 1024
 
 
-#: by `variant`; never read off a checkpoint, or one that lacks a whole block would fit
+#: by `variant`; never inferred from a checkpoint, since one that lacks a whole block would then fit
 ARCHITECTURES: Final = {"": Architecture()}
-#: image tower and projection, and what else a checkpoint holds, in the published layout and in the one before it
+#: image tower, projection, and other tensors of a checkpoint, in the published layout and in the previous one
 _LAYOUTS: Final = (
     ("image_encoder.", "image_projection", ("lang_encoder.", "lang_projection", "logit_scale")),
     ("visual.", "vision_projection", ("text.", "text_projection", "logit_scale")),
@@ -57,7 +57,7 @@ _RENAMED: Final = tuple(
 
 
 class ImageTower(nn.Module):
-    """DaViT, mean over its last tokens, LayerNorm, projection."""
+    """The image tower: DaViT, mean over its last tokens, LayerNorm, projection."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -72,20 +72,20 @@ class ImageTower(nn.Module):
         self.projection = nn.Parameter(torch.empty(architecture.widths[-1], architecture.embedding))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, rows, columns) -> (n, embedding)."""
+        """Map (n, 3, rows, columns) to (n, embedding)."""
         embedding: torch.Tensor = self.davit(images) @ self.projection
         return embedding
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: the L2-normalised 1024-d embedding of upstream's `encode_image`.
+    """Load the adapter: the L2-normalised 1024-d embedding of upstream's `encode_image`.
 
     Raises
     ------
     SpecError
-        The spec lacks weights or input, or its dim or variant is another.
+        The spec lacks weights or input, or its dim or variant differs.
     WeightsError
-        The checkpoint is missing, another one, or does not fit strictly.
+        The checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.variant not in ARCHITECTURES or spec.weights is None or spec.input is None:
         raise SpecError("medimageinsight needs weights and input, and no variant.", where=spec.name)
@@ -99,12 +99,12 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
 
 
 def tower_names(state: State) -> State:
-    """Tensors of a published checkpoint under `ImageTower`'s names; the text tower is left out.
+    """Rename tensors of a published checkpoint to `ImageTower`'s names; the text tower is left out.
 
     Raises
     ------
     WeightsError
-        A name is of neither tower, or two layouts are mixed.
+        A name belongs to neither tower, or two layouts are mixed.
     """
     present = [one for one in _LAYOUTS if any(name.startswith((one[0], one[1])) for name in state)]
     if len(present) != 1:
@@ -117,7 +117,7 @@ def tower_names(state: State) -> State:
         elif name.startswith(tower):
             mapped[f"davit.{_renamed(name.removeprefix(tower))}"] = tensor
         elif not _is_text(name):
-            raise WeightsError(f"the checkpoint holds {name}, which is not of MedImageInsight.")
+            raise WeightsError(f"the checkpoint holds {name}, which is not part of MedImageInsight.")
     return mapped
 
 

@@ -1,7 +1,7 @@
-"""Any open_clip model from a local folder: its image tower alone, without network or text tower.
+"""Any open_clip model from a local folder: its image tower only, without network access or text tower.
 
-The folder holds `open_clip_config.json` as open_clip publishes it, beside the checkpoint the spec names. The text
-tower is never built, since some of them (BiomedCLIP's) ask a model hub for their config.
+The folder holds `open_clip_config.json` as published by open_clip, next to the checkpoint named in the spec. The text tower is
+never built, since some text towers (BiomedCLIP's) request their config from a model hub.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fmaudit_core.encoders.torch_network import TorchEncoder, UnitNorm, load_str
 
 CONFIG: Final = "open_clip_config.json"
 _PREFIX: Final = "visual."
-#: text towers, the built-in one and that from transformers, and what the two towers share
+#: tensors of the text towers (built-in and transformers), and those that the two towers share
 _TEXT: Final = (
     "text.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask",
     "logit_scale", "logit_bias",
@@ -26,14 +26,14 @@ _TEXT: Final = (
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: image embeddings of length 1, as `encode_image(normalize=True)` gives them.
+    """Load the adapter: image embeddings of length 1, as computed by `encode_image(normalize=True)`.
 
     Raises
     ------
     SpecError
-        The spec has no weights path, or its dim is not the model's.
+        The spec has no weights path, or its dim differs from the model's.
     WeightsError
-        The config or checkpoint is missing, another one, or does not fit strictly.
+        The config or checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.weights is None or spec.weights.path is None:
         raise SpecError("open_clip needs `weights: path:` to a checkpoint in the model's folder.", where=spec.name)
@@ -47,7 +47,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     except TypeError as error:
         raise WeightsError(f"the config does not describe an image tower ({error}).", where=CONFIG) from error
     tower = _build_vision_tower(model["embed_dim"], vision, quick_gelu=bool(model.get("quick_gelu")), cast_dtype=None)
-    # what is of neither tower keeps its name, so that strict loading refuses it
+    # tensors of neither tower keep their names, so that strict loading refuses them
     state = read_checkpoint(path, wanted=lambda name: not name.startswith(_TEXT))
     load_strictly(tower, {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}, where=path.name)
     return TorchEncoder(UnitNorm(tower), spec, _inputs(spec, config, vision), device)
@@ -57,12 +57,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = read_config(path)
     model = config.get("model_cfg", config)
     if "embed_dim" not in model or "vision_cfg" not in model:
-        raise WeightsError("the config names no embed_dim and vision_cfg.", where=str(path))
+        raise WeightsError("the config has no embed_dim and vision_cfg.", where=str(path))
     return config
 
 
 def _inputs(spec: EncoderSpec, config: dict[str, Any], vision: Any) -> Input:
-    """The spec's input where it gives one, else what the model was published with."""
+    """Return the spec's input if given, else the input that the model was published with."""
     if spec.input is not None:
         return spec.input
     published = config.get("preprocess_cfg", {})

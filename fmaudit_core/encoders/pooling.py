@@ -1,4 +1,4 @@
-"""Slice embeddings become one study embedding; and the names of those that are no pool of slices."""
+"""Pooling of slice embeddings to one study embedding, and names of the study embeddings that are not pooled from slices."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 Pooling = Literal["mean", "max", "median"]
 POOLINGS: Final[tuple[Pooling, ...]] = ("mean", "max", "median")
-#: probes that read slices, and the pooling each is
+#: probes that read slices -> the pooling they perform
 OF_SLICES: Final = {"abmil": "attention", "lrcn": "lrcn"}
-#: the embedding of an encoder that sees the whole volume
+#: the embedding of an encoder that reads the whole volume
 VOLUME: Final = "volume"
 #: study embeddings computed elsewhere
 GIVEN: Final = "given"
 
 
 def pooled(slices: Float32Array, pooling: Pooling) -> Float32Array:
-    """Study embedding of slice embeddings.
+    """Pool slice embeddings to a study embedding.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ def pooled(slices: Float32Array, pooling: Pooling) -> Float32Array:
 
 
 def audited_poolings(there: Sequence[str], configured: Sequence[str]) -> list[str]:
-    """Poolings of an encoder that are audited: those configured, or all it has where it has none of them.
+    """Return the poolings of an encoder to audit: the configured ones, or all of its own if none of those is available.
 
-    An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single one of its own.
+    An encoder of whole volumes, or one whose embeddings were computed elsewhere, has a single pooling of its own.
     """
     return [name for name in configured if name in there] or list(there)

@@ -1,4 +1,4 @@
-"""The registry: a folder with one YAML per encoder. One bad file never hides the others."""
+"""The registry: a folder with one YAML per encoder. An invalid file does not hide the others."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ class Registry:
     Parameters
     ----------
     folder : Path
-        May be missing: then no encoder is registered.
+        If it is missing, no encoder is registered.
     """
 
     folder: Path
 
     def specs(self) -> dict[str, EncoderSpec]:
-        """Valid specs by name, sorted; the files that are not are told by `problems`."""
+        """Return the valid specs by name, sorted; `problems` lists the invalid files."""
         return self.read()[0]
 
     def problems(self) -> dict[str, str]:
-        """File name -> what is wrong with it, for every file that is no usable spec."""
+        """Return file name -> problem, for every file that is not a usable spec."""
         return self.read()[1]
 
     def spec(self, name: str) -> EncoderSpec:
-        """One registered encoder.
+        """Return one registered encoder.
 
         Raises
         ------
         SpecError
-            No valid spec has that name; says which there are.
+            No valid spec has that name; the message lists the valid names.
         """
         specs = self.specs()
         if name not in specs:
             raise SpecError(
-                f"no encoder is called {name}; there are {', '.join(specs) or 'none'}.",
+                f"unknown encoder {name}; the encoders are {', '.join(specs) or 'none'}.",
                 where=str(self.folder),
                 fix="Add its YAML with `fmaudit encoders add SPEC`.",
             )
         return specs[name]
 
     def named(self, name: str) -> EncoderSpec:
-        """One registered encoder, or a shipped one that is not registered.
+        """Return a registered encoder, or a shipped one that is not registered.
 
         Raises
         ------
         SpecError
-            Neither has that name.
+            No encoder has that name.
         """
         shipped = shipped_specs()
         if name not in self.specs() and name in shipped:
@@ -72,21 +72,21 @@ class Registry:
         Parameters
         ----------
         weights : Path, optional
-            For a spec of published weights: the file, or the folder it lies in. The registered spec names it.
+            For a spec of published weights: the file, or its folder. The registered spec names it.
 
         Raises
         ------
         SpecError
-            The spec is wrong, or its name is taken by another file.
+            The spec is invalid, or another file has its name already.
         WeightsError, ImportedFileError
-            The file it names is missing, another one, or wrong.
+            The file it names is missing, has another checksum, or is invalid.
         """
         spec = load_spec(source)
         text = source.read_text(encoding="utf-8")
         if weights is not None:
             if spec.published is None:
                 raise SpecError(
-                    "the spec does not say what is published, so weights cannot be given apart.",
+                    "the spec has no section `published`, so --weights cannot be used with it.",
                     where=source.name,
                     fix="Name the checkpoint in it: weights: {path: ..., sha256: ...}",
                 )
@@ -98,7 +98,7 @@ class Registry:
             text = _anchored(text, "weights", spec.weights.path)
         if spec.embeddings:
             from fmaudit_core.encoders.imported import (
-                read_imported,  # a list of specs needs neither DuckDB nor pyarrow
+                read_imported,  # listing specs needs neither DuckDB nor pyarrow
             )
 
             read_imported(spec)
@@ -106,9 +106,11 @@ class Registry:
         target = self.folder / f"{spec.name}.yaml"
         taken = {name for path in self._files() if path != target for name in [_name_in(path)] if name}
         if spec.name in taken:
-            raise SpecError(f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another.")
-        with written_beside(target) as beside:
-            beside.write_text(text, encoding="utf-8")
+            raise SpecError(
+                f"the name {spec.name} is taken.", where=str(self.folder), fix="Give the encoder another name."
+            )
+        with written_beside(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return load_spec(target)
 
     def read(self) -> tuple[dict[str, EncoderSpec], dict[str, str]]:
@@ -139,13 +141,13 @@ class Registry:
 
 
 def shipped_specs() -> dict[str, Path]:
-    """Specs that come with fmaudit: name -> YAML."""
+    """Return the specs shipped with fmaudit: name -> YAML."""
     folder = Path(str(files("fmaudit_core.encoders") / "specs"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _anchored(text: str, part: str, path: Path) -> str:
-    """The YAML with an absolute path of its file: a relative one was taken from the folder the YAML came from."""
+    """Return the YAML with an absolute path of its file; a relative path is resolved from the folder of the original YAML."""
     raw = yaml.safe_load(text)
     if Path(raw[part]["path"]).is_absolute():
         return text

@@ -1,4 +1,4 @@
-"""Unfinished extractions: shards of whole studies, each written by rename, so that a kill costs one shard at most."""
+"""Unfinished extractions: shards of whole studies, each written by rename, so that a kill loses at most one shard."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass
 class Shard:
-    """Studies embedded together: their slice embeddings one below the other, and the studies that failed.
+    """Studies embedded together: their slice embeddings concatenated, and the studies that failed.
 
     Parameters
     ----------
     counts : list of int
-        Slices of each study; 1 where an encoder sees whole volumes.
+        Slices of each study; 1 if the encoder reads whole volumes.
     embeddings : (sum of counts, d) float32
     batches : list of int
-        Batch sizes it was encoded with, in order: more than one where the device ran out of memory.
+        Batch sizes used, in order: more than one if the device ran out of memory.
     end : int
-        How many studies of the run are done once this shard is.
+        Number of studies of the run that are done including this shard.
     """
 
     study_ids: list[str]
@@ -38,7 +38,7 @@ class Shard:
 
 
 def finished_shards(folder: Path) -> list[Path]:
-    """Whole shards from the first on, without a hole."""
+    """Return the finished shards, consecutive from the first."""
     found: list[Path] = []
     while (path := shard_path(folder, len(found))).exists():
         found.append(path)
@@ -46,7 +46,7 @@ def finished_shards(folder: Path) -> list[Path]:
 
 
 def shard_path(folder: Path, index: int) -> Path:
-    """Where a shard lies."""
+    """Return the path of a shard."""
     return folder / f"shard-{index:06d}.npz"
 
 

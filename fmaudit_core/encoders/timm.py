@@ -14,17 +14,17 @@ from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly, nee
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: the features that `create_model(variant, num_classes=0)` gives, not normalised.
+    """Load the adapter: the features of `create_model(variant, num_classes=0)`, not normalised.
 
     Raises
     ------
     SpecError
-        The variant is no model of timm, or weights, input or dim are missing or another.
+        The variant is not a model of timm, or weights, input or dim are missing or differ.
     WeightsError
-        The checkpoint is missing, another one, or does not fit strictly.
+        The checkpoint is missing, has another checksum, or does not fit strictly.
     """
     if spec.weights is None or not timm.is_model(spec.variant):
-        raise SpecError("timm needs weights, and a variant that is the name of one of its models.", where=spec.name)
+        raise SpecError("timm needs weights, and `variant` must be the name of a timm model.", where=spec.name)
     network: Any = timm.create_model(spec.variant, pretrained=False, num_classes=0)
     known = network.pretrained_cfg
     inputs = needs_input(
@@ -41,7 +41,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
 
 
 def _classifiers(known: Any) -> tuple[str, ...]:
-    """Prefixes of the classifier's tensors, which are left out."""
+    """Return the prefixes of the classifier's tensors, which are left out."""
     named = known.get("classifier") or ()
     return tuple(f"{one}." for one in ((named,) if isinstance(named, str) else named))
 

@@ -1,4 +1,4 @@
-"""What every torch adapter shares: device and precision, eval and inference mode, and strict loading."""
+"""Shared parts of the torch adapters: device and precision, eval and inference mode, and strict loading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which precision an encoder runs; as text it is what provenance tells."""
+    """Device and precision of an encoder; its text is recorded in the provenance."""
 
     device: torch.device
     dtype: torch.dtype
@@ -43,21 +43,21 @@ class TorchEncoder:
         (n, 3, size, size) float -> (n, dim)
     spec : EncoderSpec
     inputs : Input
-        How grey becomes the network's input; the spec's, or what the adapter read from the checkpoint's folder.
+        Preprocessing of grey values; the spec's, or the one that the adapter read from the checkpoint's folder.
     device : "auto", "cpu" or "cuda"
 
     Raises
     ------
     SpecError
-        The view is not what the network takes.
+        The view does not match the network's input.
     EncoderError
-        The device cannot be had.
+        The device is not available.
     """
 
     def __init__(self, network: nn.Module, spec: EncoderSpec, inputs: Input, device: str) -> None:
         self._placement = placed(spec, device)
         self.device = str(self._placement)
-        #: parameters of the network as it is loaded
+        #: number of parameters of the network as loaded
         self.n_parameters = sum(one.numel() for one in network.parameters())
         # channels-last: about three times faster for convolutions on a CPU
         self._network = (
@@ -67,7 +67,7 @@ class TorchEncoder:
 
     @torch.inference_mode()
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """(n, channels, rows, columns) uint8 -> (n, dim) float32; one channel is repeated to three."""
+        """Embed slices, (n, channels, rows, columns) uint8, as (n, dim) float32; a single channel is repeated."""
         dtype = self._placement.dtype
         with torch.autocast(self._placement.device.type, dtype=dtype, enabled=dtype != torch.float32):
             out = self._network(self.prepared(slices))
@@ -83,28 +83,28 @@ class UnitNorm(nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, size, size) -> (n, dim)."""
-        # in float32 whatever the precision of the network: half a precision's rounding would show in the norm
+        """Map (n, 3, size, size) to (n, dim)."""
+        # in float32 for every precision of the network: rounding in half precision would change the norm
         return nn.functional.normalize(self.network(images).float(), dim=-1)
 
 
 def placed(spec: EncoderSpec, device: str) -> Placement:
-    """Device and precision an encoder runs in; a CPU always computes in float32.
+    """Return the device and precision of an encoder; a CPU always computes in float32.
 
     Raises
     ------
     EncoderError
-        CUDA is asked for, by the spec or the config, and there is none to be had.
+        CUDA is requested, by the spec or the config, but not available.
     """
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
-        raise EncoderError("CUDA is asked for, but torch finds no GPU.", where=spec.name, fix="Set `device: auto`.")
+        raise EncoderError("CUDA was requested, but torch finds no GPU.", where=spec.name, fix="Set `device: auto`.")
     if there and device != "cpu":
         return Placement(torch.device("cuda"), _DTYPES[spec.dtype], fell_back=False)
     meant_for_cuda = spec.device == "cuda"
     if meant_for_cuda and not spec.cpu_fallback:
         raise EncoderError(
-            "this encoder runs on CUDA only, and there is no GPU to run on.",
+            "this encoder needs CUDA, but there is no GPU.",
             where=spec.name,
             fix="Run on a GPU machine, or set `cpu_fallback: true` in its spec.",
         )
@@ -114,12 +114,12 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
 
 
 def needs_input(spec: EncoderSpec, published: str) -> Input:
-    """The spec's `input`.
+    """Return the spec's `input`.
 
     Raises
     ------
     SpecError
-        It has none; `published` tells what the model was published with.
+        It has none; `published` states the input that the model was published with.
     """
     if spec.input is None:
         raise SpecError(
@@ -136,19 +136,19 @@ def needs_dim(spec: EncoderSpec, dim: int) -> None:
     Raises
     ------
     SpecError
-        The network gives another.
+        The network's dimension differs.
     """
     if spec.dim != dim:
-        raise SpecError(f"dim is {spec.dim}, but the network gives {dim}.", where=spec.name)
+        raise SpecError(f"dim is {spec.dim}, but the network's output has {dim} dimensions.", where=spec.name)
 
 
 def load_strictly(network: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
-    """Put tensors into a network; every name and shape must fit, none may be left over.
+    """Load tensors into a network; every name and shape must fit, and none may be left over.
 
     Raises
     ------
     WeightsError
-        Naming what is missing, left over or misshaped.
+        Tensors are missing, left over or misshaped; the message names them.
     """
     try:
         network.load_state_dict(state, strict=True)

@@ -1,6 +1,6 @@
-"""Any vision model folder of transformers: config.json and safetensors, offline and strict.
+"""Any vision model of transformers from a local folder: config.json and safetensors, offline and strict.
 
-Which output is the embedding is decided per model type, never guessed:
+The output used as the embedding is defined per model type, never guessed:
 
 ======================================  =======================================  =========
 model type                              embedding                                length 1
@@ -13,9 +13,9 @@ dinov3_convnext                         pooler_output, the normalised mean      
 vit                                     CLS token after the last LayerNorm       no
 ======================================  =======================================  =========
 
-RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, taken as
-they come. The library renames the tensors of older checkpoints itself, so it also loads them; what it finds missing,
-left over or misshaped is refused.
+RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, used unchanged.
+The library loads the tensors itself, since it renames those of older checkpoints; any tensor it reports as missing, left over or
+misshaped is an error.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ VARIANTS: Final = ("pooler_output", "cls", "mean")
 
 @dataclass(frozen=True)
 class _Family:
-    """How one model type is loaded and read."""
+    """How one model type is loaded, and which output is its embedding."""
 
     network: str
     output: str
     unit_norm: bool = False
-    #: prefixes of tensors that are no part of the image embedding: another tower, a head of another task
+    #: prefixes of tensors that are not part of the image embedding: another tower, a head of another task
     left_out: tuple[str, ...] = ()
-    #: whether only slices of the config's image_size are taken
+    #: whether only slices of the config's image_size are accepted
     fixed_size: bool = False
 
 
@@ -71,14 +71,14 @@ FAMILIES: Final = {
 
 
 class _Embedding(nn.Module):
-    """One output of a network, as a matrix."""
+    """A network reduced to one of its outputs, as a matrix."""
 
     def __init__(self, network: nn.Module, output: str) -> None:
         super().__init__()
         self.network, self.output = network, output
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, size, size) -> (n, dim)."""
+        """Map (n, 3, size, size) to (n, dim)."""
         out = self.network(pixel_values=images)
         if self.output in {"pooler_output", "image_embeds"}:
             found: torch.Tensor = out[self.output].flatten(1)
@@ -90,20 +90,20 @@ class _Embedding(nn.Module):
 
 
 def load(spec: EncoderSpec, device: str) -> TorchEncoder:
-    """Adapter entry: the model type's embedding, or the output that `variant` names.
+    """Load the adapter: the model type's embedding, or the output named by `variant`.
 
     Raises
     ------
     SpecError
-        Weights, input or a needed variant are missing, or the model takes or gives other sizes.
+        Weights, input or a needed variant are missing, or the model's input or output sizes differ.
     WeightsError
-        The config or checkpoint is missing, another one, asks for code of its own, or does not fit strictly.
+        The config or checkpoint is missing, has another checksum, requires its own code, or does not fit strictly.
     """
     if spec.weights is None or spec.weights.path is None:
         raise SpecError("transformers needs `weights: path:` to a checkpoint in the model's folder.", where=spec.name)
     config = _config(spec)
     family = _family(spec, config)
-    # a model of two towers keeps the image tower's config apart
+    # a model of two towers has a separate config for the image tower
     vision = getattr(config, "vision_config", config)
     inputs = needs_input(spec, _published_input(spec))
     if family.fixed_size and vision.image_size != inputs.size_px:
@@ -120,19 +120,21 @@ def _config(spec: EncoderSpec) -> Any:
     raw = read_config(path)
     known = str(raw.get("model_type"))
     if known not in transformers.CONFIG_MAPPING:
-        asks = " It asks for code of its own, which is never run." if "auto_map" in raw else ""
-        raise WeightsError(f"transformers knows no model type {known}.{asks}", where=str(path))
+        asks = " It requires custom code, which is never run." if "auto_map" in raw else ""
+        raise WeightsError(f"transformers has no model type {known}.{asks}", where=str(path))
     try:
         return transformers.CONFIG_MAPPING[known].from_dict(raw)
-    except Exception as error:  # whatever the library's own validation raises
-        raise WeightsError(f"is no valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
+    except Exception as error:  # the library's own validation may raise anything
+        raise WeightsError(f"is not a valid config: {str(error).splitlines()[0][:200]}.", where=str(path)) from error
 
 
 def _family(spec: EncoderSpec, config: Any) -> _Family:
     family = FAMILIES.get(config.model_type)
     if spec.variant:
         if spec.variant not in VARIANTS:
-            raise SpecError(f"variant {spec.variant!r} is none of {', '.join(VARIANTS)}.", where=spec.name)
+            raise SpecError(
+                f"unknown variant {spec.variant!r}; the variants are {', '.join(VARIANTS)}.", where=spec.name
+            )
         if family is not None and spec.variant != family.output:
             raise SpecError(
                 f"the embedding of a {config.model_type} is its {family.output}; leave the variant out.",
@@ -141,7 +143,7 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
         return family or _Family("AutoModel", spec.variant)
     if family is None:
         raise SpecError(
-            f"which output of a {config.model_type} is the embedding is not known.",
+            f"it is not known which output of a {config.model_type} is the embedding.",
             where=spec.name,
             fix=f"Set `variant` to {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, as the model's authors use it.",
         )
@@ -149,7 +151,7 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
 
 
 def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
-    """The embedding's width; of a type that is not known the extraction itself compares it."""
+    """Return the embedding's width; for an unknown type the spec's, which is compared during extraction."""
     if family.output == "image_embeds":
         return int(vision.projection_dim)
     if family.network == "DINOv3ConvNextModel":
@@ -159,38 +161,42 @@ def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
 
 def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module:
     if family is _SIGLIP and not vision.vision_use_head:
-        raise WeightsError("the SigLIP has no pooling head (vision_use_head), so no image embedding.", where=where)
+        raise WeightsError(
+            "the SigLIP has no pooling head (vision_use_head), so it has no image embedding.", where=where
+        )
     builder: Any = getattr(transformers, family.network)
     options: dict[str, Any] = {"add_pooling_layer": False} if family.network == "ViTModel" else {}
     if family.network == "AutoModel":
         builder = transformers.MODEL_MAPPING[type(vision)]
     try:
         with _quiet():
-            network, told = builder.from_pretrained(
+            network, loading_info = builder.from_pretrained(
                 None, config=vision, state_dict=state, output_loading_info=True, dtype=torch.float32, **options
             )
-    except RuntimeError as error:  # misshaped tensors end the library's own loading
-        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
-        raise WeightsError(f"the checkpoint does not fit the network: {said}", where=where) from error
+    except RuntimeError as error:  # the library itself raises for misshaped tensors
+        message = " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:300]
+        raise WeightsError(f"the checkpoint does not fit the network: {message}", where=where) from error
     for what, names in (
-        ("Missing", told["missing_keys"]),
-        ("Unexpected", told["unexpected_keys"]),
-        ("Misshaped", [name for name, *_ in told["mismatched_keys"]]),
+        ("Missing", loading_info["missing_keys"]),
+        ("Unexpected", loading_info["unexpected_keys"]),
+        ("Misshaped", [name for name, *_ in loading_info["mismatched_keys"]]),
     ):
         if names:
             listed = ", ".join(sorted(names)[:3])
             raise WeightsError(
                 f"the checkpoint does not fit the network: {what} key(s) {listed} ({len(names)} in all)", where=where
             )
-    if told["error_msgs"]:
-        raise WeightsError(f"the checkpoint does not fit the network: {told['error_msgs'][0][:300]}", where=where)
+    if loading_info["error_msgs"]:
+        raise WeightsError(
+            f"the checkpoint does not fit the network: {loading_info['error_msgs'][0][:300]}", where=where
+        )
     loaded: nn.Module = network
     return loaded
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars and reports of the library's own: what is wrong becomes one error."""
+    """Run without the library's progress bars and reports: any problem becomes one error."""
     talk: Any = library_logging
     level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
     talk.set_verbosity(logging.CRITICAL)
@@ -204,9 +210,9 @@ def _quiet() -> Iterator[None]:
 
 
 def _published_input(spec: EncoderSpec) -> str:
-    """What the folder's preprocessor_config.json says, for the error that asks for an `input`."""
+    """Return the content of the folder's preprocessor_config.json, for the error about a missing `input`."""
     path = spec.weights.located().parent / "preprocessor_config.json"  # type: ignore[union-attr]  # load has checked
     if not path.is_file():
-        return "nothing is beside the checkpoint; see its card."
+        return "no preprocessor_config.json is next to the checkpoint; see its model card."
     names = ("size", "crop_size", "do_center_crop", "resample", "rescale_factor", "image_mean", "image_std")
     return ", ".join(f"{name} {found[name]}" for found in [read_config(path)] for name in names if name in found)

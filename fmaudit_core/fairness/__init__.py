@@ -1,4 +1,4 @@
-"""For whom does it fail, and how sure are we: the statistics of the audit, on anybody's predictions."""
+"""Subgroup performance and fairness gaps with their uncertainty, for predictions of any model."""
 
 from fmaudit_core.fairness.assess import Assessment, assess
 

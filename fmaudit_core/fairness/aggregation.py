@@ -1,7 +1,8 @@
-"""How slices become a study, and whether it matters: every aggregation of an encoder's slices against their mean.
+"""Comparison of methods that aggregate slice embeddings to one score per study. The reference is mean pooling.
 
-Mean, maximum and median per dimension under the same logistic probe; gated attention and a recurrent network, which learn what to
-look at; and the same weights with another view (other windows, another stride), which are another encoder of the registry.
+The methods are mean, maximum and median per dimension under the same logistic probe, and gated attention and a recurrent network,
+which learn how to weight slices. Encoders with the same weights and another view (other windows, another stride) are separate
+encoders in the registry; they are compared too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fmaudit_core.tables.findings import SPATIAL_AGGREGATION
 
 REFERENCE: Final = "mean"
 _ATTENTION: Final = "abmil"
-#: aggregation -> the probe that reads it
+#: aggregation -> probe that uses it
 AGGREGATIONS: Final[dict[str, str]] = {
     **dict.fromkeys(POOLINGS, PRIMARY_PROBE), **{pooling: probe for probe, pooling in OF_SLICES.items()},
 }  # fmt: skip
@@ -39,7 +40,7 @@ def spatial_aggregation(
     seeds: pl.DataFrame,
     equal: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Compare, for every encoder and task, each aggregation and each other view with mean pooling under the logistic probe.
+    """Compare each aggregation and each other view with mean pooling under the logistic probe, for every encoder and task.
 
     Parameters
     ----------
@@ -92,7 +93,7 @@ def _of_cell(
     for aggregation, probe in AGGREGATIONS.items():
         named = {"comparison": "aggregation", "aggregation": aggregation, "probe": probe}
         scores = frame.filter(probe=probe, pooling=aggregation)
-        row = named | _told(seeds, probe) | _compared(scores, reference, settings, slices)
+        row = named | _of_seeds(seeds, probe) | _compared(scores, reference, settings, slices)
         rows.append(row | _by_attention(scores, equal, row["status"], settings) if probe == _ATTENTION else row)
     for other, of_other in others.items():
         named = {"comparison": "window", "aggregation": REFERENCE, "probe": PRIMARY_PROBE, "view_of": other}
@@ -101,8 +102,8 @@ def _of_cell(
     return rows
 
 
-def _told(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
-    """What the single networks of a probe come to."""
+def _of_seeds(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
+    """Return the number of chosen networks of a probe, with mean and standard deviation of their test AUROC."""
     of_probe = seeds.filter((pl.col("probe") == probe) & pl.col("chosen")).get_column("test_auroc").drop_nulls()
     if of_probe.is_empty():
         return {}
@@ -112,7 +113,7 @@ def _told(seeds: pl.DataFrame, probe: str) -> dict[str, Any]:
 def _compared(
     scores: pl.DataFrame, reference: pl.DataFrame, settings: FairnessSection, slices: Mapping[str, int]
 ) -> dict[str, Any]:
-    """AUROC and its difference from the reference, on the studies that both scored."""
+    """Return the AUROC and its difference from the reference, on the studies scored by both."""
     one = scores.join(reference, on="study_id", how="semi").sort("study_id")
     if one.is_empty():
         return {"status": "not_scored"}
@@ -143,7 +144,7 @@ def _compared(
 
 
 def _by_attention(scores: pl.DataFrame, equal: pl.DataFrame, status: str, settings: FairnessSection) -> dict[str, Any]:
-    """What attention gains over itself with equal weights: the same linear probe on the same components."""
+    """Return the gain of attention over equal weights, with the same linear probe on the same components."""
     if status != "tested" or equal.is_empty():
         return {}
     both = scores.join(equal.select("study_id", alike="y_score"), on="study_id").sort("study_id")
@@ -156,7 +157,7 @@ def _by_attention(scores: pl.DataFrame, equal: pl.DataFrame, status: str, settin
 
 
 def _adjusted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one encoder and task with p adjusted over them."""
+    """Return the rows of one encoder and task, with p adjusted over them."""
     p = np.array([np.nan if row.get("p_value") is None else row["p_value"] for row in rows])
     for row, by_holm, q in zip(rows, holm(p), benjamini_hochberg(p), strict=True):
         if not np.isnan(by_holm):

@@ -1,4 +1,4 @@
-"""The whole assessment of predictions: every subgroup's metrics, every attribute's gaps, every threshold's rates."""
+"""The complete assessment of predictions: metrics per subgroup, gaps per attribute, rates per threshold."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from fmaudit_core.tables.fairness import (
 
 @dataclass(frozen=True, repr=False)
 class Assessment:
-    """What `assess` found, as polars frames.
+    """Results of `assess`, as polars frames.
 
     Parameters
     ----------
-    subgroup_metrics : a row per score set, attribute, subgroup and metric; `overall` is an attribute of one level
+    subgroup_metrics : a row per score set, attribute, subgroup and metric; `overall` is an attribute with one level
     fairness_gaps : a row per score set, attribute and metric of `GAP_METRICS`
     threshold_sweep : a row per score set, subgroup and distinct score
     subgroup_calibration : a row per score set and subgroup: slope, intercept, calibration error
-    calibration_tests : a row per score set, attribute and parameter: whether subgroups are calibrated alike; exploratory
+    calibration_tests : a row per score set, attribute and parameter: whether calibration is equal across subgroups; exploratory
     cross_group_auroc : a row per score set and two subgroups: positives of one against negatives of the other (xAUC)
-    intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`, ranked by who fares worst
-    model_comparisons : a row per two score sets of a task, subgroup and metric; paired, on the studies both scored
-    score_warnings : a row per score set and warning: what to check before a verdict is read
+    intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`; rank 1 is the worst
+    model_comparisons : a row per pair of score sets of a task, subgroup and metric; paired, on the studies scored by both
+    score_warnings : a row per score set and warning: what to check before reading a verdict
     """
 
     subgroup_metrics: pl.DataFrame
@@ -62,11 +62,11 @@ class Assessment:
     score_warnings: pl.DataFrame
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """Every table by its name."""
+        """Return every table by name."""
         return dict(vars(self))
 
     def verdicts(self) -> pl.DataFrame:
-        """Each gap beside its null-expected gap with p and verdict: the columns to look at first."""
+        """Return each gap with its null-expected gap, p-values and verdict. Read these columns first."""
         one_of_a_kind = [name for name in SCORE_SET if self.fairness_gaps.get_column(name).n_unique() < 2]
         shown = (
             *SCORE_SET, "attribute", "metric", "worst_subgroup", "best_subgroup", "gap", "null_expected_gap", "p_value",
@@ -76,7 +76,7 @@ class Assessment:
         return found.rename({"p_value": "p_exploratory"})
 
     def __repr__(self) -> str:
-        """The verdicts, and how large the tables are."""
+        """Return the verdicts and the number of rows of each table."""
         sizes = ", ".join(f"{name} {frame.height:,} rows" for name, frame in self.tables().items())
         with pl.Config(
             tbl_rows=40, tbl_cols=-1, tbl_width_chars=180, tbl_hide_column_data_types=True, float_precision=3
@@ -104,25 +104,25 @@ def assess(
     Parameters
     ----------
     frame : polars frame
-        `study_id, patient_id, split, y_true, y_score`, a column per attribute, and where there are several models or tasks
+        `study_id, patient_id, split, y_true, y_score`, a column per attribute, and for several models or tasks
         `encoder, task, probe, modality, pooling, strategy`.
     attributes : sequence of str
     settings : FairnessSection, optional
-        The method's defaults where not given.
+        Defaults of the method if not given.
     threshold : float, optional
-        Operating threshold for all; chosen per score set on the rows of split `val` where not given.
+        Operating threshold for all score sets. If not given, it is chosen per score set on the rows of split `val`.
     declared : expression on the columns of a score set, optional
-        Score sets that the corrections for many gaps are over; all where not given. Gaps of the others carry a nominal p.
+        Score sets included in the corrections for multiple gaps; all if not given. Gaps of the others have a nominal p.
     unvalidated : bool
-        Take a score set with a blank `threshold` and no rows of `val` as it is: of it AUROC alone is told, rates are
+        Accept a score set with a blank `threshold` and no rows of `val`. Only its AUROC is reported; its rates have status
         `no_threshold`.
     progress : callable, optional
-        Told how many of the steps are done.
+        Called with the number of completed steps.
 
     Raises
     ------
     FairnessError
-        The predictions cannot be assessed as they are; says why and what to do.
+        The predictions cannot be assessed. The message gives the reason and the fix.
     """
     settings = settings or FairnessSection()
     checked = evaluated(frame, attributes, settings, threshold, unvalidated=unvalidated)
@@ -136,7 +136,7 @@ def assess_evaluated(
     declared: pl.Expr | None = None,
     progress: Progress = silent,
 ) -> Assessment:
-    """`assess` of predictions that were checked and have their thresholds."""
+    """Run `assess` on predictions that are already checked and have thresholds."""
     test = evaluated.test
     alpha = settings.alpha / len(attributes)
     metrics: list[dict[str, Any]] = []
@@ -170,9 +170,9 @@ def assess_evaluated(
             rows = _subgroup_rows(cohort, attribute, settings, alpha, evaluated.draws)
             sweeps += _sweeps(cohort, attribute, rows, settings)
             if attribute != OVERALL:
-                found, dealt = gap_rows(cohort, attribute, rows, settings)
+                found, permuted = gap_rows(cohort, attribute, rows, settings)
                 gaps += found
-                nulls += dealt
+                nulls += permuted
             metrics += rows
             step()
     fairness_gaps = corrected(FAIRNESS_GAPS.frame(gaps), nulls, settings, declared)

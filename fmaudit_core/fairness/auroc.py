@@ -1,4 +1,4 @@
-"""AUROC of one group of studies, and its variance when patients have several. Rates: `rates.py`."""
+"""AUROC of one group of studies and its variance if patients have several studies. For rates see `rates.py`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Auroc:
 
     @property
     def fewest_patients(self) -> int:
-        """Patients with a study of the rarer class."""
+        """Return the number of patients with a study of the rarer class."""
         return min(self.k_pos, self.k_neg)
 
     @property
@@ -70,7 +70,7 @@ def auroc(
     y_true : (n,) bool
     y_score : (n,) float
     patient : (n,) int codes, optional
-        Without it every study counts as a patient of its own, which is DeLong's variance.
+        If not given, every study counts as a separate patient, which is DeLong's variance.
 
     References
     ----------
@@ -86,11 +86,11 @@ def auroc(
 
 
 def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) -> Float64Array:
-    """How each positive fares against all negatives, and each negative against all positives; ties half.
+    """Return the share of negatives that each positive outranks, and of positives that outrank each negative; ties count half.
 
     Returns
     -------
-    (n,) float64 in (0, 1): over the positives and over the negatives the mean is the AUROC
+    (n,) float64 in [0, 1]; the mean over the positives and the mean over the negatives both equal the AUROC
     """
     positive, negative = y_score[y_true], y_score[~y_true]
     out = np.empty(len(y_true))
@@ -104,11 +104,11 @@ def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) 
 def clustered_se(
     y_true: npt.NDArray[np.bool_], components: Float64Array, patient: npt.NDArray[np.integer] | None
 ) -> float | None:
-    """Standard error of the mean structural component, or of a difference of two, with patients as clusters.
+    """Return the standard error of the mean structural component, or of a difference of two, with patients as clusters.
 
     Returns
     -------
-    float, None where fewer than two patients have a class
+    float, None if fewer than two patients have one of the classes
     """
     m, n = int(y_true.sum()), int((~y_true).sum())
     codes = np.arange(len(y_true)) if patient is None else patient_codes(patient)
@@ -128,7 +128,7 @@ def clustered_se(
 
 
 def _share_below(ascending: Float64Array, scores: Float64Array) -> Float64Array:
-    """For each score, the share of `ascending` below it, ties half; quickest for scores that ascend too."""
+    """Return for each score the share of `ascending` below it, ties half. Fastest if the scores ascend too."""
     below = np.searchsorted(ascending, scores, side="left") + np.searchsorted(ascending, scores, side="right")
     share: Float64Array = below / (2.0 * len(ascending))
     return share

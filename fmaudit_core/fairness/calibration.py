@@ -1,6 +1,6 @@
-"""How far a model's probabilities can be believed in a subgroup: calibration slope, intercept and error.
+"""Calibration of a model's probabilities in a subgroup: slope, intercept and error.
 
-A gap in TPR with the opposite gap in FPR at every threshold is a shift of scores; calibration per subgroup shows it.
+A TPR gap with the opposite FPR gap at every threshold indicates shifted scores. Calibration per subgroup shows the shift.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Calibration:
 
     Parameters
     ----------
-    slope, slope_se : of the outcome's log odds on the score's; 1 is right, below it scores are too extreme
-    intercept, intercept_se : calibration in the large, with the slope held at 1; 0 is right, above it risk is underestimated.
-        The slope is None if the scores separate the classes; an error is None if there is one patient only.
-    ece : mean distance of predicted and observed rate over bins of equal size
-    ece_by_chance : what a perfectly calibrated model would show in the same bins: the error is never 0 in few studies
+    slope, slope_se : of the outcome's log odds on the score's; 1 is ideal, below 1 the scores are too extreme
+    intercept, intercept_se : calibration in the large, with the slope fixed at 1; 0 is ideal, above 0 risk is underestimated.
+        The slope is None if the scores separate the classes. A standard error is None if there is only one patient.
+    ece : mean distance between predicted and observed rate over bins of equal size
+    ece_by_chance : expected `ece` of a perfectly calibrated model in the same bins; it is above 0 in finite samples
     """
 
     slope: float | None
@@ -45,7 +45,7 @@ class Calibration:
 
 
 def is_probability(score: Float64Array) -> bool:
-    """Return whether scores can be probabilities at all: decision values and ranks cannot be calibrated."""
+    """Return whether scores can be probabilities. Decision values and ranks cannot be calibrated."""
     return bool(len(score)) and bool(score.min() >= 0.0) and bool(score.max() <= 1.0)
 
 
@@ -55,8 +55,8 @@ def calibration(y_true: npt.NDArray[np.bool_], score: Float64Array, patient: npt
     Parameters
     ----------
     y_true : (n,) bool
-    score : (n,) float in [0, 1]; within 1e-6 of 0 or 1 it counts as that far from it
-    patient : (n,) int codes: standard errors are robust to clustering in patients
+    score : (n,) float in [0, 1]; values closer than 1e-6 to 0 or 1 are moved to that distance
+    patient : (n,) int codes; standard errors are robust to clustering by patient
 
     References
     ----------
@@ -70,7 +70,7 @@ def calibration(y_true: npt.NDArray[np.bool_], score: Float64Array, patient: npt
 
 
 def wald(value: float | None, se: float | None, confidence: float) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of a coefficient."""
+    """Return the Wald interval of a coefficient."""
     if value is None or se is None:
         return None, None
     half = normal_quantile(confidence) * se
@@ -78,7 +78,7 @@ def wald(value: float | None, se: float | None, confidence: float) -> tuple[floa
 
 
 def _error(y: Float64Array, score: Float64Array) -> tuple[float, float]:
-    """Expected calibration error in bins of equal size, and the same expected of perfect calibration."""
+    """Return the expected calibration error in bins of equal size, and its expectation under perfect calibration."""
     n = len(y)
     bins = np.array_split(np.argsort(score, kind="stable"), max(1, min(_MOST_BINS, n // _STUDIES_PER_BIN)))
     found = chance = 0.0

@@ -1,4 +1,4 @@
-"""Fit calibration slope and intercept by maximum likelihood, with errors clustered by patient. Meaning: `calibration.py`."""
+"""Maximum-likelihood fit of calibration slope and intercept, with errors clustered by patient. See `calibration.py`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: change of any study's log odds, relative to the largest, at which a fit has converged
 _CONVERGED: Final = 1e-11
-#: bounds the work; damped steps on a concave likelihood need a few dozen even one study away from separation
+#: most steps; damped steps on a concave likelihood need a few dozen even one study away from separation
 _MAX_STEPS: Final = 1_000
-#: share of the increase that a step's slope promises which it must bring (Armijo)
+#: share of the increase predicted by the slope that a step must reach (Armijo)
 _ENOUGH: Final = 1e-4
 _MAX_HALVINGS: Final = 60
 
@@ -39,10 +39,10 @@ class Coefficient:
 
 
 def is_separated(y: BoolArray, x: Float64Array) -> bool:
-    """Return whether a cut of `x` separates the classes, completely or but for ties at the cut.
+    """Return whether a cut of `x` separates the classes, completely or except for ties at the cut.
 
-    Then, and only then, the likelihood of a logistic regression on an intercept and `x` has no maximum (Albert & Anderson 1984,
-    Biometrika 71:1). A constant `x`, whose slope is not identified, counts as separated.
+    The likelihood of a logistic regression on an intercept and `x` has no maximum if and only if the classes are separated
+    (Albert & Anderson 1984, Biometrika 71:1). A constant `x` counts as separated, because its slope is not identified.
     """
     positive, negative = x[y], x[~y]
     return bool(positive.min() >= negative.max() or positive.max() <= negative.min())
@@ -54,7 +54,7 @@ def fit_slope(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.inte
     Parameters
     ----------
     y : (n,) bool, with both classes
-    log_odds : (n,) float64, of probabilities kept off 0 and 1
+    log_odds : (n,) float64, of probabilities bounded away from 0 and 1
     patient : (n,) int codes
 
     Returns
@@ -63,12 +63,12 @@ def fit_slope(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.inte
 
     Notes
     -----
-    Newton's method with the step halved until the likelihood rises enough, which converges from anywhere if there is a maximum.
-    The covariate is centred at its weighted mean in every step, so that the two coefficients are solved for one by one.
+    Newton's method halves the step until the likelihood rises enough. It converges from any start if there is a maximum. The
+    covariate is centred at its weighted mean in every step, so that the two coefficients are solved for separately.
 
-    The error is the sandwich over patients (Liang & Zeger 1986), times k / (k - 1) (n - 1) / (n - 2) with k patients: that of
-    statsmodels' ``cov_type="cluster"``. If a study lies far on the wrong side of otherwise separated classes, statsmodels' error
-    loses its digits; this one agrees with 60-digit arithmetic.
+    The error is the sandwich estimate over patients (Liang & Zeger 1986), times k / (k - 1) (n - 1) / (n - 2) with k patients,
+    as for statsmodels' ``cov_type="cluster"``. If a study lies far on the wrong side of otherwise separated classes, the error
+    of statsmodels loses precision; this one agrees with 60-digit arithmetic.
     """
     if is_separated(y, log_odds):
         return None
@@ -95,18 +95,19 @@ def fit_slope(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.inte
 
 
 def fit_intercept(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.integer]) -> Coefficient:
-    """Fit the intercept of a logistic regression of the outcome with a score's log odds as offset; it always exists.
+    """Fit the intercept of a logistic regression of the outcome with a score's log odds as offset. It always exists.
 
     Parameters
     ----------
     y : (n,) bool, with both classes
-    log_odds : (n,) float64, of probabilities kept off 0 and 1
+    log_odds : (n,) float64, of probabilities bounded away from 0 and 1
     patient : (n,) int codes
 
     Notes
     -----
-    The root of the score function, which falls throughout, between the intercepts that would be right if all offsets were the
-    largest and the smallest. Error as in `fit_slope`; the small-sample correction of one coefficient is k / (k - 1).
+    The intercept is the root of the score function, which decreases everywhere. The root lies between the solutions for all
+    offsets equal to the largest and equal to the smallest offset. The error is as in `fit_slope`; the small-sample correction
+    of one coefficient is k / (k - 1).
     """
     signs = np.where(y, 1.0, -1.0)
 
@@ -114,7 +115,7 @@ def fit_intercept(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.
         return float(_residual_and_weight(signs, log_odds + intercept)[0].sum())
 
     overall = float(np.log(y.mean() / (1 - y.mean())))
-    # a little further than needed, so that rounding leaves the root inside
+    # slightly wider than needed, so that the root stays inside despite rounding
     intercept = float(brentq(score, overall - log_odds.max() - 1, overall - log_odds.min() + 1, xtol=1e-13))
     residual, weight = _residual_and_weight(signs, log_odds + intercept)
     return Coefficient(intercept, _clustered_error(residual / weight.sum(), patient, 1))
@@ -123,9 +124,9 @@ def fit_intercept(y: BoolArray, log_odds: Float64Array, patient: npt.NDArray[np.
 def _step(
     signs: Float64Array, eta: Float64Array, direction: Float64Array, reached: float, promised: float
 ) -> tuple[float, float]:
-    """Return the largest of 1, 1/2, 1/4, ... by which the log-likelihood rises enough, but for rounding, and what it reaches.
+    """Return the largest step of 1, 1/2, 1/4, ... that raises the log-likelihood enough, up to rounding, and the value reached.
 
-    If none does, the maximum is reached as closely as numbers are stored, and the step is 0.
+    If no step does, the maximum is reached to machine precision, and the step is 0.
     """
     rounding = 1e-13 * (1 + abs(reached))
     for halvings in range(_MAX_HALVINGS):
@@ -141,7 +142,7 @@ def _log_likelihood(signs: Float64Array, eta: Float64Array) -> float:
 
 
 def _residual_and_weight(signs: Float64Array, eta: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Return outcome minus probability, and the probability's variance, both (n,) and without cancellation."""
+    """Return outcome minus probability, and the variance of the outcome, both (n,) and without cancellation."""
     wrong = expit(-signs * eta)
     return signs * wrong, wrong * expit(signs * eta)
 

@@ -1,4 +1,4 @@
-"""Test whether subgroups of an attribute are calibrated alike: homogeneity of their slopes, and of their intercepts."""
+"""Tests of equal calibration across the subgroups of an attribute: homogeneity of slopes and of intercepts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fmaudit_core.fairness.calibration import Calibration
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.tables.fairness import CALIBRATION_TESTS
 
-#: patients with a positive study, and as many with a negative one, that a subgroup needs: the test is a large-sample one
+#: fewest patients per class in a subgroup, because the test is a large-sample test
 MIN_PATIENTS: Final = 50
 PARAMETERS: Final = ("slope", "intercept")
 
 
 def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
-    """Compute Cochran's Q of estimates of one quantity in different patients, and its p.
+    """Compute Cochran's Q of estimates of one quantity in different groups of patients, and its p.
 
     Parameters
     ----------
@@ -27,8 +27,8 @@ def homogeneity(values: Sequence[float], errors: Sequence[float]) -> tuple[float
 
     Returns
     -------
-    Q, the sum of squared distances from the precision-weighted mean, each over its variance; and p from chi-squared with g - 1
-    degrees of freedom
+    Q, the sum of squared distances from the precision-weighted mean, each divided by its variance, and p from chi-squared with
+    g - 1 degrees of freedom
 
     References
     ----------
@@ -48,7 +48,7 @@ def homogeneity_rows(
     ----------
     tested : calibrations of the tested subgroups with at least `MIN_PATIENTS` patients of each class
     named : columns of the score set and the attribute
-    probabilities : whether the scores can be calibrated
+    probabilities : whether the scores can be probabilities
 
     Notes
     -----

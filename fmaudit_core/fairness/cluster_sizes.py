@@ -1,4 +1,4 @@
-"""Patients as clusters of studies: what several studies of one patient cost in certainty."""
+"""Patients as clusters of studies: patient codes and cluster sizes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 
 def patient_codes(patient: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Codes of patients from 0 upwards, fit for counting; codes that are small already stay as they are.
+    """Return patient codes from 0 upwards, small enough for counting. Codes that are already small are returned unchanged.
 
-    Some codes may belong to nobody here: what is counted over patients must not count those.
+    Some codes may be unused. Exclude them from counts over patients.
     """
     if len(patient) == 0 or (int(patient.min()) >= 0 and int(patient.max()) <= 8 * len(patient) + 1024):
         return patient
@@ -18,21 +18,21 @@ def patient_codes(patient: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
 
 
 def n_patients(patient: npt.NDArray[np.integer]) -> int:
-    """Patients who have any of the studies whose codes these are."""
+    """Return the number of distinct patients."""
     return len(cluster_sizes(patient_codes(patient)))
 
 
 def patients_by_class(y_true: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> tuple[int, int]:
-    """Patients with a positive study and patients with a negative one; who has both counts in both.
+    """Return the numbers of patients with a positive study and with a negative study. A patient with both counts in both.
 
     Parameters
     ----------
-    y_true, patient : (n,) of each study
+    y_true, patient : (n,) label and patient code of each study
     """
     return n_patients(patient[y_true]), n_patients(patient[~y_true])
 
 
 def cluster_sizes(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Studies of each patient who has any, (patients,) float64, of codes that `patient_codes` gave."""
+    """Return the number of studies of each patient with at least one, (patients,) float64, for codes from `patient_codes`."""
     sizes = np.bincount(codes)
     return sizes[sizes > 0].astype(np.float64)

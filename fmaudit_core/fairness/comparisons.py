@@ -1,6 +1,6 @@
-"""Every two score sets of a task on the studies both scored: differences over all and in each subgroup.
+"""Comparison of all pairs of score sets of a task on their common studies, overall and in each subgroup.
 
-The difference of one pair: `paired.py`.
+For the statistics of one pair see `paired.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fmaudit_core.tables.findings import MODEL_COMPARISONS
 
 BoolArray = npt.NDArray[np.bool_]
 
-#: what tells the two models of a comparison apart: all of a score set but its task
+#: columns that identify a model: all columns of a score set except its task
 MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
 _TASK: Final = SCORE_SET.index("task")
 
@@ -32,7 +32,7 @@ _TASK: Final = SCORE_SET.index("task")
 def model_comparisons(
     test: pl.DataFrame, attributes: Sequence[str], settings: FairnessSection, *, baselines: Collection[str] = ()
 ) -> pl.DataFrame:
-    """Compare every two score sets of each task, on the studies that both scored.
+    """Compare every pair of score sets of each task, on the studies scored by both.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def model_comparisons(
         Checked predictions of the evaluated split, with `threshold`.
     attributes : sequence of str
     baselines : collection of str
-        Encoders that others are held against: in a pair with one of them it is the other model, so that `non_inferior` answers
-        whether the first may take its place.
+        Reference encoders. In a pair with one of them, it is the other model, so that `non_inferior` answers whether the first
+        model can replace it.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def model_comparisons(
 
 
 def _on_both(first: pl.DataFrame, second: pl.DataFrame) -> ScoreSets:
-    """Two score sets on the studies that both scored, in one order, the first by name first; none where there are none."""
+    """Return two score sets on their common studies, in the same order and sorted by name; empty if there are none."""
     sets = [first.join(second, on="study_id", how="semi"), second.join(first, on="study_id", how="semi")]
     if sets[0].is_empty():
         return {}
@@ -73,7 +73,7 @@ def _on_both(first: pl.DataFrame, second: pl.DataFrame) -> ScoreSets:
 
 
 def _verdict(settings: FairnessSection) -> pl.Expr:
-    """What a tested row says of the first model: better, not worse by the margin, worse, or that the data cannot tell."""
+    """Return the verdict on the first model in a tested row: better, not worse by the margin, worse, or undecided."""
     ahead = pl.when(metric="auroc").then(pl.col("difference")).otherwise(-pl.col("difference"))
     apart = pl.col("q_value") <= settings.alpha
     return (
@@ -90,13 +90,13 @@ def _verdict(settings: FairnessSection) -> pl.Expr:
 
 
 def _ordered(cohort: ScoreSets, baselines: Collection[str]) -> ScoreSets:
-    """The score sets with those of baselines last."""
+    """Return the score sets with the baselines last."""
     at = SCORE_SET.index("encoder")
     return dict(sorted(cohort.items(), key=lambda item: (item[0][at] in baselines, item[0])))
 
 
 def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Every two of the score sets, which are on the same studies in the same order."""
+    """Yield the rows of every pair of score sets, which have the same studies in the same order."""
     if len(cohort) < 2:
         return
     of_pair = {
@@ -107,20 +107,20 @@ def _pairs(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSecti
 
 
 def pair_rows(
-    told: dict[str, Any],
+    identity: dict[str, Any],
     first: pl.DataFrame,
     second: pl.DataFrame,
     attributes: Sequence[str],
     settings: FairnessSection,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of two score sets on the studies both scored: over all and in each subgroup, AUROC, UDR and FPR.
+    """Yield AUROC, UDR and FPR rows of two score sets on their common studies, overall and in each subgroup.
 
-    Labels, attributes and patients are those of the first. Each row starts with what `told` holds.
+    Labels, attributes and patients are taken from the first. Each row starts with the columns in `identity`.
     """
     one = first.join(second, on="study_id", how="semi").sort("study_id")
     other = second.join(first, on="study_id", how="semi").sort("study_id")
     if not one.is_empty():
-        yield from _by_subgroup({(0, 1): told}, [ScoreSet(one), ScoreSet(other)], attributes, settings)
+        yield from _by_subgroup({(0, 1): identity}, [ScoreSet(one), ScoreSet(other)], attributes, settings)
 
 
 def _by_subgroup(
@@ -148,7 +148,7 @@ def _compared(
     sets: Sequence[Studies],
     settings: FairnessSection,
 ) -> Iterator[dict[str, Any]]:
-    """Rows of one subgroup for every pair; what a model shows by itself is worked out once, not once a pair."""
+    """Yield the rows of one subgroup for every pair. Metrics of a single model are computed once, not once per pair."""
     y, patient = sets[0].y_true, sets[0].patient
     n_pos, n_neg = int(y.sum()), int((~y).sum())
     status = status_of(y, patient, settings, subgroup["subgroup"])
@@ -163,12 +163,12 @@ def _compared(
         if len(found) == 1:
             yield from (pair | subgroup | {"metric": metric, "status": NO_THRESHOLD} for metric in ("udr", "fpr"))
         for metric, one in found.items():
-            told = _told(one, metric, settings, tested=status == "tested")
-            yield pair | subgroup | counts | {"metric": metric} | told
+            estimates = _estimates(one, metric, settings, tested=status == "tested")
+            yield pair | subgroup | counts | {"metric": metric} | estimates
 
 
 def _by_patient(y: BoolArray, patient: npt.NDArray[np.int64], studies: Studies) -> dict[str, ByPatient]:
-    """Every metric of one model under the labels of the first: AUROC, and with a threshold UDR and FPR."""
+    """Return every metric of one model with the labels of the first: AUROC, and UDR and FPR if it has a threshold."""
     out = {"auroc": ByPatient.of_components(y, structural_components(y, studies.y_score), patient)}
     if studies.has_threshold:
         called = studies.y_score >= studies.threshold
@@ -177,7 +177,7 @@ def _by_patient(y: BoolArray, patient: npt.NDArray[np.int64], studies: Studies) 
     return out
 
 
-def _told(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:
+def _estimates(pair: Paired, metric: str, settings: FairnessSection, *, tested: bool) -> dict[str, Any]:
     low, high = pair.interval(settings.confidence) or (None, None)
     row: dict[str, Any] = {"value": pair.first, "other_value": pair.second, "difference": pair.difference}
     row |= {"ci_low": low, "ci_high": high}

@@ -1,4 +1,4 @@
-"""Show that subgroups differ by less than the margin: over all levels of an attribute, and over the tested ones alone."""
+"""Equivalence tests: whether subgroups differ by less than the margin, over all levels of an attribute or the tested ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fmaudit_core.fairness.power import all_within_margin
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
 
-#: value and the ends of its interval
+#: value and the limits of its interval
 Estimate = tuple[float, tuple[float, float]]
 
 _NOTHING_KNOWN: Estimate = (0.5, (0.0, 1.0))
@@ -24,16 +24,16 @@ _NOTHING_KNOWN: Estimate = (0.5, (0.0, 1.0))
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Whether the levels of an attribute were shown to lie within the margin of one another.
+    """Result of the equivalence tests over the levels of an attribute.
 
     Parameters
     ----------
     within_margin : bool
-        Every two levels with a study in the evaluated split do, small and suppressed ones included.
+        Every two levels with a study in the evaluated split differ by less than the margin, small and suppressed ones included.
     within_margin_of_tested : bool
-        Every two tested levels do.
+        Every two tested levels differ by less than the margin.
     not_covered : tuple of str
-        Levels that are not tested, by name, the one of studies whose attribute was not recorded included.
+        Levels that are not tested, by name, including the level of studies whose attribute was not recorded.
     """
 
     within_margin: bool
@@ -46,14 +46,15 @@ def equivalence(
 ) -> Equivalence:
     """Test whether every two levels differ by less than the margin.
 
-    Two one-sided tests at `alpha` for each pair, all of which must reject (intersection-union, Berger & Hsu 1996), so that no
-    correction for their number is needed. An interval of each pair's difference is made of those of both levels (MOVER).
+    Two one-sided tests at `alpha` are run for each pair. All must reject (intersection-union, Berger & Hsu 1996), so no
+    correction for their number is needed. The interval of a pair's difference is computed from the intervals of both levels
+    (MOVER).
 
     Parameters
     ----------
     levels : mapping of level to Studies
-        Every level with a study in the evaluated split, of one score set. Studies whose attribute was not recorded are no
-        group of people and never compared.
+        Every level of one score set with a study in the evaluated split. Studies whose attribute was not recorded are not a
+        group of people and are never compared.
     tested : collection of str
         Levels that are tested for the metric.
     metric : str
@@ -62,19 +63,19 @@ def equivalence(
     Raises
     ------
     ValueError
-        The metric is unknown, or a rate is asked of a score set without a threshold.
+        The metric is unknown, or a rate is requested for a score set without a threshold.
 
     Notes
     -----
     Rates: Clopper & Pearson's interval at confidence 1 - 2 alpha and Kish's effective size, as if all studies of a patient
-    agreed. An estimated design effect does not see the rare patient all of whose studies would be missed; with it, equivalence
-    was claimed in up to 28 % of simulated draws at a true difference of exactly the margin.
+    agreed. An estimated design effect misses rare patients all of whose studies would be missed; with it, equivalence was
+    claimed in up to 28 % of simulated draws at a true difference of exactly the margin.
 
-    AUROC: the logit interval with Student's t at confidence 1 - alpha, since at 1 - 2 alpha equivalence was claimed in up to 7 %.
-    It covers at least what patients of a kind not seen yet could change: of k patients with the rarer class none was of a kind
-    whose share is 1 - (alpha / 2)^(1 / k), and such patients may rank at either end. Without that, equivalence was claimed in
-    up to 20 % where 5 % of the sick patients rank below everybody. If all pairs of studies are ranked alike: Clopper & Pearson's
-    interval for k observations.
+    AUROC: the logit interval with Student's t at confidence 1 - alpha, because at 1 - 2 alpha equivalence was claimed in up to
+    7 %. The interval is widened for kinds of patients not yet observed: with k patients of the rarer class, a kind with share
+    1 - (alpha / 2)^(1 / k) may be absent by chance, and such patients may rank at either end. Without this, equivalence was
+    claimed in up to 20 % if 5 % of the patients with the outcome rank below all others. If all pairs of studies are ranked
+    alike, the interval is Clopper & Pearson's for k observations.
 
     A level without a study of a class that the metric needs may have any value, so equivalence is not shown.
 
@@ -84,7 +85,7 @@ def equivalence(
     """
     estimate = _ESTIMATES.get(metric)
     if estimate is None:
-        raise ValueError(f"no metric '{metric}'; one of {', '.join(_ESTIMATES)}.")
+        raise ValueError(f"unknown metric '{metric}'; the metrics are {', '.join(_ESTIMATES)}.")
     if metric != "auroc" and not all(studies.has_threshold for studies in levels.values()):
         raise ValueError(f"'{metric}' needs an operating threshold.")
 
@@ -92,7 +93,7 @@ def equivalence(
     def of_level(level: str) -> Estimate:
         return estimate(levels[level], settings.alpha)
 
-    # the smallest first: the one that most often settles it
+    # smallest first: it most often decides the result
     recorded = sorted((level for level in levels if level != UNKNOWN), key=lambda level: len(levels[level].y_true))
     return Equivalence(
         within_margin=_are_within((of_level(level) for level in recorded), settings.margin),
@@ -104,10 +105,10 @@ def equivalence(
 
 
 def _are_within(estimates: Iterable[Estimate], margin: float) -> bool:
-    """Return whether every two lie within the margin; estimates are taken only until one is too wide for any other."""
+    """Return whether every two lie within the margin. Stop at the first interval that is too wide for any other."""
     taken = []
     for value, (low, high) in estimates:
-        # the interval of a difference is no narrower than either level's own
+        # the interval of a difference is at least as wide as the interval of either level
         if high - low >= min(2 * margin, 1.0):
             return False
         taken.append((value, (low, high)))

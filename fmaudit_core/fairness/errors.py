@@ -1,4 +1,4 @@
-"""What can be wrong with predictions that are to be assessed."""
+"""Errors in predictions to be assessed."""
 
 from __future__ import annotations
 

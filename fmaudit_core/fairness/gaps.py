@@ -1,4 +1,4 @@
-"""Gaps between subgroups, and their null. One subgroup: `auroc.py`, `rates.py`. Many gaps: `multiplicity.py`."""
+"""Gaps between subgroups and their null. For one subgroup see `auroc.py`, `rates.py`; for many gaps `multiplicity.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fmaudit_core.fairness.units import ClassSizes, Units
 
 Float64Array = npt.NDArray[np.float64]
 
-#: metrics whose gap is tested; the gap in TPR is the gap in UDR
+#: metrics whose gap is tested; the gap in TPR equals the gap in UDR
 GAP_METRICS: Final = ("auroc", "udr", "fpr")
 #: draws for the null of the gap itself
 _N_DRAWS: Final = 10_000
@@ -31,16 +31,16 @@ class Estimates:
 
     Parameters
     ----------
-    value : (B, g) float64, NaN where a class is missing
+    value : (B, g) float64, NaN if a class is missing
     scaled : Scaled
-        The same on its scale, with its clustered variance.
+        The same values on the metric's scale, with clustered variance.
     """
 
     value: Float64Array
     scaled: Scaled
 
     def of(self, groups: Sequence[int]) -> Estimates:
-        """Return those of some subgroups."""
+        """Return the estimates of some subgroups."""
         at = list(groups)
         return Estimates(self.value[:, at], Scaled(self.scaled.t[:, at], self.scaled.v[:, at]))
 
@@ -55,11 +55,11 @@ class Gap:
     null_expected_gap, null_gap_95 : float
         Mean and 95th percentile of max - min if all subgroups had the same true value.
     best, worst : int, subgroup with the best and the worst value (a low UDR or FPR is better, a high AUROC)
-    q_statistic, p_value : float, the primary test: studentised homogeneity Q; None where nothing can be tested, because every
-        study, or none, of the class is called in every subgroup
-    p_gap : float, share of the null's gaps that are as large: descriptive
+    q_statistic, p_value : float, the primary test: studentised homogeneity Q; None if nothing can be tested, because all studies
+        of the class, or none, are called in every subgroup
+    p_gap : float, share of null gaps that are at least as large; descriptive
     p_rest : (g,) float64, p of each subgroup against the mean of the others
-    p_rest_adjusted : (g,) float64, the same corrected over the subgroups by single-step max-T
+    p_rest_adjusted : (g,) float64, `p_rest` corrected over the subgroups by single-step max-T
     null_q : (B,) float64, Q under permutation, for the correction over families
     """
 
@@ -83,12 +83,12 @@ def estimates(
     sizes: ClassSizes,
     metrics: Collection[str] = GAP_METRICS,
 ) -> dict[str, Estimates]:
-    """Estimate metrics in every subgroup of labellings; a ranking without a threshold has AUROC alone.
+    """Estimate metrics in every subgroup of each labelling. A ranking without a threshold has AUROC only.
 
     Parameters
     ----------
     sizes : ClassSizes
-        `Units.sizes` of the same labellings; rankings of the same units share them.
+        `Units.sizes` of the same labellings, shared by rankings of the same units.
     """
     out = {}
     if "auroc" in metrics:
@@ -109,16 +109,16 @@ def null_gaps(
     seed: int = 0,
     metrics: Collection[str] = GAP_METRICS,
 ) -> list[dict[str, Gap]]:
-    """Test the gap of every metric for several score sets on the same studies, each permutation shared by all of them.
+    """Test the gap of every metric for several score sets on the same studies. All score sets share the same permutations.
 
     Parameters
     ----------
     rankings : the score sets
     units : Units
-        With the true subgroup of each; all subgroups are tested.
+        Units with their true subgroups; all subgroups are tested.
     deals : permuted labellings, in chunks; see `permutation.Dealer`
     seed : int
-        Of the draws for the null of the gap itself.
+        Seed of the draws for the null of the gap.
     """
     g = units.n_groups
     permuted: list[dict[str, list[Scaled]]] = [{} for _ in rankings]
@@ -137,18 +137,18 @@ def null_gaps(
 
 
 def exceedance(null: Float64Array, observed: float) -> float:
-    """Return the permutation p: (1 + #{T* >= T}) / (B + 1). Statistics that differ by rounding only are equal."""
+    """Return the permutation p: (1 + #{T* >= T}) / (B + 1). Statistics that differ only by rounding count as equal."""
     return float((1 + np.count_nonzero(null >= observed - RELATIVE_DUST * abs(observed) - DUST)) / (len(null) + 1))
 
 
 def joined(parts: Sequence[Scaled]) -> Scaled:
-    """Return chunks one below the other, a subgroup's still side by side in memory."""
+    """Return the chunks concatenated by labelling, with the values of a subgroup contiguous in memory."""
     t, v = (np.concatenate([getattr(one, name).T for one in parts], axis=1).T for name in ("t", "v"))
     return Scaled(t, v)
 
 
 def gap_of(observed: Estimates, null: Scaled, metric: str, seed: int) -> Gap:
-    """Compare the subgroups of one labelling with those of its permutations."""
+    """Compare the subgroups of one labelling with those of its permutations and return the gap."""
     value, scaled = observed.value[0], Scaled(observed.scaled.t[0], observed.scaled.v[0])
     low, high = int(np.nanargmin(value)), int(np.nanargmax(value))
     gap = float(value[high] - value[low])
@@ -181,7 +181,7 @@ def _normals(seed: int, n_groups: int) -> Float64Array:
 
 
 def _auroc(wins: Wins, sizes: ClassSizes, *, of: bool) -> Estimates:
-    """AUROC and its clustered variance: Obuchowski 1997, Biometrics 53:567, as `auroc.clustered_se`."""
+    """Return AUROC with clustered variance (Obuchowski 1997, Biometrics 53:567), as in `auroc.clustered_se`."""
     at = (0, 1) if of else (1, 0)  # the rarer class, the common one
     (m, n), (k10, k01), (in_cells, common_in_cells) = (
         (pair[at[0]], pair[at[1]]) for pair in (sizes.studies, sizes.patients, sizes.clustered)
@@ -208,7 +208,7 @@ def _rate(
     *,
     missed: bool,
 ) -> Estimates:
-    """Share of a class that is called, or that is missed, and its variance under clustering."""
+    """Return the share of a class that is called, or missed, with its variance under clustering."""
     m, k = sizes.studies[at], sizes.patients[at]
     share = _ratio(called, m)
     residuals = squares - 2 * share * crossed + share**2 * sizes.squares[at]

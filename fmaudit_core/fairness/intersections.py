@@ -1,8 +1,8 @@
-"""Intersections of attributes, and which of them fare worst: a search whose multiplicity is paid for.
+"""Search for the intersections of attributes with the worst metrics, corrected for multiple testing.
 
-Every intersection that the small-group rule lets be tested is compared with the mean of the other tested intersections of the
-same attributes, in the direction of faring worse. Permutations move patients' whole sets of attributes, so they keep how
-attributes go together; the step-down maximum runs over all intersections of a score set: the worst of many is tested as such.
+Every intersection that the small-group rule allows to be tested is compared one-sided with the mean of the other tested
+intersections of the same attributes. Permutations move the complete attribute set of a patient, so the association between
+attributes is kept. The step-down maximum runs over all intersections of a score set, which corrects for selecting the worst.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from fmaudit_core.tables.fairness import INTERSECTIONS
 
 Float64Array = npt.NDArray[np.float64]
 
-#: between the names of attributes, and between those of their levels
+#: separator between attribute names, and between level names
 TIMES: Final = " x "
 
 
 @dataclass(frozen=True)
 class _Combination:
-    """Some attributes together.
+    """A combination of attributes and its intersections.
 
     Parameters
     ----------
     levels : names of the intersections that occur, ascending
-    parts : (n,) int, place in `levels` of each study
-    tested : places in `levels` of those that are tested for some metric
-    of_metric : metric -> places in `tested` of those tested for it, none if they are fewer than two
-    by_joint : (k,) labels, from a study's set of all attributes to its place in `tested`, ``len(tested)`` for all others
+    parts : (n,) int, index of each study in `levels`
+    tested : indices in `levels` of the intersections tested for at least one metric
+    of_metric : metric -> indices in `tested` of the intersections tested for it; empty if fewer than two
+    by_joint : (k,) labels, from a study's set of all attributes to its index in `tested`, ``len(tested)`` for all others
     """
 
     attributes: tuple[str, ...]
@@ -63,9 +63,9 @@ def intersection_rows(
 ) -> list[dict[str, Any]]:
     """Rows of `INTERSECTIONS` for score sets on the same studies.
 
-    `difference` is that from the precision-weighted mean of the other tested intersections of the same attributes. `rank` 1 is
-    the intersection that fares worst by the studentised difference; `p_worse` is one-sided, `p_worse_adjusted` corrected over all
-    intersections of the score set and metric.
+    `difference` is the difference from the precision-weighted mean of the other tested intersections of the same attributes.
+    `rank` 1 is the intersection with the worst studentised difference. `p_worse` is one-sided; `p_worse_adjusted` is corrected
+    over all intersections of the score set and metric.
     """
     first = next(iter(cohort.values())).frame
     joint = first.select(pl.struct(attributes).rank("dense")).to_series().cast(pl.Int64).to_numpy() - 1
@@ -109,13 +109,13 @@ def _combination(
 
 
 def _judged(level: str) -> str:
-    """The level the rule sees: an intersection with an unrecorded part is itself unrecorded."""
+    """Return the level for the small-group rule: unrecorded if any part of the intersection is unrecorded."""
     return UNKNOWN if UNKNOWN in level.split(TIMES) else level
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Of one metric, by combination and place in its `tested`: each (difference, p, adjusted p, rank)."""
+    """Search result of one metric: (combination, index in its `tested`) -> (difference, p, adjusted p, rank)."""
 
     by_place: dict[tuple[int, int], tuple[float, float, float, int]]
 
@@ -127,7 +127,7 @@ def _searched(
     task: str,
     settings: FairnessSection,
 ) -> list[dict[str, _Found]]:
-    """Search every score set, all with the same permutations."""
+    """Search every score set with the same permutations."""
     if not any(places for one in combined for places in one.of_metric.values()):
         return [{} for _ in sets]
     y = sets[0].y_true
@@ -156,7 +156,7 @@ def _searched(
 def _intersected(
     units: Units, labellings: Labellings, combined: Sequence[_Combination]
 ) -> list[tuple[Labellings, ClassSizes]]:
-    """Return labellings by every combination and what they alone decide: all score sets share both."""
+    """Return the labellings by every combination with their class sizes, which all score sets share."""
     mapped = [labellings.mapped(one.by_joint) for one in combined]
     return [(each, units.sizes(each, len(one.tested) + 1)) for each, one in zip(mapped, combined, strict=True)]
 
@@ -164,7 +164,7 @@ def _intersected(
 def _worse(
     ranking: Ranking, intersected: Sequence[tuple[Labellings, ClassSizes]], combined: Sequence[_Combination]
 ) -> dict[str, tuple[Float64Array, Float64Array]]:
-    """From labellings by every combination: by how much each tested intersection fares worse than the others.
+    """Compute how much worse each tested intersection is than the others, for the labellings by every combination.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Intervals of one proportion and of a difference of two, in closed form."""
+"""Closed-form intervals of one proportion and of the difference of two."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ EXACT_UNDER = 20
 
 
 def normal_quantile(confidence: float) -> float:
-    """Return how many standard errors an interval extends to either side of its estimate."""
+    """Return the two-sided normal quantile: the half-width of an interval in standard errors."""
     return float(ndtri(0.5 + confidence / 2))
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
-    """Return the same of Student's t, for a standard error estimated from few patients.
+    """Return the two-sided quantile of Student's t, for a standard error estimated from few patients.
 
     Parameters
     ----------
     degrees : int
-        Degrees of freedom; infinite below 1, where nothing is known about the spread.
+        Degrees of freedom. Below 1 the quantile is infinite, because the spread is unknown.
     """
     return float(stdtrit(degrees, 0.5 + confidence / 2)) if degrees >= 1 else math.inf
 
 
 def wilson(p: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (1927).
+    """Return Wilson's score interval of a proportion (1927).
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def wilson(p: float, n: float, z: float) -> tuple[float, float]:
     """
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    # the bound at an observed 0 or 1 is 0 or 1 itself, without rounding dust
+    # the limit at an observed 0 or 1 is exactly 0 or 1, without rounding error
     return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
 
 
@@ -65,7 +65,7 @@ def proportion_interval(p: float, n_effective: float, confidence: float) -> tupl
 def difference_interval(
     first: float, first_ci: tuple[float, float], second: float, second_ci: tuple[float, float]
 ) -> tuple[float, float]:
-    """Interval of `first - second` from the intervals of both (Newcombe 1998; MOVER)."""
+    """Return the interval of `first - second` from the intervals of both (Newcombe 1998; MOVER)."""
     difference = first - second
     low = difference - math.hypot(first - first_ci[0], second_ci[1] - second)
     high = difference + math.hypot(first_ci[1] - first, second - second_ci[0])

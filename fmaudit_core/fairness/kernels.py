@@ -1,12 +1,13 @@
-"""Compiled counting: for many labellings at once, every subgroup's wins and the sums of their clustered variance.
+"""Compiled counting for many labellings at once: wins of every subgroup and the sums for their clustered variance.
 
-One pass over the scores in ascending order gives AUROC and the sums of its variance (`auroc.clustered_se`). It follows the class
-of fewer studies, here "rarer". The other, "common", costs a count only: by summation by parts the sum over N common studies of
-(rarer ones below)^2 equals ``N M^2 - sum over rarer ones of (2 P + 1) c``, with M rarer ones, c the common ones below a rarer one
-and P the rarer ones before it. Studies of a unit with several add to a cell of the unit's own, squared at the end.
+One pass over the scores in ascending order gives AUROC and the sums of its variance (`auroc.clustered_se`). The pass visits the
+class with fewer studies ("rarer"). The other class ("common") is only counted: by summation by parts, the sum over N common
+studies of (rarer ones below)^2 equals ``N M^2 - sum over rarer ones of (2 P + 1) c``, with M rarer ones, c the common ones below
+a rarer one and P the rarer ones before it. Studies of a unit with several studies add to one cell per unit, which is squared at
+the end.
 
-Labellings lie side by side in blocks, so that a processor counts several at once. They are drawn in `permutation.py`; the
-metrics that the sums give are in `gaps.py`.
+Labellings are stored in blocks of lanes, so that a processor counts several at once. `permutation.py` draws them; `gaps.py`
+computes metrics from the sums.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: events whose labels are asked of memory together, so that the waits for them overlap
+#: events whose labels are prefetched together, so that memory latencies overlap
 _AHEAD: Final = 16
 _INT32_MAX: Final = 2**31 - 1
-#: sums of 32 bits that would have to be emptied after fewer events than this are no gain
+#: 32-bit sums are used only if they hold at least this many events before they must be emptied
 _LEAST_EVENTS: Final = 8
 
-# what the pass does at an event; of a tie the cells of common studies follow last, when half of those that tie are known
+# operation of the pass at an event; in a tie, cells of common studies come last, when the tied rarer studies are counted
 _COUNT, _COUNT_CELL, _COUNT_TIED, _WIN, _WIN_CELL, _TIED_WIN, _TIED_WIN_CELL, _TIE_BEGINS, _TIE_ENDS, _TIED_CELL = (
     range(10)
 )
-# sums of the pass: wins of rarer studies alone in their unit, their squares, parts, wins over common ones alone, wins in cells
+# sums of the pass: wins of rarer single-study units, their squares, parts, wins over common single-study units, wins in cells
 _OWN, _SQUARES, _PARTS, _OVER_SINGLE, _IN_CELLS = range(5)
 
 
@@ -46,10 +47,10 @@ class Ranking:
 
     Parameters
     ----------
-    op, unit, cell : (events,) what happens, to which unit, and its place among the units with several studies
-    cell_unit, cell_rarer, cell_common : (cells,) units with several studies, and their studies by class
+    op, unit, cell : (events,) operation, unit, and index of the unit among those with several studies
+    cell_unit, cell_rarer, cell_common : (cells,) units with several studies, and their numbers of studies by class
     scale : int
-        Unit of counts: 2 where studies of both classes tie, so that half a win is an integer, else 1.
+        Scale of counts: 2 if studies of both classes tie, so that half a win is an integer, else 1.
     n_rarer, n_common : int
     positives_are_rarer : bool
     calls : Kinds of units by positives called, and by negatives called; None without a threshold
@@ -77,7 +78,7 @@ class Ranking:
         positive : (n,) bool
         units : Units
         threshold : float
-            A score at the threshold counts as called positive; NaN where there is none.
+            A score at the threshold counts as called positive; NaN if there is no threshold.
         """
         n_positive, n_negative = int(positive.sum()), int((~positive).sum())
         positives_are_rarer = n_positive <= n_negative
@@ -104,7 +105,7 @@ class Ranking:
 
 
 def _calls(called: BoolArray, positive: BoolArray, units: Units) -> tuple[Kinds, Kinds]:
-    """Units by m studies of a class and a of them called: sums of a, a^2 and a m, of units with any and with all called."""
+    """Group units by their m studies of a class, a of them called; sum a, a^2, a m, units with any and with all called."""
     out = []
     for of_class, m in ((positive, units.positives), (~positive, units.negatives)):
         a = np.bincount(units.of_study[of_class & called], minlength=len(m))
@@ -114,7 +115,7 @@ def _calls(called: BoolArray, positive: BoolArray, units: Units) -> tuple[Kinds,
 
 
 def _events(score: Float64Array, rarer: BoolArray, several: BoolArray) -> tuple[npt.NDArray[np.uint8], IntArray, int]:
-    """What happens in ascending order of score: operation and study of each event, and the scale of counts."""
+    """Return operation and study of each event in ascending order of score, and the scale of counts."""
     _, value = np.unique(score, return_inverse=True)
     n_values = int(value.max(initial=-1)) + 1
     tie = (np.bincount(value[rarer], minlength=n_values) > 0) & (np.bincount(value[~rarer], minlength=n_values) > 0)
@@ -137,13 +138,13 @@ def _events(score: Float64Array, rarer: BoolArray, several: BoolArray) -> tuple[
 
 @dataclass(frozen=True)
 class Wins:
-    """Sums of one pass by labelling and subgroup, each (B, n_groups) float64, in pairs (ties half).
+    """Sums of one pass by labelling and subgroup, each (B, n_groups) float64, in pairs of studies (ties count half).
 
     Parameters
     ----------
     wins : pairs won, all studies
-    own_wins, own_squares : of rarer studies alone in their unit: the common ones below, and their squares
-    own_losses, own_loss_squares : of common studies alone in their unit: the rarer ones below, and their squares
+    own_wins, own_squares : for rarer studies that are the only one of their unit, the common ones below, and their squares
+    own_losses, own_loss_squares : for common studies that are the only one of their unit, the rarer ones below, and their squares
     cell_rarer, cell_common, cell_crossed : over units with several studies, sums of x^2, y^2 and x y, where x is a unit's sum of
         (share of common ones below - AUROC) and y its sum of (share of rarer ones above - AUROC)
     """
@@ -159,7 +160,7 @@ class Wins:
 
 
 def count_wins(ranking: Ranking, labellings: Labellings, n_groups: int) -> Wins:
-    """Count every labelling of the units by subgroup; each label lies below `n_groups`."""
+    """Count the wins by subgroup for every labelling of the units; each label is below `n_groups`."""
     lanes, s = labellings.lanes, ranking.scale
     most = s * ranking.n_common
     emptied = _INT32_MAX // max(most * most, s * (2 * ranking.n_rarer + 1) * most, 1)
@@ -175,7 +176,7 @@ def count_wins(ranking: Ranking, labellings: Labellings, n_groups: int) -> Wins:
 
 @numba.njit(cache=True)
 def _settle(pending, scale, common):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Add studies that were counted in 8 bits to the counts that wins are read from."""
+    """Add the 8-bit counts to the counts from which wins are read, and reset them."""
     for group in range(len(common)):
         for lane in range(LANES):
             common[group, lane] += np.int32(scale * pending[group, lane])
@@ -186,7 +187,7 @@ def _settle(pending, scale, common):  # type: ignore[no-untyped-def]  # pragma: 
 def _win(  # type: ignore[no-untyped-def]  # pragma: no cover
     labels, scale, one, before, common, rarer, sums
 ):  # fmt: skip
-    """A rarer study alone in its unit. Of the common ones it ties with (those not `before`; None if no tie) half lie below."""
+    """Count a rarer study, the only one of its unit. Half of the tied common ones (not in `before`; None if no tie) lie below."""
     for group in range(common.shape[1]):
         label = labels.dtype.type(group)
         for lane in range(LANES):
@@ -209,7 +210,7 @@ def _win(  # type: ignore[no-untyped-def]  # pragma: no cover
 def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
     labels, scale, one, before, common, rarer, sums, cell
 ):  # fmt: skip
-    """A rarer study of a unit with several: its wins go to the unit's cell."""
+    """Count a rarer study of a unit with several studies. Its wins are added to the cell of the unit."""
     for group in range(common.shape[1]):
         label = labels.dtype.type(group)
         for lane in range(LANES):
@@ -229,7 +230,7 @@ def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
 
 @numba.njit(cache=True)
 def _lose(labels, before, rarer, cell):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """A common study of a unit with several: the rarer ones below go to the unit's cell, of those it ties with half."""
+    """Add the rarer studies below a common study to the cell of its unit, which has several studies; ties count half."""
     for group in range(len(rarer)):
         label = labels.dtype.type(group)
         for lane in range(LANES):
@@ -239,7 +240,7 @@ def _lose(labels, before, rarer, cell):  # type: ignore[no-untyped-def]  # pragm
 
 @numba.njit(cache=True)
 def _tie_ends(scale, before, common, rarer_before, rarer, ties):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Common ones of a tie were counted with the rarer ones before it, and half of those that tie lie below too."""
+    """Correct the sums for tied common studies: half of the tied rarer studies also lie below them."""
     for group in range(len(common)):
         for lane in range(LANES):
             half = np.float64(np.int32(rarer_before[group, lane] + rarer[group, lane]) >> 1)
@@ -283,7 +284,7 @@ def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
     one = like.dtype.type(1)
     for block in numba.prange(len(lanes)):
         labels = lanes[block]
-        # common ones alone in their unit, common ones of units with several
+        # common studies of single-study units, common studies of units with several
         common, before = np.zeros((2, n_groups, LANES), dtype=np.int32), np.zeros((2, n_groups, LANES), dtype=np.int32)
         pending, counted = np.zeros((2, n_groups, LANES), dtype=np.uint8), np.zeros(2, dtype=np.int64)
         rarer, rarer_before = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Sums over the units of each subgroup of something that labels do not change, such as studies or studies called."""
+"""Sums over the units of each subgroup of quantities that do not depend on the labels, such as studies or studies called."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FEW: Final = 255
 
 @dataclass(frozen=True)
 class Kinds:
-    """Units grouped by kind, and what one unit of each kind adds to each of several sums.
+    """Units grouped by kind, with the contribution of one unit of each kind to each of several sums.
 
     Parameters
     ----------
-    units : (u,) int64, units in order of kind; those that add nothing are left out
-    ends : (t,) int64, where each kind ends in `units`
-    weights : (t, w) float64
+    units : (u,) int64, units in order of kind; units that contribute nothing are left out
+    ends : (t,) int64, end of each kind in `units`
+    weights : (t, w) float64, contributions
     """
 
     units: IntArray
@@ -81,7 +81,7 @@ def _sum_kinds(units, ends, weights, lanes, out):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True)
 def tally(labels, few):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Count one unit under its label of every labelling; `few` is (n_groups, LANES) uint8 and holds at most `FEW` units."""
+    """Count one unit under its label in every labelling. `few` is (n_groups, LANES) uint8 and holds at most `FEW` units."""
     for group in range(len(few)):
         own_label = labels.dtype.type(group)
         for lane in range(LANES):

@@ -1,4 +1,4 @@
-"""Many labellings of the same units by subgroup, side by side: the form in which compiled code counts them."""
+"""Many labellings of the same units by subgroup, in the memory layout that compiled code counts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 Float64Array = npt.NDArray[np.float64]
-#: subgroup of each unit; uint16 where there are more than 256 subgroups
+#: subgroup of each unit; uint16 if there are more than 256 subgroups
 Labels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-#: labellings side by side: the labels of one unit in a block fill a cache line
+#: labellings per block: the labels of one unit in a block fill a cache line
 LANES: Final = 64
 
 
@@ -29,7 +29,7 @@ class Labellings:
     ----------
     lanes : (blocks, k, LANES), labelling ``block * LANES + lane`` of each unit
     size : int
-        Labellings; what the last block holds beyond them means nothing.
+        Number of labellings. Further lanes of the last block are unused.
     """
 
     lanes: Labels
@@ -37,7 +37,7 @@ class Labellings:
 
     @classmethod
     def of(cls, rows: Labels) -> Labellings:
-        """Return labellings given as rows, (B, k)."""
+        """Create labellings from rows, (B, k)."""
         size, n = rows.shape
         blocks = -(-size // LANES)
         padded = np.zeros((blocks * LANES, n), dtype=rows.dtype)
@@ -50,12 +50,12 @@ class Labellings:
         return self.lanes.transpose(0, 2, 1).reshape(blocks * LANES, n)[: self.size]
 
     def mapped(self, to: Labels) -> Labellings:
-        """Exchange every label for another: `to` has the new one at the place of the old."""
+        """Replace every label: `to[old]` is the new label."""
         return Labellings(to[self.lanes], self.size)
 
 
 def by_labelling(counted: Float64Array, size: int) -> Float64Array:
-    """(w, blocks, g, LANES) -> (w, size, g), a subgroup's numbers side by side in memory: sums over subgroups are then quick."""
+    """Reshape (w, blocks, g, LANES) to (w, size, g), in a memory layout in which sums over subgroups are fast."""
     w, _, n_groups, _ = counted.shape
     flat = counted.transpose(0, 2, 1, 3).reshape(w, n_groups, -1)[:, :, :size]
     return np.ascontiguousarray(flat).transpose(0, 2, 1)

@@ -1,4 +1,4 @@
-"""What each modality adds: CT, medical record and both, on the studies that all scored. Any two models: `comparisons.py`."""
+"""Comparison of modalities (CT, medical record, both) on the studies scored by all. For other pairs see `comparisons.py`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import MODALITY_COMPARISONS
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"
-#: the single-modality models that others are held against
+#: single-modality reference models
 REFERENCES: Final = {"ct": ("logistic", CT), "ehr": ("logistic", EHR)}
 _OVER: Final = ("over_{}", "over_{}_low", "over_{}_high", "p_over_{}")
 
 
 def modality_comparisons(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """AUROC of every model of an encoder and task, and what it has over CT alone and over the record alone.
+    """Compute the AUROC of every model of an encoder and task, and its gain over CT alone and over the record alone.
 
     Parameters
     ----------
     test : frame
-        Predictions of the evaluated split: of each encoder and task one score set per probe and modality.
+        Predictions of the evaluated split, with one score set per encoder, task, probe and modality.
 
     Returns
     -------
@@ -56,15 +56,15 @@ def _rows(of: Mapping[tuple[Any, ...], Studies], settings: FairnessSection) -> l
     by_kind = {(named(key)["probe"], named(key)["modality"]): studies for key, studies in of.items()}
     rows = []
     for key, studies in of.items():
-        told = named(key)
-        row: dict[str, Any] = {name: told[name] for name in SCORE_SET if name != "strategy"} | {"status": status}
+        score_set = named(key)
+        row: dict[str, Any] = {name: score_set[name] for name in SCORE_SET if name != "strategy"} | {"status": status}
         if status in ("tested", "interval_only"):
             found = auroc(studies.y_true, studies.y_score, studies.patient)
             low, high = found.interval(settings.confidence) or (None, None)
             row |= {"n": len(studies.y_true), "n_pos": n_pos, "n_neg": n_neg}
             row |= {"value": found.value, "ci_low": low, "ci_high": high}
             for name, reference in REFERENCES.items():
-                if reference in by_kind and reference != (told["probe"], told["modality"]):
+                if reference in by_kind and reference != (score_set["probe"], score_set["modality"]):
                     row |= _over(name, studies, by_kind[reference], settings, tested=status == "tested")
         rows.append(row)
     return rows

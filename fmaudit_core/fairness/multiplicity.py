@@ -1,4 +1,4 @@
-"""Many tests at once: the family-wise error of the declared family, the false discovery rate of the whole grid."""
+"""Multiple testing: family-wise error of the declared family, false discovery rate of the whole grid."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scipy.stats import false_discovery_control
 
 Float64Array = npt.NDArray[np.float64]
 
-#: statistics that differ by rounding only are equal: relative, since sums run in another order, and near 0 absolute
+#: statistics that differ only by rounding count as equal: relative, because summation order varies, and absolute near 0
 RELATIVE_DUST: Final = 1e-9
 DUST: Final = 1e-12
 
 
 def step_down_max_t(observed: Sequence[float] | Float64Array, null: Float64Array) -> Float64Array:
-    """Family-wise adjusted p of several statistics by Westfall & Young's step-down procedure.
+    """Return the family-wise adjusted p of several statistics by Westfall & Young's step-down procedure.
 
     Parameters
     ----------
     observed : k statistics, larger is more extreme
-    null : (B, k) float, the same statistics under each permutation, row b by one and the same deal
+    null : (B, k) float, the same statistics under permutation; each row is computed from one permutation
 
     Returns
     -------
@@ -33,7 +33,7 @@ def step_down_max_t(observed: Sequence[float] | Float64Array, null: Float64Array
     Notes
     -----
     Statistics of different attributes have different nulls (Q over two or over six subgroups). Each is first turned into
-    its own permutation p-value, observed and dealt alike, and the maximum is taken over 1 - p: the balanced form.
+    its own permutation p-value, for observed and permuted data alike. The maximum is taken over 1 - p (the balanced form).
 
     References
     ----------
@@ -43,16 +43,16 @@ def step_down_max_t(observed: Sequence[float] | Float64Array, null: Float64Array
 
 
 def step_down(observed: Sequence[float] | Float64Array, null: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Raw permutation p of each statistic, and its `step_down_max_t`: both (k,) float64."""
+    """Return the raw permutation p of each statistic and its `step_down_max_t`, both (k,) float64."""
     k, n = len(observed), len(null)
     if k == 0:
         return np.empty(0), np.empty(0)
     as_extreme, of_null = exceedances(np.asarray(observed, dtype=np.float64), null)
     raw = (1 + as_extreme) / (n + 1)
     order = np.argsort(as_extreme, kind="stable")
-    # the least count among this hypothesis and all less extreme ones, for every deal
+    # smallest count among this hypothesis and all less extreme ones, for every permutation
     least = np.minimum.accumulate(of_null[order[::-1]], axis=0)[::-1]
-    # a deal's own count is out of n, the observed one's p out of n + 1
+    # a permutation's count is out of n, the observed p out of n + 1
     most = (1 + as_extreme[order]) * n // (n + 1)
     adjusted = (1 + np.count_nonzero(least <= most[:, None], axis=1)) / (n + 1)
     out = np.empty(k)
@@ -61,9 +61,9 @@ def step_down(observed: Sequence[float] | Float64Array, null: Float64Array) -> t
 
 
 def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """How many of a statistic's null values are at least as large: as the observed one, and as each null value itself.
+    """Count the null values of each statistic that are at least as large as the observed value, and as each null value.
 
-    Values that differ by rounding only are equal.
+    Values that differ only by rounding count as equal.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray
     def sort(j: int) -> None:
         order[j] = np.argsort(across[j])
 
-    with ThreadPoolExecutor(numba.get_num_threads()) as threads:  # sorting lets go of the interpreter
+    with ThreadPoolExecutor(numba.get_num_threads()) as threads:  # sorting releases the GIL
         list(threads.map(sort, range(k)))
     as_extreme, of_null = np.empty(k, dtype=np.int64), np.empty((k, n), dtype=np.int32)
     _exceedances(across, order, observed, as_extreme, of_null)
@@ -90,7 +90,7 @@ def exceedances(observed: Float64Array, null: Float64Array) -> tuple[npt.NDArray
 
 @numba.njit(parallel=True, cache=True)
 def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """One pass over each statistic's null values in ascending order; a value close to the one before shares its count."""
+    """Count in one ascending pass over the null values of each statistic. A value close to the previous one shares its count."""
     k, n = null.shape
     for j in numba.prange(k):
         first, above = 0, 0
@@ -106,7 +106,7 @@ def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no
 
 
 def holm(p: Float64Array) -> Float64Array:
-    """Family-wise adjusted p of Holm (1979), whatever the dependence; NaN stays NaN and counts for nothing."""
+    """Return Holm's (1979) family-wise adjusted p, valid under any dependence. NaN stays NaN and is not counted."""
     out = np.full(len(p), np.nan)
     at = np.flatnonzero(~np.isnan(p))
     order = at[np.argsort(p[at], kind="stable")]

@@ -1,6 +1,6 @@
-"""Two models on the same studies: the difference with its interval and p, and whether one is not inferior.
+"""Comparison of two models on the same studies: difference, interval, p, and non-inferiority.
 
-One model: `auroc.py`, `rates.py`. A table of all pairs: `comparisons.py`.
+For one model see `auroc.py` and `rates.py`, for a table of all pairs `comparisons.py`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Paired:
     Parameters
     ----------
     first, second : float
-    se : float, standard error of `first - second`, clustered by patient; None where it cannot be told
-    n_patients : int, those compared, of AUROC those of the smaller class
+    se : float, standard error of `first - second`, clustered by patient; None if it cannot be estimated
+    n_patients : int, patients compared; for AUROC the patients of the smaller class
 
     Notes
     -----
-    Where every patient speaks for the same model as much as any other (all found by one, all missed by the other), the standard
-    error is 0 and says nothing. Then patients are counted: p is that of the sign test, the interval that of Clopper & Pearson
-    (1934) for a share of all of them.
+    If every patient favours the same model equally (all found by one, all missed by the other), the standard error is 0 and not
+    informative. Then patients are counted: p is from the sign test, and the interval is Clopper & Pearson's (1934) for a share of
+    all patients.
     """
 
     first: float
@@ -44,11 +44,11 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """First minus second."""
+        """Return the first value minus the second."""
         return self.first - self.second
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
-        """Wald interval of the difference, within [-1, 1]; None where no study tells the models apart."""
+        """Return the Wald interval of the difference, within [-1, 1]; None if no study distinguishes the models."""
         if self._is_unanimous:
             ends = self.difference, self.difference * ((1 - confidence) / 2) ** (1 / self.n_patients)
             return min(ends), max(ends)
@@ -58,7 +58,7 @@ class Paired:
         return max(-1.0, self.difference - half), min(1.0, self.difference + half)
 
     def p_value(self) -> float | None:
-        """Two-sided p of no difference."""
+        """Return the two-sided p for no difference."""
         if self._is_unanimous:
             return min(1.0, 2 * 0.5**self.n_patients)
         if self._spread is None:
@@ -66,7 +66,7 @@ class Paired:
         return float(2 * ndtr(-abs(self.difference) / self._spread))
 
     def p_non_inferior(self, margin: float, *, higher_is_better: bool) -> float | None:
-        """One-sided p of the first being worse than the second by the margin or more."""
+        """Return the one-sided p for the null that the first is worse than the second by the margin or more."""
         ahead = self.difference if higher_is_better else -self.difference
         if self._is_unanimous:
             return float(0.5**self.n_patients) if ahead > -margin else 1.0
@@ -76,7 +76,7 @@ class Paired:
 
     @property
     def _spread(self) -> float | None:
-        """The standard error where it tells anything."""
+        """Return the standard error, or None if it is not informative."""
         return self.se if self.se is not None and self.se > DUST else None
 
     @property
@@ -87,18 +87,18 @@ class Paired:
 def paired_auroc(
     y_true: BoolArray, first: Float64Array, second: Float64Array, patient: npt.NDArray[np.integer] | None = None
 ) -> Paired | None:
-    """Difference of two AUROCs on the same studies.
+    """Compute the difference of two AUROCs on the same studies.
 
     Parameters
     ----------
     y_true : (n,) bool
     first, second : (n,) float, scores of the two models in the same order
     patient : (n,) int codes, optional
-        Without it every study counts as a patient of its own, which is DeLong's test.
+        If not given, every study counts as a separate patient, which is DeLong's test.
 
     Returns
     -------
-    None where a class is missing
+    Paired, None if a class is missing
 
     References
     ----------
@@ -114,7 +114,7 @@ def paired_auroc(
 def paired_components(
     y_true: BoolArray, one: Float64Array, two: Float64Array, patient: npt.NDArray[np.integer] | None = None
 ) -> Paired:
-    """Return `paired_auroc` from the structural components of both models."""
+    """Compute `paired_auroc` from the structural components of both models."""
     return paired(*(ByPatient.of_components(y_true, each, patient) for each in (one, two)))
 
 
@@ -128,7 +128,7 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
 
     References
     ----------
-    The clustered McNemar test, Durkalski et al. 2003; with one study a patient, McNemar's with its variance not pooled.
+    Durkalski et al. 2003 (clustered McNemar test); with one study per patient, McNemar's test with unpooled variance.
     """
     if not len(first):
         return None
@@ -137,7 +137,7 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
 
 @dataclass(frozen=True)
 class ByPatient:
-    """A metric of one model, and what each patient adds to its error; of two models on the same studies these are subtracted.
+    """A metric of one model, with the residuals of each patient. Residuals of two models on the same studies are subtracted.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class ByPatient:
     residuals : (parts, patients) float64, each patient's sum of (study - mean), by class
     weights : (parts, parts) float64
         The variance is the sum of ``weights * (residuals @ residuals.T)``. NaN with fewer than two patients of a class.
-    n_patients : int, those compared, of AUROC those of the smaller class
+    n_patients : int, patients compared; for AUROC the patients of the smaller class
     """
 
     value: float
@@ -157,7 +157,7 @@ class ByPatient:
     def of_components(
         cls, y_true: BoolArray, components: Float64Array, patient: npt.NDArray[np.integer] | None = None
     ) -> ByPatient:
-        """AUROC from structural components, (n,) float64 of `auroc.structural_components`."""
+        """Compute the AUROC from the structural components, (n,) float64 of `auroc.structural_components`."""
         codes = np.arange(len(y_true)) if patient is None else patient_codes(patient)
         value = float(components[y_true].mean())
         highest = int(codes.max()) + 1
@@ -170,7 +170,7 @@ class ByPatient:
 
     @classmethod
     def of_calls(cls, called: BoolArray, patient: npt.NDArray[np.integer]) -> ByPatient:
-        """Share of (n,) studies of one class, at least one, that are called."""
+        """Compute the share of studies that are called, from (n,) studies of one class, n at least 1."""
         codes, share = patient_codes(patient), float(called.mean())
         k = n_patients(codes)
         weights = np.array([[_corrected(k) / len(called) ** 2]])

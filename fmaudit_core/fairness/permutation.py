@@ -1,7 +1,7 @@
-"""Permutation of subgroup labels between patients: the same permutations for every model that is compared.
+"""Permutation of subgroup labels between patients. All compared models share the same permutations.
 
-Labels are permuted over all patients of the tested subgroups. The statistics are studentised anew in every permutation
-(`gaps.py`), which makes the test valid where subgroups differ in prevalence, in the spread of scores or in studies per patient
+Labels are permuted over all patients of the tested subgroups. The statistics are studentised again in every permutation
+(`gaps.py`), which makes the test valid if subgroups differ in prevalence, in the spread of scores or in studies per patient
 (Chung & Romano 2013, Annals of Statistics 41:484; Pauly, Brunner & Konietschke 2015, JRSS-B 77:461). Only if some subgroup would
 receive too few patients of the rarer class to be studentised are labels permuted within two strata: patients with a study of
 the rarer class, and patients without.
@@ -19,11 +19,11 @@ from fmaudit_core.fairness.labellings import LANES, Labellings
 from fmaudit_core.fairness.seeding import mixed, seed_of
 from fmaudit_core.fairness.units import Units
 
-#: labels permuted at once: they stay in the processor's cache while every score set counts them
+#: size of a chunk of labels: it stays in the processor's cache while every score set counts it
 _CHUNK_BYTES = 4 << 20
-#: labellings shuffled before they are laid side by side: they fit the nearest cache
+#: labellings shuffled before they are interleaved: they fit in the L1 cache
 _TILE: Final = 8
-#: blocks permuted at once at least: work for every core
+#: fewest blocks permuted at once, to use several cores
 _LEAST_BLOCKS = 4
 
 
@@ -35,12 +35,12 @@ class Dealer:
     units : Units
     seed : int
     named : str
-        Name of the stream, usually the task: with the seed it decides the permutations, so that all models and attributes on
-        the same patients share them.
+        Name of the random stream, usually the task. Seed and name determine the permutations, so that all models and attributes
+        on the same patients share them.
     test_from : int
         Fewest patients of the rarer class that every subgroup must receive on average for an unstratified permutation.
     smallest : int, optional
-        Units of the smallest subgroup that is tested; of the smallest of all if not given.
+        Units of the smallest tested subgroup; of the smallest of all subgroups if not given.
     """
 
     def __init__(self, units: Units, *, seed: int, named: str, test_from: int, smallest: int | None = None) -> None:
@@ -71,10 +71,10 @@ class Dealer:
 
 @numba.njit(cache=True)
 def _shuffle(state, ends, cards):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Fisher-Yates within each stratum, two steps to a draw.
+    """Shuffle in place by Fisher-Yates within each stratum, two steps per random draw.
 
-    SplitMix64 (Steele, Lea & Flood 2014); numbers below a bound by multiplication (Lemire 2019), whose bias at 32 bits is
-    below one in a thousand for a million patients.
+    The generator is SplitMix64 (Steele, Lea & Flood 2014). Bounded numbers are drawn by multiplication (Lemire 2019), whose bias
+    at 32 bits is below one in a thousand for a million patients.
     """
     half, z = False, np.uint64(0)
     low = 0
@@ -94,7 +94,7 @@ def _shuffle(state, ends, cards):  # type: ignore[no-untyped-def]  # pragma: no 
 
 @numba.njit(parallel=True, cache=True)
 def _deal(seed, start, cards, ends, place, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Each labelling has a stream of its own, so chunks and threads change nothing."""
+    """Permute labels. Each labelling has its own random stream, so the result does not depend on chunks and threads."""
     for block in numba.prange(len(out)):
         dealt = np.empty((_TILE, len(cards)), dtype=cards.dtype)
         for first in range(0, LANES, _TILE):

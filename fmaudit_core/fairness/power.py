@@ -1,4 +1,4 @@
-"""What could have been seen: the minimal detectable difference, and whether differences are provably small."""
+"""Minimal detectable differences, and whether all differences are within a margin."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ POWER = 0.8
 
 
 def minimal_detectable_difference(metric: str, group: Scaled, others: Scaled, alpha: float) -> float:
-    """Return by how much worse than the others a subgroup must fare for a two-sided test at `alpha` to find it with power 0.8.
+    """Return the smallest worsening against the others that a two-sided test at `alpha` detects with power 0.8.
 
     Parameters
     ----------
     metric : {"auroc", "udr", "tpr", "fpr"}
     group : Scaled
-        Of the subgroup, 0-dimensional.
+        Metric of the subgroup, 0-dimensional.
     others : Scaled
-        Of the other tested subgroups, (g,); the subgroup is compared with their precision-weighted mean.
+        Metric of the other tested subgroups, (g,). The subgroup is compared with their precision-weighted mean.
     """
     z = float(ndtri(1 - alpha / 2) + ndtri(POWER))
     precision, centre = float(others.weight.sum()), float(others.centre)
@@ -35,9 +35,9 @@ def minimal_detectable_difference(metric: str, group: Scaled, others: Scaled, al
 
 
 def all_within_margin(values: Sequence[float], intervals: Sequence[tuple[float, float]], margin: float) -> bool:
-    """Return whether every two subgroups provably differ by less than the margin.
+    """Return whether every two subgroups are shown to differ by less than the margin.
 
-    Two one-sided tests per pair, all of which must reject (intersection-union, Berger & Hsu 1996): no correction is needed.
+    Two one-sided tests are run per pair. All must reject (intersection-union, Berger & Hsu 1996), so no correction is needed.
 
     Parameters
     ----------

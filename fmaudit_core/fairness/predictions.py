@@ -1,4 +1,4 @@
-"""Anybody's predictions, checked before a number is made of them."""
+"""Checks of predictions before they are assessed, for predictions of any model."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Evaluated:
 
     Parameters
     ----------
-    test : frame with `threshold` and `threshold_source`: ``given`` or ``validation``
-    draws : thresholds that other validation patients would have given, by score set; empty where thresholds count as fixed
+    test : frame with `threshold` and `threshold_source` (``given`` or ``validation``)
+    draws : bootstrap thresholds over validation patients, by score set; empty if thresholds are treated as fixed
     """
 
     test: pl.DataFrame
@@ -41,20 +41,20 @@ def evaluated(
     *,
     unvalidated: bool = False,
 ) -> Evaluated:
-    """Check predictions, and give each score set its threshold: the one given, else its own, else chosen on validation.
+    """Check predictions and set the threshold of each score set: `threshold`, else its own, else chosen on validation.
 
     Parameters
     ----------
     frame : frame
-        May have a column `threshold`, and beside it `threshold_source`: ``validation`` where the caller chose it on
-        validation. A threshold without a source counts as given.
+        May have a column `threshold` and a column `threshold_source`, which is ``validation`` if the caller chose the
+        threshold on validation. A threshold without a source counts as given.
     unvalidated : bool
-        Take a score set that has a blank threshold and no validation rows as it is: of it AUROC alone is told.
+        Accept a score set with a blank threshold and no validation rows. Only its AUROC is reported.
 
     Raises
     ------
     FairnessError
-        The predictions cannot be assessed as they are; says why and what to do.
+        The predictions cannot be assessed. The message gives the reason and the fix.
     """
     if threshold is not None:
         frame = frame.with_columns(threshold=pl.lit(float(threshold)), threshold_source=pl.lit(THRESHOLD_GIVEN))
@@ -68,17 +68,17 @@ def evaluated(
         if checked.get_column("threshold").null_count():
             checked = _completed(checked, settings, unvalidated=unvalidated)
     draws = {}
-    if settings.threshold_uncertainty:  # a threshold that was given is what it is
+    if settings.threshold_uncertainty:  # given thresholds are treated as fixed
         draws = threshold_draws(checked.filter(pl.col("threshold_source") == THRESHOLD_OF_VALIDATION), settings)
     return Evaluated(checked.filter(pl.col("split") == "test"), draws)
 
 
 def _check_thresholds(checked: pl.DataFrame) -> None:
-    """Refuse thresholds that are NaN, and score sets with several: a gap would be one between thresholds."""
+    """Refuse NaN thresholds and score sets with several thresholds, because a gap would then reflect the thresholds."""
     nan = checked.filter(pl.col("threshold").cast(pl.Float64).is_nan()).height
     if nan:
         raise FairnessError(
-            f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank where validation is to choose it."
+            f"threshold is NaN in {how_many(nan, 'row')}.", fix="Leave it blank to have it chosen on validation."
         )
     several = (
         checked.group_by(*SCORE_SET, maintain_order=True).agg(n=pl.col("threshold").n_unique()).filter(pl.col("n") > 1)
@@ -86,14 +86,15 @@ def _check_thresholds(checked: pl.DataFrame) -> None:
     if several.height:
         row = several.row(0, named=True)
         raise FairnessError(
-            f"threshold has {row['n']} values (a blank one counts), but one model calls the studies of a task by one threshold.",
+            f"threshold has {row['n']} values (blank counts as one), but a model must have one threshold per task.",
             where=f"{row['encoder']} x {row['task']}",
-            fix="Give all rows of a score set the same one, or leave the column out: it is then chosen on validation.",
+            fix="Give all rows of a score set the same threshold, or leave the column out to have it chosen on "
+            "validation.",
         )
 
 
 def _with_sources(checked: pl.DataFrame) -> pl.DataFrame:
-    """Rows with `threshold_source`: as the caller says, else ``given``; blank where there is no threshold."""
+    """Return the rows with `threshold_source`: the caller's, else ``given``; blank if there is no threshold."""
     if "threshold_source" in checked.columns:
         known = (THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION)
         odd = checked.filter(~pl.col("threshold_source").is_in(known)).get_column("threshold_source")
@@ -108,9 +109,9 @@ def _with_sources(checked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _check_given(checked: pl.DataFrame) -> None:
-    """Refuse a given threshold outside the scores of its score set, all splits together: it calls nobody, or everybody.
+    """Refuse a given threshold outside the range of its score set's scores over all splits: it calls no study, or every study.
 
-    A threshold chosen on validation is never refused: it may call nobody by its policy.
+    A threshold chosen on validation is never refused, because its policy may call no study.
     """
     given = checked.filter(pl.col("threshold_source") == THRESHOLD_GIVEN)
     for key, frame in given.group_by(*SCORE_SET, maintain_order=True):
@@ -121,16 +122,16 @@ def _check_given(checked: pl.DataFrame) -> None:
             continue
         called, side = ("no study", "above") if threshold > high else ("every study", "below")
         raise FairnessError(
-            f"the given threshold {threshold:g} lies {side} all scores, which reach from {low:g} to {high:g}, so {called} would "
+            f"the given threshold {threshold:g} lies {side} all scores (range {low:g} to {high:g}), so {called} would "
             "be called positive.",
             where=" x ".join(str(part) for part in key[:2]),
-            fix=f"{_other_scale(threshold, low, high)}Give the threshold on the scale of the scores, or leave it out: it is then "
-            "chosen on the split `val`.",
+            fix=f"{_other_scale(threshold, low, high)}Give the threshold on the scale of the scores, or leave it out "
+            "to have it chosen on the split `val`.",
         )
 
 
 def _other_scale(threshold: float, low: float, high: float) -> str:
-    """The question that a threshold on another scale than the scores' raises; empty where there is no sign of that."""
+    """Return a question about the scale if threshold and scores seem to be on different scales, else an empty string."""
     if 0 < threshold < 1:
         return "Are the scores log odds or per cent, and the threshold a probability? "
     if low >= 0 and high <= 1:
@@ -139,19 +140,21 @@ def _other_scale(threshold: float, low: float, high: float) -> str:
 
 
 def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated: bool) -> pl.DataFrame:
-    """Rows with thresholds chosen for the score sets that lack one; of those without validation studies only where asked."""
+    """Return the rows, with a threshold chosen for score sets that lack one; `unvalidated` skips those without validation."""
     frame = checked.with_columns(pl.col("threshold").cast(pl.Float64))
     lacks = pl.col("threshold").is_null().any().over(SCORE_SET)
     bare = (lacks & (pl.col("split") != "val").all().over(SCORE_SET)) if unvalidated else pl.lit(value=False)
-    asked = frame.filter(lacks & ~bare)
+    to_choose = frame.filter(lacks & ~bare)
     parts = [frame.filter(~lacks | bare)]
-    if asked.height:
-        parts.append(with_thresholds(asked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION)))
+    if to_choose.height:
+        parts.append(
+            with_thresholds(to_choose, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION))
+        )
     return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 
 def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
-    """Predictions with every column of a score set, binary labels and attribute levels as text, in a fixed order.
+    """Return the predictions with all score set columns, binary labels and attribute levels as text, in a fixed order.
 
     Raises
     ------
@@ -164,8 +167,8 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     needed = [*REQUIRED, *attributes]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
-        said = [did_you_mean(name, frame.columns) for name in missing]
-        raise FairnessError(f"{columns_missing(said)}; the columns are {', '.join(frame.columns)}.")
+        hints = [did_you_mean(name, frame.columns) for name in missing]
+        raise FairnessError(f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.")
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
     frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
     frame = frame.with_columns(
@@ -183,7 +186,7 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
 def _binary(frame: pl.DataFrame) -> pl.Expr:
     column = frame.get_column("y_true")
     if column.null_count():
-        raise FairnessError("y_true holds missing labels.", fix="Leave censored studies out.")
+        raise FairnessError("y_true holds missing labels.", fix="Exclude censored studies.")
     if column.dtype == pl.Boolean:
         return pl.col("y_true")
     values = column.cast(pl.Float64, strict=False).unique()
@@ -214,10 +217,10 @@ def _check_studies(frame: pl.DataFrame) -> None:
     if leaked:
         raise FairnessError(
             f"{leaked} patients are in more than one split, which inflates every score.",
-            fix="Give all studies of a patient one split.",
+            fix="Assign all studies of a patient to the same split.",
         )
     twice = frame.group_by(*SCORE_SET, "study_id").len().filter(pl.col("len") > 1).height
     if twice:
         raise FairnessError(f"{twice} studies are scored more than once by one model for one task.")
     if not (frame.get_column("split") == "test").any():
-        raise FairnessError("there is no study of the split `test` to assess.")
+        raise FairnessError("the split `test` has no study to assess.")

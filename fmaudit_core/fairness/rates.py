@@ -1,4 +1,4 @@
-"""TPR, FPR and UDR of one group of studies, when patients have several. AUROC: `auroc.py`."""
+"""TPR, FPR and UDR of one group of studies if patients have several studies. For AUROC see `auroc.py`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rate:
-    """A proportion of studies, and how much precision their clustering in patients costs.
+    """A proportion of studies with its precision under clustering by patient.
 
     Parameters
     ----------
     value : float, None if there is no study
     n : int
-        Studies of the class that the rate is over.
+        Studies of the class over which the rate is computed.
     design_effect : float, at least 1
         Variance with patients as clusters over variance without.
     n_patients : int, optional
-        Patients with a study of the class; without it every study counts as a patient of its own.
+        Patients with a study of the class. If not given, every study counts as a separate patient.
     kish_size : float, optional
-        `n` squared over the sum of the squared numbers of studies per patient (Kish 1965): the independent studies that the
-        patients are worth if all studies of a patient agree; `n` if not given.
+        `n` squared divided by the sum of the squared numbers of studies per patient (Kish 1965): the effective number of
+        independent studies if all studies of a patient agree; `n` if not given.
     """
 
     value: float | None
@@ -40,12 +40,12 @@ class Rate:
 
     @property
     def n_effective(self) -> float:
-        """Number of independent studies with the same precision."""
+        """Return the number of independent studies with the same precision."""
         return self.n / self.design_effect
 
     @property
     def se(self) -> float | None:
-        """Standard error; a rate of 0 or 1 gets that of half a study, since none would claim certainty."""
+        """Return the standard error. A rate of 0 or 1 is moved by half a study, because an error of 0 would imply certainty."""
         if self.value is None:
             return None
         p = min(max(self.value, 0.5 / self.n), 1 - 0.5 / self.n)
@@ -54,8 +54,8 @@ class Rate:
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """Return Wilson's interval at the effective sample size, or Clopper & Pearson's if that size is below 20.
 
-        If patients have several studies the design effect is an estimate, from as many patients as there are: the size is then
-        reduced further by the squared ratio of Student's t quantile (patients - 1 degrees of freedom) to the normal one.
+        If patients have several studies, the design effect is estimated from a limited number of patients. The size is then
+        divided by the squared ratio of Student's t quantile (patients - 1 degrees of freedom) to the normal quantile.
         """
         if self.value is None:
             return None
@@ -65,12 +65,12 @@ class Rate:
         return proportion_interval(self.value, n, confidence)
 
     def with_threshold_of(self, scores: Float64Array, draws: Float64Array) -> Rate:
-        """Return the rate with its threshold's uncertainty added: the variance of the rate over drawn thresholds.
+        """Return the rate with the uncertainty of its threshold added: the variance of the rate over bootstrap thresholds.
 
         Parameters
         ----------
-        scores : (n,) float64, of the studies of the class that the rate is over
-        draws : (B,) float64, thresholds that other validation patients would have given
+        scores : (n,) float64, of the studies of the class over which the rate is computed
+        draws : (B,) float64, bootstrap thresholds over validation patients
         """
         if self.value is None:
             return self
@@ -80,12 +80,12 @@ class Rate:
         return replace(self, design_effect=self.design_effect + added)
 
     def complement(self) -> Rate:
-        """Return the rate of the opposite call: UDR from a TPR."""
+        """Return the rate of the opposite call, such as UDR from TPR."""
         return replace(self, value=None if self.value is None else 1.0 - self.value)
 
 
 def rate(called: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> Rate:
-    """Compute the share of studies that are called positive.
+    """Compute the share of studies called positive.
 
     Parameters
     ----------
@@ -94,10 +94,11 @@ def rate(called: npt.NDArray[np.bool_], patient: npt.NDArray[np.integer]) -> Rat
 
     Notes
     -----
-    The design effect is that of a ratio estimator (Rao & Scott 1992), at least 1 and exactly 1 if no patient has two studies.
-    Few events say little about how alike a patient's studies are, and none say nothing. The estimate is therefore shrunk
-    towards the design effect of patients whose studies all agree, sum m^2 / n with m studies per patient, which counts as one
-    observation against the patients with an event or those with a non-event, whichever are fewer.
+    The design effect is that of a ratio estimator (Rao & Scott 1992). It is at least 1, and exactly 1 if no patient has two
+    studies. Few events carry little information about the correlation of a patient's studies, and no events carry none. The
+    estimate is therefore shrunk towards the design effect for patients whose studies all agree, sum m^2 / n with m studies per
+    patient. That target counts as one observation; the estimate counts as the number of patients with an event or with a
+    non-event, whichever is smaller.
 
     References
     ----------

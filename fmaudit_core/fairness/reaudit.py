@@ -1,4 +1,4 @@
-"""An encoder against itself in the audit before: what changed for whom, on the same patients. Two encoders: `comparisons.py`."""
+"""Changes of an encoder's metrics since the previous audit, on the same patients. For two encoders see `comparisons.py`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def audit_changes(
     settings: FairnessSection,
     gate: ReauditSection,
 ) -> pl.DataFrame:
-    """Compare every score set with what the same score set was in the audit before.
+    """Compare every score set with the same score set in the previous audit.
 
     Parameters
     ----------
     now, before : frames of predictions with `threshold`
-        Only studies of the split `test` in both are compared; labels and attributes are those of `now`, each audit calls a study
-        by its own threshold.
+        Only studies in the split `test` of both are compared. Labels and attributes are those of `now`; each audit uses its own
+        threshold.
     attributes : sequence of str
         Columns of `now`.
     gate : ReauditSection
@@ -41,18 +41,18 @@ def audit_changes(
 
     Notes
     -----
-    A subgroup is `worse` where the worsening is larger than the margin **and** `q_worse` is at most alpha: large enough to
-    matter, and not chance. The margin alone would raise an alarm at every small subgroup, whose metrics move by themselves; the
-    test alone would do so at changes of no consequence in a large one. To ask for proof that the worsening exceeds the margin
-    would hardly ever raise an alarm in a small subgroup, and a gate is there to err on the side of looking. Of the alarms, a
-    share of alpha at most is expected to be false (Benjamini & Hochberg 1995).
+    A subgroup is `worse` if the worsening exceeds the margin **and** `q_worse` is at most alpha: it is large enough to matter,
+    and not explained by chance. The margin alone would raise alarms in small subgroups, whose metrics vary by chance. The test
+    alone would raise alarms for negligible changes in large subgroups. Requiring proof that the worsening exceeds the margin
+    would hardly ever raise an alarm in a small subgroup, and a gate should prefer false alarms to misses. At most a share alpha
+    of the alarms is expected to be false (Benjamini & Hochberg 1995).
     """
     evaluated = dict(_test(before).group_by(*SCORE_SET))
     rows = []
     for key, frame in _test(now).group_by(*SCORE_SET, maintain_order=True):
         if key in evaluated:
-            told = dict(zip(SCORE_SET, key, strict=True))
-            rows += list(pair_rows(told, frame, evaluated[key], attributes, settings))
+            score_set = dict(zip(SCORE_SET, key, strict=True))
+            rows += list(pair_rows(score_set, frame, evaluated[key], attributes, settings))
     worsening = pl.when(pl.col("metric") == "auroc").then(-pl.col("change")).otherwise(pl.col("change"))
     margin = pl.when(pl.col("metric") == "auroc").then(gate.auroc_margin).otherwise(gate.margin)
     half = pl.col("p_value") / 2
@@ -67,7 +67,7 @@ def audit_changes(
 
 
 def worsenings(changes: pl.DataFrame) -> list[str]:
-    """A sentence for every subgroup that got worse, the largest worsening first."""
+    """Return a sentence for every subgroup that got worse, largest change first."""
     worse = changes.filter("worse").sort(pl.col("change").abs(), descending=True)
     return [
         f"{row['encoder']}, {row['task']}: {row['metric'].upper()} of {row['attribute']} {row['subgroup']} went from "

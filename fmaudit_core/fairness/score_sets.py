@@ -1,4 +1,4 @@
-"""Score sets of checked predictions: which share their studies, and their arrays."""
+"""Score sets of checked predictions: their arrays, and groups of score sets on the same studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fmaudit_core.fairness.thresholds import SCORE_SET
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: the attribute of one level under which all studies together are reported
+#: the attribute with one level under which all studies together are reported
 OVERALL: Final = "overall"
 
 
@@ -27,9 +27,9 @@ class Studies:
 
     Parameters
     ----------
-    threshold : float, the operating threshold; NaN where the score set has none
-    threshold_source : str, ``given`` or ``validation``; None where the score set has no threshold, or nobody says
-    draws : (B,) float64, thresholds that other validation patients would have given; None where it counts as fixed
+    threshold : float, the operating threshold; NaN if the score set has none
+    threshold_source : str, ``given`` or ``validation``; None if the score set has no threshold, or its source is not recorded
+    draws : (B,) float64, bootstrap thresholds over validation patients; None if the threshold is treated as fixed
     """
 
     y_true: BoolArray
@@ -41,16 +41,16 @@ class Studies:
 
     @property
     def has_threshold(self) -> bool:
-        """Whether studies can be called positive or negative; without, AUROC alone is told."""
+        """Return whether there is a threshold. Without one, only AUROC is reported."""
         return not math.isnan(self.threshold)
 
     def only(self, inside: BoolArray) -> Studies:
-        """Some of the studies."""
+        """Return the studies selected by `inside`, (n,) bool."""
         return replace(self, y_true=self.y_true[inside], y_score=self.y_score[inside], patient=self.patient[inside])
 
 
 def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studies:
-    """Arrays of a score set's rows."""
+    """Return the rows of a score set as arrays."""
     threshold = frame.get_column("threshold").head(1).drop_nulls()
     source = frame.get_column("threshold_source")[0] if "threshold_source" in frame.columns and frame.height else None
     return Studies(
@@ -65,7 +65,7 @@ def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studie
 
 @dataclass(frozen=True)
 class ScoreSet:
-    """Rows of one score set; what is read of them as arrays is read once.
+    """Rows of one score set, with arrays that are read once and cached.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class ScoreSet:
         return self.codes(attribute)[0]
 
     def codes(self, attribute: str) -> tuple[list[str], npt.NDArray[np.uint32]]:
-        """Return the sorted subgroups of an attribute, and the place of each study's: (n,) uint32."""
+        """Return the sorted subgroups of an attribute, and the index of each study's subgroup: (n,) uint32."""
         if attribute not in self._codes:
             if attribute == OVERALL:
                 self._codes[attribute] = ["all"], np.zeros(self.frame.height, dtype=np.uint32)
@@ -97,7 +97,7 @@ class ScoreSet:
         return self._codes[attribute]
 
     def by_level(self, attribute: str) -> dict[str, Studies]:
-        """Return the studies of every subgroup of an attribute; patients keep their codes."""
+        """Return the studies of every subgroup of an attribute. Patients keep their codes."""
         names, place = self.codes(attribute)
         return {level: self.studies.only(place == at) for at, level in enumerate(names)}
 
@@ -107,12 +107,12 @@ ScoreSets = dict[tuple[Any, ...], ScoreSet]
 
 
 def named(key: tuple[Any, ...]) -> dict[str, Any]:
-    """The columns that a score set's key fills in a table's row."""
+    """Return the key of a score set as columns of a table row."""
     return dict(zip(SCORE_SET, key, strict=True))
 
 
 def by_studies(test: pl.DataFrame) -> Iterator[ScoreSets]:
-    """Score sets of one task on the very same studies, together: they share their deals."""
+    """Yield groups of score sets of one task on identical studies. They share their permutations."""
     alike: dict[tuple[Any, ...], ScoreSets] = {}
     for key, frame in test.group_by(*SCORE_SET, maintain_order=True):
         task = key[SCORE_SET.index("task")]

@@ -1,4 +1,4 @@
-"""Is it the ranking, or are a subgroup's scores shifted: AUROC across subgroups and calibration within them, as tables."""
+"""Tables of AUROC across subgroups and calibration within them, which separate poor ranking from shifted scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def calibration_rows(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return rows of `SUBGROUP_CALIBRATION`, and those of `CALIBRATION_TESTS` without their q-values.
 
-    A score set whose scores are no probabilities is `not_probability` throughout.
+    All rows of a score set whose scores are not probabilities have status `not_probability`.
     """
     rows, tests = list[dict[str, Any]](), list[dict[str, Any]]()
     for key, one in cohort.items():
@@ -59,11 +59,11 @@ def _calibrated(found: Calibration, studies: Studies, settings: FairnessSection)
 def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
     """Rows of `CROSS_GROUP_AUROC`: how often a positive of one subgroup scores above a negative of another (xAUC).
 
-    A subgroup that the rule suppresses is in no pair.
+    Subgroups suppressed by the small-group rule are left out.
 
     References
     ----------
-    Kallus & Zhou, NeurIPS 2019; interval as that of an AUROC, clustered by patient.
+    Kallus & Zhou, NeurIPS 2019. The interval is that of an AUROC, clustered by patient.
     """
     for key, one in cohort.items():
         for attribute in attributes:
@@ -94,7 +94,7 @@ def _cross(of: Mapping[str, Studies], first: str, second: str, settings: Fairnes
 
 
 def _subgroups(one: ScoreSet, attributes: Sequence[str]) -> Iterator[tuple[str, str, Studies]]:
-    """All studies, then each subgroup of each attribute; patients keep one code throughout."""
+    """Yield all studies, then each subgroup of each attribute. Patients keep their codes."""
     for attribute in (OVERALL, *attributes):
         for level, studies in one.by_level(attribute).items():
             yield attribute, level, studies

@@ -1,7 +1,8 @@
-"""Warnings about scores, labels and thresholds: what a reader must check before any verdict is worth reading.
+"""Warnings about scores, labels and thresholds that a reader must check before reading a verdict.
 
-A warning is no test of fairness. It reports that a number is suspect (scores that rank backwards, a threshold on another scale,
-ties, patients with more studies in one subgroup) and what to check. Under the gravest no verdict is given: `withhold_verdicts`.
+A warning is not a fairness test. It reports a suspect number (scores that rank backwards, a threshold on another scale, ties,
+patients with more studies in one subgroup) and what to check. The most serious warnings withhold the verdict:
+`withhold_verdicts`.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from fmaudit_core.fairness.small_groups import status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.fairness import SCORE_WARNINGS
 
-#: AUROC below 0.5, its whole interval
+#: AUROC below 0.5, including its whole interval
 AUROC_BELOW_HALF: Final = "auroc_below_half"
-#: no study, or every study, is called positive: of all, or of one true class
+#: no study, or every study, is called positive; for all studies or for one true class
 NONE_OR_ALL_CALLED: Final = "none_or_all_called"
-#: hardly any study is called positive, or hardly any is not
+#: nearly no study, or nearly every study, is called positive
 NEARLY_NONE_OR_ALL_CALLED: Final = "nearly_none_or_all_called"
-#: UDR + FPR above 1, its whole interval
+#: UDR + FPR above 1, including its whole interval
 WORSE_THAN_COIN: Final = "worse_than_coin"
-#: a threshold that looks like a probability, and scores that are none
+#: the threshold looks like a probability, the scores do not
 THRESHOLD_SCALE: Final = "threshold_scale"
-#: a handful of distinct scores
+#: few distinct scores
 FEW_DISTINCT_SCORES: Final = "few_distinct_scores"
-#: one score that many studies share
+#: many studies share one score
 FREQUENT_SCORE: Final = "frequent_score"
-#: a subgroup whose patients have twice the studies of another's
+#: patients of a subgroup have twice as many studies as those of another
 STUDIES_PER_PATIENT: Final = "studies_per_patient"
 
 #: codes that concern rates and not AUROC
 _OF_RATES: Final = (NONE_OR_ALL_CALLED, NEARLY_NONE_OR_ALL_CALLED, WORSE_THAN_COIN, THRESHOLD_SCALE)
 _RATES: Final = ("udr", "fpr")
-#: of one true class: all studies of a subgroup may still be called, or none
+#: for one true class only: within a subgroup, all studies or none may still be called
 _IN_PART: Final = tuple((NONE_OR_ALL_CALLED, metric) for metric in _RATES)
 #: a share called positive outside these is suspect
 _SHARES_CALLED: Final = (0.01, 0.99)
@@ -57,13 +58,14 @@ _TIMES_THE_STUDIES: Final = 2.0
 def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessSection) -> Iterator[dict[str, Any]]:
     """Yield rows of `SCORE_WARNINGS`, of the evaluated split.
 
-    `code` names the kind, `metric` the metric it is about where it is one, `withholds` whether verdicts on it are withheld.
-    `attribute` and `subgroup` are `overall` and `all` where the warning is about all studies. Subgroups are named only if the
-    small-group rule lets them be tested; of a score set with too few patients altogether only the threshold's scale is judged.
+    `code` is the kind of warning, `metric` the metric concerned if it is a single one, `withholds` whether verdicts on it are
+    withheld. `attribute` and `subgroup` are `overall` and `all` if the warning is about all studies. Subgroups are named only if
+    the small-group rule allows them to be tested. For a score set with too few patients overall, only the scale of the threshold
+    is checked.
 
-    `value`, `low` and `high` are: AUROC and its interval; the share called positive; UDR + FPR and its interval; the threshold;
-    the number of distinct scores; the share of studies with the most frequent score; studies a patient, with those of
-    `other_subgroup` in `other_value`.
+    `value`, `low` and `high` are, depending on the kind: AUROC and its interval; the share called positive; UDR + FPR and its
+    interval; the threshold; the number of distinct scores; the share of studies with the most frequent score; studies per
+    patient, with the value of `other_subgroup` in `other_value`.
 
     Intervals of all studies are at `confidence`; those of a subgroup at 1 - (1 - confidence) / G for an attribute with G tested
     subgroups.
@@ -78,7 +80,7 @@ def score_warnings(cohort: ScoreSets, attributes: Sequence[str], settings: Fairn
 
 
 def withheld(warnings: pl.DataFrame, title: Callable[[str], str] = str) -> pl.DataFrame:
-    """Return the score sets and metrics on which no verdict is given: the columns of a score set, `metric` and `reason`.
+    """Return the score sets and metrics without a verdict: the columns of a score set, `metric` and `reason`.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def withheld(warnings: pl.DataFrame, title: Callable[[str], str] = str) -> pl.Da
 def withhold_verdicts(
     gaps: pl.DataFrame, warnings: pl.DataFrame, titles: Mapping[str, str] | None = None
 ) -> pl.DataFrame:
-    """Return gaps or findings with `insufficient_evidence` for each verdict that is withheld.
+    """Return gaps or findings with `insufficient_evidence` in place of each withheld verdict.
 
     Parameters
     ----------
@@ -109,19 +111,19 @@ def withhold_verdicts(
     titles : mapping, optional
         Encoder -> name for people.
     """
-    told = gaps.join(withheld(warnings), on=[*SCORE_SET, "metric"], how="left", maintain_order="left")
+    joined = gaps.join(withheld(warnings), on=[*SCORE_SET, "metric"], how="left", maintain_order="left")
     held = pl.col("reason").is_not_null()
     changes = {"verdict": pl.when(held).then(pl.lit("insufficient_evidence")).otherwise("verdict")}
     if "sentence" in gaps.columns:
         names = [
             (TASK_TITLES.get(task, task), (titles or {}).get(encoder, encoder), ATTRIBUTE_TITLES.get(by, by).lower())
-            for task, encoder, by in told.select("task", "encoder", "attribute").iter_rows()
+            for task, encoder, by in joined.select("task", "encoder", "attribute").iter_rows()
         ]
         begun = pl.Series(
             [f"{task}, {model}: no verdict by {by} is given. " for task, model, by in names], dtype=pl.String
         )
         changes["sentence"] = pl.when(held).then(pl.lit(begun) + pl.col("reason")).otherwise("sentence")
-    return told.with_columns(**changes).select(gaps.columns)
+    return joined.with_columns(**changes).select(gaps.columns)
 
 
 def concerned(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -134,7 +136,7 @@ def concerned(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def message(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
-    """Return a warning in words: what was found, what to check, and on what no verdict is given.
+    """Return the message of a warning: what was found, what to check, and which verdicts are withheld.
 
     Parameters
     ----------
@@ -143,7 +145,7 @@ def message(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
         Name of a subgroup for people.
     """
     found, check = _MESSAGES[row["code"]](row, title)
-    return f"{found} {check}{_unsaid(row) if row['withholds'] else ''}"
+    return f"{found} {check}{_withheld_note(row) if row['withholds'] else ''}"
 
 
 def reason(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
@@ -151,14 +153,14 @@ def reason(row: Mapping[str, Any], title: Callable[[str], str] = str) -> str:
     return _MESSAGES[row["code"]](row, title)[0]
 
 
-def _unsaid(row: Mapping[str, Any]) -> str:
+def _withheld_note(row: Mapping[str, Any]) -> str:
     metrics = concerned(row)
     of = "" if set(metrics) == set(GAP_METRICS) else f" on {' and '.join(metric.upper() for metric in metrics)}"
     return f" No verdict{of} is given."
 
 
 def _of_scale(whole: Studies) -> Iterator[dict[str, Any]]:
-    """Yield a warning if a given threshold may be a probability and the scores cannot all be."""
+    """Yield a warning if a given threshold may be a probability and not all scores can be probabilities."""
     if whole.threshold_source != THRESHOLD_GIVEN or not 0 < whole.threshold < 1:
         return
     if whole.y_score.min() < 0 or whole.y_score.max() > 1:
@@ -166,7 +168,7 @@ def _of_scale(whole: Studies) -> Iterator[dict[str, Any]]:
 
 
 def _of_all(whole: Studies, settings: FairnessSection) -> Iterator[dict[str, Any]]:
-    """Yield warnings about all studies together; none if they are too few to show."""
+    """Yield warnings about all studies together; none if there are too few to show."""
     if status_of(whole.y_true, whole.patient, settings) not in ("tested", "interval_only"):
         return
     backwards = _auroc_below_half(whole, settings.confidence)
@@ -225,8 +227,8 @@ def _of_subgroups(score_set: ScoreSet, attribute: str, settings: FairnessSection
         least = min(per_patient, key=lambda level: per_patient[level])
         for level, mean in per_patient.items():
             if mean >= _TIMES_THE_STUDIES * per_patient[least]:
-                told = {"attribute": attribute, "subgroup": level, "code": STUDIES_PER_PATIENT}
-                yield told | {"value": mean, "other_subgroup": least, "other_value": per_patient[least]}
+                row = {"attribute": attribute, "subgroup": level, "code": STUDIES_PER_PATIENT}
+                yield row | {"value": mean, "other_subgroup": least, "other_value": per_patient[least]}
 
 
 def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | None:
@@ -242,7 +244,7 @@ def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | Non
 
 
 def _ranks_well(one: Studies) -> bool:
-    """Return whether the AUROC is at least 0.5; positives and negatives are compared at twice their ranks, in whole numbers."""
+    """Return whether the AUROC is at least 0.5. Ranks are doubled, so that the comparison uses integers only."""
     y, score = one.y_true, one.y_score
     negative = np.sort(score[~y])
     ranks = np.searchsorted(negative, score[y], side="left") + np.searchsorted(negative, score[y], side="right")
@@ -250,14 +252,14 @@ def _ranks_well(one: Studies) -> bool:
 
 
 def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None:
-    """UDR + FPR with its interval where all of it lies above 1.
+    """Return UDR + FPR with its interval if the whole interval lies above 1, else None.
 
-    The interval of the sum is put together from those of both rates (MOVER), which are clustered by patient and hold at rates
-    of 0 and 1; calls that agree within a patient make it too wide, never too narrow.
+    The interval of the sum is computed from the intervals of both rates (MOVER). These are clustered by patient and valid at
+    rates of 0 and 1. Calls that agree within a patient make the interval too wide, never too narrow.
 
     References
     ----------
-    Zou & Donner 2008, Statistics in Medicine 27:1693; UDR + FPR is one minus Youden's index (1950).
+    Zou & Donner 2008, Statistics in Medicine 27:1693. UDR + FPR is one minus Youden's index (1950).
     """
     called, y = one.y_score >= one.threshold, one.y_true
     if called[~y].mean() <= called[y].mean():
@@ -273,7 +275,7 @@ def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None
 
 
 def _without_repeats(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield each finding once: of all studies if it holds for them, and AUROC below 0.5 in place of UDR + FPR above 1."""
+    """Yield each warning once: for all studies if it holds for them; AUROC below 0.5 replaces UDR + FPR above 1."""
     of_all = {
         row["code"] for row in rows if row["attribute"] == OVERALL and (row["code"], row.get("metric")) not in _IN_PART
     }
@@ -291,11 +293,11 @@ def _overall(code: str, **columns: Any) -> dict[str, Any]:
     return {"attribute": OVERALL, "subgroup": "all", "code": code} | columns
 
 
-#: of a row and the names of subgroups: what was found, and what to check
-Said = Callable[[Mapping[str, Any], Callable[[str], str]], tuple[str, str]]
+#: (row, name of a subgroup) -> (what was found, what to check)
+MessageParts = Callable[[Mapping[str, Any], Callable[[str], str]], tuple[str, str]]
 
 
-def _say_auroc(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _auroc_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     of_all = row["attribute"] == OVERALL
     found = (
         f"AUROC of {'all studies' if of_all else title(row['subgroup'])} is {row['value']:.2f} (interval {_interval(row)}), "
@@ -303,10 +305,10 @@ def _say_auroc(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str
     )
     if of_all:
         return found, "Check whether labels or scores are inverted, and whether each score belongs to its own study."
-    return found, "Check how labels and scores of this subgroup were made."
+    return found, "Check how labels and scores of this subgroup were produced."
 
 
-def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _called_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     check = "Check the threshold and the scale of the scores."
     which = "Every study" if row["value"] == 1 else "No study"
     if row["attribute"] != OVERALL:
@@ -316,45 +318,45 @@ def _say_called(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[st
     return f"{which}{whom} is called positive, so subgroups cannot differ in {rates}.", check
 
 
-def _say_nearly(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _nearly_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     share = f"{100 * min(row['value'], 1 - row['value']):.1f} % of studies"
     found = f"Only {share} are called positive." if row["value"] < 0.5 else f"All but {share} are called positive."
     return found, "Check the threshold and the scale of the scores."
 
 
-def _say_coin(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _coin_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     whom = "all studies" if row["attribute"] == OVERALL else title(row["subgroup"])
     return (
-        f"UDR and FPR of {whom} add up to {row['value']:.2f} (interval {_interval(row)}), above 1: a coin would do better than "
-        "this threshold.",
+        f"UDR and FPR of {whom} add up to {row['value']:.2f} (interval {_interval(row)}), above 1: this threshold "
+        "performs worse than chance.",
         "Check whether labels or scores are inverted.",
     )
 
 
-def _say_scale(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _scale_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return (
         f"The given threshold {row['value']:g} lies between 0 and 1, and some scores do not.",
         "Check whether the scores are log odds or per cent, and the threshold a probability.",
     )
 
 
-_TIED: Final = "AUROC counts ties as half, and the threshold cannot be set finely."
-_CUT: Final = "Check whether scores were rounded or cut off."
+_TIED: Final = "AUROC counts ties as half, and only a few thresholds are possible."
+_CUT: Final = "Check whether scores were rounded or clipped."
 
 
-def _say_few(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _few_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return f"The scores have only {row['value']:.0f} distinct values. {_TIED}", _CUT
 
 
-def _say_frequent(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
+def _frequent_message(row: Mapping[str, Any], _title: Callable[[str], str]) -> tuple[str, str]:
     return f"{100 * row['value']:.0f} % of studies have the same score. {_TIED}", _CUT
 
 
-def _say_studies(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
+def _studies_message(row: Mapping[str, Any], title: Callable[[str], str]) -> tuple[str, str]:
     return (
         f"Patients of {title(row['subgroup'])} have {row['value']:.1f} studies on average, those of "
         f"{title(row['other_subgroup'])} {row['other_value']:.1f}.",
-        "The tests allow for it. Check whether a study means the same in both.",
+        "The tests account for this. Check whether a study is defined in the same way in both.",
     )
 
 
@@ -362,13 +364,13 @@ def _interval(row: Mapping[str, Any]) -> str:
     return f"{row['low']:.2f}-{row['high']:.2f}"
 
 
-_MESSAGES: Final[Mapping[str, Said]] = {
-    AUROC_BELOW_HALF: _say_auroc,
-    NONE_OR_ALL_CALLED: _say_called,
-    NEARLY_NONE_OR_ALL_CALLED: _say_nearly,
-    WORSE_THAN_COIN: _say_coin,
-    THRESHOLD_SCALE: _say_scale,
-    FEW_DISTINCT_SCORES: _say_few,
-    FREQUENT_SCORE: _say_frequent,
-    STUDIES_PER_PATIENT: _say_studies,
+_MESSAGES: Final[Mapping[str, MessageParts]] = {
+    AUROC_BELOW_HALF: _auroc_message,
+    NONE_OR_ALL_CALLED: _called_message,
+    NEARLY_NONE_OR_ALL_CALLED: _nearly_message,
+    WORSE_THAN_COIN: _coin_message,
+    THRESHOLD_SCALE: _scale_message,
+    FEW_DISTINCT_SCORES: _few_message,
+    FREQUENT_SCORE: _frequent_message,
+    STUDIES_PER_PATIENT: _studies_message,
 }

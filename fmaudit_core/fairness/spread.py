@@ -1,4 +1,4 @@
-"""How far subgroups truly lie apart: the standard deviation between them with the sampling variance taken out."""
+"""Between-subgroup standard deviation, corrected for sampling variance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _N_DRAWS: Final = 2_000
 
 
 def corrected_sd(values: Sequence[float], standard_errors: Sequence[float]) -> float:
-    """Between-subgroup standard deviation with the sampling variance taken out, 0 where sampling explains it all.
+    """Return the between-subgroup standard deviation, corrected for sampling variance; 0 if sampling explains all of it.
 
     References
     ----------
@@ -30,14 +30,15 @@ def corrected_sd(values: Sequence[float], standard_errors: Sequence[float]) -> f
 def corrected_sd_interval(
     values: Sequence[float], standard_errors: Sequence[float], confidence: float, seed: int
 ) -> tuple[float, float]:
-    """Interval of `corrected_sd` by the double-corrected bootstrap.
+    """Return the interval of `corrected_sd` by the double-corrected bootstrap.
 
-    A bootstrapped value errs twice: as the estimate does, and once more around it. So each draw's variance between subgroups
-    has the sampling variance taken out twice. Draws are normal with the subgroups' own (clustered) standard errors.
+    A bootstrapped value has two sampling errors: the error of the estimate and the error of the draw. The sampling variance is
+    therefore subtracted twice from the between-subgroup variance of each draw. Draws are normal with the (clustered) standard
+    errors of the subgroups.
 
     Returns
     -------
-    (low, high), both 0 where sampling explains all
+    (low, high), both 0 if sampling explains all variance
 
     References
     ----------

@@ -1,7 +1,7 @@
-"""Scales on which a subgroup's metric is nearly normal, and the statistics that compare subgroups on them.
+"""Scales on which a subgroup's metric is nearly normal, and statistics that compare subgroups on them.
 
-AUROC is compared on the logit scale, rates on the arcsine scale. Of each metric t is the estimate on its scale and v its
-variance there; v is infinite where the metric cannot be estimated, which gives it no weight.
+AUROC is compared on the logit scale, rates on the arcsine scale. For each metric, t is the estimate on its scale and v its
+variance there. v is infinite if the metric cannot be estimated, which gives it zero weight.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 Float64Array = npt.NDArray[np.float64]
 
-#: a variance of AUROC below this is none: every pair is ranked right, or all are tied
+#: a variance of AUROC below this counts as 0: every pair is ranked correctly, or all are tied
 NO_VARIANCE: Final = 1e-12
 
 
@@ -33,7 +33,7 @@ class Scaled:
 
     @property
     def weight(self) -> Float64Array:
-        """Return the precision of each subgroup, 0 where it cannot be estimated."""
+        """Return the precision of each subgroup, 0 if it cannot be estimated."""
         return 1.0 / self.v
 
     @property
@@ -43,7 +43,7 @@ class Scaled:
 
     @property
     def homogeneity(self) -> Float64Array:
-        """Return Cochran's Q, the sum of w (t - centre)^2 over subgroups, (...): in large samples chi-squared with g - 1."""
+        """Return Cochran's Q, the sum of w (t - centre)^2 over subgroups, (...); asymptotically chi-squared with g - 1."""
         off = self.t - self.centre[..., None]
         q: Float64Array = (self.weight * off * off).sum(axis=-1)
         return q
@@ -55,7 +55,7 @@ class Scaled:
         return _ratio(weighted.sum(axis=-1, keepdims=True) - weighted, precision), precision
 
     def against_others(self) -> Float64Array:
-        """Return z = (t - mean of the others) / sqrt(v + variance of that mean), (..., g); 0 where either side is missing."""
+        """Return z = (t - mean of the others) / sqrt(v + variance of that mean), (..., g); 0 if either side is missing."""
         mean, precision = self.others()
         known = (precision > 0) & np.isfinite(self.v)
         spread = np.sqrt(np.where(known, self.v, 1.0) + _ratio(np.ones_like(precision), precision))
@@ -70,8 +70,8 @@ def scaled_auroc(auroc: Float64Array, variance: Float64Array, fewest: Float64Arr
     ----------
     auroc, variance : (...) float64
     fewest : (...) float64
-        Patients of the class that fewer patients have. Under 2 the AUROC cannot be estimated. Where the variance is 0 it stands
-        for the size of the sample, as half a pair would change the AUROC.
+        Patients of the rarer class. Below 2 the AUROC cannot be estimated. If the variance is 0, this number serves as the
+        sample size, and the AUROC is moved away from 0 and 1 by half an observation.
     """
     known = (fewest >= 2) & np.isfinite(auroc)
     size = np.where(known, fewest, 2.0)
@@ -89,9 +89,9 @@ def scaled_rate(rate: Float64Array, n_effective: Float64Array, patients: Float64
     Parameters
     ----------
     rate, n_effective : (...) float64
-        Share of studies, and the independent studies that would be as informative.
+        Share of studies, and the number of equally informative independent studies.
     patients : (...) float64
-        Patients with a study of the class; under 2 the rate cannot be estimated.
+        Patients with a study of the class; below 2 the rate cannot be estimated.
     """
     known = (patients >= 2) & np.isfinite(rate)
     n, p = np.where(known, n_effective, 1.0), np.where(known, rate, 0.5)
@@ -100,7 +100,7 @@ def scaled_rate(rate: Float64Array, n_effective: Float64Array, patients: Float64
 
 
 def back(metric: str, t: Float64Array) -> Float64Array:
-    """Return values of a metric from its scale."""
+    """Transform values from the scale of a metric back to the metric."""
     if metric == "auroc":
         return np.asarray(expit(t))
     return np.asarray(np.sin(np.clip(t, 0.0, np.pi / 2)) ** 2)
@@ -115,16 +115,16 @@ def design_effect(
     with_event: Float64Array,
     with_none: Float64Array,
 ) -> Float64Array:
-    """Return by how much clustering in patients inflates the variance of a rate: (...) float64, at least 1.
+    """Return the factor by which clustering by patient inflates the variance of a rate: (...) float64, at least 1.
 
-    The observed inflation (Rao & Scott 1992) is shrunk towards that of studies that are all alike within a patient, since few
-    patients with an event say little of how alike their studies are.
+    The observed inflation (Rao & Scott 1992) is shrunk towards the inflation for identical studies within a patient, because few
+    patients with an event carry little information about the correlation of their studies.
 
     Parameters
     ----------
-    studies, patients, squares : of the class: studies, patients, sum of their squared studies
+    studies, patients, squares : of the class: studies, patients, sum of squared numbers of studies per patient
     residuals : sum over patients of (events - rate x studies)^2
-    with_event, with_none : patients with an event, patients with a study that is none
+    with_event, with_none : patients with an event, patients with a non-event
     """
     full = squares / np.maximum(studies, 1.0)
     inside = (rate > 0) & (rate < 1) & (patients > 1)

@@ -1,4 +1,4 @@
-"""The four metrics of one subgroup of a score set, with intervals, under the small-group rule."""
+"""AUROC, TPR, FPR and UDR of one subgroup of a score set, with intervals, under the small-group rule."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _SHOWN: Final = ("tested", "interval_only")
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of one subgroup: the row of a table, and the same on its scale (0-dimensional; None if it is not shown)."""
+    """A metric of one subgroup: its table row, and its value on the metric's scale (0-dimensional; None if not shown)."""
 
     row: dict[str, Any]
     scaled: Scaled | None
 
     @property
     def tested(self) -> bool:
-        """Return whether the metric may be compared with that of other subgroups."""
+        """Return whether the metric may be compared with other subgroups."""
         return self.scaled is not None and self.row["status"] == "tested"
 
 
 def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSection) -> Iterator[Measured]:
-    """Measure AUROC, TPR, FPR and UDR of a subgroup; numbers only if the rule shows them, rates only if there is a threshold.
+    """Yield AUROC, TPR, FPR and UDR of a subgroup: values only if the rule shows them, rates only if there is a threshold.
 
     Parameters
     ----------
     whole : Studies
         All studies of the score set.
-    inside : (n,) bool, those of the subgroup
+    inside : (n,) bool, studies of the subgroup
     level : str
         Name of the subgroup.
     """
@@ -65,7 +65,7 @@ def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSe
         if not estimated:
             yield Measured(row, None)
             continue
-        # of a subgroup with few patients of one class only the other class is counted
+        # if a subgroup has few patients of one class, only the other class is counted
         if whole_group or metric in ("tpr", "udr"):
             row["n_pos"] = n_pos
         if whole_group or metric == "fpr":
@@ -78,7 +78,7 @@ def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSe
 
 
 def _estimated(group: Studies, metric: str) -> tuple[Any, Scaled]:
-    """One metric of studies that have the classes it needs, and the same on its scale."""
+    """Return one metric of studies that have the classes it needs, and its value on the metric's scale."""
     y, patient = group.y_true, group.patient
     if metric == "auroc":
         ranked = auroc(y, group.y_score, patient)
@@ -95,12 +95,12 @@ def _estimated(group: Studies, metric: str) -> tuple[Any, Scaled]:
 
 
 def with_detectable(subgroups: Iterable[Measured], alpha: float) -> list[dict[str, Any]]:
-    """Return the rows of one metric of the subgroups of an attribute, with `mde`: each against the tested others.
+    """Return the rows of one metric for the subgroups of an attribute, with `mde` against the other tested subgroups.
 
     Parameters
     ----------
     alpha : float
-        Level of the test whose minimal detectable difference is given.
+        Level of the test for the minimal detectable difference.
     """
     every = list(subgroups)
     rows = []

@@ -1,4 +1,4 @@
-"""Rates of a subgroup at every threshold, within a band that holds over all of them at once."""
+"""Rates of a subgroup at every threshold, with a simultaneous confidence band."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sweep:
-    """TPR and FPR of one subgroup at each of its distinct scores, ascending; bands as half-widths.
+    """TPR and FPR of one subgroup at each of its distinct scores, ascending. Bands are given as half-widths.
 
     Parameters
     ----------
@@ -33,11 +33,12 @@ class Sweep:
 def sweep(
     y_true: npt.NDArray[np.bool_], y_score: Float64Array, patient: npt.NDArray[np.integer], confidence: float
 ) -> Sweep:
-    """Sweep one subgroup that has positives and negatives.
+    """Compute TPR and FPR at every threshold for one subgroup that has positives and negatives.
 
     References
     ----------
-    Massart 1990 (the constant of Dvoretzky, Kiefer & Wolfowitz), with the effective number of studies: patients as clusters.
+    Massart 1990 (constant of the Dvoretzky-Kiefer-Wolfowitz inequality), with the effective number of studies under
+    clustering by patient.
     """
     threshold = np.unique(y_score)
     positive, negative = np.sort(y_score[y_true]), np.sort(y_score[~y_true])

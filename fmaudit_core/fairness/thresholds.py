@@ -1,4 +1,4 @@
-"""Operating thresholds, chosen on validation and nowhere else. A study is called positive at or above its threshold."""
+"""Operating thresholds, chosen only on validation. A study is called positive if its score is at or above the threshold."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from fmaudit_core.fairness.seeding import seed_of
 
 Float64Array = npt.NDArray[np.float64]
 
-#: rates that differ by rounding only are equal
+#: rates that differ only by rounding count as equal
 _DUST = 1e-12
-#: score set -> thresholds that other validation patients would have given
+#: score set -> bootstrap thresholds over validation patients
 Draws = dict[tuple[Any, ...], Float64Array]
 
-#: what makes a score set: each gets a threshold of its own
+#: columns that identify a score set; each score set has its own threshold
 SCORE_SET = ("encoder", "task", "probe", "modality", "pooling", "strategy")
 
 
 def choose_threshold(
     y_true: npt.NDArray[np.bool_], y_score: Float64Array, settings: FairnessSection, *, where: str | None = None
 ) -> float:
-    """Threshold by the configured policy, among the scores seen on validation.
+    """Choose a threshold by the configured policy, among the validation scores.
 
     Parameters
     ----------
     where : str, optional
-        The model and task that an error is to name.
+        Model and task to name in an error.
 
     Policies
     --------
@@ -48,8 +48,8 @@ def choose_threshold(
         raise FairnessError(
             "no threshold can be chosen: validation lacks positives or negatives.",
             where=where,
-            fix="Give studies of both classes the split `val`, leave the task out, or assess the predictions with a threshold of "
-            "your own (--threshold).",
+            fix="Assign studies of both classes to the split `val`, leave the task out, or give a threshold "
+            "(--threshold).",
         )
     return float(_chosen(y_true, y_score, np.ones((1, len(y_true))), settings)[0])
 
@@ -57,9 +57,9 @@ def choose_threshold(
 def _chosen(
     y_true: npt.NDArray[np.bool_], y_score: Float64Array, weights: Float64Array, settings: FairnessSection
 ) -> Float64Array:
-    """(B,) thresholds, one for each row of (B, n) weights of the studies; a class without weight keeps everybody's."""
+    """Return (B,) thresholds, one for each row of the (B, n) study weights."""
     scores, place = np.unique(y_score, return_inverse=True)
-    candidates = np.append(scores, np.nextafter(scores[-1], np.inf))  # the last calls nobody positive
+    candidates = np.append(scores, np.nextafter(scores[-1], np.inf))  # the last candidate calls no study positive
     tpr, fpr = (_rates(weights[:, of], place[of], len(candidates)) for of in (y_true, ~y_true))
     if settings.threshold_policy == "fixed_fpr":
         lowest: Float64Array = candidates[np.argmax(fpr <= settings.fixed_fpr + _DUST, axis=1)]
@@ -74,7 +74,7 @@ def _chosen(
 
 
 def _rates(weights: Float64Array, place: npt.NDArray[np.intp], n_candidates: int) -> Float64Array:
-    """(B, candidates): weighted share of a class at or above each candidate; `place` says which candidate a study's score is."""
+    """Return the weighted share of a class at or above each candidate, (B, candidates); `place` is each study's candidate."""
     order = np.argsort(place, kind="stable")
     below = np.concatenate([np.zeros((len(weights), 1)), np.cumsum(weights[:, order], axis=1)], axis=1)
     first = np.searchsorted(place[order], np.arange(n_candidates), side="left")
@@ -84,10 +84,10 @@ def _rates(weights: Float64Array, place: npt.NDArray[np.intp], n_candidates: int
 
 
 def threshold_draws(checked: pl.DataFrame, settings: FairnessSection) -> Draws:
-    """Thresholds that other validation patients would have given: the policy on bootstrap samples of them.
+    """Draw bootstrap thresholds: apply the policy to bootstrap samples of the validation patients.
 
-    Whole patients are drawn, with positives and without them apart, so that no sample lacks a class. The seed and the task
-    decide the samples: models on the same validation studies share them.
+    Whole patients are drawn, separately with and without positives, so that no sample lacks a class. Seed and task determine the
+    samples, so models on the same validation studies share them.
 
     Returns
     -------
@@ -109,12 +109,12 @@ def threshold_draws(checked: pl.DataFrame, settings: FairnessSection) -> Draws:
 
 
 def with_thresholds(scores: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """Predictions with a column `threshold`, chosen per score set on its validation rows.
+    """Return the predictions with a column `threshold`, chosen per score set on its validation rows.
 
     Raises
     ------
     FairnessError
-        A score set has no validation rows of both classes; its model and task are named.
+        A score set lacks validation rows of a class. The message names its model and task.
     """
     rows = []
     for key, frame in scores.group_by(*SCORE_SET, maintain_order=True):

@@ -1,4 +1,4 @@
-"""Units of permutation: a patient within one subgroup, and how many studies of either class each has."""
+"""Units of permutation: patients within one subgroup, with their numbers of studies by class."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Units:
-    """Patients as the permutation test sees them.
+    """Units of the permutation test.
 
-    A unit is a patient within one subgroup. A patient whose subgroup changes between studies (an age band) is one unit in each,
-    and each is permuted as a patient of its own.
+    A unit is a patient within one subgroup. A patient whose subgroup changes between studies (an age band) is one unit in each
+    subgroup, and each unit is permuted separately.
 
     Parameters
     ----------
-    of_study : (n,) int64, the unit of each study, 0..k-1
+    of_study : (n,) int64, unit of each study, 0..k-1
     group : (k,) subgroup of each unit, 0..n_groups-1
-    positives, negatives : (k,) int64, studies of either class
+    positives, negatives : (k,) int64, studies of each class
     n_groups : int
     """
 
@@ -58,7 +58,7 @@ class Units:
 
     @property
     def rarer(self) -> npt.NDArray[np.bool_]:
-        """Return whether each unit has a study of the class that fewer units have: (k,) bool."""
+        """Return whether each unit has a study of the rarer class, the class that fewer units have: (k,) bool."""
         positive, negative = self.positives > 0, self.negatives > 0
         return positive if positive.sum() <= negative.sum() else negative
 
@@ -81,13 +81,13 @@ class Units:
 
 @dataclass(frozen=True)
 class ClassSizes:
-    """What labels alone decide, by subgroup: each (B, n_groups) float64, pairs of positives and of negatives.
+    """Class sizes by subgroup, which depend only on labels. Each is (B, n_groups) float64, in pairs (positives, negatives).
 
     Parameters
     ----------
-    studies, patients, squares : studies, units with any, sum of squared studies of a unit
-    clustered : studies of units that have several of either class
-    units : all units
+    studies, patients, squares : studies, units with at least one, sum of squared numbers of studies per unit
+    clustered : studies of units with more than one study
+    units : number of units
     """
 
     studies: tuple[Float64Array, Float64Array]

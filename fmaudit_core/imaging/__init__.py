@@ -1,1 +1,1 @@
-"""A CT series becomes 8-bit slices: reading (`series.py`), windowing (`window.py`), keeping (`slices.py`)."""
+"""CT series as 8-bit slices: reading (`series.py`), windowing (`window.py`), and storage (`slices.py`)."""

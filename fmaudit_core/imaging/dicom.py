@@ -1,6 +1,6 @@
-"""DICOM files become the frames of a series, each with its place, its rescale and its pixels in HU.
+"""DICOM files as frames of a series, each with its position, rescale parameters and pixels in HU.
 
-One file at a time and what a file may hold is told here; how frames make a volume is `series.py`'s to say.
+This module handles one file at a time and its defects; `series.py` assembles frames into a volume.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOUNSFIELD_TYPES: Final = {"", "HU", "HU_MOD"}
 _LOSSY: Final = {
     uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K,
 }  # fmt: skip
-#: one named decoder per compressed syntax, so that what else is installed cannot change a pixel
+#: one named decoder per compressed syntax, so that other installed decoders cannot change pixel values
 _DECODERS: Final = {
     uid.RLELossless: "pylibjpeg",
     uid.JPEGBaseline8Bit: "gdcm",
@@ -67,74 +67,74 @@ class DicomFile:
 
     path: Path
     dataset: Dataset
-    #: a value ended before its length, as the parser met it
+    #: whether the parser met a value that ended before its declared length
     cut_short: bool
 
     @cached_property
     def series_uid(self) -> str:
-        """Series Instance UID, empty where the file has none."""
+        """Return the Series Instance UID, empty if the file has none."""
         return _text(self.dataset, "SeriesInstanceUID")
 
     @cached_property
     def misses_uid(self) -> bool:
-        """Whether a UID that identifies class, instance or series is absent or empty."""
+        """Return whether a UID that identifies class, instance or series is absent or empty."""
         return not all(_text(self.dataset, name) for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"))
 
     @cached_property
     def is_ct(self) -> bool:
-        """CT by SOP Class UID; if empty by Media Storage SOP Class UID; if absent too, by Modality."""
+        """Return whether the file is CT, by SOP Class UID, else Media Storage SOP Class UID, else Modality."""
         meta = getattr(self.dataset, "file_meta", Dataset())
-        for said in (_text(self.dataset, "SOPClassUID"), _text(meta, "MediaStorageSOPClassUID")):
-            if said:
-                return said in _CT_CLASSES
+        for sop_class in (_text(self.dataset, "SOPClassUID"), _text(meta, "MediaStorageSOPClassUID")):
+            if sop_class:
+                return sop_class in _CT_CLASSES
         return _text(self.dataset, "Modality") == "CT"
 
     @property
     def is_localizer(self) -> bool:
-        """ImageType value 3 LOCALIZER (DICOM PS3.3 C.8.2.1.1.1)."""
+        """Return whether ImageType has the value LOCALIZER (value 3, DICOM PS3.3 C.8.2.1.1.1)."""
         return "LOCALIZER" in self.image_type
 
     @cached_property
     def image_type(self) -> tuple[str, ...]:
-        """Values of ImageType, upper case."""
+        """Return the values of ImageType in upper case."""
         return _values(self.dataset, "ImageType")
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns; empty where the header does not tell how its pixels lie."""
-        told = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
-        return () if None in told or "" in told else (int(told[0]), int(told[1]))
+        """Return rows and columns; empty if the header does not define the layout of the pixels."""
+        values = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
+        return () if None in values or "" in values else (int(values[0]), int(values[1]))
 
     @cached_property
     def transfer_syntax(self) -> str:
-        """Transfer Syntax UID; without file meta the parser's reading of the bytes."""
+        """Return the Transfer Syntax UID; without file meta, the encoding detected by the parser."""
         meta = getattr(self.dataset, "file_meta", Dataset())
-        said = _text(meta, "TransferSyntaxUID")
-        if said:
-            return said
+        transfer_syntax = _text(meta, "TransferSyntaxUID")
+        if transfer_syntax:
+            return transfer_syntax
         implicit, little = self.dataset.original_encoding
         if implicit:
             return str(uid.ImplicitVRLittleEndian)
         return str(uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian)
 
     def identify(self) -> None:
-        """Read now what tells files apart: a header too damaged for that is unreadable, not a crash later on."""
+        """Read the identifying attributes now, so that a damaged header is reported as unreadable and does not fail later."""
         _ = (self.series_uid, self.misses_uid, self.image_type, self.transfer_syntax, self.shape)
 
     @property
     def is_lossy(self) -> bool:
-        """Whether the pixels were compressed with loss."""
+        """Return whether the pixels were compressed with loss."""
         return self.transfer_syntax in _LOSSY
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One slice: where it lies, and how its stored values become HU.
+    """One slice: its position, and the conversion of its stored values to HU.
 
     Parameters
     ----------
     index : int
-        Frame of the file, from 0.
+        Index of the frame in the file, from 0.
     position, orientation : (3,), (6,) float, LPS mm and cosines
     spacing_mm : (row step, column step)
     """
@@ -150,7 +150,7 @@ class Frame:
     intercept: float
 
     def hu(self) -> Int16Array:
-        """HU of this frame.
+        """Return the HU of this frame.
 
         Returns
         -------
@@ -166,25 +166,25 @@ class Frame:
             return to_hu(stored, self.slope, self.intercept, padding=_padding(self.file.dataset))
 
     def let_go(self) -> None:
-        """Forget the stored pixels of a file that held this frame alone, so that a series is in memory once."""
+        """Release the stored pixels of a single-frame file, so that a series is held in memory only once."""
         if "PerFrameFunctionalGroupsSequence" not in self.file.dataset:
             self.file.dataset.pop("PixelData", None)
 
 
 def read_file(path: Path) -> DicomFile:
-    """Parse one file, pixels included but not decoded.
+    """Parse one file; pixels are read but not decoded.
 
     Raises
     ------
     Defect
-        `unreadable`: empty, cut off in its header or not parseable; `not_dicom`: another kind of file; `dicomdir`.
+        `unreadable`: empty, truncated in its header or not parseable; `not_dicom`: another kind of file; `dicomdir`.
     """
-    with damage_is("unreadable"), warnings.catch_warnings(record=True) as said:
+    with damage_is("unreadable"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if path.stat().st_size == 0:
             raise Defect("unreadable")
         dataset = _parsed(path)
-        found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in said))
+        found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in caught))
         if _text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
             raise Defect("dicomdir")
         if not (found.is_ct or _text(dataset, "SOPClassUID") or _text(dataset, "Modality")):
@@ -194,7 +194,7 @@ def read_file(path: Path) -> DicomFile:
 
 
 def _parsed(path: Path) -> Dataset:
-    """Dataset of a file; one without preamble counts as DICOM if its first elements name a SOP class."""
+    """Return the dataset of a file; without preamble it counts as DICOM if its first elements name a SOP class."""
     try:
         return pydicom.dcmread(path)
     except InvalidDicomError as error:
@@ -208,7 +208,7 @@ def _parsed(path: Path) -> Dataset:
 
 
 def frames_of(file: DicomFile) -> list[Frame]:
-    """Frames of a CT file, single or multi-frame, in stored order.
+    """Return the frames of a CT file, single or multi-frame, in stored order.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def _frames(file: DicomFile) -> Iterator[Frame]:
     _check_hounsfield(dataset, file.image_type)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     n_frames = int(dataset.get("NumberOfFrames") or 1)
-    if n_frames != len(per_frame or [dataset]):  # a frame without a group of its own has no place
+    if n_frames != len(per_frame or [dataset]):  # a frame without its own functional group has no position
         raise Defect("missing_geometry")
     if not per_frame:
         yield _frame(file, 0, [dataset])
@@ -238,7 +238,7 @@ def _frames(file: DicomFile) -> Iterator[Frame]:
 
 
 def _frame(file: DicomFile, index: int, groups: list[Dataset]) -> Frame:
-    """Frame whose attributes are looked up in its own group, then the shared one, then the dataset."""
+    """Return a frame with attributes looked up in its own group, then the shared group, then the dataset."""
     frame_type = _macro(groups, "CTImageFrameTypeSequence", "FrameType")
     transformation = "PixelValueTransformationSequence"
     if frame_type is not None:
@@ -278,7 +278,7 @@ def _check_hounsfield(dataset: Dataset, image_type: tuple[str, ...]) -> None:
 
 
 def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> IntegerArray:
-    """(rows, columns) stored values of one frame, in the sign the header gives."""
+    """Return the stored values of one frame, (rows, columns), with the signedness of the header."""
     dataset = file.dataset
     if file.cut_short:
         raise Defect("truncated_pixel_data")
@@ -300,7 +300,7 @@ def _stored_values(file: DicomFile, index: int, shape: tuple[int, ...]) -> Integ
 
 
 def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> IntegerArray | None:
-    """Uncompressed 16-bit values without a copy; None where the header asks for more care."""
+    """Return uncompressed 16-bit values without a copy; None if the header needs the general decoder."""
     if dataset.BitsAllocated != 16 or (dataset.get("BitsStored") != 16 and dataset.get("PixelRepresentation") == 1):
         return None
     size = shape[0] * shape[1]
@@ -316,7 +316,7 @@ def _native(dataset: Dataset, index: int, shape: tuple[int, ...]) -> IntegerArra
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:
-    """Declared padding as a range of stored values, read in the pixels' own sign."""
+    """Return the declared padding as a range of stored values, with the signedness of the pixels."""
     value = dataset.get("PixelPaddingValue")
     if value is None or value == "":
         return None
@@ -334,9 +334,9 @@ def _in_sign(value: Any, signed: bool) -> int:
 
 
 def _macro(groups: list[Dataset], sequence: str, name: str) -> Any:
-    """Value of an attribute in the first group that has it, inside its functional-group macro or plain."""
+    """Return an attribute from the first group that has it, inside its functional-group macro or directly."""
     for group in groups:
-        # a plain image, by far the most common, has no functional groups to look into
+        # a single-frame image, by far the most common, has no functional groups
         nested = group.get(sequence) if len(groups) > 1 else None
         if nested and _has(nested[0], name):
             return nested[0].get(name)
@@ -354,7 +354,7 @@ def _numbers(value: Any, count: int) -> Float64Array | None:
     if value is None or value == "":
         return None
     try:
-        # plain floats first: numpy takes pydicom's own number class apart slowly
+        # convert to plain floats first: numpy is slow on pydicom's own number class
         found = [float(one) for one in value] if isinstance(value, MultiValue) else [float(value)]
     except (TypeError, ValueError):
         return None

@@ -1,4 +1,4 @@
-"""What can go wrong on the way from a series to its slices. A defect of one series is a `Defect`, never a traceback."""
+"""Errors of reading series and storing slices. A problem with one series is a `Defect`, never a crash of the run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class ImagingError(FmauditError):
-    """A path, view or slice store is wrong."""
+    """A path, view or slice store is invalid."""
 
 
 class WindowError(ImagingError):
@@ -18,11 +18,11 @@ class WindowError(ImagingError):
 
 
 class SliceStoreError(ImagingError):
-    """An entry of the slice store is missing or torn, or the store cannot be written."""
+    """An entry of the slice store is missing or damaged, or the store cannot be written."""
 
 
 class Defect(Exception):  # noqa: N818  # not an error of the run: the series is quarantined and counted
-    """Why one series is refused.
+    """The reason why one series is refused.
 
     Parameters
     ----------
@@ -37,17 +37,15 @@ class Defect(Exception):  # noqa: N818  # not an error of the run: the series is
 
 @contextmanager
 def damage_is(reason: str) -> Iterator[None]:
-    """Whatever a parser or decoder raises on a damaged file, by one name. Their remarks are not the reader's."""
+    """Raise any error of a parser or decoder on a damaged file as a `Defect` with the given reason; suppress warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except (Defect, MemoryError):
             raise
-        except (
-            BaseException
-        ) as error:  # values are converted when they are asked for, each library fails in its own way
-            # pylibjpeg-rle is written in Rust, whose panics are no `Exception`; a Ctrl-C is none of ours
+        except BaseException as error:  # values are converted on access, and each library has its own errors
+            # pylibjpeg-rle is written in Rust, whose panics are not an `Exception`; a Ctrl-C is not handled here
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise Defect(reason) from error

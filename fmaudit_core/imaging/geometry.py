@@ -1,6 +1,6 @@
-"""Where slices lie in the patient: order, spacing, tilt, and the way to the common LPS axes.
+"""Slice geometry in patient space: order, spacing, tilt, and the mapping to common LPS axes.
 
-Space is DICOM's: x to the patient's Left, y to Posterior, z to Superior, in mm.
+Coordinates follow DICOM: x to the patient's Left, y to Posterior, z to Superior, in mm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ORIENTATION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Stack:
-    """How the slices of a series follow each other.
+    """Spacing and tilt of the slices of a series.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Stack:
 
 
 def slice_normal(orientation: Float64Array) -> Float64Array:
-    """Unit normal of a slice: row cosine x column cosine (DICOM PS3.3 C.7.6.2.1.1).
+    """Return the unit normal of a slice: row cosine x column cosine (DICOM PS3.3 C.7.6.2.1.1).
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def slice_normal(orientation: Float64Array) -> Float64Array:
     Raises
     ------
     Defect
-        `missing_geometry` where the cosines are not two unit vectors at a right angle.
+        `missing_geometry` if the cosines are not two perpendicular unit vectors.
     """
     row, column = orientation[:3], orientation[3:]
     unit = np.allclose([row @ row, column @ column], 1.0, atol=1e-2) and abs(row @ column) < 1e-2
@@ -58,7 +58,7 @@ def slice_normal(orientation: Float64Array) -> Float64Array:
 
 
 def is_axial(normal: Float64Array) -> bool:
-    """Whether a slice normal lies within 45 degrees of the patient's long axis."""
+    """Return whether a slice normal lies within 45 degrees of the patient's long axis."""
     return bool(abs(normal[2]) >= np.cos(np.pi / 4) - 1e-9)
 
 
@@ -90,7 +90,7 @@ def stacked(positions: Float64Array, normal: Float64Array) -> Stack:
 
 
 def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Permutation and flips that bring stored axes to the nearest (z, y, x) of LPS; nothing is resampled.
+    """Return the permutation and flips that map stored axes to the nearest (z, y, x) of LPS, without resampling.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool
 
 
 def is_oblique(directions: Float64Array) -> bool:
-    """Whether some axis lies more than half a degree off every patient axis."""
+    """Return whether some axis deviates by more than half a degree from every patient axis."""
     strength = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True)).max(axis=1)
     return bool(np.degrees(np.arccos(np.clip(strength, 0, 1))).max() > OBLIQUE_FROM_DEGREES)
 
@@ -121,7 +121,7 @@ def is_oblique(directions: Float64Array) -> bool:
 def reoriented(
     array: npt.NDArray[np.generic], axes: tuple[int, int, int], flips: tuple[bool, bool, bool]
 ) -> npt.NDArray[np.generic]:
-    """View of an array with its axes permuted and reversed as `lps_axes` says."""
+    """Return a view of an array with its axes permuted and reversed as given by `lps_axes`."""
     turned = array.transpose(axes)
     return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
 

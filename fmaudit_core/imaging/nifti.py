@@ -1,4 +1,4 @@
-"""NIfTI files become HU volumes on the same axes as DICOM. The other door: `dicom.py`; both end in `series.py`."""
+"""NIfTI files as HU volumes on the same axes as DICOM. For DICOM see `dicom.py`; `series.py` uses both."""
 
 from __future__ import annotations
 
@@ -16,38 +16,37 @@ from fmaudit_core.imaging.geometry import is_oblique, lps_axes, reoriented
 from fmaudit_core.imaging.rescale import Int16Array, Rescale, to_hu
 
 SUFFIXES: Final = (".nii", ".nii.gz")
-#: a whole CT volume holds air; one without a voxel below this is no CT, as NIfTI names no modality
+#: a whole CT volume contains air; NIfTI records no modality, so a volume without a voxel below this is not accepted as CT
 _AIR_BELOW_HU: Final = -500
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the file's name is one of a NIfTI file."""
+    """Return whether a file name has a NIfTI suffix."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def read_volume(
     path: Path, *, rescale: Rescale | None = None
 ) -> tuple[Int16Array, tuple[float, float, float], tuple[str, ...]]:
-    """HU volume of a NIfTI file.
+    """Return the HU volume of a NIfTI file.
 
     Parameters
     ----------
     rescale : (slope, intercept), optional
-        What is known of the scan from outside the file. Used only where the file names no scaling of its own and holds no
-        negative value, so that its values cannot be HU.
+        Rescale parameters known from outside the file. Used only if the file has no scaling of its own and no negative value, so
+        that its values cannot be HU.
 
     Returns
     -------
     volume_hu : (z, y, x) int16, LPS
     spacing_zyx_mm : three floats
-    flags : `oblique` where the grid is turned against the patient's axes (it is kept, not resampled),
-        `rescaled` where `rescale` was used
+    flags : tuple of str
+        `oblique` if the grid is rotated relative to the patient's axes (it is not resampled); `rescaled` if `rescale` was used.
 
     Raises
     ------
     Defect
-        `unreadable`, `truncated_pixel_data`, `not_3d`, `missing_geometry`, `non_finite`, `not_hounsfield` or
-        `hu_out_of_range`.
+        `unreadable`, `truncated_pixel_data`, `not_3d`, `missing_geometry`, `non_finite`, `not_hounsfield` or `hu_out_of_range`.
     """
     with damage_is("unreadable"):
         return _volume(_parsed(_bytes_of(path)), rescale)
@@ -62,7 +61,7 @@ def _volume(image: Any, rescale: Rescale | None) -> tuple[Int16Array, tuple[floa
         raise Defect("not_3d")
     if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
         raise Defect("missing_geometry")
-    # NIfTI space is RAS+: x and y point the other way in LPS
+    # NIfTI space is RAS+: x and y are reversed in LPS
     to_lps = np.diag([-1.0, -1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)[:3, :3]
     spacing = np.linalg.norm(to_lps, axis=0)
     if not np.isfinite(to_lps).all() or spacing.min() <= 0 or abs(np.linalg.det(to_lps / spacing)) < 1e-3:
@@ -76,7 +75,7 @@ def _volume(image: Any, rescale: Rescale | None) -> tuple[Int16Array, tuple[floa
 
 
 def _bytes_of(path: Path) -> bytes:
-    """Whole file, unpacked by its content: a cut-off gzip stream is an error here even where a library fills it up."""
+    """Read a whole file, decompressed by its content; a truncated gzip stream is an error, even if a library would pad it."""
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -94,7 +93,7 @@ def _parsed(data: bytes) -> Any:
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         try:
             image = kind.from_bytes(data)
-        except Exception:  # the header class decides with errors of its own; the next version is tried
+        except Exception:  # the header class rejects other versions with its own errors; the next version is tried
             continue
         header: Any = image.header
         need = (
@@ -107,7 +106,7 @@ def _parsed(data: bytes) -> Any:
 
 
 def _hu(image: Any, rescale: Rescale | None) -> tuple[Int16Array, bool]:
-    """Flat HU in Fortran order, and whether `rescale` was used."""
+    """Return flat HU in Fortran order, and whether `rescale` was used."""
     stored = np.asanyarray(image.dataobj.get_unscaled()).ravel(order="F")
     if stored.dtype.kind not in "iuf":
         raise Defect("not_hounsfield")

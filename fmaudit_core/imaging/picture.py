@@ -1,4 +1,4 @@
-"""A series at a glance: its slices as one PNG."""
+"""A montage of a series: its slices as one PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TILES, _TILE_PX = 12, 192
 
 
 def write_montage(path: Path, volume_hu: Int16Array, *, window: str = "pe") -> None:
-    """Write up to twelve slices, evenly spaced from the feet upwards, through a named window.
+    """Write a montage of up to twelve slices, evenly spaced from the feet upwards, through a named window.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Stored values become HU, exactly and in little memory. Where they come from: `dicom.py`, `nifti.py`."""
+"""Conversion of stored values to HU, exact and with little memory. Used by `dicom.py` and `nifti.py`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ StoredArray = IntegerArray | npt.NDArray[np.floating[Any]]
 #: slope in HU per stored unit, and intercept in HU
 Rescale = tuple[float, float]
 
-#: HU given to pixels outside the scanned circle, which the scanner marked as padding
+#: HU assigned to pixels outside the scanned circle, which the scanner marked as padding
 PADDING_HU: Final = -1024
-#: values converted at a time: a block and its float64 copies stay in the processor's cache
+#: values converted at a time: a block and its float64 copies fit into the processor's cache
 _BLOCK: Final = 1 << 17
 
 
 def to_hu(stored: StoredArray, slope: float, intercept: float, *, padding: tuple[int, int] | None = None) -> Int16Array:
-    """HU of stored values: slope x stored + intercept in float64, rounded half to even.
+    """Return the HU of stored values: slope x stored + intercept in float64, rounded half to even.
 
     Parameters
     ----------
-    stored : array of any shape, in the sign its header gives
+    stored : array of any shape, with the signedness of its header
     slope, intercept : float, HU per unit and HU; slope is not 0
     padding : (low, high), optional
-        Stored values from low to high are outside the scanned circle: they become -1024 HU and are not rescaled.
+        Stored values from low to high are outside the scanned circle: they are set to -1024 HU and not rescaled.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def to_hu(stored: StoredArray, slope: float, intercept: float, *, padding: tuple
     Raises
     ------
     Defect
-        `non_finite`: NaN or infinite values; `hu_out_of_range`: a value that is not padding leaves 16 bits.
+        `non_finite`: NaN or infinite values; `hu_out_of_range`: a value that is not padding exceeds 16 bits.
 
     References
     ----------
@@ -63,9 +63,9 @@ def to_hu(stored: StoredArray, slope: float, intercept: float, *, padding: tuple
 
 
 def _converted(stored: StoredArray, slope: float, intercept: float) -> Int16Array:
-    """Int16 HU; where padding leaves 16 bits it holds any value, for the caller overwrites it."""
+    """Return int16 HU; padding that exceeds 16 bits gets an arbitrary value, since the caller overwrites it."""
     if slope == 1.0 and intercept.is_integer() and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
-        # exact in 16-bit arithmetic, which wraps around: what fits at the end is right
+        # exact in 16-bit arithmetic, which wraps around: a result within range is correct
         shifted = stored.astype(np.uint16) + np.uint16(int(intercept) % 65536)
         return shifted.view(np.int16)
     hu = np.empty(stored.shape, dtype=np.int16, order="F" if stored.flags.fnc else "C")
@@ -74,6 +74,6 @@ def _converted(stored: StoredArray, slope: float, intercept: float) -> Int16Arra
         values = source[at : at + _BLOCK].astype(np.float64)
         values *= slope
         values += intercept
-        np.clip(np.rint(values, out=values), -32768, 32767, out=values)  # touches padding only
+        np.clip(np.rint(values, out=values), -32768, 32767, out=values)  # affects padding only
         target[at : at + _BLOCK] = values
     return hu

@@ -1,4 +1,4 @@
-"""What a cohort asks of a series that could be read: enough slices, close enough together, the values of a chest CT."""
+"""Requirements of a cohort for a readable series: enough slices, small enough spacing, and the values of a chest CT."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 RULE_REASONS: Final = {
-    "too_few_slices": "fewer slices than the cohort asks for",
+    "too_few_slices": "fewer slices than the cohort requires",
     "too_thick": "slices further apart than the cohort allows",
     "not_chest_values": "too little air or nothing dense: the values are not HU of a chest",
 }
-#: a chest CT is lung and air for more than a hundredth, and holds bone or contrast
+#: more than one percent of a chest CT is lung and air, and it contains bone or contrast
 _AIR_UNDER_HU: Final = -500
 _DENSE_OVER_HU: Final = 200
 
 
 @dataclass(frozen=True)
 class SeriesRules:
-    """Rules of a cohort, applied to the quality of each accepted series: changing one reads no CT again.
+    """Rules of a cohort, applied to the quality of each accepted series; changing a rule does not require reading CT again.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class SeriesRules:
     max_spacing_mm : float, optional
         Largest step between slices.
     chest_values : bool
-        Whether the 1st percentile must lie under -500 HU and the maximum over 200 HU. For files that name no modality.
+        Whether the 1st percentile must be below -500 HU and the maximum above 200 HU. For files without a modality.
     """
 
     min_slices: int = 1
@@ -34,7 +34,7 @@ class SeriesRules:
     chest_values: bool = False
 
     def broken_by(self, row: Mapping[str, Any]) -> str | None:
-        """First rule that a quality row breaks, a key of `RULE_REASONS`; None where it keeps all."""
+        """Return the first rule violated by a quality row, a key of `RULE_REASONS`; None if there is none."""
         if row["n_slices"] < self.min_slices:
             return "too_few_slices"
         if self.max_spacing_mm is not None and row["spacing_mm"] > self.max_spacing_mm:

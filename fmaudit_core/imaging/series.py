@@ -1,20 +1,20 @@
-"""CT series found under a path, read as HU volumes with true geometry or refused by name.
+"""CT series found under a path, read as HU volumes with their true geometry, or refused with a named reason.
 
-How a series is read
---------------------
-- CT is told by SOP Class UID (else Media Storage SOP Class UID, else Modality). Files are grouped by Series
-  Instance UID; files of one folder without a UID are one series.
-- Localizers leave their series before its geometry is checked. DICOMDIR, hidden and text files are passed over;
-  other files that cannot be read are counted (`unreadable_files`) and refuse nothing while the remaining slices
-  are regular.
+Reading of a series
+-------------------
+- CT is recognised by SOP Class UID (else Media Storage SOP Class UID, else Modality). Files are grouped by Series Instance UID;
+  files of one folder without a UID form one series.
+- Localizers are removed from their series before its geometry is checked. DICOMDIR, hidden and text files are ignored; other
+  files that cannot be read are counted (`unreadable_files`) and refuse nothing while the remaining slices are regular.
 - Slices are ordered by ImagePositionPatient along the slice normal, never by file name or InstanceNumber.
-- HU = slope x stored + intercept per slice, in float64, rounded half to even. MONOCHROME1 never inverts HU.
-  Declared padding becomes -1024 HU; nothing is clamped.
-- Volumes are (z, y, x) with x to the Left, y to Posterior, z to Superior, reached by permuting and reversing axes
-  only. A tilted gantry keeps its sheared grid and is flagged.
-- Slices at one position: equal pixels, one is kept (`duplicate_slices`); different pixels, `duplicate_positions`.
+- HU = slope x stored + intercept per slice, in float64, rounded half to even. MONOCHROME1 never inverts HU. Declared padding is
+  set to -1024 HU; nothing is clamped.
+- Volumes are (z, y, x) with x to the Left, y to Posterior, z to Superior, reached only by permuting and reversing axes. A tilted
+  gantry keeps its sheared grid and is flagged.
+- Slices at one position: if their pixels are equal, one is kept (`duplicate_slices`); if they differ, the series is refused
+  (`duplicate_positions`).
 
-Rules and names: `REASONS` for what refuses a series, `FLAGS` for what was repaired or is worth knowing.
+`REASONS` lists the reasons for refusing a series, `FLAGS` the repairs and remarks.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from fmaudit_core.storage.digests import files_below
 Int16Array = npt.NDArray[np.int16]
 
 REASONS: Final = {
-    "unreadable": "empty, cut off in its header, or not parseable",
-    "not_dicom": "another kind of file",
-    "dicomdir": "a DICOMDIR: an index of files, no image",
-    "no_images": "nothing in the folder is an image",
-    "not_ct_image": "another kind of image or object than CT",
+    "unreadable": "empty, truncated in the header, or not parseable",
+    "not_dicom": "another type of file",
+    "dicomdir": "a DICOMDIR: an index of files, not an image",
+    "no_images": "the folder holds no images",
+    "not_ct_image": "a DICOM object of another type than CT",
     "localizer": "a scout view",
     "no_pixel_data": "no pixels in the file",
-    "truncated_pixel_data": "the pixels end early",
-    "unsupported_transfer_syntax": "compressed in a way no decoder here reads",
+    "truncated_pixel_data": "the pixel data are truncated",
+    "unsupported_transfer_syntax": "compressed with an unsupported transfer syntax",
     "missing_rescale": "no rescale slope or intercept: the values are not HU",
     "not_hounsfield": "a derived map or another modality: the values are not HU",
     "hu_out_of_range": "HU beyond 16 bits",
@@ -53,7 +53,7 @@ REASONS: Final = {
     "inconsistent_geometry": "matrix, pixel spacing or orientation differ within the series",
     "not_axial": "slices more than 45 degrees off the axial plane",
     "duplicate_positions": "different slices at one position",
-    "missing_slices": "a gap of whole slices",
+    "missing_slices": "missing slices",
     "uneven_spacing": "steps between slices differ by more than 10 %",
     "not_3d": "not one three-dimensional volume",
     "non_finite": "NaN or infinite values",
@@ -61,14 +61,14 @@ REASONS: Final = {
 FLAGS: Final = {
     "missing_uid": "a UID is empty",
     "gantry_tilt": "positions run at an angle to the slice normal; kept slice by slice",
-    "rescaled": "stored values became HU by the slope and intercept that the cohort's tables give",
-    "oblique": "the grid is turned against the patient's axes; kept, not resampled",
+    "rescaled": "stored values were converted to HU with the slope and intercept from the cohort's tables",
+    "oblique": "the grid is rotated relative to the patient's axes; kept, not resampled",
     "reoriented": "axes were permuted or reversed to LPS",
-    "localizer_removed": "a scout shared the series",
-    "duplicate_slices": "equal copies of slices were dropped",
-    "unreadable_files": "files beside the series could not be read",
-    "assumed_thickness": "one slice without SliceThickness: its z spacing is given as 1 mm",
-    "lossy": "compressed with loss: HU are approximate",
+    "localizer_removed": "the series contained a scout view",
+    "duplicate_slices": "identical copies of slices were dropped",
+    "unreadable_files": "other files in the folder could not be read",
+    "assumed_thickness": "one slice without SliceThickness: its z spacing is set to 1 mm",
+    "lossy": "lossy compression: HU are approximate",
 }
 _ASSUMED_THICKNESS_MM: Final = 1.0
 _LARGE_MATRIX_PX: Final = 256
@@ -82,16 +82,16 @@ class SeriesRead:
     Parameters
     ----------
     reason : str
-        A key of `REASONS`; empty when accepted.
+        A key of `REASONS`; empty if accepted.
     flags : tuple of str
         Keys of `FLAGS`, sorted.
     series_uid : str
-        Empty where the files have none.
+        Empty if the files have none.
     n_files : int
-        Files that belong to the series.
+        Number of files of the series.
     spacing_zyx_mm : three floats or None
         For slices the median step along the normal, then row and column spacing.
-    volume_hu : (z, y, x) int16, LPS, or None when quarantined
+    volume_hu : (z, y, x) int16, LPS, or None if quarantined
     """
 
     status: str
@@ -106,7 +106,7 @@ class SeriesRead:
 
     @property
     def shape_zyx(self) -> tuple[int, int, int] | None:
-        """Slices, rows, columns of the volume."""
+        """Return slices, rows and columns of the volume; None if quarantined."""
         if self.volume_hu is None:
             return None
         slices, rows, columns = self.volume_hu.shape
@@ -114,11 +114,11 @@ class SeriesRead:
 
     @property
     def n_slices(self) -> int:
-        """Slices of the volume, 0 when quarantined."""
+        """Return the number of slices of the volume, 0 if quarantined."""
         return 0 if self.volume_hu is None else len(self.volume_hu)
 
     def facts(self) -> dict[str, Any]:
-        """Plain description for people and tools, without the volume."""
+        """Return a plain description without the volume, for display and tools."""
         volume = self.volume_hu
         measured = volume is not None and volume.size > 0
         return {
@@ -142,13 +142,13 @@ class SeriesRead:
 
 
 def _first_percentile(volume_hu: Int16Array) -> float:
-    """First percentile in HU, over every fourth row and column of a large matrix: exact to the last unit is not asked for."""
+    """Return the first percentile in HU, over every fourth row and column of a large matrix; an approximation is sufficient."""
     step = 4 if volume_hu.shape[-1] >= _LARGE_MATRIX_PX else 1
     return float(np.percentile(volume_hu[:, ::step, ::step], 1))
 
 
 def read_series(path: Path, *, rescale: Rescale | None = None) -> list[SeriesRead]:
-    """Every series under a path, the largest accepted one first.
+    """Read every series under a path, the largest accepted one first.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def read_series(path: Path, *, rescale: Rescale | None = None) -> list[SeriesRea
     Raises
     ------
     ImagingError
-        The path does not exist. Whatever else is wrong is told by a quarantined series.
+        The path does not exist. All other problems are reported as quarantined series.
     """
     if not path.exists():
         raise ImagingError("does not exist.", where=str(path), fix="Give a folder of DICOM files or a NIfTI file.")
@@ -201,7 +201,7 @@ def _read_dicom(paths: Sequence[Path], *, alone: bool) -> list[SeriesRead]:
 
 
 def _read_group(files: list[DicomFile], *, n_unreadable: int) -> list[SeriesRead]:
-    """Series of the files that share a UID: the slices, and apart from them scouts and other objects."""
+    """Return the series of files that share a UID: the slices, and separately scouts and other objects."""
     uid = files[0].series_uid
     others = [file for file in files if not file.is_ct]
     scouts = [file for file in files if file.is_ct and file.is_localizer]
@@ -230,7 +230,7 @@ def _read_group(files: list[DicomFile], *, n_unreadable: int) -> list[SeriesRead
 
 
 def _assembled(files: list[DicomFile], flags: set[str]) -> SeriesRead:
-    """Volume of one series; what is wrong with it is raised as a `Defect`."""
+    """Return the accepted series with its volume; raise a `Defect` if something is wrong with it."""
     frames = [frame for file in files for frame in frames_of(file)]
     first = frames[0]
     normal = geometry.slice_normal(first.orientation)
@@ -272,13 +272,13 @@ def _check_consistent(frames: Sequence[Frame]) -> None:
 
 
 def _decoded(frames: Sequence[Frame], normal: npt.NDArray[np.float64]) -> tuple[list[Frame], Int16Array]:
-    """Frames in order with equal copies dropped, and their HU (slices, rows, columns)."""
+    """Return frames in order without equal copies, and their HU, (slices, rows, columns)."""
     volume = np.empty((0,), dtype=np.int16)
     kept: list[Frame] = []
     for frame in frames:
         hu = frame.hu()
         frame.let_go()
-        if not kept:  # only now: a damaged header may ask for any amount of memory
+        if not kept:  # allocated after the first frame is decoded: a damaged header may declare any size
             volume = np.empty((len(frames), *frame.shape), dtype=np.int16)
         elif abs((frame.position - kept[-1].position) @ normal) < geometry.SAME_POSITION_MM:
             if not np.array_equal(hu, volume[len(kept) - 1]):

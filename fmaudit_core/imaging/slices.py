@@ -1,9 +1,9 @@
-"""The slice store: each study's slices written once per view, read by every encoder.
+"""The slice store: each study's slices are written once per view and read by every encoder.
 
-An entry is one file: a header that says what it was made of, then zstandard frames with checksums. It appears by
-rename, so a kill leaves whole entries only, and the next build makes the missing ones. An entry that is found torn or
-corrupt when it is read is made again on the spot. Beside the entries lies one quality record per study, so that the
-quality table never needs the CT again. Series are read in `series.py`, shown in `window.py`.
+An entry is one file: a header that identifies its inputs, then zstandard frames with checksums. It appears by rename, so a kill
+leaves only complete entries, and the next build creates the missing ones. An entry found to be damaged when it is read is
+recreated immediately. The store also holds one quality record per study, so that the quality table never needs the CT again.
+Series are read in `series.py`; views are applied in `window.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.digests import files_below
 from fmaudit_core.tables.cohort import SLICE_QUALITY
 
-#: raised when the reader would make other slices of the same files
+#: increased when the reader produces different slices from the same files
 READER_REVISION: Final = 3
 
 
@@ -45,7 +45,7 @@ _STUDIES_BEFORE_ESTIMATE: Final = 8
 
 @dataclass(frozen=True)
 class _Job:
-    """One study to be read: what to make of it and where to put it."""
+    """The work on one study: its inputs and the files to write."""
 
     study_id: str
     image: Path
@@ -57,16 +57,16 @@ class _Job:
 
 @dataclass(frozen=True)
 class SliceStore:
-    """Slices of all studies, by study and view.
+    """A store of the slices of all studies, by study and view.
 
     Parameters
     ----------
     root : Path
-        Folder of the store; made at the first build.
+        Folder of the store; created at the first build.
     images : mapping of study_id to path, optional
-        Where the CT of a study lies: a torn entry is made again from it, a missing one too.
+        Path of a study's CT: missing or damaged entries are recreated from it.
     rescales : mapping of study_id to (slope, intercept), optional
-        HU per stored unit and HU, where a cohort's tables know it: used only for NIfTI files whose values were never rescaled.
+        HU per stored unit and HU, if known from the cohort's tables; used only for NIfTI files whose values were never rescaled.
     """
 
     root: Path
@@ -82,17 +82,17 @@ class SliceStore:
         rules: SeriesRules = NO_RULES,
         progress: Progress = silent,
     ) -> pl.DataFrame:
-        """Make the entries that are missing or were made of other files, and tell the quality of every series.
+        """Create the entries that are missing or outdated, and return the quality of every series.
 
         Parameters
         ----------
         images : sequence of (study_id, path of its folder or file)
         views : sequence of View
-            What to keep of each study; entries of other views stay as they are.
+            Views to store of each study; entries of other views stay unchanged.
         workers : int
-            Processes that read series; 0 takes one per core.
+            Number of processes that read series; 0 uses one per core.
         rules : SeriesRules
-            A series that breaks one is quarantined under its name.
+            A series that violates a rule is quarantined with its name.
 
         Returns
         -------
@@ -104,7 +104,7 @@ class SliceStore:
         SliceStoreError
             The disk cannot hold the slices.
         WorkerDiedError
-            A reading process died; finished studies stay.
+            A reading process died; finished studies are kept.
         """
         unique = {view.key(): view for view in views}
         jobs, missing, input_bytes = [], [], {}
@@ -126,11 +126,11 @@ class SliceStore:
         return SLICE_QUALITY.frame(rows)
 
     def has(self, study_id: str, view: View) -> bool:
-        """Whether the study's slices are there in this view."""
+        """Return whether the study's slices are stored in this view."""
         return self._entry(study_id, view).exists()
 
     def read(self, study_id: str, view: View) -> SliceArray:
-        """Slices of one study.
+        """Return the slices of one study.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class SliceStore:
         Raises
         ------
         SliceStoreError
-            The entry is missing, torn or corrupt.
+            The entry is missing or damaged and cannot be recreated.
         """
         path = self._entry(study_id, view)
         try:
@@ -150,12 +150,12 @@ class SliceStore:
         path.unlink(missing_ok=True)
         job, _ = self._job(study_id, self.images[study_id], [view])
         if _read_record(job.record).get("made_of") != job.made_of:
-            raise SliceStoreError("its CT has changed since the slices were made.", where=str(path), fix=_REBUILD)
+            raise SliceStoreError("its CT has changed since the slices were written.", where=str(path), fix=_REBUILD)
         _make(job)
         return _read_entry(path)
 
     def _job(self, study_id: str, image: Path, views: Sequence[View]) -> tuple[_Job, int]:
-        """What there is to make of a study, and the bytes its CT takes on disk."""
+        """Return the work on a study, and the size of its CT on disk in bytes."""
         rescale = self.rescales.get(study_id)
         made_of, n_bytes = _fingerprint(image, rescale)
         entries = tuple((view, self._entry(study_id, view)) for view in views)
@@ -170,18 +170,18 @@ class SliceStore:
         return self.root / "quality" / name[:2] / f"{name}.json"
 
 
-_REBUILD: Final = "Run `fmaudit run` to make it again."
-#: what bytes that are no entry raise: a header's text and numbers may be anything
+_REBUILD: Final = "Run `fmaudit run` to write it again."
+#: errors raised by bytes that are not an entry: a header's text and numbers may be anything
 _TORN: Final = (ValueError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zstandard.ZstdError)
 
 
 def _file_name(study_id: str) -> str:
-    """Name that holds no identifier and suits any file system."""
+    """Return a file name without identifiers that is valid on any file system."""
     return hashlib.sha256(study_id.encode()).hexdigest()[:32]
 
 
 def _fingerprint(image: Path, rescale: Rescale | None) -> tuple[str, int]:
-    """Digest of the files an image path holds (name, size, time of change), its rescale and the reader; and their bytes."""
+    """Return the digest of an image path's files (name, size, modification time), rescale and reader; and the files' bytes."""
     seen, n_bytes = hashlib.sha256(f"{READER_REVISION}{rescale or ''}".encode()), 0
     for path, status in files_below(image):
         n_bytes += status.st_size
@@ -190,7 +190,7 @@ def _fingerprint(image: Path, rescale: Rescale | None) -> tuple[str, int]:
 
 
 def _is_done(job: _Job) -> bool:
-    """Whether the study was read from these files and every view of it lies there whole."""
+    """Return whether the study was read from these files and every view of it is complete."""
     record = _read_record(job.record)
     if record.get("made_of") != job.made_of:
         return False
@@ -199,7 +199,7 @@ def _is_done(job: _Job) -> bool:
 
 
 def _is_whole(path: Path, made_of: str) -> bool:
-    """Header and size only: checksums are proved when the slices are read."""
+    """Return whether header and size are correct; checksums are verified when the slices are read."""
     try:
         with path.open("rb") as file:
             header = _read_header(file.read(12), file)
@@ -209,7 +209,7 @@ def _is_whole(path: Path, made_of: str) -> bool:
 
 
 def _make(job: _Job) -> None:
-    """Read one study once and write every view of it that is not there, then its quality record."""
+    """Read one study once, write all its missing views, then its quality record."""
     gone = [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
     found = read_series(job.image, rescale=job.rescale) if job.image.exists() else gone
     volume = found[0].volume_hu
@@ -238,7 +238,7 @@ def _row(series: SeriesRead) -> dict[str, Any]:
 
 
 def _rows_of(job: _Job, rules: SeriesRules) -> list[dict[str, Any]]:
-    """Quality of a study's series, largest accepted one first: it is used unless it breaks a rule."""
+    """Return the quality of a study's series, largest accepted one first; that series is used unless it violates a rule."""
     rows = []
     for index, row in enumerate(_read_record(job.record)["rows"]):
         accepted = row["status"] == "accepted"
@@ -270,9 +270,9 @@ def _read_entry(path: Path) -> SliceArray:
             if at != flat.size:
                 raise ValueError("not all slices are there")
     except FileNotFoundError as error:
-        raise SliceStoreError("has not been made yet.", where=str(path), fix=_REBUILD) from error
+        raise SliceStoreError("does not exist yet.", where=str(path), fix=_REBUILD) from error
     except (OSError, *_TORN) as error:
-        raise SliceStoreError("is torn or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
+        raise SliceStoreError("is truncated or corrupt.", where=str(path), fix=f"Delete it. {_REBUILD}") from error
     return out
 
 
@@ -301,9 +301,9 @@ def _read_header(start: bytes, file: Any) -> dict[str, Any]:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write one entry or record; a torn one is noticed by its size or checksum and made again."""
-    with written_beside(path, durable=False) as beside:
-        beside.write_bytes(data)
+    """Write one entry or record; a damaged one is detected by its size or checksum and recreated."""
+    with written_beside(path, durable=False) as temporary:
+        temporary.write_bytes(data)
 
 
 def _written_bytes(jobs: Iterable[_Job]) -> int:
@@ -311,7 +311,7 @@ def _written_bytes(jobs: Iterable[_Job]) -> int:
 
 
 def _check_disk(root: Path, needed: float) -> None:
-    """Stop at once where the slices still to come cannot fit."""
+    """Raise if the slices still to be written do not fit on the disk."""
     free = shutil.disk_usage(root).free
     if needed > free:
         raise SliceStoreError(

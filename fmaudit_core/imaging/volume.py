@@ -1,4 +1,4 @@
-"""Whole volumes on one grid, for encoders that see a study in three dimensions. Slices: `window.py`."""
+"""Whole volumes on one grid, for encoders that read a study in three dimensions. For slices see `window.py`."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Int16Array = npt.NDArray[np.int16]
 Float32Array = npt.NDArray[np.float32]
 Spacing = tuple[float, float, float]
 
-#: what lies outside a volume
+#: HU outside a volume
 AIR_HU: Final = -1024
 _Side = Annotated[int, Field(ge=4, le=1024)]
 _Millimetres = Annotated[float, Field(gt=0.05, lt=50.0)]
 
 
 class Grid(BaseModel):
-    """The grid a whole volume is brought to, its values kept in HU.
+    """The grid that a whole volume is resampled to, with values in HU.
 
     Parameters
     ----------
     shape_zyx : three ints
         Slices, rows and columns.
     orientation : "LPS" or "RAS"
-        Where columns and rows grow to: left and posterior, or right and anterior. Slices always run to the head.
+        Direction of increasing columns and rows: left and posterior, or right and anterior. Slices always run to the head.
     crop_above_hu : int, optional
-        First cut to the box around all voxels above this value; a volume without any is kept whole.
+        Crop first to the bounding box of all voxels above this value; a volume without any is kept whole.
     spacing_zyx_mm : three floats, optional
-        None squashes what is left to `shape_zyx` by averages over voxels (area interpolation). Given, the volume is
-        interpolated linearly at this spacing about its centre, then cut about the centre or padded with air.
+        If None, the volume is resized to `shape_zyx` by averages over voxels (area interpolation). Otherwise it is
+        interpolated linearly at this spacing about its centre, then cropped about the centre or padded with air.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,13 +42,13 @@ class Grid(BaseModel):
     spacing_zyx_mm: tuple[_Millimetres, _Millimetres, _Millimetres] | None = None
 
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> Int16Array:
-        """Bring one volume to the grid.
+        """Resample one volume to the grid.
 
         Parameters
         ----------
         volume_hu : (slices, rows, columns) int16, HU, LPS
         spacing_zyx_mm : three floats
-            Of the volume; needed where the grid has a spacing of its own.
+            Spacing of the volume; required if the grid has its own spacing.
 
         Returns
         -------
@@ -65,11 +65,11 @@ class Grid(BaseModel):
             volume_hu = volume_hu[:, ::-1, ::-1]
         if self.spacing_zyx_mm is None:
             out = volume_hu.astype(np.float32)
-            # the axis that shrinks most comes first: less is left for the others
+            # the axis that shrinks most comes first, which leaves less work for the others
             for axis in sorted(range(3), key=lambda axis: self.shape_zyx[axis] / volume_hu.shape[axis]):
                 out = _averaged(out, axis, self.shape_zyx[axis])
         elif spacing_zyx_mm is None:
-            raise ValueError("the volume's spacing is needed to bring it to another")
+            raise ValueError("the volume's spacing is needed to resample it")
         else:
             out = volume_hu.astype(np.float32)
             for axis, (have, want) in enumerate(zip(spacing_zyx_mm, self.spacing_zyx_mm, strict=True)):
@@ -78,7 +78,7 @@ class Grid(BaseModel):
 
 
 def _box(inside: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Smallest box around all true voxels, the whole where there is none."""
+    """Return the bounding box of all true voxels, or the whole array if there are none."""
     found = []
     for axis in range(inside.ndim):
         along = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
@@ -87,7 +87,7 @@ def _box(inside: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
 
 
 def _averaged(volume: Float32Array, axis: int, size: int) -> Float32Array:
-    """Means over [floor(i n / size), ceil((i + 1) n / size)) along one axis: torch's adaptive average pooling."""
+    """Return means over [floor(i n / size), ceil((i + 1) n / size)) along one axis: torch's adaptive average pooling."""
     n = volume.shape[axis]
     if n == size:
         return volume
@@ -98,7 +98,7 @@ def _averaged(volume: Float32Array, axis: int, size: int) -> Float32Array:
 
 
 def _interpolated(volume: Float32Array, axis: int, step: float, size: int) -> Float32Array:
-    """Linear values at `size` points, `step` voxels apart and centred; beyond the outer voxels' edges lies air."""
+    """Return linear interpolations at `size` centred points, `step` voxels apart; air beyond the outer voxels' edges."""
     n = volume.shape[axis]
     at = (np.arange(size) - (size - 1) / 2) * step + (n - 1) / 2
     outside = (at < -0.5) | (at > n - 0.5)

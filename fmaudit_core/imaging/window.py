@@ -1,4 +1,4 @@
-"""HU windows, and the view an encoder has of a volume. Volumes come from `series.py`; views are kept by `slices.py`."""
+"""HU windows, and the view of a volume that an encoder reads. Volumes come from `series.py`; `slices.py` stores views."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def to_window(volume_hu: Int16Array, *, centre_hu: float, width_hu: float) -> UI
 
 @cache
 def _lookup_table(centre_hu: float, width_hu: float) -> UInt8Array:
-    """(65536,) uint8 grey of every int16 HU, indexed by its bits: a look-up is exact and several times faster."""
+    """Return the grey value of every int16 HU, (65536,) uint8, indexed by its bits; look-up is exact and several times faster."""
     if width_hu <= 1:
         raise WindowError(
             f"a window {width_hu:g} HU wide has no grey values.", fix="Give a width above 1 HU (lung: 1500)."
@@ -76,22 +76,22 @@ def _lookup_table(centre_hu: float, width_hu: float) -> UInt8Array:
 
 
 class View(BaseModel):
-    """What an encoder sees of a CT volume.
+    """The part of a CT volume that an encoder reads, and its grey values.
 
     Parameters
     ----------
     windows : tuple of str
         Names of `WINDOWS`, one channel each. The default is the paper's single lung-relevant window.
     values : "uint8" or "int16"
-        8-bit grey, or 16-bit HU as they are (then `windows` does not apply and there is one channel).
+        8-bit grey, or unchanged 16-bit HU (then `windows` does not apply and there is one channel).
     size_px : int, optional
-        Slices are resized to this many rows and columns (bicubic with antialiasing, squashed); None keeps them.
+        Slices are resized to this many rows and columns (bicubic with antialiasing, squashed); None keeps their size.
     stride : int
         Every n-th slice, counted from the feet.
     max_slices : int, optional
-        At most so many slices, evenly spaced over those the stride leaves.
+        Maximum number of slices, evenly spaced over those left by the stride.
     volume : Grid, optional
-        The whole volume on one grid instead of slices as they are; always 16-bit HU.
+        The whole volume on one grid instead of slices; always 16-bit HU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,25 +108,25 @@ class View(BaseModel):
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in names if name not in WINDOWS]
         if unknown or not names:
-            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; there are {', '.join(WINDOWS)}")
+            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; the windows are {', '.join(WINDOWS)}")
         return names
 
     @model_validator(mode="after")
     def _slices_or_a_volume(self) -> Self:
         if self.volume is not None:
             if self.values != "int16":
-                raise ValueError("a volume is seen in HU: set `values: int16`")
+                raise ValueError("a volume has HU values: set `values: int16`")
             if self.size_px is not None or self.stride != 1 or self.max_slices is not None:
-                raise ValueError("size_px, stride and max_slices are of slices; a volume has its `shape_zyx`")
+                raise ValueError("size_px, stride and max_slices apply to slices; a volume has `shape_zyx`")
         return self
 
     @property
     def channels(self) -> int:
-        """Channels of each slice."""
+        """Return the number of channels of each slice."""
         return len(self.windows) if self.values == "uint8" else 1
 
     def key(self) -> str:
-        """Short stable digest: two specs with equal views share their slices."""
+        """Return a short stable digest; two specs with equal views share their slices."""
         hu = [[w.centre_hu, w.width_hu] for w in (WINDOWS[name] for name in self.windows)]
         seen: list[object] = [
             self.values,
@@ -140,20 +140,20 @@ class View(BaseModel):
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
 
     def chosen(self, n_slices: int) -> npt.NDArray[np.intp]:
-        """Indices of the slices this view keeps of a volume, ascending."""
+        """Return the indices of the slices of a volume that this view keeps, ascending."""
         kept = np.arange(0, n_slices, self.stride)
         if self.max_slices is not None and len(kept) > self.max_slices:
             kept = kept[np.linspace(0, len(kept) - 1, self.max_slices).round().astype(np.intp)]
         return kept
 
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> SliceArray:
-        """Slices of a volume as this view shows them.
+        """Return the slices of a volume in this view.
 
         Parameters
         ----------
         volume_hu : (slices, rows, columns) int16, HU
         spacing_zyx_mm : three floats, optional
-            Needed where the view is of volumes at a spacing of its own.
+            Required if the view is of volumes with their own spacing.
 
         Returns
         -------

@@ -1,1 +1,1 @@
-"""Does a mitigation help, whom, and at what price: strategies on frozen embeddings, each tested against the probe as it was."""
+"""Bias mitigation on frozen embeddings: strategies, each compared with the unmitigated probe for benefit, harm and cost."""

@@ -1,8 +1,9 @@
 """Adversarial mitigation: many small networks on one matrix of embeddings, trained together.
 
-Each network is an encoder of one hidden layer, a head for its task, and an adversary that reads its attribute from the hidden
-layer through a gradient reversal. They share one product with the embeddings; heads and adversaries are batched products, and one
-optimiser steps over the stacked parameters, so the time is that of the arithmetic, not of so many small steps.
+Each network consists of an encoder with one hidden layer, a head for its task, and an adversary that predicts its attribute from
+the hidden layer through a gradient reversal. The networks share one product with the embeddings. Heads and adversaries are
+batched products, and one optimiser updates the stacked parameters, so the time is spent on arithmetic instead of many small
+steps.
 """
 
 from __future__ import annotations
@@ -28,53 +29,53 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: weights of first layers held at once; more networks are trained in turns
+#: maximum number of first-layer weights held at once; more networks are trained in several turns
 _MAX_WEIGHTS: Final = 40_000_000
-#: hidden values of validation held at once
+#: maximum number of hidden validation activations held at once
 _MAX_HIDDEN: Final = 1 << 24
 #: gamma of the ramp (Ganin et al. 2016)
 _RAMP: Final = 10.0
 _WEIGHT_DECAY: Final = 1e-2
-#: the adversary's step over the encoder's, so that it keeps up with what it reads (two time scales, Heusel et al. 2017):
-#: an adversary that lags behind is fooled by an encoder in which the attribute stands out more than before
+#: ratio of the adversary's learning rate to the encoder's (two time scales, Heusel et al. 2017):
+#: an adversary that lags behind accepts an encoder in which the attribute is more separable than before
 _ADVERSARY_PACE: Final = 10.0
-#: the first batch after which validation is looked at, and how often it is
+#: the first batch after which validation is scored, and the number of such evaluations
 _FIRST_LOOK: Final = 20
 _LOOKS: Final = 24
 
 
 class GradientReversal(torch.autograd.Function):
-    """Identity forwards, the gradient times -strength backwards (Ganin & Lempitsky 2015)."""
+    """The identity in the forward pass; multiplies the gradient by -strength in the backward pass (Ganin & Lempitsky 2015)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, strength: Tensor) -> Tensor:
-        """Pass `x` on; `strength` broadcasts against it."""
+        """Return `x` unchanged; `strength` broadcasts against it."""
         ctx.save_for_backward(strength)
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Turn the gradient round."""
+        """Multiply the gradient by -strength."""
         (strength,) = ctx.saved_tensors
         return gradients[0] * -strength, None
 
 
 def ramp(progress: float) -> float:
-    """How much of alpha is on at a share of the training: 2 / (1 + exp(-10 p)) - 1."""
+    """Return the share of alpha applied at a given share of the training: 2 / (1 + exp(-10 p)) - 1."""
     return 2.0 / (1.0 + math.exp(-_RAMP * progress)) - 1.0
 
 
 @dataclass(frozen=True)
 class Training:
-    """How networks are trained.
+    """Training settings of the networks.
 
     Parameters
     ----------
     hidden : width of the encoder; the adversary's hidden layer has half of it
     epochs, max_steps : int
-        Training ends with whichever is reached first: of many studies a few passes are enough.
+        Training ends at whichever is reached first: for large cohorts a few passes are enough.
     half_precision : bool
-        The product with the embeddings in bfloat16, its sums and everything else in float32.
+        Compute the product with the embeddings in bfloat16; its sums and everything else stay in float32.
     """
 
     hidden: int = 64
@@ -85,12 +86,12 @@ class Training:
     half_precision: bool = False
 
     def steps(self, n: int) -> int:
-        """Batches of a training on n studies."""
+        """Return the number of batches of a training on n studies."""
         return min(self.epochs * math.ceil(n / self.batch_size), self.max_steps)
 
     @property
     def product(self) -> torch.dtype:
-        """Precision of the product with the embeddings."""
+        """Return the precision of the product with the embeddings."""
         return torch.bfloat16 if self.half_precision else torch.float32
 
 
@@ -100,7 +101,7 @@ class Networks:
 
     Parameters
     ----------
-    row_space : how embeddings are prepared
+    row_space : preprocessing of the embeddings
     w1 : (m, d or r, h) float32
     b1 : (m, h) float32
     head : (m, h) float32
@@ -116,16 +117,16 @@ class Networks:
     finite: npt.NDArray[np.bool_]
 
     def prepared(self, x: Float32Array) -> Float32Array:
-        """Raw embeddings (n, d) as the networks take them."""
+        """Return raw embeddings (n, d) as input of the networks."""
         return self.row_space.prepared(x)
 
     def hidden(self, prepared: Float32Array, network: int) -> Float32Array:
-        """(n, h) what one network makes of prepared embeddings."""
+        """Return one network's hidden layer for prepared embeddings, (n, h)."""
         out: Float32Array = np.maximum(prepared @ self.w1[network] + self.b1[network], 0.0)
         return out
 
     def logits(self, prepared: Float32Array) -> Float32Array:
-        """(m, n) log odds of the positive class under every network."""
+        """Return the log odds of the positive class under every network, (m, n)."""
         out = np.empty((len(self.w1), len(prepared)), dtype=np.float32)
         for network in range(len(self.w1)):
             out[network] = self.hidden(prepared, network) @ self.head[network] + self.bias[network]
@@ -148,15 +149,15 @@ def train(
     Parameters
     ----------
     x : (n, d) float32, raw embeddings
-    y : (n, m) float64, each network's labels: 0, 1, NaN where unknown
-    group : (n, m) int, each network's subgroups, -1 where none
-    alpha, seed : m strengths of the reversal and m seeds; the same seed starts from the same weights
-    progress : told the batches that are done, over all networks that are trained in turns
+    y : (n, m) float64, each network's labels: 0, 1, NaN if unknown
+    group : (n, m) int, each network's subgroups, -1 if none
+    alpha, seed : m reversal coefficients and m seeds; the same seed starts from the same weights
+    progress : receives the number of finished batches, over all turns
 
     Notes
     -----
-    Both losses are means, the adversary's over subgroups: each weighs the same, however small. Batches are the same for all
-    networks. With fewer studies than features training happens in the studies' row space.
+    Both losses are means; the adversary's is a mean over subgroups, so that each has the same weight, however small. Batches are
+    the same for all networks. With fewer studies than features, training uses the studies' row space.
     """
     row_space = RowSpace.of(x)
     standard = row_space.prepared(x)
@@ -182,16 +183,16 @@ def training_length(
     training: Training,
     device: str = "cpu",
 ) -> int:
-    """Batches after which networks without an adversary rank validation best, by their mean AUROC.
+    """Return the number of batches after which networks without an adversary have the best mean validation AUROC.
 
-    A network on frozen embeddings overfits within a few passes. One length for all keeps the strengths of the adversary
-    comparable, and what a network loses by training too long from being laid to the adversary.
+    A network on frozen embeddings overfits within a few passes. One length for all keeps the adversary's coefficients comparable,
+    and prevents losses due to overlong training from being attributed to the adversary.
 
     Parameters
     ----------
     x, val : (n, d) float32, raw embeddings
     y, y_val : (n, m) float64
-        Each network's labels: 0, 1, NaN where unknown. A network whose validation holds one class has no say.
+        Each network's labels: 0, 1, NaN if unknown. A network whose validation has one class is ignored.
     """
     able = np.array([len(np.unique(column[~np.isnan(column)])) == 2 for column in y_val.T])
     total = training.steps(len(x))
@@ -228,7 +229,7 @@ class _Stack:
         self.x = torch.from_numpy(np.ascontiguousarray(x)).to(device, training.product)
         known = ~np.isnan(y)
         self.y = torch.from_numpy(np.nan_to_num(y).T.astype(np.float32)).to(device)
-        # each network's weights have mean 1 over its studies
+        # each network's sample weights have mean 1 over its studies
         self.weight = torch.from_numpy((known / np.maximum(known.mean(axis=0), 1e-12)).T.astype(np.float32)).to(device)
         self.n_groups = max(int(group.max()) + 1, 2)
         balance = _balanced(group, self.n_groups, known)
@@ -265,7 +266,7 @@ class _Stack:
         self.a2, self.c2 = free(stacked(2)), free(torch.zeros(self.m, 1, self.n_groups))
 
     def fit(self, progress: Progress) -> None:
-        """Train; one optimiser over the stacked parameters, all losses summed: no network's gradient meets another's."""
+        """Train with one optimiser over the stacked parameters; losses are summed, so gradients of networks are independent."""
         t = self.training
         model, adversary = self.free()[:4], self.free()[4:]
         paced: list[dict[str, Any]] = [
@@ -286,7 +287,7 @@ class _Stack:
 
     @torch.inference_mode()
     def logits(self, x: Tensor) -> Float64Array:
-        """(n, m) log odds of prepared studies (n, d) under the networks as they are now."""
+        """Return the log odds of prepared studies (n, d) under the current networks, (n, m)."""
         w1, b1 = self.w1.to(x.dtype), self.b1.to(x.dtype)
         out = []
         size = max(1, _MAX_HIDDEN // w1.shape[1])
@@ -297,7 +298,7 @@ class _Stack:
         return logits
 
     def free(self) -> list[Tensor]:
-        """The stacked parameters."""
+        """Return the stacked parameters."""
         return [self.w1, self.b1, self.head, self.bias, self.a1, self.c1, self.a2, self.c2]
 
     def _batches(self, n: int) -> Iterator[Tensor]:
@@ -306,7 +307,7 @@ class _Stack:
         yield from (shuffled[start : start + size] for start in range(0, n, size))
 
     def losses(self, batch: Tensor, strength: Tensor) -> Tensor:
-        """Sum over networks of the task's loss and the adversary's, on some studies."""
+        """Return the sum over networks of the task's and the adversary's loss on a batch of studies."""
         h = self.training.hidden
         kind = self.x.dtype
         z = torch.addmm(self.b1.to(kind), self.x[batch], self.w1.to(kind))
@@ -316,13 +317,13 @@ class _Stack:
         task = (each * self.weight[:, batch]).sum() / len(batch)
         turned = GradientReversal.apply(hidden, strength[:, None, None].to(kind))
         inner = functional.relu(torch.baddbmm(self.c1.to(kind), turned, self.a1.to(kind)), inplace=True)
-        told = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
-        apart = functional.cross_entropy(told.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")
+        of_group = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
+        apart = functional.cross_entropy(of_group.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")
         adversary = (apart * self.balance[:, batch].flatten()).sum() / len(batch)
         return task + adversary
 
     def parameters(self) -> tuple[npt.NDArray[Any], ...]:
-        """First layers (m, d, h), their biases, heads, their biases, and whether all are finite."""
+        """Return first layers (m, d, h), their biases, heads, their biases, and whether all are finite."""
         h = self.training.hidden
         w1 = self.w1.detach().view(self.d, self.m, h).transpose(0, 1).cpu().numpy()
         b1 = self.b1.detach().view(self.m, h).cpu().numpy()
@@ -332,7 +333,7 @@ class _Stack:
 
 
 def _turns(m: int, width: int, training: Training) -> list[slice]:
-    """Networks that are trained at once: few enough that their first layers fit."""
+    """Return slices of networks to train at once, few enough that their first layers fit into memory."""
     at_once = max(1, _MAX_WEIGHTS // (width * training.hidden))
     return [slice(start, start + at_once) for start in range(0, m, at_once)]
 
@@ -346,18 +347,18 @@ def _look(
     done: int,
     _total: int,
 ) -> None:
-    """Keep how well the networks rank validation after so many batches, where it is asked."""
+    """Record the networks' validation AUROC after the given number of batches, if it is one of the evaluation points."""
     if done in reached and able.any():
         reached[done] += aurocs_of(y_val[:, able], stack.logits(val)[:, able]).tolist()
 
 
 def _over_turns(progress: Progress, turn: int, turns: int, done: int, steps: int) -> None:
-    """Batches of one turn told as batches of all."""
+    """Report the batches of one turn as batches of all turns."""
     progress(turn * steps + done, turns * steps)
 
 
 def _balanced(group: IntArray, n_groups: int, known: npt.NDArray[np.bool_]) -> Float64Array:
-    """(n, m) weights under which each subgroup weighs the same in a network's adversary, with mean 1; 0 where none."""
+    """Return adversary weights, (n, m), with equal weight per subgroup and mean 1; 0 for studies without a subgroup."""
     out = np.zeros(group.shape)
     for j in range(group.shape[1]):
         inside = (group[:, j] >= 0) & known[:, j]

@@ -1,4 +1,4 @@
-"""Adversarial runs of one encoder: all alpha x attribute x task x seed together, alpha chosen on validation, collapses told."""
+"""Adversarial runs of one encoder: all alpha x attribute x task x seed trained together, with alpha chosen on validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fmaudit_core.mitigation.adversarial import Networks
 
 STRATEGY: Final = "adversarial"
-#: log odds that hardly vary over validation rank nobody
+#: log odds with a smaller range on validation do not rank studies
 _FLAT: Final = 1e-3
 
 
@@ -42,14 +42,14 @@ def adversarial_runs(
     device: str,
     progress: Progress = silent,
 ) -> list[Representation]:
-    """Train, score and choose; alpha 0, the same network with its adversary without effect, is where each path begins.
+    """Train, score and choose; every path starts at alpha 0, the same network with an inactive adversary.
 
-    All are trained for as long as those of alpha 0 rank validation better, up to the configured length.
+    All networks are trained for the number of batches that is best for alpha 0 on validation, up to the configured length.
 
     Parameters
     ----------
-    aims : (task, attribute) -> (n,) subgroups that training can aim at
-    progress : told the batches that are done, once it is known how many are best
+    aims : (task, attribute) -> (n,) subgroups that training can target
+    progress : receives the number of finished batches, once the number of batches is known
 
     Returns
     -------
@@ -147,11 +147,11 @@ def _record(
 def _choose(
     rows: Sequence[dict[str, Any]], recorder: Recorder, fairness: FairnessSection
 ) -> dict[tuple[str, str], float]:
-    """Alpha of each task and attribute: the lowest worst-group UDR on validation, among those within the AUROC margin.
+    """Choose alpha per task and attribute: the lowest worst-group UDR on validation within the AUROC margin; mark the rows.
 
-    Where none is within the margin, the alpha with the highest AUROC; where no subgroup of validation can be told of, the
-    strongest within the margin. Both are means over the seeds that stayed finite; an alpha of which more than half did not is
-    chosen only where all are such. Marks the rows.
+    If no alpha is within the margin, the one with the highest AUROC is chosen; if no subgroup of validation has enough patients,
+    the largest alpha within the margin. Both criteria are means over the seeds that stayed finite. An alpha for which more than
+    half of the seeds diverged is chosen only if this holds for all.
     """
     by_aim: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
     for row in rows:
@@ -172,8 +172,8 @@ def _choose(
         within = [alpha for alpha in of_alpha if auroc[alpha] >= bar]
 
         def worst(alpha: float, of_alpha: dict[float, list[dict[str, Any]]] = of_alpha) -> tuple[float, float]:
-            told = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
-            return float(np.mean(told)) if told else 0.0, -alpha
+            known = [row["val_worst_udr"] for row in of_alpha[alpha] if row["val_worst_udr"] is not None]
+            return float(np.mean(known)) if known else 0.0, -alpha
 
         good = [alpha for alpha in able if alpha in within]
         best = min(good, key=worst) if good else max(able, key=lambda alpha: auroc[alpha])

@@ -1,7 +1,7 @@
-"""What is left of an attribute: fresh probes, trained on nothing but held-out patients, on representations before and after.
+"""Attribute leakage after mitigation: new probes, trained on held-out patients only, read representations before and after.
 
-An adversary at chance proves nothing: it may only have lost to its encoder. Held-out patients are cut in two halves; each half is
-read by probes that learned from the other, so no probe and no eraser or encoder has seen the patients it is judged on.
+An adversary at chance proves nothing: it may only have lost to its encoder. Held-out patients are split in two halves, and each
+half is scored by probes trained on the other, so no probe, eraser or encoder was trained on the patients it is evaluated on.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ IntArray = npt.NDArray[np.int64]
 
 #: the linear probes' inverse strength of regularisation: the same before and after
 _C: Final = 0.01
-#: representations of one width that are probed at once
+#: representations of one width probed at once
 _AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """What a probe may read an attribute from.
+    """A feature matrix from which probes predict an attribute.
 
     Parameters
     ----------
-    task : the task it was trained for; empty where for none
+    task : the task it was trained for; empty if none
     stage : "before" or "after"
-    x : (h, d) float32, held-out studies (val and test) in order of study
+    x : (h, d) float32, held-out studies (val and test) sorted by study
     """
 
     strategy: str
@@ -59,10 +59,10 @@ class Representation:
 
 @dataclass(frozen=True)
 class _Question:
-    """Subgroups of an attribute among the held-out studies, 0..k-1 and -1 elsewhere, and the same dealt at random."""
+    """Subgroups of an attribute among the held-out studies, 0..k-1 and -1 elsewhere, and a random permutation of them."""
 
     code: IntArray
-    dealt: IntArray
+    permuted: IntArray
     k: int
 
 
@@ -74,7 +74,7 @@ def reprobed(
     fairness: FairnessSection,
     device: str = "cpu",
 ) -> pl.DataFrame:
-    """Read the target attribute from every representation by a linear and a nonlinear probe.
+    """Predict the target attribute from every representation with a linear and a nonlinear probe.
 
     Returns
     -------
@@ -83,22 +83,22 @@ def reprobed(
     held_out = ~cohort.of("train")
     patient = cohort.patient[held_out]
     fold = _halves(patient, fairness.seed)
-    asked: dict[str, _Question] = {}
+    questions: dict[str, _Question] = {}
     for attribute, levels in cohort.levels.items():
         code, kept = usable(
             levels.code[held_out], patient, len(levels.names), (fold == 0, fold == 1), fairness.suppress_under
         )
         if len(kept) > 1:
-            asked[attribute] = _Question(code, _dealt(code, patient, fold, fairness.seed), len(kept))
+            questions[attribute] = _Question(code, _permuted(code, patient, fold, fairness.seed), len(kept))
     rows: list[dict[str, Any]] = []
-    readable = [one for one in representations if one.target_attribute in asked]
-    for one, linear, control in _linear(readable, asked, fold):
-        question = asked[one.target_attribute]
+    readable = [one for one in representations if one.target_attribute in questions]
+    for one, linear, control in _linear(readable, questions, fold):
+        question = questions[one.target_attribute]
         found = _read(question.code, linear, patient, fold, fairness.confidence)
-        nothing = _read(question.dealt, control, patient, fold, fairness.confidence)
+        nothing = _read(question.permuted, control, patient, fold, fairness.confidence)
         more = {"probe": "logistic", "control_balanced_auroc": nothing.balanced_auroc}
         rows.append(_named(one, encoder) | vars(found) | more)
-    for attribute, question in asked.items():
+    for attribute, question in questions.items():
         of_attribute = [one for one in readable if one.target_attribute == attribute]
         for one, scores in _nonlinear(of_attribute, question.code, fold, fairness.seed, device):
             found = _read(question.code, scores, patient, fold, fairness.confidence)
@@ -113,15 +113,15 @@ def _named(one: Representation, encoder: str) -> dict[str, Any]:
 
 
 def _halves(patient: IntArray, seed: int) -> IntArray:
-    """(n,) 0 or 1, a half of the patients each."""
+    """Assign each patient at random to half 0 or 1, (n,)."""
     people, codes = np.unique(patient, return_inverse=True)
     half = np.arange(len(people)) % 2
-    dealt: IntArray = np.random.default_rng(seed).permutation(half)[codes]
-    return dealt
+    permuted: IntArray = np.random.default_rng(seed).permutation(half)[codes]
+    return permuted
 
 
-def _dealt(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntArray:
-    """Subgroups dealt anew between the patients of each half."""
+def _permuted(code: IntArray, patient: IntArray, fold: IntArray, seed: int) -> IntArray:
+    """Permute subgroups across the patients of each half."""
     out = np.full_like(code, -1)
     for half in (0, 1):
         some = (fold == half) & (code >= 0)
@@ -135,16 +135,16 @@ def _read(code: IntArray, scores: Float64Array, patient: IntArray, fold: IntArra
 
 
 def _linear(
-    representations: Sequence[Representation], asked: Mapping[str, _Question], fold: IntArray
+    representations: Sequence[Representation], by_attribute: Mapping[str, _Question], fold: IntArray
 ) -> Iterator[tuple[Representation, Float64Array, Float64Array]]:
-    """Scores of linear probes, of the subgroups and of the dealt ones: all that is asked of one matrix is one problem."""
+    """Yield scores of linear probes for true and permuted subgroups; all targets of one matrix are solved as one problem."""
     alike: dict[int, list[Representation]] = {}
     for one in representations:
         alike.setdefault(id(one.x), []).append(one)
     for some in alike.values():
         x = some[0].x
-        questions = [asked[one.target_attribute] for one in some]
-        codes = [(code, one.k) for one in questions for code in (one.code, one.dealt)]
+        questions = [by_attribute[one.target_attribute] for one in some]
+        codes = [(code, one.k) for one in questions for code in (one.code, one.permuted)]
         scores = [np.empty((len(x), k)) for _, k in codes]
         for half in (0, 1):
             learned, read = fold == half, fold != half
@@ -158,7 +158,7 @@ def _linear(
 def _nonlinear(
     representations: Sequence[Representation], code: IntArray, fold: IntArray, seed: int, device: str
 ) -> Iterator[tuple[Representation, Float64Array]]:
-    """Scores of a nonlinear probe of each representation, those of one width together."""
+    """Yield scores of a nonlinear probe of each representation; representations of one width are trained together."""
     if not representations:
         return
     with needs_extra("encoders", "the nonlinear probes of a mitigation"):

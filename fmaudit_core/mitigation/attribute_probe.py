@@ -1,4 +1,4 @@
-"""How well an attribute can be read: one-vs-rest AUROC averaged over subgroups with its interval, and macro-F1."""
+"""Separability of an attribute: one-vs-rest AUROC averaged over subgroups with its interval, and macro-F1."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROBES: Final = ("logistic", "mlp")
 
 @dataclass(frozen=True)
 class Separability:
-    """What a probe reads of an attribute.
+    """The performance of a probe that predicts an attribute.
 
     Parameters
     ----------
     macro_f1 : float, mean F1 over subgroups
-    balanced_auroc : float, mean one-vs-rest AUROC over subgroups: 0.5 where nothing is read, whatever the subgroups' sizes
+    balanced_auroc : float, mean one-vs-rest AUROC over subgroups; its chance level is 0.5 whatever the subgroups' sizes
     ci_low, ci_high : float, of `balanced_auroc`, clustered by patient
-    n : int, studies
+    n : int, number of studies
     """
 
     macro_f1: float
@@ -44,22 +44,23 @@ class Separability:
 def separability(
     code: IntArray, score: Float64Array, patient: IntArray, confidence: float, part: IntArray | None = None
 ) -> Separability:
-    """Hold a probe's scores against the subgroups.
+    """Evaluate a probe's scores against the subgroups.
 
     Parameters
     ----------
     code : (n,) int, subgroups 0..k-1, each with studies
-    score : (n, k) float64, the highest is the subgroup the probe names
+    score : (n, k) float64; the column with the highest score is the predicted subgroup
     patient : (n,) int
     part : (n,) int, optional
-        Where parts of the patients are read by probes of their own; each part holds every subgroup.
+        Parts of the patients that are scored by separate probes; each part contains every subgroup.
 
     Notes
     -----
-    The interval sums each patient's structural components over the one-vs-rest AUROCs (Obuchowski 1997), on the logit scale.
-    Of parts the AUROC is the mean, and so is the standard error, as if all erred together: two halves that learn from each
-    other nearly do. Where nothing can be read, what a probe happens to get right in the one half is what the other half's
-    probe gets right there; taken as independent, intervals would cover 0.5 four times in five.
+    The interval sums each patient's structural components over the one-vs-rest AUROCs (Obuchowski 1997), on the logit scale. With
+    parts the AUROC is their mean, and so is the standard error, as if the errors of all parts were fully correlated: for two
+    halves whose probes are trained on each other they nearly are. If an attribute is not separable, the studies that one half's
+    probe gets right by chance correspond to those that the other half's probe gets right; with errors taken as independent,
+    intervals would cover 0.5 only four times in five.
     """
     k = score.shape[1]
     parts = [np.ones(len(code), dtype=bool)] if part is None else [part == one for one in np.unique(part)]
@@ -77,7 +78,7 @@ def separability(
 
 
 def _ranked(code: IntArray, score: Float64Array, patient: IntArray) -> tuple[float, float]:
-    """Mean one-vs-rest AUROC and its standard error."""
+    """Return the mean one-vs-rest AUROC and its standard error."""
     k = score.shape[1]
     values, influence = [], np.zeros(len(code))
     for g in range(k):
@@ -92,7 +93,7 @@ def _ranked(code: IntArray, score: Float64Array, patient: IntArray) -> tuple[flo
 
 
 def _interval(auroc: float, se: float, smallest: int, z: float) -> tuple[float, float]:
-    """On the logit scale; where all subgroups are told apart without fault, Wilson's for the smallest of them."""
+    """Return the interval on the logit scale; for perfect separation, Wilson's interval for the smallest subgroup."""
     if se <= 1e-9 or not 0 < auroc < 1:
         return wilson(auroc, smallest, z)
     logit, half = np.log(auroc / (1 - auroc)), z * se / (auroc * (1 - auroc))
@@ -100,7 +101,7 @@ def _interval(auroc: float, se: float, smallest: int, z: float) -> tuple[float, 
 
 
 def macro_f1(code: IntArray, named: IntArray, k: int) -> float:
-    """Mean over subgroups of 2 TP / (2 TP + FP + FN)."""
+    """Return the mean over subgroups of 2 TP / (2 TP + FP + FN)."""
     found = []
     for g in range(k):
         true, called = code == g, named == g
@@ -111,13 +112,13 @@ def macro_f1(code: IntArray, named: IntArray, k: int) -> float:
 def linear_scores(
     heads: LinearHeads, codes: Sequence[tuple[IntArray, int]], c: float, x: Float32Array
 ) -> list[Float64Array]:
-    """Log odds of one-vs-rest logistic probes, each with both sides weighing the same, all of them one problem.
+    """Return the log odds of one-vs-rest logistic probes, each with balanced classes, all solved as one problem.
 
     Parameters
     ----------
-    heads : LinearHeads, of the n studies learned from
-    codes : (n,) subgroups 0..k-1 of the same studies, -1 where a study is left out, and k; each subgroup has studies
-    c : inverse strength of regularisation
+    heads : LinearHeads, of the n training studies
+    codes : (n,) subgroups 0..k-1 of the same studies, -1 for excluded studies, and k; each subgroup has studies
+    c : inverse regularisation strength
     x : (m, d) raw features to score
 
     Returns
@@ -138,16 +139,16 @@ def linear_scores(
 
 
 def shuffled(code: IntArray, patient: IntArray, seed: int) -> IntArray:
-    """Subgroups dealt anew between patients: what a probe reads of them is what it reads of nothing."""
+    """Permute subgroup labels across patients; a probe's score on them is the chance level."""
     _, first, at = np.unique(patient, return_index=True, return_inverse=True)
-    dealt: IntArray = code[first][np.random.default_rng(seed).permutation(len(first))][at]
-    return dealt
+    permuted: IntArray = code[first][np.random.default_rng(seed).permutation(len(first))][at]
+    return permuted
 
 
 def usable(
     code: IntArray, patient: IntArray, n_levels: int, parts: tuple[BoolArray, ...], least: int
 ) -> tuple[IntArray, list[int]]:
-    """Subgroups with enough patients in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
+    """Return subgroups with enough patients in every part, coded 0..k-1 and -1 elsewhere, and their old codes."""
     kept = [g for g in range(n_levels) if all(n_patients(patient[part & (code == g)]) >= least for part in parts)]
     out = np.full(len(code), -1, dtype=np.int64)
     for place, g in enumerate(kept):

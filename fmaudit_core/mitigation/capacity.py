@@ -1,7 +1,8 @@
-"""Is capacity a prerequisite: reductions against how separable an attribute is, compared between encoders and along a ladder.
+"""Mitigation and capacity: gap reductions in relation to separability, compared between encoders and along a ladder of widths.
 
-Encoders differ in more than width, so two are compared by the difference of their reductions on the same patients, never by
-significant here against not significant there; and one encoder is projected to growing widths, so that width alone varies.
+Encoders differ in more than width. Two encoders are therefore compared by the difference of their reductions on the same
+patients, never by a significant result for one and a non-significant result for the other. In addition, one encoder is projected
+to growing widths, so that only the width varies.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _AIM: Final = ("task", "strategy", "target_attribute")
 
 
 def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
-    """Reduction of each strategy for its own attribute, beside how separable the attribute is and how wide the embedding.
+    """Return each strategy's reduction for its own attribute, with the attribute's separability and the embedding's width.
 
     Parameters
     ----------
@@ -53,22 +54,22 @@ def capacity(results: pl.DataFrame, probes: pl.DataFrame) -> pl.DataFrame:
 def interactions(
     scores: Mapping[str, pl.DataFrame], attributes: Sequence[str], settings: FairnessSection, *, n_bootstrap: int
 ) -> pl.DataFrame:
-    """Encoders in pairs: whether a strategy reduces the gap more in one than in the other, on the same test patients.
+    """Compare encoders in pairs: whether a strategy reduces the gap more in one than in the other, on the same test patients.
 
     Parameters
     ----------
-    scores : encoder -> frame of test scores of the probe as it was and of the chosen runs, with the attributes
+    scores : encoder -> frame of test scores of the unmitigated probe and of the chosen runs, with the attributes
     n_bootstrap : int
-        Draws of patients; both encoders see the same.
+        Number of bootstrap samples of patients, the same for both encoders.
 
     Notes
     -----
-    The p is that of the bootstrap shifted to no difference: under the null of equal reductions the encoders need not be
-    exchangeable, so their labels cannot be swapped.
+    The p-value comes from the bootstrap shifted to no difference: under the null hypothesis of equal reductions the encoders need
+    not be exchangeable, so their labels cannot be swapped.
     """
     rows: list[dict[str, Any]] = []
     for first, second in itertools.combinations(sorted(scores), 2):
-        one = {key: frame for key, frame in scores[first].group_by(*_AIM)}  # noqa: C416 (a GroupBy is no dict)
+        one = {key: frame for key, frame in scores[first].group_by(*_AIM)}  # noqa: C416 (a GroupBy is not a dict)
         two = {key: frame for key, frame in scores[second].group_by(*_AIM)}  # noqa: C416
         for key in sorted(set(one) & set(two)):
             task, strategy, attribute = (str(part) for part in key)
@@ -92,7 +93,7 @@ def _pair(
     settings: FairnessSection,
     n_bootstrap: int,
 ) -> dict[str, Any] | None:
-    """Difference of two reductions on the studies that both encoders scored; None where fewer than two subgroups are tested."""
+    """Return the difference of two reductions on the shared studies; None if fewer than two subgroups are tested."""
     shared = bases[0].select("study_id").join(bases[1].select("study_id"), on="study_id").sort("study_id")
     frame = shared.join(bases[0], on="study_id", how="left", maintain_order="left")
     y = frame.get_column("y_true").to_numpy()
@@ -124,7 +125,7 @@ def _pair(
 
 
 def _called(shared: pl.DataFrame, scores: pl.DataFrame) -> BoolArray:
-    """(s, n) calls of each seed's run on the shared studies."""
+    """Return the predicted positives of each seed's run on the shared studies, (s, n)."""
     out = []
     for _, one in sorted(scores.group_by("seed"), key=lambda pair: -1 if pair[0][0] is None else int(str(pair[0][0]))):
         aligned = shared.join(one, on="study_id", how="left", maintain_order="left")
@@ -133,7 +134,7 @@ def _called(shared: pl.DataFrame, scores: pl.DataFrame) -> BoolArray:
 
 
 def widths(d: int, narrowest: int) -> list[int]:
-    """Widths of the ladder's rungs: growing fourfold from the narrowest, then the embedding's own."""
+    """Return the widths of the ladder: growing fourfold from the narrowest, then the embedding's own width."""
     out = [narrowest]
     while out[-1] < d:
         out.append(4 * out[-1])
@@ -141,12 +142,12 @@ def widths(d: int, narrowest: int) -> list[int]:
 
 
 def ladder(x: Float32Array, *, narrowest: int, seed: int) -> Iterator[tuple[int, Float32Array]]:
-    """Random projections of embeddings to widths that grow fourfold, and the embeddings themselves; each holds the one below.
+    """Yield random projections of embeddings to widths that grow fourfold, then the embeddings; each contains the previous one.
 
     Parameters
     ----------
     x : (n, d) float32
-    narrowest : int, width of the first rung
+    narrowest : int, smallest width
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""The studies of one encoder as arrays: embeddings, splits, labels of every task, subgroups of every attribute."""
+"""The studies of one encoder as arrays: embeddings, splits, labels of every task, and subgroups of every attribute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: code of a study whose subgroup is not recorded, or too small to be aimed at
+#: code of a study whose subgroup is not recorded, or too small to be targeted
 UNTARGETED = -1
 
 
@@ -26,8 +26,8 @@ class Levels:
 
     Parameters
     ----------
-    names : the g subgroups, sorted; the level of studies without a record is none of them
-    code : (n,) int, place in `names`, -1 where not recorded
+    names : the g subgroups, sorted, without the level of studies whose value is not recorded
+    code : (n,) int, index in `names`, -1 if not recorded
     """
 
     names: tuple[str, ...]
@@ -36,14 +36,14 @@ class Levels:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Studies that have an embedding, in order of study.
+    """Studies that have an embedding, sorted by study.
 
     Parameters
     ----------
     studies : frame of n rows: `study_id, patient_id, split` and the attributes
     x : (n, d) float32, raw embeddings
     patient : (n,) int, patient code
-    targets : task -> (n,) float64: 0, 1, NaN where censored or unknown
+    targets : task -> (n,) float64: 0, 1, NaN if censored or unknown
     levels : attribute -> subgroups
     """
 
@@ -54,15 +54,15 @@ class Embedded:
     levels: Mapping[str, Levels]
 
     def of(self, *splits: str) -> BoolArray:
-        """(n,) whether a study lies in one of the splits."""
+        """Return whether each study is in one of the splits, (n,)."""
         return self.studies.get_column("split").is_in(splits).to_numpy()
 
     def known(self, task: str) -> BoolArray:
-        """(n,) whether the label of a task is known."""
+        """Return whether each study's label of a task is known, (n,)."""
         return ~np.isnan(self.targets[task])
 
     def validated(self, task: str) -> bool:
-        """Whether validation has positives and negatives of a task, so that thresholds can be chosen."""
+        """Return whether validation has positives and negatives of a task, so that thresholds can be chosen."""
         known = self.targets[task][self.of("val") & self.known(task)]
         return len(np.unique(known)) == 2
 
@@ -100,7 +100,7 @@ def embedded(
 
 
 def levels_of(column: pl.Series) -> Levels:
-    """Subgroups of a column of names; nulls and the level of studies without a record get -1."""
+    """Return the subgroups of a column of names; nulls and unrecorded values get -1."""
     recorded = column.fill_null(UNKNOWN)
     names = tuple(sorted(set(recorded.to_list()) - {UNKNOWN}))
     code = recorded.replace_strict({name: i for i, name in enumerate(names)}, default=UNTARGETED, return_dtype=pl.Int64)
@@ -108,18 +108,18 @@ def levels_of(column: pl.Series) -> Levels:
 
 
 def targeted(levels: Levels, y: Float64Array, inside: BoolArray, least: int) -> IntArray:
-    """Subgroups that a strategy can aim at: enough positives and enough negatives among the studies it learns from.
+    """Return the subgroups that a strategy can target: those with enough positives and negatives among its training studies.
 
     Parameters
     ----------
     y : (n,) float64: 0, 1, NaN
-    inside : (n,) bool, the studies it learns from
+    inside : (n,) bool, the training studies of the strategy
     least : int
-        Positives and negatives a subgroup needs.
+        Minimum number of positives and of negatives of a subgroup.
 
     Returns
     -------
-    (n,) int, 0..k-1 over the subgroups that can be aimed at, -1 elsewhere
+    (n,) int, 0..k-1 over the subgroups that can be targeted, -1 elsewhere
     """
     out = np.full(len(levels.code), UNTARGETED, dtype=np.int64)
     place = 0

@@ -1,4 +1,4 @@
-"""Demographic probing: how well an attribute is read off an encoder's embeddings, beside what a probe reads of nothing."""
+"""Demographic probing: separability of an attribute in an encoder's embeddings, with the chance level from permuted labels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; the first of `codes` true, the others dealt."""
+class _Target:
+    """Subgroups of one attribute among all studies, 0..k-1 and -1 elsewhere; `codes` holds the true ones, then permuted ones."""
 
     attribute: str
     names: list[str]
@@ -46,13 +46,13 @@ def demographic_probes(
     probes: Sequence[str] = ("logistic", "mlp"),
     device: str = "cpu",
 ) -> pl.DataFrame:
-    """Probe every attribute: learned on train, judged on test; C of the logistic probe chosen on validation.
+    """Probe every attribute: trained on train, evaluated on test; C of the logistic probe is chosen on validation.
 
     Parameters
     ----------
-    c_grid : inverse strengths of regularisation
+    c_grid : inverse regularisation strengths
     shuffles : int
-        Labellings dealt at random between patients of a split; the control is the mean over them.
+        Number of label permutations across the patients of a split; the control is the mean over them.
     probes : "logistic" and "mlp"
 
     Returns
@@ -66,17 +66,19 @@ def demographic_probes(
     """
     train, val, test = cohort.of("train"), cohort.of("val"), cohort.of("test")
     rows: list[dict[str, Any]] = []
-    asked = []
+    targets = []
     named = {"encoder": encoder, "width": cohort.x.shape[1]}
     for attribute, levels in cohort.levels.items():
         code, kept = usable(levels.code, cohort.patient, len(levels.names), (train, val, test), settings.suppress_under)
         if len(kept) < 2:
             rows += [named | {"attribute": attribute, "probe": probe, "status": "too_few"} for probe in probes]
             continue
-        dealt = [_dealt(code, cohort, settings.seed + i) for i in range(shuffles)]
-        asked.append(_Asked(attribute, [levels.names[g] for g in kept], [code, *dealt]))
-    for probe in probes if asked else ():
-        found = _logistic(cohort, asked, c_grid) if probe == "logistic" else _mlp(cohort, asked, settings.seed, device)
+        permuted = [_permuted(code, cohort, settings.seed + i) for i in range(shuffles)]
+        targets.append(_Target(attribute, [levels.names[g] for g in kept], [code, *permuted]))
+    for probe in probes if targets else ():
+        found = (
+            _logistic(cohort, targets, c_grid) if probe == "logistic" else _mlp(cohort, targets, settings.seed, device)
+        )
         for one, scores, c in found:
             read = [
                 _read(code, score, test, cohort.patient, settings.confidence)
@@ -94,8 +96,8 @@ def demographic_probes(
     return DEMOGRAPHIC_PROBES.frame(rows).sort("attribute", "probe")
 
 
-def _dealt(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
-    """Subgroups dealt anew between the patients of each split."""
+def _permuted(code: IntArray, cohort: Embedded, seed: int) -> IntArray:
+    """Permute subgroups across the patients of each split."""
     out = np.full_like(code, -1)
     for i, split in enumerate(("train", "val", "test")):
         some = cohort.of(split) & (code >= 0)
@@ -109,14 +111,14 @@ def _read(code: IntArray, score: Float64Array, inside: BoolArray, patient: IntAr
 
 
 def _logistic(
-    cohort: Embedded, asked: Sequence[_Asked], c_grid: Sequence[float]
-) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
-    """Scores of all studies by the logistic probes; the dealt labellings get the C that the true one chose."""
+    cohort: Embedded, targets: Sequence[_Target], c_grid: Sequence[float]
+) -> Iterator[tuple[_Target, list[Float64Array], float | None]]:
+    """Yield the logistic probes' scores of all studies; the permuted labels use the C chosen for the true ones."""
     train, val = cohort.of("train"), cohort.of("val")
     heads = LinearHeads(cohort.x[train])
-    true = [(one.codes[0][train], one.k) for one in asked]
+    true = [(one.codes[0][train], one.k) for one in targets]
     by_c = [linear_scores(heads, true, c, cohort.x) for c in c_grid]
-    for at, one in enumerate(asked):
+    for at, one in enumerate(targets):
         aurocs = [_read(one.codes[0], scores[at], val, cohort.patient, 0.95).balanced_auroc for scores in by_c]
         best = int(np.argmax(aurocs))
         controls = linear_scores(heads, [(code[train], one.k) for code in one.codes[1:]], c_grid[best], cohort.x)
@@ -124,15 +126,15 @@ def _logistic(
 
 
 def _mlp(
-    cohort: Embedded, asked: Sequence[_Asked], seed: int, device: str
-) -> Iterator[tuple[_Asked, list[Float64Array], float | None]]:
+    cohort: Embedded, targets: Sequence[_Target], seed: int, device: str
+) -> Iterator[tuple[_Target, list[Float64Array], float | None]]:
     with needs_extra("encoders", "the nonlinear demographic probe"):
         from fmaudit_core.mitigation.mlp_probe import mlp_scores
     train = cohort.of("train")
-    codes = np.stack([code[train] for one in asked for code in one.codes])
+    codes = np.stack([code[train] for one in targets for code in one.codes])
     scores = mlp_scores(cohort.x[train][None], codes, cohort.x[None], seed=seed, device=device)
     start = 0
-    for one in asked:
+    for one in targets:
         some = scores[start : start + len(one.codes), :, : one.k]
         start += len(one.codes)
         yield one, list(some), None

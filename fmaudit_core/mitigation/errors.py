@@ -1,4 +1,4 @@
-"""What can be wrong with a mitigation."""
+"""Errors of mitigation."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class MitigationError(FmauditError):
-    """A mitigation cannot be fitted or evaluated as asked."""
+    """A mitigation cannot be fitted or evaluated as requested."""

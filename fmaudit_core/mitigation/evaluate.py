@@ -1,7 +1,7 @@
-"""Every run of one encoder and task against the probe as it was, on test, for every attribute; subgroups one by one.
+"""Evaluation of every run of one encoder and task against the unmitigated probe, on test, for every attribute and subgroup.
 
-A run's threshold was chosen on validation anew, so a gap cannot close by calling everyone positive. The paired tests are
-`swap_test.py`'s, what they add up to is `recommend.py`'s.
+Each run's threshold is chosen on validation again, so a gap cannot close by predicting everyone positive. The paired tests are in
+`swap_test.py`, the recommendation in `recommend.py`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Tables of one encoder and task.
+    """Result tables of one encoder and task.
 
     Parameters
     ----------
-    results : a row per run and evaluated attribute, and where a strategy has seeds one more over them, its seed null
-    subgroups : a row per strategy (over its seeds), subgroup and metric (udr, fpr): before, after, the change with its interval
+    results : a row per run and evaluated attribute; a strategy with seeds has one more row over them, with a null seed
+    subgroups : a row per strategy (over its seeds), subgroup and metric (udr, fpr): before, after, change with its interval
     """
 
     results: pl.DataFrame
@@ -53,7 +53,7 @@ def evaluate(
     n_bootstrap: int,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Hold every run of one encoder and task against the probe as it was.
+    """Compare every run of one encoder and task with the unmitigated probe.
 
     Parameters
     ----------
@@ -62,19 +62,19 @@ def evaluate(
     runs : frame
         `MITIGATION_RUNS` of the same.
     n_bootstrap : int
-        Draws of patients for the intervals.
+        Number of bootstrap samples of patients for the intervals.
     progress : callable, optional
-        Told how many runs have been held against it, over all attributes.
+        Receives the number of compared runs, over all attributes.
 
     Raises
     ------
     MitigationError
-        The scores of the probe as it was are missing, or runs are not of the same studies.
+        The scores of the unmitigated probe are missing, or runs cover other studies.
     """
     test = scores.filter(pl.col("split") == "test").sort("study_id")
     if test.get_column("y_true").n_unique() < 2:
         return _not_estimable(runs)
-    by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a frame's GroupBy is no dict)
+    by_run = {key: frame for key, frame in test.group_by(*RUN, maintain_order=True)}  # noqa: C416 (a GroupBy is not a dict)
     base = baseline_of(by_run)
     status = {tuple(row[name] for name in RUN): row for row in runs.iter_rows(named=True)}
     variants = list(variants_of(by_run, base, status))
@@ -95,9 +95,9 @@ def evaluate(
     progress(total, total)
     if nulls:
         observed = np.array([results[at]["reduction"] for at, _ in nulls])
-        dealt = np.stack([null for _, null in nulls], axis=1)
+        permuted = np.stack([null for _, null in nulls], axis=1)
         for name, sign in (("p_adjusted", 1), ("p_widened", -1)):  # the swap test is one-sided
-            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * dealt), strict=True):
+            for (at, _), p in zip(nulls, step_down_max_t(sign * observed, sign * permuted), strict=True):
                 results[at][name] = float(p)
     results += [
         {name: row[name] for name in RUN}
@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _not_estimable(runs: pl.DataFrame) -> Evaluation:
-    """Rows that say so, where test has one class only, or no run has scores."""
+    """Return rows with status `not_estimable`, for a test split of one class only or without scores."""
     reason = "test has one class only among the studies with an embedding"
     rows = [
         {name: row[name] for name in (*RUN, "chosen", "status", "reason")}
@@ -134,12 +134,12 @@ def _row(
     settings: FairnessSection,
     n_bootstrap: int,
 ) -> tuple[dict[str, Any], Float64Array | None]:
-    """One row of the results, and the null of its reductions."""
+    """Return one row of the results, and the null distribution of its reductions."""
     y = base.y
     mean = variant.components.mean(axis=0)
     auroc = float(mean[y].mean())
-    told = paired_components(y, mean, base.components, base.patient)
-    interval = told.interval(settings.confidence)
+    paired = paired_components(y, mean, base.components, base.patient)
+    interval = paired.interval(settings.confidence)
     by_run = variant.components[:, y].mean(axis=1)
     row: dict[str, Any] = variant.key | {
         "attribute": attribute,
@@ -147,10 +147,10 @@ def _row(
         "chosen": variant.chosen,
         "auroc": auroc,
         "auroc_before": base.auroc,
-        "auroc_delta": told.difference,
+        "auroc_delta": paired.difference,
         "auroc_delta_low": interval[0] if interval else None,
         "auroc_delta_high": interval[1] if interval else None,
-        "interpretable": told.difference >= -settings.auroc_margin and not variant.mostly_diverged,
+        "interpretable": paired.difference >= -settings.auroc_margin and not variant.mostly_diverged,
         "udr_before": 1 - float(base.called[y].mean()),
         "udr_after": 1 - float(variant.called[:, y].mean()),
         "fpr_before": float(base.called[~y].mean()),
@@ -201,7 +201,7 @@ def _gaps(found: Reduction, variant: Variant) -> dict[str, Any]:
 
 
 def _intervals(calls: Calls, drawn: Float64Array, confidence: float) -> dict[str, Any]:
-    """Percentile intervals; none where a subgroup is all called or all missed: such a subgroup never varies when drawn."""
+    """Return percentile intervals; empty if a subgroup has a rate of 0 or 1, which does not vary between bootstrap samples."""
     for one in (calls.before, *calls.after):
         rates = np.bincount(calls.group, one) / np.bincount(calls.group, calls.studies)
         if ((rates <= 0) | (rates >= 1)).any():
@@ -219,12 +219,12 @@ def _intervals(calls: Calls, drawn: Float64Array, confidence: float) -> dict[str
 def _ends(
     base: Baseline, variant: Variant, group: IntArray, tested: Sequence[str], confidence: float
 ) -> dict[str, Any]:
-    """What became of the subgroups that fared worst and best before.
+    """Return the changes of the worst and the best subgroup of the unmitigated probe, and whether there is levelling down.
 
-    Levelling down: the best is missed more, by more than the worst gains, and the worst gains nothing beyond chance. To ask
-    whether the worst gains nothing at all would let a single patient found hide it. Where several tie for best or for worst,
-    it is levelling down if it is so of any two; of the best the one that loses most is named, of the worst the one that makes it
-    so, else the one whose gain is least certain.
+    Levelling down: the best subgroup's UDR rises by more than the worst subgroup's falls, and the worst subgroup does not gain
+    beyond chance. Requiring no gain at all would let a single additional true positive hide it. If several subgroups tie for best
+    or worst, levelling down of any pair counts. Of the best, the one that loses most is named; of the worst, the one with
+    levelling down, otherwise the one with the least certain gain.
     """
     of = [base.y & (group == g) for g in range(len(tested))]
     before = np.array([1 - base.called[one].mean() for one in of])
@@ -234,7 +234,7 @@ def _ends(
     for g in worsts:
         missed, missed_after = (~base.called[of[g]]).astype(np.float64), 1 - variant.called[:, of[g]].mean(axis=0)
         high[g] = change_interval(missed, missed_after, base.patient[of[g]], confidence)[1]
-    # all tie where nobody fares worse: then each is held against the others
+    # without differences all subgroups tie: then each is compared with the others
     levels = {g: high[g] >= 0 and any(delta[b] > max(0.0, -delta[g]) for b in bests if b != g) for g in worsts}
     worst = max(worsts, key=lambda g: (levels[g], high[g]))
     best = max(bests, key=lambda g: delta[g])

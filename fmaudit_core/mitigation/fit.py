@@ -1,6 +1,6 @@
-"""From embeddings to scores: every strategy of one encoder, aimed at every attribute, for every task; thresholds chosen anew.
+"""Fitting of every strategy of one encoder, for every attribute and task, with thresholds chosen again for each run.
 
-What they are fitted on is train; what they choose by is validation; test is scored and looked at by nobody here.
+Strategies are fitted on train and choose on validation; test is scored but never used here.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _TOO_SMALL: Final = "fewer than two subgroups have {least} positives and negativ
 
 @dataclass(frozen=True)
 class Baseline:
-    """The probe as it was for one task.
+    """The unmitigated probe of one task.
 
     Parameters
     ----------
-    c : its inverse strength of regularisation, which every strategy's head keeps, so that nothing else differs
-    score : (n,) float64 in the order of the embedded studies, NaN in train and where the label is unknown
+    c : its inverse regularisation strength, used by every strategy's head, so that nothing else differs
+    score : (n,) float64 in the order of the embedded studies, NaN in train and for unknown labels
     """
 
     c: float
@@ -51,7 +51,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Mitigated:
-    """Tables of one encoder.
+    """Result tables of one encoder.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Mitigated:
 
 
 def baselines(predictions: Mapping[str, tuple[pl.DataFrame, float]], cohort: Embedded) -> dict[str, Baseline]:
-    """The probes as they were, aligned to the embedded studies.
+    """Return the unmitigated probes, aligned to the embedded studies.
 
     Parameters
     ----------
@@ -96,10 +96,10 @@ def mitigate(
     Parameters
     ----------
     cohort : Embedded
-    probes : task -> the probe as it was; the strategies keep its C
+    probes : task -> the unmitigated probe; the strategies use its C
     unvalidated : tasks without a probe, because validation has one class only; their runs are recorded as not fitted
     device : "cpu" or "cuda", for the networks
-    progress : told the batches of the adversarial networks, which take most of the time
+    progress : receives the finished batches of the adversarial networks, which take most of the time
 
     Raises
     ------
@@ -131,7 +131,7 @@ def mitigate(
 
 @dataclass
 class _Work:
-    """Deterministic strategies and resampling: heads on the embeddings as they are, or erased."""
+    """Fits the deterministic strategies and resampling: heads on the original or the erased embeddings."""
 
     cohort: Embedded
     probes: Mapping[str, Baseline]
@@ -143,7 +143,7 @@ class _Work:
     def __post_init__(self) -> None:
         self.train = self.cohort.of("train")
         self.heads = LinearHeads(self.cohort.x[self.train])
-        #: (task, attribute) -> (n,) subgroups that training can aim at
+        #: (task, attribute) -> (n,) subgroups that training can target
         self.aims: dict[tuple[str, str], IntArray] = {
             (task, attribute): targeted(levels, self.cohort.targets[task], self.train, self.fairness.suppress_under)
             for task in self.probes
@@ -151,7 +151,7 @@ class _Work:
         }
 
     def aimed(self, strategy: str) -> Iterator[tuple[str, str, IntArray]]:
-        """Tasks and attributes a strategy can be aimed at, and the subgroups; the others are recorded as not fitted."""
+        """Yield the tasks and attributes that a strategy can target, with the subgroups; others are recorded as not fitted."""
         for (task, attribute), group in self.aims.items():
             if group.max() < 1:
                 reason = _TOO_SMALL.format(least=self.fairness.suppress_under, split="train")
@@ -160,7 +160,7 @@ class _Work:
                 yield task, attribute, group
 
     def weighted(self, wanted: set[str]) -> None:
-        """Reweighting, resampling and DFR: weight vectors as columns of one problem."""
+        """Fit reweighting, resampling and DFR: weight vectors are columns of one problem."""
         runs: list[tuple[Run, list[Float64Array]]] = []
         for strategy in ("reweighting", "resampling", "dfr"):
             if strategy not in wanted:
@@ -189,7 +189,7 @@ class _Work:
             start += len(weights)
 
     def worst_group(self) -> None:
-        """GroupDRO for every task and attribute together."""
+        """Fit GroupDRO for every task and attribute together."""
         aimed = list(self.aimed("group_dro"))
         if not aimed:
             return
@@ -204,7 +204,7 @@ class _Work:
                 row["reason"] = f"ended with the worst loss up to {short:.3f} nats above the least possible"
 
     def erased(self) -> None:
-        """LEACE per attribute, then the probe again on what is left."""
+        """Apply LEACE per attribute, then fit the probe again on the erased embeddings."""
         covariance = Covariance(self.cohort.x[self.train])
         tasks = list(self.probes)
         c = np.array([self.probes[task].c for task in tasks])
@@ -225,7 +225,7 @@ class _Work:
                 self.representations.append(Representation("leace", attribute, "", None, None, stage, features))
 
     def thresholds(self) -> None:
-        """Group-specific thresholds on the probe's own scores; they need subgroups that validation can tell of."""
+        """Choose group-specific thresholds on the probe's own scores, for subgroups with enough validation patients."""
         least = self.fairness.suppress_under
         val = self.cohort.of("val")
         for task, probe in self.probes.items():

@@ -1,4 +1,4 @@
-"""Group-specific thresholds: the same scores, each subgroup called at its own threshold so that all have one TPR."""
+"""Group-specific thresholds: unchanged scores with one threshold per subgroup, chosen so that all have the same TPR."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BoolArray = npt.NDArray[np.bool_]
 def equal_opportunity(
     y: BoolArray, score: Float64Array, group: IntArray, settings: FairnessSection
 ) -> dict[int, float]:
-    """Threshold of each subgroup, all with the same TPR on validation; which TPR, the threshold policy says of all together.
+    """Return a threshold per subgroup, all with the same TPR on validation; the threshold policy determines that TPR.
 
     Parameters
     ----------
@@ -24,17 +24,17 @@ def equal_opportunity(
 
     Returns
     -------
-    Threshold by subgroup, -1 among them
+    Threshold by subgroup, including -1
 
     Notes
     -----
-    fixed_fpr : the highest TPR at which the FPR over all does not exceed the target
+    fixed_fpr : the highest TPR at which the overall FPR does not exceed the target
     fixed_sensitivity : the target
-    youden : the TPR with the largest TPR - FPR over all
+    youden : the TPR with the largest overall TPR - FPR
 
     References
     ----------
-    Hardt, Price & Srebro 2016 (equal opportunity), without their randomised thresholds: a patient is called the same way twice.
+    Hardt, Price & Srebro 2016 (equal opportunity), without their randomised thresholds: predictions are deterministic.
     """
     groups = [int(g) for g in np.unique(group) if g >= 0]
     common = choose_threshold(y, score, settings)
@@ -63,7 +63,7 @@ def equal_opportunity(
 
 
 def _reaching(positives: Float64Array, targets: Float64Array) -> Float64Array:
-    """The highest threshold at which at least each share of the positives is called; nobody is called for a share of 0."""
+    """Return the highest threshold that reaches each share of the positives; for a share of 0, none is predicted positive."""
     ranked = np.sort(positives)[::-1]
     needed = np.ceil(targets * len(ranked) - 1e-9).astype(np.int64)
     beyond = np.nextafter(ranked[0], np.inf)

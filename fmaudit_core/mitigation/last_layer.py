@@ -1,4 +1,4 @@
-"""Deterministic retraining of the head: on group-balanced subsets (DFR), and for the worst-off group (GroupDRO)."""
+"""Deterministic retraining of the last layer: on group-balanced subsets (DFR), and for the worst group (GroupDRO)."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from fmaudit_core.mitigation.linear_heads import Float32Array, LinearHeads
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: balanced subsets whose heads DFR averages
+#: number of balanced subsets whose heads DFR averages
 DFR_SUBSETS: Final = 10
 _DRO_ROUNDS: Final = 24
-#: heads are near enough when the largest loss lies this near its lower bound, in nats
+#: convergence tolerance: distance of the largest loss from its lower bound, in nats
 DRO_TOLERANCE: Final = 5e-3
-#: first step of the exponentiated ascent, on losses in nats; it falls as 1 / sqrt(round)
+#: first step of the exponentiated ascent, on losses in nats; it decreases as 1 / sqrt(round)
 _DRO_STEP: Final = 4.0
 
 
 def balanced_subsets(y: Float64Array, group: IntArray, seed: int) -> Float64Array:
-    """Subsets in which every cell of subgroup and outcome is as large as the smallest, drawn without replacement.
+    """Draw subsets without replacement in which every cell of subgroup and outcome is as large as the smallest.
 
     Parameters
     ----------
-    y : (n,) float64: 0, 1, NaN where unknown
-    group : (n,) int, subgroup, -1 where none is aimed at
+    y : (n,) float64: 0, 1, NaN if unknown
+    group : (n,) int, subgroup, -1 if none is targeted
 
     Returns
     -------
@@ -37,8 +37,8 @@ def balanced_subsets(y: Float64Array, group: IntArray, seed: int) -> Float64Arra
     References
     ----------
     Kirichenko, Izmailov & Wilson 2023 (deep feature reweighting): the heads of the subsets are averaged. They balance held-out
-    studies, because their features were trained; a frozen encoder has seen no study, so training studies serve here. The
-    penalty is the probe's own, squared where theirs is absolute, so that nothing but the balance differs from the probe.
+    studies, because their features were trained; a frozen encoder was not trained on any study, so training studies are used
+    here. The penalty is the probe's squared one instead of their absolute one, so that only the balance differs from the probe.
     """
     rng = np.random.default_rng(seed)
     cells = [
@@ -55,22 +55,22 @@ def balanced_subsets(y: Float64Array, group: IntArray, seed: int) -> Float64Arra
 def group_dro(
     heads: LinearHeads, x: Float32Array, y: Float64Array, group: IntArray, c: Float64Array
 ) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Heads that minimise the largest mean loss over cells of subgroup and outcome, plus the probe's own penalty.
+    """Fit heads that minimise the largest mean loss over cells of subgroup and outcome, plus the probe's own penalty.
 
-    The cells' weights climb by exponentiated gradient; the heads under given weights are exact, since the problem is convex. What
-    they reach under their weights bounds the optimum from below, so it is known how near the best heads are.
+    The cells' weights are updated by exponentiated gradient ascent. The heads under given weights are exact, since the problem is
+    convex. Their weighted loss is a lower bound of the optimum, so the distance of the best heads from it is known.
 
     Parameters
     ----------
     heads : LinearHeads, of the training studies
     x : (n, d) raw features of the same studies
-    y : (n, k) float64: 0, 1, NaN where unknown
-    group : (n, k) int, subgroup per column, -1 where none is aimed at
+    y : (n, k) float64: 0, 1, NaN if unknown
+    group : (n, k) int, subgroup per column, -1 if none is targeted
     c : (k,) float64
 
     Returns
     -------
-    (k, d) coefficients, (k,) intercepts, and (k,) by how much in nats the optimum may be lower at most: within `DRO_TOLERANCE`
+    (k, d) coefficients, (k,) intercepts, and (k,) upper bounds of the distance to the optimum in nats: within `DRO_TOLERANCE`
     unless the rounds were too few
 
     References

@@ -1,4 +1,4 @@
-"""LEACE: the least change of the embeddings after which no linear probe can tell an attribute."""
+"""LEACE: the smallest change of the embeddings after which no linear probe can predict an attribute."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: directions with less than this share of the largest singular value are noise of the arithmetic
+#: directions with less than this share of the largest singular value are numerical noise
 _RANK_TOLERANCE: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class Eraser:
-    """Affine map x - left @ (right @ (x - mean)).
+    """The affine map x - left @ (right @ (x - mean)).
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Eraser:
 
 
 class Covariance:
-    """Mean and covariance of the training embeddings, whitened once for every attribute.
+    """Mean and covariance of the training embeddings, whitened once for all attributes.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Covariance:
         self.unwhiten = (vectors[:, kept] * np.sqrt(values[kept])) @ vectors[:, kept].T
 
     def eraser(self, group: IntArray) -> Eraser:
-        """Eraser of the subgroup; studies without one (-1) tell nothing about what is to be erased.
+        """Return the eraser of the subgroups; studies without one (-1) do not contribute to the erased directions.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Logistic heads over one matrix for the strategies: every task, weight vector and seed is a column of one problem."""
+"""Logistic heads of the strategies over one matrix: every task, weight vector and seed is a column of one problem."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fmaudit_core.probes.solver import minimise
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
-#: columns solved at a time, so that the margins of many columns stay small
+#: columns solved at a time; limits the memory of their margins
 _COLUMNS: Final = 256
 
 
 def row_space(x: Float64Array) -> Float64Array:
-    """(d, r) orthonormal basis of the space that n studies span, r at most n: for matrices with fewer rows than columns."""
+    """Return an orthonormal basis of the space spanned by n studies, (d, r) with r at most n; for fewer rows than columns."""
     values, vectors = eigh(x @ x.T, driver="evd", check_finite=False)
     kept = values > 1e-10 * max(float(values[-1]), np.finfo(float).tiny)
     basis: Float64Array = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
@@ -27,7 +27,7 @@ def row_space(x: Float64Array) -> Float64Array:
 
 
 class LinearHeads:
-    """Heads on the standardised features of some studies, as `probes/logistic.py` fits them.
+    """Logistic heads on the standardised features of some studies, fitted as in `probes/logistic.py`.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ class LinearHeads:
 
     Notes
     -----
-    With fewer studies than features the problem is solved in the studies' row space, where the penalised optimum lies; the
-    coefficients are turned back, so nothing but the time changes.
+    With fewer studies than features the problem is solved in the studies' row space, which contains the penalised optimum; the
+    coefficients are transformed back, so only the computing time changes.
     """
 
     def __init__(self, x: Float32Array) -> None:
@@ -51,9 +51,9 @@ class LinearHeads:
 
         Parameters
         ----------
-        y : (n, k) float64, 0 or 1; what stands where the weight is 0 does not matter
+        y : (n, k) float64, 0 or 1; ignored where the weight is 0
         weight : (n, k) float64, at least 0
-        c : (k,) float64, inverse strength of regularisation
+        c : (k,) float64, inverse regularisation strength
 
         Returns
         -------
@@ -71,7 +71,7 @@ class LinearHeads:
             solved, iterations = minimise(self.x, y[:, some], weight[:, some].astype(np.float64), 1.0 / c[some])
             if (iterations < 0).any():
                 raise MitigationError(
-                    "a probe of a mitigation did not converge.", fix="Leave the largest values out of `probes: c_grid`."
+                    "a probe of a mitigation did not converge.", fix="Remove the largest values from `probes: c_grid`."
                 )
             found = solved[:-1] if self.basis is None else self.basis @ solved[:-1]
             raw = found / self.scale[:, None]
@@ -79,7 +79,7 @@ class LinearHeads:
         return coefficients, intercepts
 
     def penalty(self, coefficients: Float64Array) -> Float64Array:
-        """(k,) half the squared length of (k, d) coefficients as the penalty sees them: for standardised features."""
+        """Return half the squared norm of (k, d) coefficients for standardised features, as used in the penalty, (k,)."""
         standard = coefficients * np.where(np.isinf(self.scale), 0.0, self.scale)
         lengths: Float64Array = 0.5 * np.einsum("kd,kd->k", standard, standard)
         return lengths

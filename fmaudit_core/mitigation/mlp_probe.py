@@ -1,4 +1,4 @@
-"""Nonlinear probes for attributes: many networks of one hidden layer, trained together as in `adversarial.py`."""
+"""Nonlinear attribute probes: many networks with one hidden layer, trained together as in `adversarial.py`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def mlp_scores(
 
     Parameters
     ----------
-    x : (r, n, d) float32, or (1, n, d) where all probes see the same features
-    code : (r, n) int, subgroups 0..k-1, -1 where not known; each subgroup of a probe weighs the same
+    x : (r, n, d) float32, or (1, n, d) if all probes share the same features
+    code : (r, n) int, subgroups 0..k-1, -1 if unknown; all subgroups of a probe have equal weight
     to_score : (r or 1, m, d) float32
 
     Returns
     -------
-    (r, m, k) float64, log odds up to a constant; columns of subgroups that a probe has not seen are -inf
+    (r, m, k) float64, log odds up to a constant; -inf for subgroups that are absent from a probe's training
     """
     r, n = code.shape
     d, k = x.shape[2], int(code.max()) + 1
@@ -60,18 +60,18 @@ def mlp_scores(
     w2, b2 = start(r, HIDDEN, k, fan_in=HIDDEN), start(r, 1, k, fan_in=HIDDEN)
     optimiser = torch.optim.AdamW([w1, b1, w2, b2], lr=_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
 
-    def told(seen: torch.Tensor) -> torch.Tensor:
+    def logits_of(seen: torch.Tensor) -> torch.Tensor:
         return torch.baddbmm(b2, functional.relu(torch.matmul(seen, w1) + b1), w2).masked_fill(absent, -torch.inf)
 
     for _ in range(_STEPS):
         batch = torch.randint(0, n, (min(_BATCH, n),), generator=generator).to(device)
         optimiser.zero_grad(set_to_none=True)
         each_loss = functional.cross_entropy(
-            told(features[:, batch]).flatten(0, 1), labels[:, batch].flatten(), reduction="none"
+            logits_of(features[:, batch]).flatten(0, 1), labels[:, batch].flatten(), reduction="none"
         )
         torch.autograd.backward((each_loss * weight[:, batch].flatten()).sum() / len(batch))
         optimiser.step()
     with torch.inference_mode():
         seen = torch.from_numpy(((to_score - mean) / scale).astype(np.float32)).to(device)
-        scores: Float64Array = told(seen).cpu().numpy().astype(np.float64)
+        scores: Float64Array = logits_of(seen).cpu().numpy().astype(np.float64)
     return scores

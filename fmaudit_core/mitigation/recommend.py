@@ -1,4 +1,4 @@
-"""Which strategy, if any, for one encoder and task, or why none. In words: `report/text/recommendations.py`."""
+"""The recommended strategy of one encoder and task, or the reason for none. Text: `report/text/recommendations.py`."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.mitigation.runs import NONE
 from fmaudit_core.tables.findings import MITIGATION_RECOMMENDATIONS
 
-#: the verdict where runs narrow a gap and are refused, not all for one reason
+#: the verdict if runs narrow a gap but are refused for different reasons
 SEVERAL: Final = "several_reasons"
-#: what names a strategy and the subgroup it is to help, in results and subgroups alike
+#: columns that identify a strategy and the subgroup it should help, in results and in subgroups
 _GAINS: Final = ("strategy", "target_attribute", "alpha", "attribute", "worst_subgroup")
 
 
 def recommend(
     results: pl.DataFrame, subgroups: pl.DataFrame, findings: pl.DataFrame, settings: FairnessSection
 ) -> pl.DataFrame:
-    """One row for an encoder and task.
+    """Return one row with the recommendation for an encoder and task.
 
-    A strategy is recommended where the audit found a disparity, and the strategy narrows that gap beyond chance (p corrected over
-    all strategies and attributes of the cell, the interval above 0), within the AUROC margin, with the worst-off subgroup better
-    off beyond chance. Of several, the one under which the worst-off subgroup gains most.
+    A strategy is recommended if the audit found a disparity and the strategy narrows that gap beyond chance (p corrected over all
+    strategies and attributes of the cell, and interval above 0), within the AUROC margin, and the worst subgroup gains beyond
+    chance. Among several, the one with the largest gain of the worst subgroup is recommended.
 
     Parameters
     ----------
     results, subgroups : frame
-        Of `evaluate.evaluate`, one encoder and task.
+        Output of `evaluate.evaluate`, for one encoder and task.
     findings : frame
-        `audit_findings` of the probe as it was: by which attributes there is a disparity in UDR, corrected over the family.
+        `audit_findings` of the unmitigated probe: the attributes with a disparity in UDR, corrected over the family.
     """
     cell = {name: results.get_column(name)[0] for name in ("encoder", "task")}
     unequal = findings.filter((pl.col("metric") == "udr") & (pl.col("verdict") == "disparity"))
@@ -53,7 +53,10 @@ def _recommendation(row: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def own_run() -> pl.Expr:
-    """Whether an evaluated run speaks for its strategy on the attribute it is aimed at: over seeds, its alpha chosen."""
+    """Return an expression: whether an evaluated run is its strategy's primary result for the target attribute.
+
+    That is the chosen run over all seeds.
+    """
     return (
         pl.col("chosen").fill_null(value=False)
         & pl.col("seed").is_null()
@@ -63,26 +66,28 @@ def own_run() -> pl.Expr:
 
 
 def narrows(settings: FairnessSection) -> pl.Expr:
-    """Whether a run narrows the gap beyond chance. The swap test alone would also credit a strategy that really moved a subgroup
-    whose gap was chance, so the interval must lie above 0 too; where none can be told, nothing is shown.
+    """Return an expression: whether a run narrows the gap beyond chance.
+
+    The swap test alone would also credit a strategy that truly changed a subgroup whose gap was due to chance, so the interval
+    must lie above 0 too. If there is no interval, narrowing is not shown.
     """
     shown = (pl.col("p_adjusted") <= settings.alpha) & (pl.col("ci_low") > 0)
     return shown.fill_null(value=False)
 
 
 def harms() -> pl.Expr:
-    """Whether a subgroup is missed more, or called in vain more, beyond chance."""
+    """Return an expression: whether a subgroup's missed positives or false alarms increase beyond chance."""
     return (pl.col("status") == "tested") & (pl.col("ci_low") > 0)
 
 
 def _gaining(subgroups: pl.DataFrame) -> pl.DataFrame:
-    """Subgroups that a strategy misses less beyond chance."""
+    """Return the subgroups whose UDR a strategy lowers beyond chance."""
     gains = (pl.col("metric") == "udr") & (pl.col("ci_high") < 0)
     return subgroups.filter(gains).rename({"subgroup": "worst_subgroup"})
 
 
 def widens(settings: FairnessSection) -> pl.Expr:
-    """Whether a run widens a gap beyond chance: its own as `narrows` asks it, that of another attribute by the interval."""
+    """Return an expression: whether a run widens a gap beyond chance; its target's as in `narrows`, others' by the interval."""
     beyond = (pl.col("p_widened") <= settings.alpha) & (pl.col("ci_high").fill_null(pl.col("reduction")) < 0)
     return pl.when(pl.col("p_widened").is_null()).then(pl.col("ci_high") < 0).otherwise(beyond)
 
@@ -99,7 +104,7 @@ def _why_none(attributes: Sequence[str], tried: pl.DataFrame, narrowed: pl.DataF
 
 
 def refusal(run: Mapping[str, Any]) -> str:
-    """Why a run that narrows its gap is not recommended."""
+    """Return the reason why a run that narrows its gap is not recommended."""
     if run["n_diverged"] > run["n_seeds"]:
         return "diverged"
     if not run["interpretable"]:

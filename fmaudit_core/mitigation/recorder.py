@@ -1,4 +1,4 @@
-"""Keeps the runs of one encoder: their scores with the thresholds chosen on validation, and how each was fitted."""
+"""Record of the runs of one encoder: scores, thresholds chosen on validation, and how each run was fitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """What names a run, and what it was fitted with."""
+    """The identity of a run, and its settings."""
 
     task: str
     strategy: str
@@ -35,14 +35,14 @@ class Run:
 
 @dataclass
 class Recorder:
-    """Runs of one encoder, in the order they come.
+    """Collects the runs of one encoder, in order of arrival.
 
     Parameters
     ----------
     cohort : Embedded
     encoder : str
     settings : FairnessSection
-        The threshold policy, and which subgroups of validation can be told of.
+        The threshold policy, and the minimum size of validation subgroups.
     """
 
     cohort: Embedded
@@ -54,13 +54,13 @@ class Recorder:
     def score(
         self, run: Run, score: Float64Array, *, threshold: Float64Array | None = None, status: str = "fitted"
     ) -> dict[str, Any]:
-        """Keep a run's scores of val and test; gives its row of the runs, which may be added to.
+        """Record a run's scores of val and test; return its row of the runs, which may be extended.
 
         Parameters
         ----------
-        score : (n,) float64 of the embedded studies; what stands in train is left out
+        score : (n,) float64 of the embedded studies; values of training studies are ignored
         threshold : (n,) float64, optional
-            Of each study; chosen on validation by the policy where not given.
+            Threshold of each study; by default chosen on validation by the policy.
         """
         known = self.cohort.known(run.task)
         y = self.cohort.targets[run.task] == 1
@@ -87,13 +87,13 @@ class Recorder:
         return row
 
     def refuse(self, run: Run, reason: str, status: str = "not_fitted") -> dict[str, Any]:
-        """Keep that a run has no scores, and why; gives its row of the runs."""
+        """Record that a run has no scores, with the reason; return its row of the runs."""
         row = self._row(run, status) | {"reason": reason, "chosen": False}
         self._runs.append(row)
         return row
 
     def row_of(self, task: str, strategy: str = NONE) -> dict[str, Any]:
-        """The first row of a strategy for a task: the probe as it was unless told otherwise."""
+        """Return the first row of a strategy for a task; by default of the unmitigated probe."""
         return next(row for row in self._runs if (row["task"], row["strategy"]) == (task, strategy))
 
     def scores(self) -> pl.DataFrame:
@@ -108,7 +108,7 @@ class Recorder:
         return asdict(run) | {"encoder": self.encoder, "status": status, "chosen": True}
 
     def _worst(self, run: Run, missed: npt.NDArray[np.bool_]) -> float | None:
-        """The highest UDR on validation among the target's subgroups that can be told of."""
+        """Return the highest validation UDR among the target's subgroups with enough patients; None if there are none."""
         if run.target_attribute not in self.cohort.levels:
             return None
         levels, y = self.cohort.levels[run.target_attribute], self.cohort.targets[run.task]

@@ -1,4 +1,4 @@
-"""Importance weighting and group resampling: the same probe, trained on studies that count otherwise."""
+"""Importance weighting and group resampling: the same probe with other sample weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ IntArray = npt.NDArray[np.int64]
 
 
 def reweighing(y: Float64Array, group: IntArray) -> Float64Array:
-    """Weights P(y) P(a) / P(y, a), under which the outcome does not depend on the subgroup.
+    """Return weights P(y) P(a) / P(y, a), under which the outcome does not depend on the subgroup.
 
     Parameters
     ----------
-    y : (n,) float64: 0, 1, NaN where unknown
-    group : (n,) int, subgroup, -1 where none is aimed at
+    y : (n,) float64: 0, 1, NaN if unknown
+    group : (n,) int, subgroup, -1 if none is targeted
 
     Returns
     -------
-    (n,) float64: 0 where the label is unknown, 1 where no subgroup is aimed at
+    (n,) float64: 0 for unknown labels, 1 if no subgroup is targeted
 
     References
     ----------
@@ -39,19 +39,19 @@ def reweighing(y: Float64Array, group: IntArray) -> Float64Array:
 
 
 def resampling(y: Float64Array, group: IntArray, seed: int) -> Float64Array:
-    """How often each study is drawn when every subgroup is to be equally large, its prevalence that of all.
+    """Return how often each study is drawn if all subgroups are equally large and have the overall prevalence.
 
-    Cells of subgroup and outcome are drawn from with replacement, n P(y) / k draws from each of the k subgroups, so that
-    neither a subgroup's size nor its prevalence is left to learn from. Drawing a study twice is counting it twice.
+    Each cell of subgroup and outcome is sampled with replacement, n P(y) / k draws from each of the k subgroups, so that neither
+    a subgroup's size nor its prevalence can be learned. A study drawn twice counts twice.
 
     Parameters
     ----------
-    y : (n,) float64: 0, 1, NaN where unknown
-    group : (n,) int, subgroup, -1 where none is aimed at
+    y : (n,) float64: 0, 1, NaN if unknown
+    group : (n,) int, subgroup, -1 if none is targeted
 
     Returns
     -------
-    (n,) float64 whole numbers: 0 where the label is unknown, 1 where no subgroup is aimed at
+    (n,) float64 whole numbers: 0 for unknown labels, 1 if no subgroup is targeted
     """
     rng = np.random.default_rng(seed)
     count = np.where(np.isnan(y), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""How networks see embeddings: standardised, and in fewer dimensions where training has fewer studies than features."""
+"""Preprocessing of embeddings for networks: standardised, and reduced if training has fewer studies than features."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Float64Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RowSpace:
-    """Standardisation by the training studies, and their row space.
+    """Standardisation by the training studies, and projection to their row space.
 
     Parameters
     ----------
     mean, scale : (d,) float64
-    basis : (d, r) float32, what the standardised embeddings are turned into, None where they are not
+    basis : (d, r) float32, basis that the standardised embeddings are projected to, None without projection
     """
 
     mean: Float64Array
@@ -29,7 +29,7 @@ class RowSpace:
 
     @classmethod
     def of(cls, x: Float32Array) -> RowSpace:
-        """The row space of the training studies (n, d)."""
+        """Return the standardisation and row space of the training studies (n, d)."""
         mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
         standardised = cls(mean, scale, None)
@@ -38,6 +38,6 @@ class RowSpace:
         return cls(mean, scale, row_space(standardised.prepared(x).astype(np.float64)).astype(np.float32))
 
     def prepared(self, x: Float32Array) -> Float32Array:
-        """Raw embeddings (n, d) as the networks take them."""
+        """Return raw embeddings (n, d) as input of the networks."""
         standard = ((x - self.mean) / self.scale).astype(np.float32)
         return standard if self.basis is None else standard @ self.basis

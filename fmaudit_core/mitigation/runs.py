@@ -7,7 +7,7 @@ from typing import Final
 #: the probe as it was, against which every strategy is held
 NONE: Final = "none"
 
-#: what names one run: a strategy aimed at an attribute; alpha and seed where it has them
+#: key of one run: a strategy with its target attribute, and alpha and seed if it has them
 RUN: Final = ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")
 STRATEGY_TITLES: Final = {
     "reweighting": "importance weighting",

@@ -1,4 +1,4 @@
-"""What became of each subgroup: its share missed and its false alarms before and after, on the same studies."""
+"""Changes per subgroup: UDR and false-positive rate before and after, on the same studies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ IntArray = npt.NDArray[np.int64]
 def tested_subgroups(
     level_of: pl.Series, y_true: BoolArray, patient: IntArray, settings: FairnessSection
 ) -> tuple[IntArray, list[str], list[tuple[str, str, BoolArray]]]:
-    """(n,) place among the tested subgroups or -1, their names, and every subgroup with its status and studies."""
+    """Return each study's index among the tested subgroups or -1, (n,), their names, and all subgroups with status
+    and studies.
+    """
     levels = levels_of(level_of)
     group, tested, rules = np.full(len(y_true), -1, dtype=np.int64), list[str](), []
     for g, name in enumerate(levels.names):
@@ -70,7 +72,7 @@ def subgroup_rows(
 def change_interval(
     before: Float64Array, after: Float64Array, patient: IntArray, confidence: float
 ) -> tuple[float, float]:
-    """Interval of the change of a share on the same studies, clustered by patient.
+    """Return the interval of the change of a share on the same studies, clustered by patient.
 
     Parameters
     ----------
@@ -78,8 +80,8 @@ def change_interval(
 
     Notes
     -----
-    Where no patient's change differs from another's the paired standard error is 0 and says nothing; then both shares are taken
-    as unpaired (Newcombe 1998), which is wider.
+    If the change is the same for all patients, the paired standard error is 0 and not informative; both shares are then treated
+    as unpaired (Newcombe 1998), which gives a wider interval.
     """
     change = after - before
     codes = np.unique(patient, return_inverse=True)[1]

@@ -1,8 +1,8 @@
-"""Was the gap reduced: strategy labels swapped per patient, and patients drawn anew, in compiled code.
+"""Paired tests of gap reductions: strategy labels swapped per patient, and bootstrap samples of patients, in compiled code.
 
-Before and after are calls of the same studies, so only patients whose calls differ can change anything under a swap, and every
-statistic is a sum over them. All swaps and draws are functions of (seed, row, patient): strategies, seeds and encoders on the
-same patients share them.
+Before and after are predictions for the same studies, so only patients whose predictions differ can change a statistic under a
+swap, and every statistic is a sum over them. All swaps and samples are functions of (seed, row, patient): strategies, seeds and
+encoders on the same patients share them.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: what is told of two sets of calls, in this order: reduction of max - min, and of the corrected between-subgroup variance
+#: columns of results: reduction of max - min, and of the corrected between-subgroup variance
 GAP, VARIANCE = 0, 1
 
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls of positives, counted by patient and subgroup, under the probe as it was and under s runs of a strategy.
+    """Predicted positives among positives, by patient and subgroup, for the unmitigated probe and for s runs of a strategy.
 
     Parameters
     ----------
     patient : (e,) int, ascending
     group : (e,) int, 0..g-1
-    studies : (e,) float64, positives
-    before : (e,) float64, how many of them are called
+    studies : (e,) float64, number of positives
+    before : (e,) float64, number of them predicted positive
     after : (s, e) float64
-    n_patients : int, patients that are drawn from: those with a positive
+    n_patients : int, number of patients to resample: those with a positive
     """
 
     patient: IntArray
@@ -46,7 +46,7 @@ class Calls:
 
     @classmethod
     def of(cls, patient: IntArray, group: IntArray, before: BoolArray, after: BoolArray) -> Calls:
-        """Count calls.
+        """Count predicted positives.
 
         Parameters
         ----------
@@ -68,18 +68,18 @@ class Calls:
 
     @property
     def n_groups(self) -> int:
-        """Subgroups that are compared."""
+        """Return the number of compared subgroups."""
         return int(self.group.max()) + 1
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """By how much max - min and the corrected variance fell, before minus after; over runs, the mean.
+    """The decrease of max - min and of the corrected variance, before minus after, as a mean over runs.
 
     Parameters
     ----------
     gap_before, gap_after : float, the latter the mean over runs
-    variance_before, variance_after : float, between-subgroup variance with the sampling variance taken out; may be negative
+    variance_before, variance_after : float, between-subgroup variance minus the sampling variance; may be negative
     gap_by_run, variance_by_run : (s,) float64, after
     """
 
@@ -92,17 +92,17 @@ class Reduction:
 
     @property
     def gap(self) -> float:
-        """Reduction of the gap."""
+        """Return the reduction of the gap."""
         return self.gap_before - self.gap_after
 
     @property
     def variance(self) -> float:
-        """Reduction of the corrected variance."""
+        """Return the reduction of the corrected variance."""
         return self.variance_before - self.variance_after
 
 
 def reduction(calls: Calls) -> Reduction:
-    """What is observed."""
+    """Return the observed reduction."""
     all_calls = np.concatenate([calls.before[None], calls.after])
     found = np.empty((len(all_calls), 2))
     _spreads(calls.group, calls.studies, all_calls, calls.n_groups, found)
@@ -113,12 +113,12 @@ def reduction(calls: Calls) -> Reduction:
 
 
 def swapped(calls: Calls, n_swaps: int, *, seed: int, named: str) -> Float64Array:
-    """Reductions under the null that before and after are exchangeable within a patient.
+    """Return reductions under the null hypothesis that before and after are exchangeable within a patient.
 
     Parameters
     ----------
     named : str
-        What the patients are of; with the seed it decides the swaps.
+        Name of the set of patients; together with the seed it determines the swaps.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def swapped(calls: Calls, n_swaps: int, *, seed: int, named: str) -> Float64Arra
 
 
 def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Array:
-    """Reductions when patients are drawn with replacement, before and after together.
+    """Return reductions for patients drawn with replacement, before and after together.
 
     Returns
     -------
@@ -163,21 +163,23 @@ def redrawn(calls: Calls, n_draws: int, *, seed: int, named: str) -> Float64Arra
 
 
 def p_of_difference(drawn: Float64Array, observed: float) -> float:
-    """Two-sided p of a difference by the bootstrap shifted to the null: ``(1 + #{|T* - T| >= |T|}) / (B + 1)``."""
+    """Return the two-sided p of a difference by the bootstrap shifted to the null: ``(1 + #{|T* - T| >= |T|}) / (B + 1)``."""
     return float((1 + np.count_nonzero(np.abs(drawn - observed) >= abs(observed) - 1e-12)) / (len(drawn) + 1))
 
 
 @numba.njit(inline="always")
 def _spread(n, sizes, patients, sums):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Max - min of rates over subgroups, and their variance less the mean squared standard error (Lum, Zhang & Bower 2022).
+    """Return max - min of rates over subgroups, and their variance minus the sampling variance (Lum, Zhang & Bower 2022).
 
-    Standard errors are those of `fairness/rates.py`: patients as clusters, the design effect shrunk towards full agreement,
-    and at a rate of 0 or 1 that of half a study.
+    The sampling variance is the mean squared standard error. Standard errors are those of `fairness/rates.py`: patients are
+    clusters, the design effect is shrunk towards full agreement, and a rate of 0 or 1 has the standard error of a rate half a
+    study away.
 
     Parameters
     ----------
-    n, sizes, patients : (g,) studies, sum of their squares by patient, patients
-    sums : (5, g) of the calls c of a patient with m studies: c, c^2, c m, patients with any called, with any not called
+    n, sizes, patients : (g,) studies, sum of squared studies per patient, patients
+    sums : (5, g)
+        Sums over patients with c predicted positives of m studies: c, c^2, c m, any predicted positive, any predicted negative.
     """
     low, high, total, square, noise, count = np.inf, -np.inf, 0.0, 0.0, 0.0, 0
     for g in range(len(n)):
@@ -208,7 +210,7 @@ def _spread(n, sizes, patients, sums):  # type: ignore[no-untyped-def]  # pragma
 
 @numba.njit(inline="always")
 def _add(sums, g, c, m, weight):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Add a patient's c calls of m studies, as often as `weight` says."""
+    """Add a patient's c predicted positives of m studies, times `weight`."""
     sums[0, g] += weight * c
     sums[1, g] += weight * c * c
     sums[2, g] += weight * c * m
@@ -218,7 +220,7 @@ def _add(sums, g, c, m, weight):  # type: ignore[no-untyped-def]  # pragma: no c
 
 @numba.njit(cache=True)
 def _spreads(group, studies, calls, n_groups, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Spread of each row of calls."""
+    """Compute the spread of each row of predictions."""
     for row in range(len(calls)):
         fixed, sums = np.zeros((3, n_groups)), np.zeros((5, n_groups))
         for e in range(len(group)):

@@ -1,4 +1,4 @@
-"""The runs of one encoder and task on test, and the probe as it was beside them, on the same studies."""
+"""The runs of one encoder and task on test, and the unmitigated probe on the same studies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Baseline:
-    """The test studies of one task in order of study, and the probe as it was on them."""
+    """The test studies of one task, sorted by study, with the predictions of the unmitigated probe."""
 
     frame: pl.DataFrame
     y: BoolArray
@@ -32,20 +32,20 @@ class Baseline:
 
     @property
     def auroc(self) -> float:
-        """AUROC of the probe as it was."""
+        """Return the AUROC of the unmitigated probe."""
         return float(self.components[self.y].mean())
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One run, or all runs of a strategy that differ by seed only.
+    """One run, or all runs of a strategy that differ only by seed.
 
     Parameters
     ----------
     key : its values of `RUN`
-    called : (s, n) bool
+    called : (s, n) bool, predicted positive
     components : (s, n) float64, structural components of the AUROC
-    n_diverged : further runs whose training did not stay finite, which have no scores
+    n_diverged : number of further runs without scores, because their training did not stay finite
     """
 
     key: dict[str, Any]
@@ -58,21 +58,23 @@ class Variant:
 
     @property
     def mostly_diverged(self) -> bool:
-        """Whether more than half of the runs did not stay finite: then the others say little of the strategy."""
+        """Return whether more than half of the runs did not stay finite; the others are then not representative."""
         return self.n_diverged > len(self.called)
 
 
 def baseline_of(by_run: Mapping[tuple[Any, ...], pl.DataFrame]) -> Baseline:
-    """The probe as it was, of the scores by run (a tuple of `RUN`).
+    """Return the unmitigated probe from the scores by run (a tuple of `RUN`).
 
     Raises
     ------
     MitigationError
-        There are none.
+        Its scores are missing.
     """
     frame = next((one for key, one in by_run.items() if key[RUN.index("strategy")] == NONE), None)
     if frame is None:
-        raise MitigationError("the scores of the probe as it was are missing, so nothing can be held against it.")
+        raise MitigationError(
+            "the scores of the unmitigated probe are missing, so mitigations cannot be compared with it."
+        )
     y = frame.get_column("y_true").to_numpy()
     return Baseline(
         frame=frame,
@@ -93,24 +95,24 @@ def variants_of(
     base: Baseline,
     status: Mapping[tuple[Any, ...], Mapping[str, Any]],
 ) -> Iterator[Variant]:
-    """Every strategy over its seeds, and each of its seeds.
+    """Yield every strategy over its seeds, and each of its seeds.
 
     Parameters
     ----------
-    by_run : run -> its scores, in order of study
+    by_run : run -> its scores, sorted by study
     status : run -> how its training ended (`status`, `chosen`)
 
     Raises
     ------
     MitigationError
-        A run is of other studies than the probe as it was.
+        A run covers other studies than the unmitigated probe.
     """
     alike: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
     for key, frame in by_run.items():
         if key[RUN.index("strategy")] == NONE:
             continue
         if not frame.get_column("study_id").equals(base.frame.get_column("study_id")):
-            raise MitigationError("runs of a mitigation are not of the same studies as the probe as it was.")
+            raise MitigationError("a mitigation run covers other studies than the unmitigated probe.")
         alike.setdefault(key[: RUN.index("seed")], []).append(key)
     diverged = Counter(key[: RUN.index("seed")] for key, row in status.items() if row["status"] == "diverged")
     for aim, keys in alike.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
@@ -11,6 +13,7 @@ from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.probes.errors import OneClassError
 from fmaudit_core.probes.record import Fitted, fit_fusions, fit_record
 from fmaudit_core.probes.selection import Predictions, choose_and_predict
 from fmaudit_core.storage.warehouse import Cell
@@ -53,10 +56,11 @@ def fuse(workspace: Workspace, encoder: str) -> Fitted:
         warehouse.read("studies"),
         warehouse.read("labels"),
     )
-    ct = {
-        task: choose_and_predict(fits, {pooling: embeddings}, studies, labels, encoder=encoder, task=task)
-        for task in audit.tasks
-    }
+    ct = {}
+    for task in audit.tasks:
+        # a task without a probe on CT cannot be fused; its own step reports why
+        with suppress(OneClassError):
+            ct[task] = choose_and_predict(fits, {pooling: embeddings}, studies, labels, encoder=encoder, task=task)
     return fit_fusions(
         queries.ehr_designs(workspace), embeddings, ct, warehouse.read("ehr_fits"), studies, labels,
         pooling=pooling, c_grid=audit.probes.c_grid, settings=audit.ehr,

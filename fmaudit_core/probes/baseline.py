@@ -1,12 +1,12 @@
-"""Predictions computed elsewhere as a model of the audit: read, joined to the cohort's studies, checked against its labels.
+"""Predictions computed elsewhere, audited as a model: read, joined to the cohort's studies, checked against its labels.
 
-Layouts, CSV or Parquet, told by the columns:
+Layouts, CSV or Parquet, recognised by their columns:
 
-- ours: `study_id`, `y_score`, and where there are several `task`; other studies than the cohort's are counted.
+- fmaudit's own: `study_id`, `y_score`, and `task` if there are several; studies outside the cohort are counted.
 - INSPECT's (`<task>_pred_proba.csv`): `patient_id, procedure_time, label, prob`. Since April 2025 both ids are the image's; its
-  record models give the time of PE a day early. Whichever way finds more than 95 % of the rows is the one.
+  record models give the time of PE a day early. The join that finds more than 95 % of the rows is used.
 
-A pickle is never opened.
+Pickle files are never opened.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from fmaudit_core.tables.probes import BASELINE_JOINS
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
 from fmaudit_core.tabular.scan import Column, collected, id_text, is_table, moment, scan_header, scan_table
 
-#: share of a file's rows that a way of joining must find
+#: minimum share of a file's rows that a join must find
 FOUND_FROM: Final = 0.95
-#: share of labels that may differ from ours before the file is taken for one of another task or cohort
+#: maximum share of labels that may differ from the cohort's; above it, the file is taken for another task or cohort
 APART_UPTO: Final = 0.05
-#: columns of the study table that a file is joined by
+#: columns of the study table used in joins
 JOINED_BY: Final = ("study_id", "patient_id", "split", "image_path", "time")
 
 _STUDY: Final = Column("study", ("study_id",))
@@ -51,12 +51,12 @@ _BY_DAY_BEFORE: Final = "patient and time, a day early"
 
 @dataclass(frozen=True)
 class BaselineScores:
-    """A baseline's scores of one task.
+    """A baseline's scores for one task.
 
     Parameters
     ----------
     scores : frame
-        Rows as `probes.selection` gives them, of val and test studies with a known label; probe, modality and pooling are
+        Rows in the layout of `probes.selection`, for val and test studies with a known label; probe, modality and pooling are
         `given`.
     join : frame of `BASELINE_JOINS`, one row
         `threshold` is `validation` where an operating threshold can be chosen, else `none`.
@@ -67,7 +67,7 @@ class BaselineScores:
 
     @property
     def has_threshold(self) -> bool:
-        """Whether it scores validation studies of both classes, so that a threshold can be chosen there."""
+        """Return whether validation studies of both classes are scored, so that a threshold can be chosen on them."""
         return bool(self.join.get_column("threshold").item() == "validation")
 
 
@@ -79,15 +79,15 @@ def baseline_scores(
     Parameters
     ----------
     studies, labels : frames
-        The cohort's; of `studies` the columns `JOINED_BY`, the last two where there are.
+        The cohort's. Of `studies` the columns `JOINED_BY` are used; the last two are optional.
     baseline : str
-        Its name, told as `encoder`.
+        Name of the baseline, recorded as `encoder`.
 
     Raises
     ------
     PredictionsFileError
-        The file is missing, another one, or cannot be read; lacks a column; scores a study twice or not by a number; finds too
-        few studies; its labels are not the cohort's; it has one class only in test. Rows are numbered, patients never named.
+        The file is missing, has another checksum, or cannot be read; a column is missing; a score is repeated or not a number;
+        too few studies are found; the labels differ; test has one class only. Messages give row numbers, never patient ids.
     """
     where = file.path.name
     rows = read_rows(file)
@@ -121,11 +121,11 @@ def baseline_scores(
 
 
 def read_rows(file: PredictionsFile) -> pl.DataFrame:
-    """Rows of one file for its task.
+    """Return the rows of one file for its task.
 
     Returns
     -------
-    Frame of `row` (as a person counts them), `study` or else `patient` and `time` as text, `score`, `label` (NULL: unknown)
+    Frame of `row` (row number as shown to a user), `study` or else `patient` and `time` as text, `score`, `label` (NULL: unknown)
 
     Raises
     ------
@@ -140,7 +140,7 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
         )  # fmt: skip
     if (sha256 := sha256_of(path)) != file.sha256:
         raise PredictionsFileError(
-            f"is not the file the spec names: its sha256 is {sha256}, not {file.sha256}.", where=where,
+            f"is not the file named in the spec: its sha256 is {sha256}, not {file.sha256}.", where=where,
             fix="Get the right file, or add the baseline again if its predictions changed on purpose.",
         )  # fmt: skip
     try:
@@ -161,20 +161,20 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
         score=pl.col("score").cast(pl.Float64, strict=False),
     ).drop("task")
     if rows.is_empty():
-        raise PredictionsFileError(f"holds no row of the task {file.task}.", where=where)
+        raise PredictionsFileError(f"has no rows for the task {file.task}.", where=where)
     bad = rows.filter(pl.col("score").is_null() | ~pl.col("score").is_finite())
     if bad.height:
-        raise PredictionsFileError(f"{_rows(bad)}: the score is no number.", where=where)
+        raise PredictionsFileError(f"{_rows(bad)}: the score is not a number.", where=where)
     names = [one.name for one in ids]
     blank = rows.filter(pl.any_horizontal(pl.col(name).is_null() for name in names))
     if blank.height:
-        raise PredictionsFileError(f"{_rows(blank)}: without an id.", where=where)
+        raise PredictionsFileError(f"{_rows(blank)}: no id.", where=where)
     _refuse_repeats(rows.filter(pl.struct(names).is_duplicated()), where)
     return rows
 
 
 def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) -> tuple[pl.DataFrame, str]:
-    """The rows with the `study_id` that the best way of joining finds, NULL where it finds none; and that way."""
+    """Return the rows with the `study_id` found by the best join (NULL if not found), and the name of that join."""
     if "study" in rows.columns:
         ways: Mapping[str, pl.DataFrame] = {_BY_STUDY: _by_study(rows, studies)}
     else:
@@ -183,20 +183,21 @@ def _joined(rows: pl.DataFrame, studies: pl.DataFrame, task: str, where: str) ->
     best = max(hits, key=lambda name: hits[name])
     if best == _BY_STUDY and not hits[best]:
         raise PredictionsFileError(
-            f"none of its {rows.height} studies is one of the cohort's {studies.height}.", where=where,
-            fix="The ids must be spelled as the cohort's study_id.",
+            f"none of its {rows.height} studies is among the cohort's {studies.height} studies.", where=where,
+            fix="Write the ids exactly as in the cohort's study_id.",
         )  # fmt: skip
     if best != _BY_STUDY and hits[best] <= FOUND_FROM * rows.height:
-        told = ", ".join(f"{n} by {name}" for name, n in hits.items())
+        counts = ", ".join(f"{n} by {name}" for name, n in hits.items())
         raise PredictionsFileError(
-            f"of its {rows.height} rows too few are studies of this cohort ({told}; more than {FOUND_FROM:.0%} are asked for).",
-            where=where, fix="Is it of this release? Give study_id and y_score instead where the ids are others.",
+            f"too few of its {rows.height} rows are studies of this cohort ({counts}; more than {FOUND_FROM:.0%} are "
+            "required).",
+            where=where, fix="Check that it belongs to this release, or give study_id and y_score if its ids differ.",
         )  # fmt: skip
     return ways[best], best
 
 
 def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
-    """By the id as it is written; where that finds none, without the ``.0`` that a float column adds to either side."""
+    """Join by the id as written; for rows not found, ignore the ``.0`` that a float column appends on either side."""
     there = studies.select("study_id", study="study_id")
     found = rows.join(there, on="study", how="left", maintain_order="left")
     bare = there.select(id_text("study"), plain="study_id").filter(pl.col("study").is_unique())
@@ -205,23 +206,23 @@ def _by_study(rows: pl.DataFrame, studies: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_release(rows: pl.DataFrame, studies: pl.DataFrame, task: str) -> dict[str, pl.DataFrame]:
-    """Rows joined by the image's name, by patient and time, and for PE by patient and a time a day early."""
+    """Join rows by the image's name, by patient and time, and for PE by patient and a time one day early."""
     images = studies.drop_nulls("image_path").select(
         "study_id", image=pl.col("image_path").str.split("/").list.last().str.replace(r"(?i)\.nii(\.gz)?$", "")
     )
     ways = {_BY_IMAGE: _looked_up(rows.with_columns(image=volume_name("patient")), images, ["image"])}
     if "time" in studies.columns:
         timed = studies.drop_nulls("time").select("study_id", id_text("patient_id"), at=_second(pl.col("time")))
-        asked = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
-        ways[_BY_TIME] = _looked_up(asked, timed, ["patient_id", "at"])
+        keyed = rows.with_columns(patient_id=id_text("patient"), at=_second(moment("time")))
+        ways[_BY_TIME] = _looked_up(keyed, timed, ["patient_id", "at"])
         if task == DIAGNOSIS_TASK:
-            later = asked.with_columns(pl.col("at") + pl.duration(days=1))
+            later = keyed.with_columns(pl.col("at") + pl.duration(days=1))
             ways[_BY_DAY_BEFORE] = _looked_up(later, timed, ["patient_id", "at"])
     return ways
 
 
 def _looked_up(rows: pl.DataFrame, keys: pl.DataFrame, on: Sequence[str]) -> pl.DataFrame:
-    """Rows with the study of their key; a key that several studies share finds none."""
+    """Join rows to the study of their key; a key that several studies share finds none."""
     single = keys.filter(pl.struct(on).is_unique())
     return rows.join(single, on=list(on), how="left", maintain_order="left").drop("patient_id", strict=False)
 
@@ -231,13 +232,15 @@ def _second(time: pl.Expr) -> pl.Expr:
 
 
 def _compared_labels(matched: pl.DataFrame, where: str) -> tuple[int, int]:
-    """Labels that both know, and how many of them differ."""
+    """Return the number of labels known in both sources, and the number that differ."""
     both = matched.filter(pl.col("label").is_not_null() & pl.col("y_true").is_not_null())
     apart = both.filter(pl.col("label") != pl.col("y_true"))
     if apart.height > APART_UPTO * both.height:
         raise PredictionsFileError(
-            f"{apart.height} of {both.height} labels are not those of this cohort: it may be of another task or release.",
-            where=where, fix="Name the right task with --task; leave the column out if its labels are known to be others.",
+            f"{apart.height} of {both.height} labels differ from this cohort's: it may belong to another task or "
+            "release.",
+            where=where, fix="Name the right task with --task, or remove the label column if the labels are known to "
+                             "differ.",
         )  # fmt: skip
     return both.height, apart.height
 
@@ -246,8 +249,8 @@ def _check_classes(scored: pl.DataFrame, where: str) -> None:
     test = scored.filter(split="test").get_column("y_true")
     if test.n_unique() < 2:
         raise PredictionsFileError(
-            f"it scores {int(test.sum())} positives and {int((~test).sum())} negatives of the test part: nothing can be said "
-            "of it without both.",
+            f"it scores {int(test.sum())} positives and {int((~test).sum())} negatives in the test split; both are "
+            "needed.",
             where=where,
         )
     if scored.get_column("score").n_unique() == 1:
@@ -256,7 +259,7 @@ def _check_classes(scored: pl.DataFrame, where: str) -> None:
 
 def _refuse_repeats(repeated: pl.DataFrame, where: str) -> None:
     if repeated.height:
-        raise PredictionsFileError(f"{_rows(repeated)}: a study that is scored more than once.", where=where)
+        raise PredictionsFileError(f"{_rows(repeated)}: a study is scored more than once.", where=where)
 
 
 def _rows(frame: pl.DataFrame) -> str:
@@ -264,12 +267,12 @@ def _rows(frame: pl.DataFrame) -> str:
 
 
 def tasks_in(path: Path) -> list[str]:
-    """Tasks that a file's own column `task` names, sorted; none where it has no such column.
+    """Return the tasks named in a file's `task` column, sorted; empty if there is no such column.
 
     Raises
     ------
     PredictionsFileError
-        The file is no table, or cannot be read.
+        The table cannot be read.
     """
     if not is_table(path):
         return []

@@ -1,4 +1,4 @@
-"""What can be wrong with a probe."""
+"""Errors raised when probes are fitted or chosen."""
 
 from __future__ import annotations
 
@@ -6,4 +6,8 @@ from fmaudit_core.common.errors import FmauditError
 
 
 class ProbeError(FmauditError):
-    """A probe cannot be fitted or chosen as asked."""
+    """A probe cannot be fitted or chosen as requested."""
+
+
+class OneClassError(ProbeError):
+    """A task has studies of one class only, although both are needed; other tasks are not affected."""

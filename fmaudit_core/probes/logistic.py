@@ -1,8 +1,8 @@
-"""Logistic probes, all at once: task x weight vector x C of an encoder are columns of one problem.
+"""Logistic probes, fitted together: each combination of task, weight vector and C of an encoder is a column of one problem.
 
 Each column minimises ``sum_i s_i logloss(y_i, x_i w + b) + |w|^2 / (2 C)``, scikit-learn's objective divided by C, over
-standardised features, the intercept free. Censored labels have weight 0. How the columns are solved: `solver.py`; how C is
-chosen: `selection.py`.
+standardised features; the intercept is not penalised. Censored labels have weight 0. For the solver see `solver.py`; for the
+choice of C see `selection.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fmaudit_core.probes.solver import minimise
 FloatArray = npt.NDArray[np.floating]
 Float64Array = npt.NDArray[np.float64]
 
-#: studies scored at a time, so that float64 copies of the embeddings stay small
+#: studies scored at a time; limits the float64 copies of the embeddings
 _CHUNK: Final = 4_096
 _NOT_FINITE: Final = "an embedding holds NaN or infinite values."
 _EXTRACT_AGAIN: Final = "Extract the embeddings of this encoder again."
@@ -29,13 +29,13 @@ _EXTRACT_AGAIN: Final = "Extract the embeddings of this encoder again."
 
 @dataclass(frozen=True)
 class LogisticFits:
-    """Fitted columns, their standardisation folded in: a score needs the raw embedding only.
+    """Fitted columns with the standardisation folded in: scores are computed from raw embeddings.
 
     Parameters
     ----------
     tasks : names of the t targets
     strategies : names of the w weight vectors
-    c_grid : the c inverse strengths of regularisation
+    c_grid : the c inverse regularisation strengths
     coefficients : (t, w, c, d) float64, for raw features
     intercepts : (t, w, c) float64
     iterations : (t, w, c) int
@@ -51,7 +51,7 @@ class LogisticFits:
     n_train: npt.NDArray[np.int64]
 
     def decision(self, x: FloatArray, task: str, c: float, strategy: str = "none") -> Float64Array:
-        """Log odds of the positive class.
+        """Return the log odds of the positive class.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class LogisticFits:
         return logit
 
     def score(self, x: FloatArray, task: str, c: float, strategy: str = "none") -> Float64Array:
-        """Probability of the positive class.
+        """Return the probability of the positive class.
 
         Parameters
         ----------
@@ -81,7 +81,7 @@ class LogisticFits:
 
 
 def logits(x: FloatArray, coefficients: Float64Array, intercepts: Float64Array) -> Float64Array:
-    """Log odds of raw embeddings under several probes, in float64 a block of studies at a time.
+    """Return the log odds of raw embeddings under several probes, computed in float64 block by block.
 
     Parameters
     ----------
@@ -115,16 +115,16 @@ def fit_logistic(
     weights: Mapping[str, Float64Array] | None = None,
     emphasis: Float64Array | None = None,
 ) -> LogisticFits:
-    """Fit every task x weight vector x C on the same training studies.
+    """Fit every combination of task, weight vector and C on the same training studies.
 
     Parameters
     ----------
     x : (n, d) float32, raw embeddings of the training studies
-    targets : task -> (n,) float: 0, 1, or NaN where censored or unknown
-    c_grid : inverse strengths of regularisation, each above 0
-    weights : name -> (n,) float, at least 0; one vector of ones called ``none`` where not given
+    targets : task -> (n,) float: 0, 1, or NaN if censored or unknown
+    c_grid : inverse regularisation strengths, each above 0
+    weights : name -> (n,) float, at least 0; defaults to one vector of ones called ``none``
     emphasis : (d,) float above 0, optional
-        What each standardised feature is multiplied by: the penalty on it is divided by the square.
+        Factor that each standardised feature is multiplied by; its penalty is divided by the square of the factor.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def fit_logistic(
         t, _, c = unfinished[0]
         raise ProbeError(
             f"the logistic probe for {tasks[t]} at C={grid[c]:g} did not converge.",
-            fix="Leave the largest values out of `probes: c_grid`.",
+            fix="Remove the largest values from `probes: c_grid`.",
         )
     raw = solved[:-1] / scale[:, None]
     intercepts = solved[-1] - mean @ raw
@@ -174,7 +174,7 @@ def _check(
     c_grid: Sequence[float],
 ) -> None:
     if x.ndim != 2 or not len(x):
-        raise ProbeError("there is no training study with an embedding.", fix="See slice_quality and the split.")
+        raise ProbeError("no training study has an embedding.", fix="See slice_quality and the split.")
     if not np.isfinite(x).all():
         raise ProbeError(_NOT_FINITE, fix=_EXTRACT_AGAIN)
     if not c_grid or min(c_grid) <= 0:
@@ -187,14 +187,14 @@ def _check(
         if target.shape != (len(x),) or not np.isin(known, (0.0, 1.0)).all():
             raise ProbeError(f"labels of {task} must be 0, 1 or NaN, one per training study.")
         if len(np.unique(known)) < 2:
-            raise ProbeError(f"no probe can be fitted for {task}: its known training labels are of one class.")
+            raise ProbeError(f"no probe can be fitted for {task}: its known training labels have only one class.")
         for name, vector in vectors.items():
             if any(vector[target == outcome].sum() == 0 for outcome in (0.0, 1.0)):
-                raise ProbeError(f"no probe can be fitted for {task}: the weights {name} leave it one class.")
+                raise ProbeError(f"no probe can be fitted for {task}: with the weights {name} only one class remains.")
 
 
 def standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:
-    """Mean and standard deviation of each feature; a constant one has an infinite deviation, so that it is left at 0."""
+    """Return the mean and standard deviation of each feature; a constant feature has an infinite deviation and is scaled to 0."""
     mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     constant = spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12)
     return mean, np.where(constant, np.inf, spread)

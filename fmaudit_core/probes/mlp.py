@@ -1,8 +1,9 @@
-"""Multilayer perceptrons on study embeddings: the networks of one shape and seed, one per task, trained together.
+"""Multilayer perceptrons on study embeddings: the networks of one shape and seed, one per task, are trained together.
 
-Each is Linear - BatchNorm - ReLU - Dropout per hidden layer and a linear head, as the audited paper sweeps them. The networks of
-one seed see the same batches and lose the same hidden units; their first layers are one product with the embeddings, the others
-batched products, and one fused step of Adam moves the stacked parameters. None meets another's gradient.
+Each network is Linear - BatchNorm - ReLU - Dropout per hidden layer with a linear head, the family swept in the audited paper.
+The networks of one seed see the same batches and drop the same hidden units. Their first layers are computed as one product with
+the embeddings, the others as batched products, and one fused Adam step updates the stacked parameters. Gradients of different
+networks are independent.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: of torch.nn.BatchNorm1d
+#: defaults of torch.nn.BatchNorm1d
 _MOMENTUM: Final = 0.1
 _EPSILON: Final = 1e-5
 #: studies scored at once
@@ -35,7 +36,7 @@ _BLOCK: Final = 2_048
 
 
 def native_bfloat16(device: str) -> bool:
-    """Whether products in bfloat16 are arithmetic of the device's own, twice as fast as in float32 or more."""
+    """Return whether the device computes bfloat16 products natively, at least twice as fast as in float32."""
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported())
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -44,14 +45,14 @@ def native_bfloat16(device: str) -> bool:
 
 @dataclass(frozen=True)
 class Mlp:
-    """A member of the sweep.
+    """Settings of one perceptron of the sweep.
 
     Parameters
     ----------
     shape : widths of the hidden layers
-    dropout : share of hidden units that are lost at a step
+    dropout : share of hidden units that are dropped at a step
     half_precision : bool
-        Products in bfloat16, the parameters and their steps in float32.
+        Compute products in bfloat16; parameters and their updates stay in float32.
     """
 
     shape: tuple[int, ...]
@@ -60,14 +61,14 @@ class Mlp:
 
 
 class _HalfProduct(torch.autograd.Function):
-    """A product with weights in bfloat16, whose gradient lands in the weights' own `grad` in float32.
+    """A product with weights in bfloat16 whose gradient is accumulated in float32 in the weights' own `grad`.
 
-    Every copy has a place of its own for the whole training: fresh memory for each would cost more than the arithmetic saves.
+    All copies use buffers allocated once per training: allocating new memory for each would cost more than the arithmetic saves.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, half: Tensor, half_gradient: Tensor) -> Tensor:
-        """(m, out, in) float32 times (m, in, b) bfloat16, or times (in, b) that all members see."""
+        """Compute (m, out, in) float32 times (m, in, b) bfloat16, or times (in, b) that all members share."""
         ctx.save_for_backward(hidden)
         ctx.weight, ctx.half, ctx.half_gradient = weight, half, half_gradient
         half.copy_(weight)
@@ -75,7 +76,7 @@ class _HalfProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
-        """Leave the weights' gradient where Adam finds it, hand on the hidden layer's."""
+        """Store the weights' gradient where Adam reads it, and return the hidden layer's."""
         (hidden,), (gradient,) = ctx.saved_tensors, gradients
         if hidden.ndim == 2:
             torch.mm(gradient.flatten(0, 1), hidden.T, out=ctx.half_gradient.flatten(0, 1))
@@ -86,20 +87,20 @@ class _HalfProduct(torch.autograd.Function):
 
 
 def _times(weight: Tensor, hidden: Tensor) -> Tensor:
-    """Every member's weights times what it sees; what all see in one product with the weights below one another."""
+    """Multiply every member's weights by its input; an input that all members share is one product with the stacked weights."""
     if hidden.ndim == 2:
         return torch.mm(weight.flatten(0, 1), hidden).view(*weight.shape[:2], -1)
     return torch.bmm(weight, hidden)
 
 
 class MlpStack:
-    """Networks of one shape that start from the same weights, one per task.
+    """A stack of networks of one shape that start from the same weights, one per task.
 
     Parameters
     ----------
     x : (n, d) the training studies, standardised
-    members : networks
-    seed : of the first weights, which all members share, and of the units that are lost
+    members : number of networks
+    seed : seed of the initial weights, which all members share, and of dropout
     """
 
     def __init__(self, x: Float32Array, members: int, mlp: Mlp, seed: int, device: str = "cpu") -> None:
@@ -120,7 +121,7 @@ class MlpStack:
         self._make_room()
 
     def given(self, x: Float32Array) -> Tensor:
-        """Standardised studies as the networks take them."""
+        """Return standardised studies as an input tensor of the networks."""
         return torch.from_numpy(x).to(self.device, self.kind)
 
     def _start(self, generator: torch.Generator, shape: tuple[int, ...], fan_in: int) -> Tensor:
@@ -131,7 +132,7 @@ class MlpStack:
         return tensor.to(self.device).requires_grad_()
 
     def _make_room(self) -> None:
-        """Where the weights' copies in half precision and their gradients lie."""
+        """Allocate buffers for the half-precision copies of the weights and their gradients."""
         if not self.mlp.half_precision:
             return
         self._halves = []
@@ -140,7 +141,7 @@ class MlpStack:
             self._halves.append((torch.empty_like(weight, dtype=self.kind), torch.empty_like(weight, dtype=self.kind)))
 
     def _product(self, layer: int, hidden: Tensor) -> Tensor:
-        """(m, out, b): a layer's weights times (in, b) that all members see, or (m, in, b) that each has made of it."""
+        """Return a layer's product, (m, out, b), with input (in, b) that all members share or (m, in, b) of each member."""
         weight = self.weights[layer]
         if self.mlp.half_precision and torch.is_grad_enabled():
             made: Tensor = _HalfProduct.apply(hidden, weight, *self._halves[layer])
@@ -148,15 +149,15 @@ class MlpStack:
         return _times(weight.to(self.kind), hidden)
 
     def free(self) -> list[Tensor]:
-        """Parameters, each stacked over the members."""
+        """Return the parameters, each stacked over the members."""
         return [*self.weights, *self.scales, *self.shifts, self.head, self.bias]
 
     def state(self) -> list[Tensor]:
-        """Parameters and what batch norm remembers, each stacked over the members."""
+        """Return the parameters and the running statistics of batch norm, each stacked over the members."""
         return [*self.free(), *self.means, *self.variances]
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take copies of a `state`, of these or of fewer members."""
+        """Load copies of a `state`, of all members or of a subset."""
         k = len(self.weights)
         parts = [one.detach().clone() for one in state]
         self.members = len(parts[0])
@@ -167,14 +168,16 @@ class MlpStack:
         self._make_room()
 
     def logits(self, x: Tensor, kept: list[Tensor] | None = None, *, training: bool = False) -> Tensor:
-        """Log odds (b, m) of studies (b, d).
+        """Return the log odds, (b, m), of studies (b, d).
 
         Parameters
         ----------
-        kept : per hidden layer (h, b), 0 for a unit that is lost and 1 / (1 - dropout) for one that stays; none is lost without
+        kept : list of (h, b), optional
+            Per hidden layer, 0 for a unit that is dropped and 1 / (1 - dropout) for one that is kept; without it, no unit is
+            dropped.
         """
         b, m = len(x), self.members
-        # feature by feature, (m, h, b): every product and batch norm finds its operands as they lie
+        # features first, (m, h, b): every product and batch norm reads its operands without a transpose
         hidden = x.T
         for layer, width in enumerate(self.mlp.shape):
             z = self._product(layer, hidden)
@@ -188,7 +191,7 @@ class MlpStack:
         return torch.bmm(self.head[:, None].to(self.kind), hidden)[:, 0].float().T + self.bias
 
     def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
-        """Put the gradient of a batch's loss into every parameter's `grad`."""
+        """Compute the gradient of a batch's loss into every parameter's `grad`."""
         replaced = self.weights if self.mlp.half_precision else []
         for one in self.free():
             if not any(one is other for other in replaced):
@@ -197,7 +200,7 @@ class MlpStack:
         torch.autograd.backward(masked_loss(self.logits(x, self.lost(len(rows)), training=True), y, known))
 
     def lost(self, n: int) -> list[Tensor] | None:
-        """Which hidden units stay, for one batch; the same for all members."""
+        """Return the dropout masks of the hidden units for one batch, shared by all members; None without dropout."""
         share = self.mlp.dropout
         if not share:
             return None
@@ -219,12 +222,12 @@ def train_mlps(
     seed: int,
     device: str = "cpu",
 ) -> Trained:
-    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best.
+    """Train one network per task from one seed, with early stopping on validation, and score with each network's best epoch.
 
     Parameters
     ----------
     train, val, score : (n, d) float32, raw embeddings
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    y_train, y_val : (n, t) float64: 0, 1, NaN if unknown; each task has both classes in both
     """
     mean, spread = standardisation(train)
 

@@ -1,7 +1,7 @@
-"""Networks with parameters stacked over members, trained together: each stops where its own validation tells it to.
+"""Networks with parameters stacked over members and trained together, each with its own early stopping on validation.
 
-One optimiser steps over all, element by element, so no member's step depends on another's. A member that has stopped is taken
-out of the stack, and costs nothing from then on.
+One optimiser updates all members element by element, so no member's step depends on another's. A member that has stopped is
+removed from the stack, and costs nothing from then on.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from fmaudit_core.probes.training import Schedule, Stopping, aurocs_of
 
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-#: parameters -> what steps over them
+#: parameters -> their optimiser
 MakeOptimiser = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
 class Stack(Protocol):
-    """Networks whose tensors are stacked over them, member first."""
+    """Networks whose tensors are stacked, with the member as the first axis."""
 
     def free(self) -> list[Tensor]:
-        """Parameters."""
+        """Return the parameters."""
         ...
 
     def state(self) -> list[Tensor]:
-        """Parameters, then whatever else a network remembers."""
+        """Return the parameters, then any other state of the networks."""
         ...
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take copies of a `state`, of these or of fewer members."""
+        """Load copies of a `state`, of all members or of a subset."""
         ...
 
     def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
-        """Put the gradient of a batch's `masked_loss` into every parameter's `grad`.
+        """Compute the gradient of a batch's `masked_loss` into every parameter's `grad`.
 
         Parameters
         ----------
-        rows : (b,) places among the training studies
+        rows : (b,) indices among the training studies
         y, known : (b, m)
         """
         ...
 
 
 def masked_loss(logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
-    """Sum over members of the mean log loss over the known labels of a batch; none where none is known.
+    """Return the sum over members of the mean log loss over a batch's known labels; 0 for a member without known labels.
 
     Parameters
     ----------
-    logits, y, known : (b, m); y is 0 or 1, known 1 where the label is known and 0 where not
+    logits, y, known : (b, m); y is 0 or 1, known is 1 if the label is known, else 0
     """
     each = functional.binary_cross_entropy_with_logits(logits, y, reduction="none") * known
     return (each.sum(dim=0) / known.sum(dim=0).clamp(min=1.0)).sum()
@@ -72,17 +72,17 @@ def train_stack(
     device: str,
     start_counts: bool = False,
 ) -> Stopping:
-    """Train every member until its validation AUROC has not risen for a while; the stack is left at each one's best epoch.
+    """Train every member until its validation AUROC stops rising; the stack is left with each member's best epoch.
 
     Parameters
     ----------
-    y_train, y_val : (n, m) float64: 0, 1, NaN where unknown; each member has both classes in both
+    y_train, y_val : (n, m) float64: 0, 1, NaN if unknown; each member has both classes in both
     epoch_of : function
-        The batches of the next epoch, as places among the training studies.
+        Returns the batches of the next epoch, as indices among the training studies.
     val_logits : function
-        (n, m) log odds of the validation studies under the members the stack has just then.
+        Returns the (n, m) log odds of the validation studies under the current members of the stack.
     start_counts : bool
-        Whether the members as they start are candidates too, as epoch 0.
+        Whether the initial members are candidates too, as epoch 0.
     """
     known = torch.from_numpy((~np.isnan(y_train)).astype(np.float32)).to(device)
     y = torch.from_numpy(np.nan_to_num(y_train).astype(np.float32)).to(device)
@@ -117,7 +117,7 @@ def train_stack(
 def _narrowed(
     stack: Stack, steps: torch.optim.Optimizer, stays: Tensor, optimiser: MakeOptimiser
 ) -> torch.optim.Optimizer:
-    """The stack without the members that have stopped, and an optimiser that goes on where the old one was."""
+    """Remove the stopped members from the stack, and return an optimiser that continues from the old one's state."""
     moments = [steps.state[one] for one in stack.free()]
     stack.load([one[stays] for one in stack.state()])
     out = optimiser(stack.free())

@@ -1,8 +1,8 @@
-"""The probes of one encoder that are networks: perceptrons on study embeddings, attention and recurrence over slices.
+"""The neural probes of one encoder: perceptrons on study embeddings, attention and recurrence over slices.
 
-Every network is trained from several seeds. The score of a study is the mean of their probabilities: one seed is a lottery, the
-best of them on a small validation set is a lottery won, and of a mean of log odds one network sure of itself would decide alone.
-What single seeds come to is kept beside it.
+Every network is trained from several seeds, and a study's score is the mean of their probabilities. A single seed is arbitrary;
+selecting the best seed on a small validation set is optimistically biased; and a mean of log odds could be dominated by one
+overconfident network. The results of single seeds are recorded as well.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from fmaudit_core.tables.probes import EQUAL_ATTENTION, NEURAL_FITS, PROBE_SEEDS
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-#: (studies, training studies) -> their slices, for as long as the context lasts
+#: (studies, training studies) -> their slices, available within the context
 OpenBags = Callable[[Sequence[str], Sequence[str]], AbstractContextManager[SliceBags]]
 
-#: log odds that hardly vary rank nobody
+#: log odds with a smaller range do not rank studies
 _FLAT: Final = 1e-6
-#: batch size, learning rate, and steps that patience lasts at least
+#: batch size, learning rate, and minimum number of steps of patience
 _STEPS: Final = {"mlp": (256, 1e-3, 0), "abmil": (32, 3e-3, 100), "lrcn": (64, 1e-3, 100)}
 
-#: the `shape` of attention that weighs every slice alike: where its training starts, and what it is held against
+#: the `shape` of attention with equal slice weights: the start of its training and its reference for comparison
 EQUAL: Final = "equal weights"
 
 NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
@@ -47,7 +47,7 @@ NAMED: Final = ("encoder", "task", "probe", "modality", "pooling")
 
 @dataclass(frozen=True)
 class NetworkFits:
-    """What the networks of one encoder came to.
+    """Results of the neural probes of one encoder.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class NetworkFits:
 
 @dataclass
 class _Cohort:
-    """Studies of one encoder in order of study, and their labels."""
+    """Studies of one encoder, sorted by study, with their labels."""
 
     studies: pl.DataFrame
     y: Float64Array
@@ -105,14 +105,14 @@ def fit_networks(
     Parameters
     ----------
     embeddings : study ids and (studies, d) float32
-        What the perceptrons read.
+        Input of the perceptrons.
     kinds : sequence of str
-        Of ``mlp``, ``abmil`` and ``lrcn``; the last two need `open_bags`.
+        Any of ``mlp``, ``abmil`` and ``lrcn``; the last two need `open_bags`.
     pooling : str
         The pooling of `embeddings`.
     seed : int
-        The first of the seeds.
-    progress : told the trainings that are done, one for each shape and seed of a kind
+        The first seed.
+    progress : receives the number of finished trainings, one for each shape and seed of a kind
 
     Raises
     ------
@@ -126,33 +126,33 @@ def fit_networks(
     y = np.stack([target_of(frame, labels, task) for task in tasks], axis=1)
     cohort = _Cohort(frame, y, list(tasks))
     able = trainable(y[cohort.train], y[cohort.val])
-    # perceptrons come first, whatever the order they are asked for in
-    asked = [kind for kind in kinds if kind not in OF_SLICES]
-    asked += [kind for kind in kinds if kind in OF_SLICES and open_bags is not None]
+    # perceptrons come first, whatever the requested order
+    requested = [kind for kind in kinds if kind not in OF_SLICES]
+    requested += [kind for kind in kinds if kind in OF_SLICES and open_bags is not None]
     runs: dict[str, list[_Run]] = {}
-    if asked and able.any():
+    if requested and able.any():
         seeds = [seed + k for k in range(settings.seeds)]
-        trainings = sum(len(settings.shapes) if kind == "mlp" else 1 for kind in asked) * len(seeds)
+        trainings = sum(len(settings.shapes) if kind == "mlp" else 1 for kind in requested) * len(seeds)
         training = _Training(cohort, able, settings, seeds, device, Counted(progress, trainings))
-        runs = training.runs(asked, matrix, open_bags)
+        runs = training.runs(requested, matrix, open_bags)
     recorder = _Recorder(encoder, cohort, able)
-    for kind in asked:
+    for kind in requested:
         recorder.take(kind, OF_SLICES.get(kind, pooling), runs.get(kind, []))
     return recorder.fits()
 
 
-#: shape, seed (none of what is not drawn), and what came of it for the tasks that can be trained
+#: shape, seed (None if nothing is random), and the result for the trainable tasks
 _Run = tuple[str, int | None, Trained]
 
 
 @dataclass(frozen=True)
 class _Training:
-    """How every network of one encoder is trained.
+    """Common settings for training every network of one encoder.
 
     Parameters
     ----------
     able : (t,) bool
-        Tasks that can be trained, of which there is one at least.
+        Tasks that can be trained; at least one.
     """
 
     cohort: _Cohort
@@ -222,14 +222,14 @@ class _Training:
 
 
 def _untrained(logits: Float64Array, of_val: Float64Array, y_val: Float64Array) -> Trained:
-    """The start of networks as if it were one of them, of no epoch."""
+    """Return the start of the networks as an untrained result with 0 epochs."""
     none = np.zeros(logits.shape[1], dtype=np.int64)
     return Trained(logits, aurocs_of(y_val, of_val), none, none)
 
 
 @dataclass
 class _Recorder:
-    """Gathers networks: their scores, averaged over the seeds of the shape that validation prefers, and a row for each."""
+    """Collects networks: their scores, averaged over the seeds of the shape with the best validation, and a row for each."""
 
     encoder: str
     cohort: _Cohort
@@ -239,7 +239,7 @@ class _Recorder:
     _seeds: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, probe: str, pooling: str, runs: list[_Run]) -> None:
-        """Take the runs of one probe."""
+        """Record the runs of one probe."""
         column = {t: k for k, t in enumerate(np.flatnonzero(self.able).tolist())}
         for t, task in enumerate(self.cohort.tasks):
             named = {
@@ -298,7 +298,7 @@ class _Recorder:
         )
 
     def fits(self) -> NetworkFits:
-        """All that was taken."""
+        """Return all recorded results."""
         scores, equal = (
             pl.concat([pl.DataFrame(schema=schema), *parts]).sort(*NAMED, "study_id")
             for schema, parts in ((NEURAL_FITS.schema, self._scores), (EQUAL_ATTENTION.schema, self._equal))
@@ -307,7 +307,7 @@ class _Recorder:
 
 
 def _chosen(rows: Sequence[dict[str, Any]]) -> list[bool]:
-    """The seeds of the shape with the best mean validation AUROC, of equals the first; collapsed ones apart."""
+    """Return, per row, whether it is a fitted seed of the shape with the best mean validation AUROC (the first in a tie)."""
     of_shape: dict[str, list[float]] = {}
     for row in rows:
         if row["status"] == "fitted" and row["shape"] != EQUAL:

@@ -1,4 +1,4 @@
-"""Which score set speaks for an encoder: that of the logistic probe on CT in its primary pooling. All others are secondary."""
+"""The primary score set of an encoder: the logistic probe on CT in the primary pooling. All others are secondary."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ import polars as pl
 
 from fmaudit_core.encoders.pooling import GIVEN
 
-#: the probe and the modality that the findings speak of
+#: the probe and the modality of the primary findings
 PRIMARY_PROBE: Final = "logistic"
 PRIMARY_MODALITY: Final = "ct"
 
 
 def is_logistic_on_ct() -> pl.Expr:
-    """Whether a score set is of logistic regression on CT alone."""
+    """Return an expression: whether a score set comes from logistic regression on CT alone."""
     return (pl.col("probe") == PRIMARY_PROBE) & (pl.col("modality") == PRIMARY_MODALITY)
 
 
 def is_primary_probe() -> pl.Expr:
-    """Whether a score set is of the probe that the findings speak of, or a baseline's, which has one only."""
+    """Return an expression: whether a score set comes from the primary probe, or from a baseline, which has only one."""
     return is_logistic_on_ct() | (pl.col("probe") == GIVEN)
 
 
 def of_primary_probe(frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the probe that the findings speak of, in every pooling: logistic regression on CT alone; a baseline's own."""
+    """Return the rows of the primary probe in every pooling: logistic regression on CT alone, or a baseline's own."""
     return frame.filter(is_primary_probe())
 
 
 def of_primary_pooling(frame: pl.DataFrame, primary: str) -> pl.DataFrame:
-    """Rows that speak for each encoder, whatever it is: of an encoder that has no logistic probe on CT, all of its probes.
+    """Return each encoder's primary rows; for an encoder without a logistic probe on CT, the rows of all its probes.
 
     Predictions made elsewhere may name any probe, or none. An encoder of whole volumes, or one whose embeddings were computed
-    elsewhere, has a single pooling of its own. Whatever else was scored beside the logistic probe on CT speaks for nobody.
+    elsewhere, has a single pooling of its own. Score sets other than the logistic probe on CT are never primary if that probe
+    exists.
     """
     of_probe = is_logistic_on_ct()
     frame = frame.filter(of_probe | ~of_probe.any().over("encoder"))
@@ -41,8 +42,8 @@ def of_primary_pooling(frame: pl.DataFrame, primary: str) -> pl.DataFrame:
 
 
 def of_primary_score_set(frame: pl.DataFrame, primary: str) -> pl.DataFrame:
-    """Rows that speak for each encoder of an audit: of its primary probe, in the primary pooling where it has that.
+    """Return each encoder's primary score set in an audit: its primary probe, in the primary pooling if available.
 
-    Unlike `of_primary_pooling` nothing is left of an encoder that has other probes only.
+    Unlike `of_primary_pooling`, no rows are returned for an encoder that has other probes only.
     """
     return of_primary_pooling(of_primary_probe(frame), primary)

@@ -1,8 +1,9 @@
-"""Probes on the medical record, and on record and CT together. On CT alone: `selection.py`.
+"""Probes on the medical record, and on record and CT together. For CT alone see `selection.py`.
 
-Early fusion is one logistic regression on the embedding and the record's columns side by side, each with half of the variance.
-Late fusion is one on the log odds of the two logistic probes, fitted on validation, as the INSPECT evaluator does; its C is so
-large that the penalty is not felt unless validation is separable, where without any it would not end.
+Early fusion is one logistic regression on the embedding and the record's columns concatenated, each block with half of the
+variance. Late fusion is one logistic regression on the log odds of the two logistic probes, fitted on validation, as in the
+INSPECT evaluator. Its C is large enough that the penalty has no effect unless validation is separable, in which case an
+unpenalised fit would not converge.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.cutoffs import cutoff_of
 from fmaudit_core.ehr.design_matrix import Design
 from fmaudit_core.probes.boosting import fit_boosted
-from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.errors import OneClassError, ProbeError
 from fmaudit_core.probes.logistic import fit_logistic
 from fmaudit_core.probes.selection import Predictions, aligned, auroc, choose_and_predict, fit_probes
 
@@ -49,7 +50,7 @@ _SCORE: Final = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """Scores of further probes, and how they were chosen.
+    """Scores of the record and fusion probes, and how they were chosen.
 
     Parameters
     ----------
@@ -57,11 +58,13 @@ class Fitted:
     trail : frame of `task, probe, modality, pooling`, `c` or `leaves`, `val_auroc, chosen`
     coefficients : frame of `task, code, kind, coefficient`, of the chosen logistic probe on the record, for standardised columns;
         empty for fusions
+    not_fitted : task -> reason, of tasks with one class only among the studies used
     """
 
     scores: pl.DataFrame
     trail: pl.DataFrame
     coefficients: pl.DataFrame
+    not_fitted: Mapping[str, str]
 
 
 def fit_record(
@@ -73,33 +76,39 @@ def fit_record(
     c_grid: Sequence[float],
     settings: EhrSection,
 ) -> Fitted:
-    """Logistic regression and boosted trees on the record alone, for every task.
+    """Fit logistic regression and boosted trees on the record alone, for every task.
 
     Parameters
     ----------
     designs : cutoff -> Design
-        Each task takes the past it may know.
+        Each task uses the design of its own cutoff.
 
     Raises
     ------
-    ProbeError
-        A task has one class only among the studies with a time, in train or in validation.
+    OneClassError
+        Every task has one class only among the studies with a time, in train or in validation.
     """
-    scores, trails, weights = [], [], []
+    fitted, not_fitted = list[Fitted](), dict[str, str]()
     for cutoff, of_cutoff in _by_cutoff(tasks, settings).items():
         design = designs[cutoff]
-        filled, gaps = design.filled(), design.with_gaps()
-        vectors = {NO_POOLING: (design.ids, filled)}
-        fits = fit_probes(vectors, studies, labels, encoder="", tasks=of_cutoff, c_grid=c_grid)
+        vectors, gaps = {NO_POOLING: (design.ids, design.filled())}, design.with_gaps()
+        try:
+            fits = fit_probes(vectors, studies, labels, encoder="", tasks=of_cutoff, c_grid=c_grid)
+        except OneClassError as error:
+            not_fitted |= dict.fromkeys(of_cutoff, str(error))
+            continue
         for task in of_cutoff:
-            found = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=EHR)
-            scores.append(found.scores.select(_SCORE))
-            trails.append(found.trail.drop("encoder"))
-            weights.append(_coefficients(fits, found, design, filled, studies, task))
-            boosted, trail = _boosted(design, gaps, studies, labels, task, settings)
-            scores.append(boosted)
-            trails.append(trail)
-    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), pl.concat(weights))
+            try:
+                found = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=EHR)
+                boosted, trail = _boosted(design, gaps, studies, labels, task, settings)
+            except OneClassError as error:
+                not_fitted[task] = str(error)
+                continue
+            weights = _coefficients(fits, found, design, vectors[NO_POOLING][1], studies, task)
+            fitted.append(
+                _of_task([found.scores.select(_SCORE), boosted], [found.trail.drop("encoder"), trail], weights)
+            )
+    return _together(fitted, not_fitted)
 
 
 def fit_fusions(
@@ -114,7 +123,7 @@ def fit_fusions(
     c_grid: Sequence[float],
     settings: EhrSection,
 ) -> Fitted:
-    """Early and late fusion of one encoder's embedding with the record, for every task of `ct`.
+    """Fit early and late fusion of one encoder's embedding with the record, for every task of `ct`.
 
     Parameters
     ----------
@@ -123,25 +132,42 @@ def fit_fusions(
     ehr : frame
         Scores of `fit_record`.
     pooling : str
-        Its name, which the fusions carry.
+        Its name, recorded with the fusions.
     """
-    scores, trails = [], []
+    fitted, not_fitted = list[Fitted](), dict[str, str]()
     for cutoff, tasks in _by_cutoff(list(ct), settings).items():
         vectors = {pooling: _side_by_side(embeddings, design_of[cutoff])}
         balanced = _balanced(embeddings[1].shape[1], design_of[cutoff].matrix.shape[1])
-        fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid, emphasis=balanced)
+        try:
+            fits = fit_probes(vectors, studies, labels, encoder="", tasks=tasks, c_grid=c_grid, emphasis=balanced)
+        except OneClassError as error:
+            not_fitted |= dict.fromkeys(tasks, str(error))
+            continue
         for task in tasks:
-            early = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=BOTH)
-            late, val_auroc = _late(ct[task].scores.filter(pooling=pooling), ehr.filter(task=task), task)
-            scores += [early.scores.select(_SCORE), late]
-            named = {"task": task, "probe": LATE, "modality": BOTH, "pooling": pooling}
-            trails += [
-                early.trail.drop("encoder"),
-                pl.DataFrame(
-                    {name: [value] for name, value in named.items()} | {"val_auroc": [val_auroc], "chosen": [True]}
-                ),
-            ]
-    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), _NO_COEFFICIENTS)
+            try:
+                early = choose_and_predict(fits, vectors, studies, labels, encoder="", task=task, modality=BOTH)
+                late, trail = _late(ct[task].scores.filter(pooling=pooling), ehr.filter(task=task), task)
+            except OneClassError as error:
+                not_fitted[task] = str(error)
+                continue
+            trails = [early.trail.drop("encoder"), trail]
+            fitted.append(_of_task([early.scores.select(_SCORE), late], trails, _NO_COEFFICIENTS))
+    return _together(fitted, not_fitted)
+
+
+def _of_task(scores: Sequence[pl.DataFrame], trails: Sequence[pl.DataFrame], coefficients: pl.DataFrame) -> Fitted:
+    return Fitted(pl.concat(scores), pl.concat(trails, how="diagonal"), coefficients, {})
+
+
+def _together(fitted: Sequence[Fitted], not_fitted: Mapping[str, str]) -> Fitted:
+    if not fitted:
+        raise OneClassError(" ".join(dict.fromkeys(not_fitted.values())))
+    return Fitted(
+        pl.concat([one.scores for one in fitted]),
+        pl.concat([one.trail for one in fitted], how="diagonal"),
+        pl.concat([one.coefficients for one in fitted]),
+        not_fitted,
+    )
 
 
 _NO_COEFFICIENTS: Final = pl.DataFrame(
@@ -159,7 +185,7 @@ def _by_cutoff(tasks: Sequence[str], settings: EhrSection) -> dict[str, list[str
 def _coefficients(
     fits: pl.DataFrame, found: Predictions, design: Design, filled: Float32Array, studies: pl.DataFrame, task: str
 ) -> pl.DataFrame:
-    """What the chosen probe weighs, per standard deviation of each column among training studies."""
+    """Return the chosen probe's coefficients, per standard deviation of each column among training studies."""
     c = found.trail.filter("chosen").get_column("c").item()
     raw = fits.filter(task=task, c=c).get_column("coefficients").to_list()[0]
     train = aligned(design.ids, studies.filter(split="train")).get_column("at").to_numpy()
@@ -183,12 +209,12 @@ def _boosted(
     arrays = {
         split: (x[one.get_column("at").to_numpy()], one.get_column("label").to_numpy()) for split, one in of.items()
     }
-    asked = rows.filter(pl.col("split") != "train")
+    evaluated = rows.filter(pl.col("split") != "train")
     tried = fit_boosted(
-        arrays["train"], arrays["val"], x[asked.get_column("at").to_numpy()],
+        arrays["train"], arrays["val"], x[evaluated.get_column("at").to_numpy()],
         leaves=settings.leaves, max_trees=settings.max_trees, task=task,
     )  # fmt: skip
-    # too few studies for a single split give everybody one score: that is no model, and the trail says that none was chosen
+    # with too few studies for a single split all scores are equal: not a model, and the trail records that none was chosen
     able = [one for one in tried if np.ptp(one.scores) > 0]
     best = max(able, key=lambda one: (one.val_auroc, -one.leaves), default=None)
     named = {"task": task, "probe": BOOSTING, "modality": EHR, "pooling": NO_POOLING}
@@ -199,8 +225,8 @@ def _boosted(
         ]
     )
     if best is None:
-        return _scored(asked.clear(), named, np.empty(0)), trail
-    return _scored(asked, named, best.scores), trail
+        return _scored(evaluated.clear(), named, np.empty(0)), trail
+    return _scored(evaluated, named, best.scores), trail
 
 
 def _scored(rows: pl.DataFrame, named: Mapping[str, str], scores: npt.NDArray[np.float64]) -> pl.DataFrame:
@@ -216,41 +242,47 @@ def _scored(rows: pl.DataFrame, named: Mapping[str, str], scores: npt.NDArray[np
 
 
 def _side_by_side(embeddings: tuple[Sequence[str], Float32Array], design: Design) -> tuple[list[str], Float32Array]:
-    """Embedding and record of the studies that have both."""
+    """Return the ids and the concatenated embedding and record of the studies that have both."""
     ids, matrix = embeddings
     ours = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     both = pl.DataFrame({"study_id": design.ids, "of_record": np.arange(len(design.ids))}).join(ours, on="study_id")
     both = both.sort("study_id")
     if both.is_empty():
-        raise ProbeError("no study has both an embedding and a time before which its record counts.")
+        raise ProbeError("no study has both an embedding and a time, which is the cutoff of its medical record.")
     filled = design.filled()[both.get_column("of_record").to_numpy()]
     x = np.concatenate([matrix[both.get_column("at").to_numpy()], filled], axis=1, dtype=np.float32)
     return both.get_column("study_id").to_list(), x
 
 
 def _balanced(n_ct: int, n_ehr: int) -> npt.NDArray[np.float64]:
-    """(n_ct + n_ehr,) what features are multiplied by, so that both blocks have half of the variance whatever their widths.
+    """Return the factors, (n_ct + n_ehr,), that give both blocks of features half of the variance whatever their widths.
 
-    Under one penalty a thousand dimensions of an embedding would else drown eighty columns of a record.
+    Otherwise, under one penalty, a thousand dimensions of an embedding would outweigh eighty columns of a record.
     """
     half = (n_ct + n_ehr) / 2
     emphasis: npt.NDArray[np.float64] = np.sqrt(np.repeat([half / n_ct, half / n_ehr], [n_ct, n_ehr]))
     return emphasis
 
 
-def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame, float]:
-    """Scores of late fusion, and its AUROC on the validation it was fitted on."""
+def _late(ct: pl.DataFrame, ehr: pl.DataFrame, task: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the scores of late fusion, and its row of the trail with the AUROC on the validation it was fitted on."""
     record = ehr.filter((pl.col("probe") == "logistic") & (pl.col("modality") == EHR)).select(
         "study_id", record="y_score"
     )
     both = ct.join(record, on="study_id").sort("study_id")
-    odds = np.stack([_log_odds(both.get_column(name)) for name in ("y_score", "record")], axis=1).astype(np.float32)
     in_val = (both.get_column("split") == "val").to_numpy()
     y = both.get_column("y_true").to_numpy()
+    if y[in_val].all() or not y[in_val].any():
+        raise OneClassError(
+            f"late fusion cannot be fitted for {task}: validation has only one class among the studies with both "
+            "modalities."
+        )
+    odds = np.stack([_log_odds(both.get_column(name)) for name in ("y_score", "record")], axis=1).astype(np.float32)
     fit = fit_logistic(odds[in_val], {task: y[in_val].astype(np.float64)}, c_grid=(_UNPENALISED,))
     scores = fit.score(odds, task, _UNPENALISED)
     named = {"task": task, "probe": LATE, "modality": BOTH, "pooling": str(both.get_column("pooling")[0])}
-    return _scored(both, named, scores), auroc(y[in_val], scores[in_val], task)
+    trail = pl.DataFrame([named | {"val_auroc": auroc(y[in_val], scores[in_val], task), "chosen": True}])
+    return _scored(both, named, scores), trail
 
 
 def _log_odds(scores: pl.Series) -> npt.NDArray[np.float64]:

@@ -1,9 +1,9 @@
-"""A recurrent probe over slices: what INSPECT's CT-LRCN does with a study's slice features, one network per task.
+"""A recurrent probe over slices, after INSPECT's CT-LRCN: one network per task reads the sequence of a study's slice features.
 
-A bidirectional LSTM of one layer reads a study from the feet upwards; its states are pooled by their maximum over the slices
-that are there, and a linear head gives the log odds. Classes are drawn equally often; the epoch with the best validation AUROC
-is kept. INSPECT's code transposes its input, so that its network runs over the studies of a batch, and pools over the padding
-too; this one does neither, reads another encoder's slices, and is not INSPECT's model.
+A bidirectional LSTM of one layer reads a study from the feet upwards. Its states are max-pooled over the slices present, and a
+linear head gives the log odds. Classes are drawn equally often; the epoch with the best validation AUROC is kept. INSPECT's code
+transposes its input, so that its network runs over the studies of a batch, and pools over the padding too; this one does neither,
+reads another encoder's slices, and is not INSPECT's model.
 
 References
 ----------
@@ -33,13 +33,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recurrent:
-    """A recurrent probe.
+    """Settings of a recurrent probe.
 
     Parameters
     ----------
     hidden : width of the LSTM in each direction
-    dropout : share of the pooled states that are lost at a step
-    weight_decay : of AdamW
+    dropout : share of the pooled states that are dropped at a step
+    weight_decay : weight decay of AdamW
     """
 
     hidden: int = 128
@@ -48,11 +48,11 @@ class Recurrent:
 
 
 class SliceLstm(nn.Module):
-    """The network.
+    """A bidirectional LSTM over slices with max pooling and a linear head.
 
     Parameters
     ----------
-    width : components of a slice
+    width : number of components of a slice
     """
 
     def __init__(self, width: int, recurrent: Recurrent) -> None:
@@ -62,7 +62,7 @@ class SliceLstm(nn.Module):
         self.head = nn.Linear(2 * recurrent.hidden, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Log odds (b, 1) of studies.
+        """Return the log odds of studies, (b, 1).
 
         Parameters
         ----------
@@ -86,32 +86,32 @@ class RecurrentStack(BagStack):
         self.network.to(device)
 
     def free(self) -> list[Tensor]:
-        """Parameters."""
+        """Return the parameters."""
         return list(self.network.parameters())
 
     def state(self) -> list[Tensor]:
-        """Parameters, as of one member."""
+        """Return the parameters as a stack of one member."""
         return [one[None] for one in self.free()]
 
     def load(self, state: Sequence[Tensor]) -> None:
-        """Take copies of a `state`."""
+        """Load copies of a `state`."""
         with torch.no_grad():
             for one, given in zip(self.free(), state, strict=True):
                 one.copy_(given[0])
 
     def logits(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Log odds (b, 1) of studies; units are lost while the network is being trained."""
-        told: Tensor = self.network(x, mask)
-        return told
+        """Return the log odds of studies, (b, 1), with dropout while the network is being trained."""
+        logits: Tensor = self.network(x, mask)
+        return logits
 
     def descend(self, rows: IntArray, y: Tensor, known: Tensor) -> None:
-        """Put the gradient of a batch's loss into every parameter's `grad`."""
+        """Compute the gradient of a batch's loss into every parameter's `grad`."""
         self.network.train()
         self.network.zero_grad(set_to_none=True)
         torch.autograd.backward(masked_loss(self.logits(*self.read(self.train[rows])), y, known))
 
     def scored(self, places: IntArray) -> Float64Array:
-        """(n, 1) log odds of studies, no unit lost."""
+        """Return the log odds of studies, (n, 1), without dropout."""
         self.network.eval()
         return super().scored(places)
 
@@ -124,10 +124,10 @@ def train_recurrent(
     seed: int,
     device: str = "cpu",
 ) -> Trained:
-    """Train one network per task from one seed, each until validation has not got better for a while, and score with its best."""
+    """Train one network per task from one seed, with early stopping on validation, and score with each network's best epoch."""
     parts = []
     for t in range(cohort.y_train.shape[1]):
-        # the draws of dropout come from the process's generator, which is left as it was
+        # dropout uses the process's generator, whose state is restored
         with torch.random.fork_rng(devices=[] if device == "cpu" else None):
             torch.manual_seed(seed)
             parts.append(_train_one(cohort.of_task(t), recurrent, schedule, seed, device))

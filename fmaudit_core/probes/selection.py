@@ -1,4 +1,4 @@
-"""From fits to scores: C chosen on validation alone, predictions on val and test, the trail of the choice kept."""
+"""Choice of C on validation alone, predictions on val and test, and a record of how C was chosen."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import polars as pl
 from scipy.special import expit
 
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.errors import OneClassError
 from fmaudit_core.probes.logistic import fit_logistic, logits
 from fmaudit_core.probes.primary_score_set import PRIMARY_MODALITY, PRIMARY_PROBE
 from fmaudit_core.probes.training import ranked_auroc
 
 Float32Array = npt.NDArray[np.float32]
+_ONE_CLASS_FIX = "See slice_quality for why studies were quarantined, or leave the task out."
 #: pooling -> (study ids, (studies, d) embeddings)
 Embeddings = Mapping[str, tuple[Sequence[str], Float32Array]]
 
@@ -28,9 +29,9 @@ class Predictions:
     Parameters
     ----------
     scores : frame
-        A row per score set and study with a known label in val or test; the threshold is the fairness room's to choose.
+        A row per score set and study with a known label in val or test; the threshold is chosen in `fairness`.
     trail : frame
-        Every C that was tried, its validation AUROC, and which was chosen.
+        Every C tried, its validation AUROC, and whether it was chosen.
     n_unscored : int
         Studies of val and test with a known label but no embedding.
     """
@@ -51,7 +52,7 @@ def fit_probes(
     emphasis: npt.NDArray[np.float64] | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
-    """Fit the logistic probes of an encoder: every task and C, per pooling.
+    """Fit the logistic probes of an encoder for every pooling, task and C.
 
     Parameters
     ----------
@@ -62,19 +63,27 @@ def fit_probes(
     -------
     frame, one row per pooling, task and C
         Columns `encoder, pooling, strategy, task, c, n_train, iterations, intercept, coefficients`, the last two for raw
-        embeddings.
+        embeddings. A task whose known training labels are of one class in some pooling has no rows.
 
     Raises
     ------
+    OneClassError
+        No task can be fitted on the studies that have an embedding.
     ProbeError
-        A task cannot be fitted on the studies that have an embedding.
+        An embedding is not finite.
     """
     rows = []
-    for done, (pooling, (ids, matrix)) in enumerate(embeddings.items()):
+    training = {
+        pooling: aligned(ids, studies.filter(pl.col("split") == "train")) for pooling, (ids, _) in embeddings.items()
+    }
+    targets = {pooling: {task: target_of(train, labels, task) for task in tasks} for pooling, train in training.items()}
+    fittable = [task for task in tasks if all(_has_both_classes(of_pooling[task]) for of_pooling in targets.values())]
+    if not fittable:
+        raise _one_class_in_training(tasks, encoder)
+    for done, (pooling, (_, matrix)) in enumerate(embeddings.items()):
         progress(done, len(embeddings))
-        train = aligned(ids, studies.filter(pl.col("split") == "train"))
-        targets = {task: target_of(train, labels, task) for task in tasks}
-        fits = fit_logistic(matrix[train.get_column("at").to_numpy()], targets, c_grid=c_grid, emphasis=emphasis)
+        x = matrix[training[pooling].get_column("at").to_numpy()]
+        fits = fit_logistic(x, {task: targets[pooling][task] for task in fittable}, c_grid=c_grid, emphasis=emphasis)
         rows += [
             {
                 "encoder": encoder,
@@ -105,18 +114,23 @@ def choose_and_predict(
     task: str,
     modality: str = PRIMARY_MODALITY,
 ) -> Predictions:
-    """Choose C by validation AUROC (of equals the smaller, which is smoother) and score val and test.
+    """Choose C by validation AUROC (the smaller in a tie, which is smoother) and score val and test.
 
     Parameters
     ----------
     modality : str
-        What the embeddings are of, as the scores' table is to say.
+        Modality of the embeddings, recorded in the scores.
 
     Raises
     ------
+    OneClassError
+        The task has no fit, since training holds one class only among the studies that have an embedding, or validation holds
+        one class only.
     ProbeError
-        Validation holds one class only among the studies that have an embedding, or an embedding is not finite.
+        An embedding is not finite.
     """
+    if fits.filter(task=task).is_empty():
+        raise _one_class_in_training([task], encoder)
     scores, trail, unscored = [], [], 0
     for pooling, (ids, matrix) in embeddings.items():
         audited = studies.filter(pl.col("split") != "train")
@@ -160,25 +174,37 @@ def choose_and_predict(
     return Predictions(pl.concat(scores), pl.concat(trail), unscored)
 
 
+def _one_class_in_training(tasks: Sequence[str], encoder: str) -> OneClassError:
+    what = (
+        f"no probe can be fitted for {', '.join(tasks)}: the known training labels have only one class among the "
+        "studies used."
+    )
+    return OneClassError(what, where=encoder or None, fix=_ONE_CLASS_FIX)
+
+
+def _has_both_classes(target: npt.NDArray[np.float64]) -> bool:
+    return bool((target == 0).any() and (target == 1).any())
+
+
 def aligned(ids: Sequence[str], studies: pl.DataFrame) -> pl.DataFrame:
-    """Studies that have an embedding, with its row as `at`, sorted by study."""
+    """Return the studies that have an embedding, with its row as `at`, sorted by study."""
     rows = pl.DataFrame({"study_id": ids, "at": np.arange(len(ids))})
     return studies.join(rows, on="study_id").sort("study_id")
 
 
 def target_of(studies: pl.DataFrame, labels: pl.DataFrame, task: str) -> npt.NDArray[np.float64]:
-    """(n,) labels in the order of `studies`: 0, 1, NaN where unknown."""
+    """Return the labels in the order of `studies`, (n,): 0, 1, NaN if unknown."""
     of_task = labels.filter(pl.col("task") == task).select("study_id", "label")
     joined = studies.select("study_id").join(of_task, on="study_id", how="left", maintain_order="left")
     return joined.get_column("label").cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def auroc(y: npt.NDArray[np.bool_], score: npt.NDArray[np.float64], task: str, encoder: str | None = None) -> float:
-    """Share of positive-negative pairs ranked right, ties half; the fairness room has it with intervals."""
+    """Return the share of correctly ranked positive-negative pairs, ties counted half; `fairness` computes it with intervals."""
     if y.all() or not y.any():
-        raise ProbeError(
-            f"validation has one class only for {task} among the studies with an embedding, so no C can be chosen.",
+        raise OneClassError(
+            f"validation has only one class for {task} among the studies with an embedding, so no C can be chosen.",
             where=encoder,
-            fix="See slice_quality for why studies were quarantined, or leave the task out.",
+            fix=_ONE_CLASS_FIX,
         )
     return ranked_auroc(y, score)

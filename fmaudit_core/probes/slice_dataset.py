@@ -1,4 +1,4 @@
-"""Networks that read bags of slices, and how they are trained: `attention.py` and `recurrent.py` say what they are."""
+"""Networks that read bags of slices, and their training. The networks are defined in `attention.py` and `recurrent.py`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from fmaudit_core.probes.training import Schedule, Trained
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: bags read at once where nothing is learned
+#: bags read at once for scoring
 BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
 class BaggedCohort:
-    """Studies in bags, and what is known of them.
+    """Studies in bags, with their labels.
 
     Parameters
     ----------
     bags : SliceBags
-    train, val, score : places of studies in `bags`
-    y_train, y_val : (n, t) float64: 0, 1, NaN where unknown; each task has both classes in both
+    train, val, score : indices of studies in `bags`
+    y_train, y_val : (n, t) float64: 0, 1, NaN if unknown; each task has both classes in both
     """
 
     bags: SliceBags
@@ -42,17 +42,17 @@ class BaggedCohort:
     score: IntArray
 
     def of_task(self, t: int) -> BaggedCohort:
-        """The same studies with the labels of one task alone."""
+        """Return the same studies with the labels of one task only."""
         return replace(self, y_train=self.y_train[:, [t]], y_val=self.y_val[:, [t]])
 
 
 class BagStack(Stack):
-    """A stack of networks over bags; see `stacked.Stack`.
+    """A stack of networks over bags; see `mlp_stack.Stack`.
 
     Parameters
     ----------
     bags : SliceBags
-    train : (n,) places of the training studies in `bags`
+    train : (n,) indices of the training studies in `bags`
     """
 
     def __init__(self, bags: SliceBags, train: IntArray, device: str) -> None:
@@ -60,7 +60,7 @@ class BagStack(Stack):
 
     @abstractmethod
     def logits(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Log odds (b, m) of studies.
+        """Return the log odds of studies, (b, m).
 
         Parameters
         ----------
@@ -68,13 +68,13 @@ class BagStack(Stack):
         """
 
     def read(self, places: IntArray) -> tuple[Tensor, Tensor]:
-        """Bags and their masks, on the device."""
+        """Return bags and their masks, on the device."""
         x, mask = self.bags.batch(places)
         return torch.from_numpy(x).to(self.device), torch.from_numpy(mask).to(self.device)
 
     @torch.inference_mode()
     def scored(self, places: IntArray) -> Float64Array:
-        """(n, m) log odds of studies, some at a time."""
+        """Return the log odds of studies, (n, m), computed in blocks."""
         parts = [self.logits(*self.read(places[at : at + BLOCK])) for at in range(0, len(places), BLOCK)]
         out: Float64Array = torch.cat(parts).cpu().numpy().astype(np.float64)
         return out
@@ -89,7 +89,7 @@ def train_bags(
     epoch_of: Callable[[], Sequence[IntArray]],
     start_counts: bool = False,
 ) -> Trained:
-    """Train a stack by AdamW, a member per task of the cohort, and score with each at its best; see `train_stack`."""
+    """Train a stack with AdamW, one member per task of the cohort, and score with each member's best epoch; see `train_stack`."""
     stopping = train_stack(
         stack,
         cohort.y_train,

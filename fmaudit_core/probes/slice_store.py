@@ -1,8 +1,8 @@
-"""Slices of many studies as bags: few numbers a slice, on disk, read a batch at a time and padded under a mask.
+"""Slices of many studies as bags: few components per slice, stored on disk, read in padded batches with a mask.
 
-A cohort's slice embeddings do not fit into memory, and a network meets them once an epoch. So they are streamed from the
-encoder's file twice: once for the principal components of the training slices, once to be written in these, in half precision,
-to a file without a name, which is gone with the process however it ends.
+A cohort's slice embeddings do not fit into memory, and a network reads them once per epoch. They are therefore streamed from the
+encoder's file twice: once to compute the principal components of the training slices, once to write the slices in these
+components, in half precision, to an unnamed temporary file. The file disappears with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-#: slice embeddings in no promised order, as `encoders.store.stream_slice_embeddings` gives them
+#: slice embeddings in no guaranteed order, as yielded by `encoders.embeddings_reader.stream_slice_embeddings`
 Slices = Iterator[tuple[pa.Array, IntArray, Float32Array]]
 
-#: components that explain less of the variance than this are rounding
+#: components that explain a smaller share of the variance are rounding errors
 _LEAST: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class Components:
-    """What a slice is turned into: standardised features on the principal axes of the training slices.
+    """A projection of slices: standardised features on the principal axes of the training slices.
 
     Parameters
     ----------
@@ -51,18 +51,18 @@ class Components:
     explained: float
 
     def of(self, embeddings: Float32Array) -> Float16Array:
-        """(k, d) raw slice embeddings -> (k, r)."""
+        """Project raw slice embeddings, (k, d), to their components, (k, r)."""
         return ((embeddings - self.mean.astype(np.float32)) @ self.axes).astype(np.float16)
 
 
 def principal_components(slices: Slices, train: Collection[str], most: int) -> Components:
-    """Principal components of the training slices, features standardised first; validation and test have no say.
+    """Compute principal components of the standardised training slices; validation and test are not used.
 
     Parameters
     ----------
     train : study ids
     most : int
-        Components at most; 0 keeps every one that is not rounding.
+        Maximum number of components; 0 keeps all that are not rounding errors.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def principal_components(slices: Slices, train: Collection[str], most: int) -> C
             raise ProbeError(
                 "a slice embedding holds NaN or infinite values.", fix="Extract the embeddings of this encoder again."
             )
-        if shift is None:  # a mean to begin with keeps single precision precise
+        if shift is None:  # subtracting a first mean keeps single precision accurate
             shift = of_train.mean(axis=0)
             total, gram = np.zeros(len(shift)), np.zeros((len(shift), len(shift)))
         off = of_train - shift
@@ -107,14 +107,14 @@ def principal_components(slices: Slices, train: Collection[str], most: int) -> C
 
 @dataclass(frozen=True)
 class SliceBags:
-    """Slices of studies in their components.
+    """Slices of studies, projected to their components.
 
     Parameters
     ----------
     study_ids : sequence of str
-    counts : (n,) int, slices kept of each study
-    n_slices : (n,) int, slices it has
-    width : components of a slice
+    counts : (n,) int, number of slices kept of each study
+    n_slices : (n,) int, number of slices of each study
+    width : number of components of a slice
     explained : share of the variance that the components keep
     """
 
@@ -127,15 +127,15 @@ class SliceBags:
     _starts: IntArray
 
     def batch(self, rows: IntArray) -> tuple[Float32Array, BoolArray]:
-        """Some studies, padded to the longest.
+        """Return some studies, padded to the longest.
 
         Parameters
         ----------
-        rows : (b,) places in `study_ids`
+        rows : (b,) indices in `study_ids`
 
         Returns
         -------
-        (b, s, r) float32, 0 where there is no slice, and (b, s) bool, whether there is one
+        (b, s, r) float32, 0 for padding, and (b, s) bool, True for slices
         """
         counts = self.counts[rows]
         longest = int(counts.max())
@@ -144,7 +144,7 @@ class SliceBags:
             wanted = one[: self.counts[row]]
             read = os.preadv(self._file, [wanted.data.cast("B")], int(self._starts[row]) * self.width * 2)
             if read != wanted.nbytes:
-                raise ProbeError("the file of slices is shorter than it was written.", fix="Is the disk full?")
+                raise ProbeError("the file of slices is truncated.", fix="Check that the disk is not full.")
         return out.astype(np.float32), np.arange(longest) < counts[:, None]
 
 
@@ -152,18 +152,18 @@ class SliceBags:
 def slice_bags(
     path: Path, studies: Collection[str], train: Collection[str], *, components: int, most_slices: int, folder: Path
 ) -> Iterator[SliceBags]:
-    """Bags of those of some studies that have slice embeddings, sorted, for as long as the context lasts.
+    """Yield the bags of those studies that have slice embeddings, sorted; they are available within the context.
 
     Parameters
     ----------
     path : Path
         The encoder's file of embeddings.
     components : int
-        Numbers a slice at most; 0 keeps all that its embedding holds.
+        Maximum number of components per slice; 0 keeps all information of the embedding.
     most_slices : int
-        A study with more gives so many, evenly spaced from the feet to the head.
+        Maximum number of slices per study; a longer study is reduced to this number, evenly spaced from the feet to the head.
     folder : Path
-        Where the file without a name lies: as large as two bytes for each component and slice.
+        Folder of the unnamed temporary file, which takes two bytes for each component and slice.
 
     Raises
     ------
@@ -185,12 +185,12 @@ def slice_bags(
 
 
 def evenly(n: int, most: int) -> IntArray:
-    """Which of n slices are kept where at most `most` may be: all, or evenly spaced ones with both ends."""
+    """Return the indices of at most `most` of n slices: all, or evenly spaced ones including both ends."""
     return np.arange(n) if n <= most else np.round(np.linspace(0, n - 1, most)).astype(np.int64)
 
 
 def _places(there: dict[str, int], starts: IntArray, most: int) -> dict[str, IntArray]:
-    """Of each study, where its slices are written, -1 for those that are not; one array for all studies of one length."""
+    """Return the row in the file of each study's slices, -1 for slices that are not kept."""
     places: dict[int, IntArray] = {}
     out = {}
     for (study, n), start in zip(there.items(), starts, strict=True):
@@ -203,7 +203,7 @@ def _places(there: dict[str, int], starts: IntArray, most: int) -> dict[str, Int
 
 
 def _write(file: int, slices: Slices, of: Callable[[Float32Array], Float16Array], places: dict[str, IntArray]) -> None:
-    """Write the wanted slices where they belong, each run of neighbours at once."""
+    """Write the kept slices at their rows, each contiguous run at once."""
     for ids, index, embeddings in slices:
         at = np.full(len(index), -1, dtype=np.int64)
         code = ids.indices.to_numpy()

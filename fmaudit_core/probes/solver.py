@@ -1,11 +1,11 @@
 """The solver behind `logistic.py`: many penalised logistic problems over one matrix, all columns at once.
 
-Far from the optimum: L-BFGS (Nocedal 1980) in float32 matrix products. Its initial Hessian is mean weight x Gram + ridge,
-diagonal in the eigenbasis of the one Gram matrix that the columns share, so the number of iterations hardly depends on the
-penalty. Near it: Newton's method with float64 gradients, the step found by conjugate gradients under the same preconditioner.
-Where labels are nearly separable the studies curve too differently for a shared preconditioner: such a column gets the
-Cholesky factor of its own Hessian, and keeps it over steps while it serves. A column has converged when its Newton step is
-small.
+Far from the optimum it uses L-BFGS (Nocedal 1980) with float32 matrix products. The initial Hessian is mean weight x Gram +
+ridge, which is diagonal in the eigenbasis of the Gram matrix that all columns share, so the number of iterations hardly depends
+on the penalty. Near the optimum it uses Newton's method with float64 gradients; the step is found by conjugate gradients with the
+same preconditioner. If labels are nearly separable, curvature varies too much between studies for a shared preconditioner: such a
+column gets the Cholesky factor of its own Hessian, which is kept over steps while it is effective. A column has converged when
+its Newton step is small.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ FloatArray = Float32Array | Float64Array
 Factor = tuple[Float32Array, bool]
 BoolArray = npt.NDArray[np.bool_]
 
-#: a column has converged when its Newton step is this small against its coefficients
+#: a column has converged when its Newton step is this small relative to its coefficients
 TOLERANCE: Final = 1e-5
-#: how near L-BFGS brings a column, and how many iterations it gets: what is left is Newton's
+#: tolerance and maximum number of iterations of L-BFGS; Newton's method does the rest
 _NEAR: Final = 1e-5
 _MAX_LBFGS: Final = 40
 _MEMORY: Final = 10
 _MAX_NEWTON: Final = 60
-#: conjugate gradients stop at this share of the gradient, in the preconditioner's norm; where conditions are hard, a small
-#: remainder of the gradient can hide a large remainder of the step
+#: conjugate gradients stop at this share of the gradient, in the preconditioner's norm; in ill-conditioned problems a small
+#: residual of the gradient can hide a large error of the step
 _FORCING: Final = 0.1
 _HARD_FORCING: Final = 0.01
 _MAX_CG: Final = 1_000
-#: a column whose step takes more than this gets a new factor of its own Hessian, which costs about as much
+#: a column whose step takes more iterations gets a new factor of its own Hessian, which costs about as much
 _CHEAP_CG: Final = 25
-#: added to the diagonal of a factor, as a share of its largest entry: float32 could not tell less from 0
+#: added to the diagonal of a factor, as a share of its largest entry: float32 cannot distinguish less from 0
 _FACTOR_RIDGE: Final = 1e-6
-#: up to this condition number a Hessian times a vector is good to a percent in float32
+#: up to this condition number, Hessian-vector products in float32 are accurate to one percent
 _FLOAT32_CONDITION: Final = 1e5
 _MAX_HALVINGS: Final = 40
 _ARMIJO: Final = 1e-4
@@ -49,7 +49,7 @@ _LEAST_NORM: Final = 1e-8
 
 @dataclass
 class _Columns:
-    """State of the columns that still run; every array's last axis is the column."""
+    """State of the columns still running; the last axis of every array is the column."""
 
     at: npt.NDArray[np.intp]
     y: Float64Array
@@ -62,7 +62,7 @@ class _Columns:
     loss: Float64Array
 
     def only(self, keep: BoolArray) -> _Columns:
-        """The columns in `keep`."""
+        """Return the columns in `keep`."""
         return _Columns(**{name: np.ascontiguousarray(value[..., keep]) for name, value in vars(self).items()})
 
 
@@ -79,13 +79,13 @@ def minimise(
 
     Returns
     -------
-    (d + 1, k) coefficients with the intercept last, and (k,) iterations, -1 where a column has not converged.
+    (d + 1, k) coefficients with the intercept last, and (k,) iterations, -1 if a column has not converged.
     """
     return _Solver(x, y, sample, ridge).solve()
 
 
 class _Solver:
-    """The matrix in both precisions, and the eigenbasis of its Gram matrix."""
+    """The solver's state: the matrix in both precisions, and the eigenbasis of its Gram matrix."""
 
     def __init__(self, x: Float64Array, y: Float64Array, sample: Float64Array, ridge: Float64Array) -> None:
         self.exact, self.fast = x, x.astype(np.float32)
@@ -93,12 +93,12 @@ class _Solver:
         gram = (self.fast.T @ self.fast).astype(np.float64)
         values, self.basis = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         self.values = np.maximum(values, 0.0)
-        #: column -> Cholesky factor of its own Hessian, where the shared preconditioner does not serve
+        #: column -> Cholesky factor of its own Hessian, if the shared preconditioner is not effective
         self.factors: dict[int, Factor] = {}
         self.room = np.empty_like(self.fast)
 
     def solve(self) -> tuple[Float64Array, npt.NDArray[np.int64]]:
-        """Coefficients and iterations of every column; see `minimise`."""
+        """Return the coefficients and iterations of every column; see `minimise`."""
         k = self.y.shape[1]
         solved, taken = np.zeros((self.exact.shape[1] + 1, k)), np.zeros(k, dtype=np.int64)
         rate = (self.sample * self.y).sum(axis=0) / self.sample.sum(axis=0)
@@ -108,7 +108,7 @@ class _Solver:
         return solved, taken
 
     def _start(self, w: Float64Array) -> _Columns:
-        """All columns at `w`, their margins in float64."""
+        """Return all columns at `w`, with margins in float64."""
         z = self.exact @ w[:-1] + w[-1]
         p, loss = _logistic(z, self.y, self.sample)
         return _Columns(
@@ -124,7 +124,7 @@ class _Solver:
         )
 
     def _stiffness(self, curve: Float64Array, ridge: Float64Array) -> Float64Array:
-        """(d + 1, k) diagonal of the preconditioner in the eigenbasis: every study curves as the mean study."""
+        """Return the diagonal of the preconditioner in the eigenbasis, (d + 1, k), with every study at the mean curvature."""
         total = np.maximum(curve.sum(axis=0), np.finfo(float).tiny)
         return np.concatenate([self.values[:, None] * (total / len(curve)) + ridge, total[None]])
 
@@ -136,7 +136,7 @@ class _Solver:
         return out
 
     def _own_factor(self, curve: Float64Array, ridge: float) -> Factor:
-        """Cholesky factor of one column's Hessian, (d + 1, d + 1) with the intercept last."""
+        """Return the Cholesky factor of one column's Hessian, (d + 1, d + 1) with the intercept last."""
         d = self.fast.shape[1]
         weighted = np.multiply(self.fast, np.sqrt(curve).astype(np.float32)[:, None], out=self.room)
         hessian = np.empty((d + 1, d + 1), dtype=np.float32, order="F")
@@ -150,14 +150,14 @@ class _Solver:
         return factor
 
     def _preconditioned(self, vectors: Float64Array, stiffness: Float64Array) -> Float64Array:
-        """Inverse of the initial Hessian times vectors: a rotation, a division, and the rotation back."""
+        """Multiply vectors by the inverse of the initial Hessian: a rotation, a division, and the rotation back."""
         out = np.empty_like(vectors)
         out[:-1] = self.basis @ ((self.basis.T @ vectors[:-1]) / stiffness[:-1])
         out[-1] = vectors[-1] / stiffness[-1]
         return out
 
     def _descend(self, solved: Float64Array, taken: npt.NDArray[np.int64]) -> None:
-        """Bring every column near by L-BFGS; writes into `solved` and `taken`."""
+        """Run L-BFGS on every column up to its tolerance; writes into `solved` and `taken`."""
         c = self._start(solved)
         gradient = self._gradient(c, self.fast)
         stiff = self._preconditioned(gradient, c.stiffness)
@@ -193,7 +193,7 @@ class _Solver:
         gamma: Float64Array,
         stiffness: Float64Array,
     ) -> Float64Array:
-        """L-BFGS two-loop recursion, every column its own (Nocedal & Wright 2006, algorithm 7.4)."""
+        """Run the L-BFGS two-loop recursion, column by column (Nocedal & Wright 2006, algorithm 7.4)."""
         q = gradient.copy()
         inner = [_dot(s, t) for s, t in zip(steps, turns, strict=True)]
         rho = [np.where(one > 0, 1.0 / np.where(one > 0, one, 1.0), 0.0) for one in inner]
@@ -207,7 +207,7 @@ class _Solver:
         return q
 
     def _finish(self, solved: Float64Array, taken: npt.NDArray[np.int64]) -> None:
-        """Newton's method until every column's step is small; writes into `solved` and `taken`."""
+        """Run Newton's method until every column's step is small; writes into `solved` and `taken`."""
         c = self._start(solved)
         for _ in range(_MAX_NEWTON):
             gradient = self._gradient(c, self.exact)
@@ -223,9 +223,9 @@ class _Solver:
         taken[c.at] = -1
 
     def _newton_step(self, c: _Columns, gradient: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Newton step and what it adds to the margins, by preconditioned conjugate gradients (Dembo et al. 1982).
+        """Return the Newton step and its change of the margins, by preconditioned conjugate gradients (Dembo et al. 1982).
 
-        The matrix may be float32 here where conditions allow: that perturbs the step by a percent, not where it leads.
+        If the problem is well conditioned the matrix may be float32: that perturbs the step by a percent, not the solution.
         """
         curve = c.sample * c.p * (1 - c.p)
         c.stiffness = self._stiffness(curve, c.ridge)
@@ -245,7 +245,7 @@ class _Solver:
                 residual, direction = residual[:, on], direction[:, on]
             if not len(run):
                 break
-            if count >= _CHEAP_CG and not fresh:  # start again from here, under a preconditioner of their own
+            if count >= _CHEAP_CG and not fresh:  # restart from here, with each column's own preconditioner
                 for j, column in enumerate(run):
                     self.factors[int(c.at[column])] = self._own_factor(curve[:, j], float(c.ridge[column]))
                 direction, fresh = self._well_conditioned(residual, c.stiffness[:, run], c.at[run]), True
@@ -268,7 +268,7 @@ class _Solver:
     def _well_conditioned(
         self, vectors: Float64Array, stiffness: Float64Array, at: npt.NDArray[np.intp]
     ) -> Float64Array:
-        """Preconditioned vectors: by a column's own factor where it has one, else by the shared one."""
+        """Return preconditioned vectors: by a column's own factor if it has one, else by the shared preconditioner."""
         out = self._preconditioned(vectors, stiffness)
         for j, column in enumerate(at):
             if int(column) in self.factors:
@@ -281,10 +281,10 @@ def _searched(c: _Columns, direction: Float64Array, along: Float64Array, slope: 
 
     Returns
     -------
-    (k,) share of the direction that was taken, 0 where none lowers the loss
+    (k,) share of the direction that was taken, 0 if no share lowers the loss
     """
     length = np.ones(len(c.at))
-    slack = 1e-12 * np.abs(c.loss)  # near the optimum the loss changes by less than it is rounded
+    slack = 1e-12 * np.abs(c.loss)  # near the optimum the loss changes by less than its rounding error
     for trial in range(_MAX_HALVINGS + 1):
         w, z = c.w + length * direction, c.z + length * along
         p, loss = _logistic(z, c.y, c.sample)
@@ -298,7 +298,7 @@ def _searched(c: _Columns, direction: Float64Array, along: Float64Array, slope: 
 
 
 def _logistic(z: Float64Array, y: Float64Array, sample: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """(n, k) probabilities and (k,) weighted log losses, from one exponential that cannot overflow."""
+    """Return (n, k) probabilities and (k,) weighted log losses, from one exponential that cannot overflow."""
     small = np.exp(-np.abs(z))
     one = 1.0 + small
     p = np.where(z > 0, 1.0, small) / one
@@ -314,12 +314,12 @@ def _penalty(ridge: Float64Array, w: Float64Array) -> Float64Array:
 
 
 def _dot(a: Float64Array, b: Float64Array) -> Float64Array:
-    """(k,) inner products, column by column."""
+    """Return the inner products column by column, (k,)."""
     products: Float64Array = np.einsum("ij,ij->j", a, b)
     return products
 
 
 def _norm(w: Float64Array) -> Float64Array:
-    """(k,) length of the coefficients, the intercept left out."""
+    """Return the norm of each column's coefficients without the intercept, (k,)."""
     norms: Float64Array = np.linalg.norm(w[:-1], axis=0)
     return norms

@@ -1,6 +1,6 @@
-"""How networks on frozen embeddings are trained: batches of one seed, the epoch validation liked best, patience.
+"""Training of networks on frozen embeddings: seeded batches, early stopping with patience, and the best epoch on validation.
 
-What is trained: `mlp.py`, `attention.py`, `recurrent.py`; who trains what: `neural.py`.
+The networks are in `mlp.py`, `attention.py` and `recurrent.py`; `neural.py` trains them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long networks are trained, and in which steps.
+    """Length of training and size of its steps.
 
     Parameters
     ----------
     epochs : int
-        At most so many.
+        Maximum number of epochs.
     patience : int
         Epochs without a better validation AUROC after which a network stops.
     least_steps : int
-        Steps that patience lasts at least, and half of what a training may last: an epoch of a small cohort is a few steps.
+        Minimum length of patience in steps, and half of the minimum for the maximum length of a training: in a small cohort an
+        epoch has few steps.
     batch_size : int
-        Studies a step; the batches of an epoch are of equal size to within one study.
+        Studies per step; the batches of an epoch are of equal size to within one study.
     """
 
     epochs: int = 60
@@ -39,20 +40,20 @@ class Schedule:
     least_steps: int = 0
 
     def in_epochs(self, steps: int) -> tuple[int, int]:
-        """Epochs at most, and epochs of patience, where an epoch has so many steps."""
+        """Return the maximum number of epochs and the epochs of patience, given the steps per epoch."""
         least = -(-self.least_steps // steps)
         return max(self.epochs, 2 * least), max(self.patience, least)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the networks of one seed came to, a column per task.
+    """Results of the networks of one seed, a column per task.
 
     Parameters
     ----------
     logits : (n, t) float64, log odds of the studies to be scored, at each network's best epoch
     val_auroc : (t,) float64, at that epoch
-    best_epoch, epochs : (t,) int, that epoch and the last one trained, from 1; 0 is a start that nothing bettered
+    best_epoch, epochs : (t,) int, that epoch and the last one trained, from 1; 0 if no epoch was better than the start
     """
 
     logits: Float64Array
@@ -63,7 +64,7 @@ class Trained:
 
 @dataclass
 class Stopping:
-    """When each of m networks stops.
+    """Early stopping of m networks.
 
     Parameters
     ----------
@@ -83,11 +84,11 @@ class Stopping:
         self.epochs = np.zeros(self.members, dtype=np.int64)
 
     def see(self, members: IntArray, aurocs: Float64Array, epoch: int) -> tuple[BoolArray, BoolArray]:
-        """Take the validation AUROC of some networks after an epoch.
+        """Record the validation AUROC of some networks after an epoch.
 
         Returns
         -------
-        Which of `members` are better than ever, and which go on: two (len(members),) bool
+        Whether each of `members` has reached its best AUROC so far, and whether it goes on: two (len(members),) bool
         """
         self.epochs[members] = epoch
         better = aurocs > self.best[members]
@@ -97,17 +98,17 @@ class Stopping:
 
 
 def batches(rng: np.random.Generator, n: int, size: int) -> list[IntArray]:
-    """One epoch: all n studies in a new order, in batches of equal size."""
+    """Return one epoch: all n studies in a new order, in batches of equal size."""
     return np.array_split(rng.permutation(n), max(1, -(-n // size)))
 
 
 def balanced_draw(rng: np.random.Generator, y: Float64Array, known: IntArray, size: int) -> list[IntArray]:
-    """One epoch of class-balanced draws with replacement: as many as there are known labels, either class as likely.
+    """Draw one epoch with replacement and balanced classes: as many draws as known labels, both classes equally likely.
 
     Parameters
     ----------
     y : (n,) float64: 0, 1, NaN
-    known : places of the known labels
+    known : indices of the known labels
     """
     positive = y[known] == 1
     chance = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
@@ -116,7 +117,7 @@ def balanced_draw(rng: np.random.Generator, y: Float64Array, known: IntArray, si
 
 
 def ranked_auroc(y: BoolArray, score: Float64Array) -> float:
-    """Share of positive-negative pairs ranked right, ties half; both classes are there.
+    """Return the share of correctly ranked positive-negative pairs, ties counted half; both classes must be present.
 
     With intervals: `fairness/auroc.py`.
     """
@@ -126,7 +127,7 @@ def ranked_auroc(y: BoolArray, score: Float64Array) -> float:
 
 
 def aurocs_of(y: Float64Array, logits: Float64Array) -> Float64Array:
-    """(t,) AUROC of each column over its known labels.
+    """Return the AUROC of each column over its known labels, (t,).
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def aurocs_of(y: Float64Array, logits: Float64Array) -> Float64Array:
 
 
 def trainable(y_train: Float64Array, y_val: Float64Array) -> BoolArray:
-    """(t,) whether a task has both classes in training and in validation."""
+    """Return whether each task has both classes in training and in validation, (t,)."""
     out: BoolArray = np.ones(y_train.shape[1], dtype=bool)
     for y in (y_train, y_val):
         out &= np.any(y == 0.0, axis=0) & np.any(y == 1.0, axis=0)

@@ -1,1 +1,1 @@
-"""Published figures of an audit on INSPECT, and this audit's beside them."""
+"""Comparison of published values of an audit on INSPECT with this audit's values."""

@@ -1,8 +1,9 @@
-"""Published figures beside this audit's: same, different, or not comparable and why.
+"""Verdicts on published values compared with this audit's: same, different, or not comparable, with the reason.
 
-Same is a statement about the data: the published value, or some of the published range, lies within our interval, and the
-interval is narrow enough to say so. The paper gives no intervals and no counts, so its own sampling error is not reckoned with;
-where both audits looked at the same patients much of that error is shared, so that same is lenient and different is not.
+"Same" is a statement about the data: the published value, or part of the published range, lies within our interval, and the
+interval is narrow enough to be informative. The paper gives no intervals and no counts, so its own sampling error is not taken
+into account. If both audits use the same patients, much of that error is shared, so that "same" is lenient and "different" is
+not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SAME: Final = "same"
 DIFFERENT: Final = "different"
 NOT_COMPARABLE: Final = "not_comparable"
 ANOTHER_COHORT: Final = "another cohort: the paper's is INSPECT"
-#: an interval wider than this says too little to call two figures the same
+#: an interval wider than this is too imprecise to call two values the same
 WIDEST_AUROC: Final = 0.10
 WIDEST_RATE: Final = 0.20
 
@@ -30,7 +31,7 @@ _TESTS: Final = ("auroc_difference_test", "hispanic_disparity_p")
 
 
 def compare_with_paper(audited: Audited, *, labels_file: str = "") -> pl.DataFrame:
-    """Hold every published figure against the audit.
+    """Compare every published value with the audit.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def _compared(figure: Figure, audited: Audited, labels_file: str) -> dict[str, A
     except NotComparableError as found:
         return _row(figure, Ours(), NOT_COMPARABLE, found.reason, labels_file)
     verdict, why = judged(figure, ours, audited.audit)
-    # a test's own p is what it is compared by; of other figures it stands beside
+    # for a test, p is the compared value; for other figures it is additional information
     theirs = (
         f"the paper gives p {figure.p_relation} {figure.p:g}" if figure.p is not None and figure.low is not None else ""
     )
@@ -64,7 +65,7 @@ def _compared(figure: Figure, audited: Audited, labels_file: str) -> dict[str, A
 
 
 def judged(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str]:
-    """Verdict and why."""
+    """Return the verdict and its reason."""
     if figure.quantity in _TESTS:
         return _same_conclusion(figure, ours, audit)
     if figure.quantity in _EXACT:
@@ -78,7 +79,7 @@ def judged(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str]:
 
 
 def _within(figure: Figure, ours: Ours) -> tuple[str, str]:
-    """Whether the published value or range meets our interval."""
+    """Return the verdict by whether the published value or range overlaps our interval."""
     if ours.low is None or ours.high is None:
         return NOT_COMPARABLE, "our value has no interval"
     above = figure.low is not None and figure.low > ours.high
@@ -95,7 +96,7 @@ def _within(figure: Figure, ours: Ours) -> tuple[str, str]:
 
 
 def _same_conclusion(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str]:
-    """Whether both tests come to the same end at the audit's level."""
+    """Return the verdict by whether both tests reach the same conclusion at the audit's level."""
     alpha = audit.fairness.alpha
     bound = figure.p if figure.p is not None else figure.low
     if ours.p is None or bound is None:
@@ -103,8 +104,8 @@ def _same_conclusion(figure: Figure, ours: Ours, audit: Audit) -> tuple[str, str
     theirs, own = bound <= alpha, ours.p <= alpha
     if figure.quantity == "auroc_difference_test":
         own = own and ours.value is not None and ours.value < 0
-    said = f"the conclusions at {alpha:g} {'agree' if theirs is own else 'do not agree'}"
-    return (SAME if theirs is own else DIFFERENT), said
+    message = f"the conclusions at {alpha:g} {'agree' if theirs is own else 'do not agree'}"
+    return (SAME if theirs is own else DIFFERENT), message
 
 
 def _row(figure: Figure, ours: Ours, verdict: str, reason: str, labels_file: str) -> dict[str, Any]:

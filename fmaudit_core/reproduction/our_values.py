@@ -1,4 +1,7 @@
-"""What this audit has for a published figure: a value with its interval, or why there is none. The verdict: `compare.py`."""
+"""The audit's counterpart of a published value: a value with its interval, or the reason for its absence.
+
+For the verdicts see `compare.py`.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ from fmaudit_core.reproduction.published_values import Figure
 #: the paper's probe, modality and pooling
 _PROBE: Final = {"probe": "logistic", "modality": "ct", "pooling": "mean", "strategy": "none"}
 _NO_LRCN: Final = "no baseline is called ct-lrcn (fmaudit baseline add FILE --name ct-lrcn)"
-#: names under which the task-specific baseline is known
+#: accepted names of the task-specific baseline
 _LRCN: Final = ("ct_lrcn", "ctlrcn", "lrcn", "inspect_lrcn")
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our value for a figure.
+    """The audit's value for a published one.
 
     Parameters
     ----------
     value : float or None
-    low, high : ends of its interval, where it has one
-    p : p-value, of a figure that is a test or has one beside it
-    note : what a reader must know of how the two differ
+    low, high : ends of its interval, if it has one
+    p : p-value, if the figure is a test or has one
+    note : differences between the two definitions that a reader must know
     """
 
     value: float | None = None
@@ -43,7 +46,7 @@ class Ours:
 
 
 class NotComparableError(Exception):
-    """Why a figure cannot be compared; it never leaves this room."""
+    """The reason why a figure cannot be compared; it is never raised outside this package."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -52,15 +55,15 @@ class NotComparableError(Exception):
 
 @dataclass(frozen=True)
 class Audited:
-    """The tables of an audit that published figures are held against.
+    """The tables of an audit that published values are compared with.
 
     Parameters
     ----------
     encoders : mapping of name to EncoderSpec
     metrics, gaps, sweep, comparisons : frames of `fairness/`
-    modalities : frame of `modality_comparisons`, empty where there is none
-    mitigation : frame of `mitigation_results`, empty where there is none
-    flow : frame of `cohort_flow`, whose first row is the cohort as it was listed
+    modalities : frame of `modality_comparisons`, empty if there is none
+    mitigation : frame of `mitigation_results`, empty if there is none
+    flow : frame of `cohort_flow`, whose first row is the cohort as listed
     """
 
     audit: Audit
@@ -74,12 +77,12 @@ class Audited:
     mitigation: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def ours(self, figure: Figure) -> Ours:
-        """Our value for a figure.
+        """Return this audit's value for a figure.
 
         Raises
         ------
         NotComparableError
-            There is none that means the same.
+            There is no value with the same meaning.
         """
         if figure.attribute == "race_ethnicity" and figure.subgroup != "hispanic":
             raise NotComparableError(
@@ -178,16 +181,16 @@ class Audited:
         return _linear(self._run(figure), ("auroc_delta", "auroc_delta_high", "auroc_delta_low"), times=-1.0)
 
     def _mitigated_auroc(self, figure: Figure) -> Ours:
-        """Of the attributes a strategy may be aimed at, the run that costs most: the figure names none."""
+        """Return the run with the highest cost among a strategy's target attributes, since the figure names none."""
         row = self._run(figure)
         note = f"the paper names no attribute (ours: {row['target_attribute']}); interval of the change, AUROC before held fixed"
         moved = ("auroc_delta", "auroc_delta_low", "auroc_delta_high")
         return _linear(row, moved, plus=row["auroc_before"], note=note)
 
     def _auroc_lr_minus_best_mlp(self, figure: Figure) -> Ours:
-        """AUROC of one probe less that of the other, whichever stands first in the table."""
-        asked = {name: value for name, value in _PROBE.items() if name != "probe"}
-        same = {"encoder": figure.encoder, **asked}
+        """Return the AUROC of the logistic probe minus that of the MLP, in whichever order the table has them."""
+        requested = {name: value for name, value in _PROBE.items() if name != "probe"}
+        same = {"encoder": figure.encoder, **requested}
         kinds = ["logistic", "mlp"]
         rows = self.comparisons.filter(
             pl.col("probe").is_in(kinds) & pl.col("other_probe").is_in(kinds) & (pl.col("probe") != pl.col("other_probe")),
@@ -239,7 +242,7 @@ class Audited:
         female, male = (_on(one, at) for one in of.values())
         apart = ~(
             (female == male) & ((female == 0) | (female == 1))
-        )  # where all or none are called there is nothing to compare
+        )  # if all or none are predicted positive there is nothing to compare
         return Ours(float((female < male)[apart].mean()), note="share of thresholds at which it holds")
 
     def _of_model(self, frame: pl.DataFrame, figure: Figure) -> pl.DataFrame:
@@ -253,7 +256,7 @@ class Audited:
         return frame.filter(**_PROBE, encoder=figure.encoder, task=figure.task)
 
     def _run(self, figure: Figure) -> dict[str, Any]:
-        """The run of a strategy: over its seeds, at the figure's alpha or the chosen one."""
+        """Return the run of a strategy: over its seeds, at the figure's alpha or the chosen one."""
         if self.mitigation.is_empty():
             raise NotComparableError("this audit mitigated nothing")
         if figure.encoder not in self.encoders:
@@ -293,13 +296,13 @@ def _linear(
     p: float | None = None,
     note: str = "",
 ) -> Ours:
-    """A value and the ends of its interval from three columns of a row, each times and plus a number."""
+    """Return a value and the ends of its interval from three columns of a row, each multiplied by `times`, plus `plus`."""
     value, low, high = (None if row[name] is None else times * float(row[name]) + plus for name in names)
     return Ours(value, low, high, p=p, note=note)
 
 
 def _on(curve: pl.DataFrame, at: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """TPR of one subgroup at any threshold: that of its next own score; above the highest nobody is called."""
+    """Return the TPR of one subgroup at any threshold: that at its next higher own score, 0 above the highest."""
     own, tpr = curve.get_column("threshold").to_numpy(), np.append(curve.get_column("tpr").to_numpy(), 0.0)
     out: np.ndarray[Any, np.dtype[np.float64]] = tpr[np.searchsorted(own, at, side="left")]
     return out

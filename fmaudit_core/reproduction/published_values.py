@@ -1,4 +1,4 @@
-"""Figures that a paper published, as data with their source: facts, not text. What of them is ours: `our_values.py`."""
+"""Values published in a paper, as data with their source: facts, not text. For this audit's values see `our_values.py`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any, Final
 
 from fmaudit_core.common.vocabulary import TASKS
 
-#: the encoders the paper audited: a figure that names none is about each of them
+#: the encoders audited in the paper: a figure that names none applies to each of them
 ENCODERS: Final = ("medimageinsight", "medsiglip", "biomedclip")
-#: what every task but the diagnosis is called together there
+#: the paper's name for all tasks except the diagnosis
 _PROGNOSTIC: Final = "all seven prognostic tasks"
-#: its names of strategies, where they are not ours
+#: the paper's names of strategies that differ from fmaudit's
 _STRATEGIES: Final[Mapping[str, str]] = {"group_resampling": "resampling", "importance_weighting": "reweighting"}
-#: quantities that each of its encoders has, whether or not a figure names them
+#: quantities that apply to each of its encoders, whether or not a figure names them
 _OF_ENCODERS: Final = ("auroc", "udr", "udr_gap", "auroc_difference_test")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One published figure, of one encoder and task where it is about any.
+    """One published figure, of one encoder and task if it applies to any.
 
     Parameters
     ----------
     low, high : float, optional
         The published value or range; one end alone is a bound.
     stated : Any
-        A value that is no number: a list of settings, or whether a statement holds.
+        A value that is not a number: a list of settings, or whether a statement holds.
     p, p_relation : the published p-value
-    model : a model that is no encoder
+    model : a model that is not an encoder
     probe : the probe of a setting
     """
 
@@ -56,11 +56,11 @@ class Figure:
 
     @property
     def text(self) -> str:
-        """The figure as it was published."""
+        """Return the figure as it was published."""
         if self.low is not None or self.high is not None:
             ends = [one for one in (self.low, self.high) if one is not None]
-            said = " to ".join(f"{one:g}" for one in dict.fromkeys(ends))
-            return f"up to {said}" if self.low is None else said
+            ends_shown = " to ".join(f"{one:g}" for one in dict.fromkeys(ends))
+            return f"up to {ends_shown}" if self.low is None else ends_shown
         if self.p is not None:
             return f"p {self.p_relation} {self.p:g}"
         if isinstance(self.stated, bool):
@@ -77,17 +77,17 @@ def _resource() -> dict[str, Any]:
 
 
 def citation() -> str:
-    """The paper the figures are from."""
+    """Return the citation of the paper."""
     return str(_resource()["citation"])
 
 
 def published() -> list[Figure]:
-    """Every figure as it was published, in its order."""
+    """Return every figure as published, in its order."""
     return [_figure(raw) for raw in _resource()["figures"]]
 
 
 def claims() -> list[Figure]:
-    """Every figure once for each encoder and task it is about."""
+    """Return every figure once for each encoder and task that it applies to."""
     return [one for raw in _resource()["figures"] for one in _expanded(raw)]
 
 

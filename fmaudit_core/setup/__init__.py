@@ -1,1 +1,1 @@
-"""First steps: propose a config, find embeddings, write `audit.yaml`, examine what an audit needs."""
+"""First steps: propose a config, find embeddings, write `audit.yaml`, check the requirements of an audit."""

@@ -1,7 +1,7 @@
-"""What an audit needs of this machine and of its files, looked at one by one; each finding says how to mend what is wrong.
+"""Checks of the machine and the files that an audit needs; each finding states how to fix a problem.
 
-Nothing but the views is written here, and nothing large is read: weights are proved by `fmaudit encoders check`. Dagster's part:
-`fmaudit_dagster/cli/doctor.py`.
+Nothing is written except the warehouse's views, and nothing large is read: `fmaudit encoders check` verifies weights. For
+Dagster's part see `fmaudit_dagster/cli/doctor.py`.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ Status = Literal["ok", "warning", "problem"]
 _PYTHON: Final = (3, 11)
 #: adapters that need neither torch nor the package of a network
 _LIGHT_ADAPTERS: Final = (IMPORTED, "hu_histogram")
-#: series that are read as the audit would read them
+#: number of series read in the same way as in the audit
 _SAMPLED_SERIES: Final = 3
 _SAMPLED_PATHS: Final = 200
 _MB: Final = 1e6
-#: what zstd leaves of 8-bit slices of a chest
+#: compressed size of 8-bit slices of a chest as a share of the raw size (zstd)
 _PACKED: Final = 0.6
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at.
+    """The result of one check.
 
     Parameters
     ----------
     about : str
-        What was looked at, in a word or two.
+        Subject of the check, in a word or two.
     message : str
-        What was found. Files and counts, never a patient or study.
+        Result of the check. Files and counts, never a patient or study.
     fix : str, optional
-        What to do about it.
+        Recommended action.
     fixable : bool
-        Whether `fmaudit doctor --fix` does it.
+        Whether `fmaudit doctor --fix` can apply the fix.
     """
 
     about: str
@@ -65,7 +65,7 @@ class Finding:
 
 
 def examine(audit_yaml: Path) -> Iterator[Finding]:
-    """Look at Python, the optional parts, the config, the registry, the cohort, the images, the disk and the warehouse."""
+    """Yield findings on Python, the extras, the config, the registry, the cohort, the images, the disk and the warehouse."""
     yield _python()
     try:
         workspace = open_workspace(audit_yaml)
@@ -104,15 +104,15 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
 
 def _python() -> Finding:
     found = sys.version_info[:2]
-    said = (
+    message = (
         f"{platform.python_version()} on {platform.system()} {platform.machine()}, fmaudit {fmaudit_core.__version__}"
     )
     if found != _PYTHON:
         wanted = ".".join(map(str, _PYTHON))
-        return Finding("python", "problem", said, f"Make the environment with Python {wanted}.")
+        return Finding("python", "problem", message, f"Create the environment with Python {wanted}.")
     if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return Finding("python", "warning", said, "fmaudit is tried on Linux x86_64 only.")
-    return Finding("python", "ok", said)
+        return Finding("python", "warning", message, "fmaudit is tested on Linux x86_64 only.")
+    return Finding("python", "ok", message)
 
 
 def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
@@ -127,36 +127,42 @@ def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
             needed.add("encoders")
         if spec.embeddings and spec.embeddings.path.suffix.lower() in (".h5", ".hdf5"):
             needed.add("hdf5")
-    said = ", ".join(f"{extra} {'there' if has else 'not installed'}" for extra, has in there.items())
+    message = ", ".join(f"{extra} {'installed' if has else 'not installed'}" for extra, has in there.items())
     lacking = sorted(extra for extra in needed if not there[extra])
     if lacking:
-        return Finding("extras", "problem", said, f"pip install 'fmaudit[{','.join(lacking)}]'")
-    return Finding("extras", "ok", said)
+        return Finding("extras", "problem", message, f"pip install 'fmaudit[{','.join(lacking)}]'")
+    return Finding("extras", "ok", message)
 
 
 def _device(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Finding]:
-    """Whether torch sees what the audit asks for."""
+    """Check that torch provides the device that the audit requests."""
     if find_spec("torch") is None:
         return
     import torch
 
     wanted, there = workspace.audit.extraction.device, torch.cuda.is_available()
-    said = f"torch {torch.__version__}, " + (f"CUDA: {torch.cuda.get_device_name()}" if there else "no CUDA device")
+    message = f"torch {torch.__version__}, " + (f"CUDA: {torch.cuda.get_device_name()}" if there else "no CUDA device")
     only = sorted(name for name, spec in specs.items() if spec.device == "cuda" and not spec.cpu_fallback)
     if wanted == "cuda" and not there:
         yield Finding(
-            "device", "problem", said, "Set `extraction: device: auto`, or mend the driver: nvidia-smi must answer."
+            "device",
+            "problem",
+            message,
+            "Set `extraction: device: auto`, or repair the driver: `nvidia-smi` must work.",
         )
     elif only and not there:
         yield Finding(
-            "device", "problem", f"{said}, and {', '.join(only)} runs on CUDA alone", "Run it on a machine with a GPU."
+            "device",
+            "problem",
+            f"{message}, and {', '.join(only)} runs on CUDA only",
+            "Run it on a machine with a GPU.",
         )
     elif not there and shutil.which("nvidia-smi"):
         yield Finding(
-            "device", "warning", said, "This machine has a GPU's tools: install a build of torch for its CUDA version."
+            "device", "warning", message, "This machine has nvidia-smi: install a build of torch for its CUDA version."
         )
     else:
-        yield Finding("device", "ok", said)
+        yield Finding("device", "ok", message)
 
 
 def _registry(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Finding]:
@@ -171,10 +177,12 @@ def _registry(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[F
             "Add one: fmaudit encoders add efficientnet_lite0",
         )
     elif not real:
-        yield Finding("registry", "warning", "there is only a control.", "Add an encoder: fmaudit encoders add NAME")
+        yield Finding(
+            "registry", "warning", "the only encoder is a control.", "Add an encoder: fmaudit encoders add NAME"
+        )
     elif len(real) == len(specs) and any(spec.sees_images for spec in specs.values()):
         yield Finding(
-            "registry", "warning", f"{', '.join(specs)}; no control, so nothing says whether an encoder helps.",
+            "registry", "warning", f"{', '.join(specs)}; no control to compare the encoders with.",
             "fmaudit encoders add hu_histogram",
         )  # fmt: skip
     else:
@@ -192,12 +200,12 @@ def _weights(spec: EncoderSpec) -> Finding:
     if not paths:
         return Finding(about, "ok", f"{spec.name}: needs none")
     size = sum(path.stat().st_size for path in paths) / _MB
-    said = f"{spec.name}: {', '.join(path.name for path in paths)}, {size:,.1f} MB, sha256 {spec.sha256[:12]}..."
-    return Finding(about, "ok", f"{said} (proved when it is loaded)")
+    message = f"{spec.name}: {', '.join(path.name for path in paths)}, {size:,.1f} MB, sha256 {spec.sha256[:12]}..."
+    return Finding(about, "ok", f"{message} (verified when it is loaded)")
 
 
 def _studies(workspace: Workspace) -> pl.DataFrame | None:
-    """The cohort as it is read; None for a phantom that is not drawn yet."""
+    """Return the studies of the cohort; None for a phantom that is not drawn yet."""
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
 
     return read_cohort(workspace).studies if is_drawn(workspace) else None
@@ -205,16 +213,16 @@ def _studies(workspace: Workspace) -> pl.DataFrame | None:
 
 def _cohort(workspace: Workspace, studies: pl.DataFrame | None) -> Finding:
     if studies is None:
-        return Finding("cohort", "ok", "a phantom, to be drawn by the first run")
+        return Finding("cohort", "ok", "a phantom, generated by the first run")
     patients = studies.get_column("patient_id").n_unique()
     splits = studies.group_by("split").len().sort("split").rows()
-    said = ", ".join(f"{n:,} {split}" for split, n in splits)
-    found = f"{workspace.audit.cohort.kind}: {studies.height:,} studies of {patients:,} patients ({said})"
+    counts = ", ".join(f"{n:,} {split}" for split, n in splits)
+    found = f"{workspace.audit.cohort.kind}: {studies.height:,} studies of {patients:,} patients ({counts})"
     return Finding("cohort", "ok", found)
 
 
 def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[SeriesRead]]:
-    """Whether images can be reached, and a few series be read; those that were."""
+    """Check that images are accessible and that a few series can be read; return the series read."""
     try:
         with needs_extra("imaging", "reading CT series"):
             from fmaudit_core.imaging.series import read_series
@@ -224,8 +232,8 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     paths = studies.get_column("image_path").gather_every(max(1, studies.height // _SAMPLED_PATHS)).to_list()
     lost = sum(not os.access(root / path, os.R_OK) for path in paths)
     if lost:
-        said = f"{lost} of {len(paths)} looked for in {root} cannot be read."
-        return Finding("images", "problem", said, "Mount the disk, or grant the right to read it."), []
+        message = f"{lost} of {len(paths)} sampled images in {root} cannot be read."
+        return Finding("images", "problem", message, "Mount the disk, or grant read permission."), []
     read: list[SeriesRead] = []
     reasons = []
     for path in paths[:: max(1, len(paths) // _SAMPLED_SERIES)][:_SAMPLED_SERIES]:
@@ -239,38 +247,41 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
         else:
             reasons.append(best.reason)
     if reasons:
-        said = (
-            f"{len(reasons)} of {len(read) + len(reasons)} series read are refused: {', '.join(sorted(set(reasons)))}."
+        message = (
+            f"{len(reasons)} of {len(read) + len(reasons)} sampled series are refused: "
+            f"{', '.join(sorted(set(reasons)))}."
         )
-        fix = "`fmaudit series PATH` tells more; the audit sets such series aside and counts them."
-        return Finding("images", "warning", said, fix), read
-    return Finding("images", "ok", f"{root}: {len(paths)} looked for, all there; {len(read)} read whole"), read
+        fix = "`fmaudit series PATH` gives details; the audit excludes such series and counts them."
+        return Finding("images", "warning", message, fix), read
+    return Finding(
+        "images", "ok", f"{root}: all of {len(paths)} sampled images exist; {len(read)} series read completely"
+    ), read
 
 
 def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, sample: list[SeriesRead]) -> Finding:
-    """Whether the slices still to be written fit, were all series as the ones that were read."""
+    """Check that the slices still to be written fit on the disk, assuming all series are like the sampled ones."""
     there = next(path for path in (workspace.home, *workspace.home.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    said = f"{free / 1e9:,.1f} GB free at {workspace.home}"
+    message = f"{free / 1e9:,.1f} GB free at {workspace.home}"
     if not os.access(there, os.W_OK):
         return Finding(
-            "disk", "problem", f"{workspace.home} cannot be written.", "Set FMAUDIT_HOME to a folder that can."
+            "disk", "problem", f"{workspace.home} is not writable.", "Set FMAUDIT_HOME to a writable folder."
         )
     if (workspace.home / "slices").exists() or not sample:
-        return Finding("disk", "ok", said)
+        return Finding("disk", "ok", message)
     views = {spec.view.key(): spec.view for spec in specs.values() if spec.sees_images}
     voxels = sum(_voxels(view, sample) for view in views.values()) / len(sample)
     needed = _PACKED * n_studies * voxels
     if needed > free:
         return Finding(
-            "disk", "problem", f"{said}; slices of {n_studies:,} studies take about {needed / 1e9:,.1f} GB.",
+            "disk", "problem", f"{message}; slices of {n_studies:,} studies take about {needed / 1e9:,.1f} GB.",
             "Free some space, set FMAUDIT_HOME to a larger disk, or give the encoders a smaller view (size_px, stride).",
         )  # fmt: skip
-    return Finding("disk", "ok", f"{said}; slices take about {needed / 1e9:,.1f} GB")
+    return Finding("disk", "ok", f"{message}; slices take about {needed / 1e9:,.1f} GB")
 
 
 def _voxels(view: View, sample: list[SeriesRead]) -> float:
-    """Bytes of a view over some series, unpacked."""
+    """Return the uncompressed size of a view over some series, in bytes."""
     width = 2 if view.values == "int16" else 1
     if view.volume is not None:
         z, y, x = view.volume.shape_zyx
@@ -284,7 +295,7 @@ def _voxels(view: View, sample: list[SeriesRead]) -> float:
 
 
 def _warehouse(workspace: Workspace) -> Finding:
-    """Whether every view can be read."""
+    """Check that every view can be read."""
     import duckdb
 
     warehouse = workspace.warehouse
@@ -299,8 +310,10 @@ def _warehouse(workspace: Workspace) -> Finding:
     except FmauditError as error:
         return Finding("warehouse", "problem", f"{error.where}: {error.what}", error.fix)
     if broken:
-        fix = f"Delete these folders in {warehouse.root} and run `fmaudit run` again: what is missing is made anew."
-        return Finding("warehouse", "problem", f"holds torn tables: {', '.join(broken)}.", fix)
+        fix = (
+            f"Delete these folders in {warehouse.root} and run `fmaudit run` again: missing tables are computed again."
+        )
+        return Finding("warehouse", "problem", f"holds corrupt tables: {', '.join(broken)}.", fix)
     try:
         with warehouse.connect() as connection:
             for table in warehouse.tables():
@@ -315,13 +328,13 @@ def _warehouse(workspace: Workspace) -> Finding:
             "warehouse",
             "problem",
             f"cannot be read: {', '.join(broken)}.",
-            "Delete what is named and run `fmaudit run` again.",
+            "Delete these files and run `fmaudit run` again.",
         )
     return Finding("warehouse", "ok", f"{len(warehouse.tables())} tables can be read")
 
 
 def _leftovers(workspace: Workspace) -> Finding:
-    """Files of writers that were killed: harmless, but they take space."""
+    """Report files of killed writers: harmless, but they take space."""
     left = [path for path in (workspace.home / "warehouse").rglob(".*.tmp") if path.is_file()]
     size = sum(path.stat().st_size for path in left) / _MB
     if left:

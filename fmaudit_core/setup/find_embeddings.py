@@ -1,4 +1,4 @@
-"""Files of embeddings in a folder: which hold a vector for the cohort's studies. How they are read: `encoders/imported.py`."""
+"""Search of a folder for files of embeddings with vectors of the cohort's studies. They are read in `encoders/imported.py`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import yaml
 from fmaudit_core.encoders.checksums import sha256_of
 from fmaudit_core.encoders.spec import IMPORTED
 
-#: a file speaks of the cohort where it holds at least this share of its studies
+#: minimum share of the cohort's studies for a file to match the cohort
 _LEAST_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True)
 class FoundEmbeddings:
-    """A file of embeddings.
+    """A file of embeddings that matches the cohort.
 
     Parameters
     ----------
     name : str
-        Of the encoder it becomes, from the file's.
+        Name of the encoder, derived from the file name.
     study_id, embedding : str
-        What holds the ids and the vectors.
+        Names of the columns or arrays with the ids and the vectors.
     n_found : int
-        The cohort's studies in it.
+        Number of the cohort's studies in it.
     """
 
     path: Path
@@ -43,7 +43,7 @@ class FoundEmbeddings:
     n_found: int
 
     def spec(self, registry: Path) -> str:
-        """The encoder's YAML as it will lie in the registry."""
+        """Return the encoder's YAML for the registry."""
         base, full = registry.resolve().parent, self.path.resolve()
         path = f"../{full.relative_to(base).as_posix()}" if full.is_relative_to(base) else str(full)
         file = {"path": path, "sha256": sha256_of(self.path), "study_id": self.study_id, "embedding": self.embedding}
@@ -53,7 +53,7 @@ class FoundEmbeddings:
 
 
 def embeddings_in(paths: Sequence[Path], ids: Sequence[str]) -> list[FoundEmbeddings]:
-    """Those of the files that hold a vector for at least half of the studies."""
+    """Return those files that hold a vector for at least half of the studies."""
     wanted, found = set(ids), []
     for path in paths:
         layout = _layout(path)
@@ -68,7 +68,7 @@ def embeddings_in(paths: Sequence[Path], ids: Sequence[str]) -> list[FoundEmbedd
 
 
 def _layout(path: Path) -> tuple[str, str, int, set[str]] | None:
-    """Names of what holds ids and vectors, the dimension, and the ids; None where the file is something else."""
+    """Return the names of ids and vectors, the dimension, and the ids; None if the file is something else."""
     try:
         if path.suffix.lower() == ".parquet":
             return _of_parquet(path)

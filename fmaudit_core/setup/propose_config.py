@@ -1,6 +1,6 @@
-"""`fmaudit init` on a folder: what lies there, and the audit.yaml it suggests. Every guess is told, nothing is asked.
+"""Proposal of an audit.yaml from the content of a folder, for `fmaudit init`. Every guess is stated, and no question is asked.
 
-How a cohort is read once it is configured: `cohort/`. What a first registry holds: `write_config.py`.
+A configured cohort is read in `cohort/`; the first registry is written by `write_config.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
 
 _TABLES: Final = (".csv", ".tsv", ".parquet", ".pq")
-#: a file called like one of these is the platform's own
+#: folders of the platform itself
 _OURS: Final = (HOME_NAME, "encoders", "assessment")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-#: our column -> how others call it, in lower case letters and digits; the first that is there is taken
+#: fmaudit's column -> common names, in lower-case letters and digits; the first one present is used
 _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
     "study_id": ("studyid", "study", "accessionnumber", "accession", "examid", "exam", "studyinstanceuid", "impressionid"),
     "patient_id": ("patientid", "patient", "mrn", "personid", "subjectid", "subject", "pid"),
@@ -38,27 +38,27 @@ _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
     "pe": ("pe", "pulmonaryembolism", "pepositive", "pepresent", "haspe"),
 }  # fmt: skip
 _NEEDED: Final = ("study_id", "patient_id", "age")
-#: a column of at most so many levels may be an attribute
+#: maximum number of levels of a column that may be an attribute
 _MOST_LEVELS: Final = 12
-#: studies whose images are looked for
+#: number of studies whose images are searched for
 _LOOKED_UP: Final = 400
 _TABLE_BYTES: Final = 512 << 20
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A suggested audit.yaml.
+    """A proposed audit.yaml.
 
     Parameters
     ----------
     text : str
         The YAML, with a comment on each guess.
     embeddings : sequence of FoundEmbeddings
-        Files of embeddings that match the cohort's studies: each becomes an encoder.
+        Files of embeddings that match the cohort's studies; each becomes an encoder.
     sees_images : bool
-        Whether a folder of CT was found, so that encoders of CT make sense.
+        Whether a folder of CT was found, so that encoders of CT are useful.
     saw, guessed : sequences of str
-        Sentences for people.
+        Sentences for display: what was found, and what was guessed.
     """
 
     text: str
@@ -70,7 +70,7 @@ class Proposal:
 
 @dataclass
 class _Table:
-    """A table with the columns we know, told by what the cells hold."""
+    """A table with its recognised columns, identified by their names and cells."""
 
     path: Path
     cells: pl.DataFrame
@@ -83,27 +83,27 @@ class _Table:
 
 
 def propose(folder: Path, config: Path) -> Proposal:
-    """Look at a folder and suggest an audit of what lies there.
+    """Inspect a folder and propose an audit of its content.
 
     Parameters
     ----------
     config : Path
-        Where the audit.yaml will lie: paths below its folder are written relative to it.
+        Path of the future audit.yaml: paths below its folder are written relative to it.
 
     Raises
     ------
     ConfigError
-        Nothing there can be audited as it is; says what was seen and what is lacking.
+        Nothing there can be audited as it is; the message states what was found and what is missing.
     CohortError
-        An INSPECT download that is not whole.
+        An INSPECT download that is incomplete.
     """
     if _looks_like_inspect(folder):
         return _inspect(folder, config)
     tables, saw = _tables(folder)
     if not tables:
-        seen = " ".join(saw) or "It holds no CSV and no Parquet file."
+        seen = " ".join(saw) or "The folder holds no CSV or Parquet file."
         raise ConfigError(
-            f"nothing to audit was found. {seen}",
+            f"found nothing to audit. {seen}",
             where=str(folder),
             fix="A cohort is a table with one row per study: study_id, patient_id, age, and a column of 1, 0 or blank per task.",
         )
@@ -114,8 +114,8 @@ def propose(folder: Path, config: Path) -> Proposal:
             f"{best.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
             f"{', '.join(best.cells.columns)}.",
             where=str(folder),
-            fix="Name the columns study_id, patient_id, age and, as task, one of 1, 0 or blank; or give --table and map them "
-            "under `cohort: columns:`.",
+            fix="Name the columns study_id, patient_id, age and, for each task, a column of 1, 0 or blank; or give "
+            "--table and map them under `cohort: columns:`.",
         )
     return _of_table(folder, config, best, saw)
 
@@ -126,16 +126,16 @@ def _looks_like_inspect(folder: Path) -> bool:
 
 def _inspect(folder: Path, config: Path) -> Proposal:
     release = locate_release(folder)
-    said = f"An INSPECT download, layout {release.layout}, with {len(release.volumes):,} volumes."
+    found = f"An INSPECT download, layout {release.layout}, with {len(release.volumes):,} volumes."
     text = (
         f"{_HEAD}name: INSPECT\ncohort:\n  kind: inspect\n  root: {_quoted(_relative(folder, config))}"
         "   # its own splits, outcomes and demographics\n"
     )
-    return Proposal(text, (), sees_images=True, saw=[said], guessed=["All eight outcomes are audited."])
+    return Proposal(text, (), sees_images=True, saw=[found], guessed=["All eight outcomes are audited."])
 
 
 def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
-    """Tables of the folder and of the folders in it, with the columns that are known in each."""
+    """Return the tables of the folder and of its direct subfolders, with their recognised columns."""
     found, saw = [], []
     for path in _files(folder, _TABLES):
         if path.stat().st_size > _TABLE_BYTES or _holds_vectors(path):
@@ -145,7 +145,7 @@ def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
         except CohortError as error:
             saw.append(f"{path.relative_to(folder)} cannot be read as a table ({error.what.rstrip('.')}).")
             continue
-        found.append(_told(_Table(path, cells)))
+        found.append(_recognised(_Table(path, cells)))
     return found, saw
 
 
@@ -170,8 +170,8 @@ def _holds_vectors(path: Path) -> bool:
         return False
 
 
-def _told(table: _Table) -> _Table:
-    """Fill in which column is what."""
+def _recognised(table: _Table) -> _Table:
+    """Identify the table's columns and fill in the result."""
     plain: dict[str, str] = {}
     for column in table.cells.columns:
         plain.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
@@ -236,8 +236,8 @@ def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> 
     cells, columns = table.cells, table.columns
     saw = [f"{table.path.relative_to(folder)}: {cells.height:,} rows, {len(cells.columns)} columns.", *saw]
     guessed = [f"`{theirs}` is {ours}." for ours, theirs in columns.items() if theirs != ours]
-    images, told = _images(folder, table)
-    saw += told
+    images, image_messages = _images(folder, table)
+    saw += image_messages
     ids = cells.get_column(columns["study_id"]).to_list()
     embeddings = embeddings_in(list(_files(folder, (".npz", ".parquet", ".h5", ".hdf5"))), ids)
     saw += [
@@ -245,17 +245,17 @@ def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> 
         for one in embeddings
     ]
     if images is None and not embeddings:
-        saw.append("No CT and no embeddings: an audit needs one of them, see the comments in the file.")
+        saw.append("No CT and no embeddings found: an audit needs one of them, see the comments in the file.")
     attributes = [name for name in ATTRIBUTES if name == "age_band" or name in columns]
     guessed.append(f"Tasks are {', '.join(table.tasks)}; attributes are {', '.join(attributes)}.")
     if "split" not in columns:
-        guessed.append("No column tells the split: patients are split 70/10/20 by a hash of their id.")
+        guessed.append("No column holds the split: patients are split 70/10/20 by a hash of their id.")
     text = _yaml(folder, config, table, attributes, images)
     return Proposal(text, embeddings, images is not None, saw, guessed)
 
 
 def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
-    """The folder that most of the studies' images are found in."""
+    """Return the folder with most of the studies' images, and sentences on what was found."""
     named = table.cells_of("image" if "image" in table.columns else "study_id")
     some = named.gather_every(max(1, len(named) // _LOOKED_UP)).to_list()
     suffixes = ("",) if "image" in table.columns else _IMAGE_SUFFIXES
@@ -266,18 +266,18 @@ def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
     }  # fmt: skip
     top = max(found, key=lambda one: found[one])
     if 2 * found[top] >= len(some) > 0:
-        share = f"{found[top]:,} of {len(some):,} studies looked for are there"
+        share = f"{found[top]:,} of {len(some):,} sampled studies found"
         return top, [f"{top.relative_to(folder) if top != folder else 'the folder itself'}: images; {share}."]
     holding = [one.name for one in tops if _holds_images(one)]
-    said = [f"{name} holds images, but not as the table names them." for name in holding]
+    messages = [f"{name} holds images, but their names do not match the table." for name in holding]
     if "image" in table.columns:  # it names no image: a column of that name means something else
         del table.columns["image"]
         return _images(folder, table)
-    return None, said
+    return None, messages
 
 
 def _folders_of_folders(top: Path) -> list[Path]:
-    """Folders one level further in, unless there are many: then they are studies."""
+    """Return the folders one level further in, unless there are many, which are then studies."""
     inner = [one for one in sorted(top.iterdir())[:50] if one.is_dir() and not one.name.startswith(".")]
     return inner if len(inner) <= 5 else []
 
@@ -288,8 +288,8 @@ def _holds_images(folder: Path) -> bool:
 
 
 _HEAD: Final = (
-    "# Written by `fmaudit init` from what lies in a folder. Every line is a guess: correct what is wrong, then `fmaudit run`.\n"
-    "# Every other setting has the method's default; the README lists them.\n"
+    "# Written by `fmaudit init` from the contents of a folder. Every line is a guess: correct what is wrong, then "
+    "`fmaudit run`.\n# Every other setting has the method's default; the README lists them.\n"
 )
 
 
@@ -301,7 +301,7 @@ def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], 
         f"  table: {_quoted(_relative(table.path, config))}   # {table.cells.height:,} rows",
     ]
     if images is None:
-        lines.append("  # images: ct   # a folder per study, or a .nii.gz named as the study; none was found")
+        lines.append("  # images: ct   # a folder per study, or a .nii.gz with the name of the study; none was found")
     else:
         lines.append(f"  images: {_quoted(_relative(images, config))}")
     mapped = {ours: theirs for ours, theirs in table.columns.items() if ours != theirs}
@@ -311,23 +311,23 @@ def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], 
     if "split" not in table.columns:
         lines.append("  # without a column `split`, patients are split 70/10/20 by a hash of their id")
     lines += [
-        f"tasks: [{', '.join(table.tasks)}]   # columns of 1, 0 or blank; take out what is no outcome",
+        f"tasks: [{', '.join(table.tasks)}]   # columns of 1, 0 or blank; remove those that are not outcomes",
         f"attributes: [{', '.join(attributes)}]",
     ]
     if table.further:
         further = ", ".join(f"{name} ({n} levels)" for name, n in table.further.items())
-        lines.append(f"# could be attributes too: {further}")
+        lines.append(f"# other possible attributes: {further}")
     return _HEAD + "\n".join(lines) + "\n"
 
 
 def _relative(path: Path, config: Path) -> str:
-    """As it will be written: relative to the config's folder where it lies below it."""
+    """Return the path relative to the config's folder if it lies below it, else absolute."""
     base, full = config.absolute().parent.resolve(), path.resolve()
     return full.relative_to(base).as_posix() if full.is_relative_to(base) else str(full)
 
 
 def _quoted(text: str) -> str:
-    """A YAML scalar: quoted where plain text would be read as something else."""
+    """Return a YAML scalar, quoted if plain text would be read as something else."""
     if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in {
         "yes",
         "no",

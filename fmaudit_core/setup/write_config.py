@@ -1,5 +1,6 @@
-"""`fmaudit init`: a first audit.yaml and registry, checked before they are written. What a folder suggests:
-`propose_config.py`.
+"""Writing of a first audit.yaml and registry for `fmaudit init`, validated before they are written.
+
+Proposals from a folder come from `propose_config.py`.
 """
 
 from __future__ import annotations
@@ -15,26 +16,26 @@ from fmaudit_core.config import ConfigError, validated
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.setup.propose_config import Proposal
 
-#: of a phantom, small as it is, attention over slices takes seconds; elsewhere networks are asked for
+#: on a small phantom, attention over slices takes seconds; for other cohorts neural probes are opt-in
 PHANTOM_PROBES = ("logistic", "abmil")
-#: a real pretrained encoder, and the control that every audit carries
+#: a pretrained encoder, and the control of every audit
 FIRST_ENCODERS = ("efficientnet_lite0", "hu_histogram")
 
 
 def write_audit(target: Path, cohort: Mapping[str, Any], *, name: str, tasks: Sequence[str] | None = None) -> None:
-    """Write an audit.yaml, and the first encoders' specs beside it.
+    """Write an audit.yaml, and the specs of the first encoders in its registry.
 
     Parameters
     ----------
     cohort : mapping
         The `cohort:` section.
     tasks : sequence of str, optional
-        Where not given, the field's eight.
+        Defaults to the eight of the config.
 
     Raises
     ------
     ConfigError
-        There is an audit.yaml already, or the section is wrong.
+        There is an audit.yaml already, or the section is invalid.
     """
     content: dict[str, Any] = {"name": name, "cohort": dict(cohort)}
     if tasks:
@@ -46,12 +47,12 @@ def write_audit(target: Path, cohort: Mapping[str, Any], *, name: str, tasks: Se
 
 
 def write_proposal(target: Path, proposal: Proposal) -> None:
-    """Write a suggested audit.yaml and a registry: encoders of CT where there is CT, and the embeddings that were found.
+    """Write a proposed audit.yaml and a registry: encoders of CT if there is CT, and the embeddings found.
 
     Raises
     ------
     ConfigError
-        There is an audit.yaml already, or the suggestion is no valid one.
+        There is an audit.yaml already, or the proposal is invalid.
     """
     registry = _written(target, proposal.text, sees_images=proposal.sees_images)
     for one in proposal.embeddings:
@@ -61,7 +62,7 @@ def write_proposal(target: Path, proposal: Proposal) -> None:
 
 
 def _written(target: Path, text: str, *, sees_images: bool) -> Path:
-    """Write the text, and the first encoders where there is CT to look at; the registry's folder."""
+    """Write the text, and the first encoders if there is CT; return the registry's folder."""
     if target.exists():
         raise ConfigError("there is one already.", where=str(target), fix="Change it, or move it away first.")
     audit = validated(yaml.safe_load(text), where=str(target))

@@ -1,1 +1,1 @@
-"""Without a workspace: assess a file of predictions, compare two audits."""
+"""Functions without a workspace: assess a file of predictions, compare two audits."""

@@ -1,4 +1,4 @@
-"""The statistics alone, on a file of anybody's predictions: read, assess, write tables and page. No workspace, no Dagster."""
+"""Assessment of a file of predictions without a workspace or Dagster: read, assess, write the tables and the report page."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source"
 
 @dataclass(frozen=True)
 class Assessed:
-    """What an assessment of a file wrote.
+    """The output of an assessment of a file.
 
     Parameters
     ----------
     assessment : Assessment
     tables : Parquet files, one per table of the assessment
-    report : the page and its files
+    report : the report page and its files
     """
 
     assessment: Assessment
@@ -47,12 +47,12 @@ class Assessed:
 
 
 def read_predictions(path: Path) -> pl.DataFrame:
-    """Rows of a CSV or Parquet file, identifiers and splits as text.
+    """Read the rows of a CSV or Parquet file, with identifiers and splits as text.
 
     Raises
     ------
     FairnessError
-        The file is missing, of another kind, or not readable as what its name says.
+        The file is missing, has another format, or cannot be read in the format of its suffix.
     """
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet", ".pq"):
@@ -63,7 +63,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
     try:
         frame = pl.read_csv(path, infer_schema_length=None) if kind == ".csv" else pl.read_parquet(path)
     except FileNotFoundError as error:
-        raise FairnessError("there is no such file.", where=str(path)) from error
+        raise FairnessError("does not exist.", where=str(path)) from error
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
         raise FairnessError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
     texts = [name for name in ("study_id", "patient_id", "split", *SCORE_SET) if name in frame.columns]
@@ -80,19 +80,19 @@ def assess_file(
     name: str | None = None,
     progress: Progress = silent,
 ) -> Assessed:
-    """Assess a file of predictions and write tables and page into `out`.
+    """Assess a file of predictions and write the tables and the report page into `out`.
 
     Parameters
     ----------
     predictions : Path
-        CSV or Parquet; columns as `fairness.assess` takes them.
+        CSV or Parquet with the columns required by `fairness.assess`.
     attributes : sequence of str, optional
-        Where not given, those of race_ethnicity, sex and age_band that the file has.
+        Defaults to those of race_ethnicity, sex and age_band that the file has.
 
     Raises
     ------
     FairnessError
-        The predictions cannot be assessed as they are; says why and what to do.
+        The predictions cannot be assessed; the message gives the reason and a fix.
     """
     settings = settings or FairnessSection()
     frame = read_predictions(predictions)
@@ -102,15 +102,15 @@ def assess_file(
         raise FairnessError(
             f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
             where=str(predictions),
-            fix=f"Name the columns with --attributes; there are {', '.join(others) or 'no others'}.",
+            fix=f"Name the columns with --attributes; the other columns are {', '.join(others) or 'none'}.",
         )
     for one in chosen:
         if one in frame.columns and "patient_id" in frame.columns:
             n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
             if too_many_levels(n_levels, n_patients):
                 raise FairnessError(
-                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them, and is no "
-                    "attribute to compare groups by.",
+                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and "
+                    "cannot be used as an attribute.",
                     where=str(predictions),
                     fix="Name other columns with --attributes, or group its levels.",
                 )
@@ -149,7 +149,7 @@ def assess_file(
 
 
 def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
-    """Predictions of the declared family: one task, and of each encoder the primary pooling."""
+    """Return the predictions of the declared family: one task, and the primary pooling of each encoder."""
     tasks = test.get_column("task").unique(maintain_order=True).sort().to_list()
     family = test.filter(pl.col("task") == family_task(tasks))
     return of_primary_pooling(family, settings.primary_pooling)
@@ -158,7 +158,7 @@ def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
 def _audit(
     frame: pl.DataFrame, name: str, predictions: Path, attributes: Sequence[str], settings: FairnessSection
 ) -> Audit:
-    """What the page is told of the config. Names of tasks are the file's own, so they are not validated as an audit's."""
+    """Return the config shown on the page. Task names come from the file, so they are not validated as an audit's."""
     tasks = frame.get_column("task").unique().sort().to_list() if "task" in frame.columns else ["task"]
     cohort = TableCohort(kind="table", table=predictions, images=predictions.parent)
     return Audit.model_construct(
@@ -167,6 +167,6 @@ def _audit(
 
 
 def _written(path: Path, frame: pl.DataFrame) -> Path:
-    with written_beside(path) as beside:
-        frame.write_parquet(beside)
+    with written_beside(path) as temporary:
+        frame.write_parquet(temporary)
     return path

@@ -1,8 +1,8 @@
-"""Two audits side by side: what they are of, what changed, and whether by more than chance where the predictions can be had.
+"""Comparison of two audits: their differences in inputs and results, with paired tests if the predictions are available.
 
-The second is held against the first. Where both are workspaces, each model is compared with itself on the studies that both
-scored, by the paired tests of `fairness/reaudit.py`. From audit.json alone there is no test: that two intervals overlap, or do
-not, is none. How it is shown: `report/documents/comparison_page.py`.
+The second audit is compared with the first. If both are workspaces, each model is compared with itself on the studies that both
+audits scored, by the paired tests of `fairness/reaudit.py`. With audit.json alone there is no test: whether two intervals overlap
+is not a test. For the page see `report/documents/comparison_page.py`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from fmaudit_core.storage.report_layout import JSON
 
 _METRICS: Final = ("auroc", "udr", "fpr")
 _LEVEL: Final = ("task", "attribute", "subgroup")
-#: settings that say nothing about what is computed
+#: settings that do not affect the results
 _NOT_COMPARED: Final = ("name",)
 
 
 @dataclass(frozen=True)
 class Audited:
-    """One audit as it was found.
+    """One opened audit.
 
     Parameters
     ----------
     path : Path
-        As it was given.
+        Path as given by the user.
     audit_summary : mapping
         The content of its audit.json.
     workspace : Workspace, optional
-        Where its predictions can be had.
+        Workspace with the predictions, if there is one.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def compare(first: Path, second: Path) -> Comparison:
     Raises
     ------
     ReportError
-        There is no audit at a path, it has no report, or its audit.json is of another major version.
+        There is no audit at a path, it has no report, or its audit.json has another major version.
     """
     before, after = opened(first), opened(second)
     fairness = after.audit_summary["config"]["fairness"]
@@ -90,13 +90,13 @@ def compare(first: Path, second: Path) -> Comparison:
 
 def write_comparison(path: Path, comparison: Comparison) -> Path:
     """Write the page of a comparison in one rename."""
-    with written_beside(path) as beside:
-        beside.write_text(render_comparison(comparison), encoding="utf-8")
+    with written_beside(path) as temporary:
+        temporary.write_text(render_comparison(comparison), encoding="utf-8")
     return path
 
 
 def opened(path: Path) -> Audited:
-    """The audit at a path; see `compare`."""
+    """Open the audit at a path; see `compare`."""
     config = path / CONFIG_NAME if path.is_dir() else path
     if config.suffix in (".yaml", ".yml") and config.is_file():
         workspace = open_workspace(config)
@@ -110,16 +110,16 @@ def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
     try:
         audit_summary = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ReportError("there is no report.", where=str(path), fix=fix) from error
+        raise ReportError("does not exist.", where=str(path), fix=fix) from error
     except (ValueError, UnicodeDecodeError) as error:
-        raise ReportError("is no audit.json.", where=str(path), fix=fix) from error
+        raise ReportError("is not an audit.json.", where=str(path), fix=fix) from error
     version = str(audit_summary.get("schema_version", "")) if isinstance(audit_summary, dict) else ""
     if not version:
-        raise ReportError("has no schema version.", where=str(path), fix="Make the report again: `fmaudit run`.")
+        raise ReportError("has no schema version.", where=str(path), fix="Create the report again: `fmaudit run`.")
     if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
         raise ReportError(
-            f"is of version {version}, and this fmaudit reads {SCHEMA_VERSION}.", where=str(path),
-            fix="Make both reports with one version of fmaudit.",
+            f"has version {version}, but this fmaudit reads {SCHEMA_VERSION}.", where=str(path),
+            fix="Create both reports with the same version of fmaudit.",
         )  # fmt: skip
     return dict(audit_summary)
 
@@ -146,10 +146,10 @@ def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterato
 
 def _apart(about: str, first: Any, second: Any) -> Iterator[tuple[str, str]]:
     if first != second:
-        yield about, f"{_said(first)} before, {_said(second)} now"
+        yield about, f"{_shown(first)} before, {_shown(second)} now"
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "not given" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -166,12 +166,12 @@ def _models(audit_summary: Mapping[str, Any]) -> set[tuple[Any, ...]]:
 
 
 def _only(audit_summary: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Models of one audit that the other has not: encoder and task."""
+    """Return the models (encoder and task) of one audit that the other does not have."""
     return [f"{key[0]}, {key[1]}" for key in sorted(_models(audit_summary) - _models(other))]
 
 
 def _findings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The findings that both have of the models that speak for their encoders, side by side."""
+    """Yield the findings that both audits have for their primary models, in pairs."""
     keys = (*SCORE_SET, "attribute", "metric")
     models = _models(first) & _models(second)
     before = {tuple(row[name] for name in keys): row for row in first["findings"]}
@@ -182,7 +182,7 @@ def _findings(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[d
 
 
 def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.DataFrame] | None, str | None]:
-    """Test predictions of both audits, or why there is no test."""
+    """Return the test predictions of both audits, or the reason for having no test."""
     if first.workspace is None or second.workspace is None:
         return None, "No test without the predictions: give both audits' folders with their audit.yaml."
     frames = []
@@ -190,7 +190,7 @@ def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.Dat
         try:
             cells = snapshot_of(one).audited_cells()
             if not cells:
-                return None, "No test without the predictions: an audit's tables are not there."
+                return None, "No test without the predictions: an audit's tables are missing."
             frames.append(queries.compared_predictions(one, cells))
         except FmauditError:
             return None, "No test without the predictions: an audit's tables cannot be read."
@@ -198,9 +198,9 @@ def _paired(first: Audited, second: Audited) -> tuple[tuple[pl.DataFrame, pl.Dat
     people = [frame.select("study_id", "patient_id").unique("study_id") for frame in frames]
     both = people[0].join(people[1], on="study_id", suffix="_now")
     if both.is_empty():
-        return None, "No test: the audits have no study of the test part in common."
+        return None, "No test: the audits have no test study in common."
     if both.filter(pl.col("patient_id") != pl.col("patient_id_now")).height:
-        return None, "No test: the same study ids belong to other patients, so these are two cohorts."
+        return None, "No test: the same study ids belong to different patients, so the cohorts differ."
     return (before, after), None
 
 
@@ -210,7 +210,7 @@ def _tested(
     workspace: Workspace,
     pairs: tuple[pl.DataFrame, pl.DataFrame],
 ) -> list[dict[str, Any]]:
-    """Rows with paired tests, as they may be shown, by the settings of the second audit."""
+    """Return rows with paired tests after disclosure control, by the settings of the second audit."""
     before, after = pairs
     audit = workspace.audit
     attributes = [name for name in audit.attributes if name in after.columns]
@@ -219,7 +219,7 @@ def _tested(
 
 
 def _withheld(*audits: Mapping[str, Any]) -> pl.DataFrame:
-    """Subgroups that either audit withholds."""
+    """Return the subgroups that either audit withholds."""
     rows = [
         {name: row[name] for name in _LEVEL}
         for audit_summary in audits
@@ -230,24 +230,22 @@ def _withheld(*audits: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def _in_common(before: pl.DataFrame, after: pl.DataFrame) -> dict[str, str]:
-    """How many studies of the test part both audits scored, and how many of their outcomes differ."""
+    """Return sentences on the test studies that both audits scored, and on outcomes that differ."""
     keys = ["study_id", "task"]
     labels = [frame.select(*keys, "y_true").unique(keys) for frame in (before, after)]
     both = labels[0].join(labels[1], on=keys, suffix="_now")
     counts = [frame.get_column("study_id").n_unique() for frame in (*labels, both)]
-    said = {}
+    notes = {}
     if len(set(counts)) > 1:
-        said["studies scored in the test part"] = (
-            f"{counts[0]:,} before, {counts[1]:,} now; tests are on the {counts[2]:,} of both"
-        )
+        notes["scored test studies"] = f"{counts[0]:,} before, {counts[1]:,} now; tests use the {counts[2]:,} in both"
     relabelled = both.filter(pl.col("y_true") != pl.col("y_true_now")).height
     if relabelled:
-        said["outcomes"] = f"{relabelled:,} of {both.height:,} are other than before; tests take those of now"
-    return said
+        notes["outcomes"] = f"{relabelled:,} of {both.height:,} changed; tests use the current ones"
+    return notes
 
 
 def _side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of both with their own intervals, and no test."""
+    """Yield the rows of both audits with their own intervals, without a test."""
     keys = (*SCORE_SET, "attribute", "subgroup", "metric")
     before = {tuple(row[name] for name in keys): row for row in first["subgroup_metrics"]}
     for row in second["subgroup_metrics"]:

@@ -1,1 +1,1 @@
-"""Other people's tables, read by scans: OMOP, MEDS, archives, text cells."""
+"""Third-party tables, read by lazy scans: OMOP, MEDS, archives, text cells."""

@@ -1,4 +1,4 @@
-"""Unpacks a downloaded `.tar.gz`, taking nothing from it on trust: no link, no path that leaves, no file cut off."""
+"""Safe extraction of a downloaded `.tar.gz`: links, paths outside the archive and truncated files are refused."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ _BLOCK = 1 << 20
 
 
 def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: Progress = silent) -> Path:
-    """Folder with the archive's files, unpacked in one pass if it is not there yet.
+    """Return the folder with the archive's files, extracted in one pass if it does not exist yet.
 
     Parameters
     ----------
     target : Path
-        Appears by rename once everything is in it, so a killed run leaves no half of it.
+        Appears by rename once it is complete, so a killed run leaves no partial folder.
     suffixes : sequence of str
-        Files with other endings are passed over.
+        Files with other suffixes are ignored.
 
     Raises
     ------
     CohortError
-        The archive holds a link, a device or a path that leaves it, is damaged or cut off, or the disk cannot hold it.
+        The archive contains a link, a device or a path outside the archive, is damaged or truncated, or does not fit on the disk.
     """
     if target.is_dir():
         return target
     size = archive.stat().st_size
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
-    if free < size:  # Parquet is compressed already: unpacked it takes at least as much
+    if free < size:  # Parquet is already compressed, so the extracted files need at least as much space
         raise CohortError(
-            f"takes at least {size / 1e9:.1f} GB unpacked, but {free / 1e9:.1f} GB are free.",
+            f"needs at least {size / 1e9:.1f} GB when unpacked, but {free / 1e9:.1f} GB are free.",
             where=archive.name,
             fix="Free some space or set FMAUDIT_HOME to a larger disk; or unpack it yourself and give the folder.",
         )
     for left in target.parent.glob(f".{target.name}.*"):
         if not _is_alive(left.name.rsplit(".", 1)[1]):
             shutil.rmtree(left, ignore_errors=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)  # of a dead process that had our number
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a dead process with the same process id
     try:
         with archive.open("rb") as raw:
-            _unpack(raw, archive.name, beside, suffixes, size, progress)
-        if not beside.is_dir():
+            _unpack(raw, archive.name, temporary, suffixes, size, progress)
+        if not temporary.is_dir():
             raise CohortError(f"holds no {' or '.join(suffixes)} file.", where=archive.name)
         try:
-            beside.rename(target)
+            temporary.rename(target)
         except OSError:
             if not target.is_dir():  # else another process was first
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -74,15 +74,15 @@ def _unpack(raw: IO[bytes], name: str, folder: Path, suffixes: Sequence[str], si
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with out.open("xb") as file:
                     shutil.copyfileobj(content, file, _BLOCK)  # type: ignore[arg-type]  # a file, not a link: never None
-                if os.path.getsize(out) != member.size:  # noqa: PTH202  # the archive was cut off inside a member
+                if os.path.getsize(out) != member.size:  # noqa: PTH202  # the archive was truncated inside a member
                     raise EOFError
                 progress(min(raw.tell(), size), size)
-            while raw.read(_BLOCK):  # what follows the end marks
+            while raw.read(_BLOCK):  # read what follows the end marks
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileExistsError):
             raise  # the disk, not the archive
-        raise CohortError("is damaged or cut off.", where=name, fix="Download it again.") from error
+        raise CohortError("is damaged or truncated.", where=name, fix="Download it again.") from error
 
 
 def _is_alive(process: str) -> bool:
@@ -99,10 +99,12 @@ def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()):
         raise CohortError(
-            "holds a link or a device, which is refused.", where=name, fix="Unpack it yourself and give the folder."
+            "holds a link or a device file, which is refused.",
+            where=name,
+            fix="Unpack it yourself and give the folder.",
         )
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in (path.parts[0] if path.parts else ""):
         raise CohortError(
-            "holds a path that leaves the archive, which is refused.", where=name, fix="Do not use this file."
+            "holds a path outside the archive, which is refused.", where=name, fix="Do not use this file."
         )
     return path

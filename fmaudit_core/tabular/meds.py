@@ -1,7 +1,7 @@
-"""A MEDS dataset on disk: where its shards and its vocabulary lie, unpacked once if they come as an archive.
+"""A MEDS dataset on disk: its shards and its vocabulary, extracted once if they come as an archive.
 
-What the events mean is for those who ask: `cohort/inspect_release/demographics.py` reads persons, the readers of the medical
-record the rest.
+Events are interpreted elsewhere: persons in `cohort/inspect_release/demographics.py`, all others by the readers of the medical
+record.
 
 References
 ----------
@@ -26,24 +26,24 @@ from fmaudit_core.tabular.scan import Column, clock, collected, scan_table, whol
 
 BIRTH_CODES: Final = ("MEDS_BIRTH", "SNOMED/184099003", "SNOMED/3950001")
 DEATH_CODES: Final = ("MEDS_DEATH", "SNOMED/419620001")
-#: the splits of MEDS in the words of fmaudit
+#: the splits of MEDS -> the splits of fmaudit
 MEDS_SPLITS: Final = {"train": "train", "tuning": "val", "held_out": "test"}
 
 _SUBJECT: Final = Column("subject_id", ("subject_id", "patient_id"))
 _TIME: Final = Column("time", ("time", "start", "timestamp"))
 _CODE: Final = Column("code", ("code",))
-#: a database for one reader's own use, not the standard's files
+#: a reader-specific database, not the files of the standard
 _OTHER_FORM: Final = "meds_reader"
 
 
 @dataclass(frozen=True)
 class MedsDataset:
-    """One MEDS dataset.
+    """The files of one MEDS dataset.
 
     Parameters
     ----------
     folder : Path
-        Holds `data/` and `metadata/`.
+        Folder with `data/` and `metadata/`.
     shards : tuple of Path
         Parquet files of events, sorted; all events of a subject are in one of them.
     """
@@ -52,14 +52,14 @@ class MedsDataset:
     shards: tuple[Path, ...]
 
     def events(self, more: Sequence[Column] = ()) -> pl.LazyFrame:
-        """Events of all shards: `subject_id` Int64, `time` in microseconds (NULL is static), `code`, and what is asked for.
+        """Return the events of all shards: `subject_id` Int64, `time` (us; NULL if static), `code`, and requested columns.
 
-        A column that the data lacks is NULL if it is not needed.
+        A requested column that the data lacks is NULL if it is not required.
 
         Raises
         ------
         CohortError
-            A shard cannot be read, or holds no events in this form.
+            A shard cannot be read, or does not hold events in this format.
         """
         columns = (_SUBJECT, _TIME, _CODE, *more)
         return pl.concat(
@@ -67,7 +67,7 @@ class MedsDataset:
         )
 
     def codes(self) -> pl.DataFrame:
-        """The vocabulary: `code`, `description`, `parent_codes` (a list); empty where the release holds none."""
+        """Return the vocabulary: `code`, `description`, `parent_codes` (a list); empty if the release has none."""
         path = self.folder / "metadata" / "codes.parquet"
         schema: dict[str, pl.DataType] = {
             "code": pl.String(),
@@ -87,7 +87,7 @@ class MedsDataset:
         return found.select(typed)
 
     def subject_splits(self) -> pl.DataFrame:
-        """`subject_id` Int64 and `split` in fmaudit's words; empty where the release holds none."""
+        """Return `subject_id` Int64 and `split` in fmaudit's names; empty if the release has none."""
         path = self.folder / "metadata" / "subject_splits.parquet"
         if not path.is_file():
             return pl.DataFrame(schema={"subject_id": pl.Int64, "split": pl.String})
@@ -99,7 +99,7 @@ class MedsDataset:
 
 
 def find_meds(root: Path, *, passing_over: Sequence[str] = ()) -> Path | None:
-    """A MEDS dataset at or below a root: its folder, else its `.tar.gz`; None where there is none."""
+    """Return a MEDS dataset at or below a root: its folder, else its `.tar.gz`; None if there is none."""
     archives = []
     for folder in folders_below(root, passing_over):
         if folder.name.lower().startswith(_OTHER_FORM):
@@ -115,17 +115,17 @@ def find_meds(root: Path, *, passing_over: Sequence[str] = ()) -> Path | None:
 
 
 def open_meds(found: Path, *, unpack_into: Path, progress: Progress = silent) -> MedsDataset:
-    """Open what `find_meds` found; an archive is unpacked once, beside and then renamed.
+    """Open the result of `find_meds`; an archive is extracted once, to a temporary folder that is then renamed.
 
     Parameters
     ----------
     unpack_into : Path
-        Folder for unpacked archives; another size or time of the archive is another folder in it.
+        Folder for extracted archives; an archive with another size or modification time gets another folder in it.
 
     Raises
     ------
     CohortError
-        The archive is damaged or not safe, or holds no MEDS data.
+        The archive is damaged or unsafe, or holds no MEDS data.
     """
     folder = found
     if found.is_file():
@@ -142,7 +142,7 @@ def open_meds(found: Path, *, unpack_into: Path, progress: Progress = silent) ->
 
 
 def _events(rows: pl.LazyFrame, where: str) -> pl.LazyFrame:
-    """Subject, time and code in our types; an id that is a number already is not read as text, there are too many."""
+    """Return subject, time and code in fmaudit's types; numeric ids are not converted to text, since there are too many."""
     schema = rows.collect_schema()
     numbers = schema["subject_id"].is_integer()
     subject = pl.col("subject_id").cast(pl.Int64) if numbers else whole_number("subject_id")

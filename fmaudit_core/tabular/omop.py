@@ -1,8 +1,8 @@
-"""OMOP tables as an export leaves them: CSV or Parquet, one file or a folder of shards each, in any case of letters.
+"""OMOP tables of an export: CSV or Parquet, each one file or a folder of shards, with names in any case.
 
-Where they lie and how their columns read; what the rows mean is for those who ask: `cohort/inspect_release/demographics.py`
-reads persons, the readers of the medical record read events. Everything is a scan: the measurements of INSPECT are 143
-million rows.
+This module locates the tables and their columns. Rows are interpreted elsewhere: persons in
+`cohort/inspect_release/demographics.py`, events by the readers of the medical record. All access is by lazy scans: the
+measurements of INSPECT have 143 million rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import polars as pl
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.scan import Column, collected, is_table, scan_header, scan_table
 
-#: what each table is for
+#: table -> its content
 OMOP_TABLES: Final[Mapping[str, str]] = {
     "person": "sex, race, ethnicity and birth",
     "visit_occurrence": "visits",
@@ -30,9 +30,9 @@ OMOP_TABLES: Final[Mapping[str, str]] = {
     "death": "deaths",
     "concept": "the vocabulary",
 }
-#: tables that hold no events: persons are asked for by those who need them, deaths are never read
+#: tables without events: persons are requested separately, deaths are never read
 _NO_RECORD: Final = ("person", "death")
-#: an exporter numbers its shards: person.csv, person_000.parquet, person-000000000001.csv.gz
+#: exporters number their shards: person.csv, person_000.parquet, person-000000000001.csv.gz
 _STEM: Final = re.compile(rf"({'|'.join(OMOP_TABLES)})(?:[-_.]?\d+)*", re.IGNORECASE)
 _SEARCHED_DEPTH: Final = 3
 
@@ -51,26 +51,26 @@ class OmopTables:
     files: Mapping[str, tuple[Path, ...]]
 
     def columns(self, table: str) -> list[str]:
-        """Names of a table's columns, as its first file spells them."""
+        """Return the names of a table's columns, as spelled in its first file."""
         return scan_header(self._files(table)[0])
 
     def lacking(self) -> list[str]:
-        """Tables of the medical record that are not there, each with what it holds."""
+        """Return the missing tables of the medical record, each with its content."""
         there = {*self.files, *_NO_RECORD}
         return [f"{name} ({holds})" for name, holds in OMOP_TABLES.items() if name not in there]
 
     def scan(self, table: str, columns: Sequence[Column]) -> pl.LazyFrame:
-        """Some columns of a table under our names, all its files one below the other; nothing is read yet.
+        """Return a lazy scan of some columns of a table under fmaudit's names, with all its files concatenated.
 
         Raises
         ------
         CohortError
-            The table is not there, or a file lacks a column that is needed.
+            The table is missing, or a file lacks a required column.
         """
         return pl.concat([scan_table(path, columns) for path in self._files(table)], how="vertical_relaxed")
 
     def read(self, table: str, columns: Sequence[Column]) -> pl.DataFrame:
-        """The same, computed: for tables with a row per person."""
+        """Read some columns of a table into memory; for tables with one row per person."""
         return collected(self.scan(table, columns), where=table)
 
     def _files(self, table: str) -> tuple[Path, ...]:
@@ -78,18 +78,18 @@ class OmopTables:
             raise CohortError(
                 f"the OMOP table {table} is missing; it holds {OMOP_TABLES[table]}.",
                 where=str(self.folder),
-                fix=f"Put {table}.csv or {table}.parquet, or a folder {table}/ of shards, beside the others.",
+                fix=f"Put {table}.csv or {table}.parquet, or a folder {table}/ of shards, next to the other tables.",
             )
         return self.files[table]
 
 
 def find_omop(root: Path, *, passing_over: Sequence[str] = ()) -> OmopTables | None:
-    """The folder at or below a root that holds most OMOP tables, `person` before all; None where there is none.
+    """Return the folder at or below a root with the most OMOP tables, preferably with `person`; None if there is none.
 
     Parameters
     ----------
     passing_over : sequence of str
-        Names of folders not to look into: tens of thousands of volumes are no tables.
+        Names of folders that are not searched: tens of thousands of volumes are not tables.
     """
     found = [OmopTables(folder, _tables_in(folder)) for folder in folders_below(root, passing_over)]
     held = [one for one in found if one.files]
@@ -97,9 +97,10 @@ def find_omop(root: Path, *, passing_over: Sequence[str] = ()) -> OmopTables | N
 
 
 def time_columns(names: Sequence[str], *, end: bool = False) -> list[str]:
-    """Columns that say when an event began (or ended), the most exact first; OMOP lets the time be blank where the date is not.
+    """Return the columns with the start (or end) of an event, the most exact first.
 
-    The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; of an end, `*_end_DATETIME`, `*_end_DATE`.
+    The order is `*_start_DATETIME`, `*_start_DATE`, `*_DATETIME`, `*_DATE`; for an end, `*_end_DATETIME`, `*_end_DATE`. In OMOP a
+    time may be blank while the date is not.
     """
     edges = ("_end_datetime", "_end_date") if end else ("_start_datetime", "_start_date")
     plain = () if end else ("_datetime", "_date")
@@ -113,7 +114,7 @@ def time_columns(names: Sequence[str], *, end: bool = False) -> list[str]:
 
 
 def folders_below(root: Path, passing_over: Sequence[str]) -> Iterator[Path]:
-    """A root and its folders down to three levels, in order of name; hidden ones and those named are passed over."""
+    """Yield a root and its folders down to three levels, sorted by name, without hidden folders and those in `passing_over`."""
     pending = [(root, 0)]
     skipped = {name.lower() for name in passing_over}
     while pending:

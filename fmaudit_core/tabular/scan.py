@@ -1,6 +1,6 @@
-"""Columns of other people's tables: found whatever their case, by the names a release is known to use, scanned lazily.
+"""Columns of third-party tables: found in any case, under the names known from releases, and scanned lazily.
 
-The strict reader of a user's own table is `text_cells.py`; here tables are large, come from a release, and stay as they are.
+The strict reader for a user's own table is `text_cells.py`; tables here are large, come from a release, and are not modified.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _TIME_FORMATS: Final = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 
 @dataclass(frozen=True)
 class Column:
-    """A column that is wanted.
+    """A requested column.
 
     Parameters
     ----------
     name : str
-        Ours.
+        Name in fmaudit.
     theirs : tuple of str
-        Names it goes by, the first one is preferred; case does not matter.
+        Names in the file, in order of preference; case does not matter.
     needed : bool
-        Without it the file is refused; else the column is empty.
+        If True, a file without it is refused; otherwise the column is empty.
     """
 
     name: str
@@ -43,27 +43,27 @@ class Column:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's name is one of a delimited or Parquet table."""
+    """Return whether a file name has the suffix of a delimited or Parquet table."""
     return path.name.lower().endswith((*DELIMITED, *PARQUET))
 
 
 def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> pl.LazyFrame:
-    """Some columns of a table under our names; nothing but the header is read yet.
+    """Return a lazy scan of some columns under fmaudit's names; only the header is read.
 
     Parameters
     ----------
     rows : bool
-        Add `row`, the number by which a person finds the row.
+        Add `row`, the row number as shown to a user.
 
     Returns
     -------
-    Columns in the order asked for: trimmed text where the file is delimited (an empty cell is NULL), the file's own types where
-    it is Parquet; what is not needed and not there is NULL.
+    Columns in the requested order: trimmed text for delimited files (an empty cell is NULL), the file's own types for Parquet; an
+    optional column that is missing is NULL.
 
     Raises
     ------
     CohortError
-        The file cannot be read, or lacks a column that is needed: says which, its aliases, and the columns there are.
+        The file cannot be read, or lacks a required column; the message gives the column, its aliases, and the existing columns.
     """
     frame = _scan(path)
     found = header_of(frame, path)
@@ -77,7 +77,7 @@ def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> 
                 f"column {wanted} is missing{f' (also known as {aliases})' if aliases else ''}; the columns are "
                 f"{', '.join(found) or 'none'}.",
                 where=path.name,
-                fix="This may be another release or another file; rename the column if it only goes by another name.",
+                fix="This may be another release or another file; rename the column if it has another name.",
             )
         chosen.append((pl.lit(None, dtype=pl.String) if match is None else _cell(path, match)).alias(column.name))
     if rows:
@@ -87,7 +87,7 @@ def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> 
 
 
 def header_of(frame: pl.LazyFrame, path: Path) -> list[str]:
-    """Names of a scanned file's columns, as the file spells them."""
+    """Return the names of a scanned file's columns, as spelled in the file."""
     try:
         return frame.collect_schema().names()
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -95,17 +95,17 @@ def header_of(frame: pl.LazyFrame, path: Path) -> list[str]:
 
 
 def scan_header(path: Path) -> list[str]:
-    """Names of a file's columns, as the file spells them."""
+    """Return the names of a file's columns, as spelled in the file."""
     return header_of(_scan(path), path)
 
 
 def collected(frame: pl.LazyFrame, *, where: str) -> pl.DataFrame:
-    """Rows of a scan, computed in pieces.
+    """Compute the rows of a scan with the streaming engine.
 
     Raises
     ------
     CohortError
-        A file is damaged. What the library says is left out: it may quote a cell.
+        A file is damaged. The library's message is left out, since it may quote a cell.
     """
     try:
         return frame.collect(engine="streaming")
@@ -114,20 +114,20 @@ def collected(frame: pl.LazyFrame, *, where: str) -> pl.DataFrame:
 
 
 def whole_number(column: str) -> pl.Expr:
-    """Int64 of an id as number or text, also of ``92629710.0``; NULL where it is none."""
+    """Return an expression: an id, number or text, as Int64, also for ``92629710.0``; NULL if it is not a number."""
     return id_text(column).cast(pl.Int64, strict=False)
 
 
 def id_text(column: str) -> pl.Expr:
-    """Text of an id, trimmed, without the ``.0`` that a spreadsheet or a float column adds; NULL where it is blank."""
+    """Return an expression: an id as trimmed text, without the ``.0`` that spreadsheets or float columns add; NULL if blank."""
     text = pl.col(column).cast(pl.String).str.strip_chars().str.replace(r"^(-?\d+)\.0*$", "${1}")
     return pl.when(text != "").then(text)
 
 
 def moment(column: str) -> pl.Expr:
-    """Datetime in microseconds of ISO text with ``T`` or a space, with or without time, fraction and zone; else NULL.
+    """Return an expression: ISO text with ``T`` or a space, with or without time, fraction and zone, as datetime (us); else NULL.
 
-    It is what the clock showed: a zone or an offset from UTC is passed over, not added, so that 23:10+09:00 stays 23:10.
+    The result is the local clock time: a zone or an offset from UTC is ignored, not added, so that 23:10+09:00 stays 23:10.
     """
     text = pl.col(column).str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "${1} ")
     text = text.str.replace(r"\s*(Z|UTC)$", "").str.replace(
@@ -137,12 +137,12 @@ def moment(column: str) -> pl.Expr:
 
 
 def clock(column: str, schema: pl.Schema, *, where: str) -> pl.Expr:
-    """Datetime in microseconds of a column of dates, times or text, as the clock showed it; NULL where text is no time.
+    """Return an expression: dates, times or text as local clock time in microseconds; NULL if text is not a time.
 
     Raises
     ------
     CohortError
-        The column is of another type: 20200205 or seconds since 1970 would be read as another day.
+        The column has another type: 20200205 or seconds since 1970 would be read as another day.
     """
     dtype = schema[column]
     if dtype == pl.String:
@@ -159,14 +159,14 @@ def clock(column: str, schema: pl.Schema, *, where: str) -> pl.Expr:
 
 
 def decimal_comma(path: Path) -> bool:
-    """Whether a file writes 7,5 for 7.5, as a table does whose cells are parted by semicolons."""
+    """Return whether a file writes 7,5 for 7.5, as tables with semicolons between cells do."""
     return _is_delimited(path) and _separator(path) == ";"
 
 
 def rows_of_other_width(path: Path) -> list[int]:
-    """Numbers of the rows of a delimited file that hold fewer or more cells than its header; blank rows are passed over.
+    """Return the numbers of the rows of a delimited file with fewer or more cells than its header; blank rows are ignored.
 
-    The scan above reads what is missing at a row's end as blank, as it stands in a file that was cut off in the middle of a row.
+    The lazy scan reads missing cells at a row's end as blank, which is what a file truncated in the middle of a row contains.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def rows_of_other_width(path: Path) -> list[int]:
 
 
 def newest(found: Sequence[Path]) -> Path:
-    """File with the latest date stamp in its name."""
+    """Return the file with the latest date stamp in its name."""
     return max(found, key=lambda path: path.name.lower())
 
 
@@ -209,7 +209,7 @@ def _is_delimited(path: Path) -> bool:
 
 
 def _separator(path: Path) -> str:
-    """Tab, comma or semicolon, whichever the header holds most: some TSVs of a release are CSVs."""
+    """Return the most frequent of tab, comma and semicolon in the header: some TSVs of a release are CSVs."""
     if path.suffix.lower() == ".gz":
         return "\t" if ".tsv" in path.name.lower() else ","
     try:
@@ -223,5 +223,5 @@ def _separator(path: Path) -> str:
 def _unreadable(where: str, error: Exception) -> CohortError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return CohortError(
-        f"cannot be read as a table ({reason}).", where=where, fix="It may be cut off: download it again."
+        f"cannot be read as a table ({reason}).", where=where, fix="It may be truncated: download it again."
     )

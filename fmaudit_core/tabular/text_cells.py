@@ -1,4 +1,4 @@
-"""A user's file as text cells, each with the number of its row. What the cells mean: `cohort/table.py`."""
+"""A user's file as text cells, each with its row number. The cells are interpreted in `cohort/table.py`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SEPARATORS = ",;\t"
 
 
 def read_cells(table: Path) -> tuple[pl.DataFrame, pl.Series]:
-    """Every cell as trimmed text, so that an id like ``007`` or ``123.0`` stays as written; a missing one is empty.
+    """Read every cell as trimmed text, so that ids like ``007`` or ``123.0`` stay as written; missing cells are empty.
 
-    Rows without any content and columns without a name, which spreadsheets leave behind, are passed over.
+    Rows without content and columns without a name, which spreadsheets leave behind, are ignored.
 
     Returns
     -------
-    The cells, and for each the number by which the user finds its row: in a CSV the header is row 1, in a Parquet file the
-    first study is.
+    The cells, and the row number of each as shown to the user: in a CSV the header is row 1, in a Parquet file the first study
+    is.
 
     Raises
     ------
     CohortError
-        The file cannot be read, holds no row, names a column twice, or a row has other cells than the header.
+        The file cannot be read, holds no row, names a column twice, or a row's number of cells differs from the header's.
     """
     suffix = table.suffix.lower()
     try:
@@ -46,7 +46,7 @@ def read_cells(table: Path) -> tuple[pl.DataFrame, pl.Series]:
     trimmed = frame.select(pl.all().fill_null("").str.strip_chars())
     filled = trimmed.select(any=pl.any_horizontal(pl.all() != "")).get_column("any")
     if not filled.any():
-        raise CohortError("holds no study.", where=table.name)
+        raise CohortError("has no studies.", where=table.name)
     return trimmed.filter(filled), rows.filter(filled)
 
 
@@ -55,10 +55,10 @@ def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CohortError(
-            "is not UTF-8 text.", where=table.name, fix="Save it as UTF-8; Excel calls that `CSV UTF-8`."
+            "is not UTF-8 text.", where=table.name, fix="Save it as UTF-8; Excel calls this format `CSV UTF-8`."
         ) from error
     first = text.split("\n", 1)[0].strip()
-    declared = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)  # Excel's own first line
+    declared = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)  # first line written by Excel
     separator = declared[1] if declared else max(_SEPARATORS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
@@ -85,7 +85,7 @@ def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
 
 
 def _without_blank_end(cells: list[str], width: int) -> list[str]:
-    """Cells of a row without blank ones beyond the header's width."""
+    """Return the cells of a row without blank ones beyond the header's width."""
     return cells[:width] if not any(map(str.strip, cells[width:])) else cells
 
 
@@ -94,6 +94,6 @@ def _header(names: Sequence[str], table: Path) -> list[str]:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise CohortError(
-            f"column {', '.join(twice)} is there twice.", where=table.name, fix="Rename or remove one of each."
+            f"column {', '.join(twice)} appears twice.", where=table.name, fix="Rename or remove one of them."
         )
     return header

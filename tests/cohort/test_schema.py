@@ -36,7 +36,7 @@ def test_a_good_table_is_returned_whole_with_its_further_columns():
     [
         (changed("study_id", ["a", "a", "c"]), "studies: Rows 1 and 2: a study is listed more than once."),
         (changed("patient_id", ["p", "p", "r"]), "studies: Rows 1 and 2: one patient is in more than one split"),
-        (changed("split", ["train", "val", "dev"]), "Row 3: a split that is none of train, val, test"),
+        (changed("split", ["train", "val", "dev"]), "Row 3: a split other than train, val, test"),
         (changed("age", [40, 500, 60]), "Row 2: age above 120"),
         (changed("age", [40, -1, 60]), "Row 2: age below 0"),
         (changed("age", [40, None, 60]), "Row 2: no age"),

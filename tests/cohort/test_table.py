@@ -100,12 +100,12 @@ def test_ages_outside_the_bands_are_left_out_and_counted(read):
         (with_cell(1, "patient_id", "p00"), r"Rows 2 and 3: one patient is in more than one split"),
         (with_cell(7, "age", "140"), r"Row 9: an age outside 0 to 120"),
         (with_cell(7, "age", "old"), r"Row 9: an age that is not a number"),
-        (with_cell(2, "split", "dev"), r"Row 4: a split that is none of train, val, test"),
-        (with_cell(6, "pe", "maybe"), r"Row 8, column pe: 'maybe' is no label \(1 in all\)"),
+        (with_cell(2, "split", "dev"), r"Row 4: a split other than train, val, test"),
+        (with_cell(6, "pe", "maybe"), r"Row 8, column pe: 'maybe' is not a valid label \(1 in all\)"),
         (rows().with_columns(pe=pl.lit("1")), r"task pe has no negative in train; task pe has no negative in val"),
         (rows().drop("pe").with_columns(PE_=pl.lit("1")), r"column pe \(did you mean PE_\?\) is missing"),
         (rows().drop("sex"), r"column sex is missing; the columns are study_id, patient_id"),
-        (rows().clear(), r"holds no study"),
+        (rows().clear(), r"has no studies"),
     ],
 )
 def test_a_mistake_is_told_with_its_row(read, frame, said):
@@ -129,7 +129,7 @@ def test_a_path_that_leaves_the_folder_is_told(read, path, tmp_path):
     (tmp_path / "outside").mkdir()
     frame = rows().with_columns(image=pl.col("study_id"))
     frame = frame.with_columns(image=pl.when(pl.col("study_id") == "s05").then(pl.lit(path)).otherwise("image"))
-    with pytest.raises(CohortError, match=r"Row 7: the image path leaves the cohort's folder"):
+    with pytest.raises(CohortError, match=r"Row 7: the image path is outside the cohort's folder"):
         read(frame)
 
 
@@ -138,7 +138,7 @@ def test_a_link_that_leaves_the_folder_is_told(read, tmp_path):
     (tmp_path / "outside" / "0.dcm").write_bytes(b"x")
     (tmp_path / "ct").mkdir()
     (tmp_path / "ct" / "s05").symlink_to(tmp_path / "outside")
-    with pytest.raises(CohortError, match=r"Row 7: the image path leaves"):
+    with pytest.raises(CohortError, match=r"Row 7: the image path is outside"):
         read(rows(), images=[f"s{i:02d}" for i in range(12) if i != 5])
 
 
@@ -258,9 +258,9 @@ def test_rows_are_numbered_as_in_the_file_though_blank_ones_are_passed_over(tmp_
         (with_line(6, 's04,p04,val,50,"f,a,1'), r"cannot be read as CSV"),
         (
             "\n".join(f"{line},pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)),
-            r"column pe is there twice",
+            r"column pe appears twice",
         ),
-        ("\n".join(f"{line}, pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)), r"pe is there twice"),
+        ("\n".join(f"{line}, pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)), r"pe appears twice"),
         (PLAIN.encode("utf-16"), r"is not UTF-8 text"),
         (PLAIN.replace("female", "f\xe9minin").encode("latin-1"), r"is not UTF-8 text"),
         ("", r"is empty"),
@@ -272,7 +272,7 @@ def test_rows_are_numbered_as_in_the_file_though_blank_ones_are_passed_over(tmp_
         (with_line(6, f"s04,p04,val,1{'0' * 400},f,a,1"), r"Row 6: an age outside 0 to 120\. "),
         (with_line(6, "s04,p04,val,,f,a,1"), r"Row 6: an age that is not a number\. "),
         (PLAIN.replace("p01", "").replace("p02", ""), r"csv: Rows 3 and 4: no patient id\. "),
-        (with_line(6, "s04,p03,dev,50,f,a,1"), r"csv: Row 6: a split that is none of train, val, test\. "),
+        (with_line(6, "s04,p03,dev,50,f,a,1"), r"csv: Row 6: a split other than train, val, test\. "),
     ],
 )
 def test_a_broken_file_is_told_once_and_with_its_row(tmp_path, text, said):
@@ -287,7 +287,7 @@ def test_a_row_cut_short_is_not_a_censored_label(tmp_path):
 
 def test_many_rows_are_named_by_the_first_five(read):
     with pytest.raises(
-        CohortError, match=r"Rows 2, 3, 4, 5, 6 and 7 more, column pe: 'maybe' is no label \(12 in all\)"
+        CohortError, match=r"Rows 2, 3, 4, 5, 6 and 7 more, column pe: 'maybe' is not a valid label \(12 in all\)"
     ):
         read(rows().with_columns(pe=pl.lit("maybe")))
 
@@ -343,7 +343,7 @@ def test_a_file_in_a_study_that_links_out_of_the_folder_is_told(read, tmp_path):
     (tmp_path / "elsewhere.dcm").write_bytes(b"x")
     (tmp_path / "ct" / "s05" / "series").mkdir(parents=True)
     (tmp_path / "ct" / "s05" / "series" / "1.dcm").symlink_to(tmp_path / "elsewhere.dcm")
-    with pytest.raises(CohortError, match=r"Row 7: the image path leaves"):
+    with pytest.raises(CohortError, match=r"Row 7: the image path is outside"):
         read(rows())
 
 
@@ -374,5 +374,5 @@ def test_a_medical_record_asks_for_times_and_bad_ones_are_told(tmp_path):
     times = ["2020-01-31 14:05", "2020-02-01T08:00:00", "", *["2020-03-01"] * 100][: rows().height]
     studies = read_timed(rows().with_columns(time=pl.Series(times))).studies.sort("study_id")
     assert studies["time"].to_list()[:3] == [datetime(2020, 1, 31, 14, 5), datetime(2020, 2, 1, 8), None]
-    with pytest.raises(CohortError, match="Row 3: a time that is none"):
+    with pytest.raises(CohortError, match="Row 3: not a valid time"):
         read_timed(rows().with_columns(time=pl.Series([times[0], "soon", *times[2:]])))

@@ -277,7 +277,7 @@ def test_the_order_of_events_and_studies_changes_nothing(tmp_path):
             "no study has a time",
         ),
         ([Event("nobody", T - DAY, "a")], STUDIES, "no event of the cohort's patients"),
-        ([Event("p1", T + 90 * DAY, "a")], STUDIES, "no code is in the past of 1 training patients"),
+        ([Event("p1", T + 90 * DAY, "a")], STUDIES, "no code occurs before the cutoff in at least 1 training patients"),
     ],
 )
 def test_a_record_that_tells_nothing_is_refused_with_the_cure(tmp_path, events, studies, said):
@@ -294,7 +294,7 @@ def test_a_damaged_file_names_no_cell(tmp_path):
         ehr_tables(record, STUDIES, EhrSection(min_patients=1), cache=tmp_path / "c")
     assert "secret" not in str(caught.value)
     assert not list((tmp_path / "c").iterdir())
-    with pytest.raises(EhrError, match="no file of events"):
+    with pytest.raises(EhrError, match="the file of events does not exist"):
         Record("events", tmp_path / "none.csv").fingerprint()
 
 
@@ -302,8 +302,11 @@ def test_a_damaged_file_names_no_cell(tmp_path):
     ("changed", "said"),
     [
         ({"last_event_time": pl.col("cutoff_time")}, "rows have an event at or after its cutoff"),
-        ({"cutoff_time": pl.col("cutoff_time") + pl.duration(hours=1)}, "6 rows have no cutoff of its study"),
-        ({"split": pl.lit("test")}, "6 rows have another split"),
+        (
+            {"cutoff_time": pl.col("cutoff_time") + pl.duration(hours=1)},
+            "6 rows have a cutoff that differs from its study's",
+        ),
+        ({"split": pl.lit("test")}, "6 rows have a split that differs from its study's"),
     ],
 )
 def test_features_that_saw_too_much_are_refused(tmp_path, changed, said):
@@ -311,5 +314,5 @@ def test_features_that_saw_too_much_are_refused(tmp_path, changed, said):
     check_past(rows, STUDIES, "strict")
     with pytest.raises(EhrError, match=said):
         check_past(rows.with_columns(**changed), STUDIES, "strict")
-    with pytest.raises(EhrError, match="no cutoff of its study"):
+    with pytest.raises(EhrError, match="a cutoff that differs from its study's"):
         check_past(rows, STUDIES, "inspect")

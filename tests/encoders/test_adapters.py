@@ -136,7 +136,7 @@ def test_a_cut_off_checkpoint_is_refused(clip_folder):
 
 
 def test_a_wrong_dimension_is_told(clip_folder):
-    with pytest.raises(SpecError, match="the network gives 16"):
+    with pytest.raises(SpecError, match="the network's output has 16"):
         load_encoder(clip_spec(clip_folder[0], dim=17), "cpu")
 
 
@@ -161,5 +161,5 @@ def test_cuda_asked_for_where_there_is_none(clip_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(Exception, match="torch finds no GPU"):
         load_encoder(clip_spec(clip_folder[0]), "cuda")
-    with pytest.raises(Exception, match="runs on CUDA only"):
+    with pytest.raises(Exception, match="needs CUDA, but there is no GPU"):
         load_encoder(clip_spec(clip_folder[0], device="cuda", cpu_fallback=False), "auto")

@@ -143,10 +143,10 @@ def test_a_part_that_is_cut_off_or_gone_is_told(parts):
     weights = parts({"state_dict": random_network().state_dict()})
     last = weights.located_parts()[-1]
     last.write_bytes(last.read_bytes()[:-10])
-    with pytest.raises(WeightsError, match="not the one the spec names"):
+    with pytest.raises(WeightsError, match="not the one named in the spec"):
         astra.read_parts(weights)
     last.unlink()
-    with pytest.raises(WeightsError, match="the checkpoint is not there"):
+    with pytest.raises(WeightsError, match="the checkpoint does not exist"):
         astra.read_parts(weights)
 
 
@@ -162,7 +162,7 @@ def test_without_the_extra_the_error_says_how_to_get_it():
 
 
 def test_another_view_is_refused_and_another_size_must_be_told_in_the_title():
-    with pytest.raises(SpecError, match="needs whole volumes as it was trained on"):
+    with pytest.raises(SpecError, match="needs the whole volumes that it was trained on"):
         load_encoder(EncoderSpec(name="x", adapter="astra", dim=2048, weights=SMALL.weights), "cpu")
     with pytest.raises(SpecError, match=r"not the size the backbone was trained on.*out of spec"):
         load_encoder(SMALL.model_copy(update={"title": "Astra"}), "cpu")

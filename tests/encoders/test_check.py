@@ -99,8 +99,8 @@ def third_party(monkeypatch):
 def test_an_adapter_by_entry_point_is_found_and_checked(third_party):
     found = check_encoder(third_party(Network(layers())))
     assert found.problems == []
-    assert found.facts["parameters"] == "not told by the adapter"
-    with pytest.raises(SpecError, match=r"there are .*someones"):
+    assert found.facts["parameters"] == "not reported by the adapter"
+    with pytest.raises(SpecError, match=r"the adapters are .*someones"):
         load_encoder(EncoderSpec(name="x", adapter="magic", dim=1))
 
 
@@ -108,13 +108,16 @@ def test_an_adapter_by_entry_point_is_found_and_checked(third_party):
     ("encoder", "said"),
     [
         (lambda: Network(layers(torch.nn.Dropout(0.2))), "two passes over the same slices differ"),
-        (lambda: Network(layers(*ACROSS)), "depends on the others in its batch"),
+        (lambda: Network(layers(*ACROSS)), "depends on the other slices of its batch"),
         (Same, "different slices have the same embedding"),
         (
             lambda: Network(layers(torch.nn.BatchNorm1d(16))),
-            "it fails on drawn slices: ValueError: Expected more than 1",
+            "it fails on synthetic slices: ValueError: Expected more than 1",
         ),
-        (lambda: Network(layers(torch.nn.Linear(16, 3))), r"gives \(4, 3\) for 4 slices, its spec says dim 16"),
+        (
+            lambda: Network(layers(torch.nn.Linear(16, 3))),
+            r"output has shape \(4, 3\) for 4 slices, but its spec has dim 16",
+        ),
         (lambda: Network(layers(torch.nn.Threshold(1e9, 0.0))), "all-zero"),
         (lambda: Network(layers(torch.nn.Threshold(1e9, float("nan")))), "NaN"),
     ],
@@ -175,7 +178,7 @@ def test_the_time_of_the_cohort_is_told(tmp_path):
     known = check_encoder(case.spec(), cohort=CohortSize(40, 9_000)).facts
     assert "40 studies (9,000 slices)" in known["this cohort"]
     assumed = check_encoder(case.spec(), cohort=CohortSize(40, None)).facts
-    assert "10,000 slices, 250 a study assumed" in assumed["this cohort"]
+    assert "10,000 slices, assuming 250 per study" in assumed["this cohort"]
     rate = float(known["throughput"].split()[0].replace(",", ""))
     number, unit = known["this cohort"].split()[1:3]
     seconds = float(number) * {"seconds": 1, "minutes": 60, "hours": 3600}[unit]
@@ -188,8 +191,8 @@ def test_an_imported_encoder_is_its_file(tmp_path):
     np.savez(tmp_path / "theirs.npz", study_id=np.array(["a", "b"]), embedding=np.ones((2, 3), np.float32))
     given = {"path": tmp_path / "theirs.npz", "sha256": checkpoints.sha256(tmp_path / "theirs.npz")}
     found = check_encoder(EncoderSpec(name="theirs", adapter="imported", dim=3, embeddings=given))
-    assert found.facts == {"embeddings": "2 studies, 3-d, computed elsewhere: there is no network to probe"}
-    with pytest.raises(EncoderError, match="the spec says 2 x 4"):
+    assert found.facts == {"embeddings": "2 studies, 3-d, imported: there is no network to check"}
+    with pytest.raises(EncoderError, match="but the spec needs 2 x 4"):
         check_encoder(EncoderSpec(name="theirs", adapter="imported", dim=4, embeddings=given))
 
 
@@ -247,12 +250,12 @@ def test_published_weights_are_added_by_their_path_and_their_sha256_is_recorded(
     spec = open_workspace(audit).registry.spec("medsiglip")
     assert (spec.weights.path, spec.weights.sha256, spec.weights.sha256_from) == (case.path, sha256, "first_seen")
     assert spec.weights.config_sha256 == checkpoints.sha256(case.path.parent / "config.json")
-    assert "no published one is known" in (audit.parent / "encoders" / "medsiglip.yaml").read_text()
+    assert "no published digest is known" in (audit.parent / "encoders" / "medsiglip.yaml").read_text()
     checked = call("-c", audit, "encoders", "check", "medsiglip")
     assert checked.exit_code == 0, checked.output
     assert "as when it was added" in checked.output
     case.path.write_bytes(case.path.read_bytes() + b" ")
-    assert "not the one the spec names" in call("-c", audit, "encoders", "check", "medsiglip").stderr
+    assert "not the one named in the spec" in call("-c", audit, "encoders", "check", "medsiglip").stderr
 
 
 def test_other_files_than_the_published_ones_are_refused(tmp_path, monkeypatch):
@@ -261,9 +264,9 @@ def test_other_files_than_the_published_ones_are_refused(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="not the published weights"):
         registry.add(spec, case.path)
     case.path.write_bytes(case.path.read_bytes()[:-1])
-    with pytest.raises(WeightsError, match="cut off"):
+    with pytest.raises(WeightsError, match="truncated"):
         registry.add(spec, case.path)
-    with pytest.raises(WeightsError, match=r"there is no model\.safetensors"):
+    with pytest.raises(WeightsError, match=r"found no model\.safetensors"):
         registry.add(spec, tmp_path / "encoders")
     (case.path.parent / "config.json").unlink()
     assert not (tmp_path / "encoders").exists()
@@ -276,7 +279,7 @@ def case_size(tmp_path):
 
 
 def test_a_spec_that_names_its_weights_takes_no_others(tmp_path):
-    with pytest.raises(SpecError, match="weights cannot be given apart"):
+    with pytest.raises(SpecError, match="--weights cannot be used with it"):
         Registry(tmp_path / "encoders").add(shipped_specs()["efficientnet_lite0"], tmp_path)
 
 
@@ -304,7 +307,7 @@ def test_an_encoder_meant_for_cuda_falls_back_only_where_its_spec_allows_and_say
         encoder = load_encoder(case.spec(device="cuda", dtype="bfloat16"))
     assert encoder.device == "cpu (fell back: this encoder is meant for CUDA)"
     assert "falls back to the CPU, in float32, as its spec allows" in caplog.text
-    with pytest.raises(EncoderError, match="runs on CUDA only"):
+    with pytest.raises(EncoderError, match="needs CUDA, but there is no GPU"):
         load_encoder(case.spec(device="cuda", cpu_fallback=False))
 
 

@@ -69,7 +69,7 @@ def test_a_program_that_uses_another_library_is_refused(tmp_path):
 
 
 def test_a_program_that_gives_no_vectors_or_fails_is_told(tmp_path):
-    with pytest.raises(SpecError, match="does not give one vector per slice"):
+    with pytest.raises(SpecError, match="does not return one vector per slice"):
         load_encoder(script(tmp_path, Image()).spec(), "cpu")
     with pytest.raises(EncoderError, match="the TorchScript program failed"):
         load_encoder(script(tmp_path, Fails()).spec(), "cpu")
@@ -101,5 +101,5 @@ def test_the_variant_says_which_kind_of_file(tmp_path):
     case = checkpoints.onnx_graph(tmp_path)
     with pytest.raises(SpecError, match="`variant: torchscript` or `variant: onnx`"):
         load_encoder(case.spec(variant=""), "cpu")
-    with pytest.raises(WeightsError, match="no whole TorchScript archive"):
+    with pytest.raises(WeightsError, match="not a complete TorchScript archive"):
         load_encoder(case.spec(view=THREE, variant="torchscript"), "cpu")

@@ -33,7 +33,7 @@ class Source:
     def read(self, study_id, view):
         self.read_ids.append(study_id)
         if study_id in self.broken:
-            raise SliceStoreError("is torn or corrupt.")
+            raise SliceStoreError("is truncated or corrupt.")
         rng = np.random.default_rng(int(study_id[1:]))
         return rng.integers(-1000, 1000, (self.slices + int(study_id[1:]) % 3, 1, 16, 16)).astype(np.int16)
 
@@ -74,7 +74,7 @@ def test_studies_are_pooled_and_their_slices_kept(tmp_path):
     told = read_provenance(out)
     assert told["version"] == "v1"
     assert told["n_failed"] == "1"
-    assert tables(out)["failed_studies"] == [("s3", "is torn or corrupt.")]
+    assert tables(out)["failed_studies"] == [("s3", "is truncated or corrupt.")]
 
 
 def test_nothing_is_published_where_an_encoder_gives_nan_or_another_dimension(tmp_path, monkeypatch):
@@ -160,5 +160,5 @@ def test_a_file_that_holds_no_embeddings_is_named(tmp_path):
     (tmp_path / "x.duckdb").write_bytes(b"no database")
     with pytest.raises(EncoderError, match=r"x\.duckdb: is not a readable file of embeddings"):
         read_provenance(tmp_path / "x.duckdb")
-    with pytest.raises(EncoderError, match="has not been made yet"):
+    with pytest.raises(EncoderError, match="does not exist yet"):
         read_provenance(tmp_path / "y.duckdb")

@@ -113,13 +113,13 @@ HUGE[5] = 1e300
 @pytest.mark.parametrize(
     ("write", "name", "rows", "said"),
     [
-        (npz, "x.npz", (IDS, VECTORS[:, :3]), r"its vectors are 6 x 3, the spec says 6 x 4"),
+        (npz, "x.npz", (IDS, VECTORS[:, :3]), r"its vectors have shape 6 x 3, but the spec needs 6 x 4"),
         (npz, "x.npz", (IDS[:5], VECTORS), r"5 ids and 6 vectors"),
         (npz, "x.npz", (IDS, NAN), r"1 rows \(number 3\) with NaN"),
         (npz, "x.npz", (IDS, HUGE), r"1 rows \(number 6\) with NaN, infinite"),
         (npz, "x.npz", (["s0", "s1", "s0", "s3", "s1", "s5"], VECTORS), r"2 rows \(number 3, 5\) of a study"),
         (npz, "x.npz", (["s0", "", "s2", "s3", "s4", "s5"], VECTORS), r"1 rows \(number 2\) without a study id"),
-        (npz, "x.npz", ([], VECTORS[:0]), "holds no study"),
+        (npz, "x.npz", ([], VECTORS[:0]), "has no studies"),
         (npz, "x.npz", (IDS, VECTORS.astype(str)), "not numbers"),
         (parquet, "x.parquet", ([None, *IDS[1:]], VECTORS), "without a study id"),
         (parquet, "x.parquet", (IDS, [[1.0, None, 1.0, 1.0], *VECTORS[1:]]), r"number 1\) with NaN"),
@@ -139,12 +139,12 @@ def test_what_is_wrong_is_named_by_row_and_nothing_is_published(tmp_path, write,
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.npz", "x.h5"])
 def test_a_damaged_file_a_missing_one_and_another_one_are_told(tmp_path, name):
-    with pytest.raises(ImportedFileError, match="is not there"):
+    with pytest.raises(ImportedFileError, match="does not exist"):
         publish(tmp_path / name)
     (tmp_path / name).write_bytes(b"not what it says")
     with pytest.raises(ImportedFileError, match="cannot be read"):
         publish(tmp_path / name)
-    with pytest.raises(ImportedFileError, match="not the file the spec names"):
+    with pytest.raises(ImportedFileError, match="not the file named in the spec"):
         publish(tmp_path / name, sha256="1" * 64)
 
 
@@ -157,10 +157,10 @@ def test_pickled_objects_are_never_opened(tmp_path):
 def test_the_section_goes_with_its_adapter_and_there_is_no_network_to_load(tmp_path):
     npz(tmp_path / "x.npz")
     spec = spec_of(tmp_path / "x.npz")
-    with pytest.raises(SpecError, match="computed elsewhere"):
+    with pytest.raises(SpecError, match="its embeddings are imported"):
         load_encoder(spec)
     (tmp_path / "other.yaml").write_text("name: x\nadapter: imported\ndim: 4\n")
-    with pytest.raises(SpecError, match="goes with `adapter: imported`"):
+    with pytest.raises(SpecError, match="is required for `adapter: imported`"):
         load_spec(tmp_path / "other.yaml")
 
 
@@ -182,7 +182,7 @@ def test_an_encoder_lands_once_its_file_is_there_be_it_of_embeddings_or_a_checkp
     (tmp_path / "x.npz").unlink()
     _, usable, problems = usable_specs(Registry(tmp_path))
     assert list(usable) == ["astra_small", "hu_histogram"]
-    assert "is not there" in problems["theirs"]
+    assert "does not exist" in problems["theirs"]
 
 
 def test_a_wrong_file_is_not_registered(tmp_path):

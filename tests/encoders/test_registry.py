@@ -51,10 +51,10 @@ def test_a_name_that_cannot_be_a_partition_key_is_refused(tmp_path, name):
     ("changes", "said"),
     [
         ({"dim": None}, "dim: is missing"),
-        ({"colour": "red"}, "colour: there is no such setting"),
+        ({"colour": "red"}, "colour: unknown setting"),
         ({"view": {"windows": ["brain"]}}, "unknown window brain"),
         ({"weights": {"path": "w.bin", "sha256": "abc"}}, "sha256"),
-        ({"weights": {"package": "p", "sha256": "0" * 64}}, "`file` goes with `package`"),
+        ({"weights": {"package": "p", "sha256": "0" * 64}}, "`file` requires `package`"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, changes, said):
@@ -80,11 +80,11 @@ def test_adding_copies_a_valid_spec_and_refuses_a_taken_name(tmp_path):
 
 def test_an_unknown_encoder_and_an_unknown_adapter_say_what_there_is(tmp_path):
     write(tmp_path / "a.yaml")
-    with pytest.raises(SpecError, match="no encoder is called two; there are one"):
+    with pytest.raises(SpecError, match="unknown encoder two; the encoders are one"):
         Registry(tmp_path).spec("two")
     spec = load_spec(write(tmp_path / "a.yaml", adapter="magic"))
     with pytest.raises(
-        SpecError, match="no adapter is called magic; there are astra, efficientnet, exported, hu_histogram"
+        SpecError, match="unknown adapter magic; the adapters are astra, efficientnet, exported, hu_histogram"
     ):
         load_encoder(spec)
 
@@ -95,10 +95,10 @@ def test_weights_are_proved_by_their_hash(tmp_path):
     spec = load_spec(write(tmp_path / "a.yaml", weights={"path": "w.bin", "sha256": right}))
     assert spec.weights.verified() == tmp_path / "w.bin"
     (tmp_path / "w.bin").write_bytes(b"weighty")
-    with pytest.raises(WeightsError, match="not the one the spec names"):
+    with pytest.raises(WeightsError, match="not the one named in the spec"):
         spec.weights.verified()
     (tmp_path / "w.bin").unlink()
-    with pytest.raises(WeightsError, match="not there"):
+    with pytest.raises(WeightsError, match="does not exist"):
         spec.weights.verified()
 
 

@@ -113,7 +113,7 @@ def test_other_patients_under_the_same_ids_are_not_paired(planted, blind, tmp_pa
     other = frame.with_columns(patient_id=pl.lit("other-") + pl.col("patient_id"))
     other.write_parquet(path, metadata={"fmaudit.version": pl.read_parquet_metadata(path)["fmaudit.version"]})
     found = compare(planted[0], tmp_path / "other")
-    assert "two cohorts" in (found.no_test or "")
+    assert "the cohorts differ" in (found.no_test or "")
     assert all("p_value" not in row for row in found.rows)
 
 
@@ -125,8 +125,8 @@ def test_what_is_no_audit_is_said(planted, tmp_path):
     fresh = tmp_path / "fresh"
     write_audit(fresh)
     for path, said in (
-        (tmp_path / "empty", "there is no report"), (tmp_path / "text.json", "is no audit.json"),
-        (tmp_path / "old.json", "no schema version"), (tmp_path / "new.json", "of version 9.0"),
+        (tmp_path / "empty", "does not exist"), (tmp_path / "text.json", "is not an audit.json"),
+        (tmp_path / "old.json", "no schema version"), (tmp_path / "new.json", "has version 9.0"),
         (fresh, "Run `fmaudit run` first"),
     ):  # fmt: skip
         with pytest.raises(ReportError, match=said):

@@ -102,7 +102,7 @@ def test_init_knows_an_inspect_download(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({}, "nothing to audit was found"),
+        ({}, "found nothing to audit"),
         ({"name": ["a"], "value": [1]}, "no column looks like study_id"),
         ({"study_id": ["a", "b"], "patient_id": ["p", "q"], "age": [40, 50]}, "no column looks like a task"),
         (
@@ -141,7 +141,7 @@ def test_a_table_that_is_wrong_leaves_nothing_behind(tmp_path):
         (["--phantom", "--dry-run"], "--dry-run goes with FOLDER"),
         (["--phantom", "--studies", "5"], "5 is not in the range"),
         (["--phantom", "--ehr", "."], "go with --inspect"),
-        (["--phantom", "--task", "a task"], "is not a name"),
+        (["--phantom", "--task", "a task"], "is not a valid name"),
         (["nowhere"], "does not exist"),
     ],
 )
@@ -184,7 +184,7 @@ def test_the_doctor_names_each_ailment_and_its_cure(tmp_path):
     assert "broken.yaml" in findings(config)["registry", "problem"]
     (tmp_path / "encoders/broken.yaml").unlink()
     (tmp_path / "theirs.npz").rename(tmp_path / "gone.npz")
-    assert "is not there" in findings(config)["weights", "problem"]
+    assert "does not exist" in findings(config)["weights", "problem"]
     (tmp_path / "gone.npz").rename(tmp_path / "theirs.npz")
     (tmp_path / "studies.csv").write_text("study_id\n1\n")
     assert "patient_id" in findings(config)["cohort", "problem"]
@@ -206,7 +206,7 @@ def test_the_doctor_looks_for_images_and_reads_a_few(tmp_path):
     from fmaudit_core.encoders.registry import shipped_specs
 
     shutil.copyfile(shipped_specs()["hu_histogram"], tmp_path / "encoders/hu_histogram.yaml")
-    assert "3 read whole" in findings(config)["images", "ok"]
+    assert "3 series read completely" in findings(config)["images", "ok"]
     for study in table["study_id"]:
         for file in (tmp_path / "ct" / study).iterdir():
             file.write_bytes(b"no CT")

@@ -139,7 +139,7 @@ def test_intervals_cover_at_about_their_confidence():
         (lambda f: f.with_columns(y_true=pl.lit(None, dtype=pl.Boolean)), r"missing labels"),
         (lambda f: f.with_columns(patient_id=pl.lit("p")), r"1 patients are in more than one split"),
         (lambda f: f.filter(pl.col("split") == "test"), r"validation lacks positives or negatives.*--threshold"),
-        (lambda f: f.filter(pl.col("split") == "val"), r"no study of the split `test`"),
+        (lambda f: f.filter(pl.col("split") == "val"), r"the split `test` has no study"),
         (lambda f: f.with_columns(other=pl.lit("x")), r"attribute other has one level only \(x\)"),
         (lambda f: pl.concat([f, f]), r"scored more than once"),
         (lambda f: f.with_columns(split=pl.lit("dev")), r"split holds dev"),
@@ -149,7 +149,7 @@ def test_intervals_cover_at_about_their_confidence():
         ),
         (
             lambda f: f.with_columns(threshold=pl.when(pl.col("split") == "test").then(0.9)),
-            r"model x task: threshold has 2 values \(a blank one counts\)",
+            r"model x task: threshold has 2 values \(blank counts as one\)",
         ),
         (lambda f: f.with_columns(threshold=_but_three(0.5, float("nan"))), r"threshold is NaN in 3 rows"),
         (lambda f: f.with_columns(study_id=_but_three("study_id", None)), r"study_id is missing in 3 rows"),

@@ -71,7 +71,7 @@ def test_a_view_is_of_slices_or_of_a_volume():
     grid = {"shape_zyx": [4, 8, 8]}
     with pytest.raises(ValidationError, match="set `values: int16`"):
         View.model_validate({"volume": grid})
-    with pytest.raises(ValidationError, match="of slices"):
+    with pytest.raises(ValidationError, match="apply to slices"):
         View.model_validate({"volume": grid, "values": "int16", "stride": 2})
     view = View.model_validate({"volume": grid, "values": "int16"})
     assert view.apply(noise((6, 9, 9))).shape == (4, 1, 8, 8)

@@ -334,7 +334,7 @@ def test_which_past_a_task_may_know_leaves_the_features_of_the_record_alone(
 
 
 def test_a_past_of_a_task_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"ehr.day_before names pee, which is no task; the tasks are pe"):
+    with pytest.raises(ValidationError, match=r"ehr.day_before names pee, which is not a task; the tasks are pe"):
         Audit(cohort=PhantomCohort(kind="phantom"), tasks=("pe",), ehr=EhrSection(day_before=("pee",)))
     Audit(
         cohort=PhantomCohort(kind="phantom"), tasks=("mortality_1m",)

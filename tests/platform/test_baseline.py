@@ -102,7 +102,7 @@ def test_the_sensor_asks_for_its_scores_and_statistics_alone(copied):
     (copied.audit_yaml.parent / "pe_pred_proba.csv").unlink()
     _, usable, problems = usable_specs(copied.registry)
     assert "lrcn" not in usable
-    assert "is not there" in problems["lrcn"]
+    assert "does not exist" in problems["lrcn"]
     assert fingerprint(copied) != before
 
 
@@ -111,7 +111,7 @@ def test_the_sensor_asks_for_its_scores_and_statistics_alone(copied):
     [
         (("--name", "hu_histogram"), "is the name of an encoder"),
         (("--task", "pee"), r"has no task pee (did you mean pe?)"),
-        (("--task", "mortality_12m"), "labels are not those of this cohort"),
+        (("--task", "mortality_12m"), "labels differ from this cohort's"),
     ],
 )
 def test_a_wrong_name_or_task_is_told_and_nothing_is_registered(copied, options, said):

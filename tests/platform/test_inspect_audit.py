@@ -183,6 +183,6 @@ def test_init_refuses_a_folder_that_is_no_download(tmp_path):
     (tmp_path / "empty").mkdir()
     result = call("-c", tmp_path / "audit.yaml", "init", "--inspect", tmp_path / "empty")
     assert result.exit_code == 1
-    assert "is not a whole INSPECT download. Missing: labels_*.tsv" in " ".join(result.stderr.split())
+    assert "is not a complete INSPECT download. Missing: labels_*.tsv" in " ".join(result.stderr.split())
     assert not (tmp_path / "audit.yaml").exists()
     assert call("-c", tmp_path / "audit.yaml", "init", "--inspect", tmp_path, "--phantom").exit_code == 2

@@ -110,7 +110,7 @@ def test_a_checkpoint_that_is_not_there_is_told_by_the_encoders_name(copied):
     land(copied, "second", weights={"path": "nowhere.pt", "sha256": "0" * 64})
     _, usable, problems = usable_specs(copied.registry)
     assert "second" not in usable
-    assert "the checkpoint is not there" in problems["second"]
+    assert "the checkpoint does not exist" in problems["second"]
     assert asked(copied)[0] == {"audit_findings": ("audit_findings", "audit_report")}
 
 

@@ -103,7 +103,9 @@ def test_ids_that_either_side_writes_as_decimals_join(tmp_path):
 
 def test_a_day_early_is_the_way_of_embolism_alone(tmp_path):
     labels = TRUTH.with_columns(task=pl.lit("mortality_1m"))
-    with pytest.raises(PredictionsFileError, match=r"too few are studies of this cohort \(0 by image_id, 0 by patient"):
+    with pytest.raises(
+        PredictionsFileError, match=r"too few of its \d+ rows are studies of this cohort \(0 by image_id, 0 by patient"
+    ):
         joined(tmp_path, release(day=1), labels=labels, task="mortality_1m")
 
 
@@ -146,19 +148,19 @@ WORSE = [not one if i < 4 else one for i, one in enumerate(LABELS)]
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (pl.concat([ours(), ours()[4:5]]), r"^x\.csv: Rows 6 and 62: a study that is scored more than once"),
-        (pl.concat([release(), release()[:1]]), r"Rows 2 and 62: a study that is scored more than once"),
-        (ours(y_score=[None, *SCORES[1:]]), r"Row 2: the score is no number"),
-        (ours(y_score=["high", *map(str, SCORES[1:])]), r"Row 2: the score is no number"),
-        (ours(y_score=[float("inf"), *SCORES[1:]]), r"Row 2: the score is no number"),
-        (ours(study_id=[None, *STUDIES["study_id"][1:]]), r"Row 2: without an id"),
+        (pl.concat([ours(), ours()[4:5]]), r"^x\.csv: Rows 6 and 62: a study is scored more than once"),
+        (pl.concat([release(), release()[:1]]), r"Rows 2 and 62: a study is scored more than once"),
+        (ours(y_score=[None, *SCORES[1:]]), r"Row 2: the score is not a number"),
+        (ours(y_score=["high", *map(str, SCORES[1:])]), r"Row 2: the score is not a number"),
+        (ours(y_score=[float("inf"), *SCORES[1:]]), r"Row 2: the score is not a number"),
+        (ours(study_id=[None, *STUDIES["study_id"][1:]]), r"Row 2: no id"),
         (ours().rename({"y_score": "guess"}), r"column y_score is missing \(also known as prob, score, probability\)"),
         (ours().rename({"study_id": "accession"}), r"column patient_id is missing.*Give study_id and y_score"),
-        (ours(study_id=[f"x{i}" for i in range(N)]), r"none of its 60 studies is one of the cohort's 60"),
-        (release(procedure_time=["2001-01-01"] * N), r"more than once|too few are studies"),
-        (release(label=[float(one) for one in WORSE]), r"4 of 60 labels are not those of this cohort"),
+        (ours(study_id=[f"x{i}" for i in range(N)]), r"none of its 60 studies is among the cohort's 60 studies"),
+        (release(procedure_time=["2001-01-01"] * N), r"more than once|too few of its 60 rows are studies"),
+        (release(label=[float(one) for one in WORSE]), r"4 of 60 labels differ from this cohort's"),
         (ours(y_score=[0.5] * N), r"every study has the same score"),
-        (ours(task=["mortality_1m"] * N), r"holds no row of the task pe"),
+        (ours(task=["mortality_1m"] * N), r"has no rows for the task pe"),
     ],
 )
 def test_what_is_wrong_is_told_by_row_and_nobody_is_named(tmp_path, frame, said):
@@ -169,7 +171,7 @@ def test_what_is_wrong_is_told_by_row_and_nobody_is_named(tmp_path, frame, said)
 
 def test_test_studies_of_one_class_are_refused(tmp_path):
     labels = TRUTH.with_columns(label=pl.lit(value=True))
-    with pytest.raises(PredictionsFileError, match=r"positives and 0 negatives of the test part"):
+    with pytest.raises(PredictionsFileError, match=r"positives and 0 negatives in the test split"):
         joined(tmp_path, ours(), labels=labels)
 
 
@@ -180,10 +182,10 @@ def test_a_pickle_is_never_opened_and_another_file_is_told(tmp_path):
     with pytest.raises(PredictionsFileError, match="A pickle is never opened"):
         baseline_scores(file.model_copy(update={"path": pickle}), STUDIES, TRUTH, baseline="x")
     ours(y_score=SCORES[::-1]).write_csv(file.path)
-    with pytest.raises(PredictionsFileError, match="not the file the spec names"):
+    with pytest.raises(PredictionsFileError, match="not the file named in the spec"):
         baseline_scores(file, STUDIES, TRUTH, baseline="x")
     file.path.unlink()
-    with pytest.raises(PredictionsFileError, match="is not there"):
+    with pytest.raises(PredictionsFileError, match="does not exist"):
         baseline_scores(file, STUDIES, TRUTH, baseline="x")
 
 
@@ -198,8 +200,8 @@ def test_a_file_of_several_tasks_is_read_task_by_task(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: lrcn\nadapter: predictions\n", r"goes with `adapter: predictions`"),
-        ("name: lrcn\nadapter: timm\ndim: 0\n", r"`dim` is 1 or more"),
+        ("name: lrcn\nadapter: predictions\n", r"is required for `adapter: predictions`"),
+        ("name: lrcn\nadapter: timm\ndim: 0\n", r"`dim` must be 1 or more"),
         ("name: lrcn\nadapter: predictions\ndim: 5\npredictions: [{task: pe, path: a.csv, sha256: '%s'}]\n", "`dim`"),
         ("name: lrcn\nadapter: predictions\npredictions: [&, &]\n".replace("&", "{task: pe, path: a, sha256: '%s'}"),
          "names a task twice"),

@@ -148,8 +148,8 @@ def test_the_same_twice():
     ("spoil", "said"),
     [
         (lambda x, y: (np.where(np.arange(len(x))[:, None] == 3, np.nan, x), y), "NaN or infinite"),
-        (lambda x, y: (x, np.ones_like(y)), "of one class"),
-        (lambda x, y: (x, np.full_like(y, np.nan)), "of one class"),
+        (lambda x, y: (x, np.ones_like(y)), "have only one class"),
+        (lambda x, y: (x, np.full_like(y, np.nan)), "have only one class"),
         (lambda x, y: (x, y + 1), "must be 0, 1 or NaN"),
     ],
 )
@@ -168,7 +168,7 @@ def test_no_training_study_is_told():
 def test_weights_that_leave_one_class_are_told():
     x = embeddings()
     y = labels(x)
-    with pytest.raises(ProbeError, match="weights w leave it one class"):
+    with pytest.raises(ProbeError, match="with the weights w only one class remains"):
         fit_logistic(x, {"a": y}, c_grid=(1.0,), weights={"w": 1 - y})
 
 

@@ -214,3 +214,16 @@ def test_one_class_in_training_is_told(cohort):
     alike = labels.filter(task="pe").with_columns(label=pl.lit(value=True))
     with pytest.raises(ProbeError, match="no probe can be fitted for pe"):
         fit_record(made, studies, alike, tasks=["pe"], c_grid=GRID, settings=SETTINGS)
+
+
+def test_a_task_of_one_class_leaves_the_other_tasks_alone(cohort):
+    made, _, studies, labels = cohort
+    pe = labels.filter(task="pe")
+    alike = pe.with_columns(task=pl.lit("mortality_1m"), label=pl.lit(value=True))
+    tasks = ["pe", "mortality_1m"]
+    alone = fit_record(made, studies, labels, tasks=["pe"], c_grid=GRID, settings=SETTINGS)
+    record = fit_record(made, studies, pl.concat([pe, alike]), tasks=tasks, c_grid=GRID, settings=SETTINGS)
+    assert record.scores.equals(alone.scores)
+    assert record.trail.equals(alone.trail)
+    assert list(record.not_fitted) == ["mortality_1m"]
+    assert "one class" in record.not_fitted["mortality_1m"]

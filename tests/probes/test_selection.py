@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.errors import OneClassError, ProbeError
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
 from tests.probes.test_logistic import embeddings, labels
 
@@ -71,9 +71,19 @@ def test_a_study_without_an_embedding_is_counted(cohort):
     assert out.n_unscored == lost > 0
 
 
+def test_a_task_of_one_class_in_training_leaves_the_other_tasks_alone(cohort):
+    vectors, studies, truth = cohort
+    ones = truth.with_columns(task=pl.lit("mortality_1m"), label=pl.lit(value=True))
+    both = pl.concat([truth, ones])
+    fits = fit_probes(vectors, studies, both, encoder="a", tasks=["pe", "mortality_1m"], c_grid=GRID)
+    assert fits.equals(fit_probes(vectors, studies, truth, encoder="a", tasks=["pe"], c_grid=GRID))
+    with pytest.raises(OneClassError, match="no probe can be fitted for mortality_1m"):
+        choose_and_predict(fits, vectors, studies, both, encoder="a", task="mortality_1m")
+
+
 def test_one_class_in_validation_is_told(cohort):
     vectors, studies, truth = cohort
     in_val = studies.filter(pl.col("split") == "val")["study_id"].implode()
     ones = truth.with_columns(label=pl.when(pl.col("study_id").is_in(in_val)).then(True).otherwise("label"))
-    with pytest.raises(ProbeError, match=": validation has one class only for pe"):
+    with pytest.raises(ProbeError, match=": validation has only one class for pe"):
         predicted(vectors, studies, ones)

@@ -163,12 +163,12 @@ def test_mistakes_are_one_paragraph_and_name_the_file(tmp_path, change, argument
 
 def test_without_a_known_attribute_the_columns_are_named(tmp_path):
     PLANTED.write_csv(tmp_path / "predictions.csv")
-    with pytest.raises(FmauditError, match=r"--attributes; there are group, other"):
+    with pytest.raises(FmauditError, match=r"--attributes; the other columns are group, other"):
         assess_file(tmp_path / "predictions.csv", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("p.xlsx", "not from `.xlsx`"), ("p.csv", "no such file"), ("p.parquet", "cannot be read")]
+    ("name", "said"), [("p.xlsx", "not from `.xlsx`"), ("p.csv", "does not exist"), ("p.parquet", "cannot be read")]
 )
 def test_a_file_that_is_no_table_is_named(tmp_path, name, said):
     if name == "p.parquet":

@@ -1,1 +1,1 @@
-"""The INSPECT release as a cohort (`reader.py`): its files, tables, labels and demographics."""
+"""The INSPECT release as a cohort: files, tables, labels and demographics. Entry point: `reader.py`."""

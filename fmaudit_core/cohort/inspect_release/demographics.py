@@ -1,7 +1,7 @@
-"""Sex, race and ethnicity, and birth of INSPECT's patients: from OMOP persons, from MEDS person events, or from a user's file.
+"""Sex, race, ethnicity and birth of INSPECT patients, from OMOP persons, MEDS person events or a user's file.
 
-The release's tables hold none of them. Categories and their order: `race_ethnicity`, the first that matches of hispanic (of any
-race), nh_white, nh_black, nh_asian, nh_nhpi, nh_aian, nh_other, else unknown.
+The tables of the release do not contain them. `race_ethnicity` is the first match of hispanic (of any race), nh_white, nh_black,
+nh_asian, nh_nhpi, nh_aian, nh_other, else unknown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fmaudit_core.tabular.scan import Column, clock, collected, moment, scan_tab
 
 UnknownEthnicity = Literal["as_race", "unknown"]
 
-#: what is known of a person; `races` may hold several levels, `hispanic` is NULL where nobody said
+#: columns of a person; `races` may hold several levels, `hispanic` is NULL if not recorded
 PEOPLE: Final = pl.Schema(
     {
         "person_id": pl.Int64(),
@@ -32,17 +32,17 @@ PEOPLE: Final = pl.Schema(
         "birth": pl.Datetime("us"),
     }
 )
-#: the order of the first match, after hispanic
+#: matching order, after hispanic
 RACES: Final = ("nh_white", "nh_black", "nh_asian", "nh_nhpi", "nh_aian", "nh_other")
 RACE_ETHNICITY_LEVELS: Final = ("hispanic", *RACES, UNKNOWN)
 
 _SEX_CONCEPTS: Final = {8532: "female", 8507: "male"}
 _HISPANIC_CONCEPTS: Final = {38003563: True, 38003564: False}
 _RACE_CONCEPTS: Final = {8527: "nh_white", 8516: "nh_black", 8515: "nh_asian", 8557: "nh_nhpi", 8657: "nh_aian"}
-#: a source value that says so; concept 0 alone mixes Other and Unknown
+#: source value for Other; concept 0 alone includes both Other and Unknown
 _OTHER_SOURCE: Final = r"(?i)(^|\|)\s*other( race)?\s*(\||$)"
 
-#: (kind, level) of the codes of a person; kind is sex, race or ethnicity
+#: code -> (kind, level) for person codes; kind is sex, race or ethnicity
 _CODES: Final[Mapping[str, tuple[str, str]]] = {
     "Gender/F": ("sex", "female"),
     "Gender/M": ("sex", "male"),
@@ -54,9 +54,9 @@ _CODES: Final[Mapping[str, tuple[str, str]]] = {
     "Race/4": ("race", "nh_nhpi"),
     "Race/1": ("race", "nh_aian"),
 }
-#: the code of each level; a race that only a source value tells has none of FEMR's
+#: code of each level; a race found only in a source value has no FEMR code
 _CODE_OF: Final = {level: code for code, level in _CODES.items()} | {("race", "nh_other"): "Race/other"}
-#: descriptions of other codes of a person, as OMOP's vocabulary names the concepts
+#: descriptions of other person codes, as in the OMOP vocabulary
 _DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = {
     ("sex", "female"): "female",
     ("sex", "male"): "male",
@@ -79,12 +79,12 @@ _BLANK_WORDS: Final = ("", "unknown", "na", "n/a", "nan", "null", "none")
 
 
 def race_ethnicity(unknown_ethnicity: UnknownEthnicity) -> pl.Expr:
-    """Level of `races` and `hispanic` of `PEOPLE`: the first that matches.
+    """Return the first matching level of `races` and `hispanic` of `PEOPLE`.
 
     Parameters
     ----------
     unknown_ethnicity : str
-        Where nobody recorded the ethnicity: `as_race` takes the person as not Hispanic, `unknown` says unknown.
+        Level if the ethnicity was not recorded: `as_race` treats the person as not Hispanic, `unknown` gives unknown.
     """
     known = pl.col("hispanic").is_not_null() | pl.lit(unknown_ethnicity == "as_race")
     level = pl.lit(UNKNOWN)
@@ -94,7 +94,7 @@ def race_ethnicity(unknown_ethnicity: UnknownEthnicity) -> pl.Expr:
 
 
 def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
-    """Frame of `PEOPLE` from the table `person`.
+    """Read the table `person` as a frame of `PEOPLE`.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
     rows = tables.read("person", columns)
     numbers = ("gender_concept_id", "race_concept_id", "ethnicity_concept_id", *optional[1:4])
     birth = clock("birth_datetime", rows.schema, where="person")
-    # the ETL of MEDS too takes a missing month or day as the first
+    # as in the MEDS ETL, a missing month or day is taken as the first
     built = pl.concat_str(
         pl.when(pl.col("year_of_birth") > 0).then(pl.col("year_of_birth")).cast(pl.String).str.zfill(4),
         *(pl.col(name).fill_null(1).cast(pl.String).str.zfill(2) for name in ("month_of_birth", "day_of_birth")),
@@ -118,9 +118,12 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
         whole_number("person_id"), *(whole_number(name) for name in numbers), birth=birth.cast(pl.Datetime("us"))
     ).with_columns(built=built)
     rows = rows.with_columns(birth=pl.coalesce("birth", moment("built")))
-    told = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
+    has_birth = pl.any_horizontal(pl.col("birth_datetime", "year_of_birth").is_not_null())
     notes.add(
-        "birth that is no date", rows.filter(told & pl.col("birth").is_null()).height, "persons", "age taken as unknown"
+        "birth that is no date",
+        rows.filter(has_birth & pl.col("birth").is_null()).height,
+        "persons",
+        "age taken as unknown",
     )
     race = _mapped("race_concept_id", _RACE_CONCEPTS, pl.String)
     says_other = pl.col("race_source_value").cast(pl.String).str.contains(_OTHER_SOURCE).fill_null(False)
@@ -143,7 +146,7 @@ def people_of_omop(tables: OmopTables, notes: Notes) -> pl.DataFrame:
 
 
 def codes_of_people(people: pl.DataFrame) -> pl.DataFrame:
-    """What is known of persons as MEDS has it, a row a code; what is unknown has none.
+    """Return the demographics of persons as MEDS codes, one row per code; unknown values have no row.
 
     Parameters
     ----------
@@ -174,10 +177,10 @@ def _codes_of(kind: str) -> dict[str, str]:
 
 
 def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:
-    """Frame of `PEOPLE` from the person events of a MEDS dataset; one pass over the codes of all events.
+    """Read the person events of a MEDS dataset as a frame of `PEOPLE`, in one pass over the codes of all events.
 
-    A concept that the source left 0 has no event: what is absent is unknown. Other codes of a person are mapped through the
-    vocabulary (their parents, their description), else unknown and counted.
+    A concept with source value 0 has no event, so absent means unknown. Other person codes are mapped through the vocabulary
+    (their parents or their description). Codes that cannot be mapped are unknown and are counted.
     """
     vocabulary = dataset.codes()
     notes.add(
@@ -201,18 +204,18 @@ def people_of_meds(dataset: MedsDataset, notes: Notes) -> pl.DataFrame:
         ethnicities=ethnicities,
         birth=pl.col("time").filter(code.is_in(BIRTH_CODES)).min(),
     )
-    hispanic, told = pl.col("ethnicities").list.contains("hispanic"), pl.col("ethnicities").list.len() > 0
+    hispanic, is_recorded = pl.col("ethnicities").list.contains("hispanic"), pl.col("ethnicities").list.len() > 0
     return people.select(
         person_id="subject_id",
         sex=pl.when(pl.col("sexes").list.len() == 1).then(pl.col("sexes").list.first()).otherwise(pl.lit(UNKNOWN)),
         races="races",
-        hispanic=pl.when(told).then(hispanic),
+        hispanic=pl.when(is_recorded).then(hispanic),
         birth="birth",
     ).sort("person_id")
 
 
 def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A user's own table: person_id, sex, race_ethnicity, and birth_date or age.
+    """Read a user's table with person_id, sex, race_ethnicity, and birth_date or age.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises
     ------
     CohortError
-        A column is missing, a level is none of ours, an age or date cannot be read, or a person is listed twice.
+        A column is missing, a level is not allowed, an age or date cannot be read, or a person is listed twice.
     """
     columns = [Column(name, (name,)) for name in ("person_id", "sex", "race_ethnicity")]
     dated = Column("birth", ("birth_date", "birth_datetime", "date_of_birth"), needed=False)
@@ -243,21 +246,21 @@ def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     allowed = {"sex": ("female", "male", UNKNOWN), "race_ethnicity": RACE_ETHNICITY_LEVELS}
     for name, expression in level.items():
         level[name] = pl.when(expression.is_in(_BLANK_WORDS)).then(pl.lit(UNKNOWN)).otherwise(expression)
-        _refuse(
-            rows.filter(~level[name].is_in(allowed[name])), f"a {name} that is none of {', '.join(allowed[name])}", path
-        )
+        _refuse(rows.filter(~level[name].is_in(allowed[name])), f"a {name} other than {', '.join(allowed[name])}", path)
     as_text = rows.with_columns(pl.col("birth", "age").cast(pl.String))
     age = pl.col("age").cast(pl.Float64, strict=False)
     _refuse(
-        as_text.filter(pl.col("birth").is_not_null() & moment("birth").is_null()), "a birth_date that is no date", path
+        as_text.filter(pl.col("birth").is_not_null() & moment("birth").is_null()),
+        "a birth_date that is not a date",
+        path,
     )
     _refuse(
         as_text.filter(pl.col("age").is_not_null() & ~age.is_finite().fill_null(False)),
-        "an age that is no number",
+        "an age that is not a number",
         path,
     )
     _refuse(as_text.filter(~age.is_between(0, MAX_AGE + 1, closed="left")), f"an age outside 0 to {MAX_AGE}", path)
-    _refuse(as_text.filter(whole_number("person_id").is_null()), "a person_id that is no whole number", path)
+    _refuse(as_text.filter(whole_number("person_id").is_null()), "a person_id that is not a whole number", path)
     known = as_text.select(
         "row",
         whole_number("person_id"),
@@ -271,7 +274,7 @@ def people_of_file(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _levels_of_codes(codes: pl.DataFrame) -> dict[str, tuple[str, str]]:
-    """Kind and level of every code of a person: those known by name, and others by a parent's or their description."""
+    """Return kind and level of every person code: known codes, and others by their parent or their description."""
     levels = dict(_CODES)
     for code, description, parents in codes.iter_rows():
         if code is None or code in levels:
@@ -302,7 +305,7 @@ def _each_once(people: pl.DataFrame, where: str) -> pl.DataFrame:
     return distinct.sort("person_id")
 
 
-def _refuse(bad: pl.DataFrame, said: str, path: Path) -> None:
+def _refuse(bad: pl.DataFrame, problem: str, path: Path) -> None:
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
-        raise CohortError(f"{rows}: {said}.", where=path.name, fix="Correct these rows.")
+        raise CohortError(f"{rows}: {problem}.", where=path.name, fix="Correct these rows.")

@@ -1,4 +1,4 @@
-"""Words of the INSPECT release as labels: which column is which task, and what its cells mean. Nothing is ever guessed."""
+"""Labels of the INSPECT release: the column of each task and the meaning of its cells. Unknown words are errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INSPECT_TASKS: Final[Mapping[str, str]] = {
     "readmission_12m": "12_month_readmission",
     "pulmonary_hypertension_12m": "12_month_PH",
 }
-#: the same scan's finding by another rule: never the label, only compared with it
+#: finding of the same scan by another rule: never used as the label, only compared with it
 OTHER_PE: Final = Column("pe_positive", ("pe_positive",), needed=False)
 
 _TRUE: Final = ("TRUE", "1", "1.0", "T", "YES")
@@ -36,17 +36,17 @@ _WORDS: Final[Mapping[str, bool | None]] = {
 
 
 def task_columns(tasks: Sequence[str]) -> list[Column]:
-    """The release's column of each task.
+    """Return the release column of each task.
 
     Raises
     ------
     CohortError
-        A task is none of the eight.
+        A task is not one of the eight.
     """
     unknown = [did_you_mean(task, list(INSPECT_TASKS)) for task in tasks if task not in INSPECT_TASKS]
     if unknown:
         raise CohortError(
-            f"{', '.join(unknown)} is no task of INSPECT; there are {', '.join(INSPECT_TASKS)}.",
+            f"{', '.join(unknown)} is not a task of INSPECT; the tasks are {', '.join(INSPECT_TASKS)}.",
             where="audit.yaml",
             fix="Correct it under `tasks:`.",
         )
@@ -54,7 +54,7 @@ def task_columns(tasks: Sequence[str]) -> list[Column]:
 
 
 def labels_of(listed: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
-    """Label of each study and task, NULL where it is censored.
+    """Return the label of each study and task, NULL if it is censored.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def labels_of(listed: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.Data
     Raises
     ------
     CohortError
-        A cell is no label: says the word, how often, and the rows.
+        A cell is not a valid label. The message gives the word, its count and its rows.
     """
     problems, ids = [], set(listed.get_column("study_id").str.to_lowercase())
     for task in tasks:
@@ -72,19 +72,20 @@ def labels_of(listed: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.Data
         if bad.height:
             shown = words_named(bad.get_column("word"), ids)
             rows = rows_named(bad.get_column("row").sort().to_list())
-            problems.append(f"column {INSPECT_TASKS[task]}: {shown} is no label ({bad.height} in all: {rows})")
+            problems.append(f"column {INSPECT_TASKS[task]}: {shown} is not a valid label ({bad.height} in all: {rows})")
     if problems:
         raise CohortError(
             "; ".join(problems) + ".",
             where=where,
-            fix=f"A label reads {', '.join(_TRUE)}; {', '.join(_FALSE)}; or {', '.join(filter(None, _CENSORED))} or blank.",
+            fix=f"Valid labels are {', '.join(_TRUE)}; {', '.join(_FALSE)}; or {', '.join(filter(None, _CENSORED))} "
+            "or blank.",
         )
     long = listed.select("study_id", *(boolean(task).alias(task) for task in tasks))
     return long.unpivot(index="study_id", variable_name="task", value_name="label").sort("study_id", "task")
 
 
 def boolean(column: str) -> pl.Expr:
-    """What a cell says, in any case of letters; NULL where it is censored or no label."""
+    """Return the value of a cell, ignoring case; NULL if it is censored or not a valid label."""
     return _word(column).replace_strict(dict(_WORDS), default=None, return_dtype=pl.Boolean)
 
 

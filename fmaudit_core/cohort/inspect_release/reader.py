@@ -1,7 +1,7 @@
-"""Reader of the INSPECT release: its tables, volumes and persons become a `Cohort`, every exclusion counted.
+"""Reader of the INSPECT release. It builds a `Cohort` from tables, volumes and persons, and counts every exclusion.
 
-Where files lie: `release_files.py`. How tables join: `release_tables.py`. What a label is: `labels.py`. Who the patients
-are: `demographics.py`. Splits are the release's own and are never drawn again; outcomes are never derived again.
+`release_files.py` finds files, `release_tables.py` joins tables, `labels.py` parses labels, and `demographics.py` reads
+patients. Splits and outcomes are those of the release and are never recomputed.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from fmaudit_core.tabular.omop import find_omop, folders_below
 from fmaudit_core.tabular.scan import Column, collected, newest, scan_table, whole_number
 
 ADULT_FROM: Final = 18
-#: the source gives older patients as this old
+#: older patients have this age in the source
 OLDEST: Final = 90
-#: raised when `people_of_meds` would make other rows or notes of the same events
+#: increment if `people_of_meds` returns other rows or notes for the same events
 _PEOPLE_REVISION: Final = 2
 
 
 @dataclass(frozen=True)
 class _Demographics:
-    """Who the persons are.
+    """Demographics of the persons.
 
     Parameters
     ----------
     levels : person_id, sex, race_ethnicity
-    ages : person_id, birth, age; either of the last two may be NULL
-    splits : subject_id, split of the medical record's own, or None
+    ages : person_id, birth, age; birth and age may be NULL
+    splits : subject_id, split of the medical record, or None
     """
 
     levels: pl.DataFrame
@@ -80,28 +80,28 @@ def read_inspect_cohort(
     Parameters
     ----------
     section : InspectCohort
-        Where the download, its volumes, its medical record or a user's own demographics lie.
+        Locations of the download, its volumes, its medical record or a user's demographics.
     tasks : sequence of str
-        Of the eight of INSPECT.
+        From the eight tasks of INSPECT.
     attributes : sequence of str
-        Of race_ethnicity, sex, age_band.
+        From race_ethnicity, sex, age_band.
     age_bands : sequence of AgeBand
-        Studies of a known age outside all of them are left out and counted.
+        Studies with a known age outside all bands are excluded and counted.
     cache : Path
-        Folder for what is costly to read twice, an unpacked archive of the medical record and its persons; and for the names of
-        the volumes that are missing.
+        Folder for data that is expensive to read twice (the unpacked archive of the medical record and its persons), and for the
+        names of missing volumes.
 
     Returns
     -------
     Cohort
-        Studies carry, beside the columns of `STUDIES`: time (of the order, else of the note, else NULL), time_source,
+        In addition to the columns of `STUDIES`, studies have: time (of the order, else of the note, else NULL), time_source,
         provenance, contrast_mentioned, rescale_slope, rescale_intercept, listed_slices, listed_thickness_mm.
 
     Raises
     ------
     CohortError
-        A file, column, label, person or split is missing or wrong, or more than a few of the volumes are; rows are numbered and
-        counted, patients never named.
+        A file, column, label, person or split is missing or wrong, or more than a few volumes are missing. The message gives row
+        numbers and counts, and never names patients.
     """
     _check_attributes(attributes)
     columns = task_columns(tasks)
@@ -124,7 +124,7 @@ def read_inspect_cohort(
     where = release.labels.name
     if kept.is_empty():
         raise CohortError("no study is left after the exclusions.", where=where)
-    # every word must be understood, also of a study that is left out
+    # every label word must be valid, including those of excluded studies
     labels = labels_of(described.unique("study_id", keep="first", maintain_order=True), tasks, where)
     labels = labels.join(kept.select("study_id"), on="study_id", how="semi", maintain_order="left")
     check_classes(kept, labels, tasks, where)
@@ -144,14 +144,14 @@ def _check_attributes(attributes: Sequence[str]) -> None:
     others = [name for name in attributes if name not in ATTRIBUTES]
     if others:
         raise CohortError(
-            f"INSPECT gives no attribute {', '.join(others)}; there are {', '.join(ATTRIBUTES)}.",
+            f"INSPECT has no attribute {', '.join(others)}; the attributes are {', '.join(ATTRIBUTES)}.",
             where="audit.yaml",
             fix="Correct it under `attributes:`.",
         )
 
 
 def _demographics(section: InspectCohort, notes: Notes, cache: Path, progress: Progress) -> _Demographics:
-    """A user's file before all, then OMOP persons, then MEDS; without any the subgroups cannot be formed."""
+    """Read demographics from the user's file, else from OMOP persons, else from MEDS; raise an error if there are none."""
     if section.demographics is not None:
         levels, ages = people_of_file(section.demographics)
         notes.add("demographics of a user's file", levels.height, "persons", section.demographics.name)
@@ -160,42 +160,43 @@ def _demographics(section: InspectCohort, notes: Notes, cache: Path, progress: P
     splits = None
     tables = find_omop(root, passing_over=VOLUME_FOLDERS)
     if tables is not None and "person" in tables.files:
-        people, said = people_of_omop(tables, notes), "demographics of the OMOP table person"
+        people, source = people_of_omop(tables, notes), "demographics of the OMOP table person"
     elif (found := find_meds(root, passing_over=VOLUME_FOLDERS)) is not None:
         dataset = open_meds(found, unpack_into=cache, progress=progress)
-        people, said = _people_of_meds(dataset, notes, cache), "demographics of MEDS person events"
+        people, source = _people_of_meds(dataset, notes, cache), "demographics of MEDS person events"
         splits = dataset.subject_splits()
     else:
         raise CohortError(
-            "nothing here tells sex, race, ethnicity and age, so no subgroup can be formed: the release's own tables do not. "
-            "Missing: person.csv or person.parquet (OMOP), or meds_omop_inspect.tar.gz or its folder (MEDS).",
+            "no table in this folder holds sex, race, ethnicity and age, so no subgroup can be formed; the tables of "
+            "the release do not hold them. Missing: person.csv or person.parquet (OMOP), or meds_omop_inspect.tar.gz "
+            "or its folder (MEDS).",
             where=str(root),
             fix="Download one of them from Redivis and set `cohort: ehr:` (or --ehr DIR), or give a table with person_id, sex, "
             "race_ethnicity and birth_date or age as `cohort: demographics:` (or --demographics FILE).",
         )
-    notes.add(said, people.height, "persons")
+    notes.add(source, people.height, "persons")
     levels = people.select("person_id", "sex", race_ethnicity(section.unknown_ethnicity).alias("race_ethnicity"))
     return _Demographics(levels, people.select("person_id", "birth", age=pl.lit(None, pl.Int64)), splits)
 
 
 def _people_of_meds(dataset: MedsDataset, notes: Notes, cache: Path) -> pl.DataFrame:
-    """Persons of a MEDS dataset, kept in the cache: the codes of hundreds of millions of events are read for them."""
+    """Read the persons of a MEDS dataset through a cache, because this reads the codes of hundreds of millions of events."""
     files = [path.relative_to(dataset.folder).as_posix() for path in dataset.shards]
     made_of = digest(_PEOPLE_REVISION, files_digest(dataset.folder, [*files, "metadata"]))[:16]
     path, noted = cache / f"people-{made_of}.parquet", cache / f"people-{made_of}-notes.parquet"
     if not (path.exists() and noted.exists()):
         own = Notes()
         people = people_of_meds(dataset, own).select(PEOPLE.names())
-        with written_beside(noted) as beside:
-            own.frame().write_parquet(beside)
-        with written_beside(path) as beside:
-            people.write_parquet(beside)
+        with written_beside(noted) as temporary:
+            own.frame().write_parquet(temporary)
+        with written_beside(path) as temporary:
+            people.write_parquet(temporary)
     notes.rows.extend(pl.read_parquet(noted).iter_rows())
     return pl.read_parquet(path)
 
 
 def _note_crosswalk(section: InspectCohort, listed: pl.DataFrame, notes: Notes) -> None:
-    """Count volumes that the medical record's own crosswalk gives to another person; the release's table is followed."""
+    """Count volumes that the crosswalk of the medical record assigns to another person. The table of the release is used."""
     folders = folders_below(section.ehr or section.root, VOLUME_FOLDERS)
     found = [path for folder in folders for path in folder.glob("image_ehr_crosswalk*.csv")]
     if not found:
@@ -211,7 +212,7 @@ def _note_crosswalk(section: InspectCohort, listed: pl.DataFrame, notes: Notes) 
 
 
 def _note_record(section: InspectCohort, notes: Notes) -> None:
-    """Name the tables that an OMOP record lacks, where it is the one that is read."""
+    """Note the missing tables of an OMOP record, if it is the record that is read."""
     root = section.ehr or section.root
     if find_meds(root, passing_over=VOLUME_FOLDERS) is None:
         tables = find_omop(root, passing_over=VOLUME_FOLDERS)
@@ -225,7 +226,7 @@ def _described(
     release: Release,
     age_bands: Sequence[AgeBand],
 ) -> pl.DataFrame:
-    """Listed studies with demographics, age at the study, band and path of the volume, whoever will be left out."""
+    """Return all listed studies with demographics, age at the study, age band and volume path, before exclusions."""
     paths = pl.DataFrame(
         {"volume": list(release.volumes), "image_path": list(release.volumes.values())},
         schema={"volume": pl.String, "image_path": pl.String},
@@ -237,7 +238,7 @@ def _described(
     )
     years = completed_years(pl.col("birth"), pl.col("time"))
     at_study = pl.when(years.is_between(0, MAX_AGE)).then(years)
-    # an age that a user's file gives stands where there is no birth
+    # without a birth date, the age of the user's file is used
     age = pl.coalesce(at_study, pl.when(pl.col("birth").is_null()).then("age"))
     joined = joined.with_columns(
         patient_id=pl.col("person_id").cast(pl.String),
@@ -253,7 +254,7 @@ def _described(
 
 
 def _steps(described: pl.DataFrame, release: Release) -> list[tuple[str, pl.DataFrame]]:
-    """What is left after each rule, in order. A study without a time or a birth stays: its age band is unknown."""
+    """Return the studies left after each rule, in order. Studies without time or birth are kept with age band unknown."""
     age = pl.col("given_age")
     rules = {
         "each study once (identical repeats dropped)": pl.col("study_id").is_first_distinct(),
@@ -271,7 +272,7 @@ def _steps(described: pl.DataFrame, release: Release) -> list[tuple[str, pl.Data
 
 
 def _note_studies(kept: pl.DataFrame, demographics: _Demographics, notes: Notes) -> None:
-    """Count what is unusual about the studies that are left."""
+    """Add notes that count unusual properties of the included studies."""
 
     def count(rule: pl.Expr) -> int:
         return kept.filter(rule).height

@@ -1,4 +1,4 @@
-"""Where the files of an INSPECT download lie: which release it is, and what is missing. What is in them: `release_tables.py`."""
+"""Files of an INSPECT download: their locations, the release version, and missing files. See also `release_tables.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fmaudit_core.tabular.scan import newest
 
 Layout = Literal["v2025-06", "2025-03", "0.2.0"]
 
-#: folders of volumes, as the releases call them; never searched for tables
+#: folder names of volumes in the releases; never searched for tables
 VOLUME_FOLDERS: Final = ("CTPA", "anon_nii_gz")
 VOLUME_SUFFIXES: Final = (".nii.gz", ".nii")
 _MASTER_FILES: Final = (
@@ -23,39 +23,39 @@ _MASTER_FILES: Final = (
     "cohort_0.2.0_master_file.csv",
     "inspect_cohort.csv",
 )
-#: the medical record of 0.2.0, in a form that only its own code reads
+#: the medical record of 0.2.0, in a format that only the code of that release can read
 _OLD_RECORD: Final = "timelines_smallfiles"
 
-#: role -> (how the file is called in v2025-06, in March 2025, what it is for)
+#: role -> (file name in v2025-06, file name in March 2025, purpose)
 _ROLES: Final[Mapping[str, tuple[str, str, str]]] = {
     "labels": ("labels", "Final_labels", "the outcomes of each study"),
-    "splits": ("splits", "Final_splits", "which patients are for training, validation and test"),
-    "mapping": ("study_mapping", "Final_metadata", "which patient, volume and time a study has"),
+    "splits": ("splits", "Final_splits", "the split of each patient: training, validation or test"),
+    "mapping": ("study_mapping", "Final_metadata", "the patient, volume and time of each study"),
     "series": ("series_metadata", "", "rescale and slice counts, a check on the volumes"),
     "descriptions": ("study_metadata", "", "whether a study's description mentions contrast"),
 }
 _NEEDED: Final = ("labels", "splits", "mapping")
-#: share of the listed volumes that may lack: of the whole release eight do
+#: largest share of listed volumes that may be missing; in the complete release eight are missing
 _LACKING_UPTO: Final = 0.02
-#: the file that names the volumes a download lacks, as they are to be downloaded
+#: name of the file that lists the missing volumes by their download names
 LACKING_VOLUMES: Final = "missing_volumes.txt"
 
 
 @dataclass(frozen=True)
 class Release:
-    """The files of one download.
+    """Files of one download.
 
     Parameters
     ----------
     layout : str
     labels, splits, mapping : Path
-        In 0.2.0 one and the same master file.
+        In 0.2.0 all three are the same master file.
     series, descriptions : Path or None
-        What v2025-06 alone has.
+        Only in v2025-06.
     volumes : mapping of volume name without suffix to path relative to `images_root`
     images_root : Path
     old_record : bool
-        Whether the medical record of 0.2.0 lies beside, which is not read.
+        Whether the medical record of 0.2.0 is present, which is not read.
     """
 
     layout: Layout
@@ -70,19 +70,19 @@ class Release:
 
 
 def locate_release(root: Path, *, images: Path | None = None) -> Release:
-    """Find the files of a download, of several dated ones the newest.
+    """Find the files of a download. If there are several dated files, use the newest.
 
     Parameters
     ----------
     root : Path
         The download, or its `full/` folder.
     images : Path, optional
-        Where the volumes lie, if not in the download.
+        Folder of the volumes, if not in the download.
 
     Raises
     ------
     CohortError
-        What is missing, as a list, and what each file is for.
+        The message lists the missing files and their purposes.
     """
     if not root.is_dir():
         raise CohortError("is not a folder.", where=str(root), fix="Give the folder that holds the INSPECT download.")
@@ -115,7 +115,7 @@ def locate_release(root: Path, *, images: Path | None = None) -> Release:
 
 
 def optional_tables_missing(release: Release) -> list[str]:
-    """Tables of v2025-06 that would be read but are not there, each with what it is for."""
+    """Return the optional tables of v2025-06 that are missing, each with its purpose."""
     if release.layout != "v2025-06":
         return []
     lacking = [role for role in ("series", "descriptions") if getattr(release, role) is None]
@@ -123,21 +123,21 @@ def optional_tables_missing(release: Release) -> list[str]:
 
 
 def volumes_missing(release: Release, listed: Collection[str], *, partial: bool, told_in: Path) -> int:
-    """How many of the volumes that the tables list are not there; their names are written to a file, one a line.
+    """Count the listed volumes that are missing, and write their names to a file, one per line.
 
     Parameters
     ----------
     listed : collection of str
         Names of volumes without suffix.
     partial : bool
-        Whether a part is meant to do.
+        Whether a partial download is accepted.
     told_in : Path
-        Folder for the file `LACKING_VOLUMES`, which goes where nothing is missing.
+        Folder for the file `LACKING_VOLUMES`, which is deleted if nothing is missing.
 
     Raises
     ------
     CohortError
-        More are missing than of the whole release, and a part is not meant to do.
+        More volumes are missing than allowed for a complete release, and a partial download is not accepted.
     """
     missing = sorted(set(listed) - release.volumes.keys())
     path = told_in / LACKING_VOLUMES
@@ -145,21 +145,21 @@ def volumes_missing(release: Release, listed: Collection[str], *, partial: bool,
         path.unlink(missing_ok=True)
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as beside:
-        beside.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
+    with written_beside(path) as temporary:
+        temporary.write_text("".join(f"{name}.nii.gz\n" for name in missing), encoding="utf-8")
     if len(missing) > _LACKING_UPTO * len(set(listed)) and not partial:
         raise CohortError(
-            f"{len(missing)} of the {len(set(listed))} CT volumes that {release.mapping.name} lists are not there. "
-            f"Missing: those named in {path}.",
+            f"{len(missing)} of the {len(set(listed))} CT volumes listed in {release.mapping.name} are missing. Their "
+            f"names are in {path}.",
             where=str(release.images_root),
-            fix="Download them from Stanford AIMI, or audit those that are there: `fmaudit init --inspect DIR --partial`, "
-            "which sets `cohort: partial: true`.",
+            fix="Download them from Stanford AIMI, or audit the volumes that are present: `fmaudit init --inspect DIR "
+            "--partial`, which sets `cohort: partial: true`.",
         )
     return len(missing)
 
 
 def _candidates(root: Path) -> list[Path]:
-    """Where the tables may lie: the folder itself, then `full/`; a `sample/` beside it is a part only."""
+    """Return the possible folders of the tables: the folder itself, then `full/`. A `sample/` folder holds only a part."""
     inner = [root / name for name in ("full", "Full")]
     return [root, *(folder for folder in inner if folder.is_dir())]
 
@@ -183,12 +183,12 @@ def _master(root: Path) -> Path | None:
     return next((files[name] for name in _MASTER_FILES if name in files), None)
 
 
-def _volumes(images: Path | None, root: Path, beside: Path) -> tuple[dict[str, str], str]:
-    """Volumes by name, their paths relative to the root of images; and the name of the folder that was looked into."""
+def _volumes(images: Path | None, root: Path, tables_folder: Path) -> tuple[dict[str, str], str]:
+    """Return the volumes by name, with paths relative to the image root, and the name of the folder searched."""
     if images is not None:
         tops, base = [images, *(images / name for name in VOLUME_FOLDERS)], images
     else:
-        tops, base = [folder / name for folder in dict.fromkeys((beside, root)) for name in VOLUME_FOLDERS], root
+        tops, base = [folder / name for folder in dict.fromkeys((tables_folder, root)) for name in VOLUME_FOLDERS], root
     for top in tops:
         found = _volumes_in(top, base)
         if found:
@@ -197,7 +197,7 @@ def _volumes(images: Path | None, root: Path, beside: Path) -> tuple[dict[str, s
 
 
 def _volumes_in(top: Path, base: Path) -> dict[str, str]:
-    """One listing instead of a look at each of 23,000 files."""
+    """Find the volumes in one directory listing, instead of one disk access for each of 23,000 files."""
     if not top.is_dir():
         return {}
     prefix = "" if top == base else f"{top.relative_to(base).as_posix()}/"
@@ -216,9 +216,10 @@ def _named(role: str, *, march: bool) -> str:
 
 
 def _partial(root: Path, lacking: Sequence[str], images: Path | None) -> CohortError:
-    looked = "" if images is None else f"; volumes were looked for in {images.name}/"
+    looked = "" if images is None else f"; volumes were searched for in {images.name}/"
     return CohortError(
-        f"is not a whole INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
+        f"is not a complete INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
         where=str(root),
-        fix="Download what is missing from Stanford AIMI (docs/inspect.md lists the files), or give the folder that holds them.",
+        fix="Download the missing files from Stanford AIMI (docs/inspect.md lists the files), or give the folder that "
+        "holds them.",
     )

@@ -1,7 +1,7 @@
-"""Tables of an INSPECT release joined on its own keys: one row per row of the labels table. Who is left out: `reader.py`.
+"""Tables of an INSPECT release joined on its keys, one row per row of the labels table. Exclusions are in `reader.py`.
 
-`study_id` is `impression_id` as text, the volume is found by `image_id`, the patient by `person_id`. In 0.2.0, which has no
-`impression_id`, a study is `<patient>_<time>`, as its volume is called.
+`study_id` is `impression_id` as text, the volume is found by `image_id`, the patient by `person_id`. Release 0.2.0 has no
+`impression_id`; there a study is named `<patient>_<time>`, like its volume.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PROVENANCE: Final = Column("provenance", ("provenance",), needed=False)
 _OLD_TIME: Final = Column("procedure", ("StudyTime", "procedure_time", "procedure_DATETIME"))
 _SPLIT_WORDS: Final = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 _SHOWN_CHARACTERS: Final = 20
-#: studies that one table may lack of those the others list, at least and as a share of all
+#: studies listed elsewhere that one table may lack: an absolute limit, and a share of all studies; the larger applies
 _LACKING_FROM: Final = 10
 _LACKING_UPTO: Final = 0.01
 _CONTRAST: Final = r"(?i)contrast"
@@ -46,40 +46,40 @@ _CONTRAST: Final = r"(?i)contrast"
 
 @dataclass
 class Notes:
-    """What was noticed and excludes nobody, in order."""
+    """Observations that do not exclude any study, in order."""
 
     rows: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def add(self, note: str, n: int, unit: str, detail: str = "") -> None:
-        """Keep a note if it counts anything; `n` studies, rows, persons or files."""
+        """Add a note if `n` is not 0. `unit` is studies, rows, persons, volumes or files."""
         if n:
             self.rows.append((note, n, unit, detail))
 
     def frame(self) -> pl.DataFrame:
-        """Frame of `COHORT_NOTES`."""
+        """Return the notes as a frame of `COHORT_NOTES`."""
         schema = {"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String}
         return pl.DataFrame(self.rows, schema=schema, orient="row")
 
 
 def read_listed(release: Release, tasks: Sequence[Column], notes: Notes, *, partial: bool = False) -> pl.DataFrame:
-    """Every row of the labels table with what the other tables say of its study.
+    """Read every row of the labels table, joined with the other tables by study.
 
     Parameters
     ----------
     partial : bool
-        Whether a table may lack more than a few of the studies that the others list.
+        Whether a table may lack more than a few of the studies listed in the others.
 
     Returns
     -------
     frame
         row, study_id, person_id, split, time, time_source, volume, provenance, contrast_mentioned, rescale_slope,
         rescale_intercept, listed_slices, listed_thickness_mm, and the words of each task and of `pe_positive`. Identical
-        repeats of a study are still in it; person_id and split are NULL where no other table knows the study.
+        repeats of a study are included. person_id and split are NULL if no other table lists the study.
 
     Raises
     ------
     CohortError
-        A table is damaged, cut off, or lacks a column; a study is listed twice with different content; the tables disagree on
+        A table is damaged or truncated, or lacks a column; a study is listed twice with different content; the tables disagree on
         the patient of a study; a patient is in two splits; a time cannot be read.
     """
     listed = _read_master(release, tasks) if release.layout == "0.2.0" else _read_tables(release, tasks, notes, partial)
@@ -110,7 +110,7 @@ def _read_tables(release: Release, tasks: Sequence[Column], notes: Notes, partia
     if disagreeing.height:
         rows = starting_with_rows(disagreeing.get_column("row").to_list())
         raise CohortError(
-            f"{rows}: another person_id than in {release.splits.name} ({disagreeing.height} studies).",
+            f"{rows}: person_id differs from {release.splits.name} ({disagreeing.height} studies).",
             where=where,
             fix="These tables are of different releases: download both again.",
         )
@@ -125,7 +125,7 @@ def _read_master(release: Release, tasks: Sequence[Column]) -> pl.DataFrame:
     columns = [replace(_STUDY, name="impression", needed=False), _PERSON, _OLD_TIME, _SPLIT, *tasks, OTHER_PE]
     rows = _rows_of(release.labels, columns)
     rows = rows.with_columns(_persons(rows, where), note=pl.lit(None, pl.String), provenance=pl.lit(None, pl.String))
-    # the volume is called as the time is written: 831469698_2129-09-04_01_46_00
+    # the volume name contains the time as written: 831469698_2129-09-04_01_46_00
     volume = pl.concat_str(
         pl.col("person_id").cast(pl.String), pl.col("procedure").str.replace_all(r"[:T ]", "_"), separator="_"
     )
@@ -136,14 +136,14 @@ def _read_master(release: Release, tasks: Sequence[Column]) -> pl.DataFrame:
 
 
 def _keyed(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
-    """Rows of a table with their numbers, `study_id` as text."""
+    """Return the rows of a table with row numbers and with `study_id` as text."""
     rows = _rows_of(path, columns).with_columns(id_text("study_id"))
     _refuse(rows.filter(pl.col("study_id").is_null()), "no impression_id", path.name)
     return rows
 
 
 def _check_whole(tables: Mapping[str, pl.DataFrame], notes: Notes, *, partial: bool) -> None:
-    """Studies that some table lists and another lacks: a few are noted, many mean that the other was cut off."""
+    """Count studies listed in one table and missing in another. A few are noted; many are an error (truncated file)."""
     ids = {name: frame.select("study_id").unique() for name, frame in tables.items()}
     every = pl.concat(ids.values()).unique()
     for name, own in ids.items():
@@ -151,27 +151,27 @@ def _check_whole(tables: Mapping[str, pl.DataFrame], notes: Notes, *, partial: b
         notes.add(f"listed elsewhere, not in {name}", lacking, "studies", "left out")
         if lacking > max(_LACKING_FROM, _LACKING_UPTO * every.height) and not partial:
             raise CohortError(
-                f"lists {own.height:,} studies and lacks {lacking:,} that the other tables list: it may be cut off.",
+                f"lists {own.height:,} studies and lacks {lacking:,} that the other tables list; it may be truncated.",
                 where=name,
-                fix="Download it again. Where a part of the release is meant to be audited, set `cohort: partial: true`.",
+                fix="Download it again. To audit a part of the release, set `cohort: partial: true`.",
             )
 
 
 def _rows_of(path: Path, columns: Sequence[Column]) -> pl.DataFrame:
-    """Rows of a table with their numbers; one whose rows are cut off is refused, its labels would read as censored."""
+    """Return the rows of a table with row numbers. Refuse truncated rows, because their labels would be read as censored."""
     rows = collected(scan_table(path, columns, rows=True), where=path.name)
     ragged = rows_of_other_width(path)
     if ragged:
         raise CohortError(
             f"{starting_with_rows(ragged)}: fewer or more cells than the header.",
             where=path.name,
-            fix="It may be cut off: download it again.",
+            fix="It may be truncated: download it again.",
         )
     return rows
 
 
 def _once(rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    """Each study once; repeats must say the same in every column that is read."""
+    """Return each study once. Repeats must be identical in every column that is read."""
     distinct = rows.unique(subset=[name for name in rows.columns if name != "row"], keep="first", maintain_order=True)
     conflicting = distinct.filter(pl.col("study_id").is_duplicated())
     _refuse(conflicting, "a study is listed more than once, with different content", where)
@@ -179,18 +179,18 @@ def _once(rows: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def _persons(rows: pl.DataFrame, where: str) -> pl.Expr:
-    """Expression of `person_id` as a whole number, after a check that every cell is one or blank."""
+    """Return an expression of `person_id` as an integer, after a check that every cell is an integer or blank."""
     bad = rows.filter(id_text("person_id").is_not_null() & whole_number("person_id").is_null())
-    _refuse(bad, "a person_id that is no whole number", where)
+    _refuse(bad, "a person_id that is not a whole number", where)
     return whole_number("person_id")
 
 
 def _with_time(rows: pl.DataFrame, where: str) -> pl.DataFrame:
-    """`time` of the order, else of the note, and which of them it is."""
+    """Add `time` of the order, else of the note, and its `time_source`."""
     for name in ("procedure", "note"):
         if rows.schema[name] == pl.String:
             bad = rows.filter(pl.col(name).is_not_null() & moment(name).is_null())
-            _refuse(bad, f"a {name} time that is no date", where)
+            _refuse(bad, f"a {name} time that is not a date", where)
     rows = rows.with_columns(clock(name, rows.schema, where=where).alias(name) for name in ("procedure", "note"))
     source = (
         pl.when(pl.col("procedure").is_not_null())
@@ -203,7 +203,7 @@ def _with_time(rows: pl.DataFrame, where: str) -> pl.DataFrame:
 
 
 def _with_series(listed: pl.DataFrame, release: Release, notes: Notes) -> pl.DataFrame:
-    """Rescale and size of each study's volume, from the series with most slices: the first row may be a localizer."""
+    """Add rescale and size of each volume from the series with most slices, because the first row may be a localizer."""
     names = {
         "n": ("num_slices",),
         "rescale_slope": ("RescaleSlope",),
@@ -232,23 +232,23 @@ def _with_series(listed: pl.DataFrame, release: Release, notes: Notes) -> pl.Dat
 
 
 def _number(column: str) -> pl.Expr:
-    """Float64 of a cell, NULL where it is no finite number."""
+    """Return a cell as Float64, NULL if it is not a finite number."""
     number = pl.col(column).cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number).alias(column)
 
 
 def _with_descriptions(listed: pl.DataFrame, release: Release) -> pl.DataFrame:
-    """Whether a study's description holds the word contrast, with or without; NULL where there is none."""
+    """Add whether the description of a study contains the word contrast, with or without; NULL without a description."""
     if release.descriptions is None:
         return listed.with_columns(contrast_mentioned=pl.lit(None, pl.Boolean))
     columns = [_STUDY, Column("description", ("StudyDescription",))]
     rows = collected(scan_table(release.descriptions, columns), where=release.descriptions.name)
-    said = rows.group_by(id_text("study_id")).agg(
+    found = rows.group_by(id_text("study_id")).agg(
         contrast_mentioned=pl.col("description").str.contains(_CONTRAST).any(ignore_nulls=True),
         any_description=pl.col("description").is_not_null().any(),
     )
-    said = said.select("study_id", pl.when("any_description").then("contrast_mentioned").alias("contrast_mentioned"))
-    return listed.join(said, on="study_id", how="left", maintain_order="left")
+    found = found.select("study_id", pl.when("any_description").then("contrast_mentioned").alias("contrast_mentioned"))
+    return listed.join(found, on="study_id", how="left", maintain_order="left")
 
 
 def _check_splits(listed: pl.DataFrame, where: str) -> None:
@@ -256,7 +256,9 @@ def _check_splits(listed: pl.DataFrame, where: str) -> None:
     bad = words.filter(~words.str.to_lowercase().is_in(list(_SPLIT_WORDS)))
     if len(bad):
         shown = ", ".join(repr(word[:_SHOWN_CHARACTERS]) for word in bad.unique().sort().head(3))
-        raise CohortError(f"{shown} is no split ({len(bad)} rows); there are {', '.join(SPLITS)}.", where=where)
+        raise CohortError(
+            f"{shown} is not a valid split ({len(bad)} rows); the splits are {', '.join(SPLITS)}.", where=where
+        )
     apart = listed.filter(split_of().drop_nulls().n_unique().over("person_id") > 1).drop_nulls("person_id")
     if apart.height:
         patients = apart.get_column("person_id").n_unique()
@@ -269,16 +271,16 @@ def _check_splits(listed: pl.DataFrame, where: str) -> None:
 
 
 def volume_name(column: str) -> pl.Expr:
-    """Name of a volume without the ending that some tables write."""
+    """Return the name of a volume without the file suffix that some tables include."""
     return pl.col(column).cast(pl.String).str.strip_chars().str.replace(r"(?i)\.nii(\.gz)?$", "")
 
 
 def split_of() -> pl.Expr:
-    """The split a word stands for: the release's `valid` is `val`."""
+    """Return the split named by a word. `valid` in the release is `val`."""
     return pl.col("split").str.to_lowercase().replace_strict(_SPLIT_WORDS, default=None, return_dtype=pl.String)
 
 
-def _refuse(bad: pl.DataFrame, said: str, where: str) -> None:
+def _refuse(bad: pl.DataFrame, problem: str, where: str) -> None:
     if bad.height:
         rows = starting_with_rows(bad.get_column("row").to_list())
-        raise CohortError(f"{rows}: {said}.", where=where, fix="Download the file again, or correct these rows.")
+        raise CohortError(f"{rows}: {problem}.", where=where, fix="Download the file again, or correct these rows.")

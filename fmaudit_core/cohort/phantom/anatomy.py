@@ -1,7 +1,7 @@
-"""Draws a planned study: the HU of a contrast-filled chest, drawn slice by slice from ellipses and tubes.
+"""Image of a planned study: HU of a contrast-enhanced chest, drawn slice by slice from ellipses and tubes.
 
-Space is the patient's: x to the Left and y to Posterior in mm from the middle of the scan, height from -1 at the lowest slice to
-1 at the highest. Attenuations are those of the tissues at 120 kVp; contrast and noise are the scan's own.
+Coordinates are patient coordinates: x to the Left and y to Posterior in mm from the middle of the scan, height from -1 at the
+lowest slice to 1 at the highest. Attenuations are tissue values at 120 kVp; contrast and noise vary by scan.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SPONGY_BONE_HU: Final = 210.0
 
 @dataclass(frozen=True)
 class Tube:
-    """An artery that runs through the slices: a disc whose middle and radius change with height.
+    """An artery that runs through the slices: a disc whose centre and radius change with height.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Tube:
     radius_mm: tuple[float, float]
 
 
-#: x on the left is positive; the right arteries mirror the left ones
+#: x is positive on the left; the right arteries mirror the left ones
 ARTERIES: Final[dict[Artery, Tube]] = {
     "interlobar_right": Tube((-50, 4, 0.25), (-68, 26, -0.8), (16.0, 12.0)),
     "interlobar_left": Tube((54, 8, 0.25), (72, 30, -0.8), (15.5, 11.5)),
@@ -61,12 +61,12 @@ ARTERIES: Final[dict[Artery, Tube]] = {
 
 
 def slice_heights(n_slices: int) -> Float32Array:
-    """Height of each slice, -1 at the feet's end to 1 at the head's."""
+    """Return the height of each slice, from -1 at the feet end to 1 at the head end."""
     return np.linspace(-1.0, 1.0, n_slices, dtype=np.float32)
 
 
 def draw(study: StudyPlan, *, n_slices: int, matrix_px: int) -> Int16Array:
-    """HU of a study.
+    """Draw the HU volume of a study.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def draw(study: StudyPlan, *, n_slices: int, matrix_px: int) -> Int16Array:
 
 
 def embolus_slices(study: StudyPlan, n_slices: int) -> list[npt.NDArray[np.intp]]:
-    """Slices each planted embolus shows in, ascending."""
+    """Return the slices in which each planted embolus is visible, ascending."""
     heights = slice_heights(n_slices)
     found = []
     for embolus in study.emboli:
@@ -97,7 +97,7 @@ def embolus_slices(study: StudyPlan, n_slices: int) -> list[npt.NDArray[np.intp]
 
 
 class _Canvas:
-    """The volume being drawn, and the patient's coordinates of its voxels."""
+    """The volume being drawn, with the patient coordinates of its voxels."""
 
     def __init__(self, study: StudyPlan, n_slices: int, matrix_px: int) -> None:
         self.study = study
@@ -109,7 +109,7 @@ class _Canvas:
         self.x = (along - study.habitus.shift_x_mm)[None, None, :]
         self.y = (along - study.habitus.shift_y_mm)[None, :, None]
         self.height = slice_heights(n_slices)[:, None, None]
-        #: how this patient differs: calibre of the arteries, attenuation of fat, muscle and mediastinum
+        #: variation between patients: calibre of the arteries, attenuation of fat, muscle and mediastinum
         self.calibre = float(self.patient.uniform(0.85, 1.15))
         self.fat_hu = FAT_HU + 9 * float(self.patient.standard_normal())
         self.muscle_hu = MUSCLE_HU + 8 * float(self.patient.standard_normal())
@@ -123,18 +123,18 @@ class _Canvas:
         half_x: float | Float32Array,
         half_y: float | Float32Array,
     ) -> Float32Array:
-        """Squared distance from an ellipse's middle, 1 at its edge; places and sizes may differ by slice."""
+        """Return the squared distance from the centre of an ellipse, 1 at its edge. Position and size may differ by slice."""
         across: Float32Array = ((self.x - x) / half_x) ** 2
         return across + ((self.y - y) / half_y) ** 2
 
     def blotches(self, rng: np.random.Generator, every: int) -> Float32Array:
-        """Smooth-edged noise in (0, 1) with grains of `every` pixels."""
+        """Return uniform noise in [0, 1) with grains of `every` pixels."""
         n, rows, columns = self.hu.shape
         coarse = rng.random((n, -(-rows // every), -(-columns // every)), dtype=np.float32)
         return coarse.repeat(every, axis=1).repeat(every, axis=2)[:, :rows, :columns]
 
     def scanned(self) -> Int16Array:
-        """The drawing as a scanner shows it: edges softened over a pixel, noise, and nothing outside the circle."""
+        """Return the volume as a scanner records it: edges smoothed over a pixel, noise added, and air outside the circle."""
         v = self.hu
         v[:, 1:-1] = 0.25 * v[:, :-2] + 0.5 * v[:, 1:-1] + 0.25 * v[:, 2:]
         v[:, :, 1:-1] = 0.25 * v[:, :, :-2] + 0.5 * v[:, :, 1:-1] + 0.25 * v[:, :, 2:]
@@ -144,7 +144,7 @@ class _Canvas:
 
 
 def _draw_trunk(canvas: _Canvas) -> None:
-    """Skin to muscle: fat around, breasts in front, the chest wall's muscle inside."""
+    """Draw the body from skin to muscle: fat, breasts in front, and the muscle of the chest wall."""
     habitus = canvas.study.habitus
     body = canvas.ellipse(0, 0, habitus.half_width_mm, habitus.half_depth_mm)
     canvas.hu[np.broadcast_to(body < 1, canvas.hu.shape)] = canvas.fat_hu
@@ -163,7 +163,7 @@ def _draw_trunk(canvas: _Canvas) -> None:
 
 
 def _draw_lungs(canvas: _Canvas) -> None:
-    """Both lungs with their vessels, holes of emphysema, and effusion lying on their backs."""
+    """Draw both lungs with vessels, holes of emphysema, and effusion at the back."""
     habitus, signs = canvas.study.habitus, canvas.study.signs
     inner_x, inner_y = habitus.half_width_mm - habitus.fat_mm - 16, habitus.half_depth_mm - habitus.fat_mm - 14
     taper = np.sqrt(np.clip(1.0 - 0.45 * np.clip(canvas.height, 0, None) ** 2, 0.2, 1.0))
@@ -182,7 +182,7 @@ def _draw_lungs(canvas: _Canvas) -> None:
 
 
 def _draw_heart_and_vessels(canvas: _Canvas) -> None:
-    """Mediastinum, heart, aorta and the pulmonary arteries with what clots are in them."""
+    """Draw mediastinum, heart, aorta, and the pulmonary arteries with their emboli."""
     signs, contrast = canvas.study.signs, canvas.study.scanner.contrast_hu
     canvas.hu[canvas.ellipse(2, 8, 42 - 6 * np.abs(canvas.height), 62) < 1] = canvas.mediastinum_hu
     size = 1.0 + 0.11 * signs.heart_size
@@ -213,18 +213,18 @@ def _draw_heart_and_vessels(canvas: _Canvas) -> None:
 
 
 def _draw_veins_and_nodes(canvas: _Canvas) -> None:
-    """Veins that fill as the left heart does, and hilar lymph nodes as dense as clots: what is not an embolus."""
+    """Draw structures that resemble emboli: veins with the contrast of the left heart, and lymph nodes as dense as clots."""
     filled = (0.1 + canvas.study.scanner.contrast_left) * canvas.study.scanner.contrast_hu
     for x, y in ((-62, -12), (66, -8), (-38, 30), (42, 34)):
         half = 6.5 * float(canvas.patient.uniform(0.7, 1.3))
         canvas.hu[(canvas.ellipse(x, y, half, half) < 1) & (canvas.height < 0.1) & (canvas.hu < 0)] = filled
     for _ in range(int(canvas.patient.integers(0, 7))):
         side = 1 if canvas.patient.random() < 0.5 else -1
-        beside, behind = canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
+        lateral, behind = canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
         half_x, half_y = canvas.patient.uniform(6, 14, 2)
         at, reach = canvas.patient.uniform(-0.8, 0.8), canvas.patient.uniform(0.1, 0.5)
         node = (
-            (canvas.ellipse(side * beside, behind, half_x, half_y) < 1)
+            (canvas.ellipse(side * lateral, behind, half_x, half_y) < 1)
             & (np.abs(canvas.height - at) < reach)
             & (canvas.hu < 0)
         )
@@ -232,7 +232,7 @@ def _draw_veins_and_nodes(canvas: _Canvas) -> None:
 
 
 def _discs(canvas: _Canvas, tube: Tube) -> tuple[Float32Array, Float32Array, Float32Array, npt.NDArray[np.bool_]]:
-    """Middle, radius and presence of a tube in every slice."""
+    """Return centre, radius and presence of a tube in every slice."""
     (x0, y0, h0), (x1, y1, h1) = tube.start, tube.end
     along = np.clip((canvas.height - h0) / (h1 - h0), 0.0, 1.0)
     low, high = sorted((h0, h1))
@@ -241,7 +241,7 @@ def _discs(canvas: _Canvas, tube: Tube) -> tuple[Float32Array, Float32Array, Flo
 
 
 def _draw_bones(canvas: _Canvas) -> None:
-    """Spine, sternum and ribs, thinner where bone is lost."""
+    """Draw spine, sternum and ribs, less dense with bone loss."""
     habitus = canvas.study.habitus
     kept = float(np.clip(1.0 - 0.22 * canvas.study.signs.bone_loss, 0.25, 1.5))
     back = habitus.half_depth_mm - habitus.fat_mm

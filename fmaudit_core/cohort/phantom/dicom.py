@@ -1,4 +1,4 @@
-"""Writes a drawn study as a CT Image Storage series (DICOM PS3.3 A.3), in the transfer syntax its scanner uses."""
+"""Writer of a drawn study as a CT Image Storage series (DICOM PS3.3 A.3), in the transfer syntax of its scanner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COMPRESSED: Final[dict[Syntax, tuple[uid.UID, str]]] = {
 
 
 def write_series(folder: Path, study: StudyPlan, volume_hu: Int16Array) -> None:
-    """Write one file per slice; names and instance numbers tell nothing of the order.
+    """Write one file per slice. File names and instance numbers are not a reliable slice order.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def write_series(folder: Path, study: StudyPlan, volume_hu: Int16Array) -> None:
 
 
 def _common(study: StudyPlan, shape: tuple[int, ...]) -> Dataset:
-    """What all slices of a series share."""
+    """Return the attributes common to all slices of a series."""
     scanner, when = study.scanner, study.time
     spacing = FIELD_OF_VIEW_MM / shape[2]
     dataset = Dataset()
@@ -73,7 +73,7 @@ def _common(study: StudyPlan, shape: tuple[int, ...]) -> Dataset:
     dataset.Rows, dataset.Columns = shape[1], shape[2]
     dataset.PixelSpacing = [spacing, spacing]
     dataset.SliceThickness = round(HEIGHT_MM / max(shape[0] - 1, 1), 4)
-    # lying the other way round, columns run to the right and the slice normal points to the feet
+    # for feet-first, columns run to the right and the slice normal points to the feet
     dataset.ImageOrientationPatient = [-1, 0, 0, 0, 1, 0] if scanner.feet_first else [1, 0, 0, 0, 1, 0]
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
@@ -112,7 +112,7 @@ def _slice(common: Dataset, study: StudyPlan, hu: Int16Array, index: int, n_slic
 
 
 def _stored(hu: Int16Array, study: StudyPlan) -> npt.NDArray[np.generic]:
-    """Stored values; the padding of a signed series lies outside the scanned circle."""
+    """Return the stored values. In a signed series, voxels outside the scanned circle are padding."""
     if not study.scanner.signed_with_padding:
         return np.rint((hu.astype(np.float64) - _INTERCEPT) / study.scanner.slope).astype("<u2")
     rows, columns = np.ogrid[: hu.shape[0], : hu.shape[1]]
@@ -122,6 +122,6 @@ def _stored(hu: Int16Array, study: StudyPlan) -> npt.NDArray[np.generic]:
 
 
 def _uid(study: StudyPlan, part: str) -> uid.UID:
-    """Unique identifier from the plan's seed (2.25 and 128 bits, DICOM PS3.5 B.2): no clock, no machine."""
+    """Return a unique identifier from the seed (2.25 and 128 bits, DICOM PS3.5 B.2), independent of clock and machine."""
     bits = hashlib.sha256(f"{study.study_seed}/{part}".encode()).digest()[:16]
     return uid.UID(f"2.25.{int.from_bytes(bits, 'big')}")

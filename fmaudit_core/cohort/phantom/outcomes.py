@@ -1,8 +1,8 @@
-"""What happens to the phantom's patients: deaths, readmissions, pulmonary hypertension, lost follow-up, EHR events.
+"""Outcomes of the phantom patients: deaths, readmissions, pulmonary hypertension, lost follow-up, EHR events.
 
-Each patient has one course of life after her last scan; the labels of every study are read off that course by the
-same rule as INSPECT's: an event within the horizon is True; else False only if follow-up reaches the horizon's end;
-else NULL. So horizons nest and a death in between censors what it prevents.
+Each patient has one course after the last scan. The labels of every study are derived from that course by the rule of
+INSPECT: an event within the horizon is True; without one, the label is False if follow-up reaches the end of the horizon,
+else NULL. Horizons are therefore nested, and a death censors the outcomes that it prevents.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _READMISSIONS: Final[_Periods] = ((0.10, 3, 28), (0.10, 35, 175), (0.08, 190, 35
 _HYPERTENSION: Final[_Periods] = ((0.17, 20, 350),)
 _LOST: Final[_Periods] = ((0.03, 8, 28), (0.05, 35, 170), (0.05, 190, 350))
 
-#: weights of heart size, effusion, emphysema, bone loss, pulmonary trunk and unseen severity, and of chance. What death comes
-#: from is in every slice alike, as an embolus is in few: emphysema and thin bone
+#: weights of heart size, effusion, emphysema, bone loss, pulmonary trunk, unseen severity and chance. The causes of death,
+#: emphysema and bone loss, are visible in every slice; an embolus is visible in few
 _DEATH_RISK: Final = (0.0, 0.0, 1.2, 1.0, 0.0, 0.6, 0.7)
 _READMISSION_RISK: Final = (0.7, 1.0, 0.8, 0.1, 0.0, 0.8, 0.8)
 _HYPERTENSION_RISK: Final = (0.5, 0.0, 0.0, 0.0, 1.8, 0.2, 0.7)
 
-#: tasks for which the record before the scan holds what no image shows: severity, and for embolism D-dimer and heart rate. What
-#: else it tells, of heart, lungs and bone, the scan shows better; hypertension is in the pulmonary trunk, on the scan
+#: tasks for which the record before the scan holds information that no image shows: severity, and for embolism D-dimer and
+#: heart rate. The scan shows heart, lungs and bone better; hypertension is visible on the scan, in the pulmonary trunk
 RECORD_ADDS: Final = (
     DIAGNOSIS_TASK,
     *(f"{outcome}_{horizon}" for outcome in ("mortality", "readmission") for horizon in HORIZON_DAYS),
@@ -61,14 +61,14 @@ EHR_SCHEMA: Final = {
 
 @dataclass
 class Course:
-    """A patient's life after her last study.
+    """Course of a patient after the last study.
 
     Parameters
     ----------
     followed_until : datetime
-        Her last known event; a death ends it.
+        Time of the last known event; a death ends follow-up.
     death, readmission, hypertension : datetime or None
-        When each happened, if it did.
+        Time of each event, if it occurred.
     """
 
     followed_until: datetime
@@ -78,7 +78,7 @@ class Course:
 
 
 def draw_courses(studies: Sequence[StudyPlan], seed: int) -> dict[str, Course]:
-    """Decide what happens to every patient, with quotas per split so that small cohorts have every outcome too.
+    """Draw the course of every patient, with quotas per split so that small cohorts also have every outcome.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def draw_courses(studies: Sequence[StudyPlan], seed: int) -> dict[str, Course]:
 
 
 def labels_of(study: StudyPlan, course: Course) -> dict[str, bool | None]:
-    """Every task's label of one study; None is censored."""
+    """Return the label of every task for one study; None is censored."""
     labels: dict[str, bool | None] = {DIAGNOSIS_TASK: study.has_pe}
     events = {"mortality": course.death, "readmission": course.readmission}
     for name, event in events.items():
@@ -106,11 +106,11 @@ def labels_of(study: StudyPlan, course: Course) -> dict[str, bool | None]:
 
 
 def ehr_events(studies: Sequence[StudyPlan], courses: dict[str, Course], seed: int) -> pl.DataFrame:
-    """Medical record of every patient, before and after each scan.
+    """Generate the medical record of every patient, before and after each scan.
 
-    Before a scan: diagnoses, laboratory values and visits, which carry the prognosis (the unseen severity most of all)
-    and a little of embolism (D-dimer, heart rate). After it: the embolism's code and its anticoagulant, readmission,
-    hypertension and death. Whoever uses an event after prediction time reads the answer.
+    Before a scan there are diagnoses, laboratory values and visits. They carry the prognosis (mainly the unseen severity)
+    and some information on embolism (D-dimer, heart rate). After it there are the code of the embolism and its
+    anticoagulant, readmission, hypertension and death. Events after prediction time therefore leak the label.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def _last_scans(studies: Sequence[StudyPlan]) -> list[StudyPlan]:
 def _courses_of_split(scans: Sequence[StudyPlan], rng: np.random.Generator) -> dict[str, Course]:
     n = len(scans)
     deaths = _event_days(_risk(scans, _DEATH_RISK, rng), np.full(n, np.inf), _DEATHS, rng)
-    # who dies within the year is not lost as well: the lost are drawn by lot from the others
+    # patients who die within the year are not lost to follow-up; the lost are drawn at random from the others
     lot = np.where(np.isnan(deaths), rng.random(n), -np.inf)
     lost = _event_days(lot, np.full(n, np.inf), _LOST, rng)
     late = rng.integers(400, 1400, n).astype(np.float64)
@@ -167,7 +167,7 @@ def _courses_of_split(scans: Sequence[StudyPlan], rng: np.random.Generator) -> d
 
 
 def _risk(scans: Sequence[StudyPlan], weights: Sequence[float], rng: np.random.Generator) -> np.ndarray:
-    """Log hazard of each patient: her signs, what no image shows, and chance (Gumbel, as in a Cox model)."""
+    """Return the log hazard of each patient: signs, unseen severity, and chance (Gumbel, as in a Cox model)."""
     known = np.array(
         [
             (s.signs.heart_size, s.signs.effusion, s.signs.emphysema, s.signs.bone_loss, s.signs.trunk_size, s.severity)
@@ -179,7 +179,7 @@ def _risk(scans: Sequence[StudyPlan], weights: Sequence[float], rng: np.random.G
 
 
 def _event_days(risk: np.ndarray, followed_days: np.ndarray, periods: _Periods, rng: np.random.Generator) -> np.ndarray:
-    """Day of each patient's event, NaN for none: the periods fill with the patients at highest risk still followed."""
+    """Return the day of each patient's event, NaN for none. Each period takes the patients at highest risk still followed."""
     days = np.full(len(risk), np.nan)
     for share, first, last in periods:
         candidates = [int(i) for i in np.argsort(-risk, kind="stable") if math.isnan(days[i])]

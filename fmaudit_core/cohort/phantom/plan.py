@@ -1,18 +1,18 @@
-"""Who is in the phantom cohort: patients, demographics, planted disease, scanners. Quotas, not coin flips.
+"""Plan of the phantom cohort: patients, demographics, planted disease and scanners, assigned by quotas.
 
-The plan is drawn by `anatomy.py` and written by `dicom.py`; what later happens to the patients (labels,
-censoring, EHR) is `outcomes.py`.
+`anatomy.py` draws the plan, `dicom.py` writes it, and `outcomes.py` generates the later course of the patients (labels,
+censoring, EHR).
 
-Planted on purpose, and told in truth.parquet:
+Planted effects, recorded in truth.parquet:
 
 - **Disparity: age_band.** Emboli of the 18-40 band are single, subsegmental and nearly invisible; those of the other
-  bands fill most of a central artery. A pulmonary embolism is also a little rarer in the young.
-- **Null: race_ethnicity.** Nothing that is drawn depends on it, and it is balanced over age bands and embolism within
-  each split. Its levels have unequal sizes, one of them so small that it is suppressed.
+  bands fill most of a central artery. Pulmonary embolism is also slightly rarer in the 18-40 band.
+- **Null: race_ethnicity.** No drawn feature depends on it, and it is balanced over age bands and embolism within each
+  split. Its levels have unequal sizes; one is so small that it is suppressed.
 - **sex** changes body habitus (build, fat, breasts) and nothing else.
-- Heart size, effusion, emphysema, bone density and the pulmonary trunk vary from patient to patient, worsen with
-  age, and drive the prognostic labels, never embolism. **Embolism is focal, mortality diffuse**: an embolus is in few
-  slices, emphysema and bone, from which death comes, in every one.
+- Heart size, effusion, emphysema, bone density and the pulmonary trunk vary between patients, worsen with age, and
+  determine the prognostic labels, but not embolism. **Embolism is focal, mortality diffuse**: an embolus is visible in
+  few slices; emphysema and bone loss, which cause death, are visible in every slice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPLIT_SHARES: Final[Mapping[Split, float]] = {"train": 0.40, "val": 0.15, "test"
 
 @dataclass(frozen=True)
 class Band:
-    """One age band of the phantom: its share of studies and how often a study of it shows an embolism."""
+    """An age band of the phantom: its share of studies, and the prevalence of embolism in them."""
 
     low: int
     high: int
@@ -46,7 +46,7 @@ class Band:
     prevalence: float
 
 
-#: 42 % embolism over all; every band keeps 25 positives and negatives in the test split of 700 studies
+#: 42 % embolism overall; every band keeps 25 positives and negatives in the test split of 700 studies
 BANDS: Final = (
     Band(18, 40, 0.22, 0.40),
     Band(41, 60, 0.26, 0.42),
@@ -64,7 +64,7 @@ RACE_SHARES: Final = {
 }
 SEX_SHARES: Final = {"female": 0.54, "male": 0.46}
 
-#: studies per patient, as a repeating pattern: 6 of 5 patients' scans are first scans, 1.2 studies per patient
+#: studies per patient, as a repeating pattern: 1.2 studies per patient
 _STUDIES_PER_PATIENT: Final = (1, 1, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 1)
 
 Syntax = Literal["explicit", "implicit", "rle", "jpeg2000", "jpegls"]
@@ -76,7 +76,7 @@ Artery = Literal["interlobar_right", "interlobar_left", "upper_right", "upper_le
 
 @dataclass(frozen=True)
 class Habitus:
-    """A patient's build; lengths in mm."""
+    """Body habitus of a patient; lengths in mm."""
 
     half_width_mm: float
     half_depth_mm: float
@@ -88,7 +88,7 @@ class Habitus:
 
 @dataclass(frozen=True)
 class Signs:
-    """Diffuse signs of one study, each in standard deviations around an average adult of middle age."""
+    """Diffuse signs of one study, each in standard deviations from an average middle-aged adult."""
 
     heart_size: float
     effusion: float
@@ -104,15 +104,15 @@ class Embolus:
     Parameters
     ----------
     artery : str
-        The artery it sits in.
+        The artery that contains it.
     along : float
-        Where along the artery's length its middle lies, 0 at the heart, 1 at the periphery.
+        Position of its middle along the artery, 0 at the heart, 1 at the periphery.
     length_slices : int
-        In how many slices it shows.
+        Number of slices in which it is visible.
     fill : float
-        Its diameter as a fraction of the lumen's.
+        Diameter as a fraction of the lumen's diameter.
     hu : float
-        Its attenuation.
+        Attenuation.
     """
 
     artery: Artery
@@ -124,7 +124,7 @@ class Embolus:
 
 @dataclass(frozen=True)
 class Scanner:
-    """How the series is written."""
+    """Scanner settings of a series: encoding, orientation, noise and contrast."""
 
     syntax: Syntax
     slope: float
@@ -135,13 +135,13 @@ class Scanner:
     noise_hu: float
     #: attenuation of the contrast in the pulmonary arteries
     contrast_hu: float
-    #: how much of it has already reached the left heart and the aorta
+    #: fraction of it in the left heart and the aorta
     contrast_left: float
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All that is known of a study before it is drawn."""
+    """All planned properties of a study before it is drawn."""
 
     study_id: str
     patient_id: str
@@ -152,20 +152,20 @@ class StudyPlan:
     sex: str
     race_ethnicity: str
     has_pe: bool
-    #: illness that no image shows; the EHR does
+    #: severity of illness, visible in the EHR but in no image
     severity: float
     habitus: Habitus
     signs: Signs
     scanner: Scanner
     emboli: tuple[Embolus, ...]
-    #: seeds of what the patient always looks like and of this one scan
+    #: seeds of the patient's constant appearance and of this scan
     patient_seed: tuple[int, ...]
     study_seed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """A study to be given to somebody: its age band and whether it shows an embolism."""
+    """A study not yet assigned to a patient: its age band, and whether it shows an embolism."""
 
     band: Band
     has_pe: bool
@@ -173,7 +173,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Person:
-    """A patient before attributes: the slots of her studies in order of time."""
+    """A patient before attributes are assigned: the slots of the patient's studies in order of time."""
 
     split: Split
     slots: tuple[_Slot, ...]
@@ -184,12 +184,12 @@ class _Person:
 
 
 def plan_cohort(section: PhantomCohort) -> list[StudyPlan]:
-    """Decide on every study of the cohort; nothing is drawn.
+    """Plan every study of the cohort without drawing images.
 
     Returns
     -------
     list of StudyPlan
-        In the order of `study_id`, which tells nothing of split, age or disease.
+        Sorted by `study_id`, which is unrelated to split, age and disease.
     """
     rng = np.random.default_rng([section.seed, 1])
     people = [person for split in SPLITS for person in _people(split, section.n_studies, rng)]
@@ -206,7 +206,7 @@ def plan_cohort(section: PhantomCohort) -> list[StudyPlan]:
 
 
 def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Split `total` by `shares` with the largest remainders rounded up, so that nothing is lost.
+    """Split `total` by `shares`, with the largest remainders rounded up so that the parts sum to `total`.
 
     References
     ----------
@@ -221,7 +221,7 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def _people(split: Split, n_studies: int, rng: np.random.Generator) -> list[_Person]:
-    """Patients of one split, whose studies together meet the quotas of age band and embolism exactly."""
+    """Create the patients of one split, whose studies meet the quotas of age band and embolism exactly."""
     n_split = dict(zip(SPLITS, apportion(n_studies, [SPLIT_SHARES[name] for name in SPLITS]), strict=True))[split]
     queues: list[list[_Slot]] = []
     for band, n_band in zip(BANDS, apportion(n_split, [band.share for band in BANDS]), strict=True):
@@ -243,10 +243,10 @@ def _people(split: Split, n_studies: int, rng: np.random.Generator) -> list[_Per
 
 
 def _balanced(people: Sequence[_Person], shares: Mapping[str, float], rng: np.random.Generator) -> list[str]:
-    """Give every patient a level so that each split, and embolism within it, holds the levels by their shares.
+    """Assign a level to every patient so that each split, and embolism within it, holds the levels by their shares.
 
-    Within a stratum patients come by age band, and each next one takes the level that lacks most: so levels are spread
-    over the bands too, and a disparity of age cannot leak into this attribute by an unlucky draw.
+    Within a stratum, patients are sorted by age band, and each takes the level with the largest deficit. Levels are thus
+    spread over the bands too, and an age disparity cannot leak into this attribute by chance.
     """
     given = [""] * len(people)
 
@@ -304,15 +304,15 @@ def _studies_of(
 
 
 def completed_years(birth: datetime, when: datetime) -> int:
-    """Age in completed years."""
+    """Return the age in completed years."""
     return when.year - birth.year - ((when.month, when.day) < (birth.month, birth.day))
 
 
 def _dates(person: _Person, rng: np.random.Generator) -> tuple[datetime, list[datetime]]:
-    """Birth and study times that put every study of a patient in the age band it was planned for."""
+    """Draw birth and study times that put every study of a patient in its planned age band."""
     first, last = person.slots[0].band, person.slots[-1].band
     crosses = first is not last
-    # up to two years pass between the scans of a patient, so nobody starts within two years of leaving the band
+    # up to two years pass between the scans of a patient, so no patient starts within two years of leaving the band
     age = first.high if crosses else int(rng.integers(first.low, first.high - 2, endpoint=True))
     days_since_birthday = 300 if crosses else int(rng.integers(1, 330))
     start = datetime(2012, 1, 1) + timedelta(days=int(rng.integers(0, 2500)), minutes=int(rng.integers(0, 1440)))
@@ -322,7 +322,7 @@ def _dates(person: _Person, rng: np.random.Generator) -> tuple[datetime, list[da
 
 
 def _years_before(when: datetime, years: int) -> datetime:
-    # the 28th exists in every month
+    # day 28 exists in every month
     return when.replace(year=when.year - years, day=min(when.day, 28), hour=0, minute=0)
 
 
@@ -340,7 +340,7 @@ def _habitus(sex: str, rng: np.random.Generator) -> Habitus:
 
 
 def _signs(age: int, traits: np.ndarray) -> Signs:
-    """Diffuse signs: a patient's own traits, and what age does to everybody."""
+    """Return the diffuse signs: traits of the patient plus a common effect of age."""
     older = (age - 58) / 18
     heart, effusion, emphysema, bone, trunk = (float(value) for value in traits)
     return Signs(
@@ -353,7 +353,7 @@ def _signs(age: int, traits: np.ndarray) -> Signs:
 
 
 def _scanner(study_number: int, rng: np.random.Generator) -> Scanner:
-    """Scanners follow the study's number, which is random to everything planted."""
+    """Draw the scanner from the study number, which is independent of all planted effects."""
     return Scanner(
         syntax=_SYNTAXES[study_number % len(_SYNTAXES)],
         slope=0.5 if study_number % 13 == 4 else 1.0,
@@ -368,7 +368,7 @@ def _scanner(study_number: int, rng: np.random.Generator) -> Scanner:
 
 
 def _emboli(slot: _Slot, rng: np.random.Generator) -> tuple[Embolus, ...]:
-    """Filling defects of one study: one subsegmental in the young, three or four central ones in all others."""
+    """Draw the filling defects of one study: one subsegmental in the 18-40 band, three or four central ones in the others."""
     if slot.band is BANDS[0]:
         artery: Artery = "basal_right" if rng.random() < 0.5 else "basal_left"
         return (

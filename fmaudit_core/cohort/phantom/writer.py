@@ -1,7 +1,7 @@
-"""The phantom cohort: synthetic CT pulmonary angiograms on disk, with planted disparities and their known truth.
+"""The phantom cohort: synthetic CT pulmonary angiograms on disk, with planted disparities and known ground truth.
 
-What is planted: `plan.py`. How it looks: `anatomy.py`. How it is written: `dicom.py`. What happens to
-the patients afterwards: `outcomes.py`. Once drawn, it is read like anybody's cohort by `cohort/table.py`.
+`plan.py` plans the effects, `anatomy.py` draws images, `dicom.py` writes series, and `outcomes.py` generates outcomes.
+`cohort/table.py` reads the result like any other cohort.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STUDIES_PER_CHUNK = 8
 
 @dataclass(frozen=True)
 class _Drawing:
-    """One study to be drawn into a folder."""
+    """A study to be drawn into a folder."""
 
     study: StudyPlan
     folder: Path
@@ -48,11 +48,11 @@ def write_phantom(
     Parameters
     ----------
     folder : Path
-        Studies that lie there already are kept, so a killed run goes on; `studies.csv` appears last.
+        Existing studies are kept, so a killed run can be resumed. `studies.csv` is written last.
     section : PhantomCohort
-        Size and seed. The same section gives the same bytes, whatever the number of workers.
+        Size and seed. The same section gives the same bytes for any number of workers.
     tasks : sequence of str
-        Tasks of `studies.csv`; all of them are in the truth.
+        Tasks in `studies.csv`. `truth.parquet` always has all tasks.
     """
     plan = plan_cohort(section)
     jobs = [_Drawing(one, folder / "ct" / one.study_id, section.n_slices, section.matrix_px) for one in plan]
@@ -65,21 +65,21 @@ def write_phantom(
     labels = [labels_of(one, courses[one.patient_id]) for one in plan]
     _write_parquet(folder / "truth.parquet", _truth(plan, labels, section))
     _write_parquet(folder / "ehr_events.parquet", ehr_events(plan, courses, section.seed))
-    with written_beside(folder / "studies.csv") as beside:
-        _table(plan, labels, tasks).write_csv(beside)
+    with written_beside(folder / "studies.csv") as temporary:
+        _table(plan, labels, tasks).write_csv(temporary)
 
 
 def _draw(job: _Drawing) -> None:
-    """Draw one study beside its place, then rename: a study is there whole or not at all."""
+    """Draw one study next to its target folder, then rename it, so that a study is either complete or absent."""
     volume = draw(job.study, n_slices=job.n_slices, matrix_px=job.matrix_px)
     job.folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = job.folder.with_name(f".drawing-{job.folder.name}")
-    shutil.rmtree(beside, ignore_errors=True)  # left by a kill
+    temporary = job.folder.with_name(f".drawing-{job.folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)  # left over from a killed run
     try:
-        write_series(beside / "series", job.study, volume)
-        (beside / "series").rename(job.folder)
+        write_series(temporary / "series", job.study, volume)
+        (temporary / "series").rename(job.folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _table(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], tasks: Sequence[str]) -> pl.DataFrame:
@@ -101,7 +101,7 @@ def _table(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
 
 
 def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], section: PhantomCohort) -> pl.DataFrame:
-    """What was planted in every study, which attribute holds the disparity and which none, and where the record adds to CT."""
+    """Return the truth of every study, the attributes with and without a disparity, and tasks where the record adds to CT."""
     rows = [
         {
             "study_id": one.study_id,
@@ -129,5 +129,5 @@ def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
 
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with written_beside(path) as beside:
-        frame.write_parquet(beside)
+    with written_beside(path) as temporary:
+        frame.write_parquet(temporary)

@@ -1,5 +1,6 @@
-"""One YAML per encoder: adapter, weights, what it sees, what comes out; a module per part. The folder of them:
-`encoders/registry.py`.
+"""Encoder specs, one YAML per encoder: adapter, weights, view and output; one module per part.
+
+The folder of specs is the registry, `encoders/registry.py`.
 """
 
 from fmaudit_core.encoders.spec.encoder import IMPORTED, PREDICTIONS, EncoderSpec

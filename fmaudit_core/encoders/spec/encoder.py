@@ -1,4 +1,4 @@
-"""A whole spec."""
+"""The complete spec of an encoder."""
 
 from __future__ import annotations
 
@@ -23,50 +23,50 @@ from fmaudit_core.imaging.window import View
 
 #: the adapter of embeddings computed elsewhere
 IMPORTED: Final = "imported"
-#: the adapter of a model that is audited by its predictions alone: it has no embeddings, so no probe and no mitigation
+#: the adapter of a model audited by its predictions alone; without embeddings there is no probe and no mitigation
 PREDICTIONS: Final = "predictions"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
 class EncoderSpec(Part):
-    """A frozen encoder, as its YAML declares it.
+    """A frozen encoder, as declared in its YAML.
 
     Parameters
     ----------
     name : str
         Partition key and folder name.
     title : str
-        Name for people; `name` where none is given.
+        Display name; defaults to `name`.
     adapter : str
         A built-in adapter or one of the entry-point group `fmaudit.encoders`.
     variant : str
-        Which of an adapter's networks, or which of its outputs; the adapter says what there is.
+        One of the adapter's networks, or one of its outputs; the options depend on the adapter.
     weights : Weights, optional
-        The checkpoint; an adapter without weights needs none.
+        The checkpoint; not needed by an adapter without weights.
     published : Published, optional
-        Where the weights are had, for a spec that ships without them.
+        Source of the weights, for a spec that ships without them.
     view : View
-        What it sees of a CT.
+        The part of a CT that the encoder reads, and its grey values.
     input : Input, optional
-        How slices become the network's input, for adapters that take slices of any size.
+        Preprocessing of slices to the network's input, for adapters that accept slices of any size.
     dim : int
         Length of an embedding.
     batch_size : int
-        Slices, or volumes, of one pass.
+        Slices, or volumes, per forward pass.
     control : bool
         Whether this is a control that every real encoder must beat.
     dtype : str
         Precision on CUDA; a CPU always computes in float32.
     device : "any" or "cuda"
-        What it is meant for; `any` takes CUDA where there is one.
+        Intended device; `any` uses CUDA if available.
     cpu_fallback : bool
         Whether an encoder meant for CUDA may run on a CPU.
     embeddings : ImportedFile, optional
-        With the adapter `imported`: nothing is computed here, and no CT is looked at.
+        With the adapter `imported`: nothing is computed, and no CT is read.
     predictions : tuple of PredictionsFile
-        With the adapter `predictions`, one for each of its tasks: a baseline that is audited beside the encoders.
+        With the adapter `predictions`, one for each of its tasks: a baseline that is audited alongside the encoders.
     licence, source, notes : str
-        For people; the report shows the first two.
+        Descriptive text; the report shows the first two.
     """
 
     name: str
@@ -105,57 +105,60 @@ class EncoderSpec(Part):
     def _predicted_or_embedded(self) -> Self:
         if (self.adapter == PREDICTIONS) != bool(self.predictions):
             raise ValueError(
-                f"`predictions: [{{task, path, sha256}}]` goes with `adapter: {PREDICTIONS}`, and no other"
+                f"`predictions: [{{task, path, sha256}}]` is required for `adapter: {PREDICTIONS}` and not allowed "
+                "for others"
             )
         tasks = [one.task for one in self.predictions]
         if len(set(tasks)) != len(tasks):
             raise ValueError("`predictions` names a task twice")
         if (self.dim == 0) != bool(self.predictions):
-            raise ValueError("`dim` is 1 or more where there are embeddings, and left out of a spec of predictions")
+            raise ValueError("`dim` must be 1 or more for embeddings, and is not allowed for predictions")
         return self
 
     @model_validator(mode="after")
     def _imported_or_computed(self) -> Self:
         if (self.adapter == IMPORTED) != (self.embeddings is not None):
-            raise ValueError(f"`embeddings: {{path, sha256}}` goes with `adapter: {IMPORTED}`, and with no other")
+            raise ValueError(
+                f"`embeddings: {{path, sha256}}` is required for `adapter: {IMPORTED}` and not allowed for others"
+            )
         return self
 
     @property
     def sees_images(self) -> bool:
-        """Whether the encoder is run on CT; embeddings and predictions computed elsewhere are not."""
+        """Return whether the encoder is run on CT; False for embeddings and predictions computed elsewhere."""
         return self.embeddings is None and not self.predictions
 
     @property
     def embeds(self) -> bool:
-        """Whether it has embeddings, so that it can be probed and mitigated; a baseline has predictions alone."""
+        """Return whether it has embeddings, so that it can be probed and mitigated; a baseline has predictions only."""
         return not self.predictions
 
     def tasks_of(self, audited: Sequence[str]) -> list[str]:
-        """Of the audit's tasks those it can be audited on: all, or of a baseline those it predicts."""
+        """Return the audited tasks that apply to this encoder: all, or for a baseline those it predicts."""
         own = {one.task for one in self.predictions}
         return [task for task in audited if self.embeds or task in own]
 
     def predictions_of(self, task: str) -> PredictionsFile:
-        """A baseline's file for one task.
+        """Return a baseline's file for one task.
 
         Raises
         ------
         SpecError
-            It has none.
+            The baseline does not predict the task.
         """
         for one in self.predictions:
             if one.task == task:
                 return one
-        raise SpecError(f"it predicts no task {task}.", where=self.name)
+        raise SpecError(f"it has no predictions for the task {task}.", where=self.name)
 
     @property
     def has_slices(self) -> bool:
-        """Whether slice embeddings lie beside the study's: not where the encoder sees whole volumes, or was run elsewhere."""
+        """Return whether slice embeddings exist; False for whole volumes and for embeddings computed elsewhere."""
         return self.sees_images and self.view.volume is None
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """Names of the study embeddings it gives."""
+        """Return the names of its study embeddings."""
         if self.predictions:
             return ()
         if self.embeddings is not None:
@@ -164,19 +167,19 @@ class EncoderSpec(Part):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the checkpoint or of the file of what was computed elsewhere; empty where there is none, or several."""
+        """Return the SHA-256 of the checkpoint or of the imported file; empty if there is none, or several."""
         if len(self.predictions) == 1:
             return self.predictions[0].sha256
         proved = self.embeddings or self.weights
         return proved.sha256 if proved else ""
 
     def located_files(self) -> tuple[Path, ...]:
-        """Files it is made of: those of its checkpoint, or of what was computed elsewhere; none is read.
+        """Return the paths of the checkpoint's or the imported files; none is read.
 
         Raises
         ------
         WeightsError, ImportedFileError, PredictionsFileError
-            One is not there.
+            A file is not there.
         """
         if self.embeddings is not None:
             return (self.embeddings.located(),)
@@ -186,16 +189,16 @@ class EncoderSpec(Part):
 
     @property
     def label(self) -> str:
-        """Title for people, the name where none is given."""
+        """Return the title, or the name if no title is given."""
         return self.title or self.name
 
     @property
     def needs_weights(self) -> bool:
-        """Whether this is a spec of published weights that nobody has placed yet."""
+        """Return whether this is a spec of published weights that are not yet present."""
         return self.weights is None and self.published is not None
 
     def digest(self) -> str:
-        """Digest of all that decides the embeddings; titles, notes, batch size and paths do not."""
+        """Return the digest of everything that determines the embeddings; titles, notes, batch size and paths do not."""
         seen: dict[str, Any] = {
             "adapter": self.adapter,
             "variant": self.variant,

@@ -12,18 +12,18 @@ from fmaudit_core.encoders.spec.part import Part
 
 
 class ImportedFile(Part):
-    """Study embeddings computed elsewhere: one file, proved by its SHA-256.
+    """Study embeddings computed elsewhere: one file, verified by its SHA-256.
 
     Parameters
     ----------
     path : Path
-        Parquet, NPZ or HDF5, told by its suffix; see `imported.py` for the layouts.
+        Parquet, NPZ or HDF5, recognised by its suffix; see `encoders/imported.py` for the layouts.
     sha256 : str
         64 hexadecimal digits.
     study_id, embedding : str
-        Columns, arrays or datasets of these names hold the ids and the vectors.
+        Names of the columns, arrays or datasets that hold the ids and the vectors.
     pooling : str
-        What the vectors are called beside those that are pooled here.
+        Name recorded as the pooling of the vectors.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class ImportedFile(Part):
     pooling: str = Field(default=GIVEN, pattern=r"^[a-z0-9_]{1,32}$")
 
     def located(self) -> Path:
-        """Path of the file.
+        """Return the path of the file.
 
         Raises
         ------
@@ -42,6 +42,6 @@ class ImportedFile(Part):
         """
         if not self.path.is_file():
             raise ImportedFileError(
-                "is not there.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
+                "does not exist.", where=str(self.path), fix="Correct `embeddings: path:` in the encoder's spec."
             )
         return self.path

@@ -1,4 +1,4 @@
-"""The key `input`: how slices become a network's input."""
+"""The key `input`: preprocessing of slices to a network's input."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fmaudit_core.encoders.spec.part import Part
 
 
 class Input(Part):
-    """How 8-bit slices become a network's input: resized on the device, then (grey / scale - mean) / std, per channel.
+    """Preprocessing of 8-bit slices to a network's input: resized on the device, then (grey / scale - mean) / std, per channel.
 
     Parameters
     ----------
     size_px : int
-        Rows and columns the network takes.
+        Rows and columns of the network's input.
     scale : float
         Grey values are divided by this first.
     mean, std : tuple of float, one per channel
     resize, antialias
-        How slices of another size are resampled. With antialias it is what PIL and torchvision do, to 8 bits; without
-        what `tf.image.resize` does.
+        How slices of another size are resampled: with antialias as in PIL and torchvision, to 8 bits; without
+        as in `tf.image.resize`.
     fit : "squash" or "centre_crop"
-        What becomes of slices that are not square: squashed, or resized by the shorter side and cropped at the centre.
+        Treatment of slices that are not square: squashed, or resized by the shorter side and cropped at the centre.
     """
 
     size_px: int = Field(ge=16, le=4096)

@@ -1,4 +1,4 @@
-"""What every part of a spec is: unknown keys are refused, and nothing changes once it is read."""
+"""The base class of the parts of a spec: unknown keys are refused, and instances are immutable."""
 
 from __future__ import annotations
 

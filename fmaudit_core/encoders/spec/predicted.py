@@ -11,16 +11,16 @@ from fmaudit_core.encoders.spec.part import Part
 
 
 class PredictionsFile(Part):
-    """Scores of one model for one task, computed elsewhere: one file, proved by its SHA-256.
+    """Scores of one model for one task, computed elsewhere: one file, verified by its SHA-256.
 
     Parameters
     ----------
     path : Path
         CSV or Parquet; see `probes/baseline.py` for the layouts.
     sha256 : str
-        SHA-256 of the file; another one is refused.
+        SHA-256 of the file; a file with another digest is refused.
     task : str
-        The task it is about; of a file with a column `task` the rows of this one.
+        Its task; of a file with a column `task`, the rows of this task are used.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class PredictionsFile(Part):
     task: str = Field(min_length=1)
 
     def located(self) -> Path:
-        """Path of the file.
+        """Return the path of the file.
 
         Raises
         ------
@@ -37,7 +37,7 @@ class PredictionsFile(Part):
         """
         if not self.path.is_file():
             raise PredictionsFileError(
-                "is not there.",
+                "does not exist.",
                 where=str(self.path),
                 fix="Correct `predictions:` in the baseline's spec, or add it again.",
             )

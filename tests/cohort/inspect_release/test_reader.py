@@ -243,31 +243,34 @@ def cut(file, keep, *, whole=True):
     [
         (
             cut("labels", 40),
-            r"labels_\d+\.tsv: lists 39 studies and lacks \d+ that the other tables list: it may be cut",
+            r"labels_\d+\.tsv: lists 39 studies and lacks \d+ that the other tables list; it may be trunc",
         ),
         (cut("splits", 40), r"splits_\d+\.tsv: lists 39 studies and lacks"),
         (cut("study_mapping", 40), r"study_mapping_\d+\.tsv: lists 39 studies and lacks"),
         (
             cut("labels", 58, whole=False),
-            r"labels_\d+\.tsv: Row 59: fewer or more cells than the header\. It may be cut off",
+            r"labels_\d+\.tsv: Row 59: fewer or more cells than the header\. It may be truncated",
         ),
         (
             spoil("study_mapping", person_id=first("person_id", "1")),
-            r"study_mapping_\d+\.tsv: Row 2: another person_id than in",
+            r"study_mapping_\d+\.tsv: Row 2: person_id differs from",
         ),
         (
             spoil("labels", pe_positive_nlp=first("pe_positive_nlp", "probable")),
-            r"column pe_positive_nlp: 'PROBABLE' is no label \(1 in all: row 2\)",
+            r"column pe_positive_nlp: 'PROBABLE' is not a valid label \(1 in all: row 2\)",
         ),
         (patient_in_two_splits, r"1 patient is in more than one split"),
         (conflicting_repeat, r"a study is listed more than once, with different content"),
-        (spoil("splits", split=first("split", "dev")), r"'dev' is no split"),
+        (spoil("splits", split=first("split", "dev")), r"'dev' is not a valid split"),
         (
             spoil("study_mapping", procedure_DATETIME=first("procedure_DATETIME", "soon")),
-            r"Row 2: a procedure time that is no date",
+            r"Row 2: a procedure time that is not a date",
         ),
         (spoil("labels", pe_positive_nlp=pl.lit("FALSE")), r"task pe has no positive in train"),
-        (spoil("study_mapping", person_id=first("person_id", "Anna")), r"Row 2: a person_id that is no whole number"),
+        (
+            spoil("study_mapping", person_id=first("person_id", "Anna")),
+            r"Row 2: a person_id that is not a whole number",
+        ),
     ],
 )
 def test_twins_that_must_stop(copied, change, said):
@@ -309,7 +312,7 @@ def test_a_partial_download_is_told_as_a_list(copied):
     with pytest.raises(CohortError) as raised:
         read(copied)
     said = str(raised.value)
-    assert "splits_*.tsv (which patients are for training, validation and test)" in said
+    assert "splits_*.tsv (the split of each patient: training, validation or test)" in said
     assert "CTPA/PE*.nii.gz (the CT volumes)" in said
     assert "labels_" not in said
     with pytest.raises(
@@ -329,9 +332,7 @@ def test_volumes_that_lack_are_named_in_a_file_and_many_stop_unless_a_part_is_me
     for path in sorted(folder.iterdir())[:5]:
         lacking.add(path.name)
         path.unlink()
-    with pytest.raises(
-        CohortError, match=r"6 of the 60 CT volumes that study_mapping_.* lists are not there"
-    ) as raised:
+    with pytest.raises(CohortError, match=r"6 of the 60 CT volumes listed in study_mapping_.* are missing") as raised:
         read(copied, told.parent)
     assert set(told.read_text().split()) == lacking
     assert str(told) in str(raised.value)
@@ -449,7 +450,7 @@ def test_a_users_own_demographics(forms, tmp_path):
             read(forms / "tables", demographics=path)
     aged.with_columns(race_ethnicity=pl.lit("martian")).write_csv(path)
     with pytest.raises(
-        CohortError, match=r"Rows 2, 3, 4, 5, 6 and 35 more: a race_ethnicity that is none of hispanic, nh_white"
+        CohortError, match=r"Rows 2, 3, 4, 5, 6 and 35 more: a race_ethnicity other than hispanic, nh_white"
     ):
         read(forms / "tables", demographics=path)
     aged.drop("age").write_csv(path)
@@ -493,8 +494,8 @@ def test_another_split_in_the_record_is_counted_and_not_followed(forms, tmp_path
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        ("meds/data/../../../evil.parquet", {}, "leaves the archive"),
-        ("/etc/evil.parquet", {}, "leaves the archive"),
+        ("meds/data/../../../evil.parquet", {}, "path outside the archive"),
+        ("/etc/evil.parquet", {}, "path outside the archive"),
         ("meds/data/link.parquet", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0}, "holds a link"),
         (
             "meds/data/hard.parquet",
@@ -522,7 +523,7 @@ def test_an_archive_cut_off_is_told_and_leaves_nothing(forms, tmp_path):
         cut = tmp_path / "ehr" / "meds_omop_inspect.tar.gz"
         cut.parent.mkdir(exist_ok=True)
         cut.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(CohortError, match="damaged or cut off"):
+        with pytest.raises(CohortError, match="damaged or truncated"):
             read(forms / "tables", tmp_path / "cache", ehr=cut.parent)
         assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.name != LACKING_VOLUMES]
 
@@ -539,9 +540,9 @@ def test_a_crosswalk_that_says_otherwise_is_counted(forms, tmp_path):
 
 
 def test_a_task_or_attribute_that_inspect_has_not_is_told(forms):
-    with pytest.raises(CohortError, match=r"mortality_2m \(did you mean mortality_\d+m\?\) is no task of INSPECT"):
+    with pytest.raises(CohortError, match=r"mortality_2m \(did you mean mortality_\d+m\?\) is not a task of INSPECT"):
         read(forms / "omop", tasks=("mortality_2m",))
-    with pytest.raises(CohortError, match="INSPECT gives no attribute scanner"):
+    with pytest.raises(CohortError, match="INSPECT has no attribute scanner"):
         read(forms / "omop", attributes=("sex", "scanner"))
 
 

@@ -233,7 +233,7 @@ def test_calibration_and_intersections_follow_the_filters(browser: Any, url: str
     # scores that are no probabilities: the figure gives way to a sentence
     page.select_option("#encoder", "grey_histogram")
     assert not page.locator('[data-slot="calibration"]').is_visible()
-    assert "no probabilities" in shown.inner_text()
+    assert "not probabilities" in shown.inner_text()
     page.select_option("#encoder", "lite0")
     assert page.locator('[data-slot="calibration"] .main-svg').first.is_visible()
     assert heard == []

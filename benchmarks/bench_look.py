@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def audited(folder: Path) -> Workspace:
-    """A workspace whose every step is fresh."""
+    """Build a workspace in which every step is fresh."""
     registry = folder / "encoders"
     registry.mkdir()
     text = shipped_specs()["hu_histogram"].read_text()

@@ -142,7 +142,7 @@ def no_subgroup_got_worse(audit: AuditWorkspace) -> dg.AssetCheckResult:
 
 
 def _broken(validate: Callable[[], object]) -> str | None:
-    """What a core validation says is wrong, None where all holds."""
+    """Return the message of a failed core validation, None if it passes."""
     try:
         validate()
     except FmauditError as error:

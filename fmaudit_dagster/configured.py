@@ -21,7 +21,7 @@ def tasks() -> tuple[str, ...]:
 
 
 def automation() -> AutomationSection:
-    """What happens by itself, and how often."""
+    """Return the settings of automation."""
     return _audit.automation if _audit else AutomationSection()
 
 
@@ -40,5 +40,5 @@ def gpu_tags(cluster: ClusterSection | None = None) -> dict[str, Any]:
 
 
 def gpu_run_tags(cluster: ClusterSection | None = None) -> dict[str, str]:
-    """The same for a whole run, as text: a run that encodes is one pod, whose launcher reads the tags of the run."""
+    """Return the same for a whole run, as text: a run that encodes is one pod, whose launcher reads the tags of the run."""
     return {key: json.dumps(value, sort_keys=True) for key, value in gpu_tags(cluster).items()}

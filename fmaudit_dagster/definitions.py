@@ -43,7 +43,7 @@ ASSETS = [
 
 
 def definitions_for(audit_yaml: Path) -> dg.Definitions:
-    """The platform for one audit.yaml; the file is read when a step runs, and may come later."""
+    """Return the platform for one audit.yaml; the file is read when a step runs, and may be written later."""
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=CHECKS,

@@ -18,7 +18,7 @@ OWNERS = ["team:ai-governance"]
 def made(
     published: Published, frame: pl.DataFrame, *, asset: str | None = None, **more: Any
 ) -> dg.MaterializeResult[Any]:
-    """Result of an asset that published a table: its version, rows, columns, path, and whatever the asset adds."""
+    """Return the result of an asset that published a table: version, rows, columns, path, and further metadata."""
     table = declared(published.table)
     columns = [
         dg.TableColumn(
@@ -39,7 +39,7 @@ def made(
 
 
 def report_link(workspace: Workspace) -> dg.UrlMetadataValue:
-    """The page: where `fmaudit ui` serves it, or its file."""
+    """Return the URL of the page: as served by `fmaudit ui`, or its file."""
     served = report_url_from_environment()
     return dg.MetadataValue.url(f"{served}{PAGE}" if served else (workspace.reports / PAGE).as_uri())
 

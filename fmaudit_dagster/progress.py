@@ -18,7 +18,7 @@ def draw_bars(bars: Callable[[str], Progress] | None) -> None:
 
 
 def progress_of(context: dg.AssetExecutionContext, step: str) -> Progress:
-    """Listener for a step: the bar of the command line, else a log line at each tenth."""
+    """Return a listener for a step: the bar of the command line, or else a log line at each tenth."""
     return _bars(step) if _bars is not None else _log_tenths(context.log, step)
 
 

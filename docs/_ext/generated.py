@@ -89,7 +89,7 @@ _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 
 
 def filled(text: str, page: str) -> tuple[str, list[str]]:
-    """A page with its parts in place, and the files they depend on."""
+    """Return a page with its parts in place, and the files they depend on."""
     files: list[str] = []
 
     def part(found: re.Match[str]) -> str:
@@ -125,7 +125,7 @@ def _restore(app: Sphinx, what: str, name: str, obj: object, options: object, li
 def _without_fields(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """A pydantic model's fields are told where they are set: in the references of settings and specs."""
+    """Skip the fields of pydantic models: the references of settings and specs describe them."""
     is_model = isinstance(obj, type) and issubclass(obj, BaseModel)
     return ("", None) if is_model else (signature, returns)
 
@@ -143,7 +143,7 @@ def _type_of_a_signature(
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Called by Sphinx."""
+    """Register the extension with Sphinx."""
     app.connect("source-read", _on_read)
     app.connect("missing-reference", _type_of_a_signature)
     app.connect("autodoc-process-signature", _without_fields)

@@ -81,7 +81,7 @@ def _from_comments(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _from_docstring(text: str) -> dict[str, str]:
-    """What stands under Parameters, numpy style: a line ``name : type``, then indented text."""
+    """Return the section Parameters, numpy style: a line ``name : type``, then indented text."""
     _, _, after = text.partition("Parameters\n----------\n")
     said: dict[str, str] = {}
     names: list[str] = []
@@ -107,7 +107,7 @@ def _sentence(text: str) -> str:
 
 
 def _paragraphs(model: type[BaseModel]) -> str:
-    """The class's docstring up to its parameters."""
+    """Return the class's docstring up to its parameters."""
     return (inspect.getdoc(model) or "").partition("\nParameters\n")[0].strip()
 
 
@@ -174,7 +174,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A default as one would write it."""
+    """Return a default as written in YAML."""
     if (isinstance(value, float) and abs(value) >= 1e-3) or isinstance(value, int | str):
         return yaml.safe_dump(value).splitlines()[0]
     if isinstance(value, float):

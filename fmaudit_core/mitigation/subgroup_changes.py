@@ -47,7 +47,7 @@ def subgroup_rows(
     rules: Sequence[tuple[str, str, BoolArray]],
     settings: FairnessSection,
 ) -> Iterator[dict[str, Any]]:
-    """A row of `MITIGATION_SUBGROUPS` per subgroup and metric; `rules` as `tested_subgroups` gives them."""
+    """Yield a row of `MITIGATION_SUBGROUPS` per subgroup and metric; `rules` are the result of `tested_subgroups`."""
     for name, rule, inside in rules:
         for metric, of_class in (("udr", base.y), ("fpr", ~base.y)):
             row = variant.key | {"attribute": attribute, "subgroup": name, "metric": metric, "status": rule}

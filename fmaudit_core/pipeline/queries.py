@@ -1,4 +1,4 @@
-"""What steps read of a workspace: predictions, scores, designs, counts. Where it all lies: `workspace.py`."""
+"""Queries of steps on a workspace: predictions, scores, design matrices, counts. Paths: `workspace.py`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 
 
 def score_tables(look: Snapshot, encoder: str) -> list[tuple[str, Cell]]:
-    """Published scores that join those of the logistic probes on CT in an encoder's predictions, as they are configured."""
+    """Return the published tables of scores that an encoder's predictions contain besides the logistic probes on CT."""
     cell = Cell(encoder)
     steps = [step_of(name) for name in ("ehr_fits", "fusion_fits", "neural_fits")]
     return [(step.name, step.by.cell(cell)) for step in steps if step.when(look, cell)]
 
 
 def ehr_designs(workspace: Workspace) -> dict[str, Design]:
-    """The matrices that probes take of the published features of the medical record, by cutoff."""
+    """Return the design matrices of the published features of the medical record, by cutoff."""
     settings = workspace.audit.ehr
     return designs(
         *(workspace.warehouse.read(name) for name in ("ehr_features", "ehr_rows", "ehr_vocabulary")),
@@ -37,7 +37,7 @@ def ehr_designs(workspace: Workspace) -> dict[str, Design]:
 
 
 def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
-    """Scores of some cells with the attributes of their studies, as `fairness.assess` takes them."""
+    """Return the scores of some cells with the attributes of their studies, the input of `fairness.assess`."""
     attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
     scores = workspace.warehouse.read_cells("probe_predictions", cells)
     # all thresholds of an audit are chosen on validation
@@ -50,7 +50,7 @@ def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
 def confirmatory_predictions(
     workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
 ) -> pl.DataFrame:
-    """Scores of the declared family, maybe none: its task, probe and pooling, encoders that are no controls or baselines."""
+    """Return the scores of the declared family, possibly none: its task, probe and pooling, without controls and baselines."""
     task = family_task(workspace.audit.tasks)
     declared = {name for name, spec in encoders.items() if spec.embeds and not spec.control}
     family = [cell for cell in cells if cell.task == task and cell.encoder in declared]
@@ -60,13 +60,13 @@ def confirmatory_predictions(
 
 
 def compared_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
-    """Test scores of the primary probe and pooling: what encoders are compared by, two and two."""
+    """Return the test scores of the primary probe and pooling, by which encoders are compared in pairs."""
     test = predictions(workspace, cells).filter(pl.col("split") == "test")
     return of_primary_score_set(test, workspace.audit.fairness.primary_pooling)
 
 
 def modality_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
-    """Test scores that tell what each modality adds: all on the record, and of CT those that the findings speak of."""
+    """Return the test scores that show the contribution of each modality: all on the record, and the primary ones on CT."""
     test = workspace.warehouse.read_cells("probe_predictions", cells).filter(pl.col("split") == "test")
     with_record = test.filter(pl.col("modality").str.contains("ehr"))
     on_ct = of_primary_score_set(test, workspace.audit.fairness.primary_pooling)
@@ -74,7 +74,7 @@ def modality_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.Data
 
 
 def previous_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
-    """Test scores of the primary probe and pooling from the audit before that of each cell; empty where there was none."""
+    """Return the test scores of the primary probe and pooling in each cell's previous audit; empty if there is none."""
     primary = workspace.audit.fairness.primary_pooling
     frames = [workspace.warehouse.read(PREVIOUS, cell) for cell in cells if workspace.warehouse.version(PREVIOUS, cell)]
     if not frames:
@@ -84,7 +84,7 @@ def previous_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.Data
 
 
 def cohort_size(workspace: Workspace, view: View) -> CohortSize | None:
-    """Studies and slices, or volumes, an encoder with that view has to embed, as far as they are known."""
+    """Return the studies and slices, or volumes, that an encoder with that view has to embed; None if unknown."""
     warehouse = workspace.warehouse
     if warehouse.version("slice_quality") is not None:
         used = warehouse.read("slice_quality").filter(pl.col("used")).get_column("n_slices")
@@ -96,10 +96,10 @@ def cohort_size(workspace: Workspace, view: View) -> CohortSize | None:
 
 
 def unscored(workspace: Workspace, cell: Cell) -> int:
-    """Studies of val and test with a known label that lack a finite score in some score set that should have them.
+    """Count studies of val and test with a known label that lack a finite score in some score set that should have them.
 
-    Those are the embedded studies; of score sets that read the medical record, the ones that have a time. What a baseline
-    does not score is told in `baseline_joins`; of it only scores that are not finite count.
+    Those are the embedded studies; of score sets that read the medical record, the ones that have a time. Studies that a
+    baseline does not score are counted in `baseline_joins`; here only its scores that are not finite count.
     """
     warehouse = workspace.warehouse
     look = snapshot_of(workspace)

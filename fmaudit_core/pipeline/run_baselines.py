@@ -114,7 +114,7 @@ def _cohort(workspace: Workspace) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _registered(workspace: Workspace, name: str) -> EncoderSpec | None:
-    """The baseline that has the name already, None where nobody has.
+    """Return the baseline that already has the name, None if there is none.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def _release_part(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
 
 
 def _named(text: str) -> str:
-    """A name that can be a partition key."""
+    """Return a name that is a valid partition key."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")[:64] or "baseline"
 
 

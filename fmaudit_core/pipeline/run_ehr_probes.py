@@ -1,4 +1,4 @@
-"""The medical record of one audit on disk, its probes, and the predictions they join: what the steps of the platform call."""
+"""Steps of the medical record: its features, its probes, and the predictions that contain them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAIL_OF = {"ehr_fits": "ehr_selection", "fusion_fits": "fusion_selection"}
 
 
 def read_record(workspace: Workspace, *, progress: Progress = silent) -> EhrTables:
-    """Features of the cohort's medical record."""
+    """Compute the features of the cohort's medical record."""
     record = workspace.record
     if record is None:
         raise EhrError(
@@ -38,7 +38,7 @@ def read_record(workspace: Workspace, *, progress: Progress = silent) -> EhrTabl
 
 
 def fit_of_record(workspace: Workspace) -> Fitted:
-    """Probes on the record alone, every task."""
+    """Fit the probes on the record alone, for every task."""
     audit, warehouse = workspace.audit, workspace.warehouse
     return fit_record(
         queries.ehr_designs(workspace), warehouse.read("studies"), warehouse.read("labels"),
@@ -47,7 +47,7 @@ def fit_of_record(workspace: Workspace) -> Fitted:
 
 
 def fuse(workspace: Workspace, encoder: str) -> Fitted:
-    """Early and late fusion of one encoder, in the pooling that speaks for it."""
+    """Fit early and late fusion of one encoder, in its primary pooling."""
     audit, warehouse = workspace.audit, workspace.warehouse
     pooling = workspace.primary_pooling(encoder)
     embeddings = workspace.embeddings(encoder)[pooling]

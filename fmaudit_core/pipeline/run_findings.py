@@ -31,7 +31,7 @@ def find(look: Snapshot) -> dict[str, pl.DataFrame]:
 
 
 def _verdicts(look: Snapshot) -> pl.DataFrame:
-    """A verdict per gap, corrected over the declared family; withheld where a warning says so."""
+    """Return a verdict per gap, corrected over the declared family; withheld if a warning requires it."""
     workspace, cells, warehouse = look.workspace, look.audited_cells(), look.workspace.warehouse
     titles = {name: spec.label for name, spec in look.encoders.items()}
     found = findings(

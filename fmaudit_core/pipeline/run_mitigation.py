@@ -123,7 +123,7 @@ def compare_capacity(
 
 
 def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping[str, EncoderSpec]) -> str | None:
-    """The encoder of the ladder: the configured one, else the widest that is no control; None where there is none to climb.
+    """Return the encoder of the ladder: the configured one, else the widest that is not a control; None if there is none.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def ladder_encoder(workspace: Workspace, names: Sequence[str], encoders: Mapping
 
 
 def _ladder(workspace: Workspace, encoder: str | None, progress: Progress) -> pl.DataFrame:
-    """The family's task at every width: separability of each attribute, and what three strategies reduce."""
+    """Evaluate the family's task at every width: separability of each attribute, and the reduction by three strategies."""
     if encoder is None:
         return MITIGATION_LADDER.frame()
     audit = workspace.audit

@@ -1,4 +1,4 @@
-"""Networks as probes, and aggregations of slices, of one audit on disk: what the steps of the platform call."""
+"""Steps of neural probes and of aggregations of slices."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def probe_with_networks(workspace: Workspace, encoder: str, *, progress: Progres
 def compare_aggregations(
     workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
 ) -> pl.DataFrame:
-    """Every aggregation of every encoder's slices, and every other view of its weights, against mean pooling.
+    """Compare every aggregation of every encoder's slices, and every other view of its weights, with mean pooling.
 
     Parameters
     ----------
@@ -84,5 +84,5 @@ def compare_aggregations(
 
 
 def another_view(spec: EncoderSpec, other: EncoderSpec) -> bool:
-    """Whether an encoder has the weights of another and looks at something else."""
+    """Return whether an encoder has the weights of another and a different view."""
     return bool(spec.sha256) and other.sha256 == spec.sha256 and other.view.key() != spec.view.key()

@@ -80,7 +80,7 @@ def report_input(workspace: Workspace, look: Snapshot, runs: Mapping[str, str] |
 
 
 def paper_comparison(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
-    """Published figures beside this audit's; see `reproduction/`."""
+    """Return published figures next to this audit's; see `reproduction/`."""
     warehouse, cells = workspace.warehouse, look.audited_cells()
     notes = _whole(workspace, "cohort_notes")
     release = notes.filter(pl.col("note").str.starts_with("release ")) if notes.height else notes
@@ -121,7 +121,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
 
 
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """What to take, judged by the findings: whether there is a disparity is theirs to say, corrected over their family."""
+    """Return the recommended strategies. Whether there is a disparity is decided by the findings, corrected over their family."""
     audit = workspace.audit
     told = mitigated_findings(workspace.warehouse.read("audit_findings"), audit)
     subgroups = found["mitigation_subgroups"]
@@ -143,7 +143,7 @@ def _of_cells(workspace: Workspace, table: str, cells: Sequence[Cell]) -> pl.Dat
 
 
 def _whole(workspace: Workspace, table: str) -> pl.DataFrame:
-    """A table that is one, without columns where it is not published."""
+    """Read a whole table; without columns if it is not published."""
     return _of_cells(workspace, table, [WHOLE])
 
 
@@ -156,7 +156,7 @@ def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds
 
 
 def recommendations(written: ReportFiles) -> pl.DataFrame:
-    """What a written report recommends, row by row as its audit.json tells it: a frame of `MITIGATION_RECOMMENDATIONS`."""
+    """Return the recommendations in a report's audit.json: a frame of `MITIGATION_RECOMMENDATIONS`."""
     told = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
     return MITIGATION_RECOMMENDATIONS.frame(
         [{name: row[name] for name in MITIGATION_RECOMMENDATIONS.schema} for row in told]
@@ -164,7 +164,7 @@ def recommendations(written: ReportFiles) -> pl.DataFrame:
 
 
 def report_files(written: ReportFiles) -> pl.DataFrame:
-    """The files of a report with their sizes and digests, one row each."""
+    """Return the files of a report with their sizes and digests, one row each."""
     rows = [
         {
             "file": path.relative_to(written.folder).as_posix(),
@@ -184,7 +184,7 @@ def _series(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
 
 
 def _record(workspace: Workspace) -> str:
-    """What was read of the medical record; that there is none is no fault."""
+    """Return what was read of the medical record; empty without one."""
     if workspace.record is None:
         return "none, or left out: imaging alone"
     rows, codes = (workspace.warehouse.read(name) for name in ("ehr_rows", "ehr_vocabulary"))
@@ -194,7 +194,7 @@ def _record(workspace: Workspace) -> str:
 
 
 def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
-    """What every number descends from: versions of the inputs, of the encoders, and of the software."""
+    """Return the provenance of every number: versions of the inputs, the encoders and the software."""
     warehouse = workspace.warehouse
     told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
     absent = look.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")

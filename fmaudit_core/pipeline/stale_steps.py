@@ -134,7 +134,7 @@ def _joins(found: Next, look: Snapshot, step: Step, cell: Cell) -> bool:
 
 
 def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = "") -> Held | None:
-    """What a cell waits for: its inputs; of the cells that it gathers only those that will be there soon."""
+    """Return the cells that a cell waits for: its inputs, without gathered cells that take hours."""
     if step.last and not found.idle:
         return Held.SOON
     absent = (but, *step.absent(look, cell))
@@ -151,7 +151,7 @@ def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = ""
 
 
 def _due(found: Next, look: Snapshot, step: Step, cell: Cell) -> StaleStep | None:
-    """The step to make for one cell, None if it is fresh."""
+    """Return the step to run for one cell, None if it is fresh."""
     if step.sources:
         return _due_source(look, step)
     if step.gathers and not step.last and any(is_fresh(one, step) for one in _without_pending(found, look)):
@@ -161,14 +161,14 @@ def _due(found: Next, look: Snapshot, step: Step, cell: Cell) -> StaleStep | Non
 
 
 def _stale_assets(look: Snapshot, step: Step, cell: Cell) -> list[str]:
-    """The assets to make: the stale ones of several, the only one if anything of it is stale."""
+    """Return the assets to materialise: the stale ones of several, or the only one if any of its tables is stale."""
     if len(step.assets) > 1:
         return stale_tables(look, step, cell)
     return [] if is_fresh(look, step, cell) else list(step.assets)
 
 
 def _due_source(look: Snapshot, step: Step) -> StaleStep | None:
-    """The cohort or the slices, if a table of theirs is lost, or a registered view has no slices of the published studies."""
+    """Yield the cohort or the slices if one of their tables is lost, or a registered view has no slices of these studies."""
     lost = any(recorded_version(look, step, table) is None for table in step.tables)
     if step.name == "cohort":
         return StaleStep(step, WHOLE, step.assets, source_fingerprint(look.workspace)) if lost else None
@@ -182,7 +182,7 @@ def _due_source(look: Snapshot, step: Step) -> StaleStep | None:
 
 
 def _without_pending(found: Next, look: Snapshot) -> Iterator[Snapshot]:
-    """The workspace as it is, and without the encoders that have no statistics yet: landing one makes no findings stale.
+    """Return the workspace with and without encoders that have no statistics yet: a new encoder does not make the findings stale.
 
     An encoder that failed meanwhile is named with the next findings.
     """

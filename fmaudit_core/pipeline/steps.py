@@ -125,12 +125,12 @@ class Step:
 
     @cached_property
     def input_steps(self) -> dict[str, Step]:
-        """The step behind every input, by the name of the input."""
+        """Return the step behind every input, by the name of the input."""
         return {name: step_of(name) for name in (*map(input_name, self.inputs), *self.after)}
 
     @cached_property
     def input_assets(self) -> list[str]:
-        """The assets it reads."""
+        """Return the assets it reads."""
         found: set[str] = set()
         for name, step in self.input_steps.items():
             found.update([name] if name in step.assets else step.assets)
@@ -138,7 +138,7 @@ class Step:
 
     @property
     def gathers(self) -> bool:
-        """Whether it reads the cells of all encoders at once."""
+        """Return whether it reads the cells of all encoders at once."""
         return any(one.by != By.WHOLE for one in self.input_steps.values()) and self.by == By.WHOLE
 
     def asset_of(self, table: str) -> str | None:

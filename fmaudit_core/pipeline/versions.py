@@ -69,7 +69,7 @@ def _published(look: Snapshot, step: Step, name: str, cell: Cell) -> list[str | 
 
 
 def _setting(look: Snapshot, asked: str | Settings) -> Any:
-    """The value of a key of audit.yaml, or a section without some of its keys."""
+    """Return the value of a key of audit.yaml, or a section without some of its keys."""
     if isinstance(asked, Settings):
         return getattr(look.workspace.audit, asked.section).model_dump(mode="json", exclude=set(asked.without))
     value: Any = look.workspace.audit

@@ -63,7 +63,7 @@ class Workspace:
         return SliceStore(self.home / "slices")
 
     def repairing_slice_store(self) -> SliceStore:
-        """The slice store with the images it is made of, so that it is built, and a torn entry is made again when it is read."""
+        """Return the slice store with its source images, so that it can be built and a torn entry is recomputed on reading."""
         studies = self.warehouse.read("studies")
         images = {
             study: self.images_root / path for study, path in studies.select("study_id", "image_path").iter_rows()
@@ -167,7 +167,7 @@ class Workspace:
         return audited_poolings(there, self.audit.probes.poolings)
 
     def primary_pooling(self, encoder: str) -> str:
-        """The pooling that speaks for an encoder: the audit's primary one, its own where it has none of that."""
+        """Return the encoder's primary pooling: the configured one, or its only one if that is unavailable."""
         there, primary = self.poolings(encoder), self.audit.fairness.primary_pooling
         return primary if primary in there else there[0]
 

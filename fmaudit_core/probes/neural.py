@@ -163,7 +163,7 @@ class _Training:
     counted: Counted
 
     def runs(self, kinds: Sequence[str], matrix: Float32Array, open_bags: OpenBags | None) -> dict[str, list[_Run]]:
-        """What the networks of each kind come to."""
+        """Return the results of the networks of each kind."""
         with needs_extra("encoders", f"the probe {kinds[0]}"):
             import torch  # noqa: F401  # asked for once, so that whoever lacks it is told before a slice is read
         runs = {"mlp": self._perceptrons(matrix)} if "mlp" in kinds else {}

@@ -116,7 +116,7 @@ def _python() -> Finding:
 
 
 def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
-    """Optional parts: which are there, which some spec needs."""
+    """Check the optional parts: those installed and those that a spec needs."""
     parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
     needed = {"platform"}

@@ -125,7 +125,7 @@ def _read_audit_summary(path: Path, *, fix: str) -> dict[str, Any]:
 
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the audits are of, where it differs: cohort, settings, encoders, software."""
+    """Yield differences between the inputs of two audits: cohort, settings, encoders, software."""
     for name, title in (("n_studies", "studies"), ("n_patients", "patients")):
         yield from _apart(f"cohort, {title}", *(cohort_size(one).get(name) for one in (first, second)))
     settings = [dict(_flat(audit_summary["config"])) for audit_summary in (first, second)]

@@ -12,7 +12,7 @@ from fmaudit_dagster.metadata import bars
 
 @step_asset("ehr_features", kinds={"polars", "numba", "parquet"})
 def ehr_features(work: Work) -> Iterator[Result]:
-    """What the medical record held of each study's patient before its cutoff: days, recency and last value of every code."""
+    """Extract features of the medical record before each study's cutoff: days, recency and last value of every code."""
     found = read_record(work.workspace, progress=work.progress("reading the medical record"))
     left_out = found.dropped.filter((pl.col("unit") == "events") & (pl.col("n") > 0))
     yield work.publish(

@@ -44,7 +44,7 @@ def fairness(work: Work) -> Iterator[Result]:
 
 
 def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:
-    """What the UI shows and plots of the primary metric."""
+    """Return the metadata and plots of the primary metric."""
     told, primary = pl.col("metric") == settings.primary_metric, settings.primary_pooling
     metrics = of_primary_score_set(found.subgroup_metrics.filter(told), primary).drop_nulls("value")
     gaps = of_primary_score_set(found.fairness_gaps.filter(told), primary)

@@ -14,7 +14,7 @@ from fmaudit_dagster.metadata import counted, report_link, trends
 
 @step_asset("audit_findings", kinds={"numba", "parquet"})
 def audit_findings(work: Work) -> Iterator[Result]:
-    """A verdict per encoder, task, attribute and metric, corrected over the declared family; encoders compared in
+    """Judge every encoder, task, attribute and metric, corrected over the declared family; compare encoders in
     pairs, each with itself in the audit before, with the medical record in place of CT or beside it, and each way to
     aggregate its slices with their mean.
     """
@@ -35,7 +35,7 @@ def audit_findings(work: Work) -> Iterator[Result]:
 
 @step_asset("audit_report", kinds={"plotly"})
 def audit_report(work: Work) -> Iterator[Result]:
-    """The page for people and the files for machines; which mitigation to take, or why none; published figures beside ours,
+    """Write the page and the machine-readable files; the recommended mitigation, or why there is none; published figures,
     where the cohort is the paper's.
     """
     encoders = [name for name, spec in work.look.encoders.items() if spec.embeds]

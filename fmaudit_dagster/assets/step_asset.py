@@ -122,7 +122,7 @@ def step_asset(
 
 
 def _work(context: dg.AssetExecutionContext, workspace: Workspace, step: Step, cell: Cell) -> Work | None:
-    """The work to do once the lock is held; None if another run did it meanwhile, unless the run makes it again anyway."""
+    """Return the work to do once the lock is held; None if another run did it meanwhile and the run does not force it."""
     look = snapshot_of(workspace)
     if step.sources:
         return Work(context, step, look, cell, "")
@@ -159,7 +159,7 @@ def of_surroundings(error: BaseException) -> bool:
 
 
 def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[..., Any], *, gpu: bool) -> dg.AssetSpec:
-    """An asset with the file and line that makes it, which the UI shows."""
+    """Return an asset with the file and line of its code, which the UI shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # its interface may change; the version is pinned
         line = dg.LocalFileCodeReference(file_path=inspect.getfile(make), line_number=inspect.getsourcelines(make)[1])

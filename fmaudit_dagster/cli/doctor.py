@@ -71,7 +71,7 @@ def _settings(workspace: Workspace, *, fix_it: bool) -> Finding:
 
 
 def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, bool]]:
-    """Findings, each with whether a daemon is at work."""
+    """Return the findings, with whether a daemon is running."""
     import dagster as dg
 
     from fmaudit_dagster.execution.instance import end_killed_runs, killed_runs

@@ -87,7 +87,7 @@ def configured_tasks(context: click.Context, parameter: click.Parameter, incompl
 
 
 def _config(context: click.Context) -> Path:
-    """The config of a line that is only being completed: the group's own function has not run."""
+    """Return the config of a command line that is only being completed: the group's own function has not run."""
     from fmaudit_core.config import audit_path_from_environment
 
     given = context.find_root().params.get("config")

@@ -93,7 +93,7 @@ def _print_warnings(console: Console, told: Mapping[str, Any]) -> None:
 
 
 def worse_than_before(workspace: Workspace) -> list[str]:
-    """A sentence for every subgroup that fares worse than in the audit before."""
+    """Return a sentence for every subgroup that got worse than in the previous audit."""
     if workspace.warehouse.version("audit_changes") is None:
         return []
     return worsenings(workspace.warehouse.read("audit_changes"))

@@ -26,7 +26,7 @@ def bars() -> Iterator[Progress]:
 
 
 def listener_of(progress: Progress) -> Callable[[str], Listener]:
-    """Makes a listener for a step: its bar appears when the step first says how far it is, and goes when it has ended."""
+    """Return a listener for a step: its bar appears with the first progress report, and disappears at the end of the step."""
 
     def bar(step: str) -> Listener:
         task = progress.add_task(step, total=None, visible=False)
@@ -41,6 +41,6 @@ def listener_of(progress: Progress) -> Callable[[str], Listener]:
 
 @contextmanager
 def one_bar(step: str) -> Iterator[Listener]:
-    """The bar of a command that is one long step."""
+    """Show the bar of a command that is one long step."""
     with bars() as progress:
         yield listener_of(progress)(step)

@@ -43,7 +43,7 @@ concurrency:
 
 
 def environment(workspace: Workspace) -> dict[str, str]:
-    """What a process of this workspace finds in its environment."""
+    """Return the environment variables of a process of this workspace."""
     return {
         **os.environ,
         "FMAUDIT_CONFIG": str(workspace.audit_yaml),
@@ -64,7 +64,7 @@ def prepare(workspace: Workspace) -> None:
 
 @contextmanager
 def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
-    """The workspace's Dagster instance, its encoder partitions those of the registry."""
+    """Open the workspace's Dagster instance, with the encoder partitions of the registry."""
     prepare(workspace)
     with dg.DagsterInstance.get() as instance:
         new, retired = partition_changes(instance, *workspace.registry.read())
@@ -79,7 +79,7 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
 def partition_changes(
     instance: dg.DagsterInstance, registered: Collection[str], problems: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Encoders that have no partition yet, and retired ones that still have one.
+    """Return encoders without a partition, and retired ones that still have one.
 
     A retired encoder keeps its files and its records, and has both again when its spec comes back. One whose file is there but
     cannot be read just now is not retired.
@@ -98,7 +98,7 @@ def end_killed_runs(instance: dg.DagsterInstance) -> None:
 
 
 def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Runs of this machine that stand as running though their process is gone."""
+    """Return runs of this machine that are recorded as running although their process is gone."""
     running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
     of_process = [(run, run.tags.get(PROCESS_TAG, "").partition(":")) for run in instance.get_runs(running)]
     return [run for run, (node, _, process) in of_process if node == platform.node() and not is_alive(process)]

@@ -60,7 +60,7 @@ def asset_history(instance: dg.DagsterInstance) -> RunHistory:
 
 
 def runs_behind(instance: dg.DagsterInstance, encoders: Iterable[str]) -> dict[str, str]:
-    """The run that last made the cohort, the findings, and the embeddings of each encoder: what was made -> run id.
+    """Return the run that last materialised the cohort, the findings and each encoder's embeddings: asset -> run id.
 
     What was made without Dagster, and what has no such asset, is left out.
     """
@@ -71,7 +71,7 @@ def runs_behind(instance: dg.DagsterInstance, encoders: Iterable[str]) -> dict[s
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, cell: Cell) -> dg.EventLogRecord | None:
-    """The last materialisation of a cell."""
+    """Return the last materialisation of a cell."""
     key = partition_key(cell)
     filters = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=None if key is None else [str(key)])
     return next(iter(instance.fetch_materializations(filters, limit=1).records), None)
@@ -92,7 +92,7 @@ class AtWork:
 
 
 def at_work(instance: dg.DagsterInstance) -> AtWork:
-    """What is being made now, whoever asked for it."""
+    """Return the steps that are running, whoever requested them."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
     return AtWork(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
 
@@ -130,7 +130,7 @@ def why_spent(instance: dg.DagsterInstance, step: StaleStep) -> str | None:
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
-    """The innermost cause of a failed run, or the checks that did not pass, as a sentence."""
+    """Return the innermost cause of a failed run, or the checks that did not pass, as a sentence."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
         error = event.step_failure_data.error if event is not None else None

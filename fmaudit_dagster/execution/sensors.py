@@ -49,7 +49,7 @@ def _status(on: bool, kind: Any) -> Any:
     default_status=_status(_SETTINGS.landing or _SETTINGS.reaudit, dg.DefaultSensorStatus),
 )
 def registry_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SensorResult | dg.SkipReason:
-    """Runs what is missing or stale as its inputs are made: a new encoder, a changed spec, what a re-audit found changed."""
+    """Request stale steps once their inputs are fresh: a new encoder, a changed spec, changes found by a re-audit."""
     cursor: _Cursor = json.loads(context.cursor or "{}")
     try:
         return _look(context, audit.open(), cursor)
@@ -104,7 +104,7 @@ def _partition_requests(new: list[str], retired: list[str]) -> list[Any]:
 
 
 def _request(instance: dg.DagsterInstance, step: StaleStep) -> dg.RunRequest:
-    """A run of one step. The key counts the runs before it, so that a version that comes back is made again."""
+    """Request a run of one step. The key counts previous runs, so that a version that returns is produced again."""
     key = partition_key(step.cell)
     on_gpu = not ON_GPU.isdisjoint(step.assets)
     return dg.RunRequest(
@@ -138,7 +138,7 @@ def _said(told: Mapping[str, str], *, waits: bool) -> str:
 
 
 def _last_reaudit(instance: dg.DagsterInstance) -> str | None:
-    """The latest run of a re-audit that has ended well."""
+    """Return the latest successful run of a re-audit."""
     ended = dg.RunsFilter(tags={REAUDIT_TAG: "true"}, statuses=[dg.DagsterRunStatus.SUCCESS])
     runs = instance.get_runs(ended, limit=1)
     return runs[0].run_id if runs else None
@@ -154,7 +154,7 @@ _SOURCES = [dg.AssetKey(name) for name in (*COHORT_TABLES, "ct_slices")]
     default_status=_status(_SETTINGS.reaudit, dg.DefaultScheduleStatus),
 )
 def reaudit_schedule(context: dg.ScheduleEvaluationContext, audit: AuditWorkspace) -> dg.RunRequest | dg.SkipReason:
-    """Looks at the cohort and every image again; the sensor then runs what descends from a change, and nothing else."""
+    """Request a new look at the cohort and every image; the sensor then runs only what depends on a change."""
     if not audit.open().audit.automation.reaudit:
         return dg.SkipReason("the re-audit is off in audit.yaml.")
     return _reaudit(f"reaudit:{context.scheduled_execution_time.isoformat()}")

@@ -22,6 +22,8 @@ from fmaudit_core.tables.findings import UNAUDITED
 _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
+#: cached results that depend on the registry
+_OF_REGISTRY: Final = ("expected", "audited", "mitigated")
 #: columns of a study that decide its slices
 _CT_COLUMNS: Final = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
 
@@ -59,9 +61,9 @@ class Snapshot:
         return found
 
     def without(self, names: Collection[str]) -> Snapshot:
-        """Return the same moment with some encoders not registered; they must have no statistics."""
+        """Return the same moment with some encoders not registered."""
         kept = {name: spec for name, spec in self.encoders.items() if name not in names}
-        read = {key: value for key, value in self._seen.items() if key[0] != "expected"}
+        read = {key: value for key, value in self._seen.items() if key[0] not in _OF_REGISTRY}
         return Snapshot(self.workspace, kept, self.history, read)
 
     def studies(self, *columns: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from fmaudit_core.common.errors import UnknownNameError, did_you_mean
-from fmaudit_core.pipeline import queries
 from fmaudit_dagster.cli.error_handling import registered, report_errors, workspace_of
 
 
@@ -80,6 +79,7 @@ def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
 def encoders_check(config: Path, name: str) -> None:
     """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used."""
     from fmaudit_core.encoders.check import check_encoder
+    from fmaudit_core.pipeline import queries
 
     workspace = workspace_of(config)
     spec = workspace.registry.named(name)

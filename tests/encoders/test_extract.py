@@ -87,7 +87,7 @@ def test_nothing_is_published_where_an_encoder_gives_nan_or_another_dimension(tm
         def encode(self, slices):
             return np.full((len(slices), self.dim), self.value, np.float32)
 
-    for encoder, said in ((Bad(np.nan, 80), "NaN or infinite"), (Bad(0.0, 79), "gives 79 dimensions")):
+    for encoder, said in ((Bad(np.nan, 80), "NaN or infinite"), (Bad(0.0, 79), "has 79 dimensions")):
         monkeypatch.setattr("fmaudit_core.encoders.extract.load_encoder", lambda spec, device, one=encoder: one)
         with pytest.raises(ExtractionError, match=said):
             run(tmp_path)

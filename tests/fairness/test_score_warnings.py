@@ -181,7 +181,7 @@ def test_a_given_threshold_outside_the_scores_is_an_error_that_names_both(scores
             assess(given, attributes=BY, settings=FEW, **one)
         text = f"{error.value.what} {error.value.fix}"
         assert f"{threshold:g} lies" in text
-        assert f"from {low:g} to {high:g}" in text
+        assert f"range {low:g} to {high:g}" in text
         assert asked in text
         assert error.value.where == "model x task"
 

@@ -395,4 +395,4 @@ def test_the_ui_tells_what_every_column_means(audited):
         }
     assert len(schemas) > 20
     silent = [(asset, one.name) for asset, told in schemas.items() for one in told.columns if not one.description]
-    assert silent == [("studies", "time")]  # the cohort's own, as further attributes are
+    assert silent == []

@@ -174,7 +174,7 @@ def test_other_rescales_are_another_version_of_the_slices(inspected):
         return snapshot_of(workspace).view_versions()
 
     before = views()
-    assert views(age=pl.lit(50)) == before
+    assert views(age=pl.lit(50, pl.Int64)) == before
     assert views(rescale_slope=pl.lit(2.0)) != before
     assert views() == before
 

@@ -221,7 +221,7 @@ def test_the_cohort_sensor_looks_at_an_inspect_release_without_raising(tmp_path)
     workspace = open_workspace(tmp_path / "audit.yaml")
     assert look(workspace, "cohort_sensor").skip_message == "there is no audit yet."
     workspace.warehouse.publish("studies", TABLES["studies"].frame(), version="1")
-    assert "not a whole INSPECT download" in look(workspace, "cohort_sensor").skip_message
+    assert "is not a complete INSPECT download" in look(workspace, "cohort_sensor").skip_message
 
 
 def test_what_failed_in_a_cohort_is_tried_again_when_its_table_changed(small):

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import duckdb
-import polars as pl
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.encoders.registry import Registry, shipped_specs
@@ -26,10 +25,18 @@ from fmaudit_core.pipeline.versions import expected_version
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.tables.schemas import TABLES
 
 N_ENCODERS, LIMIT_S = 20, 2.0
-COLUMNS = ("study_id", "patient_id", "split", "image_path", "age_band", "sex", "race_ethnicity")
-STUDIES = pl.DataFrame({name: [f"{name} {at}" for at in range(23_248)] for name in COLUMNS})
+STUDY = {
+    "patient_id": "p",
+    "split": "test",
+    "age": 50,
+    "age_band": "40-55",
+    "sex": "female",
+    "race_ethnicity": "nh_white",
+}
+STUDIES = TABLES["studies"].frame([STUDY | {"study_id": str(at), "image_path": str(at)} for at in range(23_248)])
 
 
 def main() -> int:
@@ -82,7 +89,7 @@ def publish(look: Snapshot, step: Step, cell: Cell) -> None:
             connection.execute(f"CREATE TABLE provenance AS SELECT 'version' AS key, '{version}' AS value")
         return
     for table in step.tables_of(look, cell):
-        frame = STUDIES if table == "studies" else STUDIES.head(1)
+        frame = STUDIES if table == "studies" else TABLES[table].frame()
         if table == "ct_views":
             frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
         look.workspace.warehouse.publish(table, frame, version=version, cell=cell)

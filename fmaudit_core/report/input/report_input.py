@@ -10,7 +10,34 @@ import polars as pl
 
 from fmaudit_core.config import Audit
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.tables.findings import PAPER_COMPARISON
+from fmaudit_core.tables import cohort, fairness
+from fmaudit_core.tables.cohort import COHORT_FLOW, COHORT_NOTES
+from fmaudit_core.tables.fairness import (
+    CROSS_GROUP_AUROC,
+    FAIRNESS_GAPS,
+    SCORE_WARNINGS,
+    SUBGROUP_CALIBRATION,
+    SUBGROUP_METRICS,
+    THRESHOLD_SWEEP,
+)
+from fmaudit_core.tables.findings import (
+    AUDIT_CHANGES,
+    AUDIT_FINDINGS,
+    MITIGATION_RECOMMENDATIONS,
+    MODALITY_COMPARISONS,
+    MODEL_COMPARISONS,
+    PAPER_COMPARISON,
+    SPATIAL_AGGREGATION,
+)
+from fmaudit_core.tables.mitigation import (
+    DEMOGRAPHIC_PROBES,
+    MITIGATION_CAPACITY,
+    MITIGATION_INTERACTIONS,
+    MITIGATION_LADDER,
+    MITIGATION_LEAKAGE,
+    MITIGATION_RESULTS,
+    MITIGATION_SUBGROUPS,
+)
 from fmaudit_core.tables.probes import BASELINE_JOINS
 
 #: what tells one trained model from another, within one encoder and task
@@ -19,248 +46,72 @@ VARIANT: Final = ("probe", "modality", "pooling", "strategy")
 SCORE_SET: Final = ("encoder", "task", *VARIANT)
 #: the attribute under which the metrics of all studies together are stored
 OVERALL: Final = "overall"
+_KEY: Final = " ".join(SCORE_SET)
+#: one of two models that are compared: all of a score set but its task
+MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
+#: a run of a strategy
+RUN: Final = ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")
+#: between the names of crossed attributes, and between those of their levels
+CROSSED: Final = " x "
+#: order of display
+AGGREGATIONS: Final = ("mean", "max", "median", "attention", "lrcn")
+#: shown where a table has them
+OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted", "threshold_source")
 
-_Columns = dict[str, type[pl.DataType]]
-
-
-def _columns(names: Sequence[str], of: type[pl.DataType]) -> _Columns:
-    return dict.fromkeys(names, of)
-
-
-_KEY: Final = _columns(SCORE_SET, pl.String)
-_NUMBER: Final = pl.Float64
+# counts of the tables about single studies, in place of them
 STUDIES: Final = pl.Schema(
     {"split": pl.String, "attribute": pl.String, "subgroup": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64}
 )
-FLOW: Final = pl.Schema({"step": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64})
 SLICE_QUALITY: Final = pl.Schema({"status": pl.String, "reason": pl.String, "n": pl.Int64})
-METRICS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup", "metric"), pl.String),
-        **_columns(("n", "n_pos", "n_neg"), pl.Int64),
-        **_columns(("value", "ci_low", "ci_high"), _NUMBER),
-        **_columns(("status",), pl.String),
-        **_columns(("mde",), _NUMBER),
-    }
+# published tables, or those of their columns that the report shows
+FLOW: Final = COHORT_FLOW.schema
+LABEL_FLOW: Final = cohort.LABEL_FLOW.schema
+NOTES: Final = COHORT_NOTES.schema
+METRICS: Final = SUBGROUP_METRICS.part(
+    f"{_KEY} attribute subgroup metric n n_pos n_neg value ci_low ci_high status mde"
 )
-GAPS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "metric"), pl.String),
-        **_columns(("gap", "null_expected_gap"), _NUMBER),
-        **_columns(("best_subgroup", "worst_subgroup"), pl.String),
-        **_columns(("p_value", "p_gap"), _NUMBER),
-    }
+GAPS: Final = FAIRNESS_GAPS.part(
+    f"{_KEY} attribute metric gap null_expected_gap best_subgroup worst_subgroup p_value p_gap"
 )
-SWEEP: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup"), pl.String),
-        **_columns(("threshold", "tpr", "fpr", "band_low", "band_high"), _NUMBER),
-    }
+FINDINGS: Final = AUDIT_FINDINGS.part(f"{' '.join(GAPS)} p_adjusted q_value verdict sentence")
+SWEEP: Final = THRESHOLD_SWEEP.part(f"{_KEY} attribute subgroup threshold tpr fpr band_low band_high")
+CALIBRATION: Final = SUBGROUP_CALIBRATION.schema
+CALIBRATION_TESTS: Final = fairness.CALIBRATION_TESTS.schema
+CROSS: Final = CROSS_GROUP_AUROC.schema
+INTERSECTIONS: Final = fairness.INTERSECTIONS.schema
+WARNINGS: Final = SCORE_WARNINGS.schema
+COMPARISONS: Final = MODEL_COMPARISONS.schema
+CHANGES: Final = AUDIT_CHANGES.schema
+MODALITIES: Final = MODALITY_COMPARISONS.schema
+SPATIAL: Final = SPATIAL_AGGREGATION.schema
+MITIGATION: Final = MITIGATION_RESULTS.part(
+    f"{' '.join(RUN)} attribute status reason chosen interpretable levelling_down "
+    "auroc auroc_before auroc_delta auroc_delta_low auroc_delta_high gap_before gap_after reduction ci_low ci_high "
+    "p_reduction p_adjusted p_widened worst_subgroup best_subgroup worst_subgroup_udr_delta best_subgroup_udr_delta "
+    "udr_before udr_after fpr_before fpr_after n_seeds n_collapsed n_diverged gap_seed_sd auroc_seed_sd gap_sampling_se"
 )
-#: shown where a table has them
-OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted", "threshold_source")
-#: between the names of crossed attributes, and between those of their levels
-CROSSED: Final = " x "
-#: one of two models that are compared: all of a score set but its task
-MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
-_COUNTS: Final = _columns(("n", "n_pos", "n_neg"), pl.Int64)
-_ESTIMATE: Final = _columns(("value", "ci_low", "ci_high"), _NUMBER)
-CALIBRATION: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup", "status"), pl.String),
-        **_COUNTS,
-        **_columns(("slope", "slope_low", "slope_high", "intercept", "intercept_low", "intercept_high"), _NUMBER),
-        **_columns(("ece", "ece_by_chance"), _NUMBER),
-    }
+MITIGATED: Final = MITIGATION_SUBGROUPS.part(
+    f"{' '.join(RUN)} attribute subgroup metric status chosen before after delta ci_low ci_high"
 )
-CALIBRATION_TESTS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "parameter", "status"), pl.String),
-        **_columns(("n_subgroups",), pl.Int64),
-        **_columns(("q_statistic", "p_value", "q_value"), _NUMBER),
-    }
+ADVICE: Final = MITIGATION_RECOMMENDATIONS.part(
+    "encoder task strategy target_attribute alpha verdict reduction p_adjusted worst_subgroup worst_subgroup_udr_delta "
+    "auroc_delta"
 )
-CROSS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "positives_of", "negatives_of", "status"), pl.String),
-        **_columns(("n_pos", "n_neg"), pl.Int64),
-        **_ESTIMATE,
-    }
+LEAKAGE: Final = MITIGATION_LEAKAGE.part(
+    f"{' '.join(RUN)} stage probe macro_f1 balanced_auroc ci_low ci_high control_balanced_auroc"
 )
-INTERSECTIONS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup"), pl.String),
-        **_columns(("depth",), pl.Int64),
-        **_columns(("metric",), pl.String),
-        **_COUNTS,
-        **_ESTIMATE,
-        **_columns(("status",), pl.String),
-        **_columns(("mde", "difference", "p_worse", "p_worse_adjusted"), _NUMBER),
-        **_columns(("rank",), pl.Int64),
-    }
+PROBES: Final = DEMOGRAPHIC_PROBES.part(
+    "encoder attribute probe macro_f1 balanced_auroc control_macro_f1 control_balanced_auroc ci_low ci_high status width"
 )
-COMPARISONS: Final = pl.Schema(
-    {
-        **_columns(("task",), pl.String),
-        **_columns(MODEL, pl.String),
-        **_columns([f"other_{name}" for name in MODEL], pl.String),
-        **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
-        **_COUNTS,
-        **_columns(("value", "other_value", "difference", "ci_low", "ci_high"), _NUMBER),
-        **_columns(("p_value", "q_value", "p_non_inferior"), _NUMBER),
-        **_columns(("non_inferior",), pl.Boolean),
-        **_columns(("verdict",), pl.String),
-    }
+CAPACITY: Final = MITIGATION_CAPACITY.part(
+    "encoder task strategy attribute alpha width balanced_auroc control_balanced_auroc gap_before reduction ci_low ci_high "
+    "p_reduction auroc_delta interpretable"
 )
-CHANGES: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
-        **_COUNTS,
-        **_columns(("value", "previous_value", "change", "ci_low", "ci_high"), _NUMBER),
-        **_columns(("p_value", "q_value", "p_worse", "q_worse"), _NUMBER),
-        **_columns(("worse",), pl.Boolean),
-    }
+INTERACTIONS: Final = MITIGATION_INTERACTIONS.part(
+    "task strategy attribute encoder other_encoder reduction other_reduction difference ci_low ci_high p_value q_value"
 )
-_OVER: Final = [
-    column.format(name) for name in ("ct", "ehr") for column in ("over_{}", "over_{}_low", "over_{}_high", "p_over_{}")
-]
-MODALITIES: Final = pl.Schema(
-    {
-        **_columns(("encoder", "task", "probe", "modality", "pooling", "status"), pl.String),
-        **_COUNTS,
-        **_ESTIMATE,
-        **_columns(_OVER, _NUMBER),
-    }
-)
-WARNINGS: Final = pl.Schema(
-    {
-        **_KEY,
-        **_columns(("attribute", "subgroup", "code", "metric"), pl.String),
-        **_columns(("withholds",), pl.Boolean),
-        **_columns(("value", "low", "high"), _NUMBER),
-        **_columns(("other_subgroup",), pl.String),
-        **_columns(("other_value",), _NUMBER),
-        **_columns(("message",), pl.String),
-    }
-)
-LABEL_FLOW: Final = pl.Schema(
-    {
-        **_columns(("task", "split", "attribute", "subgroup"), pl.String),
-        **_columns(("n_studies", "n_patients", "n_positive", "n_negative", "n_censored"), pl.Int64),
-    }
-)
-NOTES: Final = pl.Schema({"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String})
-#: order of display
-AGGREGATIONS: Final = ("mean", "max", "median", "attention", "lrcn")
-SPATIAL: Final = pl.Schema(
-    {
-        **_columns(("encoder", "task", "comparison", "aggregation", "probe", "view_of", "status"), pl.String),
-        **_COUNTS,
-        **_columns(("auroc", "ci_low", "ci_high", "reference_auroc"), _NUMBER),
-        **_columns(("difference", "difference_low", "difference_high", "p_value", "p_holm", "q_value"), _NUMBER),
-        **_columns(("equal_difference", "equal_low", "equal_high", "equal_p"), _NUMBER),
-        **_columns(("seeds",), pl.Int64),
-        **_columns(("seed_mean", "seed_sd", "n_slices"), _NUMBER),
-    }
-)
-FINDINGS: Final = pl.Schema(
-    [
-        *GAPS.items(),
-        *_columns(("p_adjusted", "q_value"), _NUMBER).items(),
-        ("verdict", pl.String),
-        ("sentence", pl.String),
-    ]
-)
-#: a run of a strategy
-RUN: Final = ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")
-_RUN: Final[_Columns] = {
-    **_columns(RUN[:4], pl.String),
-    **_columns(("alpha",), _NUMBER),
-    **_columns(("seed",), pl.Int64),
-}
-MITIGATION: Final = pl.Schema(
-    {
-        **_RUN,
-        **_columns(("attribute", "status", "reason"), pl.String),
-        **_columns(("chosen", "interpretable", "levelling_down"), pl.Boolean),
-        **_columns(("auroc", "auroc_before", "auroc_delta", "auroc_delta_low", "auroc_delta_high"), _NUMBER),
-        **_columns(("gap_before", "gap_after", "reduction", "ci_low", "ci_high"), _NUMBER),
-        **_columns(("p_reduction", "p_adjusted", "p_widened"), _NUMBER),
-        **_columns(("worst_subgroup", "best_subgroup"), pl.String),
-        **_columns(("worst_subgroup_udr_delta", "best_subgroup_udr_delta"), _NUMBER),
-        **_columns(("udr_before", "udr_after", "fpr_before", "fpr_after"), _NUMBER),
-        **_columns(("n_seeds", "n_collapsed", "n_diverged"), pl.Int64),
-        **_columns(("gap_seed_sd", "auroc_seed_sd", "gap_sampling_se"), _NUMBER),
-    }
-)
-MITIGATED: Final = pl.Schema(
-    {
-        **_RUN,
-        **_columns(("attribute", "subgroup", "metric", "status"), pl.String),
-        **_columns(("chosen",), pl.Boolean),
-        **_columns(("before", "after", "delta", "ci_low", "ci_high"), _NUMBER),
-    }
-)
-ADVICE: Final = pl.Schema(
-    {
-        **_columns(("encoder", "task", "strategy", "target_attribute"), pl.String),
-        **_columns(("alpha",), _NUMBER),
-        **_columns(("verdict",), pl.String),
-        **_columns(("reduction", "p_adjusted"), _NUMBER),
-        **_columns(("worst_subgroup",), pl.String),
-        **_columns(("worst_subgroup_udr_delta", "auroc_delta"), _NUMBER),
-    }
-)
-LEAKAGE: Final = pl.Schema(
-    {
-        **_RUN,
-        **_columns(("stage", "probe"), pl.String),
-        **_columns(("macro_f1", "balanced_auroc", "ci_low", "ci_high", "control_balanced_auroc"), _NUMBER),
-    }
-)
-PROBES: Final = pl.Schema(
-    {
-        **_columns(("encoder", "attribute", "probe"), pl.String),
-        **_columns(("macro_f1", "balanced_auroc", "control_macro_f1", "control_balanced_auroc"), _NUMBER),
-        **_columns(("ci_low", "ci_high"), _NUMBER),
-        **_columns(("status",), pl.String),
-        **_columns(("width",), pl.Int64),
-    }
-)
-CAPACITY: Final = pl.Schema(
-    {
-        **_columns(("encoder", "task", "strategy", "attribute"), pl.String),
-        **_columns(("alpha",), _NUMBER),
-        **_columns(("width",), pl.Int64),
-        **_columns(
-            ("balanced_auroc", "control_balanced_auroc", "gap_before", "reduction", "ci_low", "ci_high"), _NUMBER
-        ),
-        **_columns(("p_reduction", "auroc_delta"), _NUMBER),
-        **_columns(("interpretable",), pl.Boolean),
-    }
-)
-INTERACTIONS: Final = pl.Schema(
-    {
-        **_columns(("task", "strategy", "attribute", "encoder", "other_encoder"), pl.String),
-        **_columns(("reduction", "other_reduction", "difference", "ci_low", "ci_high", "p_value", "q_value"), _NUMBER),
-    }
-)
-LADDER: Final = pl.Schema(
-    {
-        **_columns(("encoder", "task", "strategy", "attribute"), pl.String),
-        **_columns(("alpha",), _NUMBER),
-        **_columns(("width",), pl.Int64),
-        **_columns(("balanced_auroc", "auroc", "gap_before", "reduction", "ci_low", "ci_high"), _NUMBER),
-        **_columns(("interpretable",), pl.Boolean),
-    }
+LADDER: Final = MITIGATION_LADDER.part(
+    "encoder task strategy attribute alpha width balanced_auroc auroc gap_before reduction ci_low ci_high interpretable"
 )
 
 
@@ -360,8 +211,8 @@ class ReportInput:
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))
     label_flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LABEL_FLOW))
     notes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NOTES))
-    baselines: pl.DataFrame = field(default_factory=lambda: BASELINE_JOINS.frame())
-    paper_comparison: pl.DataFrame = field(default_factory=lambda: PAPER_COMPARISON.frame())
+    baselines: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BASELINE_JOINS.schema))
+    paper_comparison: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAPER_COMPARISON.schema))
     mitigation_results: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATION))
     mitigation_subgroups: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MITIGATED))
     mitigation_recommendations: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADVICE))

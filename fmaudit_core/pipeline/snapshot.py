@@ -10,20 +10,19 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.encoders.embeddings_reader import read_provenance
+from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest, files_digest, frame_digest
 from fmaudit_core.storage.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.tables.cohort import CT_VIEWS
 from fmaudit_core.tables.findings import UNAUDITED
 
 _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
-#: cached results that depend on the registry
-_OF_REGISTRY: Final = ("expected", "audited", "mitigated")
 #: columns of a study that decide its slices
 _CT_COLUMNS: Final = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
 
@@ -63,7 +62,7 @@ class Snapshot:
     def without(self, names: Collection[str]) -> Snapshot:
         """Return the same moment with some encoders not registered."""
         kept = {name: spec for name, spec in self.encoders.items() if name not in names}
-        read = {key: value for key, value in self._seen.items() if key[0] not in _OF_REGISTRY}
+        read = {key: value for key, value in self._seen.items() if key[0] != "expected"}
         return Snapshot(self.workspace, kept, self.history, read)
 
     def studies(self, *columns: str) -> str:
@@ -82,12 +81,11 @@ class Snapshot:
 
     def audited_cells(self) -> list[Cell]:
         """Return the cells with statistics, of registered encoders and configured tasks."""
-        return self.once(("audited",), lambda: self._registered("fairness_gaps"))
+        return self._registered("fairness_gaps")
 
     def mitigated_cells(self) -> list[Cell]:
         """Return the cells with results of strategies, of registered encoders and configured tasks."""
-        found = self.once(("mitigated",), lambda: self._registered("mitigation_results"))
-        return [cell for cell in found if self.encoders[cell.encoder].embeds]
+        return [cell for cell in self._registered("mitigation_results") if self.encoders[cell.encoder].embeds]
 
     def baselines(self) -> list[str]:
         """Return the names of the models that are audited by their predictions alone, sorted."""
@@ -95,15 +93,16 @@ class Snapshot:
 
     def retired(self) -> list[str]:
         """Return the encoders with kept results whose spec is no longer registered, sorted."""
-        return sorted({cell.encoder for cell in self.workspace.warehouse.cells("fairness_gaps")} - set(self.encoders))
+        return sorted({cell.encoder for cell in self._cells("fairness_gaps")} - set(self.encoders))
 
     def unaudited(self) -> pl.DataFrame:
         """Return the registered encoders and tasks without statistics, and what they lack: a frame of `UNAUDITED`."""
-        absent = [Cell(name, task) for name in self.encoders for task in self.tasks_of(name)]
+        audited = set(self.audited_cells())
+        every = [Cell(name, task) for name in self.encoders for task in self.tasks_of(name)]
         rows = [
             {"encoder": cell.encoder, "task": cell.task, "lacks": self._lacks(cell)}
-            for cell in absent
-            if cell not in self.audited_cells()
+            for cell in every
+            if cell not in audited
         ]
         return UNAUDITED.frame(rows)
 
@@ -138,8 +137,7 @@ class Snapshot:
             }
             for key, version in views.items()
         ]
-        columns = ("view", "version", "values", "windows", "of_studies")
-        return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String))
+        return CT_VIEWS.frame(rows)
 
     def published_views(self) -> dict[str, str]:
         """Return the versions of the published slices by view.
@@ -180,7 +178,10 @@ class Snapshot:
         return dict(self.workspace.warehouse.read("ct_views").select("view", "version").iter_rows())
 
     def _registered(self, table: str) -> list[Cell]:
-        return [cell for cell in self.workspace.warehouse.cells(table) if cell.task in self.tasks_of(cell.encoder)]
+        return [cell for cell in self._cells(table) if cell.task in self.tasks_of(cell.encoder)]
+
+    def _cells(self, table: str) -> list[Cell]:
+        return self.once(("cells", table), lambda: self.workspace.warehouse.cells(table))
 
     def _lacks(self, cell: Cell) -> str:
         """How far an encoder came: what it lacks first."""
@@ -203,18 +204,9 @@ def embeddings_version(path: Path) -> str | None:
     Raises
     ------
     WarehouseError
-        The disk or the mount does not give the file, which is no reason to encode for hours again.
+        The file is there and cannot be read: taken for missing, hours of encoding would be repeated.
     """
     try:
-        with path.open("rb") as file:
-            file.read(1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise WarehouseError(
-            f"cannot be read: {error.strerror}.", where=str(path), fix="Check its disk or mount, then run again."
-        ) from error
-    try:
         return read_provenance(path).get("version")
-    except FmauditError:
+    except EncoderError:
         return None

@@ -235,7 +235,7 @@ def unreadable(path: Path, error: OSError) -> WarehouseError:
     return WarehouseError(
         f"cannot be read: {(error.strerror or str(error)).lower()}.",
         where=str(path),
-        fix="Check its permissions and the disk or mount it lies on, then run again: nothing was made anew.",
+        fix="Check its permissions. Check its disk or mount. Then run again; nothing was recomputed.",
     )
 
 

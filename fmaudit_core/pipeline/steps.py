@@ -47,6 +47,10 @@ class Settings:
     without: tuple[str, ...]
 
 
+#: steps that a GPU makes faster: one encoder at a time on one GPU
+GPU: Final = "gpu"
+#: steps that read the cohort's own files
+SOURCES: Final = "sources"
 #: whatever else decides what a step makes
 Fact = Callable[[Snapshot, Cell], Sequence[object]]
 #: whether a step has something to make for a cell
@@ -92,6 +96,8 @@ class Step:
         Whether it waits until nothing else is left to make, unless it is made with its input.
     sources : bool
         Whether it reads files that are not published by a step.
+    pool : str
+        `GPU` or `SOURCES`: steps of one pool run one at a time; empty if it runs alongside any other.
     files : tuple of str
         Files of the report that must be there.
     of_baselines, of_encoders : tuple of str
@@ -114,6 +120,7 @@ class Step:
     with_input: str = ""
     last: bool = False
     sources: bool = False
+    pool: str = ""
     files: tuple[str, ...] = ()
     of_baselines: tuple[str, ...] = ()
     of_encoders: tuple[str, ...] = ()
@@ -199,21 +206,21 @@ FAIRNESS_TABLES: Final = (
 )
 
 STEPS: Final = (
-    Step("cohort", "cohort", tables=COHORT_TABLES, assets=COHORT_TABLES, sources=True),
+    Step("cohort", "cohort", tables=COHORT_TABLES, assets=COHORT_TABLES, sources=True, pool=SOURCES),
     Step(
         "ct_slices", "imaging", inputs=("studies",), tables=("slice_quality", "ct_views"), sources=True,
-        when=facts.sees_images, revision=SLICES_REVISION,
+        pool=SOURCES, when=facts.sees_images, revision=SLICES_REVISION,
     ),
     Step(
         "study_embeddings", "embeddings", By.ENCODER, after=("ct_slices", "studies"), facts=(facts.encoder_input,),
-        when=facts.embeds, long=True, revision=2,
+        when=facts.embeds, long=True, pool=GPU, revision=2,
     ),
     Step(
         "probe_fits", "probes", By.ENCODER, inputs=("study_embeddings", _PATIENTS, "labels"),
         settings=("tasks", "probes.c_grid", "probes.poolings"), when=facts.embeds, with_input="study_embeddings",
     ),
     Step(
-        "ehr_features", "cohort", facts=(facts.record_files,), when=facts.has_record, revision=2,
+        "ehr_features", "cohort", facts=(facts.record_files,), when=facts.has_record, pool=SOURCES, revision=2,
         inputs=(Columns(("study_id", "patient_id", "split", "time", "time_source")),),
         tables=("ehr_features", "ehr_rows", "ehr_vocabulary", "ehr_dropped"),
         # which of its two pasts a task may know matters when probes are fitted
@@ -230,7 +237,7 @@ STEPS: Final = (
     Step(
         "neural_fits", "probes", By.ENCODER, inputs=("study_embeddings", _PATIENTS, "labels"), facts=(facts.networks,),
         tables=("neural_fits", "probe_seeds", "equal_attention"), when=facts.has_networks, long=True, revision=2,
-        settings=("tasks", "probes.networks", "fairness.seed"),
+        settings=("tasks", "probes.networks", "fairness.seed"), pool=GPU,
     ),
     Step(
         "probe_predictions", "probes", By.ENCODER_TASK, facts=(facts.task_name, facts.baseline_file), settings=_POLICY,
@@ -248,7 +255,7 @@ STEPS: Final = (
     ),
     Step(
         "mitigation_scores", "mitigation", By.ENCODER, inputs=("probe_fits", _SUBGROUPS, "labels"), when=facts.is_mitigated,
-        tables=("mitigation_scores", "mitigation_runs", "mitigation_leakage"), revision=5,
+        tables=("mitigation_scores", "mitigation_runs", "mitigation_leakage"), pool=GPU, revision=5,
         settings=(
             *_SMALL, *_POLICY,
             Settings("mitigation", without=("enabled", "n_bootstrap", "control_shuffles", "ladder_from", "ladder_encoder")),

@@ -9,7 +9,7 @@ from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
 from fmaudit_dagster.metadata import bars
 
 
-@step_asset("study_embeddings", kinds={"pytorch", "duckdb"}, gpu=True)
+@step_asset("study_embeddings", kinds={"pytorch", "duckdb"})
 def study_embeddings(work: Work) -> Iterator[Result]:
     """One vector per study and pooling from one frozen encoder, and its slice embeddings beside them."""
     encoder = work.cell.encoder

@@ -18,7 +18,7 @@ def demographic_probes(work: Work) -> Iterator[Result]:
     yield work.publish({"demographic_probes": probes}, balanced_auroc=shown)
 
 
-@step_asset("mitigation_scores", kinds={"numpy", "pytorch", "parquet"}, gpu=True)
+@step_asset("mitigation_scores", kinds={"numpy", "pytorch", "parquet"})
 def mitigation_scores(work: Work) -> Iterator[Result]:
     """Scores of every strategy aimed at every attribute, for every task; how each was fitted, what fresh probes still read."""
     encoder = work.cell.encoder

@@ -22,7 +22,7 @@ def probe_fits(work: Work) -> Iterator[Result]:
     yield work.publish({"probe_fits": fits}, most_iterations=int(fits.get_column("iterations").to_numpy().max()))
 
 
-@step_asset("neural_fits", kinds={"pytorch", "parquet"}, gpu=True)
+@step_asset("neural_fits", kinds={"pytorch", "parquet"})
 def neural_fits(work: Work) -> Iterator[Result]:
     """Probes of one encoder that are networks: perceptrons, attention and recurrence over slices; scores on val and test.
 

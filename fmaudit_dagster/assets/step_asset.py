@@ -12,7 +12,7 @@ import polars as pl
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.progress import Progress
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
-from fmaudit_core.pipeline.steps import Step, step_of
+from fmaudit_core.pipeline.steps import GPU, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.atomic_write import PublishError
@@ -25,10 +25,6 @@ from fmaudit_dagster.partitions import PARTITIONS, cell_of
 from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
-#: one encoder at a time on one GPU: the pool serialises, the tags let a cluster schedule by resource
-GPU_POOL = "gpu"
-#: the cohort and the slices are read by one run at a time
-SOURCES_POOL = "sources"
 #: of a disk, a mount, memory or a device that fails for a while
 RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -78,14 +74,12 @@ class Work:
 
 
 def step_asset(
-    name: str, *, kinds: set[str], gpu: bool = False, texts: Mapping[str, str] | None = None
+    name: str, *, kinds: set[str], texts: Mapping[str, str] | None = None
 ) -> Callable[[Callable[[Work], Iterator[Result]]], dg.AssetsDefinition]:
     """Make the assets of a declared step of a generator of their results.
 
     Parameters
     ----------
-    gpu : bool
-        Whether a cluster gives it a GPU.
     texts : mapping of asset to str, optional
         What each asset is; by default the docstring of the generator.
     """
@@ -93,7 +87,7 @@ def step_asset(
 
     def declare(make: Callable[[Work], Iterator[Result]]) -> dg.AssetsDefinition:
         described = texts or {name: inspect.cleandoc(make.__doc__ or "")}
-        specs = [_spec(step, asset, kinds, described[asset], make, gpu=gpu) for asset in step.assets]
+        specs = [_spec(step, asset, kinds, described[asset], make) for asset in step.assets]
 
         @dg.multi_asset(
             name=name,
@@ -101,8 +95,8 @@ def step_asset(
             specs=specs,
             partitions_def=PARTITIONS[step.by],
             can_subset=len(specs) > 1,
-            pool=GPU_POOL if gpu else SOURCES_POOL if step.sources or name == "ehr_features" else None,
-            op_tags=gpu_tags() if gpu else None,
+            pool=step.pool or None,
+            op_tags=gpu_tags() if step.pool == GPU else None,  # by which a cluster schedules it
             retry_policy=RETRIES,
         )
         def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result]:
@@ -141,9 +135,10 @@ def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
     Failure
         The data failed, or somebody waits for the run.
     """
-    if of_surroundings(error):
+    retryable = of_surroundings(error)
+    if retryable:
         context.instance.add_run_tags(context.run.run_id, {SURROUNDINGS_TAG: "true"})
-    if not of_surroundings(error) or ATTENDED_TAG in context.run.tags:
+    if not retryable or ATTENDED_TAG in context.run.tags:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
@@ -158,7 +153,7 @@ def of_surroundings(error: BaseException) -> bool:
     return isinstance(error, FmauditError) and cause is not None and of_surroundings(cause)
 
 
-def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[..., Any], *, gpu: bool) -> dg.AssetSpec:
+def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[..., Any]) -> dg.AssetSpec:
     """Return an asset with the file and line of its code, which the UI shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # its interface may change; the version is pinned
@@ -166,5 +161,5 @@ def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[...
         metadata = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[line])}
     return dg.AssetSpec(
         asset, deps=step.input_assets, group_name=step.group, kinds=kinds, owners=OWNERS, description=text, skippable=True,
-        tags={"fmaudit/compute": "gpu"} if gpu else None, metadata=metadata,
+        tags={"fmaudit/compute": "gpu"} if step.pool == GPU else None, metadata=metadata,
     )  # fmt: skip

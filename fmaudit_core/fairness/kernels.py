@@ -1,6 +1,6 @@
 """Compiled counting for many labellings at once: wins of every subgroup and the sums for their clustered variance.
 
-One pass over the scores in ascending order gives AUROC and the sums of its variance (`auroc.clustered_se`). The pass visits the
+One pass over the scores in ascending order gives AUROC and the sums of its variance (`by_patient.py`). The pass visits the
 class with fewer studies ("rarer"). The other class ("common") is only counted: by summation by parts, the sum over N common
 studies of (rarer ones below)^2 equals ``N M^2 - sum over rarer ones of (2 P + 1) c``, with M rarer ones, c the common ones below
 a rarer one and P the rarer ones before it. Studies of a unit with several studies add to one cell per unit, which is squared at
@@ -185,32 +185,12 @@ def _settle(pending, scale, common):  # type: ignore[no-untyped-def]  # pragma: 
 
 @numba.njit(cache=True)
 def _win(  # type: ignore[no-untyped-def]  # pragma: no cover
-    labels, scale, one, before, common, rarer, sums
-):  # fmt: skip
-    """Count a rarer study, the only one of its unit. Half of the tied common ones (not in `before`; None if no tie) lie below."""
-    for group in range(common.shape[1]):
-        label = labels.dtype.type(group)
-        for lane in range(LANES):
-            mask = -np.int32(labels[lane] == label)
-            single, several = np.int32(common[0, group, lane] & mask), np.int32(common[1, group, lane] & mask)
-            single_half, several_half = single, several
-            if before is not None:
-                single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
-                several_half = np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1)
-            half = np.int32(single_half + several_half)
-            own = one * half
-            sums[_OWN, group, lane] += own
-            sums[_SQUARES, group, lane] += own * own
-            sums[_PARTS, group, lane] += (one * single) * np.int32(2 * rarer[group, lane] + scale)
-            sums[_OVER_SINGLE, group, lane] += single_half
-            rarer[group, lane] += np.int32(scale & mask)
-
-
-@numba.njit(cache=True)
-def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
     labels, scale, one, before, common, rarer, sums, cell
 ):  # fmt: skip
-    """Count a rarer study of a unit with several studies. Its wins are added to the cell of the unit."""
+    """Count a rarer study. Half of the tied common ones (not in `before`; None if no tie) lie below.
+
+    The wins of a study of a unit with several are added to the unit's `cell`; of the only one of its unit `cell` is None.
+    """
     for group in range(common.shape[1]):
         label = labels.dtype.type(group)
         for lane in range(LANES):
@@ -221,11 +201,16 @@ def _win_cell(  # type: ignore[no-untyped-def]  # pragma: no cover
                 single_half = np.int32(np.int32((before[0, group, lane] & mask) + single) >> 1)
                 several_half = np.int32(np.int32((before[1, group, lane] & mask) + several) >> 1)
             half = np.int32(single_half + several_half)
-            sums[_IN_CELLS, group, lane] += half
+            if cell is None:
+                own = one * half
+                sums[_OWN, group, lane] += own
+                sums[_SQUARES, group, lane] += own * own
+            else:
+                sums[_IN_CELLS, group, lane] += half
+                cell[lane] += half
             sums[_PARTS, group, lane] += (one * single) * np.int32(2 * rarer[group, lane] + scale)
             sums[_OVER_SINGLE, group, lane] += single_half
             rarer[group, lane] += np.int32(scale & mask)
-            cell[lane] += half
 
 
 @numba.njit(cache=True)
@@ -322,13 +307,13 @@ def _pass(  # type: ignore[no-untyped-def]  # pragma: no cover
                     _tie_ends(scale, before[0], common[0], rarer_before, rarer, ties)
                 else:
                     if what == _WIN:
-                        _win(line, scale, one, None, common, rarer, sums)
+                        _win(line, scale, one, None, common, rarer, sums, None)
                     elif what == _TIED_WIN:
-                        _win(line, scale, one, before, common, rarer, sums)
+                        _win(line, scale, one, before, common, rarer, sums, None)
                     elif what == _WIN_CELL:
-                        _win_cell(line, scale, one, None, common, rarer, sums, of_rarer[cell[event]])
+                        _win(line, scale, one, None, common, rarer, sums, of_rarer[cell[event]])
                     else:
-                        _win_cell(line, scale, one, before, common, rarer, sums, of_rarer[cell[event]])
+                        _win(line, scale, one, before, common, rarer, sums, of_rarer[cell[event]])
                     events += 1
                     if events == emptied:
                         _empty(sums, totals)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from fmaudit_core.fairness.cluster_sizes import cluster_sizes, patient_codes, patients_by_class
+from fmaudit_core.fairness.by_patient import ByPatient
+from fmaudit_core.fairness.cluster_sizes import patients_by_class
 from fmaudit_core.fairness.intervals import normal_quantile, t_quantile, wilson
 from fmaudit_core.fairness.studentised import NO_VARIANCE
 
@@ -80,9 +81,8 @@ def auroc(
     k_pos, k_neg = (m, n) if patient is None else patients_by_class(y_true, patient)
     if not m or not n:
         return Auroc(None, None, m, n, k_pos, k_neg)
-    components = structural_components(y_true, y_score)
-    value = float(components[y_true].mean())
-    return Auroc(value, clustered_se(y_true, components, patient), m, n, k_pos, k_neg)
+    found = ByPatient.of_components(y_true, structural_components(y_true, y_score), patient)
+    return Auroc(found.value, found.se, m, n, k_pos, k_neg)
 
 
 def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) -> Float64Array:
@@ -99,32 +99,6 @@ def structural_components(y_true: npt.NDArray[np.bool_], y_score: Float64Array) 
     out[np.flatnonzero(y_true)[by_positive]] = _share_below(among, ranked)
     out[np.flatnonzero(~y_true)[by_negative]] = 1.0 - _share_below(ranked, among)
     return out
-
-
-def clustered_se(
-    y_true: npt.NDArray[np.bool_], components: Float64Array, patient: npt.NDArray[np.integer] | None
-) -> float | None:
-    """Return the standard error of the mean structural component, or of a difference of two, with patients as clusters.
-
-    Returns
-    -------
-    float, None if fewer than two patients have one of the classes
-    """
-    m, n = int(y_true.sum()), int((~y_true).sum())
-    codes = np.arange(len(y_true)) if patient is None else patient_codes(patient)
-    of_positives, of_negatives = codes[y_true], codes[~y_true]
-    value = components[y_true].mean()
-    highest = int(codes.max()) + 1
-    v10 = np.bincount(of_positives, components[y_true] - value, highest)
-    v01 = np.bincount(of_negatives, components[~y_true] - value, highest)
-    with_positive, with_negative, size = (len(cluster_sizes(of)) for of in (of_positives, of_negatives, codes))
-    if with_positive < 2 or with_negative < 2:
-        return None
-    s10 = with_positive / (with_positive - 1) * (v10 @ v10) / m
-    s01 = with_negative / (with_negative - 1) * (v01 @ v01) / n
-    s11 = size / (size - 1) * (v10 @ v01)
-    variance = s10 / m + s01 / n + 2 * s11 / (m * n)
-    return float(max(float(variance), 0.0) ** 0.5)
 
 
 def _share_below(ascending: Float64Array, scores: Float64Array) -> Float64Array:

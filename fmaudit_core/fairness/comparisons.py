@@ -15,8 +15,9 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import structural_components
+from fmaudit_core.fairness.by_patient import ByPatient
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.paired import ByPatient, Paired, paired
+from fmaudit_core.fairness.paired import Paired, paired
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, by_studies, named
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
 from fmaudit_core.fairness.thresholds import SCORE_SET

@@ -6,7 +6,7 @@ The statistics of one gap: `gaps.py`. The correction: `multiplicity.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.fairness.units import Units
 
 Float64Array = npt.NDArray[np.float64]
+#: rows that a correction is over by default
+_EVERY: Final = pl.lit(value=True)
 
 
 def gap_rows(
@@ -142,11 +144,11 @@ def corrected(
     declared : expression, optional
         Rows that the correction is over; the others keep their exploratory p, and are never called a disparity.
     """
-    inside = declared if declared is not None else pl.lit(value=True)
+    inside = declared if declared is not None else _EVERY
     return judged(_adjusted(gaps, nulls, settings, inside), settings, inside)
 
 
-def judged(gaps: pl.DataFrame, settings: FairnessSection, compared: pl.Expr | None = None) -> pl.DataFrame:
+def judged(gaps: pl.DataFrame, settings: FairnessSection, compared: pl.Expr = _EVERY) -> pl.DataFrame:
     """Return the gaps with `q_value` and `verdict`: the one place that judges a gap.
 
     Parameters
@@ -156,17 +158,15 @@ def judged(gaps: pl.DataFrame, settings: FairnessSection, compared: pl.Expr | No
     compared : expression, optional
         Rows that the q-values are over; all of them by default.
     """
-    inside = compared if compared is not None else pl.lit(value=True)
-    p = gaps.select(pl.when(inside).then("p_value")).to_series().fill_null(np.nan).to_numpy()
+    p = gaps.select(pl.when(compared).then("p_value")).to_series().fill_null(np.nan).to_numpy()
     rows = gaps.with_columns(q_value=pl.Series(benjamini_hochberg(p)).fill_nan(None))
     return rows.with_columns(verdict=_verdict(settings))
 
 
 def _adjusted(
-    gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection, declared: pl.Expr | None = None
+    gaps: pl.DataFrame, nulls: Sequence[Float64Array], settings: FairnessSection, inside: pl.Expr = _EVERY
 ) -> pl.DataFrame:
     """`confirmatory`, and `p_adjusted` of those rows that were tested; each task is a family."""
-    inside = declared if declared is not None else pl.lit(value=True)
     primary = gaps.select((pl.col("metric") == primary_gap(settings)) & inside).to_series().to_numpy()
     tested = gaps.get_column("q_statistic").is_not_null().to_numpy()
     adjusted = np.full(gaps.height, np.nan)

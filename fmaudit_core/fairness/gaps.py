@@ -181,7 +181,7 @@ def _normals(seed: int, n_groups: int) -> Float64Array:
 
 
 def _auroc(wins: Wins, sizes: ClassSizes, *, of: bool) -> Estimates:
-    """Return AUROC with clustered variance (Obuchowski 1997, Biometrics 53:567), as in `auroc.clustered_se`."""
+    """Return AUROC with clustered variance (Obuchowski 1997, Biometrics 53:567), as in `by_patient.py`."""
     at = (0, 1) if of else (1, 0)  # the rarer class, the common one
     (m, n), (k10, k01), (in_cells, common_in_cells) = (
         (pair[at[0]], pair[at[1]]) for pair in (sizes.studies, sizes.patients, sizes.clustered)

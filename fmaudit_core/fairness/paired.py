@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.special import ndtr
 
 from fmaudit_core.fairness.auroc import structural_components
-from fmaudit_core.fairness.cluster_sizes import n_patients, patient_codes, patients_by_class
+from fmaudit_core.fairness.by_patient import ByPatient
 from fmaudit_core.fairness.intervals import normal_quantile
 from fmaudit_core.fairness.multiplicity import DUST
 
@@ -135,55 +135,6 @@ def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.int
     return paired(*(ByPatient.of_calls(each, patient) for each in (first, second)))
 
 
-@dataclass(frozen=True)
-class ByPatient:
-    """A metric of one model, with the residuals of each patient. Residuals of two models on the same studies are subtracted.
-
-    Parameters
-    ----------
-    value : float
-    residuals : (parts, patients) float64, each patient's sum of (study - mean), by class
-    weights : (parts, parts) float64
-        The variance is the sum of ``weights * (residuals @ residuals.T)``. NaN with fewer than two patients of a class.
-    n_patients : int, patients compared; for AUROC the patients of the smaller class
-    """
-
-    value: float
-    residuals: Float64Array
-    weights: Float64Array
-    n_patients: int
-
-    @classmethod
-    def of_components(
-        cls, y_true: BoolArray, components: Float64Array, patient: npt.NDArray[np.integer] | None = None
-    ) -> ByPatient:
-        """Compute the AUROC from the structural components, (n,) float64 of `auroc.structural_components`."""
-        codes = np.arange(len(y_true)) if patient is None else patient_codes(patient)
-        value = float(components[y_true].mean())
-        highest = int(codes.max()) + 1
-        residuals = [np.bincount(codes[of], components[of] - value, highest) for of in (y_true, ~y_true)]
-        m, n = int(y_true.sum()), int((~y_true).sum())
-        k_pos, k_neg = patients_by_class(y_true, codes)
-        crossed = _corrected(n_patients(codes)) / (m * n)
-        weights = [[_corrected(k_pos) / m**2, crossed], [crossed, _corrected(k_neg) / n**2]]
-        return cls(value, np.stack(residuals), np.array(weights), min(k_pos, k_neg))
-
-    @classmethod
-    def of_calls(cls, called: BoolArray, patient: npt.NDArray[np.integer]) -> ByPatient:
-        """Compute the share of studies that are called, from (n,) studies of one class, n at least 1."""
-        codes, share = patient_codes(patient), float(called.mean())
-        k = n_patients(codes)
-        weights = np.array([[_corrected(k) / len(called) ** 2]])
-        residuals: Float64Array = np.bincount(codes, called - share).astype(np.float64)
-        return cls(share, residuals[None], weights, k)
-
-
 def paired(one: ByPatient, two: ByPatient) -> Paired:
     """Compare the same metric of two models on the same studies."""
-    off = one.residuals - two.residuals
-    variance = float((one.weights * (off @ off.T)).sum())
-    return Paired(one.value, two.value, None if np.isnan(variance) else max(variance, 0.0) ** 0.5, one.n_patients)
-
-
-def _corrected(k: int) -> float:
-    return k / (k - 1) if k > 1 else np.nan
+    return Paired(one.value, two.value, one.minus(two).se, one.n_patients)

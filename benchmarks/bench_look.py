@@ -13,19 +13,16 @@ import tempfile
 import time
 from pathlib import Path
 
-import duckdb
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.encoders.registry import Registry, shipped_specs
 from fmaudit_core.pipeline.changed_sources import fingerprint, usable_specs
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.stale_steps import next_steps
-from fmaudit_core.pipeline.steps import STEPS, Step
-from fmaudit_core.pipeline.versions import expected_version
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.report_layout import PAGE
-from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.schemas import TABLES
+from tests.pipeline.published import publish_all
 
 N_ENCODERS, LIMIT_S = 20, 2.0
 STUDY = {
@@ -68,31 +65,8 @@ def audited(folder: Path) -> Workspace:
     if workspace.record is not None:
         workspace.record.path.parent.mkdir(parents=True)
         workspace.record.path.touch()
-    for _ in range(2):  # the second time what gathers all cells sees them
-        for step in STEPS:
-            look = Snapshot(workspace, specs)
-            for cell in step.cells(look, specs, audit.tasks):
-                publish(look, step, cell)
-    workspace.reports.mkdir()
-    (workspace.reports / PAGE).touch()
+    publish_all(workspace, specs, studies=STUDIES)
     return workspace
-
-
-def publish(look: Snapshot, step: Step, cell: Cell) -> None:
-    """Publish every table of one cell with the version it should have."""
-    version = "1" if step.sources else expected_version(look, step, cell)
-    if step.name == "study_embeddings":
-        path = look.workspace.warehouse.embeddings_path(cell.encoder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        with duckdb.connect(str(path)) as connection:
-            connection.execute(f"CREATE TABLE provenance AS SELECT 'version' AS key, '{version}' AS value")
-        return
-    for table in step.tables_of(look, cell):
-        frame = STUDIES if table == "studies" else TABLES[table].frame()
-        if table == "ct_views":
-            frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
-        look.workspace.warehouse.publish(table, frame, version=version, cell=cell)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-import duckdb
 import pytest
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell, WarehouseError
 from fmaudit_core.tables.schemas import TABLES as PUBLISHED
+from tests.pipeline.published import publish_all
 
 CELL = Cell("hu_histogram", "pe")
 
@@ -56,45 +56,6 @@ def workspace_in(folder: Path) -> Workspace:
         made.record.path.parent.mkdir(parents=True)
         made.record.path.touch()
     return made
-
-
-def publish_all(workspace: Workspace, encoders: dict[str, EncoderSpec], *, but: tuple[str, ...] = ()) -> None:
-    """Publish every table of every cell, in the order of the declaration, those of some steps left out."""
-    for _ in range(2):  # the second time every fan-in sees all cells
-        for step in STEPS:
-            if step.name not in but:
-                look = Snapshot(workspace, encoders)
-                for cell in step.cells(look, encoders, workspace.audit.tasks):
-                    publish(look, step.name, cell)
-    (workspace.reports).mkdir(parents=True, exist_ok=True)
-    (workspace.reports / PAGE).touch()
-
-
-def publish(look: Snapshot, name: str, cell: Cell) -> None:
-    step, warehouse = step_of(name), look.workspace.warehouse
-    if name == "study_embeddings":
-        embed(look, cell)
-        return
-    version = "1" if step.sources else expected_version(look, step, cell)
-    for table in step.tables_of(look, cell):
-        frame = PUBLISHED[table].frame()
-        if table == "ct_views":
-            frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
-        warehouse.publish(table, frame, version=version, cell=cell)
-
-
-def embed(look: Snapshot, cell: Cell) -> None:
-    path = look.workspace.warehouse.embeddings_path(cell.encoder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(
-            "CREATE TABLE study_embeddings AS SELECT 's1' AS study_id, unnest(['mean', 'max']) AS pooling"
-        )
-        connection.execute("CREATE TABLE provenance (key VARCHAR, value VARCHAR)")
-        connection.execute(
-            "INSERT INTO provenance VALUES ('version', ?)", [expected_version(look, step_of("study_embeddings"), cell)]
-        )
 
 
 def asked(

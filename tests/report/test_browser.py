@@ -191,6 +191,7 @@ def test_a_finding_leads_to_its_attribute_alone_and_its_address_to_the_same(
 ) -> None:
     page, heard = _open(browser, url)
     page.locator("#findings table.findings a", has_text="Sex").nth(1).click()
+    page.locator("#shown", has_text="lite1").wait_for()  # the page follows its address in an event of its own
     chosen = {box: page.input_value(f"#{box}") for box in ("encoder", "task", "attribute")}
     assert chosen == {"encoder": "lite1", "task": "pe", "attribute": "Sex"}
     shown = page.locator(".cell[open]:not([hidden])")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
@@ -35,6 +36,62 @@ def parts(places: Sequence[tuple[str, int]], row_px: int, n_rows: int) -> Spec:
     return {"parts": found, "row_px": row_px, "n_rows": n_rows}
 
 
+@dataclass(frozen=True)
+class Stack:
+    """Rows of a figure below one another, each attribute with a heading above its rows.
+
+    Parameters
+    ----------
+    rows : (place, row) in the order of display
+    ticks : (place, label) of headings and rows
+    places : (what the page filters by, place) of headings and rows
+    height : int, number of places
+    """
+
+    rows: list[tuple[int, Mapping[str, Any]]]
+    ticks: list[tuple[int, str]]
+    places: list[tuple[str, int]]
+    height: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Stack:
+        """Place rows with `attribute` (title; without one there is no heading), `of` and `label`."""
+        placed, ticks, places, at, attribute = [], list[tuple[int, str]](), list[tuple[str, int]](), 0, None
+        for row in rows:
+            if row["attribute"] != attribute:
+                attribute = row["attribute"]
+                if attribute:
+                    ticks.append((at, f"<b>{attribute}</b>"))
+                    places.append((row["of"], at))
+                    at += 1
+            ticks.append((at, row["label"]))
+            places.append((row["of"], at))
+            placed.append((at, row))
+            at += 1
+        return cls(placed, ticks, places, at)
+
+    @property
+    def parts(self) -> Spec:
+        """Return the rows of each attribute with its heading, so that the page can show one alone."""
+        return parts(self.places, ROW_PX, self.height)
+
+    @property
+    def axis(self) -> Spec:
+        """Return the vertical axis."""
+        return {
+            "range": [self.height - 0.4, -0.6],
+            "tickvals": [place for place, _ in self.ticks],
+            "ticktext": [text for _, text in self.ticks],
+            "showgrid": False,
+            "ticklabelstandoff": 6,
+        }
+
+    @property
+    def asides(self) -> list[Spec]:
+        """Return the text at the right of each row."""
+        return [aside(at, row["aside"]) for at, row in self.rows]
+
+
 def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None, aside_title: str) -> Spec:
     """Draw subgroups below one another: value, interval, and the difference that would have gone unseen.
 
@@ -49,29 +106,17 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
     aside_title : str
     """
     scale = 100.0 if metric in RATES else 1.0
-    ticks: list[tuple[int, str]] = []
-    asides: list[Spec] = []
+    stack = Stack.of(rows)
     by_look: dict[str, list[tuple[int, Mapping[str, Any]]]] = {"tested": [], "interval": [], "alarm": []}
     unseen_x: list[float | None] = []
     unseen_y: list[float | None] = []
-    places: list[tuple[str, int]] = []
-    at, attribute = 0, None
-    for row in rows:
-        if row["attribute"] != attribute:
-            attribute = row["attribute"]
-            ticks.append((at, f"<b>{attribute}</b>"))
-            places.append((row["of"], at))
-            at += 1
-        places.append((row["of"], at))
-        ticks.append((at, row["label"]))
-        asides.append(aside(at, row["aside"]))
+    for at, row in stack.rows:
         if row["value"] is not None:
             kind = "alarm" if row["alarm"] else "tested" if row["status"] == "tested" else "interval"
             by_look[kind].append((at, row))
             if overall is not None and row["mde"] is not None:
                 unseen_x += [scale * max(0.0, overall - row["mde"]), scale * min(1.0, overall + row["mde"]), None]
                 unseen_y += [at, at, None]
-        at += 1
     data = [_unseen(unseen_x, unseen_y)] if unseen_x else []
     looks = {
         "tested": ("@accent", "circle", "tested"),
@@ -84,21 +129,15 @@ def forest(rows: Sequence[Mapping[str, Any]], metric: str, overall: float | None
     return {
         "data": data,
         "layout": {
-            "height": 84 + ROW_PX * at,
+            "height": 84 + ROW_PX * stack.height,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {"title": {"text": metric_title(metric) + unit}, **_forest_range(rows, scale, metric)},
-            "yaxis": {
-                "range": [at - 0.4, -0.6],
-                "tickvals": [place for place, _ in ticks],
-                "ticktext": [text for _, text in ticks],
-                "showgrid": False,
-                "ticklabelstandoff": 6,
-            },
-            "annotations": [*asides, aside(-0.55, f"<i>{aside_title}</i>", "bottom")],
+            "yaxis": stack.axis,
+            "annotations": [*stack.asides, aside(-0.55, f"<i>{aside_title}</i>", "bottom")],
             "shapes": shapes,
             "showlegend": False,
             "hovermode": "closest",
-            "meta": parts(places, ROW_PX, at),
+            "meta": stack.parts,
         },
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from fmaudit_core.report.figures.base import ROW_PX, Spec, aside, line, marks, parts
+from fmaudit_core.report.figures.base import ROW_PX, Spec, Stack, aside, line, marks
 from fmaudit_core.report.text.formatting import MINUS, metric_title
 
 #: intervals of small subgroups reach far: the axis ends here, the table says where they end
@@ -22,39 +22,22 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
         In the order of display: `attribute` (title, empty for all studies), `of` (the page filters by it), `label`, `slope` and
         `intercept` (each a mapping of `value`, `low`, `high`, `hover`), `tested`, `aside`.
     """
-    ticks: list[tuple[int, str]] = []
-    asides: list[Spec] = []
-    placed: list[tuple[int, Mapping[str, Any]]] = []
-    places: list[tuple[str, int]] = []
-    at, attribute = 0, None
-    for row in rows:
-        if row["attribute"] != attribute:
-            attribute = row["attribute"]
-            if attribute:
-                ticks.append((at, f"<b>{attribute}</b>"))
-                places.append((row["of"], at))
-                at += 1
-        places.append((row["of"], at))
-        ticks.append((at, row["label"]))
-        asides.append(aside(at, row["aside"]))
-        placed.append((at, row))
-        at += 1
-    data = []
+    stack, data = Stack.of(rows), []
     for measure, axis in (("slope", "x"), ("intercept", "x2")):
         for tested, symbol in ((True, "circle"), (False, "circle-open")):
             chosen = [
                 (place, row[measure])
-                for place, row in placed
+                for place, row in stack.rows
                 if row["tested"] is tested and row[measure]["value"] is not None
             ]
             if chosen:
                 data.append({**marks(chosen, 1.0, "@accent", symbol, measure), "xaxis": axis, "cliponaxis": True})
-    slopes, intercepts = ([row[name] for _, row in placed] for name in ("slope", "intercept"))
+    slopes, intercepts = ([row[name] for row in rows] for name in ("slope", "intercept"))
     return {
         "data": data,
         "layout": {
-            "meta": parts(places, ROW_PX, at),
-            "height": 84 + ROW_PX * at,
+            "meta": stack.parts,
+            "height": 84 + ROW_PX * stack.height,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {
                 "title": {"text": "Slope"}, "domain": [0.0, 0.47], "nticks": 5, "range": _range(slopes, 1.0, _SLOPES),
@@ -63,11 +46,8 @@ def calibration(rows: Sequence[Mapping[str, Any]]) -> Spec:
                 "title": {"text": "In the large"}, "domain": [0.53, 1.0], "nticks": 5,
                 "range": _range(intercepts, 0.0, _INTERCEPTS),
             },
-            "yaxis": {
-                "range": [at - 0.4, -0.6], "tickvals": [place for place, _ in ticks],
-                "ticktext": [text for _, text in ticks], "showgrid": False, "ticklabelstandoff": 6,
-            },
-            "annotations": [*asides, aside(-0.55, "<i>error · if perfect</i>", "bottom")],
+            "yaxis": stack.axis,
+            "annotations": [*stack.asides, aside(-0.55, "<i>error · if perfect</i>", "bottom")],
             "shapes": [line(1.0), {**line(0.0), "xref": "x2"}],
             "showlegend": False,
             "hovermode": "closest",

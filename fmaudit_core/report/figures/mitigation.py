@@ -5,38 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fmaudit_core.report.figures.base import ROW_PX, Spec, aside, line, marks, parts, short
+from fmaudit_core.report.figures.base import ROW_PX, Spec, Stack, aside, line, marks, short
 from fmaudit_core.report.text.formatting import metric_title
-
-
-def _ticked(
-    rows: Sequence[Mapping[str, Any]],
-) -> tuple[list[tuple[int, Mapping[str, Any]]], list[tuple[int, str]], int]:
-    """Return rows with their places, tick labels with the attributes as headings among them, and how many places there are."""
-    placed, ticks, at, attribute = [], [], 0, None
-    for row in rows:
-        if row["attribute"] != attribute:
-            attribute = row["attribute"]
-            ticks.append((at, f"<b>{attribute}</b>"))
-            at += 1
-        ticks.append((at, row["label"]))
-        placed.append((at, row))
-        at += 1
-    return placed, ticks, at
-
-
-def _parts(placed: Sequence[tuple[int, Mapping[str, Any]]], places: int) -> Spec:
-    """Return rows of each attribute, its heading with them."""
-    rows = [(row["of"], at) for at, row in placed]
-    first = dict(reversed(rows))
-    return parts([*((name, at - 1) for name, at in first.items()), *rows], ROW_PX, places)
-
-
-def _axis(ticks: Sequence[tuple[int, str]], places: int) -> Spec:
-    return {
-        "range": [places - 0.4, -0.6], "tickvals": [place for place, _ in ticks], "ticktext": [text for _, text in ticks],
-        "showgrid": False, "ticklabelstandoff": 6,
-    }  # fmt: skip
 
 
 def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
@@ -49,8 +19,8 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
         `before`, `value`, `low`, `high` (0 to 1, may be None), `look`
         (narrowed, shown, levelled, widened or uninterpretable), `hover`, `aside`.
     """
-    placed, ticks, places = _ticked(rows)
-    drawn = [(at, row) for at, row in placed if row["value"] is not None]
+    stack = Stack.of(rows)
+    drawn = [(at, row) for at, row in stack.rows if row["value"] is not None]
     data: list[Spec] = [
         {
             "type": "scatter", "mode": "markers", "cliponaxis": False, "hoverinfo": "skip", "name": "before",
@@ -72,13 +42,13 @@ def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
-            "meta": _parts(placed, places),
-            "height": 90 + ROW_PX * places,
+            "meta": stack.parts,
+            "height": 90 + ROW_PX * stack.height,
             "margin": {"l": 142, "r": 150, "t": 30, "b": 46},
             "xaxis": {"title": {"text": "Gap in missed (points)"}, "rangemode": "tozero"},
-            "yaxis": _axis(ticks, places),
+            "yaxis": stack.axis,
             "annotations": [
-                *(aside(at, row["aside"]) for at, row in placed), aside(-0.55, "<i>change · adjusted p</i>", "bottom"),
+                *stack.asides, aside(-0.55, "<i>change · adjusted p</i>", "bottom"),
             ],
             "showlegend": False,
             "hovermode": "closest",
@@ -96,8 +66,8 @@ def arrows(rows: Sequence[Mapping[str, Any]]) -> Spec:
         `before`, `after` (0 to 1, may be None), `look` (harmed, helped or
         unclear), `hover`, `aside`.
     """
-    placed, ticks, places = _ticked(rows)
-    drawn = [(at, row) for at, row in placed if row["before"] is not None]
+    stack = Stack.of(rows)
+    drawn = [(at, row) for at, row in stack.rows if row["before"] is not None]
     data: list[Spec] = []
     looks = {"harmed": "@alarm", "helped": "@good", "unclear": "@muted"}
     for look, colour in looks.items():
@@ -129,15 +99,15 @@ def arrows(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
-            "meta": _parts(placed, places),
-            "height": 84 + ROW_PX * places,
+            "meta": stack.parts,
+            "height": 84 + ROW_PX * stack.height,
             "margin": {"l": 142, "r": 138, "t": 30, "b": 46},
             "xaxis": {
                 "title": {"text": f"{metric_title('udr')} (%)"},
                 "range": [-1, round(100 * min(1.0, top) + 3, 1)],
             },
-            "yaxis": _axis(ticks, places),
-            "annotations": [*(aside(at, row["aside"]) for at, row in placed), aside(-0.55, "<i>change</i>", "bottom")],
+            "yaxis": stack.axis,
+            "annotations": [*stack.asides, aside(-0.55, "<i>change</i>", "bottom")],
             "showlegend": False,
             "hovermode": "closest",
         },
@@ -224,10 +194,10 @@ def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
         `before`, `value`, `low`, `high`, `control` (may be None), `hover`,
         `aside`.
     """
-    placed, ticks, places = _ticked(rows)
-    after = [(at, row) for at, row in placed if row["value"] is not None]
-    earlier = [(at, row) for at, row in placed if row["before"] is not None]
-    controls = [(at, row) for at, row in placed if row["control"] is not None]
+    stack = Stack.of(rows)
+    after = [(at, row) for at, row in stack.rows if row["value"] is not None]
+    earlier = [(at, row) for at, row in stack.rows if row["before"] is not None]
+    controls = [(at, row) for at, row in stack.rows if row["control"] is not None]
     both = [(at, row) for at, row in after if row["before"] is not None]
     data: list[Spec] = [
         {
@@ -252,12 +222,12 @@ def probing(rows: Sequence[Mapping[str, Any]]) -> Spec:
     return {
         "data": data,
         "layout": {
-            "meta": _parts(placed, places),
-            "height": 90 + ROW_PX * places,
+            "meta": stack.parts,
+            "height": 90 + ROW_PX * stack.height,
             "margin": {"l": 142, "r": 120, "t": 30, "b": 46},
             "xaxis": {"title": {"text": "Balanced AUROC of the attribute"}, "range": [round(min([0.45, *lows]) - 0.02, 3), 1.02]},
-            "yaxis": _axis(ticks, places),
-            "annotations": [*(aside(at, row["aside"]) for at, row in placed), aside(-0.55, "<i>before · after</i>", "bottom")],
+            "yaxis": stack.axis,
+            "annotations": [*stack.asides, aside(-0.55, "<i>before · after</i>", "bottom")],
             "shapes": [line(0.5)],
             "showlegend": False,
             "hovermode": "closest",

@@ -13,17 +13,25 @@ from fmaudit_core.encoders.embeddings_reader import read_study_ids
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
-from fmaudit_core.pipeline.steps import step_of
+from fmaudit_core.pipeline.steps import FURTHER_FITS, step_of
+from fmaudit_core.pipeline.versions import is_left_out
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.primary_score_set import of_primary_probe, of_primary_score_set
 from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 
 
 def score_tables(look: Snapshot, encoder: str) -> list[tuple[str, Cell]]:
-    """Return the published tables of scores that an encoder's predictions contain besides the logistic probes on CT."""
-    cell = Cell(encoder)
-    steps = [step_of(name) for name in ("ehr_fits", "fusion_fits", "neural_fits")]
-    return [(step.name, step.by.cell(cell)) for step in steps if step.when(look, cell)]
+    """Return the published tables of scores that an encoder's predictions contain besides the logistic probes on CT.
+
+    A table that could not be made of today's inputs is left out.
+    """
+    cell, predictions = Cell(encoder), step_of("probe_predictions")
+    steps = [step_of(name) for name in FURTHER_FITS]
+    return [
+        (step.name, step.by.cell(cell))
+        for step in steps
+        if step.when(look, cell) and not is_left_out(look, predictions, step.name, cell)
+    ]
 
 
 def ehr_designs(workspace: Workspace) -> dict[str, Design]:

@@ -11,6 +11,8 @@ from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.encoders.embeddings_reader import read_slice_counts
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.fairness.aggregation import spatial_aggregation
+from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.neural import NetworkFits, fit_networks
 from fmaudit_core.probes.slice_store import slice_bags
@@ -65,11 +67,8 @@ def compare_aggregations(
     warehouse = workspace.warehouse
     names = sorted({cell.encoder for cell in cells})
     # networks that have failed, or are still to come, leave the others' findings alone
-    networked = [
-        Cell(name)
-        for name in names
-        if workspace.network_kinds(encoders[name]) and warehouse.version("neural_fits", Cell(name)) is not None
-    ]
+    look = Snapshot(workspace, encoders)
+    networked = [Cell(name) for name in names if ("neural_fits", Cell(name)) in queries.score_tables(look, name)]
     trails = [warehouse.read("probe_seeds", cell) for cell in networked]
     equal = [warehouse.read("equal_attention", cell) for cell in networked]
     sliced = {name: encoders[name] for name in names if encoders[name].has_slices}

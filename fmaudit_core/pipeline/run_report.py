@@ -15,6 +15,9 @@ import fmaudit_core
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.mitigation.recommend import recommend
 from fmaudit_core.pipeline.snapshot import Snapshot
+from fmaudit_core.pipeline.stale_steps import StaleStep
+from fmaudit_core.pipeline.steps import STEPS, By, step_of
+from fmaudit_core.pipeline.versions import is_left_out
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.report.export import ReportFiles
 from fmaudit_core.report.index.mitigation_index import mitigated_findings
@@ -103,6 +106,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
     predicted = [cell for cell in look.audited_cells() if cell.encoder in look.baselines()]
     cells = look.mitigated_cells() if workspace.audit.mitigation.enabled else []
     encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
+    compared = cells and not is_left_out(look, step_of("audit_report"), "mitigation_capacity")
     found = {
         "label_flow": _whole(workspace, "label_flow"),
         "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
@@ -110,7 +114,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
         **{name: _of_cells(workspace, name, encoders) for name in _BY_ENCODER},
-        **{name: _whole(workspace, name) if cells else pl.DataFrame() for name in _WHOLE},
+        **{name: _whole(workspace, name) if compared else pl.DataFrame() for name in _WHOLE},
     }
     tasks = pl.col("task").is_in(["", *workspace.audit.tasks])
     if cells:
@@ -184,13 +188,28 @@ def _series(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
 
 
 def _record(workspace: Workspace) -> str:
-    """Return what was read of the medical record; empty without one."""
+    """Return what was read of the medical record."""
     if workspace.record is None:
         return "none, or left out: imaging alone"
+    if workspace.warehouse.version("ehr_rows") is None:
+        return "could not be read: imaging alone"
     rows, codes = (workspace.warehouse.read(name) for name in ("ehr_rows", "ehr_vocabulary"))
     rule = workspace.audit.ehr.cutoff
     marked = "" if rule == "strict" else ", cutoffs of the INSPECT baseline: events up to the study itself count"
     return f"{int(rows.get_column('n_events').sum()):,} events before cutoffs, {codes.height:,} codes{marked}"
+
+
+def _left_out(look: Snapshot) -> list[str]:
+    """Return what the predictions and the report were made without, by step and encoder."""
+    every = [Cell(encoder, task) for encoder in look.encoders for task in look.tasks_of(encoder)]
+    readers = [(step, cell) for step in STEPS for cell in ([WHOLE] if step.by == By.WHOLE else every)]
+    found = {
+        StaleStep(source, source.by.cell(cell), ()).name
+        for step, cell in readers
+        for name in step.optional
+        if (source := step_of(name)).when(look, source.by.cell(cell)) and is_left_out(look, step, name, cell)
+    }
+    return sorted(found)
 
 
 def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
@@ -200,6 +219,8 @@ def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
     absent = look.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
     for name, tasks, lacks in absent.iter_rows():
         told[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
+    for name in _left_out(look):
+        told[f"left out: {name}"] = "this step failed, or has not been made of these inputs"
     if look.retired():
         told["retired encoders, results kept"] = ", ".join(look.retired())
     told["version of the slices"] = warehouse.version("slice_quality") or ""

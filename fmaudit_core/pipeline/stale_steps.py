@@ -116,7 +116,7 @@ def _place(
         return None
     if (why := failure_reason(due)) is not None:
         found.failure_reasons[due.name] = why
-        return Held.FAILED if step.required else None
+        return Held.FAILED
     found.steps.append(due)
     return soon
 
@@ -134,7 +134,7 @@ def _joins(found: Next, look: Snapshot, step: Step, cell: Cell) -> bool:
 
 
 def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = "") -> Held | None:
-    """Return the cells that a cell waits for: its inputs, without gathered cells that take hours."""
+    """Return why a cell waits for its inputs: not for gathered cells that take hours, nor for optional inputs that failed."""
     if step.last and not found.idle:
         return Held.SOON
     absent = (but, *step.absent(look, cell))
@@ -145,7 +145,9 @@ def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = ""
     for source in sources.values():
         if step.by == By.WHOLE and source.by != By.WHOLE:
             waits += [held for (name, _), held in found.held.items() if name == source.name and held == Held.SOON]
-        elif (held := found.held.get((source.name, source.by.cell(cell)))) is not None:
+            continue
+        held = found.held.get((source.name, source.by.cell(cell)))
+        if held is not None and not (held == Held.FAILED and source.name in step.optional):
             waits.append(held)
     return max(waits, default=None)
 

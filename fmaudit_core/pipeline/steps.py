@@ -86,8 +86,8 @@ class Step:
     when : Condition
     revision : int
         Raised by one when the step would make other rows of the same inputs.
-    required : bool
-        Whether its failure keeps the steps that read it from being made.
+    optional : tuple of str
+        Inputs that it is made without where they could not be made; every other failed input keeps it from being made.
     long : bool
         Whether it may take hours: what gathers all cells does not wait for it.
     with_input : str
@@ -115,7 +115,7 @@ class Step:
     facts: tuple[Fact, ...] = ()
     when: Condition = _always
     revision: int = 1
-    required: bool = True
+    optional: tuple[str, ...] = ()
     long: bool = False
     with_input: str = ""
     last: bool = False
@@ -193,6 +193,8 @@ _SMALL: Final = (
     "attributes", "fairness.primary_pooling", "fairness.seed", "fairness.confidence", "fairness.suppress_under",
     "fairness.test_from", "fairness.auroc_margin",
 )  # fmt: skip
+#: scores beside those of the logistic probes on CT, which do not wait for them where they fail
+FURTHER_FITS: Final = ("ehr_fits", "fusion_fits", "neural_fits")
 COHORT_TABLES: Final = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
 FAIRNESS_TABLES: Final = (
     "subgroup_metrics",
@@ -241,9 +243,9 @@ STEPS: Final = (
     ),
     Step(
         "probe_predictions", "probes", By.ENCODER_TASK, facts=(facts.task_name, facts.baseline_file), settings=_POLICY,
-        inputs=("probe_fits", "ehr_fits", "fusion_fits", "neural_fits", _PATIENTS, "labels"),
-        tables=("probe_predictions", "probe_selection", "baseline_joins"), of_baselines=("baseline_joins",),
-        of_encoders=("probe_fits", "ehr_fits", "fusion_fits", "neural_fits", "probe_selection"),
+        inputs=("probe_fits", *FURTHER_FITS, _PATIENTS, "labels"),
+        tables=("probe_predictions", "probe_selection", "baseline_joins"),
+        optional=FURTHER_FITS, of_baselines=("baseline_joins",), of_encoders=("probe_fits", *FURTHER_FITS, "probe_selection"),
     ),
     Step(
         "fairness", "fairness", By.ENCODER_TASK, inputs=("probe_predictions", _SUBGROUPS), tables=FAIRNESS_TABLES,
@@ -269,7 +271,7 @@ STEPS: Final = (
     Step(
         "mitigation_capacity", "mitigation", inputs=("mitigation_results", "demographic_probes"),
         after=("mitigation_scores",),
-        tables=("mitigation_capacity", "mitigation_interactions", "mitigation_ladder"), facts=(facts.widths,), required=False,
+        tables=("mitigation_capacity", "mitigation_interactions", "mitigation_ladder"), facts=(facts.widths,),
         settings=("fairness", "mitigation"), revision=4,
         when=facts.is_compared,
     ),
@@ -287,7 +289,7 @@ STEPS: Final = (
             "audit_findings", "cohort", "ct_slices", "study_embeddings", "fairness", "probe_predictions",
             "demographic_probes", "mitigation_scores", "mitigation_results", "mitigation_capacity",
         ),
-        tables=("report_files", "mitigation_recommendations", "paper_comparison"),
+        tables=("report_files", "mitigation_recommendations", "paper_comparison"), optional=("mitigation_capacity",),
         when=facts.is_audited, revision=10,
     ),
 )  # fmt: skip

@@ -34,6 +34,15 @@ def is_fresh(look: Snapshot, step: Step, cell: Cell = WHOLE) -> bool:
     return not stale_tables(look, step, cell) and all((look.workspace.reports / file).exists() for file in step.files)
 
 
+def is_left_out(look: Snapshot, step: Step, name: str, cell: Cell = WHOLE) -> bool:
+    """Return whether a cell of a step is made without an optional input, because what there is of it is not of today's inputs."""
+    if name not in step.optional:
+        return False
+    source, of = step.input_steps[name], step.input_steps[name].by.cell(cell)
+    want = expected_version(look, source, of)
+    return any(look.version(table, of) != want for table in source.tables_of(look, of))
+
+
 def recorded_version(look: Snapshot, step: Step, table: str, cell: Cell = WHOLE) -> str | None:
     """Return the version of a published table; None if it is lost, or the run history does not confirm it."""
     version, asset = look.version(table, cell), step.asset_of(table)
@@ -57,7 +66,8 @@ def _input(look: Snapshot, step: Step, one: str | Columns, cell: Cell) -> object
         every = source.cells(look, look.encoders, look.workspace.audit.tasks)
         return {str(of): _published(look, step, one, of) for of in every if look.version(source.tables[0], of)}
     of = source.by.cell(cell)
-    return _published(look, step, one, of) if source.when(look, of) else None
+    made = source.when(look, of) and not is_left_out(look, step, one, of)
+    return _published(look, step, one, of) if made else None
 
 
 def _published(look: Snapshot, step: Step, name: str, cell: Cell) -> list[str | None]:

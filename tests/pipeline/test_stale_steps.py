@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from fmaudit_core.config import Audit, EhrSection, PhantomCohort
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import PREDICTIONS, EncoderSpec, PredictionsFile, load_spec
+from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.changed_sources import fingerprint, usable_specs
+from fmaudit_core.pipeline.run_report import _provenance
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.stale_steps import Next, StaleStep, next_steps
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, STEPS, By, Step, step_of
@@ -144,6 +146,31 @@ def test_what_failed_holds_only_what_reads_it(workspace: Workspace, spec: Encode
     found = asked(workspace, {spec.name: spec}, failed=(failed,))
     assert list(found.failure_reasons) == [failed]
     assert [step.assets for step in found.steps] == [("audit_findings", "audit_report")]
+
+
+def test_probes_on_ct_do_not_wait_for_a_record_that_cannot_be_read(workspace: Workspace, spec: EncoderSpec) -> None:
+    """They are scored without it, and again with it once it can be read."""
+    registry = {spec.name: spec}
+    warehouse = workspace.warehouse
+    ehr_features = {table: warehouse.version(table) for table in step_of("ehr_features").tables}
+    warehouse.path("ehr_features").unlink()
+    assert names(asked(workspace, registry)) == ["ehr_features"]
+
+    failed = ("ehr_features",)
+    (due,) = asked(workspace, registry, failed=failed).steps
+    assert (due.name, due.assets) == ("probe_predictions/hu_histogram/pe", ("probe_predictions", *FAIRNESS_TABLES))
+    look = Snapshot(workspace, registry)
+    assert queries.score_tables(look, spec.name) == []
+    assert {"left out: ehr_fits", "left out: fusion_fits/hu_histogram"} <= set(_provenance(workspace, look))
+    predictions = step_of("probe_predictions")
+    version = expected_version(look, predictions, CELL)
+    for table in ("probe_selection", "probe_predictions"):
+        warehouse.publish(table, PUBLISHED[table].frame(), version=version, cell=CELL)
+    assert "probe_predictions/hu_histogram/pe" not in names(asked(workspace, registry, failed=failed))
+
+    warehouse.publish("ehr_features", PUBLISHED["ehr_features"].frame(), version=str(ehr_features["ehr_features"]))
+    assert "probe_predictions/hu_histogram/pe" in names(asked(workspace, registry))
+    assert queries.score_tables(Snapshot(workspace, registry), spec.name) != []
 
 
 def test_a_baseline_waits_for_no_probe(workspace: Workspace, spec: EncoderSpec) -> None:

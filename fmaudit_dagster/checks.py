@@ -52,7 +52,7 @@ def most_series_are_readable(audit: AuditWorkspace) -> dg.AssetCheckResult:
 def embeddings_are_finite_and_whole(
     context: dg.AssetCheckExecutionContext, audit: AuditWorkspace
 ) -> dg.AssetCheckResult:
-    """Every usable study has a finite vector of the spec's dimension in every pooling, or is told among the failed."""
+    """Every usable study has a finite vector of the spec's dimension in every pooling, or is listed among the failed."""
     workspace = audit.open()
     failed = []
     encoders = (
@@ -118,11 +118,14 @@ def every_encoder_is_audited(audit: AuditWorkspace) -> dg.AssetCheckResult:
     workspace = audit.open()
     absent = snapshot_of(workspace).unaudited()
     lacking = absent.group_by("encoder", maintain_order=True).agg("lacks", n=pl.len())
-    said = [f"{name} lacks {lacks[0]} for {n} task(s)" for name, lacks, n in lacking.iter_rows()]
+    problem_texts = [f"{name} lacks {lacks[0]} for {n} task(s)" for name, lacks, n in lacking.iter_rows()]
     problems = workspace.registry.problems()
-    said += [f"{file} is no usable spec" for file in problems]
+    problem_texts += [f"{file} is no usable spec" for file in problems]
     return dg.AssetCheckResult(
-        passed=not said, severity=dg.AssetCheckSeverity.WARN, description="; ".join(said) or None, metadata=problems
+        passed=not problem_texts,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(problem_texts) or None,
+        metadata=problems,
     )
 
 

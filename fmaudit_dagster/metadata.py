@@ -1,4 +1,4 @@
-"""What a materialisation tells the UI: counts that trend, a schema, a small plot. Never a study or a patient."""
+"""Metadata of a materialisation in the UI: counts that trend, a schema, a small plot. Never a study or a patient."""
 
 from collections.abc import Mapping
 from typing import Any

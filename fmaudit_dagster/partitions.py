@@ -15,7 +15,7 @@ PARTITIONS = {By.WHOLE: None, By.ENCODER: ENCODER, By.ENCODER_TASK: ENCODER_BY_T
 
 
 def cell_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Cell:
-    """Cell of the warehouse that a run's partition stands for."""
+    """Return the cell of the warehouse of a run's partition."""
     if not context.has_partition_key:
         return WHOLE
     key = context.partition_key

@@ -17,7 +17,7 @@ def this_process() -> str:
 
 
 def is_alive(process: str) -> bool:
-    """Whether a process of this machine, told by its id and when it started, is still the one."""
+    """Return whether a process of this machine, identified by its id and start time, is still running."""
     number, _, started = process.partition(":")
     return _started(int(number)) == started
 

@@ -23,13 +23,13 @@ def progress_of(context: dg.AssetExecutionContext, step: str) -> Progress:
 
 
 def _log_tenths(log: logging.Logger, step: str) -> Progress:
-    said = -1
+    last_tenth = -1
 
     def report(done: int, total: int) -> None:
-        nonlocal said
+        nonlocal last_tenth
         tenth = 10 * done // total if total else 10
-        if tenth > said:
-            said = tenth
+        if tenth > last_tenth:
+            last_tenth = tenth
             log.info(f"{step}: {done} of {total}")
 
     return report

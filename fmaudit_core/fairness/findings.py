@@ -51,11 +51,11 @@ def findings(
     rows = gaps.drop("p_adjusted", "confirmatory").join(family_wise, on=_KEYS, how="left", maintain_order="left")
     found = judged(rows.with_columns(pl.col("confirmatory").fill_null(value=False)), settings)
     by_gap = dict(metrics.group_by(_KEYS))
-    said = [
+    wording = [
         _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings, titles or {})
         for row in found.iter_rows(named=True)
     ]
-    out = found.with_columns(sentence=pl.Series(said, dtype=pl.String)).select(*AUDIT_FINDINGS.schema)
+    out = found.with_columns(sentence=pl.Series(wording, dtype=pl.String)).select(*AUDIT_FINDINGS.schema)
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
 
 
@@ -163,5 +163,5 @@ def _p(row: Mapping[str, Any]) -> str:
 def _left_out(subgroups: pl.DataFrame) -> str:
     names = subgroups.filter(pl.col("status") != "tested").get_column("subgroup").sort().to_list()
     small = [name for name in names if name != UNKNOWN]
-    said = f" Not tested, for too few patients: {', '.join(small)}." if small else ""
-    return said + (f" Not recorded, so never tested: {UNKNOWN}." if UNKNOWN in names else "")
+    wording = f" Not tested, for too few patients: {', '.join(small)}." if small else ""
+    return wording + (f" Not recorded, so never tested: {UNKNOWN}." if UNKNOWN in names else "")

@@ -96,13 +96,13 @@ def _shuffle(state, ends, cards):  # type: ignore[no-untyped-def]  # pragma: no 
 def _deal(seed, start, cards, ends, place, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Permute labels. Each labelling has its own random stream, so the result does not depend on chunks and threads."""
     for block in numba.prange(len(out)):
-        dealt = np.empty((_TILE, len(cards)), dtype=cards.dtype)
+        permuted = np.empty((_TILE, len(cards)), dtype=cards.dtype)
         for first in range(0, LANES, _TILE):
             for lane in range(_TILE):
                 row = start + block * LANES + first + lane
-                dealt[lane] = cards
-                _shuffle(seed + np.uint64(row) * np.uint64(0xD1342543DE82EF95), ends, dealt[lane])
+                permuted[lane] = cards
+                _shuffle(seed + np.uint64(row) * np.uint64(0xD1342543DE82EF95), ends, permuted[lane])
             for unit in range(len(place)):
                 at = place[unit]
                 for lane in range(_TILE):
-                    out[block, unit, first + lane] = dealt[lane, at]
+                    out[block, unit, first + lane] = permuted[lane, at]

@@ -96,7 +96,7 @@ def family(look: Snapshot, _: Cell) -> Sequence[object]:
 
 
 def shown(look: Snapshot, _: Cell) -> Sequence[object]:
-    """Return what the report tells of each encoder, and of the settings."""
+    """Return what the report shows of each encoder and of the settings."""
     encoders = {
         name: (spec.digest(), spec.label, spec.licence, spec.source, spec.control)
         for name, spec in look.encoders.items()

@@ -132,9 +132,9 @@ def _tasks(path: Path, audited: Sequence[str]) -> list[str]:
     own = tasks_in(path)
     if own:
         return own
-    said = _release_part(path.stem, audited)[0]
-    if said in audited:
-        return [said]
+    named = _release_part(path.stem, audited)[0]
+    if named in audited:
+        return [named]
     if len(audited) == 1:
         return list(audited)
     raise PredictionsFileError(
@@ -146,8 +146,8 @@ def _tasks(path: Path, audited: Sequence[str]) -> list[str]:
 def _release_part(stem: str, tasks: Sequence[str]) -> tuple[str, str]:
     """Task in the name of one of INSPECT's files, and the name of the model that such a file leaves; empty where it is none."""
     found = _RELEASE_NAME.fullmatch(stem)
-    said = found[1].lower() if found else ""
-    task = _EVALUATED.get(said, said)
+    named = found[1].lower() if found else ""
+    task = _EVALUATED.get(named, named)
     return (task, "baseline") if task in (*tasks, *TASKS) else ("", "")
 
 

@@ -44,7 +44,7 @@ class CapacityTables:
 
 
 def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
-    """Studies of one encoder in the pooling that speaks for it."""
+    """Return the studies of one encoder in its primary pooling."""
     audit, warehouse = workspace.audit, workspace.warehouse
     return embedded(
         workspace.embeddings(encoder)[workspace.primary_pooling(encoder)],
@@ -101,7 +101,7 @@ def compare_capacity(
     ----------
     cells : cells with published results
     encoders : the registry
-    progress : told the rungs of the ladder that are done
+    progress : called with the number of finished rungs of the ladder
     """
     audit, warehouse = workspace.audit, workspace.warehouse
     names = sorted({cell.encoder for cell in cells})

@@ -127,13 +127,13 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Return the recommended strategies. Whether there is a disparity is decided by the findings, corrected over their family."""
     audit = workspace.audit
-    told = mitigated_findings(workspace.warehouse.read("audit_findings"), audit)
+    rows = mitigated_findings(workspace.warehouse.read("audit_findings"), audit)
     subgroups = found["mitigation_subgroups"]
     return pl.concat(
         recommend(
             results,
             subgroups.filter(encoder=encoder, task=task),
-            told.filter(encoder=encoder, task=task),
+            rows.filter(encoder=encoder, task=task),
             audit.fairness,
         )
         for (encoder, task), results in found["mitigation_results"].group_by("encoder", "task", maintain_order=True)
@@ -161,9 +161,9 @@ def _n_studies(workspace: Workspace, name: str, cells: Sequence[Cell], *, embeds
 
 def recommendations(written: ReportFiles) -> pl.DataFrame:
     """Return the recommendations in a report's audit.json: a frame of `MITIGATION_RECOMMENDATIONS`."""
-    told = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
+    rows = json.loads(written.summary.read_text(encoding="utf-8"))["recommendations"]
     return MITIGATION_RECOMMENDATIONS.frame(
-        [{name: row[name] for name in MITIGATION_RECOMMENDATIONS.schema} for row in told]
+        [{name: row[name] for name in MITIGATION_RECOMMENDATIONS.schema} for row in rows]
     )
 
 
@@ -215,19 +215,19 @@ def _left_out(look: Snapshot) -> list[str]:
 def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
     """Return the provenance of every number: versions of the inputs, the encoders and the software."""
     warehouse = workspace.warehouse
-    told = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
+    rows = {f"version of {name}": warehouse.version(name) or "" for name in ("studies", "labels", "audit_findings")}
     absent = look.unaudited().group_by("encoder", maintain_order=True).agg("task", "lacks")
     for name, tasks, lacks in absent.iter_rows():
-        told[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
+        rows[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
     for name in _left_out(look):
-        told[f"left out: {name}"] = "this step failed, or has not been made of these inputs"
+        rows[f"left out: {name}"] = "this step failed, or has not been made of these inputs"
     if look.retired():
-        told["retired encoders, results kept"] = ", ".join(look.retired())
-    told["version of the slices"] = warehouse.version("slice_quality") or ""
-    told["medical record"] = _record(workspace)
+        rows["retired encoders, results kept"] = ", ".join(look.retired())
+    rows["version of the slices"] = warehouse.version("slice_quality") or ""
+    rows["medical record"] = _record(workspace)
     for name in look.encoders:
         path = warehouse.embeddings_path(name)
         if path.exists():
-            told[f"version of the embeddings of {name}"] = read_provenance(path)["version"]
-    told |= {name: installed(name) for name in ("numpy", "scipy", "polars", "duckdb", "pydicom")}
-    return told | {"fmaudit": fmaudit_core.__version__, "python": platform.python_version()}
+            rows[f"version of the embeddings of {name}"] = read_provenance(path)["version"]
+    rows |= {name: installed(name) for name in ("numpy", "scipy", "polars", "duckdb", "pydicom")}
+    return rows | {"fmaudit": fmaudit_core.__version__, "python": platform.python_version()}

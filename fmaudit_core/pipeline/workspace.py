@@ -1,4 +1,4 @@
-"""One audit on disk: its config, and where the rooms keep what they make. What is stale is `stale_steps.py`'s to say."""
+"""One audit on disk: its config, and the paths of its tables. What is stale is `stale_steps.py`'s to say."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Workspace:
 
     @property
     def series_rules(self) -> SeriesRules:
-        """What a series must be beyond readable: INSPECT's volumes carry no modality and are told by their values."""
+        """What a series must be beyond readable: INSPECT's volumes have no modality and are recognised by their values."""
         inspect, imaging = isinstance(self.audit.cohort, InspectCohort), self.audit.imaging
         return SeriesRules(
             min_slices=imaging.min_slices,

@@ -165,7 +165,7 @@ class _Training:
     def runs(self, kinds: Sequence[str], matrix: Float32Array, open_bags: OpenBags | None) -> dict[str, list[_Run]]:
         """Return the results of the networks of each kind."""
         with needs_extra("encoders", f"the probe {kinds[0]}"):
-            import torch  # noqa: F401  # asked for once, so that whoever lacks it is told before a slice is read
+            import torch  # noqa: F401  # a missing torch is reported before any slice is read
         runs = {"mlp": self._perceptrons(matrix)} if "mlp" in kinds else {}
         of_slices = [kind for kind in kinds if kind in OF_SLICES]
         if of_slices and open_bags is not None:

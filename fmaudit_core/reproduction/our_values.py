@@ -198,7 +198,7 @@ class Audited:
             task=figure.task, attribute=OVERALL, metric="auroc",
         )  # fmt: skip
         row = self._single(rows.head(1), "this audit has no MLP probe")
-        note = "of the shapes of MLPs validation chooses ours, and all its seeds speak"
+        note = "the shape of the MLP is chosen on validation; all its seeds are used"
         if row["probe"] == "logistic":
             return _linear(row, ("difference", "ci_low", "ci_high"), p=row["p_value"], note=note)
         return _linear(row, ("difference", "ci_high", "ci_low"), times=-1.0, p=row["p_value"], note=note)

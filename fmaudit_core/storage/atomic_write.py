@@ -1,4 +1,4 @@
-"""How every file of a workspace appears: written beside its place, then renamed. What lies where: `warehouse.py`."""
+"""How every file of a workspace appears: written beside its place, then renamed. Paths: `warehouse.py`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     durable : bool
-        Whether the file is on the disk before it is renamed. False is for what can be made again and tells when it is torn.
+        Whether the file is on the disk before it is renamed. Use False for files that can be made again if torn.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 One Parquet file per table and cell (`<table>/encoder=<e>/task=<t>/part.parquet`), one DuckDB file of embeddings
 per encoder, and `fmaudit.duckdb` with a view over each table. What a table was made of is its *version*, written
-into the file itself: a copied or partly deleted workspace still tells the truth about what it holds.
+into the file itself: a copied or partly deleted workspace still records correctly what it holds.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ class Warehouse:
     root: Path
 
     def path(self, table: str, cell: Cell = WHOLE) -> Path:
-        """Where a table's Parquet file lies for one cell."""
+        """Return the path of a table's Parquet file for one cell."""
         return self.root.joinpath(table, *cell.folders, _PART)
 
     def embeddings_path(self, encoder: str) -> Path:
-        """Where the DuckDB file of one encoder's embeddings lies."""
+        """Return the path of the DuckDB file of one encoder's embeddings."""
         return self.root / "embeddings" / f"{encoder}.duckdb"
 
     def publish(self, table: str, frame: pl.DataFrame, *, version: str, cell: Cell = WHOLE) -> Published:

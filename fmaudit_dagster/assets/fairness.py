@@ -30,7 +30,7 @@ _TEXTS = {
 def fairness(work: Work) -> Iterator[Result]:
     """Assess the predictions of one encoder on one task."""
     audit = work.workspace.audit
-    # a baseline without validation studies has no threshold: of it AUROC alone is told
+    # a baseline without validation studies has no threshold, so only its AUROC is reported
     found = assess(
         queries.predictions(work.workspace, [work.cell]),
         attributes=audit.attributes,
@@ -45,9 +45,9 @@ def fairness(work: Work) -> Iterator[Result]:
 
 def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:
     """Return the metadata and plots of the primary metric."""
-    told, primary = pl.col("metric") == settings.primary_metric, settings.primary_pooling
-    metrics = of_primary_score_set(found.subgroup_metrics.filter(told), primary).drop_nulls("value")
-    gaps = of_primary_score_set(found.fairness_gaps.filter(told), primary)
+    primary_rows, primary = pl.col("metric") == settings.primary_metric, settings.primary_pooling
+    metrics = of_primary_score_set(found.subgroup_metrics.filter(primary_rows), primary).drop_nulls("value")
+    gaps = of_primary_score_set(found.fairness_gaps.filter(primary_rows), primary)
     values = dict(metrics.select("subgroup", "value").iter_rows())
     return {
         "subgroup_metrics": {

@@ -1,4 +1,4 @@
-"""Would a mitigation help, whom, and at what price: strategies fitted per encoder, held against the probe per task."""
+"""Would a mitigation help, whom, and at what price: strategies fitted per encoder, compared with the probe per task."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from fmaudit_dagster.metadata import bars, counted
 
 @step_asset("demographic_probes", kinds={"numpy", "pytorch", "parquet"})
 def demographic_probes(work: Work) -> Iterator[Result]:
-    """How well race and ethnicity, sex and age are read off the embeddings of one encoder, beside dealt labels."""
+    """How well race and ethnicity, sex and age are predicted from the embeddings of one encoder, next to permuted labels."""
     probes = probe_demographics(work.workspace, work.cell.encoder)
     linear = probes.filter((pl.col("probe") == "logistic") & pl.col("balanced_auroc").is_not_null())
     shown = bars(dict(linear.select("attribute", "balanced_auroc").iter_rows()), top=1.0)

@@ -20,12 +20,12 @@ def audit_findings(work: Work) -> Iterator[Result]:
     """
     tables = find(work.look)
     found, absent = tables["audit_findings"], tables["unaudited"]
-    told = found.filter("confirmatory").with_columns(cell=pl.concat_str("encoder", "attribute", separator=", "))
+    family = found.filter("confirmatory").with_columns(cell=pl.concat_str("encoder", "attribute", separator=", "))
     yield work.publish(
         tables,
         disparities=found.filter(verdict="disparity").height,
         verdicts=counted(found, "verdict"),
-        **trends(dict(told.select("cell", "p_adjusted").iter_rows()), "adjusted p: "),
+        **trends(dict(family.select("cell", "p_adjusted").iter_rows()), "adjusted p: "),
         report=report_link(work.workspace),
         got_worse=tables["audit_changes"].filter("worse").height,
         without_findings=", ".join(absent.get_column("encoder").unique().sort()) or "none",

@@ -20,8 +20,8 @@ def print_comparison(comparison: Comparison) -> None:
     console = Console(width=max(Console().width, _LEAST_WIDTH), highlight=False)
     if comparison.differences:
         console.print("The audits differ in cohort, settings or software:", style="bold")
-        for about, said in comparison.differences:
-            console.print(f"- {about.replace('_', ' ')}: {said}", markup=False)
+        for about, wording in comparison.differences:
+            console.print(f"- {about.replace('_', ' ')}: {wording}", markup=False)
     else:
         console.print("Cohort, settings, weights and software are the same.")
     for when, models in (("before", comparison.only_first), ("now", comparison.only_second)):

@@ -14,7 +14,7 @@ import yaml
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.setup.doctor import Finding
 
-#: a daemon that has said nothing for so long is not at work
+#: a daemon without a heartbeat for longer is not running
 _HEARTBEAT_S: Final = 60.0
 _OLD: Final = "dagster.yaml.old"
 
@@ -88,17 +88,17 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     except (
         Exception
     ) as error:  # an old schema, a torn file, settings it does not know: each is an error of another kind
-        said = (str(error).strip().splitlines() or [""])[0][:200]
+        wording = (str(error).strip().splitlines() or [""])[0][:200]
         fix = (
             f"DAGSTER_HOME={workspace.dagster_home} dagster instance migrate; or move the folder away: results stay, the "
             "history of runs goes."
         )
-        yield Finding(about, "problem", f"cannot be opened ({type(error).__name__}: {said}).", fix), False
+        yield Finding(about, "problem", f"cannot be opened ({type(error).__name__}: {wording}).", fix), False
         return
     alive = bool(beats) and time.time() - max(beats) < _HEARTBEAT_S
     if killed and not fix_it:
-        said = f"{n_runs:,} runs; {len(killed)} stand as running though their process was killed."
-        yield Finding(about, "warning", said, "The next `fmaudit run` ends them.", fixable=True), alive
+        wording = f"{n_runs:,} runs; {len(killed)} recorded as running although their process was killed."
+        yield Finding(about, "warning", wording, "The next `fmaudit run` ends them.", fixable=True), alive
     else:
         yield Finding(about, "ok", f"{n_runs:,} runs" + (f"; {len(killed)} killed ones ended" if killed else "")), alive
     if alive:
@@ -109,8 +109,8 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
             alive,
         )
     else:
-        said = "not at work: what lands in the registry is not audited by itself; `fmaudit ui` starts it"
-        yield Finding("daemon", "ok", said), alive
+        wording = "not running: new encoders are not audited automatically; `fmaudit ui` starts it"
+        yield Finding("daemon", "ok", wording), alive
 
 
 def _port(port: int, *, daemon: bool) -> Finding:

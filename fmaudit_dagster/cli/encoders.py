@@ -103,7 +103,7 @@ def baseline() -> None:
 @baseline.command("add")
 @click.argument("predictions", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--name", help="Name of the model, such as ct-lrcn [default: of the file].")
-@click.option("--task", help="The task it is about, where neither the file nor its name tells.")
+@click.option("--task", help="The task it is about, if neither the file nor its name contains it.")
 @click.pass_obj
 @report_errors
 def baseline_add(config: Path, predictions: Path, name: str | None, task: str | None) -> None:
@@ -120,5 +120,7 @@ def baseline_add(config: Path, predictions: Path, name: str | None, task: str | 
         if row["n_labels_apart"]:
             click.echo(f"  {row['n_labels_apart']:,} of {row['n_labels']:,} labels differ from ours, which are used.")
         if not found.has_threshold:
-            click.echo("  It has no validation studies of both classes, so no threshold: of it AUROC alone is told.")
+            click.echo(
+                "  It has no validation studies of both classes, so it has no threshold: only its AUROC is reported."
+            )
     click.echo("Next: fmaudit run")

@@ -1,4 +1,4 @@
-"""What every command shares: errors told as paragraphs, the workspace of a config, parts that may not be installed."""
+"""What every command shares: errors printed as paragraphs, the workspace of a config, parts that may not be installed."""
 
 from __future__ import annotations
 

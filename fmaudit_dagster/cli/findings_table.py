@@ -26,15 +26,15 @@ _VERDICTS = {
 
 
 def print_findings(reports: Path) -> None:
-    """Print the confirmatory findings of a report's folder and where the report lies.
+    """Print the confirmatory findings of a report's folder and the path of the report.
 
     Numbers and sentences are the report's: it withholds what would give a suppressed subgroup's counts away.
     """
     page, summary = reports / PAGE, reports / JSON
     if not summary.exists():
         return
-    told = json.loads(summary.read_text(encoding="utf-8"))
-    found = told["findings"]
+    audit = json.loads(summary.read_text(encoding="utf-8"))
+    found = audit["findings"]
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
@@ -53,14 +53,14 @@ def print_findings(reports: Path) -> None:
             _VERDICTS[row["verdict"]],
         )
     console.print(table)
-    _print_warnings(console, told)
+    _print_warnings(console, audit)
     for row in confirmatory:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", markup=False, highlight=False)
     main = {row["task"] for row in confirmatory}
     # a control is a yardstick that nobody deploys
-    controls = {one["name"] for one in told["encoders"] if one.get("control")}
-    helping = [row for row in told["recommendations"] if row["task"] in main and row["encoder"] not in controls]
+    controls = {one["name"] for one in audit["encoders"] if one.get("control")}
+    helping = [row for row in audit["recommendations"] if row["task"] in main and row["encoder"] not in controls]
     if helping:
         console.print("\nWhat would help")
     for row in helping:
@@ -74,12 +74,12 @@ def print_findings(reports: Path) -> None:
     click.echo(f"Report: {page}")
 
 
-def _print_warnings(console: Console, told: Mapping[str, Any]) -> None:
+def _print_warnings(console: Console, audit: Mapping[str, Any]) -> None:
     """Print the warnings about each encoder's primary models, and that a threshold was given."""
-    of_main = {tuple(row[name] for name in SCORE_SET) for row in told["subgroup_metrics"]}
-    if any(row.get("threshold_source") == THRESHOLD_GIVEN for row in told["subgroup_metrics"]):
-        console.print(f"Operating threshold: {told['operating_threshold']}.", highlight=False)
-    rows = told.get("warnings", [])
+    of_main = {tuple(row[name] for name in SCORE_SET) for row in audit["subgroup_metrics"]}
+    if any(row.get("threshold_source") == THRESHOLD_GIVEN for row in audit["subgroup_metrics"]):
+        console.print(f"Operating threshold: {audit['operating_threshold']}.", highlight=False)
+    rows = audit.get("warnings", [])
     shown = [row for row in rows if tuple(row[name] for name in SCORE_SET) in of_main]
     for row in shown:
         named = [row["encoder"], TASK_TITLES.get(row["task"], row["task"])]

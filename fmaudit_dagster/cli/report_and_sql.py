@@ -32,7 +32,7 @@ _TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT inte
 @click.pass_obj
 @report_errors
 def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Path | None) -> None:
-    """Print where the report lies, open it, or compare two audits: what changed, and whether by more than chance."""
+    """Print the path of the report, open it, or compare two audits: what changed, and whether by more than chance."""
     if compared is not None:
         from fmaudit_core.standalone.compare_audits import compare, write_comparison
         from fmaudit_dagster.cli.comparison_table import print_comparison
@@ -72,9 +72,10 @@ def sql(config: Path, query: str | None) -> None:
             result = connection.sql(query or _TABLES)
             rows = result.pl() if result is not None else None
         except duckdb.Error as error:
-            said = " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "^" not in line)
+            wording = " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "^" not in line)
             raise FmauditError(
-                f"the query failed: {said}", fix="`fmaudit sql` alone lists the tables; DESCRIBE <table> their columns."
+                f"the query failed: {wording}",
+                fix="`fmaudit sql` alone lists the tables; DESCRIBE <table> their columns.",
             ) from error
         if rows is None:
             click.echo("done")

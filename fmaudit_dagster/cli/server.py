@@ -58,7 +58,7 @@ def serve(workspace: Workspace, *, port: int, read_only: bool) -> int:
     finally:
         _end(servers)
     if not stopping:
-        raise FmauditError("a server ended by itself; what it said stands above.")
+        raise FmauditError("a server ended unexpectedly; its output is above.")
     return 0
 
 

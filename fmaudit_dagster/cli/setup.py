@@ -58,7 +58,7 @@ _SHELLS: Final[dict[str, str]] = {
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Without OMOP or MEDS: person_id, sex, race_ethnicity, birth_date or age.",
 )
-@click.option("--partial", is_flag=True, help="A part of INSPECT's volumes is meant to do.")
+@click.option("--partial", is_flag=True, help="Accept a partial download of the INSPECT volumes.")
 @click.option(
     "--task", "tasks", multiple=True, help="A task's column; may be given several times [default: the eight]."
 )
@@ -180,8 +180,8 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
         for note, n, unit, detail in read.notes.iter_rows():
             click.echo(f"  {note}: {n} {_ONE.get(unit, unit) if n == 1 else unit}{f' ({detail})' if detail else ''}")
     record = workspace.record
-    said = "none: imaging alone is audited" if record is None else f"as {record.form}, beside CT and with it"
-    click.echo(f"Medical record: {said}.")
+    wording = "none: only imaging is audited" if record is None else f"as {record.form}, beside CT and with it"
+    click.echo(f"Medical record: {wording}.")
     click.echo(f"Wrote {config} and {how_many(len(workspace.registry.specs()), 'encoder spec')}. Next: fmaudit run")
 
 
@@ -189,11 +189,11 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
 @click.option(
     "--port", default=3000, show_default=True, type=click.IntRange(1, 65_534), help="The port of `fmaudit ui`."
 )
-@click.option("--fix", "fix_it", is_flag=True, help="Do what can be done about it without losing anything.")
+@click.option("--fix", "fix_it", is_flag=True, help="Apply safe fixes.")
 @click.pass_obj
 @report_errors
 def doctor(config: Path, port: int, fix_it: bool) -> None:
-    """Look at everything an audit needs and say what is wrong and how to mend it. Exit code 1 where there is a problem."""
+    """Look at everything an audit needs and report what is wrong and how to fix it. Exit code 1 where there is a problem."""
     from fmaudit_core.setup.doctor import examine
 
     findings = []
@@ -209,7 +209,7 @@ def doctor(config: Path, port: int, fix_it: bool) -> None:
     problems = sum(finding.status == "problem" for finding in findings)
     warnings = sum(finding.status == "warning" for finding in findings)
     if any(finding.fixable for finding in findings) and not fix_it:
-        click.echo("`fmaudit doctor --fix` mends what is marked with *.")
+        click.echo("`fmaudit doctor --fix` fixes what is marked with *.")
     if problems:
         click.echo(f"{how_many(problems, 'problem')} and {how_many(warnings, 'warning')}.", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Dagster's own storage for one workspace: where it lies and how it is set up."""
+"""Dagster's own storage for one workspace: its folder and its settings."""
 
 import os
 import platform

@@ -17,7 +17,7 @@ STEP_TAG = "fmaudit/step"
 VERSION_TAG = "fmaudit/version"
 #: marks a run that makes its step again though it may be fresh
 FORCED_TAG = "fmaudit/forced"
-#: marks a run that somebody waits for: it tells at once what failed
+#: marks a run that a command line waits for: its failure is reported at once
 ATTENDED_TAG = "fmaudit/attended"
 #: marks a failed run whose disk, mount, memory or device failed, not its data
 SURROUNDINGS_TAG = "fmaudit/surroundings"
@@ -38,8 +38,8 @@ _ATTEMPTS = 3
 def step_tags(step: StaleStep) -> dict[str, str]:
     """Tags by which a run of a step is found again."""
     named = {"encoder": step.cell.encoder, "task": step.cell.task}
-    told = {f"fmaudit/{name}": value for name, value in named.items() if value}
-    return {STEP_TAG: step.name, VERSION_TAG: step.version, **told}
+    named_tags = {f"fmaudit/{name}": value for name, value in named.items() if value}
+    return {STEP_TAG: step.name, VERSION_TAG: step.version, **named_tags}
 
 
 def asset_history(instance: dg.DagsterInstance) -> RunHistory:
@@ -139,14 +139,14 @@ def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
         if error is not None:
             kind, _, text = error.message.strip().partition(": ")
             return text if kind.endswith("Error") and text else error.message.strip()
-    said = []
+    reasons = []
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         event = entry.dagster_event
         check = event.asset_check_evaluation_data if event is not None else None
         if check is not None and not check.passed:
             asset = check.asset_key.to_user_string()
-            said.append(f"check {check.check_name} of {asset}: {check.description or 'failed'}")
-    return "; ".join(said) or "the run failed; see it in `fmaudit ui`."
+            reasons.append(f"check {check.check_name} of {asset}: {check.description or 'failed'}")
+    return "; ".join(reasons) or "the run failed; see it in `fmaudit ui`."
 
 
 def _was_no_fault(run: dg.DagsterRun) -> bool:

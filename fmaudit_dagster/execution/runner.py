@@ -74,7 +74,7 @@ def run_audit(
     Raises
     ------
     UnknownNameError
-        An encoder or task is not there. What fails while it runs is told in the outcome: what descends from it is left
+        An encoder or task is not there. A step that fails while it runs is reported in the outcome: what descends from it is left
         out and the others go on; a failed cohort or failed slices end the run.
     """
     specs = workspace.registry.specs()

@@ -1,7 +1,7 @@
 """The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed.
 
 What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`); here it becomes runs. A step that is at work is not
-asked for, one that has failed for a version is told once and left until its inputs change.
+asked for, one that has failed for a version is reported once and left until its inputs change.
 """
 
 import json
@@ -72,7 +72,7 @@ def _look(
         fingerprint(workspace, usable.values()), problems, busy.run_ids, sorted(busy.making), new, retired, due
     )
     if cursor.get("quiet") == seen:
-        return dg.SkipReason(_said(cursor.get("told", {}), waits=bool(busy.run_ids)))
+        return dg.SkipReason(_skip_message(cursor.get("told", {}), waits=bool(busy.run_ids)))
 
     found = next_steps(
         Snapshot(workspace, specs, asset_history(instance)),
@@ -81,15 +81,15 @@ def _look(
         is_running=busy,
         failure_reason=lambda step: why_spent(instance, step),
     )
-    told = problems | found.failure_reasons
-    _tell(context, cursor.get("told", {}), told, new, retired)
-    later: _Cursor = {"told": told, "quiet": None if found.steps else seen, "done": cursor.get("done")}
+    reported = problems | found.failure_reasons
+    _tell(context, cursor.get("told", {}), reported, new, retired)
+    later: _Cursor = {"told": reported, "quiet": None if found.steps else seen, "done": cursor.get("done")}
     if found.idle:
         later["done"] = due
     return dg.SensorResult(
         run_requests=[_request(instance, step) for step in found.steps],
         dynamic_partitions_requests=_partition_requests(new, retired),
-        skip_reason=None if found.steps else _said(told, waits=not found.idle),
+        skip_reason=None if found.steps else _skip_message(reported, waits=not found.idle),
         cursor=json.dumps(later),
     )
 
@@ -118,12 +118,12 @@ def _request(instance: dg.DagsterInstance, step: StaleStep) -> dg.RunRequest:
 def _tell(
     context: dg.SensorEvaluationContext,
     before: Mapping[str, str],
-    told: Mapping[str, str],
+    reported: Mapping[str, str],
     new: list[str],
     retired: list[str],
 ) -> None:
     """Log what is news: each problem once, by the name of its file, encoder or step."""
-    for name, why in told.items():
+    for name, why in reported.items():
         if before.get(name) != why:
             context.log.warning(f"{name} is passed over until it changes: {why}")
     for name in new:
@@ -132,9 +132,9 @@ def _tell(
         context.log.info(f"the encoder {name} is retired; its results are kept")
 
 
-def _said(told: Mapping[str, str], *, waits: bool) -> str:
-    standing = "waiting for runs at work" if waits else "everything is up to date"
-    return f"{standing}; passed over until they change: {', '.join(sorted(told))}" if told else standing
+def _skip_message(reported: Mapping[str, str], *, waits: bool) -> str:
+    standing = "waiting for running runs" if waits else "everything is up to date"
+    return f"{standing}; passed over until they change: {', '.join(sorted(reported))}" if reported else standing
 
 
 def _last_reaudit(instance: dg.DagsterInstance) -> str | None:

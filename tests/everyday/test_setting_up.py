@@ -266,7 +266,7 @@ def test_the_doctor_ends_runs_whose_process_was_killed(planted, tmp_path):
             job_def=dg.job(name="left")(lambda: None), tags={PROCESS_TAG: f"{node}:{dead.stdout.strip()}:1"},
             status=dg.DagsterRunStatus.STARTED,
         )  # fmt: skip
-    assert "1 stand as running" in call("-c", config, "doctor", "--port", free_port()).output
+    assert "1 recorded as running" in call("-c", config, "doctor", "--port", free_port()).output
     assert "1 killed ones ended" in call("-c", config, "doctor", "--fix", "--port", free_port()).output
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE

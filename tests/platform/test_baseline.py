@@ -45,7 +45,7 @@ def test_a_baseline_is_audited_beside_the_encoders_and_nothing_else_is_made_agai
     family = copied.warehouse.read("audit_findings").filter("confirmatory").select(declared)
     said = added(copied, scores(copied, "pe", split=("test",)), "--name", "CT-LRCN")
     assert "ct-lrcn, pe:" in said
-    assert "of it AUROC alone is told" in said
+    assert "only its AUROC is reported" in said
     assert "baseline, predictions alone" in call(copied, "encoders", "list").output
     outcome = run(copied)
     assert outcome.failures == {}

@@ -62,7 +62,7 @@ def test_warnings_stand_at_the_top_beside_the_finding_and_with_the_model(text: s
                  "Patients of 75\N{EN DASH}90 have 2.2 studies on average", "No study of Asian is called positive"):  # fmt: skip
         assert said in summary
         assert said in rest
-    beside = [one for one in re.findall(r'<tr class="said">.*?</tr>', findings) if "warned" in one]
+    beside = [one for one in re.findall(r'<tr class="sentence">.*?</tr>', findings) if "warned" in one]
     assert any("Patients of 75\N{EN DASH}90" in one for one in beside)
     assert not any("31 % of studies" in one for one in beside)
 

@@ -199,9 +199,9 @@ def _warnings(warnings: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     }
     numbers = [pl.when("coarse").then(coarse).otherwise(name).alias(name) for name, coarse in rounded.items()]
     rows = rows.with_columns(numbers).drop("protected", "coarse")
-    said = [message(row, subgroup_title) for row in rows.iter_rows(named=True)]
+    wording = [message(row, subgroup_title) for row in rows.iter_rows(named=True)]
     order = [*SCORE_SET, "attribute", "subgroup", "code", "metric"]
-    return rows.with_columns(message=pl.Series(said, dtype=pl.String)).sort(order)
+    return rows.with_columns(message=pl.Series(wording, dtype=pl.String)).sort(order)
 
 
 def _cross(cross: pl.DataFrame, metrics: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:

@@ -48,8 +48,8 @@ def schema_text() -> str:
 def resaid(shown: ReportData) -> pl.DataFrame:
     """Return findings with the page's sentences: those of the table may count a neighbour of a small group."""
     findings = shown.tables.findings
-    said = [gap_view(shown.index, Key.of(row), row).sentence for row in findings.to_dicts()]
-    return findings.with_columns(sentence=pl.Series(said, dtype=pl.String))
+    wording = [gap_view(shown.index, Key.of(row), row).sentence for row in findings.to_dicts()]
+    return findings.with_columns(sentence=pl.Series(wording, dtype=pl.String))
 
 
 def summary(

@@ -29,7 +29,7 @@ def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any
     tasks = ", ".join(task["title"] for task in model["tasks"])
     main = next((task for task in model["tasks"] if task["main"]), model["tasks"][0])
     about = {one["about"]: one["text"] for one in audit_summary["methods"]}
-    said = [row["sentence"] for row in model["findings"] if row["declared"]]
+    wording = [row["sentence"] for row in model["findings"] if row["declared"]]
     tested = "Retrospective audit of the test part of one cohort, by fmaudit."
     data = f"{audit_summary['name']}: {_cohort(audit_summary)}"
     how = "Methods and limits: index.html#methods; the settings: audit.json#/config."
@@ -61,7 +61,7 @@ def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any
         },
         "Warnings": {
             "KnownRisksAndLimitations": " ".join([*model["warnings"], *audit_summary["limits"]]),
-            "KnownBiasesOrEthicalConsiderations": " ".join(said) or "No comparison between subgroups could be made.",
+            "KnownBiasesOrEthicalConsiderations": " ".join(wording) or "No comparison between subgroups could be made.",
             "ClinicalRiskLevel": f"{A_PERSON}the risk level under the rules that apply.",
         },
         "TrustIngredients": {
@@ -92,7 +92,7 @@ def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any
             "FairnessEquity": {
                 "MetricGoal": "No subgroup is served worse than others beyond the declared margin.",
                 "Results": _fairness_results(model, main, level),
-                "Interpretation": " ".join(said) or "No comparison between subgroups could be made.",
+                "Interpretation": " ".join(wording) or "No comparison between subgroups could be made.",
                 "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
             },
             "SafetyReliability": {

@@ -1,4 +1,4 @@
-"""Reporting guidelines next to an audit: for each item where the audit speaks to it, and what a person must add.
+"""Reporting guidelines next to an audit: for each item where the audit covers it, and what a person must add.
 
 The guidelines are data (`guidelines/*.yaml`): items in short words of our own, with the names of what an audit can point to
 (`guidelines/evidence.yaml`). A table supports the writing of a report; it is no statement that a report complies.

@@ -14,7 +14,7 @@ from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.templating import environment
 
-#: what stands where there was no test
+#: text of a change that was not tested
 UNTESTED: Final = "no test without the predictions"
 
 
@@ -26,7 +26,7 @@ class Comparison:
     ----------
     first, second : mapping
         The content of their audit.json; the second is compared with the first.
-    differences : sequence of (about, said)
+    differences : sequence of (about, wording)
         In what the audits themselves differ: cohort, settings, software. Empty where in nothing.
     only_first, only_second : sequence of str
         Models that the other audit has not.
@@ -143,10 +143,10 @@ def _verdict(row: Mapping[str, Any], *, changed: bool) -> str:
 
 
 def _level(metric: str, value: float, interval: tuple[float | None, float | None] | None, *, rounded: bool) -> str:
-    said = formatting.level(metric, value, rounded=rounded)
+    wording = formatting.level(metric, value, rounded=rounded)
     if interval is None or None in interval:
-        return said
-    return f"{said} ({formatting.interval(metric, *interval, rounded=rounded)})"
+        return wording
+    return f"{wording} ({formatting.interval(metric, *interval, rounded=rounded)})"
 
 
 def _group(row: Mapping[str, Any]) -> str:

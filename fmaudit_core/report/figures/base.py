@@ -280,12 +280,12 @@ def sweep(curves: Sequence[Mapping[str, Any]], chosen: float | None, most_curves
                 {**edge, "y": _percent(curve["high"]), "fill": "tonexty", "fillcolor": f"{colour}/0.14"},
             ]
         drawn = {"width": 2, "color": colour, "dash": dash}
-        said = "%{y:.0f}%<extra></extra>"
+        wording = "%{y:.0f}%<extra></extra>"
         data += [
             {**common, "y": _percent(curve["udr"]), "line": drawn, "name": curve["label"],
-             "hovertemplate": f"{curve['label']}: missed {said}"},
+             "hovertemplate": f"{curve['label']}: missed {wording}"},
             {**common, "y": _percent(curve["fpr"]), "line": drawn, "yaxis": "y2", "showlegend": False,
-             "hovertemplate": f"{curve['label']}: false alarms {said}"},
+             "hovertemplate": f"{curve['label']}: false alarms {wording}"},
         ]  # fmt: skip
     low, high = (0.0, 1.0) if probabilities else _reach([one for curve in curves for one in curve["threshold"]])
     pad = 0.02 * (high - low)

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 #: metrics of a cell's table, in the order of its columns
 SHOWN_METRICS: Final = ("udr", "fpr", "auroc")
-#: what is said behind the title of a control
+#: suffix of a control's title
 CONTROL: Final = " (control)"
 
 

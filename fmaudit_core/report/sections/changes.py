@@ -31,13 +31,13 @@ def _model(index: ScoreSetIndex, key: Key, rows: list[Row]) -> Row:
         "encoder": index.encoder_title(key.encoder),
         "outcome": formatting.task_title(key.task),
         "n_worse": len(worse),
-        "said": _said(worse, len(others)),
+        "sentence": _sentence(worse, len(others)),
         "rows": [_line(row) for row in shown],
         "more": len(others) - len(others[:_MOST]),
     }
 
 
-def _said(worse: list[Row], n_others: int) -> str:
+def _sentence(worse: list[Row], n_others: int) -> str:
     if not worse:
         return f"No group got worse beyond the margin, of {n_others} comparisons."
     named = list(dict.fromkeys(_group(row) for row in worse))

@@ -83,15 +83,15 @@ def _against_control(index: ScoreSetIndex, control: str | None) -> str:
     }
     better = [name for name, beats in outcome.items() if beats]
     unclear = [name for name, beats in outcome.items() if not beats]
-    said = []
+    wording = []
     if better:
-        said.append(f"{_listed(better)} {'ranks' if len(better) == 1 else 'rank'} patients better than the control")
+        wording.append(f"{_listed(better)} {'ranks' if len(better) == 1 else 'rank'} patients better than the control")
     if unclear:
         whom = "them" if better else "patients"
-        said.append(
+        wording.append(
             f"{_listed(unclear)} {'is' if len(unclear) == 1 else 'are'} not shown to rank {whom} better than the control"
         )
-    return f"{'; '.join(said) or 'No encoder was compared with it'}."
+    return f"{'; '.join(wording) or 'No encoder was compared with it'}."
 
 
 def _listed(names: list[str]) -> str:
@@ -115,7 +115,7 @@ def control_figures(index: ScoreSetIndex) -> dict[str, Any]:
 
 
 def _control_row(label: str, row: Row, beats: bool | None) -> Row:
-    said = {True: "above the control", False: "not shown to be better", None: ""}[beats]
+    wording = {True: "above the control", False: "not shown to be better", None: ""}[beats]
     text = f"{formatting.level('auroc', row['value'])} ({formatting.interval('auroc', row['ci_low'], row['ci_high'])})"
     return {
         "label": figures.tick_label(label),
@@ -124,5 +124,5 @@ def _control_row(label: str, row: Row, beats: bool | None) -> Row:
         "high": row["ci_high"],
         "beats": beats,
         "aside": text,
-        "hover": f"<b>{figures.plain(label)}</b><br>AUROC {text}<br>{formatting.count(row['n'])} studies<br>{said}",
+        "hover": f"<b>{figures.plain(label)}</b><br>AUROC {text}<br>{formatting.count(row['n'])} studies<br>{wording}",
     }

@@ -22,7 +22,7 @@ def intersections_view(index: ScoreSetIndex, key: Key) -> Row | None:
     shown = [row for row in rows if row["counts"] != "withheld"]
     return {
         "metric": formatting.metric_title(metric),
-        "said": _sentence(index, metric, [row for row in shown if row["rank"] is not None]),
+        "sentence": _sentence(index, metric, [row for row in shown if row["rank"] is not None]),
         "rows": [_intersection(index, row) for row in shown[:_MOST]],
         "more": max(0, len(shown) - _MOST),
         "withheld": len(rows) - len(shown),
@@ -57,13 +57,13 @@ def _sentence(index: ScoreSetIndex, metric: str, tested: list[Row]) -> str:
     """Say who fares worst of how many, and whether equal ones would look so bad, the search accounted for."""
     if not tested:
         return "No intersection has enough patients with and without the outcome to be tested and shown."
-    worst, said, many = tested[0], _intersection(index, tested[0]), len(tested) > 1
+    worst, wording, many = tested[0], _intersection(index, tested[0]), len(tested) > 1
     title = formatting.metric_title(metric)
     level = title if metric == "auroc" else title[:1].lower() + title[1:]
     first = (
-        f"Of {len(tested)} intersections that could be tested and shown, {said['title']} fares worst"
+        f"Of {len(tested)} intersections that could be tested and shown, {wording['title']} fares worst"
         if many
-        else f"One intersection could be tested and shown, {said['title']}"
+        else f"One intersection could be tested and shown, {wording['title']}"
     )
     adjusted = worst["p_worse_adjusted"]
     p = formatting.p_text(adjusted, "adjusted p")
@@ -73,8 +73,8 @@ def _sentence(index: ScoreSetIndex, metric: str, tested: list[Row]) -> str:
         end = f"The worst of so many equal ones would often look this bad: we cannot tell ({p})."
     else:
         end = f"We cannot tell whether it is real ({p})."
-    others = f"{said['difference']} from the mean of the other intersections"
-    return f"{first}: {level} {said['value']} ({said['interval']}), {others}. {end}"
+    others = f"{wording['difference']} from the mean of the other intersections"
+    return f"{first}: {level} {wording['value']} ({wording['interval']}), {others}. {end}"
 
 
 def intersections_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
@@ -90,19 +90,19 @@ def intersections_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
 
 
 def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
-    said, adjusted = _intersection(index, row), row["p_worse_adjusted"]
-    n = said["n_pos" if row["metric"] == "udr" else "n"].replace(" or more", "+")
+    wording, adjusted = _intersection(index, row), row["p_worse_adjusted"]
+    n = wording["n_pos" if row["metric"] == "udr" else "n"].replace(" or more", "+")
     return {
         "attribute": "Worst first",
         "of": formatting.attribute_title(row["attribute"]),
-        "label": figures.tick_label(said["title"]),
+        "label": figures.tick_label(wording["title"]),
         "value": row["value"], "low": row["ci_low"], "high": row["ci_high"], "mde": row["mde"], "status": row["status"],
         "alarm": adjusted is not None and adjusted <= index.audit.fairness.alpha,
         "hover": (
-            f"<b>{figures.plain(said['title'])}</b><br>{figures.plain(said['attribute'])}<br>"
-            f"{formatting.metric_title(row['metric'])} {said['value']} ({said['interval']})<br>"
-            f"{said['n']} studies, {said['n_pos']} with the outcome<br>{said['difference']} from all others<br>"
+            f"<b>{figures.plain(wording['title'])}</b><br>{figures.plain(wording['attribute'])}<br>"
+            f"{formatting.metric_title(row['metric'])} {wording['value']} ({wording['interval']})<br>"
+            f"{wording['n']} studies, {wording['n_pos']} with the outcome<br>{wording['difference']} from all others<br>"
             f"{formatting.exploratory_p_text(row['p_worse'])}; {formatting.p_text(adjusted, 'adjusted p')}"
         ),
-        "aside": f"{n} · {said['p_adjusted']}",
+        "aside": f"{n} · {wording['p_adjusted']}",
     }  # fmt: skip

@@ -150,16 +150,16 @@ def _marks(run: Row) -> list[Row]:
     """Return the marks shown next to a run's numbers."""
     if not run["own"]:
         return []
-    said = []
+    wording = []
     if not run["interpretable"]:
-        said.append({"kind": "uninterpretable", "text": "not interpretable"})
+        wording.append({"kind": "uninterpretable", "text": "not interpretable"})
     if run["levelling_down"]:
-        said.append({"kind": "levels", "text": "levels down"})
+        wording.append({"kind": "levels", "text": "levels down"})
     if run["narrowed"] and run["interpretable"]:
-        said.append({"kind": "narrows", "text": "narrows"})
+        wording.append({"kind": "narrows", "text": "narrows"})
     if run["widened"] and run["interpretable"]:
-        said.append({"kind": "widens", "text": "wider, beyond chance"})
-    return said
+        wording.append({"kind": "widens", "text": "wider, beyond chance"})
+    return wording
 
 
 def _p(run: Row) -> float | None:
@@ -357,14 +357,14 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
     low, high = (_mean(last, end) for end in ("ci_low", "ci_high"))
     control = _mean(last, "control_balanced_auroc")
     label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
-    said = [formatting.signed(one, 2, plus=False) for one in (before, after)]
+    wording = [formatting.signed(one, 2, plus=False) for one in (before, after)]
     return {
         "attribute": figures.tick_label(formatting.attribute_title(attribute)), "of": formatting.attribute_title(attribute),
         "label": figures.tick_label(label),
         "before": before, "value": after, "low": low, "high": high, "control": control,
-        "hover": f"<b>{figures.plain(label)}</b><br>balanced AUROC {said[0]} before, {said[1]} after "
+        "hover": f"<b>{figures.plain(label)}</b><br>balanced AUROC {wording[0]} before, {wording[1]} after "
         f"({formatting.between(low, high, 2)})<br>permuted labels {formatting.signed(control, 2, plus=False)}",
-        "aside": f"{said[0]} · {said[1]}",
+        "aside": f"{wording[0]} · {wording[1]}",
     }  # fmt: skip
 
 

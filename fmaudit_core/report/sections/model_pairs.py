@@ -58,7 +58,7 @@ def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -
         "outcome": formatting.task_title(first.task),
         "first": names[0],
         "second": names[1],
-        "said": _sentence(index, names, overall),
+        "sentence": _sentence(index, names, overall),
         "subgroups": _subgroups_said(index, names, rows),
         "against_baseline": index.is_held_against(first.encoder, second.encoder),
         "overall": [_line(index, row) for row in overall if row["counts"] != "withheld"],
@@ -166,8 +166,8 @@ def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row
         if row["attribute"] != OVERALL and row["metric"] == "auroc" and row["verdict"] is not None:
             of.setdefault(row["verdict"], []).append(vocabulary.subgroup_title(row["subgroup"]))
     margin = _margin(index, "auroc")
-    said = [text.format(", ".join(of[name]), margin=margin) for name, text in _VERDICTS.items() if name in of]
-    return f"By subgroup, {names[0]} {'; '.join(said)}." if said else ""
+    wording = [text.format(", ".join(of[name]), margin=margin) for name, text in _VERDICTS.items() if name in of]
+    return f"By subgroup, {names[0]} {'; '.join(wording)}." if wording else ""
 
 
 def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str, Any]:

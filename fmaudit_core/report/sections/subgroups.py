@@ -150,7 +150,7 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
     margin = index.audit.fairness.margin
     worst, best = (index.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
     rounded = worst is not None and worst["counts"] == "rounded"
-    said = {
+    wording = {
         **row,
         "worst": vocabulary.subgroup_title(row["worst_subgroup"]) if row["worst_subgroup"] else None,
         "best": vocabulary.subgroup_title(row["best_subgroup"]) if row["best_subgroup"] else None,
@@ -168,14 +168,14 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
         metric=formatting.metric_title(metric),
         verdict=row.get("verdict") or "",
         verdict_title=formatting.verdict_title(row.get("verdict")),
-        worst=said["worst"] or formatting.NONE,
-        best=said["best"] or formatting.NONE,
-        worst_value=said["worst_text"] or "",
-        best_value=said["best_text"] or "",
+        worst=wording["worst"] or formatting.NONE,
+        best=wording["best"] or formatting.NONE,
+        worst_value=wording["worst_text"] or "",
+        best_value=wording["best_text"] or "",
         worst_tip=_tip(metric, worst),
         best_tip=_tip(metric, best),
-        gap=said["gap_text"],
-        null=said["null_text"],
+        gap=wording["gap_text"],
+        null=wording["null_text"],
         sd=formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
         sd_interval=formatting.difference_interval(
             metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
@@ -185,8 +185,8 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
         p_adjusted=formatting.p_number(row.get("p_adjusted")),
         q_value=formatting.p_number(row.get("q_value")),
         tip=_gap_tip(row),
-        sentence=unsaid or formatting.summary_of(said, key.task, margin, mde),
-        short=unsaid or formatting.in_short(said, margin, mde),
+        sentence=unsaid or formatting.summary_of(wording, key.task, margin, mde),
+        short=unsaid or formatting.in_short(wording, margin, mde),
         warnings=_warnings_beside(index, key, row),
     )
 

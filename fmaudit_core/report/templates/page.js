@@ -162,8 +162,8 @@
     return asked.has("encoder");
   };
   const remember = () => {
-    const told = BOXES.map((box) => [box, byId(box).value]).filter(([, value]) => value !== "");
-    history.replaceState(null, "", "#" + new URLSearchParams(told));
+    const chosenBoxes = BOXES.map((box) => [box, byId(box).value]).filter(([, value]) => value !== "");
+    history.replaceState(null, "", "#" + new URLSearchParams(chosenBoxes));
   };
 
   const theme = byId("theme");

@@ -23,7 +23,7 @@ METRIC_TITLES: Final[Mapping[str, str]] = {
     "fpr": "False alarms (FPR)",
     "xauc": "Cross-group AUROC",
 }
-#: rates are said in percent, their differences in percentage points
+#: rates are wording in percent, their differences in percentage points
 RATES: Final = ("udr", "tpr", "fpr")
 
 _SAID: Final[Mapping[str, str]] = {
@@ -62,8 +62,8 @@ def attribute_title(attribute: str) -> str:
 def step_title(step: str) -> str:
     """Return a step of the cohort flow, the task in it by its title."""
     head, colon, task = step.partition(": ")
-    said = f"{head}: {task_title(task)}" if colon and task in TASK_TITLES else step
-    return said[:1].upper() + said[1:]
+    wording = f"{head}: {task_title(task)}" if colon and task in TASK_TITLES else step
+    return wording[:1].upper() + wording[1:]
 
 
 def metric_title(metric: str) -> str:
@@ -83,13 +83,13 @@ def metric_spelled(metric: str) -> str:
 
 def variant_title(variant: Mapping[str, str]) -> str:
     """Return probe, modality, pooling and strategy in a few words; those that predictions came without are left out."""
-    said = {
+    wording = {
         "probe": f"{_spaced(variant['probe'])} probe",
         "modality": _MODALITY_TITLES.get(variant["modality"], variant["modality"]),
         "pooling": _POOLING_TITLES.get(variant["pooling"], f"{variant['pooling']} pooling"),
     }
     known = variant["probe"] != "given"
-    parts = [text for name, text in said.items() if known or variant[name] != "given"]
+    parts = [text for name, text in wording.items() if known or variant[name] != "given"]
     if variant["strategy"] not in ("", "none"):
         parts.append(f"mitigation: {_spaced(variant['strategy']).lower()}")
     return ", ".join(parts)
@@ -206,8 +206,8 @@ def exploratory_p_text(p: float | None) -> str:
 def tests_text(row: Mapping[str, Any]) -> str:
     """Return the p of a gap, its adjusted p and its q, as far as they were computed."""
     tests = (("p_value", "exploratory p"), ("p_adjusted", "adjusted p"), ("q_value", "q"))
-    said = [p_text(row[name], symbol) for name, symbol in tests if row.get(name) is not None]
-    return "; ".join(said) or "not tested"
+    wording = [p_text(row[name], symbol) for name, symbol in tests if row.get(name) is not None]
+    return "; ".join(wording) or "not tested"
 
 
 def count(value: int | None, counts: str = "exact", least: int | None = None) -> str:

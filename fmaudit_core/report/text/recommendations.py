@@ -88,11 +88,11 @@ def advice_view(mitigation_index: MitigationIndex, cell: Cell) -> Row | None:
 
 def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
     """Return lines of a summary: one encoder at length, several in brief, encoders with one reason together."""
-    said = "sentence" if len(named) == 1 else "brief"
+    wording = "sentence" if len(named) == 1 else "brief"
     lines: dict[tuple[str, str], Row] = {}
     for encoder, view in named:
-        line = {"verdict": view["verdict"], "title": view["title"], "said": view[said], "encoders": []}
-        lines.setdefault((view["verdict"], view[said]), line)["encoders"].append(encoder)
+        line = {"verdict": view["verdict"], "title": view["title"], "sentence": view[wording], "encoders": []}
+        lines.setdefault((view["verdict"], view[wording]), line)["encoders"].append(encoder)
     return list(lines.values())
 
 
@@ -114,14 +114,14 @@ def _price(costs: Sequence[str]) -> str:
 
 
 def _recommended(run: Row, costs: Sequence[str]) -> str:
-    said = _narrows(run)
+    wording = _narrows(run)
     if run["worst_subgroup_udr_delta"] is not None:
         fewer = formatting.points(-run["worst_subgroup_udr_delta"], 0 if run["rounded"] else 1)
         worst = vocabulary.subgroup_title(run["worst_subgroup"])
-        said += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
+        wording += f" In {worst}, the subgroup missed most, the share missed falls by {fewer}."
     if run["n_diverged"]:
-        said += f" All this is {without_diverged(run)}."
-    return f"{said} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
+        wording += f" All this is {without_diverged(run)}."
+    return f"{wording} {_auroc_moves(run['auroc_delta'])} {_price(costs)}"
 
 
 def _auroc_moves(delta: float) -> str:
@@ -132,24 +132,24 @@ def _auroc_moves(delta: float) -> str:
 
 def costs_of(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> list[str]:
     """Return the subgroups a run harms beyond chance, and gaps of other attributes that it widens."""
-    said = []
+    wording = []
     for metric, harm in _HARM.items():
         for row in mitigation_index.subgroups(cell, run, metric):
             if row["harmed"]:
                 more = formatting.points(row["delta"], 0 if row["counts"] == "rounded" else 1)
-                said.append(harm.format(who=vocabulary.subgroup_title(row["subgroup"]), more=more))
+                wording.append(harm.format(who=vocabulary.subgroup_title(row["subgroup"]), more=more))
     for row in mitigation_index.side_effects(cell, run):
         if row["widened"]:
             more = formatting.points(-row["reduction"], 0 if row["rounded"] else 1)
-            said.append(f"the gap by {_attribute(row['attribute'])} widens by {more}")
-    return said
+            wording.append(f"the gap by {_attribute(row['attribute'])} widens by {more}")
+    return wording
 
 
 def _several(mitigation_index: MitigationIndex, cell: Cell) -> str:
     """Return in brief why none is recommended if the strategies that narrow the gap are refused for several reasons."""
     reasons = {refusal(run) for run in _tried(mitigation_index, cell) if run["narrowed"]}
-    said = [words for reason, words in _OF_SOME.items() if reason in reasons]
-    return f"What narrows the gap {' or '.join(said)}."
+    wording = [words for reason, words in _OF_SOME.items() if reason in reasons]
+    return f"What narrows the gap {' or '.join(wording)}."
 
 
 def _tried(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
@@ -176,9 +176,9 @@ def _none(mitigation_index: MitigationIndex, cell: Cell, verdict: str) -> str:
         smallest = f" (smallest {formatting.p_text(min(known), 'adjusted p')})" if known else ""
         n = len({run["strategy"] for run in tried})
         none = f"none of the {n} strategies tried narrows" if n > 1 else "the one strategy tried does not narrow"
-        said = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
+        wording = f"None is recommended: {none} the gap by {named} by more than chance explains{smallest}."
         wider = "; ".join(_named(run) for run in tried if run["widened"] and run["interpretable"])
-        return f"{said} Wider than before, beyond chance: {wider}." if wider else said
+        return f"{wording} Wider than before, beyond chance: {wider}." if wider else wording
     reasons = "; ".join(_against(mitigation_index, run) for run in narrowed)
     return f"None is recommended, though the gap can be narrowed: {reasons}."
 

@@ -15,9 +15,9 @@ demo: $(VENV)/.demo-ready
 test: $(VENV)/.test-ready check
 	$(BIN)/pytest -n 2 --dist loadfile
 
-# a running webserver and daemon, for several minutes
+# a running webserver and daemon, with the tests that take minutes more
 test-daemon: $(VENV)/.test-ready
-	$(BIN)/pytest -m daemon tests/platform/test_daemon.py
+	$(BIN)/pytest -m "" tests/platform/test_daemon.py
 
 check: $(VENV)/.test-ready
 	$(BIN)/ruff check .

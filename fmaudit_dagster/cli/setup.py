@@ -14,6 +14,7 @@ from fmaudit_core.config import ConfigError
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
 
 if TYPE_CHECKING:
+    from fmaudit_core.ehr.record_look import RecordLook
     from fmaudit_core.setup.doctor import Finding
 
 _TITLES: Final = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
@@ -157,11 +158,13 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
 
     from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
+    from fmaudit_core.pipeline.run_ehr_probes import look_at_events
 
     workspace = workspace_of(config)
     if is_drawn(workspace):
         try:
             read = read_cohort(workspace)
+            look = look_at_events(workspace, read.studies)
         except FmauditError:
             config.unlink()
             if not registry_was_there:
@@ -179,10 +182,23 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
             before = n
         for note, n, unit, detail in read.notes.iter_rows():
             click.echo(f"  {note}: {n} {_ONE.get(unit, unit) if n == 1 else unit}{f' ({detail})' if detail else ''}")
+        if look is not None:
+            _say_events(look)
     record = workspace.record
     said = "none: imaging alone is audited" if record is None else f"as {record.form}, beside CT and with it"
     click.echo(f"Medical record: {said}.")
     click.echo(f"Wrote {config} and {how_many(len(workspace.registry.specs()), 'encoder spec')}. Next: fmaudit run")
+
+
+def _say_events(look: RecordLook) -> None:
+    """Print how many events there are, and where they lie to the studies."""
+    others = f", and {look.n_others:,} rows of other patients" if look.n_others else ""
+    click.echo(
+        f"Events: {look.n_rows:,} rows of {look.n_patients:,} of {look.n_cohort:,} patients{others}; {look.n_before:,} are "
+        f"before the study's cutoff, {look.n_same_day:,} on its day at or after the cutoff, {look.n_later:,} later."
+    )
+    for reason, n in look.lost.items():
+        click.echo(f"  {reason}: {n:,} {'row' if n == 1 else 'rows'}, not used")
 
 
 @click.command()

@@ -18,14 +18,12 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.record_look import UNREAD, RecordLook, forms_of_unread, look_at_record
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import named_forms
-from fmaudit_core.tabular.delimited_text import check_text
+from fmaudit_core.tabular.delimited_text import check_text, header_is_data
 from fmaudit_core.tabular.errors import rows_named
 from fmaudit_core.tabular.scan import is_table, rows_of_other_width, scan_header
 
 #: largest share of rows that may be lost without `ehr: partial: true`
 MOST_LOST: Final = 0.01
-#: a header cell that is a number or a date, so that the first row is data
-_LIKE_DATA: Final = re.compile(r"[+-]?\d+([.,]\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 _TWICE: Final = re.compile(r"(.+)_duplicated_\d+")
 _WRITE_TIMES: Final = "Write times as 2020-02-05 or 2020-02-05 14:30"
 _GO_ON: Final = "`ehr: partial: true` goes on without these rows"
@@ -51,7 +49,7 @@ def check_files(record: Record) -> None:
 
 
 def _check_header(names: list[str], where: str) -> None:
-    if any(_LIKE_DATA.fullmatch(name.strip()) for name in names):
+    if header_is_data(names):
         raise EhrError(
             "its first row holds numbers or dates, so the names of the columns are missing.",
             where=where,

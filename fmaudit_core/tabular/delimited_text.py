@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -17,6 +18,7 @@ from fmaudit_core.tabular.scan import DELIMITED
 
 _BLOCK: Final = 16 << 20
 _HEAD: Final = 1 << 16
+_LIKE_DATA: Final = re.compile(r"[+-]?\d+([.,]\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 _AS_UTF8: Final = (
     "Save it as UTF-8 (Excel: `CSV UTF-8`; elsewhere `iconv -f FROM -t UTF-8`). Nothing is replaced, because two codes could "
     "then become one."
@@ -45,6 +47,11 @@ def check_text(path: Path) -> None:
         raise CohortError(
             f"cannot be read ({reason}).", where=path.name, fix="It may be truncated: export or download it again."
         ) from error
+
+
+def header_is_data(names: Sequence[str]) -> bool:
+    """Return whether names of columns are numbers or dates, so that the header is missing and they must not be shown."""
+    return any(_LIKE_DATA.fullmatch(name.strip()) for name in names)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -83,7 +83,7 @@ def propose(folder: Path, config: Path) -> Proposal:
         )
     best = max(tables, key=lambda one: (_completeness(one), one.cells.height))
     _check_complete(best, folder)
-    saw = [f"{best.path.relative_to(folder)}: {_size(best)}.", *saw]
+    saw = [f"{best.path.relative_to(folder)}: {best.size}.", *saw]
     images, image_messages = _images(folder, best)
     saw += image_messages
     ids = best.cells_of("study_id").to_list()
@@ -133,14 +133,25 @@ def propose_of_table(
             )
     cells, _ = read_cells(path)
     table = recognised(path, cells, by_name=("age",) if events is None else ("age", "time"))
+    if images is not None:
+        _check_image_column(table, images)
     if tasks:
         _choose_tasks(table, tasks)
     _check_complete(table, path.parent)
     found = embeddings_in(files, table.cells_of("study_id").to_list())
     _check_embeddings(found, files, given=embeddings, images=images)
-    saw = [f"{path.name}: {_size(table)}.", *(f"{one.path.name}: {_vectors(one)}." for one in found)]
+    saw = [f"{path.name}: {table.size}.", *(f"{one.path.name}: {_vectors(one)}." for one in found)]
     text = text_of(config, table, name=name, images=images, events=events)
     return Proposal(text, found, images is not None, saw, guesses(table))
+
+
+def _check_image_column(table: RecognisedTable, images: Path) -> None:
+    """Drop the guess that a column names the images if most of them are not there; a column `image` is meant to."""
+    if table.columns.get("image", "image") == "image":
+        return
+    names = table.cells_of("image").head(_LOOKED_UP).to_list()
+    if 2 * sum(locate(images, name, ("",)).exists for name in names if name) < len(names):
+        del table.columns["image"]
 
 
 def _choose_tasks(table: RecognisedTable, tasks: Sequence[str]) -> None:
@@ -189,10 +200,6 @@ def _check_embeddings(
             where="embeddings",
             fix="A file of embeddings has the study ids of the table (study_id) and one vector of numbers for each (embedding).",
         )
-
-
-def _size(table: RecognisedTable) -> str:
-    return f"{table.cells.height:,} rows, {len(table.cells.columns)} columns"
 
 
 def _vectors(one: FoundEmbeddings) -> str:

@@ -105,6 +105,11 @@ class RecognisedTable:
     levels: dict[str, int] = field(default_factory=dict)
     passed_over: list[str] = field(default_factory=list)
 
+    @property
+    def size(self) -> str:
+        """Return the numbers of rows and columns as text."""
+        return f"{self.cells.height:,} rows, {len(self.cells.columns)} columns"
+
     def cells_of(self, ours: str) -> pl.Series:
         """Return the cells of a column by fmaudit's name."""
         return self.cells.get_column(self.columns[ours])

@@ -219,6 +219,15 @@ def test_a_table_with_vectors_nobody_asked_for_is_still_a_table(tmp_path):
     assert propose(tmp_path, tmp_path / "audit.yaml").saw[0].startswith("list.csv: 60 rows")
 
 
+def test_a_column_that_names_no_image_is_not_the_images(tmp_path):
+    (tmp_path / "ct/a").mkdir(parents=True)
+    (tmp_path / "ct/a/1.dcm").write_bytes(b"x")
+    listed = work_list(Series=pl.Series(["lung", "body"] * (N // 2)))
+    assert "image" not in proposed(tmp_path, listed, images=tmp_path / "ct")[1]["cohort"]["columns"]
+    listed = work_list(Series=pl.lit("a"))
+    assert proposed(tmp_path, listed, images=tmp_path / "ct")[1]["cohort"]["columns"]["image"] == "Series"
+
+
 def test_run_without_an_encoder_says_what_to_do(tmp_path):
     config = write_audit(tmp_path)
     (tmp_path / "encoders/theirs.yaml").unlink()

@@ -16,8 +16,9 @@ FmauditError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 
 class FmauditError(Exception):
@@ -63,6 +64,28 @@ class MissingExtraError(FmauditError):
             f"{needed_for} needs the optional part `{extra}`, which is not installed.",
             fix=f"Install it with: pip install 'fmaudit[{extra}]'",
         )
+
+
+#: top-level module -> the optional part of fmaudit that brings it
+_EXTRA_OF: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("PIL", "gdcm", "jpeg_ls", "nibabel", "openjpeg", "pydicom", "pylibjpeg", "rle", "zstandard"), "imaging"
+    ),
+    **dict.fromkeys(
+        ("onnxruntime", "open_clip", "safetensors", "timm", "torch", "torchvision", "transformers"), "encoders"
+    ),
+    **dict.fromkeys(("dagster", "dagster_webserver", "psutil"), "platform"),
+    "h5py": "hdf5",
+    "sklearn": "ehr",
+}
+
+
+def missing_extra(error: BaseException, needed_for: str) -> MissingExtraError | None:
+    """Return the error that names the optional part of a module that is not installed; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return None
+    extra = _EXTRA_OF.get(error.name.partition(".")[0])
+    return MissingExtraError(extra, needed_for) if extra else None
 
 
 @contextmanager

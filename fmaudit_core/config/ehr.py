@@ -23,6 +23,8 @@ class EhrSection(Section):
     demographics: bool = False
     #: whether to include flowsheets, some of whose times are known to be wrong
     flowsheets: bool = False
+    #: whether to go on if more than 1 % of the rows have no readable time, code or patient id; they are excluded and counted
+    partial: bool = False
     #: fewest training patients with a code
     min_patients: int = Field(default=10, ge=1)
     #: largest number of codes; the most frequent among training patients are kept

@@ -7,6 +7,7 @@ INSPECT baseline: the cutoff is the time of the study (a day earlier for those t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -112,6 +113,15 @@ def classes_of_codes(codes: Sequence[str]) -> npt.NDArray[np.uint8]:
         lower = code.lower()
         out[i] = next((kind for starts, kind in _CODES if lower.startswith(starts)), ORDINARY)
     return out
+
+
+def is_ordinary(code: pl.Expr, table: pl.Expr) -> pl.Expr:
+    """Return whether rows are of class `ORDINARY` by their code and table; static rows, such as a birth, may lack a time."""
+    starts = "|".join(re.escape(start) for group, _ in _CODES for start in group)
+    tables = "|".join(start for start, _ in _TABLES)
+    by_code = code.str.to_lowercase().str.contains(f"^({starts})").fill_null(value=False)
+    by_table = table.str.to_lowercase().str.contains(f"^\\s*({tables})").fill_null(value=False)
+    return ~by_code & ~by_table
 
 
 def classes_of_tables(tables: Sequence[str]) -> npt.NDArray[np.uint8]:

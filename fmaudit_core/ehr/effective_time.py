@@ -40,6 +40,8 @@ _END_OF_DAY: Final = DAY_US - 1_000_000
 STAY: Final = "/stay"
 NO_CODE: Final = "without a code"
 NO_TIME: Final = "without a time"
+#: text that is not read as a time; blank cells are `NO_TIME`
+UNREAD_TIME: Final = "with a time of another form"
 #: the event is used, its value is not
 NO_NUMBER: Final = "value that is no number"
 UNENDED: Final = "billed in no visit that ended"
@@ -149,7 +151,9 @@ def known_events(raw: pl.DataFrame, words: Words, *, rule: Rule, demographics: b
     keep = kind == ORDINARY
     dropped[NO_CODE] = int(np.sum(keep & ~coded))
     keep &= coded
-    dropped[NO_TIME] = int(np.sum(keep & (time == NONE)))
+    unread = columns["unread"].to_numpy()
+    dropped[NO_TIME] = int(np.sum(keep & (time == NONE) & ~unread))
+    dropped[UNREAD_TIME] = int(np.sum(keep & (time == NONE) & unread))
     keep &= time != NONE
     dropped[NO_NUMBER] = int(np.sum(keep & no_number))
 

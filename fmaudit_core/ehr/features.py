@@ -23,6 +23,8 @@ from fmaudit_core.ehr.cutoffs import cutoff_times
 from fmaudit_core.ehr.effective_time import NO_NUMBER, Known, Words, known_events
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.partition_by_patient import PATIENTS_TOGETHER, EventPartitions, partition_by_patient
+from fmaudit_core.ehr.record_check import check_events, check_files, damage_named
+from fmaudit_core.ehr.record_look import NO_PATIENT, RecordLook
 from fmaudit_core.ehr.source import Record, events_of, patients_of
 
 #: column of all days before the cutoff, in addition to the columns of each window
@@ -56,6 +58,41 @@ class EhrTables:
     dropped: pl.DataFrame
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A record that passed its checks.
+
+    Parameters
+    ----------
+    events : scan of `source.events_of`
+    patients : frame of `source.patients_of`
+    times : frame of `cutoffs.cutoff_times`
+    look : RecordLook
+    """
+
+    events: pl.LazyFrame
+    patients: pl.DataFrame
+    times: pl.DataFrame
+    look: RecordLook
+
+
+def checked(
+    record: Record, studies: pl.DataFrame, settings: EhrSection, *, cache: Path, progress: Progress = silent
+) -> Checked:
+    """Check the files and rows of a record; arguments and errors are those of `ehr_tables`."""
+    times = cutoff_times(studies, settings.cutoff)
+    if times.is_empty():
+        raise EhrError(
+            "no study has a time, so no event of the medical record can be dated before it.",
+            where=str(record.path),
+            fix="Give the cohort's table a column `time`, or leave the record out: `probes: modalities: [ct]`.",
+        )
+    patients = patients_of(studies, record)
+    check_files(record)
+    events = events_of(record, unpack_into=cache, demographics=settings.demographics, progress=progress)
+    return Checked(events, patients, times, check_events(events, record, patients, studies, settings))
+
+
 def ehr_tables(
     record: Record, studies: pl.DataFrame, settings: EhrSection, *, cache: Path, progress: Progress = silent
 ) -> EhrTables:
@@ -71,25 +108,19 @@ def ehr_tables(
     Raises
     ------
     EhrError
-        No study has a time, the record has no event of the cohort's patients, or no code is frequent enough.
+        No study has a time, too many rows of the record cannot be used, or no code is frequent enough.
     CohortError
         A file of the record is damaged or lacks a column.
     """
-    times = cutoff_times(studies, settings.cutoff)
-    if times.is_empty():
-        raise EhrError(
-            "no study has a time, so no event of the medical record can be dated before it.",
-            where=str(record.path),
-            fix="Give the cohort's table a column `time`, or leave the record out: `probes: modalities: [ct]`.",
-        )
-    patients = patients_of(studies, record)
-    rows = times.join(patients.select("patient_id", "at"), on="patient_id", how="left", maintain_order="left")
-    rows = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.UInt32))
     cache.mkdir(parents=True, exist_ok=True)
-    events = events_of(record, unpack_into=cache, demographics=settings.demographics, progress=progress)
+    usable = checked(record, studies, settings, cache=cache, progress=progress)
+    patients = usable.patients
+    rows = usable.times.join(patients.select("patient_id", "at"), on="patient_id", how="left", maintain_order="left")
+    rows = rows.with_row_index("row").with_columns(pl.col("row").cast(pl.UInt32))
     with tempfile.TemporaryDirectory(dir=cache, prefix="events-") as scratch:
-        partitions = partition_by_patient(events, patients, Path(scratch) / "events")
-        return _counted(partitions, rows, Path(scratch) / "counted", settings, record, progress)
+        with damage_named(record):
+            partitions = partition_by_patient(usable.events, patients, Path(scratch) / "events")
+        return _counted(partitions, rows, Path(scratch) / "counted", settings, record, usable.look, progress)
 
 
 def _counted(
@@ -98,6 +129,7 @@ def _counted(
     folder: Path,
     settings: EhrSection,
     record: Record,
+    look: RecordLook,
     progress: Progress,
 ) -> EhrTables:
     names_of = (partitions.names[name] for name in ("code", "table", "origin"))
@@ -123,12 +155,6 @@ def _counted(
         _add_patients(patients_with, counts, here)
         counts.write_parquet(folder / f"{first:09d}.parquet", compression="lz4")
         progress(done, n_parts)
-    if not any(folder.iterdir()):
-        raise EhrError(
-            "holds no event of the cohort's patients.",
-            where=record.path.name,
-            fix="The record must use the cohort's patient ids; `cohort_notes` lists the tables that were read.",
-        )
     vocabulary, code_ids = _vocabulary(names, patients_with, settings)
     counted = pl.scan_parquet(sorted(folder.glob("*.parquet")))
     features = (
@@ -142,6 +168,7 @@ def _counted(
     counts_left_out = [
         (reason, "values of events" if reason == NO_NUMBER else "events", n) for reason, n in dropped.items()
     ]
+    counts_left_out.append((NO_PATIENT, "rows", look.lost.get(NO_PATIENT, 0)))
     counts_left_out += [(AFTER, "events, per study and cutoff", after), *left_out]
     # their features look like those of a patient who was never ill; a large number means that part of the record is missing
     counts_left_out.append((NOBODY, "patients with a time", rows.get_column("patient_id").n_unique() - held))

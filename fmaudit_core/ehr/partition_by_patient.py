@@ -13,11 +13,11 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.ehr.errors import EhrError
-
 #: patients per partition; their events are in memory together
 PATIENTS_TOGETHER: Final = 256
-COLUMNS: Final = ("at", "time", "end", "code", "value", "table", "origin", "visit")
+COLUMNS: Final = ("at", "time", "end", "code", "value", "table", "origin", "visit", "unread")
+#: left in a text by a program that could not read a character
+REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _NAMED: Final = ("code", "table", "origin")
 
 
@@ -59,31 +59,30 @@ def partition_by_patient(events: pl.LazyFrame, patients: pl.DataFrame, folder: P
 
     Raises
     ------
-    EhrError
-        A file of the record is damaged. The library's message is omitted, because it may quote a cell.
+    polars.exceptions.PolarsError, OSError
+        A file of the record is damaged, or the disk is full; `record_check.damage_named` names the file.
     """
     # names are numbered while streaming; the numbering is not deterministic, so results must not depend on it
     known = {name: pl.Categories.random(name) for name in _NAMED}
-    numbered = events.join(patients.lazy().select("patient", "at"), on="patient", how="inner").select(
-        "at",
-        "time",
-        "end",
-        *(pl.col(name).cast(pl.Categorical(of)).to_physical().alias(name) for name, of in known.items()),
-        "value",
-        "visit",
-        part=pl.col("at") // PATIENTS_TOGETHER,
-    )
-    try:
-        numbered.sink_parquet(
-            pl.PartitionBy(folder, key="part", include_key=False), compression="lz4", mkdir=True, maintain_order=False
+    # several codes may have become one damaged code, so it is none
+    code = pl.when(~pl.col("code").str.contains(REPLACEMENT, literal=True)).then(pl.col("code"))
+    numbered = (
+        events.with_columns(code)
+        .join(patients.lazy().select("patient", "at"), on="patient", how="inner")
+        .select(
+            "at",
+            "time",
+            "end",
+            *(pl.col(name).cast(pl.Categorical(of)).to_physical().alias(name) for name, of in known.items()),
+            "value",
+            "visit",
+            pl.col("written").is_not_null().alias("unread"),
+            part=pl.col("at") // PATIENTS_TOGETHER,
         )
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise EhrError(
-            f"the events cannot be read ({reason}).",
-            fix="A file of the medical record may be truncated: download it again. If the disk is full, set "
-            "FMAUDIT_HOME to a larger disk.",
-        ) from error
+    )
+    numbered.sink_parquet(
+        pl.PartitionBy(folder, key="part", include_key=False), compression="lz4", mkdir=True, maintain_order=False
+    )
     return EventPartitions(folder, {name: _names(of) for name, of in known.items()})
 
 

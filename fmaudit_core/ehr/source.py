@@ -2,7 +2,8 @@
 
 Every form gives the same columns: `patient` (the cohort's id as text, or a person's number), `time` and `end` (microseconds, NULL
 if missing), `code` as ``vocabulary/code``, `value`, `table` (source table of the row), `origin` (table of the hospital's system
-from which a diagnosis comes), `visit` (number of its visit). A `value` that is present but not a number is NaN.
+from which a diagnosis comes), `visit` (number of its visit). A `value` that is present but not a number is NaN. `written` and
+`written_end` are the text of a time and an end that are present but not read, else NULL.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.storage.digests import digest, files_digest
 from fmaudit_core.tabular.meds import find_meds, open_meds
 from fmaudit_core.tabular.omop import OmopTables, find_omop, time_columns
-from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, scan_table, whole_number
+from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, moment, scan_table, whole_number
 
 _EVENT: Final = (
     Column("patient", ("patient_id", "subject_id", "person_id")),
@@ -38,6 +39,9 @@ _ORIGIN: Final = Column("origin", ("clarity_table", "load_table_id"), needed=Fal
 _VISIT: Final = Column("visit", ("visit_id", "visit_occurrence_id"), needed=False)
 _NOTE: Final = Column("note", ("note_id",), needed=False)
 _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
+_COLUMNS: Final = ("patient", "time", "end", "code", "value", "table", "origin", "visit", "written", "written_end")
+#: text of a time that is not recorded, as exports write it
+_NO_TIME_WORDS: Final = ("", "nat", "nan", "null", "none", "na", "n/a", "\\n")
 #: OMOP tables with events -> prefix of their columns
 _OMOP_EVENTS: Final[Mapping[str, str]] = {
     "visit_occurrence": "visit",
@@ -67,11 +71,14 @@ class Record:
         """Return a digest of the names, sizes and times of the files, without reading them."""
         if not self.path.exists():
             raise EhrError("the file of events does not exist.", where=str(self.path), fix="Correct `cohort: events:`.")
+        root = self.path.parent
+        return digest(self.form, files_digest(root, [file.relative_to(root).as_posix() for file in self.files()]))
+
+    def files(self) -> list[Path]:
+        """Return the file of events, the MEDS folder or archive, or the files of the OMOP tables."""
         tables = find_omop(self.path) if self.form == "omop" else None
         # volumes may lie next to OMOP tables and are ignored
-        files = [self.path] if tables is None else [file for of in tables.files.values() for file in of]
-        root = self.path.parent
-        return digest(self.form, files_digest(root, [file.relative_to(root).as_posix() for file in files]))
+        return [self.path] if tables is None else [file for of in tables.files.values() for file in of]
 
     @property
     def numbered(self) -> bool:
@@ -139,7 +146,18 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
         table.alias("table"),
         pl.col("origin").cast(pl.String),
         _visit(schema),
+        _unread("time", schema).alias("written"),
+        _unread("end", schema).alias("written_end"),
     )
+
+
+def _unread(column: str, schema: pl.Schema) -> pl.Expr:
+    """Return the text of a cell that is present but not a time, else NULL."""
+    if schema[column] != pl.String:
+        return pl.lit(None, pl.String)
+    text = pl.col(column).str.strip_chars()
+    is_present = ~text.str.to_lowercase().is_in(_NO_TIME_WORDS)
+    return pl.when(is_present & moment(column).is_null()).then(text)
 
 
 def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
@@ -192,27 +210,32 @@ def _omop_events(tables: OmopTables, name: str) -> pl.LazyFrame:
         pl.lit(name).alias("table"),
         pl.col("origin").cast(pl.String),
         _visit(schema),
+        pl.col("written_time").alias("written"),
+        "written_end",
     )
     unnamed = pl.when(pl.col("concept_id") != 0).then("OMOP/" + pl.col("concept_id").cast(pl.String))
-    return rows.join(_concepts(tables), on="concept_id", how="left").select(
-        "patient", "time", "end", pl.coalesce("code", unnamed).alias("code"), "value", "table", "origin", "visit"
-    )
+    named = rows.join(_concepts(tables), on="concept_id", how="left").with_columns(code=pl.coalesce("code", unnamed))
+    return named.select(_COLUMNS)
 
 
 def _first_known(rows: pl.LazyFrame, name: str, parts: list[str], where: str) -> pl.LazyFrame:
-    """Add a column with the first non-blank time of `parts`, NULL if there are no columns."""
+    """Add a column with the first non-blank time of `parts`, and its text if it is not read; NULL if there are no columns."""
     if not parts:
-        return rows.with_columns(pl.lit(None, pl.Datetime("us")).alias(name))
+        nothing = (pl.lit(None, pl.Datetime("us")).alias(name), pl.lit(None, pl.String).alias(f"written_{name}"))
+        return rows.with_columns(nothing)
     if len({rows.collect_schema()[part] for part in parts}) == 1:  # then only one column is parsed
         parts, rows = [name], rows.with_columns(pl.coalesce(parts).alias(name))
     schema = rows.collect_schema()
-    return rows.with_columns(pl.coalesce(clock(part, schema, where=where) for part in parts).alias(name))
+    time = pl.coalesce(clock(part, schema, where=where) for part in parts)
+    written = pl.when(time.is_null()).then(pl.coalesce(_unread(part, schema) for part in parts))
+    return rows.with_columns(time.alias(name), written.alias(f"written_{name}"))
 
 
 def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
     """Return sex, race and ethnicity of OMOP persons as events at birth."""
     people = codes_of_people(people_of_omop(tables, Notes())).lazy()
-    nothing = {"value": pl.Float32(), "origin": pl.String(), "visit": pl.Int64()}
+    nothing: dict[str, pl.DataType] = {"value": pl.Float32(), "visit": pl.Int64()}
+    nothing |= dict.fromkeys(("origin", "written", "written_end"), pl.String())
     return people.select(
         pl.col("person_id").alias("patient"),
         pl.col("birth").alias("time"),
@@ -220,7 +243,7 @@ def _omop_persons(tables: OmopTables) -> pl.LazyFrame:
         "code",
         pl.lit("person").alias("table"),
         *(pl.lit(None, dtype).alias(name) for name, dtype in nothing.items()),
-    ).select("patient", "time", "end", "code", "value", "table", "origin", "visit")
+    ).select(_COLUMNS)
 
 
 def _concepts(tables: OmopTables) -> pl.LazyFrame:

@@ -8,7 +8,8 @@ import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.ehr.errors import EhrError
-from fmaudit_core.ehr.features import EhrTables, ehr_tables
+from fmaudit_core.ehr.features import EhrTables, checked, ehr_tables
+from fmaudit_core.ehr.record_look import RecordLook
 from fmaudit_core.fairness.thresholds import with_thresholds
 from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.snapshot import snapshot_of
@@ -20,6 +21,20 @@ from fmaudit_core.storage.warehouse import Cell
 
 #: where the trail of a table of scores is kept; what networks were chosen by is `probe_seeds`
 TRAIL_OF = {"ehr_fits": "ehr_selection", "fusion_fits": "fusion_selection"}
+
+
+def look_at_events(workspace: Workspace, studies: pl.DataFrame) -> RecordLook | None:
+    """Check the cohort's file of events without computing features; None if the record has another form, or there is none.
+
+    Raises
+    ------
+    EhrError, CohortError
+        The file cannot be used as it is.
+    """
+    record = workspace.record
+    if record is None or record.form != "events":
+        return None
+    return checked(record, studies, workspace.audit.ehr, cache=workspace.ehr_cache).look
 
 
 def read_record(workspace: Workspace, *, progress: Progress = silent) -> EhrTables:

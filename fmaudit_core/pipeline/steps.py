@@ -222,7 +222,7 @@ STEPS: Final = (
         settings=("tasks", "probes.c_grid", "probes.poolings"), when=facts.embeds, with_input="study_embeddings",
     ),
     Step(
-        "ehr_features", "cohort", facts=(facts.record_files,), when=facts.has_record, pool=SOURCES, revision=2,
+        "ehr_features", "cohort", facts=(facts.record_files,), when=facts.has_record, pool=SOURCES, revision=3,
         inputs=(Columns(("study_id", "patient_id", "split", "time", "time_source")),),
         tables=("ehr_features", "ehr_rows", "ehr_vocabulary", "ehr_dropped"),
         # which of its two pasts a task may know matters when probes are fitted

@@ -19,6 +19,8 @@ from fmaudit_core.encoders.spec import IMPORTED
 
 #: minimum share of the cohort's studies for a file to match the cohort
 _LEAST_SHARE: Final = 0.5
+#: suffixes of files of embeddings
+SUFFIXES: Final = (".npz", ".parquet", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ A configured cohort is read in `cohort/`; the first registry is written by `writ
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +14,11 @@ import polars as pl
 
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS, locate_release
-from fmaudit_core.cohort.table import LABEL_WORDS, SPLIT_WORDS
-from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
 from fmaudit_core.config import HOME_NAME, ConfigError
-from fmaudit_core.setup.find_embeddings import FoundEmbeddings, embeddings_in
+from fmaudit_core.setup.audit_text import HEAD, guesses, quoted, relative_to_config, text_of
+from fmaudit_core.setup.find_embeddings import SUFFIXES, FoundEmbeddings, embeddings_in
+from fmaudit_core.setup.recognise_columns import NEEDED, RecognisedTable, plain, recognised, safe_name
+from fmaudit_core.tabular.delimited_text import header_is_data
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
 
@@ -26,23 +26,11 @@ _TABLES: Final = (".csv", ".tsv", ".parquet", ".pq")
 #: folders of the platform itself
 _OURS: Final = (HOME_NAME, "encoders", "assessment")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-#: fmaudit's column -> common names, in lower-case letters and digits; the first one present is used
-_KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
-    "study_id": ("studyid", "study", "accessionnumber", "accession", "examid", "exam", "studyinstanceuid", "impressionid"),
-    "patient_id": ("patientid", "patient", "mrn", "personid", "subjectid", "subject", "pid"),
-    "age": ("age", "patientage", "ageyears", "ageinyears", "ageatstudy", "ageatscan", "ageatexam"),
-    "sex": ("sex", "gender", "patientsex", "biologicalsex"),
-    "race_ethnicity": ("raceethnicity", "race", "ethnicity", "ethnicgroup"),
-    "split": ("split", "set", "subset", "partition", "fold"),
-    "image": ("image", "imagepath", "seriespath", "filepath", "path", "filename", "file", "series", "volume"),
-    "pe": ("pe", "pulmonaryembolism", "pepositive", "pepresent", "haspe"),
-}  # fmt: skip
-_NEEDED: Final = ("study_id", "patient_id", "age")
-#: maximum number of levels of a column that may be an attribute
-_MOST_LEVELS: Final = 12
 #: number of studies whose images are searched for
 _LOOKED_UP: Final = 400
 _TABLE_BYTES: Final = 512 << 20
+#: a Parquet file of vectors with fewer other columns is a file of embeddings
+_FEW_COLUMNS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -66,20 +54,6 @@ class Proposal:
     sees_images: bool
     saw: Sequence[str]
     guessed: Sequence[str]
-
-
-@dataclass
-class _Table:
-    """A table with its recognised columns, identified by their names and cells."""
-
-    path: Path
-    cells: pl.DataFrame
-    columns: dict[str, str] = field(default_factory=dict)
-    tasks: list[str] = field(default_factory=list)
-    further: dict[str, int] = field(default_factory=dict)
-
-    def cells_of(self, ours: str) -> pl.Series:
-        return self.cells.get_column(self.columns[ours])
 
 
 def propose(folder: Path, config: Path) -> Proposal:
@@ -108,16 +82,128 @@ def propose(folder: Path, config: Path) -> Proposal:
             fix="A cohort is a table with one row per study: study_id, patient_id, age, and a column of 1, 0 or blank per task.",
         )
     best = max(tables, key=lambda one: (_completeness(one), one.cells.height))
-    lacking = [name for name in _NEEDED if name not in best.columns] + ([] if best.tasks else ["a task"])
+    _check_complete(best, folder)
+    saw = [f"{best.path.relative_to(folder)}: {best.size}.", *saw]
+    images, image_messages = _images(folder, best)
+    saw += image_messages
+    ids = best.cells_of("study_id").to_list()
+    embeddings = embeddings_in(list(_files(folder, SUFFIXES)), ids)
+    saw += [f"{one.path.relative_to(folder)}: {_vectors(one)}." for one in embeddings]
+    if images is None and not embeddings:
+        saw.append("No CT and no embeddings found: an audit needs one of them, see the comments in the file.")
+    text = text_of(config, best, name=folder.resolve().name, images=images)
+    return Proposal(text, embeddings, images is not None, saw, guesses(best))
+
+
+def propose_of_table(
+    path: Path,
+    config: Path,
+    *,
+    name: str,
+    images: Path | None,
+    events: Path | None,
+    embeddings: Sequence[Path],
+    tasks: Sequence[str],
+) -> Proposal:
+    """Propose an audit of one table; its columns are recognised by name, and its cells are checked when the cohort is read.
+
+    Parameters
+    ----------
+    embeddings : sequence of Path
+        Files of embeddings; without images and without files, those in the folder of the table are used.
+    tasks : sequence of str
+        Columns of the outcomes, by their name or by fmaudit's; all that hold labels if empty.
+
+    Raises
+    ------
+    ConfigError
+        A column is missing, or there are neither images nor embeddings of the studies.
+    CohortError
+        The table cannot be read.
+    """
+    files = list(embeddings)
+    if images is None and not files:
+        files = [one for one in _in_folder(path.absolute().parent, SUFFIXES) if one != path.absolute()]
+        if not files:
+            raise ConfigError(
+                "there are neither images nor embeddings of its studies.",
+                where=path.name,
+                fix="Give --images DIR (the folder of its CT series) or --embeddings FILE (.npz, .parquet or .h5), or put such a "
+                "file next to the table.",
+            )
+    cells, _ = read_cells(path)
+    table = recognised(path, cells, by_name=("age",) if events is None else ("age", "time"))
+    if images is not None:
+        _check_image_column(table, images)
+    if tasks:
+        _choose_tasks(table, tasks)
+    _check_complete(table, path.parent)
+    found = embeddings_in(files, table.cells_of("study_id").to_list())
+    _check_embeddings(found, files, given=embeddings, images=images)
+    saw = [f"{path.name}: {table.size}.", *(f"{one.path.name}: {_vectors(one)}." for one in found)]
+    text = text_of(config, table, name=name, images=images, events=events)
+    return Proposal(text, found, images is not None, saw, guesses(table))
+
+
+def _check_image_column(table: RecognisedTable, images: Path) -> None:
+    """Drop the guess that a column names the images if most of them are not there; a column `image` is meant to."""
+    if table.columns.get("image", "image") == "image":
+        return
+    names = table.cells_of("image").head(_LOOKED_UP).to_list()
+    if 2 * sum(locate(images, name, ("",)).exists for name in names if name) < len(names):
+        del table.columns["image"]
+
+
+def _choose_tasks(table: RecognisedTable, tasks: Sequence[str]) -> None:
+    """Keep the requested tasks; a column that was not recognised is mapped, so that its reader names what is wrong."""
+    chosen = []
+    for task in tasks:
+        theirs = next((one for one in table.cells.columns if one == task), None)
+        theirs = theirs or next((one for one in table.cells.columns if plain(one) == plain(task)), None)
+        name = next((ours for ours, column in table.columns.items() if column == theirs or ours == task), None)
+        if name is None:
+            name = safe_name(task, table.columns)
+            table.columns[name] = theirs or task
+        chosen.append(name)
+    for dropped in set(table.tasks) - set(chosen):
+        del table.columns[dropped]
+    for name in chosen:
+        table.levels.pop(name, None)
+    table.tasks = list(dict.fromkeys(chosen))
+
+
+def _check_complete(table: RecognisedTable, folder: Path) -> None:
+    if header_is_data(table.cells.columns):
+        raise ConfigError(
+            f"the first row of {table.path.name} holds numbers or dates, so the names of the columns are missing.",
+            where=str(folder),
+            fix="Add a first row with the names of the columns: study_id, patient_id, age, and one per task.",
+        )
+    lacking = [name for name in NEEDED if name not in table.columns] + ([] if table.tasks else ["a task"])
     if lacking:
         raise ConfigError(
-            f"{best.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
-            f"{', '.join(best.cells.columns)}.",
+            f"{table.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
+            f"{', '.join(table.cells.columns)}.",
             where=str(folder),
-            fix="Name the columns study_id, patient_id, age and, for each task, a column of 1, 0 or blank; or give "
-            "--table and map them under `cohort: columns:`.",
+            fix="Name the columns study_id, patient_id, age (years) and, for each task, a column of 1, 0 or blank; or write an "
+            "audit.yaml and map them under `cohort: columns:`.",
         )
-    return _of_table(folder, config, best, saw)
+
+
+def _check_embeddings(
+    found: Sequence[FoundEmbeddings], files: Sequence[Path], *, given: Sequence[Path], images: Path | None
+) -> None:
+    missing = [path.name for path in given if path not in [one.path for one in found]]
+    if missing or not (found or images):
+        raise ConfigError(
+            f"{', '.join(missing or [path.name for path in files])} holds no vectors for at least half of the studies.",
+            where="embeddings",
+            fix="A file of embeddings has the study ids of the table (study_id) and one vector of numbers for each (embedding).",
+        )
+
+
+def _vectors(one: FoundEmbeddings) -> str:
+    return f"embeddings of {one.n_found:,} of the studies, {one.dim}-d"
 
 
 def _looks_like_inspect(folder: Path) -> bool:
@@ -128,13 +214,13 @@ def _inspect(folder: Path, config: Path) -> Proposal:
     release = locate_release(folder)
     found = f"An INSPECT download, layout {release.layout}, with {len(release.volumes):,} volumes."
     text = (
-        f"{_HEAD}name: INSPECT\ncohort:\n  kind: inspect\n  root: {_quoted(_relative(folder, config))}"
+        f"{HEAD}name: INSPECT\ncohort:\n  kind: inspect\n  root: {quoted(relative_to_config(folder, config))}"
         "   # its own splits, outcomes and demographics\n"
     )
     return Proposal(text, (), sees_images=True, saw=[found], guessed=["All eight outcomes are audited."])
 
 
-def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
+def _tables(folder: Path) -> tuple[list[RecognisedTable], list[str]]:
     """Return the tables of the folder and of its direct subfolders, with their recognised columns."""
     found, saw = [], []
     for path in _files(folder, _TABLES):
@@ -145,16 +231,20 @@ def _tables(folder: Path) -> tuple[list[_Table], list[str]]:
         except CohortError as error:
             saw.append(f"{path.relative_to(folder)} cannot be read as a table ({error.what.rstrip('.')}).")
             continue
-        found.append(_recognised(_Table(path, cells)))
+        found.append(recognised(path, cells))
     return found, saw
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     tops = [folder, *(one for one in sorted(folder.iterdir()) if one.is_dir() and _is_theirs(one))]
     for top in tops:
-        for path in sorted(top.iterdir()):
-            if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith("."):
-                yield path
+        yield from _in_folder(top, suffixes)
+
+
+def _in_folder(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith("."):
+            yield path
 
 
 def _is_theirs(folder: Path) -> bool:
@@ -165,96 +255,17 @@ def _holds_vectors(path: Path) -> bool:
     if path.suffix.lower() not in (".parquet", ".pq"):
         return False
     try:
-        return any(isinstance(one, pl.List | pl.Array) for one in pl.read_parquet_schema(path).values())
+        vectors = [isinstance(one, pl.List | pl.Array) for one in pl.read_parquet_schema(path).values()]
     except (OSError, pl.exceptions.PolarsError):
         return False
+    return any(vectors) and len(vectors) - sum(vectors) < _FEW_COLUMNS
 
 
-def _recognised(table: _Table) -> _Table:
-    """Identify the table's columns and fill in the result."""
-    plain: dict[str, str] = {}
-    for column in table.cells.columns:
-        plain.setdefault(re.sub(r"[^a-z0-9]", "", column.lower()), column)
-    holds: dict[str, Callable[[pl.Series], bool]] = {"age": _are_ages, "split": _are_splits}
-    for ours, names in _KNOWN_AS.items():
-        known = [plain[name] for name in names if name in plain and plain[name] not in table.columns.values()]
-        fitting = [one for one in known if holds.get(ours, _are_anything)(table.cells.get_column(one))]
-        if fitting and (ours not in TASKS or _are_labels(table.cells.get_column(fitting[0]))):
-            table.columns[ours] = fitting[0]
-    taken = set(table.columns.values())
-    rest = [column for column in table.cells.columns if column not in taken]
-    tasks: list[str] = [task for task in TASKS if task in table.columns]
-    for column in rest:
-        cells = table.cells.get_column(column)
-        name = re.sub(r"[^a-z0-9_-]+", "_", column.lower()).strip("_")[:64]
-        if name and name not in table.columns and _are_labels(cells):
-            table.columns[name] = column
-            tasks.append(name)
-        elif name and 2 <= (levels := _n_levels(cells)) <= _MOST_LEVELS and not _are_numbers(cells):
-            table.further[column] = levels
-    table.tasks = sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
-    return table
+def _completeness(table: RecognisedTable) -> tuple[int, int]:
+    return sum(name in table.columns for name in NEEDED) + bool(table.tasks), len(table.columns)
 
 
-def _completeness(table: _Table) -> tuple[int, int]:
-    return sum(name in table.columns for name in _NEEDED) + bool(table.tasks), len(table.columns)
-
-
-def _known(cells: pl.Series) -> pl.Series:
-    lower = cells.str.to_lowercase()
-    return lower.filter(~lower.is_in(["", "na", "n/a", "nan", "null", "none", "unknown"]))
-
-
-def _are_anything(cells: pl.Series) -> bool:  # noqa: ARG001
-    return True
-
-
-def _are_numbers(cells: pl.Series) -> bool:
-    known = _known(cells)
-    return len(known) > 0 and known.cast(pl.Float64, strict=False).null_count() == 0
-
-
-def _are_ages(cells: pl.Series) -> bool:
-    years = _known(cells).cast(pl.Float64, strict=False)
-    return 10 * int(years.is_between(0, 121).fill_null(value=False).sum()) > 9 * len(years)
-
-
-def _are_splits(cells: pl.Series) -> bool:
-    return len(cells) > 0 and cells.str.to_lowercase().is_in(list(SPLIT_WORDS)).all()
-
-
-def _are_labels(cells: pl.Series) -> bool:
-    words = cells.str.to_lowercase().unique().to_list()
-    return {LABEL_WORDS.get(word, ...) for word in words} in ({True, False}, {True, False, None})
-
-
-def _n_levels(cells: pl.Series) -> int:
-    return _known(cells).n_unique()
-
-
-def _of_table(folder: Path, config: Path, table: _Table, saw: Sequence[str]) -> Proposal:
-    cells, columns = table.cells, table.columns
-    saw = [f"{table.path.relative_to(folder)}: {cells.height:,} rows, {len(cells.columns)} columns.", *saw]
-    guessed = [f"`{theirs}` is {ours}." for ours, theirs in columns.items() if theirs != ours]
-    images, image_messages = _images(folder, table)
-    saw += image_messages
-    ids = cells.get_column(columns["study_id"]).to_list()
-    embeddings = embeddings_in(list(_files(folder, (".npz", ".parquet", ".h5", ".hdf5"))), ids)
-    saw += [
-        f"{one.path.relative_to(folder)}: embeddings of {one.n_found:,} of the studies, {one.dim}-d."
-        for one in embeddings
-    ]
-    if images is None and not embeddings:
-        saw.append("No CT and no embeddings found: an audit needs one of them, see the comments in the file.")
-    attributes = [name for name in ATTRIBUTES if name == "age_band" or name in columns]
-    guessed.append(f"Tasks are {', '.join(table.tasks)}; attributes are {', '.join(attributes)}.")
-    if "split" not in columns:
-        guessed.append("No column holds the split: patients are split 70/10/20 by a hash of their id.")
-    text = _yaml(folder, config, table, attributes, images)
-    return Proposal(text, embeddings, images is not None, saw, guessed)
-
-
-def _images(folder: Path, table: _Table) -> tuple[Path | None, list[str]]:
+def _images(folder: Path, table: RecognisedTable) -> tuple[Path | None, list[str]]:
     """Return the folder with most of the studies' images, and sentences on what was found."""
     named = table.cells_of("image" if "image" in table.columns else "study_id")
     some = named.gather_every(max(1, len(named) // _LOOKED_UP)).to_list()
@@ -285,57 +296,3 @@ def _folders_of_folders(top: Path) -> list[Path]:
 def _holds_images(folder: Path) -> bool:
     names = (one.name.lower() for _, one in zip(range(2_000), folder.rglob("*"), strict=False))
     return any(name.endswith((".dcm", ".nii", ".nii.gz")) for name in names)
-
-
-_HEAD: Final = (
-    "# Written by `fmaudit init` from the contents of a folder. Every line is a guess: correct what is wrong, then "
-    "`fmaudit run`.\n# Every other setting has the method's default; the README lists them.\n"
-)
-
-
-def _yaml(folder: Path, config: Path, table: _Table, attributes: Sequence[str], images: Path | None) -> str:
-    lines = [
-        f"name: {_quoted(folder.resolve().name)}",
-        "cohort:",
-        "  kind: table",
-        f"  table: {_quoted(_relative(table.path, config))}   # {table.cells.height:,} rows",
-    ]
-    if images is None:
-        lines.append("  # images: ct   # a folder per study, or a .nii.gz with the name of the study; none was found")
-    else:
-        lines.append(f"  images: {_quoted(_relative(images, config))}")
-    mapped = {ours: theirs for ours, theirs in table.columns.items() if ours != theirs}
-    if mapped:
-        lines += ["  columns:   # our name: yours"]
-        lines += [f"    {ours}: {_quoted(theirs)}" for ours, theirs in mapped.items()]
-    if "split" not in table.columns:
-        lines.append("  # without a column `split`, patients are split 70/10/20 by a hash of their id")
-    lines += [
-        f"tasks: [{', '.join(table.tasks)}]   # columns of 1, 0 or blank; remove those that are not outcomes",
-        f"attributes: [{', '.join(attributes)}]",
-    ]
-    if table.further:
-        further = ", ".join(f"{name} ({n} levels)" for name, n in table.further.items())
-        lines.append(f"# other possible attributes: {further}")
-    return _HEAD + "\n".join(lines) + "\n"
-
-
-def _relative(path: Path, config: Path) -> str:
-    """Return the path relative to the config's folder if it lies below it, else absolute."""
-    base, full = config.absolute().parent.resolve(), path.resolve()
-    return full.relative_to(base).as_posix() if full.is_relative_to(base) else str(full)
-
-
-def _quoted(text: str) -> str:
-    """Return a YAML scalar, quoted if plain text would be read as something else."""
-    if re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in {
-        "yes",
-        "no",
-        "true",
-        "false",
-        "null",
-        "on",
-        "off",
-    }:
-        return text
-    return "'" + text.replace("'", "''") + "'"

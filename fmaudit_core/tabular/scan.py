@@ -133,6 +133,8 @@ def moment(column: str) -> pl.Expr:
     text = text.str.replace(r"\s*(Z|UTC)$", "").str.replace(
         r"(:[0-9]{2}(?:\.[0-9]+)?)\s*[+-][0-9]{2}(?::?[0-9]{2})?$", "${1}"
     )
+    # the parser takes 05-02-20 for the year 5
+    text = pl.when(text.str.contains(r"^\d{4}-")).then(text)
     return pl.coalesce(text.str.to_datetime(form, time_unit="us", strict=False) for form in _TIME_FORMATS)
 
 

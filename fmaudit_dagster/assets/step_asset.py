@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError, missing_extra
 from fmaudit_core.common.progress import Progress
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.steps import GPU, Step, step_of
@@ -107,7 +107,7 @@ def step_asset(
                     if work is not None:
                         yield from make(work)
             except Exception as error:
-                _judge(context, error)
+                _judge(context, missing_extra(error, f"the step {step.name}") or error)
                 raise
 
         return run

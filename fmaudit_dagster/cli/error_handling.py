@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from fmaudit_core.common.errors import FmauditError, MissingExtraError
+from fmaudit_core.common.errors import FmauditError, MissingExtraError, missing_extra
 
 if TYPE_CHECKING:
     from fmaudit_core.pipeline.workspace import Workspace
@@ -32,6 +32,12 @@ def report_errors(command: Command) -> Command:
         except FmauditError as error:
             say_error(str(error))
             sys.exit(error.exit_code)
+        except ModuleNotFoundError as error:
+            extra = missing_extra(error, f"fmaudit {command.__name__.replace('_', ' ')}")
+            if extra is None:
+                raise
+            say_error(str(extra))
+            sys.exit(extra.exit_code)
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)

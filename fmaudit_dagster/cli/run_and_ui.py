@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fmaudit_dagster.cli.error_handling import configured_tasks, need, registered, report_errors, workspace_of
+from fmaudit_dagster.cli.error_handling import (
+    configured_tasks,
+    need,
+    registered,
+    report_errors,
+    say_error,
+    workspace_of,
+)
+
+if TYPE_CHECKING:
+    from fmaudit_core.encoders.registry import Registry
 
 
 @click.command()
@@ -35,16 +46,31 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
     for file, problem in workspace.registry.problems().items():
         click.echo(f"Passed over {file}: {problem}", err=True)
     outcome = run_with_bars(workspace, encoders=encoders, tasks=tasks, everything=everything)
-    if not outcome.made and not outcome.failures:
+    no_encoder = not workspace.registry.specs()
+    if not outcome.made and not outcome.failures and not no_encoder:
         click.echo("Everything is up to date: nothing to do.")
     print_findings(workspace.reports)
     for cell, why in outcome.failures.items():
         click.echo(f"Failed: {cell}: {why}", err=True)
+    if no_encoder:
+        say_error(_without_encoder(workspace.registry))
+        sys.exit(2)
     worse = worse_than_before(workspace)
     for sentence in worse:
         click.echo(f"Got worse than in the audit before: {sentence}", err=True)
     if outcome.failures or (worse and workspace.audit.reaudit.severity == "error"):
         sys.exit(1)
+
+
+def _without_encoder(registry: Registry) -> str:
+    """Return what to do if no encoder can be audited."""
+    from fmaudit_core.encoders.spec import HOW_TO_IMPORT
+
+    problems = " The files above are not usable." if registry.problems() else ""
+    return (
+        f"No encoder is registered in {registry.folder}, so there is nothing to audit.{problems} `fmaudit encoders list` shows "
+        f"the shipped ones, and `fmaudit encoders add NAME` adds one. {HOW_TO_IMPORT}"
+    )
 
 
 @click.command()

@@ -14,6 +14,7 @@ from fmaudit_core.config import ConfigError
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
 
 if TYPE_CHECKING:
+    from fmaudit_core.ehr.record_look import RecordLook
     from fmaudit_core.setup.doctor import Finding
 
 _TITLES: Final = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
@@ -44,6 +45,13 @@ _SHELLS: Final[dict[str, str]] = {
     help="Folder of the table's CT series, or of INSPECT's volumes where they lie apart.",
 )
 @click.option(
+    "--embeddings",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File of embeddings of the table's studies (.npz, .parquet, .h5); may be given several times. Without it and without "
+    "--images, files next to the table are used.",
+)
+@click.option(
     "--events",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The table's medical record: CSV or Parquet with patient_id, time, code, value; the table then needs `time`.",
@@ -60,11 +68,14 @@ _SHELLS: Final[dict[str, str]] = {
 )
 @click.option("--partial", is_flag=True, help="Accept a partial download of the INSPECT volumes.")
 @click.option(
-    "--task", "tasks", multiple=True, help="A task's column; may be given several times [default: the eight]."
+    "--task",
+    "tasks",
+    multiple=True,
+    help="A task's column; may be given several times [default: the eight; of a table: every column of labels].",
 )
 @click.option("--studies", type=click.IntRange(min=60), help="Size of the phantom [default: 700].")
 @click.option("--name", default=None, help="Title of the audit.")
-@click.option("--dry-run", is_flag=True, help="Print what would be written for FOLDER; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written for FOLDER or --table FILE; write nothing.")
 @click.pass_obj
 @report_errors
 def init(
@@ -74,6 +85,7 @@ def init(
     table: Path | None,
     inspect: Path | None,
     images: Path | None,
+    embeddings: tuple[Path, ...],
     events: Path | None,
     ehr: Path | None,
     demographics: Path | None,
@@ -94,27 +106,28 @@ def init(
     _check_use(
         kinds,
         folder,
-        given=bool(images or events or ehr or demographics or partial or tasks or studies or name),
+        given=bool(images or embeddings or events or ehr or demographics or partial or tasks or studies or name),
         dry_run=dry_run,
     )
-    if kinds == ["table"] and images is None:
-        raise click.UsageError(
-            "--table FILE goes with --images DIR, the folder of its CT series. Where its embeddings were computed elsewhere, lay "
-            "them beside it and run `fmaudit init FOLDER`."
-        )
     if inspect is None and (ehr or demographics or partial):
         raise click.UsageError("--ehr, --demographics and --partial go with --inspect DIR.")
-    if table is None and events:
-        raise click.UsageError("--events goes with --table FILE.")
+    if table is None and (events or embeddings):
+        raise click.UsageError("--events and --embeddings go with --table FILE.")
     if studies and not phantom:
         raise click.UsageError("--studies goes with --phantom.")
     if config.exists() and not dry_run:
         raise ConfigError("there is one already.", where=str(config), fix="Change it, or move it away first.")
     registry_was_there = (config.parent / "encoders").exists()
-    if not kinds:
-        from fmaudit_core.setup.propose_config import propose
+    if not kinds or table is not None:
+        from fmaudit_core.setup.propose_config import propose, propose_of_table
 
-        proposal = propose(folder or Path.cwd(), config)
+        if table is None:
+            proposal = propose(folder or Path.cwd(), config)
+        else:
+            proposal = propose_of_table(
+                table, config, name=name or config.parent.name or "audit", images=images, events=events,
+                embeddings=embeddings, tasks=tasks,
+            )  # fmt: skip
         for sentence in proposal.saw:
             click.echo(f"saw      {sentence}", err=dry_run)
         for sentence in proposal.guessed:
@@ -124,9 +137,7 @@ def init(
             return
         write_proposal(config, proposal)
     else:
-        paths = {
-            "table": table, "root": inspect, "images": images, "events": events, "ehr": ehr, "demographics": demographics,
-        }  # fmt: skip
+        paths = {"root": inspect, "images": images, "ehr": ehr, "demographics": demographics}
         cohort: dict[str, Any] = {"kind": kinds[0]}
         if phantom:
             cohort |= {"n_studies": studies} if studies else {}
@@ -140,14 +151,14 @@ def init(
 
 def _check_use(kinds: list[str], folder: Path | None, *, given: bool, dry_run: bool) -> None:
     if len(kinds) > 1:
-        raise click.UsageError("Give one of --phantom, --inspect DIR, or --table FILE with --images DIR.")
+        raise click.UsageError("Give one of --phantom, --inspect DIR, or --table FILE.")
     if kinds and folder is not None:
         raise click.UsageError(f"FOLDER is looked at without --{kinds[0]}; give one of the two.")
-    if kinds and dry_run:
-        raise click.UsageError("--dry-run goes with FOLDER.")
+    if dry_run and kinds not in ([], ["table"]):
+        raise click.UsageError("--dry-run goes with FOLDER or --table FILE.")
     if not kinds and given:
         raise click.UsageError(
-            "These options go with --phantom, --inspect DIR, or --table FILE with --images DIR; a FOLDER is looked at as it is."
+            "These options go with --phantom, --inspect DIR, or --table FILE; a FOLDER is looked at as it is."
         )
 
 
@@ -157,11 +168,13 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
 
     from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
+    from fmaudit_core.pipeline.run_ehr_probes import look_at_events
 
     workspace = workspace_of(config)
     if is_drawn(workspace):
         try:
             read = read_cohort(workspace)
+            look = look_at_events(workspace, read.studies)
         except FmauditError:
             config.unlink()
             if not registry_was_there:
@@ -179,10 +192,29 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
             before = n
         for note, n, unit, detail in read.notes.iter_rows():
             click.echo(f"  {note}: {n} {_ONE.get(unit, unit) if n == 1 else unit}{f' ({detail})' if detail else ''}")
+        if look is not None:
+            _print_events(look)
     record = workspace.record
     wording = "none: only imaging is audited" if record is None else f"as {record.form}, beside CT and with it"
     click.echo(f"Medical record: {wording}.")
-    click.echo(f"Wrote {config} and {how_many(len(workspace.registry.specs()), 'encoder spec')}. Next: fmaudit run")
+    specs = workspace.registry.specs()
+    coming = (
+        "fmaudit run"
+        if specs
+        else "fmaudit encoders list, then fmaudit encoders add NAME: no encoder is registered yet"
+    )
+    click.echo(f"Wrote {config} and {how_many(len(specs), 'encoder spec')}. Next: {coming}")
+
+
+def _print_events(look: RecordLook) -> None:
+    """Print how many events there are, and how many are before the studies."""
+    others = f", and {look.n_others:,} rows of other patients" if look.n_others else ""
+    click.echo(
+        f"Events: {look.n_rows:,} rows of {look.n_patients:,} of {look.n_cohort:,} patients{others}; {look.n_before:,} are "
+        f"before the study's cutoff, {look.n_same_day:,} on its day at or after the cutoff, {look.n_later:,} later."
+    )
+    for reason, n in look.lost.items():
+        click.echo(f"  {reason}: {n:,} {'row' if n == 1 else 'rows'}, not used")
 
 
 @click.command()

@@ -130,9 +130,12 @@ def why_spent(instance: dg.DagsterInstance, step: StaleStep) -> str | None:
 
 
 def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
-    """Return the innermost cause of a failed run, or the checks that did not pass, as a sentence."""
+    """Return why a run failed: the step's own sentence, else its innermost cause, or the checks that did not pass."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
+        told = event.step_failure_data.user_failure_data if event is not None else None
+        if told is not None and told.description:  # causes below it are a library's words, which may quote a cell
+            return told.description
         error = event.step_failure_data.error if event is not None else None
         while error is not None and error.cause is not None:
             error = error.cause

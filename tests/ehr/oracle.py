@@ -42,7 +42,7 @@ def write_events(folder, events):
 
 def tables_of(folder, events, studies, **settings) -> EhrTables:
     """Features of some events."""
-    section = EhrSection.model_validate({"min_patients": 1} | settings)
+    section = EhrSection.model_validate({"min_patients": 1, "partial": True} | settings)
     return ehr_tables(write_events(folder, events), studies, section, cache=folder / "cache")
 
 

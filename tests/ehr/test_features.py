@@ -277,7 +277,12 @@ def test_the_order_of_events_and_studies_changes_nothing(tmp_path):
             "no study has a time",
         ),
         ([Event("nobody", T - DAY, "a")], STUDIES, "no event of the cohort's patients"),
-        ([Event("p1", T + 90 * DAY, "a")], STUDIES, "no code occurs before the cutoff in at least 1 training patients"),
+        ([Event("p1", T + 90 * DAY, "a")], STUDIES, "no event is before the cutoff of its patient's study"),
+        (
+            [Event("p1", T - DAY, "MEDS_DEATH")],
+            STUDIES,
+            "no code occurs before the cutoff in at least 1 training patients",
+        ),
     ],
 )
 def test_a_record_that_tells_nothing_is_refused_with_the_cure(tmp_path, events, studies, said):

@@ -164,6 +164,21 @@ def test_the_section_goes_with_its_adapter_and_there_is_no_network_to_load(tmp_p
         load_spec(tmp_path / "other.yaml")
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "", "embeddings:", "embeddings: x.npz", "embeddings: {path: x.npz}", "embeddings: {sha256: abc}", "path: x.npz",
+        "embeddings: {path: x.npz, sha256: ABC}",
+    ],
+)  # fmt: skip
+def test_a_spec_without_its_block_says_what_to_write(tmp_path, block):
+    (tmp_path / "other.yaml").write_text(f"name: x\nadapter: imported\ndim: 4\n{block}\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "other.yaml")
+    assert "`embeddings: {path: FILE, sha256: DIGEST}`" in str(caught.value)
+    assert "sha256sum FILE" in str(caught.value)
+
+
 def test_the_digest_is_of_the_files_content_not_of_its_place(tmp_path):
     npz(tmp_path / "x.npz")
     before = spec_of(tmp_path / "x.npz").digest()

@@ -80,11 +80,12 @@ def test_init_finds_the_images_and_names_what_it_saw(tmp_path):
     settings = yaml.safe_load(proposal.text)
     assert settings["cohort"] == {"kind": "table", "table": "list.parquet", "images": "scans/ct"}
     assert "site (3 levels)" in proposal.text
+    assert "`site` is an attribute: 3 levels." in proposal.guessed
     assert proposal.sees_images
     said = call("-c", tmp_path / "audit.yaml", "init", tmp_path)
     assert said.exit_code == 0, said.output
     assert sorted(path.stem for path in (tmp_path / "encoders").iterdir()) == ["efficientnet_lite0", "hu_histogram"]
-    assert load_audit(tmp_path / "audit.yaml").attributes == ("race_ethnicity", "sex", "age_band")
+    assert load_audit(tmp_path / "audit.yaml").attributes == ("race_ethnicity", "sex", "age_band", "site")
 
 
 def test_init_knows_an_inspect_download(tmp_path):
@@ -138,9 +139,10 @@ def test_a_table_that_is_wrong_leaves_nothing_behind(tmp_path):
         (["--table", "t.csv"], "--images DIR"),
         (["--task", "pe"], "go with --phantom"),
         (["--phantom", "."], "FOLDER is looked at without --phantom"),
-        (["--phantom", "--dry-run"], "--dry-run goes with FOLDER"),
+        (["--phantom", "--dry-run"], "--dry-run goes with FOLDER or --table"),
         (["--phantom", "--studies", "5"], "5 is not in the range"),
         (["--phantom", "--ehr", "."], "go with --inspect"),
+        (["--phantom", "--embeddings", "t.csv"], "go with --table"),
         (["--phantom", "--task", "a task"], "is not a valid name"),
         (["nowhere"], "does not exist"),
     ],

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from fmaudit_core.encoders.errors import ImportedFileError
 from fmaudit_core.encoders.pooling import GIVEN
 from fmaudit_core.encoders.spec.part import Part
+
+#: what a spec of embeddings computed elsewhere holds, for messages
+HOW_TO_IMPORT: Final = (
+    "Embeddings computed elsewhere need the lines `name: NAME`, `adapter: imported`, `dim: LENGTH` (of a vector) and "
+    "`embeddings: {path: FILE, sha256: DIGEST}`, where FILE is .npz, .parquet or .h5 and DIGEST is what `sha256sum FILE` prints."
+)
 
 
 class ImportedFile(Part):

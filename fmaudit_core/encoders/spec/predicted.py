@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from fmaudit_core.encoders.errors import PredictionsFileError
 from fmaudit_core.encoders.spec.part import Part
+
+#: how a spec of predictions computed elsewhere is made, for messages
+HOW_TO_PREDICT: Final = "`fmaudit baseline add FILE` writes the spec of predictions computed elsewhere."
 
 
 class PredictionsFile(Part):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from fmaudit_core.common.validation_messages import validation_messages
 from fmaudit_core.encoders.errors import SpecError
-from fmaudit_core.encoders.spec.encoder import EncoderSpec
+from fmaudit_core.encoders.spec.encoder import IMPORTED, PREDICTIONS, EncoderSpec
+from fmaudit_core.encoders.spec.imported import HOW_TO_IMPORT
+from fmaudit_core.encoders.spec.predicted import HOW_TO_PREDICT
 
 
 def load_spec(path: Path) -> EncoderSpec:
@@ -31,7 +35,8 @@ def load_spec(path: Path) -> EncoderSpec:
     try:
         spec = EncoderSpec.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(validation_messages(error, EncoderSpec, whole="the spec"), where=path.name) from error
+        said = validation_messages(error, EncoderSpec, whole="the spec")
+        raise SpecError(said, where=path.name, fix=_how_to_write(raw)) from error
     folder = path.parent.absolute()
     if spec.weights and spec.weights.path:
         weights = spec.weights.model_copy(update={"path": folder / spec.weights.path})
@@ -43,3 +48,10 @@ def load_spec(path: Path) -> EncoderSpec:
         files = [one.model_copy(update={"path": folder / one.path}) for one in spec.predictions]
         spec = spec.model_copy(update={"predictions": tuple(files)})
     return spec
+
+
+def _how_to_write(raw: Mapping[str, Any]) -> str | None:
+    """Return what a spec without a network holds, None for a spec of a network."""
+    if raw.get("adapter") == IMPORTED or "embeddings" in raw:
+        return HOW_TO_IMPORT
+    return HOW_TO_PREDICT if raw.get("adapter") == PREDICTIONS or "predictions" in raw else None

@@ -229,5 +229,6 @@ def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
         path = warehouse.embeddings_path(name)
         if path.exists():
             rows[f"version of the embeddings of {name}"] = read_provenance(path)["version"]
-    rows |= {name: installed(name) for name in ("numpy", "scipy", "polars", "duckdb", "pydicom")}
+    software = ("numpy", "scipy", "polars", "duckdb", *(["pydicom"] if look.views_seen() else []))
+    rows |= {name: installed(name) for name in software}
     return rows | {"fmaudit": fmaudit_core.__version__, "python": platform.python_version()}

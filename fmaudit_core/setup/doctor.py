@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warning", "problem"]
 
-_PYTHON: Final = (3, 11)
+#: the oldest and the newest Python that is tested
+_OLDEST, _NEWEST = (3, 11), (3, 13)
 #: adapters that need neither torch nor the package of a network
 _LIGHT_ADAPTERS: Final = (IMPORTED, "hu_histogram")
 #: number of series read in the same way as in the audit
@@ -107,9 +108,10 @@ def _python() -> Finding:
     message = (
         f"{platform.python_version()} on {platform.system()} {platform.machine()}, fmaudit {fmaudit_core.__version__}"
     )
-    if found != _PYTHON:
-        wanted = ".".join(map(str, _PYTHON))
-        return Finding("python", "problem", message, f"Create the environment with Python {wanted}.")
+    if found < _OLDEST:
+        return Finding("python", "problem", message, "Create the environment with Python 3.11, 3.12 or 3.13.")
+    if found > _NEWEST:
+        return Finding("python", "warning", message, "fmaudit is tested on Python 3.11 to 3.13.")
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return Finding("python", "warning", message, "fmaudit is tested on Linux x86_64 only.")
     return Finding("python", "ok", message)

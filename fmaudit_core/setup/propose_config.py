@@ -15,12 +15,12 @@ import polars as pl
 
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS, locate_release
-from fmaudit_core.cohort.table import LABEL_WORDS, SPLIT_WORDS
 from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
 from fmaudit_core.config import HOME_NAME, ConfigError
 from fmaudit_core.setup.find_embeddings import FoundEmbeddings, embeddings_in
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
+from fmaudit_core.tabular.words import LABEL_WORDS, SPLIT_WORDS
 
 _TABLES: Final = (".csv", ".tsv", ".parquet", ".pq")
 #: folders of the platform itself

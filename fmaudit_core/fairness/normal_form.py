@@ -73,8 +73,8 @@ def normal_form(
         frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW))
     try:
         frame = frame.with_columns(_id_text(frame.get_column(name)) for name in _IDS)
-        keys = [name for name in SCORE_SET if name in frame.columns]
-        frame = frame.with_columns(text_of(frame.get_column(name)) for name in keys)
+        keys = [name for name in (*SCORE_SET, "threshold_source") if name in frame.columns]
+        frame = frame.with_columns(text_of(frame.get_column(name)).replace("", None) for name in keys)
         frame = frame.with_columns(_splits(text_of(frame.get_column("split"))))
         frame = _with_labels(frame, rules, notes)
         numbers = [name for name in ("y_score", "threshold") if name in frame.columns]

@@ -168,6 +168,8 @@ def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated:
 def refuse_reserved_names(attributes: Sequence[str]) -> None:
     """Refuse attributes with the name of a column of the result tables, such as `overall` or `task`."""
     clashing = [name for name in attributes if name in RESERVED_ATTRIBUTES]
+    if len(set(attributes)) < len(attributes):
+        raise FairnessError("an attribute is named twice.")
     if clashing:
         raise FairnessError(
             f"{', '.join(clashing)} cannot be an attribute: the name is reserved.", fix="Give the column another name."
@@ -220,7 +222,7 @@ def _ids_in_lower_case(frame: pl.DataFrame) -> set[str]:
 
 
 def _check_studies(frame: pl.DataFrame) -> None:
-    for name in ("study_id", "patient_id", "split"):
+    for name in ("study_id", "patient_id", "split", *SCORE_SET):
         blank = frame.filter(pl.col(name).is_null())
         if blank.height:
             raise FairnessError(f"{name} is missing in {rows_of(blank)}.")

@@ -172,7 +172,7 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
         No attribute can be chosen, a column is missing, or an attribute has so many levels that it may identify patients.
     """
     found = _columns(predictions)
-    chosen = list(attributes) or [one for one in ATTRIBUTES if one in found]
+    chosen = list(dict.fromkeys(attributes)) or [one for one in ATTRIBUTES if one in found]
     if not chosen:
         others = [one for one in found if one not in _NOT_ATTRIBUTES]
         raise FairnessError(

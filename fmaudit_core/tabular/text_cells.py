@@ -22,7 +22,7 @@ _INEXACT: Final = float(1 << 53)
 
 
 def column_names(table: Path, expected: Collection[str] = ()) -> list[str]:
-    """Return the trimmed names of a table's columns in order, without columns that have no name or are nested.
+    """Return the trimmed names of a table's columns in order, without columns that have no name.
 
     Parameters
     ----------
@@ -123,12 +123,11 @@ def _kind(table: Path) -> str:
 
 
 def _parquet_columns(table: Path) -> dict[str, str]:
-    """Return the columns of a Parquet file that are not nested: trimmed name -> name in the file."""
+    """Return the columns of a Parquet file: trimmed name -> name in the file."""
     try:
-        schema = pl.read_parquet_schema(table)
+        theirs = list(pl.read_parquet_schema(table))
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(table, error) from error
-    theirs = [name for name, dtype in schema.items() if not dtype.is_nested()]
     ours = clean_header(theirs)
     refuse_repeated_names(ours, table)
     return {name: own for name, own in zip(ours, theirs, strict=True) if name}
@@ -142,7 +141,7 @@ def _read_parquet(
     columns = []
     for name, own in names.items():
         column = frame.get_column(own).alias(name)
-        if column.dtype == pl.Binary and only is None:
+        if only is None and (column.dtype.is_nested() or column.dtype == pl.Binary):
             continue
         kept = name in numbers and (column.dtype.is_numeric() or column.dtype == pl.Boolean)
         columns.append(column if kept else text_of(column, where=table.name))

@@ -141,3 +141,16 @@ def test_what_was_read_otherwise_is_noted_in_terminal_and_page(tmp_path):
     assert "group not recorded" in told.output
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Notes on the files" in page
+
+
+def test_blank_sources_count_as_given_and_an_attribute_named_twice_counts_once(tmp_path):
+    PLAIN.with_columns(threshold=pl.lit("0.5"), threshold_source=pl.lit("")).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path, "--attributes", "group,group")
+    assert told.exit_code == 0, told.output
+
+
+def test_rows_without_a_model_are_refused(tmp_path):
+    TWO.with_columns(encoder=pl.col("encoder").replace("second", "")).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path)
+    assert told.exit_code == 1
+    assert "encoder is missing in" in " ".join(told.output.split())

@@ -88,7 +88,9 @@ def test_parquet_keeps_ids_exactly_and_passes_over_nested_columns(tmp_path):
     cells, rows = read_cells(tmp_path / "t.parquet")
     assert cells.rows() == [("1234567890123456789012", "18446744073709551615", "f", "1.0"), ("0012", "7", "", "")]
     assert rows.to_list() == [1, 2]
-    assert "embedding" not in column_names(tmp_path / "t.parquet")
+    assert "embedding" in column_names(tmp_path / "t.parquet")
+    with pytest.raises(CohortError, match="column embedding holds lists or records"):
+        read_cells(tmp_path / "t.parquet", only=["embedding"])
     pl.DataFrame({"study_id": [1e17, 2.0]}).write_parquet(tmp_path / "f.parquet")
     with pytest.raises(CohortError, match="too large to be exact"):
         read_cells(tmp_path / "f.parquet")

@@ -165,7 +165,11 @@ def _type(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.default if field.default is not PydanticUndefined else field.get_default(call_default_factory=True)
+    value = (
+        field.default
+        if field.default is not PydanticUndefined
+        else field.get_default(call_default_factory=True, validated_data={})
+    )
     if isinstance(value, BaseModel):
         return "its defaults"
     if value is None or value == "" or value in ((), {}):

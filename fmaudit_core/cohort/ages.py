@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
 from fmaudit_core.config import AgeBand
+
+_AGE: Final = re.compile(
+    r"(>=|<=|[<>\u2265\u2264])?\s*([+-]?[0-9]+(?:[.,][0-9]*)?)\s*(\+)?\s*(y|yrs?|years?|m|months?|w|weeks?|d|days?)?",
+    re.IGNORECASE,
+)
+#: units per year
+_UNITS: Final = {"y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
 
 
 def completed_years(birth: pl.Expr, when: pl.Expr) -> pl.Expr:
@@ -21,5 +31,46 @@ def band_of(age: pl.Expr, bands: Sequence[AgeBand]) -> pl.Expr:
     """Return the label of the band that contains an age, NULL if there is none."""
     band = pl.lit(None, dtype=pl.String)
     for one in bands:
-        band = pl.when(age.is_between(one.low, one.high)).then(pl.lit(one.label)).otherwise(band)
+        inside = age >= one.low if one.high is None else age.is_between(one.low, one.high)
+        band = pl.when(inside).then(pl.lit(one.label)).otherwise(band)
     return band
+
+
+@dataclass(frozen=True)
+class ReadAges:
+    """Ages of a user's table.
+
+    Parameters
+    ----------
+    years : pl.Series
+        Float64 years; null if the cell is not an age.
+    n_open : int
+        Rows with an open age, such as ``>89`` or ``90+``; read as the nearest age inside.
+    """
+
+    years: pl.Series
+    n_open: int
+
+
+def read_ages(column: pl.Series) -> ReadAges:
+    """Read ages: ``67``, ``67.5``, ``67,5``, DICOM's ``067Y`` and ``006M``, ``67 years``, ``>89``, ``90+``.
+
+    References
+    ----------
+    DICOM PS3.5, value representation AS.
+    """
+    counts = dict(column.value_counts(name="n").iter_rows())
+    read = {text: _age(text) for text in counts}
+    years = column.replace_strict({text: age for text, (age, _) in read.items()}, return_dtype=pl.Float64)
+    return ReadAges(years.alias(column.name), sum(counts[text] for text, (_, is_open) in read.items() if is_open))
+
+
+def _age(text: str) -> tuple[float | None, bool]:
+    """Return an age in years, and whether it is open."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        return None, False
+    bound, number, plus, unit = match.groups()
+    age = float(number.replace(",", ".")) / _UNITS[(unit or "y")[0].lower()]
+    age += {">": 1, "<": -1}.get(bound or "", 0)
+    return age, bool(bound or plus)

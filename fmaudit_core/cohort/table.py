@@ -5,42 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.ages import band_of
+from fmaudit_core.cohort.ages import band_of, read_ages
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
-from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN, too_many_levels
+from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, too_many_levels
 from fmaudit_core.config import AgeBand, TableCohort
-from fmaudit_core.tabular.errors import CohortError, rows_named, starting_with_rows, words_named
+from fmaudit_core.tabular.errors import CohortError, columns_named, rows_named, starting_with_rows, words_named
+from fmaudit_core.tabular.labels import read_labels
+from fmaudit_core.tabular.levels import LevelsError, normal_levels
+from fmaudit_core.tabular.notes import Notes, note_labels, note_levels, note_similar_ids
 from fmaudit_core.tabular.scan import moment
-from fmaudit_core.tabular.text_cells import read_cells
+from fmaudit_core.tabular.text_cells import column_names, read_cells
+from fmaudit_core.tabular.words import SPLIT_WORDS, without_missing_words
 
-SPLIT_WORDS: Final[Mapping[str, str]] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "tuning": "val",
-    "test": "test",
-    "held_out": "test",
-}
-LABEL_WORDS: Final[Mapping[str, bool | None]] = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "positive", "pos"), True),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "negative", "neg"), False),
-    **dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "censored", "censor", "unknown"), None),
-}
-_BLANK_LEVELS: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
-_NUMBER: Final = r"^[+-]?[0-9]+(\.[0-9]*)?$"
 #: reserved column names, not allowed for tasks and attributes
 _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
 _OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
@@ -51,8 +38,7 @@ def _split_of(words: pl.Expr) -> pl.Expr:
     return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
 
 
-_IS_NUMBER: Final = pl.col("age").str.contains(_NUMBER).fill_null(value=False)
-_AGE: Final = pl.col("age").cast(pl.Float64, strict=False)
+_AGE: Final = pl.col("age_years")
 _ROW_RULES: Final = {
     "no study id": blank("study_id"),
     "no patient id": blank("patient_id"),
@@ -60,8 +46,8 @@ _ROW_RULES: Final = {
     "one patient is in more than one split, which inflates every score": ~blank("patient_id")
     & (_split_of(pl.col("split")).drop_nulls().n_unique().over("patient_id") > 1),
     f"a split other than {', '.join(SPLITS)}": _split_of(pl.col("split")).is_null(),
-    "an age that is not a number": ~_IS_NUMBER,
-    f"an age outside 0 to {MAX_AGE}": _IS_NUMBER & ~_AGE.is_between(0, MAX_AGE + 1, closed="left"),
+    "an age that is not a number": _AGE.is_null(),
+    f"an age outside 0 to {MAX_AGE}": ~_AGE.is_between(0, MAX_AGE + 1, closed="left"),
 }
 _IMAGE_RULES: Final = {
     "no image path": blank("name"),
@@ -91,16 +77,19 @@ def read_table_cohort(
     CohortError
         The message names the file, the rows and the fix.
     """
-    where = section.table.name
+    where, notes = section.table.name, Notes()
     _check_names(tasks, attributes)
-    cells, rows = read_cells(section.table)
-    raw = _named_as_ours(cells, section, tasks, attributes).with_columns(row=rows)
+    raw = _read_as_ours(section, tasks, attributes)
+    ages = read_ages(raw.get_column("age"))
+    raw = raw.with_columns(age_years=ages.years)
     problems = broken_rules(raw, _ROW_RULES)
     if problems:
         raise CohortError(problems, where=where, fix="Correct these rows; the other columns were not checked yet.")
     _check_times(raw, where)
-    labels = _labels(raw, tasks, where)
-    _check_levels(raw, section, attributes)
+    labels = _labels(raw, section, tasks, notes)
+    raw = _with_levels(raw, section, attributes, notes)
+    notes.add("open ages", ages.n_open, "studies", "such as >89 or 90+; read as the nearest age inside")
+    note_similar_ids(raw, notes)
     raw = raw.with_columns(image_path=_image_paths(raw, section.images, where))
     studies = _studies(raw, attributes, age_bands)
     kept = studies.drop_nulls("age_band")
@@ -115,37 +104,44 @@ def read_table_cohort(
         flow=flow_of([("listed in the table", studies), ("age inside the age bands", kept)], labels, tasks),
         images_root=section.images,
         label_flow=label_flow(kept, labels, attributes),
+        notes=notes.frame(),
     )
 
 
 def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
-    clashing = [name for name in dict.fromkeys((*tasks, *attributes)) if name in _OWN]
+    clashing = [name for name in tasks if name in _OWN]
+    clashing += [name for name in attributes if name in (*_OWN, *RESERVED_ATTRIBUTES)]
     if clashing:
         raise CohortError(
             f"{', '.join(clashing)} cannot be a task or an attribute: the name is reserved.",
             where="audit.yaml",
-            fix="Ages are audited as age_band." if "age" in clashing else "Give the column another name.",
+            fix="Ages are audited as age_band."
+            if "age" in clashing
+            else "Map it to another name under `cohort: columns:`.",
         )
 
 
-def _named_as_ours(
-    frame: pl.DataFrame, section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]
-) -> pl.DataFrame:
-    """Return the needed columns under our names, with a missing split assigned and missing attributes left blank."""
+def _read_as_ours(section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]) -> pl.DataFrame:
+    """Return the needed columns under our names, and `row`, with a missing split assigned and missing attributes left blank."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
     if section.events is not None:
         needed.append("time")
-    missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in frame.columns]
+    wanted = {theirs.get(name, name) for name in (*needed, *theirs)}
+    found = column_names(section.table, wanted)
+    missing = [theirs.get(name, name) for name in (*needed, *theirs) if theirs.get(name, name) not in found]
     if missing:
-        hints = [did_you_mean(name, frame.columns) for name in dict.fromkeys(missing)]
+        hints = [did_you_mean(name, found) for name in dict.fromkeys(missing)]
         raise CohortError(
-            f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.",
+            f"{columns_missing(hints)}; the columns are {columns_named(found)}.",
             where=section.table.name,
             fix="Rename it, map it under `cohort: columns:`, or list only tasks and attributes that the table has.",
         )
-    given = [name for name in _OPTIONAL if theirs.get(name, name) in frame.columns]
-    ours = frame.select(pl.col(theirs.get(name, name)).alias(name) for name in dict.fromkeys((*needed, *given)))
+    given = [name for name in _OPTIONAL if theirs.get(name, name) in found]
+    names = {name: theirs.get(name, name) for name in dict.fromkeys((*needed, *given))}
+    frame, rows = read_cells(section.table, only=set(names.values()), expected=wanted)
+    ours = frame.select(pl.col(own).alias(name) for name, own in names.items()).with_columns(row=rows)
+    ours = ours.with_columns(without_missing_words(ours.get_column(name)) for name in ("study_id", "patient_id"))
     if "split" not in ours.columns:
         split = pl.col("patient_id").map_elements(assign_split, return_dtype=pl.String)
         ours = ours.with_columns(split=split)
@@ -167,38 +163,57 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
         )
 
 
-def _check_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str]) -> None:
-    """Refuse an attribute with too many levels, because a column of ids would show patients as subgroups on every page."""
-    n_patients = raw.get_column("patient_id").n_unique()
-    for name in attributes:
-        if name != "age_band" and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
+def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str], notes: Notes) -> pl.DataFrame:
+    """Return the attributes in normal form.
+
+    An attribute with too many levels is refused, because a column of ids would show patients as subgroups on every page.
+    """
+    n_patients, columns = raw.get_column("patient_id").n_unique(), []
+    for name in dict.fromkeys((*attributes, "sex", "race_ethnicity")):
+        if name == "age_band":
+            continue
+        if name in attributes and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
             raise CohortError(
                 f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it "
                 "may identify them and cannot be used as an attribute.",
                 where=section.table.name,
                 fix="Map the right column under `cohort: columns:`, or group its levels.",
             )
+        try:
+            levels = normal_levels(
+                name, raw.get_column(name), merge=section.levels.merge == "case" or name not in attributes
+            )
+        except LevelsError as error:
+            raise CohortError(f"{error.what}", where=section.table.name, fix=error.fix) from error
+        if name in attributes:
+            note_levels(name, levels, notes, "studies")
+        columns.append(levels.column)
+    return raw.with_columns(columns)
 
 
-def _labels(raw: pl.DataFrame, tasks: Sequence[str], where: str) -> pl.DataFrame:
+def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes: Notes) -> pl.DataFrame:
     """Return one row per study and task. An unknown word raises an error that names the word, its count and its rows."""
-    problems, ids = [], _ids_of(raw)
+    problems, ids, read = [], _ids_of(raw), {}
     for task in tasks:
-        words = raw.select("row", word=pl.col(task).str.to_lowercase())
-        bad = words.filter(~pl.col("word").is_in(list(LABEL_WORDS)).fill_null(value=False))
+        found = read[task] = read_labels(raw.get_column(task), section.labels.positive, section.labels.negative)
+        bad = raw.filter(found.unreadable)
         if bad.height:
-            shown = words_named(bad.get_column("word"), ids)
+            shown = words_named(bad.get_column(task).str.to_lowercase(), ids)
             rows = sorted(bad.get_column("row").to_list())
             problems.append(f"{rows_named(rows)}, column {task}: {shown} is not a valid label ({bad.height} in all)")
+        note_labels(task, found, notes, "studies")
     if problems:
         text = "; ".join(problems)
         raise CohortError(
-            text[0].upper() + text[1:] + ".", where=where, fix="Labels are 1 or 0, true or false; blank means censored."
+            text[0].upper() + text[1:] + ".",
+            where=section.table.name,
+            fix="Labels are 1 or 0, true or false; blank means censored. Name other words under `cohort: labels:`.",
         )
-    long = raw.select("study_id", *tasks).unpivot(index="study_id", variable_name="task", value_name="word")
-    word = pl.col("word").str.to_lowercase()
-    label = word.replace_strict(dict(LABEL_WORDS), return_dtype=pl.Boolean)
-    return long.select("study_id", "task", label=label).sort("study_id", "task")
+    long = [
+        pl.DataFrame({"study_id": raw.get_column("study_id"), "task": task, "label": read[task].column})
+        for task in tasks
+    ]
+    return pl.concat(long).sort("study_id", "task")
 
 
 def _ids_of(raw: pl.DataFrame) -> set[str]:
@@ -231,22 +246,17 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
 
 
 def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[AgeBand]) -> pl.DataFrame:
-    age = pl.col("age").cast(pl.Float64).floor().cast(pl.Int64)
+    age = _AGE.floor().cast(pl.Int64)
     further = [name for name in attributes if name not in ("age_band", "sex", "race_ethnicity")]
-    levels = [_level(name) for name in ("sex", "race_ethnicity", *further)]
     return raw.select(
         "study_id",
         "patient_id",
         _split_of(pl.col("split")).alias("split"),
         age.alias("age"),
         band_of(age, age_bands).alias("age_band"),
-        *levels,
+        "sex",
+        "race_ethnicity",
+        *further,
         "image_path",
         *([moment("time").alias("time")] if "time" in raw.columns else []),
     ).sort("study_id")
-
-
-def _level(name: str) -> pl.Expr:
-    """Return the level of an attribute as given, with blank and equivalent words as `unknown`."""
-    blank = pl.col(name).str.to_lowercase().is_in(_BLANK_LEVELS)
-    return pl.when(blank).then(pl.lit(UNKNOWN)).otherwise(pl.col(name)).alias(name)

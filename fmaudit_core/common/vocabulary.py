@@ -27,6 +27,12 @@ THRESHOLD_OF_VALIDATION: Final = "validation"
 ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
 _MOST_LEVELS: Final = 100
 _FEW_LEVELS: Final = 10
+#: columns and levels of the result tables, which no attribute may be called
+RESERVED_ATTRIBUTES: Final = (
+    "row", "study_id", "patient_id", "split", "image", "image_path", "time", "label", "y_true", "y_score", "threshold",
+    "threshold_source", "encoder", "task", "probe", "modality", "pooling", "strategy", "overall", "attribute", "subgroup",
+    "metric",
+)  # fmt: skip
 #: level of studies whose attribute was not recorded: reported, never tested
 UNKNOWN: Final = "unknown"
 

@@ -3,11 +3,11 @@
 Settings hold locations and parameters. Cohorts, encoders and statistics are defined in their own packages.
 """
 
-from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
+from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.audit import HOME_NAME, Audit
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
-from fmaudit_core.config.cohort import CohortSection, InspectCohort, PhantomCohort, TableCohort
+from fmaudit_core.config.cohort import CohortSection, InspectCohort, LabelWords, LevelRules, PhantomCohort, TableCohort
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_AGE_BANDS",
     "HOME_NAME",
     "STRATEGIES",
+    "TABLE_AGE_BANDS",
     "AgeBand",
     "Audit",
     "AutomationSection",
@@ -36,6 +37,8 @@ __all__ = [
     "FairnessSection",
     "ImagingSection",
     "InspectCohort",
+    "LabelWords",
+    "LevelRules",
     "MitigationSection",
     "Modality",
     "NetworksSection",

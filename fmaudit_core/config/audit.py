@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
-from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, AgeBand
+from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
-from fmaudit_core.config.cohort import CohortSection
+from fmaudit_core.config.cohort import CohortSection, TableCohort
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.extraction import ExtractionSection
 from fmaudit_core.config.fairness import FairnessSection
@@ -27,6 +27,11 @@ HOME_NAME = ".fmaudit"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
+def _default_age_bands(given: dict[str, Any]) -> tuple[AgeBand, ...]:
+    """Return the bands of an audit that names none."""
+    return TABLE_AGE_BANDS if isinstance(given.get("cohort"), TableCohort) else DEFAULT_AGE_BANDS
+
+
 class Audit(Section):
     """The complete `audit.yaml`, with paths resolved relative to the folder of the file."""
 
@@ -38,8 +43,9 @@ class Audit(Section):
     tasks: tuple[str, ...] = TASKS
     #: attributes that define subgroups; for a `table` cohort, names of columns
     attributes: tuple[str, ...] = ATTRIBUTES
-    #: bands in completed years, both ends included; studies outside all bands are excluded and counted
-    age_bands: tuple[AgeBand, ...] = DEFAULT_AGE_BANDS
+    #: bands in completed years, both ends included, or `over_90` for an open band; studies outside all bands are excluded and
+    #: counted. The default of a `table` cohort ends with `over_90`
+    age_bands: tuple[AgeBand, ...] = Field(default_factory=_default_age_bands)
     #: the registry of encoders: a folder with one YAML per encoder
     encoders: Path = Path("encoders")
     #: the workspace: folder of all outputs of a run
@@ -79,7 +85,7 @@ class Audit(Section):
     @classmethod
     def _apart(cls, bands: tuple[AgeBand, ...]) -> tuple[AgeBand, ...]:
         for below, above in itertools.pairwise(bands):
-            if above.low <= below.high:
+            if below.high is None or above.low <= below.high:
                 raise ValueError(f"age bands {below.label} and {above.label} overlap or are out of order")
         return bands
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from fmaudit_core.config.section import Section
 
@@ -25,6 +25,41 @@ class PhantomCohort(Section):
     seed: int = 20_26
 
 
+class LabelWords(Section):
+    """Words for labels in a table; without them the usual ones are read: 1, true, yes, positive and their opposites."""
+
+    #: words for a positive label
+    positive: tuple[str, ...] = ()
+    #: words for a negative label
+    negative: tuple[str, ...] = ()
+
+    @field_validator("positive", "negative", mode="before")
+    @classmethod
+    def _as_text(cls, words: Any) -> Any:
+        given = [words] if isinstance(words, str | int | float) else words
+        if any(isinstance(word, bool) for word in given):
+            raise ValueError("YAML reads yes, no, true and false without quotes as something else: write 'yes'")
+        return [str(word) for word in given]
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        both = sorted(
+            {word.strip().lower() for word in self.positive} & {word.strip().lower() for word in self.negative}
+        )
+        if both:
+            raise ValueError(f"{', '.join(both)} is both positive and negative")
+        if bool(self.positive) != bool(self.negative):
+            raise ValueError("words for both positive and negative labels are needed")
+        return self
+
+
+class LevelRules(Section):
+    """How levels of attributes are read."""
+
+    #: `case`: merge levels that differ by case or spacing only; `none`: refuse them
+    merge: Literal["none", "case"] = "none"
+
+
 class TableCohort(Section):
     """A user's cohort: one CSV or Parquet file with a row per study, and a folder of CT series."""
 
@@ -39,6 +74,10 @@ class TableCohort(Section):
     events: Path | None = None
     #: our column name -> name in the table, if they differ
     columns: dict[str, str] = Field(default_factory=dict)
+    #: words for labels, if they are not the usual ones
+    labels: LabelWords = LabelWords()
+    #: how levels of attributes are read
+    levels: LevelRules = LevelRules()
 
 
 class InspectCohort(Section):

@@ -18,9 +18,9 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.record_look import UNREAD, RecordLook, forms_of_unread, look_at_record
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import named_forms
-from fmaudit_core.tabular.delimited_text import check_text, header_is_data
 from fmaudit_core.tabular.errors import rows_named
 from fmaudit_core.tabular.scan import is_table, rows_of_other_width, scan_header
+from fmaudit_core.tabular.text_check import check_text, header_is_data
 
 #: largest share of rows that may be lost without `ehr: partial: true`
 MOST_LOST: Final = 0.01

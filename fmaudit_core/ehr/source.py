@@ -18,12 +18,12 @@ import polars as pl
 
 from fmaudit_core.cohort.inspect_release.demographics import codes_of_people, people_of_omop
 from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS
-from fmaudit_core.cohort.inspect_release.release_tables import Notes
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import InspectCohort, TableCohort
 from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.storage.digests import digest, files_digest
 from fmaudit_core.tabular.meds import find_meds, open_meds
+from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.omop import OmopTables, find_omop, time_columns
 from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, moment, scan_table, whole_number
 

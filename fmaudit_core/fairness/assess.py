@@ -16,6 +16,7 @@ from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
 from fmaudit_core.fairness.gap_rows import corrected, gap_rows
 from fmaudit_core.fairness.intersections import intersection_rows
+from fmaudit_core.fairness.normal_form import DEFAULT_RULES, PredictionRules
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, named
 from fmaudit_core.fairness.score_shift import calibration_rows, cross_rows
@@ -96,6 +97,7 @@ def assess(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     declared: pl.Expr | None = None,
+    rules: PredictionRules = DEFAULT_RULES,
     unvalidated: bool = False,
     progress: Progress = silent,
 ) -> Assessment:
@@ -113,6 +115,8 @@ def assess(
         Operating threshold for all score sets. If not given, it is chosen per score set on the rows of split `val`.
     declared : expression on the columns of a score set, optional
         Score sets included in the corrections for multiple gaps; all if not given. Gaps of the others have a nominal p.
+    rules : PredictionRules, optional
+        How labels and levels are read: the user's words, levels that differ by case only, rows without a label.
     unvalidated : bool
         Accept a score set with a blank `threshold` and no rows of `val`. Only its AUROC is reported; its rates have status
         `no_threshold`.
@@ -125,7 +129,7 @@ def assess(
         The predictions cannot be assessed. The message gives the reason and the fix.
     """
     settings = settings or FairnessSection()
-    checked = evaluated(frame, attributes, settings, threshold, unvalidated=unvalidated)
+    checked = evaluated(frame, attributes, settings, threshold, rules=rules, unvalidated=unvalidated)
     return assess_evaluated(checked, attributes, settings, declared, progress)
 
 

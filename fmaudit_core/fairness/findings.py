@@ -164,4 +164,8 @@ def _left_out(subgroups: pl.DataFrame) -> str:
     names = subgroups.filter(pl.col("status") != "tested").get_column("subgroup").sort().to_list()
     small = [name for name in names if name != UNKNOWN]
     wording = f" Not tested, for too few patients: {', '.join(small)}." if small else ""
-    return wording + (f" Not recorded, so never tested: {UNKNOWN}." if UNKNOWN in names else "")
+    if UNKNOWN not in names:
+        return wording
+    row = subgroups.filter(pl.col("subgroup") == UNKNOWN).row(0, named=True)
+    value = f", {_rate(row)}" if row["value"] is not None else ""
+    return wording + f" Not recorded, so never tested: {UNKNOWN}{value}."

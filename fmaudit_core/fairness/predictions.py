@@ -8,10 +8,19 @@ from dataclasses import dataclass
 import polars as pl
 
 from fmaudit_core.common.errors import columns_missing, did_you_mean
-from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN, THRESHOLD_OF_VALIDATION, UNKNOWN, how_many
+from fmaudit_core.common.vocabulary import (
+    RESERVED_ATTRIBUTES,
+    SPLITS,
+    THRESHOLD_GIVEN,
+    THRESHOLD_OF_VALIDATION,
+    how_many,
+)
 from fmaudit_core.config import FairnessSection
+from fmaudit_core.fairness.contradictions import refuse_contradictions
 from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules, normal_form, rows_of
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
+from fmaudit_core.tabular.errors import columns_named, words_named
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
@@ -39,6 +48,7 @@ def evaluated(
     settings: FairnessSection,
     threshold: float | None = None,
     *,
+    rules: PredictionRules = DEFAULT_RULES,
     unvalidated: bool = False,
 ) -> Evaluated:
     """Check predictions and set the threshold of each score set: `threshold`, else its own, else chosen on validation.
@@ -48,6 +58,8 @@ def evaluated(
     frame : frame
         May have a column `threshold` and a column `threshold_source`, which is ``validation`` if the caller chose the
         threshold on validation. A threshold without a source counts as given.
+    rules : PredictionRules, optional
+        How labels and levels are read.
     unvalidated : bool
         Accept a score set with a blank threshold and no validation rows. Only its AUROC is reported.
 
@@ -58,7 +70,7 @@ def evaluated(
     """
     if threshold is not None:
         frame = frame.with_columns(threshold=pl.lit(float(threshold)), threshold_source=pl.lit(THRESHOLD_GIVEN))
-    checked = checked_predictions(frame, attributes)
+    checked = checked_predictions(frame, attributes, rules)
     if "threshold" not in checked.columns:
         checked = with_thresholds(checked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION))
     else:
@@ -153,7 +165,20 @@ def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated:
     return pl.concat(parts, how="diagonal_relaxed").sort(*SCORE_SET, "split", "study_id")
 
 
-def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
+def refuse_reserved_names(attributes: Sequence[str]) -> None:
+    """Refuse attributes with the name of a column of the result tables, such as `overall` or `task`."""
+    clashing = [name for name in attributes if name in RESERVED_ATTRIBUTES]
+    if len(set(attributes)) < len(attributes):
+        raise FairnessError("an attribute is named twice.")
+    if clashing:
+        raise FairnessError(
+            f"{', '.join(clashing)} cannot be an attribute: the name is reserved.", fix="Give the column another name."
+        )
+
+
+def checked_predictions(
+    frame: pl.DataFrame, attributes: Sequence[str], rules: PredictionRules = DEFAULT_RULES
+) -> pl.DataFrame:
     """Return the predictions with all score set columns, binary labels and attribute levels as text, in a fixed order.
 
     Raises
@@ -164,54 +189,47 @@ def checked_predictions(frame: pl.DataFrame, attributes: Sequence[str]) -> pl.Da
     """
     if not attributes:
         raise FairnessError("no attribute is named, so there are no subgroups to compare.")
+    refuse_reserved_names(attributes)
     needed = [*REQUIRED, *attributes]
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         hints = [did_you_mean(name, frame.columns) for name in missing]
-        raise FairnessError(f"{columns_missing(hints)}; the columns are {', '.join(frame.columns)}.")
+        raise FairnessError(f"{columns_missing(hints)}; the columns are {columns_named(frame.columns)}.")
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
-    frame = frame.with_columns(*given).with_columns(_binary(frame), pl.col("y_score").cast(pl.Float64))
-    frame = frame.with_columns(
-        pl.col(name).cast(pl.String).fill_null(UNKNOWN).replace("", UNKNOWN) for name in attributes
-    )
+    frame = normal_form(frame.with_columns(*given), attributes, rules)
     _check_scores(frame)
     _check_studies(frame)
+    refuse_contradictions(frame, attributes)
     for name in attributes:
         levels = frame.get_column(name).unique().to_list()
         if len(levels) < 2:
             raise FairnessError(f"attribute {name} has one level only ({levels[0]}), so there is nothing to compare.")
-    return frame.sort(*SCORE_SET, "split", "study_id")
-
-
-def _binary(frame: pl.DataFrame) -> pl.Expr:
-    column = frame.get_column("y_true")
-    if column.null_count():
-        raise FairnessError("y_true holds missing labels.", fix="Exclude censored studies.")
-    if column.dtype == pl.Boolean:
-        return pl.col("y_true")
-    values = column.cast(pl.Float64, strict=False).unique()
-    if values.null_count() or not values.is_in([0.0, 1.0]).all():
-        raise FairnessError("y_true holds labels other than 0 and 1.")
-    return pl.col("y_true").cast(pl.Float64).cast(pl.Boolean)
+    return frame.drop(ROW).sort(*SCORE_SET, "split", "study_id")
 
 
 def _check_scores(frame: pl.DataFrame) -> None:
-    bad = frame.filter(pl.col("y_score").is_null() | ~pl.col("y_score").is_finite()).height
-    if bad:
-        raise FairnessError(f"y_score is missing, NaN or infinite in {bad} rows.")
+    bad = frame.filter(pl.col("y_score").is_null() | ~pl.col("y_score").is_finite())
+    if bad.height:
+        raise FairnessError(f"y_score is missing, NaN or infinite in {rows_of(bad)}.")
     for key, scores in frame.group_by(*SCORE_SET, maintain_order=True):
         if scores.get_column("y_score").n_unique() == 1:
             raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
 
 
+def _ids_in_lower_case(frame: pl.DataFrame) -> set[str]:
+    ids = frame.select(pl.col("study_id", "patient_id").cast(pl.String).str.to_lowercase())
+    return {*ids.get_column("study_id"), *ids.get_column("patient_id")}
+
+
 def _check_studies(frame: pl.DataFrame) -> None:
-    for name in ("study_id", "patient_id", "split"):
-        blank = frame.get_column(name).null_count()
-        if blank:
-            raise FairnessError(f"{name} is missing in {how_many(blank, 'row')}.")
-    unknown = sorted(set(frame.get_column("split").unique().to_list()) - {"train", "val", "test"})
-    if unknown:
-        raise FairnessError(f"split holds {', '.join(map(str, unknown))}; it must be train, val or test.")
+    for name in ("study_id", "patient_id", "split", *SCORE_SET):
+        blank = frame.filter(pl.col(name).is_null())
+        if blank.height:
+            raise FairnessError(f"{name} is missing in {rows_of(blank)}.")
+    odd = frame.filter(~pl.col("split").is_in(SPLITS))
+    if odd.height:
+        shown = words_named(odd.get_column("split"), _ids_in_lower_case(odd))
+        raise FairnessError(f"split holds {shown} ({rows_of(odd)}); it must be train, val or test.")
     splits = frame.group_by("patient_id").agg(pl.col("split").n_unique())
     leaked = splits.filter(pl.col("split") > 1).height
     if leaked:

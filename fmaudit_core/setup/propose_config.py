@@ -18,9 +18,9 @@ from fmaudit_core.config import HOME_NAME, ConfigError
 from fmaudit_core.setup.audit_text import HEAD, guesses, quoted, relative_to_config, text_of
 from fmaudit_core.setup.find_embeddings import SUFFIXES, FoundEmbeddings, embeddings_in
 from fmaudit_core.setup.recognise_columns import NEEDED, RecognisedTable, plain, recognised, safe_name
-from fmaudit_core.tabular.delimited_text import header_is_data
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
+from fmaudit_core.tabular.text_check import header_is_data
 
 _TABLES: Final = (".csv", ".tsv", ".parquet", ".pq")
 #: folders of the platform itself

@@ -14,9 +14,9 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.cohort.table import LABEL_WORDS, SPLIT_WORDS
 from fmaudit_core.common.vocabulary import TASKS, too_many_levels
 from fmaudit_core.tabular.scan import moment
+from fmaudit_core.tabular.words import LABEL_WORDS, SPLIT_WORDS
 
 #: fmaudit's column -> common names, in lower-case letters and digits; the first one that fits is used
 _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -11,23 +12,30 @@ from typing import Final
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError, columns_missing, did_you_mean
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.vocabulary import ATTRIBUTES, family_task, too_many_levels
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings, judged_as_found
-from fmaudit_core.fairness.predictions import REQUIRED, evaluated
+from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules, normal_form
+from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_reserved_names
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.probes.primary_score_set import of_primary_pooling
 from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.input.report_input import ReportInput, count_studies
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.tabular.errors import CohortError, columns_named
+from fmaudit_core.tabular.notes import Notes, note_similar_ids
+from fmaudit_core.tabular.text_cells import column_names, has_decimal_comma, read_cells
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
+_NUMBERS: Final = ("y_true", "y_score", "threshold")
+_PARQUET: Final = (".parquet", ".pq")
+_SUFFIXES: Final = (".csv", ".tsv", ".txt", *_PARQUET)
 
 
 @dataclass(frozen=True)
@@ -39,35 +47,55 @@ class Assessed:
     assessment : Assessment
     tables : Parquet files, one per table of the assessment
     report : the report page and its files
+    notes : frame of `COHORT_NOTES`, what was read in another way than written
     """
 
     assessment: Assessment
     tables: Sequence[Path]
     report: ReportFiles
+    notes: pl.DataFrame
 
 
-def read_predictions(path: Path) -> pl.DataFrame:
-    """Read the rows of a CSV or Parquet file, with identifiers and splits as text.
+def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read the rows of a CSV or Parquet file as text; labels, scores and thresholds keep a numeric type of Parquet.
+
+    Parameters
+    ----------
+    attributes : sequence of str, optional
+        Columns to read besides those that every predictions file may have; all columns if not given.
+
+    Returns
+    -------
+    The rows, with the number of each in the column `ROW`
 
     Raises
     ------
     FairnessError
         The file is missing, has another format, or cannot be read in the format of its suffix.
     """
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".parquet", ".pq"):
+    if path.suffix.lower() not in _SUFFIXES:
         raise FairnessError(
             f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
             where=str(path),
         )
+    if not path.exists():
+        raise FairnessError("does not exist.", where=str(path))
+    only = None if attributes is None else {*_NOT_ATTRIBUTES, *attributes}
+    with _errors_at(path):
+        frame, rows = read_cells(path, only=only, numbers=_NUMBERS, expected=REQUIRED)
+    return frame.with_columns(rows.alias(ROW))
+
+
+@contextmanager
+def _errors_at(path: Path) -> Iterator[None]:
+    """Name the predictions file in every error."""
     try:
-        frame = pl.read_csv(path, infer_schema_length=None) if kind == ".csv" else pl.read_parquet(path)
-    except FileNotFoundError as error:
-        raise FairnessError("does not exist.", where=str(path)) from error
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as error:
-        raise FairnessError(f"cannot be read: {str(error).splitlines()[0]}", where=str(path)) from error
-    texts = [name for name in ("study_id", "patient_id", "split", *SCORE_SET) if name in frame.columns]
-    return frame.with_columns(pl.col(name).cast(pl.String) for name in texts)
+        yield
+    except CohortError as error:
+        raise FairnessError(error.what, where=str(path), fix=error.fix) from error
+    except FmauditError as error:
+        where = f"{path}, {error.where}" if error.where else str(path)
+        raise type(error)(error.what, where=where, fix=error.fix) from error
 
 
 def assess_file(
@@ -78,6 +106,7 @@ def assess_file(
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     name: str | None = None,
+    rules: PredictionRules = DEFAULT_RULES,
     progress: Progress = silent,
 ) -> Assessed:
     """Assess a file of predictions and write the tables and the report page into `out`.
@@ -88,39 +117,24 @@ def assess_file(
         CSV or Parquet with the columns required by `fairness.assess`.
     attributes : sequence of str, optional
         Defaults to those of race_ethnicity, sex and age_band that the file has.
+    rules : PredictionRules, optional
+        How labels and levels are read.
 
     Raises
     ------
     FairnessError
         The predictions cannot be assessed; the message gives the reason and a fix.
     """
-    settings = settings or FairnessSection()
-    frame = read_predictions(predictions)
-    chosen = list(attributes) or [one for one in ATTRIBUTES if one in frame.columns]
-    if not chosen:
-        others = [one for one in frame.columns if one not in _NOT_ATTRIBUTES]
-        raise FairnessError(
-            f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
-            where=str(predictions),
-            fix=f"Name the columns with --attributes; the other columns are {', '.join(others) or 'none'}.",
-        )
-    for one in chosen:
-        if one in frame.columns and "patient_id" in frame.columns:
-            n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
-            if too_many_levels(n_levels, n_patients):
-                raise FairnessError(
-                    f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and "
-                    "cannot be used as an attribute.",
-                    where=str(predictions),
-                    fix="Name other columns with --attributes, or group its levels.",
-                )
-    try:
+    settings, notes = settings or FairnessSection(), Notes()
+    frame, chosen = _read_chosen(predictions, attributes)
+    rules = replace(rules, decimal_comma=predictions.suffix.lower() not in _PARQUET and has_decimal_comma(predictions))
+    with _errors_at(predictions):
+        refuse_reserved_names(chosen)
+        frame = normal_form(frame, chosen, rules, notes)
+        note_similar_ids(frame, notes)
         checked = evaluated(frame, chosen, settings, threshold)
         found = assess_evaluated(checked, chosen, settings, progress=progress)
         family = _family(checked.test, settings)
-    except FmauditError as error:
-        where = f"{predictions}, {error.where}" if error.where else str(predictions)
-        raise type(error)(error.what, where=where, fix=error.fix) from error
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     judged = withhold_verdicts(judged, found.score_warnings)
     found = replace(found, fairness_gaps=judged_as_found(found.fairness_gaps, judged))
@@ -142,10 +156,54 @@ def assess_file(
             model_comparisons=found.model_comparisons,
             score_warnings=found.score_warnings,
             studies=count_studies(studies, chosen),
+            notes=notes.frame(),
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
         ),
     )
-    return Assessed(found, tables, report)
+    return Assessed(found, tables, report, notes.frame())
+
+
+def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Return the rows of a file and the attributes to compare: those named, else those of `ATTRIBUTES` that it has.
+
+    Raises
+    ------
+    FairnessError
+        No attribute can be chosen, a column is missing, or an attribute has so many levels that it may identify patients.
+    """
+    found = _columns(predictions)
+    chosen = list(dict.fromkeys(attributes)) or [one for one in ATTRIBUTES if one in found]
+    if not chosen:
+        others = [one for one in found if one not in _NOT_ATTRIBUTES]
+        raise FairnessError(
+            f"no column is one of {', '.join(ATTRIBUTES)}, so there are no subgroups to compare.",
+            where=str(predictions),
+            fix=f"Name the columns with --attributes; the other columns are {columns_named(others)}.",
+        )
+    missing = [name for name in (*REQUIRED, *chosen) if name not in found]
+    if missing:
+        hints = [did_you_mean(name, found) for name in missing]
+        raise FairnessError(
+            f"{columns_missing(hints)}; the columns are {columns_named(found)}.", where=str(predictions)
+        )
+    frame = read_predictions(predictions, chosen)
+    for one in chosen:
+        n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
+        if too_many_levels(n_levels, n_patients):
+            raise FairnessError(
+                f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and "
+                "cannot be used as an attribute.",
+                where=str(predictions),
+                fix="Name other columns with --attributes, or group its levels.",
+            )
+    return frame, chosen
+
+
+def _columns(predictions: Path) -> list[str]:
+    if predictions.suffix.lower() not in _SUFFIXES or not predictions.exists():
+        return read_predictions(predictions).columns
+    with _errors_at(predictions):
+        return column_names(predictions, REQUIRED)
 
 
 def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:

@@ -51,3 +51,10 @@ def words_named(words: Iterable[str], ids: Set[str]) -> str:
     if not tellable:
         return "a value that may identify a patient and is not shown"
     return shown if len(tellable) == len(distinct) else f"{shown} and values that may identify patients"
+
+
+def columns_named(names: Sequence[str]) -> str:
+    """Return column names as they may be shown in an error, without those that may be a cell of a file without a header."""
+    shown = [name for name in names if name and not _LIKE_A_NUMBER.search(name)]
+    hidden = len(names) - len(shown)
+    return ", ".join([*shown, *([f"{hidden} more"] if hidden else [])]) or "none"

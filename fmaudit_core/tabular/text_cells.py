@@ -1,24 +1,68 @@
-"""A user's file as text cells, each with its row number. The cells are interpreted in `cohort/table.py`."""
+"""The one reader of a user's own table, CSV or Parquet: text as text, each row with its number.
+
+`cohort/table.py` and `fairness/normal_form.py` interpret the cells. `delimited.py` reads text files.
+`scan.py` is for the tables of releases.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
-from fmaudit_core.tabular.errors import CohortError, starting_with_rows
+from fmaudit_core.tabular.delimited import clean_header, find_layout, read_delimited, refuse_repeated_names
+from fmaudit_core.tabular.errors import CohortError
 
-_SEPARATORS = ",;\t"
+_PARQUET: Final = (".parquet", ".pq")
+_DELIMITED: Final = (".csv", ".tsv", ".txt")
+#: whole numbers from here on are not all different as floats
+_INEXACT: Final = float(1 << 53)
 
 
-def read_cells(table: Path) -> tuple[pl.DataFrame, pl.Series]:
-    """Read every cell as trimmed text, so that ids like ``007`` or ``123.0`` stay as written; missing cells are empty.
+def column_names(table: Path, expected: Collection[str] = ()) -> list[str]:
+    """Return the trimmed names of a table's columns in order, without columns that have no name.
 
-    Rows without content and columns without a name, which spreadsheets leave behind, are ignored.
+    Parameters
+    ----------
+    expected : collection of str
+        Names that the caller needs; they tell a header from a first row of data.
+
+    Raises
+    ------
+    CohortError
+        The file cannot be read, or its header cannot be used.
+    """
+    if _kind(table) in _PARQUET:
+        return list(_parquet_columns(table))
+    try:
+        return [name for name in find_layout(table, expected).header if name]
+    except OSError as error:
+        raise _unreadable(table, error) from error
+
+
+def has_decimal_comma(table: Path) -> bool:
+    """Return whether 0,5 may mean 0.5 in a table: it is text whose separator is not a comma."""
+    return _kind(table) in _DELIMITED and find_layout(table).decimal_comma
+
+
+def read_cells(
+    table: Path, *, only: Collection[str] | None = None, numbers: Collection[str] = (), expected: Collection[str] = ()
+) -> tuple[pl.DataFrame, pl.Series]:
+    """Read cells as trimmed text, so that ids like ``007``, ``7E5`` or ``123.0`` stay as written; missing cells are empty.
+
+    Rows without content and columns without a name, which spreadsheets leave behind, are ignored, and so are nested columns of
+    Parquet.
+
+    Parameters
+    ----------
+    only : collection of str, optional
+        Columns to read; all if not given.
+    numbers : collection of str
+        Columns that keep a numeric or Boolean type of Parquet.
+    expected : collection of str
+        Names that the caller needs; see `column_names`.
 
     Returns
     -------
@@ -28,72 +72,93 @@ def read_cells(table: Path) -> tuple[pl.DataFrame, pl.Series]:
     Raises
     ------
     CohortError
-        The file cannot be read, holds no row, names a column twice, or a row's number of cells differs from the header's.
+        The file cannot be read, is not UTF-8 text, holds no row, names a column twice, or a row's number of cells differs from
+        the header's.
     """
-    suffix = table.suffix.lower()
     try:
-        if suffix in (".parquet", ".pq"):
-            frame = pl.read_parquet(table).select(pl.all().cast(pl.String))
-            header, rows = _header(frame.columns, table), pl.Series(range(1, frame.height + 1), dtype=pl.Int64)
-            frame = frame.rename(dict(zip(frame.columns, header, strict=True)))
-        elif suffix in (".csv", ".tsv", ".txt"):
-            frame, rows = _read_csv(table)
+        if _kind(table) in _PARQUET:
+            frame, rows = _read_parquet(table, only, numbers)
         else:
-            raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
+            frame, rows = read_delimited(table, find_layout(table, expected), only)
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-        raise CohortError(f"cannot be read ({reason}).", where=table.name) from error
-    trimmed = frame.select(pl.all().fill_null("").str.strip_chars())
-    filled = trimmed.select(any=pl.any_horizontal(pl.all() != "")).get_column("any")
-    if not filled.any():
+        raise _unreadable(table, error) from error
+    frame = frame.with_columns(pl.col(pl.String).fill_null(""))
+    if frame.width and all(_may_be_blank(column) for column in frame):
+        filled = frame.select(any=pl.any_horizontal(_filled(column) for column in frame)).get_column("any")
+        frame, rows = frame.filter(filled), rows.filter(filled)
+    if frame.is_empty():
         raise CohortError("has no studies.", where=table.name)
-    return trimmed.filter(filled), rows.filter(filled)
+    return frame, rows
 
 
-def _read_csv(table: Path) -> tuple[pl.DataFrame, pl.Series]:
+def text_of(column: pl.Series, *, where: str | None = None) -> pl.Series:
+    """Return a column as text, exactly: NaN is null, and white space at the ends is removed.
+
+    Raises
+    ------
+    CohortError
+        The column is nested, or holds floats so large that different whole numbers are equal.
+    """
+    if column.dtype.is_nested():
+        raise CohortError(f"column {column.name} holds lists or records, not text or numbers.", where=where)
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
+        if (column.abs() >= _INEXACT).any():
+            raise CohortError(
+                f"column {column.name} holds ids as decimal numbers ({column.dtype}) that are too large to be exact.",
+                where=where,
+                fix="Write the column as text.",
+            )
     try:
-        text = table.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CohortError(
-            "is not UTF-8 text.", where=table.name, fix="Save it as UTF-8; Excel calls this format `CSV UTF-8`."
-        ) from error
-    first = text.split("\n", 1)[0].strip()
-    declared = re.fullmatch(r"sep=(.)", first, re.IGNORECASE)  # first line written by Excel
-    separator = declared[1] if declared else max(_SEPARATORS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        return column.cast(pl.String).str.strip_chars()
+    except pl.exceptions.PolarsError as error:
+        raise CohortError(f"column {column.name} ({column.dtype}) is not text.", where=where) from error
+
+
+def _kind(table: Path) -> str:
+    suffix = table.suffix.lower()
+    if suffix not in (*_PARQUET, *_DELIMITED):
+        raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
+    return suffix
+
+
+def _parquet_columns(table: Path) -> dict[str, str]:
+    """Return the columns of a Parquet file: trimmed name -> name in the file."""
     try:
-        numbered = list(enumerate(reader, start=1))[1 if declared else 0 :]
-    except csv.Error as error:
-        raise CohortError(
-            f"cannot be read as CSV at or before line {reader.line_num} ({error}).",
-            where=table.name,
-            fix='A quotation mark that is opened must be closed; inside quotes it is doubled: "".',
-        ) from error
-    if not numbered:
-        raise CohortError("is empty.", where=table.name)
-    header = _header(numbered[0][1], table)
-    body = [(row, _without_blank_end(cells, len(header))) for row, cells in numbered[1:] if any(map(str.strip, cells))]
-    ragged = [row for row, cells in body if len(cells) != len(header)]
-    if ragged:
-        raise CohortError(
-            f"{starting_with_rows(ragged)}: fewer or more cells than the header's {len(header)}.",
-            where=table.name,
-            fix="A blank cell still needs its separator; text that holds the separator needs quotes.",
-        )
-    columns = {name: [cells[i] for _, cells in body] for i, name in enumerate(header) if name}
-    return pl.DataFrame(columns, dict.fromkeys(columns, pl.String)), pl.Series([row for row, _ in body], dtype=pl.Int64)
+        theirs = list(pl.read_parquet_schema(table))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise _unreadable(table, error) from error
+    ours = clean_header(theirs)
+    refuse_repeated_names(ours, table)
+    return {name: own for name, own in zip(ours, theirs, strict=True) if name}
 
 
-def _without_blank_end(cells: list[str], width: int) -> list[str]:
-    """Return the cells of a row without blank ones beyond the header's width."""
-    return cells[:width] if not any(map(str.strip, cells[width:])) else cells
+def _read_parquet(
+    table: Path, only: Collection[str] | None, numbers: Collection[str]
+) -> tuple[pl.DataFrame, pl.Series]:
+    names = {name: own for name, own in _parquet_columns(table).items() if only is None or name in only}
+    frame = pl.read_parquet(table, columns=list(names.values()), hive_partitioning=False)
+    columns = []
+    for name, own in names.items():
+        column = frame.get_column(own).alias(name)
+        if only is None and (column.dtype.is_nested() or column.dtype == pl.Binary):
+            continue
+        kept = name in numbers and (column.dtype.is_numeric() or column.dtype == pl.Boolean)
+        columns.append(column if kept else text_of(column, where=table.name))
+    return pl.DataFrame(columns), pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
 
 
-def _header(names: Sequence[str], table: Path) -> list[str]:
-    header = [name.strip().strip("\ufeff").strip() for name in names]
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        raise CohortError(
-            f"column {', '.join(twice)} appears twice.", where=table.name, fix="Rename or remove one of them."
-        )
-    return header
+def _may_be_blank(column: pl.Series) -> bool:
+    return bool((column == "").any()) if column.dtype == pl.String else column.null_count() > 0
+
+
+def _filled(column: pl.Series) -> pl.Expr:
+    of = pl.col(column.name)
+    return (of != "") if column.dtype == pl.String else of.is_not_null()
+
+
+def _unreadable(table: Path, error: Exception) -> CohortError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return CohortError(
+        f"cannot be read as {'Parquet' if table.suffix.lower() in _PARQUET else 'CSV'} ({reason}).", where=table.name
+    )

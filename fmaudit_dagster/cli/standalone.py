@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -29,6 +30,16 @@ from fmaudit_dagster.cli.error_handling import report_errors
 @click.option(
     "--threshold-uncertainty", is_flag=True, help="Carry the chosen threshold's own uncertainty into intervals."
 )
+@click.option("--positive", help="Words for a positive label in y_true, with commas.")
+@click.option("--negative", help="Words for a negative label in y_true, with commas.")
+@click.option("--merge-levels", is_flag=True, help="Merge levels that differ by case or spacing only.")
+@click.option(
+    "--unlabelled",
+    type=click.Choice(["refuse", "exclude"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with rows without a label: blank, NaN, or -1 (uncertain).",
+)
 @report_errors
 def assess(
     predictions: Path,
@@ -38,19 +49,45 @@ def assess(
     permutations: int | None,
     seed: int | None,
     threshold_uncertainty: bool,
+    positive: str | None,
+    negative: str | None,
+    merge_levels: bool,
+    unlabelled: Literal["refuse", "exclude"],
 ) -> None:
     """Assess anybody's predictions: tables as Parquet and CSV, and the page, into --out. Needs no audit.yaml."""
-    from fmaudit_core.config import FairnessSection
+    from fmaudit_core.config import FairnessSection, LabelWords, LevelRules
+    from fmaudit_core.fairness.normal_form import PredictionRules
     from fmaudit_core.standalone.assess_file import assess_file
     from fmaudit_dagster.cli.findings_table import print_findings
     from fmaudit_dagster.cli.progress_bars import one_bar
 
     given = {"n_permutations": permutations, "seed": seed, "threshold_uncertainty": threshold_uncertainty}
     settings = FairnessSection.model_validate({name: value for name, value in given.items() if value is not None})
-    names = [name.strip() for name in attributes.split(",") if name.strip()] if attributes else []
+    if bool(positive) != bool(negative):
+        raise click.UsageError("--positive and --negative are given together.")
+    rules = PredictionRules(
+        LabelWords(positive=tuple(_listed(positive)), negative=tuple(_listed(negative))),
+        LevelRules(merge="case" if merge_levels else "none"),
+        unlabelled,
+    )
     with one_bar("assessing") as progress:
-        assess_file(predictions, out, attributes=names, settings=settings, threshold=threshold, progress=progress)
+        done = assess_file(
+            predictions,
+            out,
+            attributes=_listed(attributes),
+            settings=settings,
+            threshold=threshold,
+            rules=rules,
+            progress=progress,
+        )
+    for row in done.notes.iter_rows(named=True):
+        click.echo(f"Note: {row['note']}: {row['n']:,} {row['unit']} ({row['detail']}).")
     print_findings(out)
+
+
+def _listed(names: str | None) -> list[str]:
+    """Return names that are separated by commas."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
 @click.command()

@@ -142,7 +142,7 @@ def test_intervals_cover_at_about_their_confidence():
         (lambda f: f.filter(pl.col("split") == "val"), r"the split `test` has no study"),
         (lambda f: f.with_columns(other=pl.lit("x")), r"attribute other has one level only \(x\)"),
         (lambda f: pl.concat([f, f]), r"scored more than once"),
-        (lambda f: f.with_columns(split=pl.lit("dev")), r"split holds dev"),
+        (lambda f: f.with_columns(split=pl.lit("dev")), r"split holds 'dev' \("),
         (
             lambda f: f.with_columns(threshold=pl.when(pl.col("group") == "a").then(0.2).otherwise(0.9)),
             r"model x task: threshold has 2 values",

@@ -12,11 +12,11 @@ from typing import Final, Literal
 
 import polars as pl
 
-from fmaudit_core.cohort.inspect_release.release_tables import Notes
 from fmaudit_core.cohort.schema import MAX_AGE
 from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
 from fmaudit_core.tabular.meds import BIRTH_CODES, MedsDataset
+from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.omop import OmopTables
 from fmaudit_core.tabular.scan import Column, clock, collected, moment, scan_table, whole_number
 

@@ -30,7 +30,7 @@ from fmaudit_core.cohort.inspect_release.release_files import (
     optional_tables_missing,
     volumes_missing,
 )
-from fmaudit_core.cohort.inspect_release.release_tables import Notes, read_listed, split_of, volume_name
+from fmaudit_core.cohort.inspect_release.release_tables import read_listed, split_of, volume_name
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, validate_labels, validate_studies
 from fmaudit_core.common.progress import Progress, silent
@@ -40,6 +40,7 @@ from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.digests import digest, files_digest
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.meds import MedsDataset, find_meds, open_meds
+from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.omop import find_omop, folders_below
 from fmaudit_core.tabular.scan import Column, collected, newest, scan_table, whole_number
 

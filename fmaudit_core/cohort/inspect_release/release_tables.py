@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from fmaudit_core.cohort.inspect_release.labels import OTHER_PE
 from fmaudit_core.cohort.inspect_release.release_files import Release
 from fmaudit_core.common.vocabulary import SPLITS
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
+from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.scan import (
     Column,
     clock,
@@ -42,23 +43,6 @@ _SHOWN_CHARACTERS: Final = 20
 _LACKING_FROM: Final = 10
 _LACKING_UPTO: Final = 0.01
 _CONTRAST: Final = r"(?i)contrast"
-
-
-@dataclass
-class Notes:
-    """Observations that do not exclude any study, in order."""
-
-    rows: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, note: str, n: int, unit: str, detail: str = "") -> None:
-        """Add a note if `n` is not 0. `unit` is studies, rows, persons, volumes or files."""
-        if n:
-            self.rows.append((note, n, unit, detail))
-
-    def frame(self) -> pl.DataFrame:
-        """Return the notes as a frame of `COHORT_NOTES`."""
-        schema = {"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String}
-        return pl.DataFrame(self.rows, schema=schema, orient="row")
 
 
 def read_listed(release: Release, tasks: Sequence[Column], notes: Notes, *, partial: bool = False) -> pl.DataFrame:

@@ -156,6 +156,7 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
         "best": vocabulary.subgroup_title(row["best_subgroup"]) if row["best_subgroup"] else None,
         "worst_text": _level_text(metric, worst),
         "best_text": _level_text(metric, best),
+        "unrecorded_text": _level_text(metric, index.subgroup(key, metric, attribute, vocabulary.UNKNOWN)),
         "gap_text": formatting.spread(metric, row["gap"], rounded=rounded),
         "null_text": formatting.spread(metric, row["null_expected_gap"], rounded=rounded),
     }

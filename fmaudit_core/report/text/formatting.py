@@ -12,6 +12,7 @@ from fmaudit_core.common.vocabulary import (
     TASK_TITLES,
     THRESHOLD_GIVEN,
     TIMES,
+    UNKNOWN,
     subgroup_title,
 )
 from fmaudit_core.encoders.pooling import GIVEN, VOLUME
@@ -247,7 +248,8 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
     Parameters
     ----------
     finding : a row of audit_findings
-        With the titles `best` and `worst`, their values as text (`best_text`, `worst_text`), and `gap_text` and `null_text`,
+        With the titles `best` and `worst`, their values as text (`best_text`, `worst_text`), and `gap_text`, `null_text`,
+        `unrecorded_text` (the value of studies whose attribute was not recorded),
         all as they may be shown.
     task : str
     margin : float
@@ -315,7 +317,9 @@ def _how_sure(finding: Mapping[str, Any], margin: float, unseen: str) -> str:
 def _not_tested(finding: Mapping[str, Any]) -> str:
     """Name the subgroups that a verdict does not cover."""
     names = finding.get("not_covered") or []
-    return f" Not tested: {', '.join(subgroup_title(name) for name in names)}." if names else ""
+    unrecorded = finding.get("unrecorded_text")
+    values = {UNKNOWN: f" ({unrecorded})"} if unrecorded not in (None, NONE) else {}
+    return f" Not tested: {', '.join(subgroup_title(name) + values.get(name, '') for name in names)}." if names else ""
 
 
 def _spaced(name: str) -> str:

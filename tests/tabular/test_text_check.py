@@ -6,8 +6,8 @@ import gzip
 
 import pytest
 
-from fmaudit_core.tabular.delimited_text import check_text
 from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.text_check import check_text
 
 HEAD = "patient_id,time,code\n"
 ROWS = "".join(f"p{i},2020-01-01,DX/{i}\n" for i in range(50))
@@ -61,7 +61,7 @@ def test_valid_files_are_not_refused(tmp_path, text):
 
 
 def test_a_line_is_counted_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("fmaudit_core.tabular.delimited_text._BLOCK", 64)
+    monkeypatch.setattr("fmaudit_core.tabular.text_check._BLOCK", 64)
     path = tmp_path / "e.csv"
     path.write_bytes((HEAD + ROWS).encode() + b"p9,2020-01-01,\xff\n")
     with pytest.raises(CohortError, match=r"line 52 is not UTF-8 \(byte 0xFF"):

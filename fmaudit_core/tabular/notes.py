@@ -1,0 +1,60 @@
+"""Notes on the files that were read: repairs, choices and rows without a value, each with its count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from fmaudit_core.common.vocabulary import UNKNOWN
+from fmaudit_core.tabular.labels import ReadLabels
+from fmaudit_core.tabular.levels import Levels
+
+_SCHEMA = {"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String}
+
+
+@dataclass
+class Notes:
+    """Observations that do not exclude any study, in order."""
+
+    rows: list[tuple[str, int, str, str]] = field(default_factory=list)
+
+    def add(self, note: str, n: int, unit: str, detail: str = "") -> None:
+        """Add a note if `n` is not 0. `unit` is studies, rows, persons, volumes or files."""
+        if n:
+            self.rows.append((note, n, unit, detail))
+
+    def frame(self) -> pl.DataFrame:
+        """Return the notes as a frame of `COHORT_NOTES`."""
+        return pl.DataFrame(self.rows, schema=_SCHEMA, orient="row")
+
+
+def note_levels(name: str, levels: Levels, notes: Notes, unit: str) -> None:
+    """Add what was done to the levels of an attribute: not recorded, or merged."""
+    notes.add(f"{name} not recorded", levels.n_missing, unit, f"level {UNKNOWN}, never tested: {levels.missing_text()}")
+    for kept, *others in levels.merged:
+        notes.add(
+            f"{name} merged by case and spacing", len(others), "spellings", f"{kept!r}: {', '.join(map(repr, others))}"
+        )
+
+
+def note_labels(name: str, labels: ReadLabels, notes: Notes, unit: str) -> None:
+    """Add which words were read as labels, and how many rows are uncertain."""
+    words = len(labels.positive) + len(labels.negative)
+    positive, negative = ", ".join(labels.positive) or "1, true", ", ".join(labels.negative) or "0, false"
+    notes.add(f"{name} read from words", words, "words", f"positive: {positive}; negative: {negative}")
+    notes.add(f"{name} uncertain", labels.n_uncertain, unit, "-1, no label")
+
+
+def note_similar_ids(frame: pl.DataFrame, notes: Notes) -> None:
+    """Add how many ids of patients in different splits differ by case only: they may be the same patient.
+
+    Parameters
+    ----------
+    frame : frame with `patient_id` and `split` as text
+    """
+    ids = frame.select("patient_id", "split").unique()
+    lower = pl.col("patient_id").cast(pl.String).str.to_lowercase()
+    alike = ids.group_by(lower.alias("lower")).agg(n=pl.col("patient_id").n_unique(), splits=pl.col("split").n_unique())
+    n = alike.filter((pl.col("n") > 1) & (pl.col("splits") > 1)).height
+    notes.add("patient ids that differ by case only, in different splits", n, "ids", "they may be the same patient")

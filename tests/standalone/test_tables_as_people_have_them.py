@@ -1,0 +1,156 @@
+"""One table of predictions in every spelling, type and format gives the same numbers; contradictions are refused."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from fmaudit_core.config import FairnessSection, LabelWords
+from fmaudit_core.fairness import assess
+from fmaudit_core.fairness.errors import FairnessError
+from fmaudit_core.fairness.normal_form import PredictionRules
+from fmaudit_core.standalone.assess_file import read_predictions
+from fmaudit_dagster.cli.main import main
+from tests.fairness.cohorts import predictions
+
+FEW = FairnessSection(n_permutations=99, intersection_depth=1)
+LEVELS = {"a": "M\u0101ori", "b": "C\u00f4te d\u2019Ivoire", "c": "unknown"}
+PLAIN = predictions(400, seed=7).select(
+    "study_id", "patient_id", "split", "y_true", "y_score", group=pl.col("group").replace(LEVELS)
+)
+WORDS = [
+    ("1", "0"),
+    ("1.0", "0.0"),
+    ("TRUE", "False "),
+    ("yes", "no"),
+    (" positive", "Negative"),
+    ("malignant", "benign"),
+]
+RULES = PredictionRules(LabelWords(positive=("Malignant",), negative=("benign",)))
+WANT = assess(PLAIN, attributes=["group"], settings=FEW)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    words=st.sampled_from(WORDS),
+    separator=st.sampled_from([",", ";", "\t", "|", None]),
+    form=st.sampled_from(["NFC", "NFD"]),
+    space=st.sampled_from(["", " ", "\u00a0"]),
+    missing=st.sampled_from(["", "NA", "N/A", "nan", "None", "NULL", "Unknown", "not recorded", "UNABLE TO OBTAIN"]),
+    quoted=st.booleans(),
+    order=st.integers(0, 99),
+)
+def test_spelling_type_and_format_change_no_number(tmp_path, words, separator, form, space, missing, quoted, order):
+    levels = {level: unicodedata.normalize(form, level) + space for level in LEVELS.values()} | {"unknown": missing}
+    frame = PLAIN.sample(fraction=1.0, shuffle=True, seed=order).with_columns(
+        pl.when("y_true").then(pl.lit(words[0])).otherwise(pl.lit(words[1])).alias("y_true"),
+        pl.col("group").replace(levels),
+    )
+    path = tmp_path / ("p.parquet" if separator is None else "p.csv")
+    if separator is None:
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path, separator=separator, quote_style="always" if quoted else "necessary")
+    found = assess(read_predictions(path), attributes=["group"], settings=FEW, rules=RULES)
+    assert found.subgroup_metrics.equals(WANT.subgroup_metrics)
+    assert found.fairness_gaps.equals(WANT.fairness_gaps)
+
+
+def test_values_are_those_of_scikit_learn():
+    of = PLAIN.filter(pl.col("split") == "test", pl.col("group") == LEVELS["a"])
+    row = WANT.subgroup_metrics.filter(pl.col("subgroup") == LEVELS["a"], pl.col("metric") == "auroc")
+    assert row["value"][0] == pytest.approx(roc_auc_score(of["y_true"], of["y_score"]), abs=1e-9)
+
+
+def test_leading_zeros_are_other_patients(tmp_path):
+    twice = pl.concat(
+        [PLAIN, PLAIN.with_columns(study_id="0" + pl.col("study_id"), patient_id="0" + pl.col("patient_id"))]
+    )
+    codes = twice["patient_id"].str.replace_all(r"\D", "")
+    twice.with_columns(patient_id=codes).write_csv(tmp_path / "p.csv")
+    assert read_predictions(tmp_path / "p.csv")["patient_id"].n_unique() == codes.n_unique()
+
+
+SECOND = PLAIN.with_columns(encoder=pl.lit("second"))
+TWO = pl.concat([PLAIN.with_columns(encoder=pl.lit("first")), SECOND])
+
+
+@pytest.mark.parametrize("column", ["group", "patient_id", "y_true"])
+def test_models_that_contradict_each_other_are_refused(column):
+    shifted = SECOND.with_columns(pl.col(column).reverse().over("split"))
+    with pytest.raises(
+        FairnessError, match=rf"contradict each other: .*{column} differs for .* \(.*rows: \d+"
+    ) as raised:
+        assess(pl.concat([TWO.filter(encoder="first"), shifted]), attributes=["group"], settings=FEW)
+    assert PLAIN["patient_id"][0] not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder"])
+def test_reserved_names_are_no_attributes(name):
+    with pytest.raises(FairnessError, match=f"{name} cannot be an attribute"):
+        assess(PLAIN.with_columns(pl.col("group").alias(name)), attributes=[name], settings=FEW)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"y_true": pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("")).otherwise(pl.lit("1"))}, "3 rows blank or NaN (3"),
+        ({"y_true": pl.when(pl.int_range(pl.len()) < 3).then(-1).otherwise(1)}, "3 rows -1, which means uncertain"),
+        ({"y_true": pl.lit("maybe")}, "labels other than 0 and 1: 'maybe' (400 rows: 2, 3"),
+        ({"y_score": pl.lit("76.4%")}, "y_score is not a number in 400 rows: 2, 3, 4, 5, 6 and 395 more: they end in a percent"),
+        ({"y_score": pl.lit("0,5")}, "they have a decimal comma"),
+        ({"patient_id": pl.lit("nan")}, "patient_id is missing in 400 rows"),
+    ],
+)  # fmt: skip
+def test_a_cell_that_cannot_be_read_is_told_with_column_and_rows(tmp_path, change, said):
+    PLAIN.head(400).with_columns(**change).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path)
+    assert told.exit_code == 1
+    assert said in " ".join(told.output.split())
+
+
+def run(tmp_path, *arguments):
+    command = [
+        "assess",
+        "--predictions",
+        str(tmp_path / "p.csv"),
+        "--attributes",
+        "group",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    return CliRunner().invoke(main, [*command, "--permutations", "99", *arguments])
+
+
+def test_what_was_read_otherwise_is_noted_in_terminal_and_page(tmp_path):
+    few = pl.int_range(pl.len()) < 20
+    PLAIN.with_columns(
+        y_true=pl.when(few).then(pl.lit("-1")).when("y_true").then(pl.lit("yes")).otherwise(pl.lit("no")),
+        group=pl.col("group").replace({"unknown": "NA"}),
+    ).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path, "--unlabelled", "exclude")
+    assert told.exit_code == 0, told.output
+    assert "y_true read from words: 2 words (positive: yes; negative: no)" in told.output
+    assert "y_true has no label: 20 rows (excluded: 20 rows -1, which means uncertain)" in told.output
+    assert "group not recorded" in told.output
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "Notes on the files" in page
+
+
+def test_blank_sources_count_as_given_and_an_attribute_named_twice_counts_once(tmp_path):
+    PLAIN.with_columns(threshold=pl.lit("0.5"), threshold_source=pl.lit("")).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path, "--attributes", "group,group")
+    assert told.exit_code == 0, told.output
+
+
+def test_rows_without_a_model_are_refused(tmp_path):
+    TWO.with_columns(encoder=pl.col("encoder").replace("second", "")).write_csv(tmp_path / "p.csv")
+    told = run(tmp_path)
+    assert told.exit_code == 1
+    assert "encoder is missing in" in " ".join(told.output.split())

@@ -61,7 +61,7 @@ PYTHON
   env/bin/fmaudit -c audit/audit.yaml init --table audit/cohort.csv >/dev/null
   printf 'mitigation: {enabled: false}\n' >>audit/audit.yaml
   env/bin/fmaudit -c audit/audit.yaml run | tee printed.txt
-  grep -q "Site .*disparity" printed.txt
+  grep -qi "site .*disparity" printed.txt
   echo "The wheel works on $("$python" --version)."
   cd "$scratch"
 }

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+#: encodings of names on patient CDs: Windows and Latin-1, then DOS
+_ENCODINGS: Final = ("cp1252", "latin-1", "cp850", "cp437")
 
 
 @dataclass(frozen=True)
@@ -23,16 +28,36 @@ def locate(root: Path, name: str, suffixes: Sequence[str]) -> Located:
     A link lies outside the root if its target does. This applies to the study's folder and to the files in it.
     """
     try:
-        candidates = [root / f"{name}{suffix}" for suffix in suffixes]
-        path = next((one for one in candidates if one.exists()), candidates[0])
+        texts = [f"{name}{suffix}" for suffix in suffixes]
+        text = next((one for one in texts if on_disk(root, one).exists()), texts[0])
+        path = on_disk(root, text)
         top, resolved = root.resolve(), path.resolve()
         if resolved == top or not resolved.is_relative_to(top):
             return Located(name, inside=False, exists=True)
         relative = path.relative_to(root) if path.is_relative_to(root) else resolved.relative_to(top)
+        relative = Path(text) if path != root / text else relative
         inside, exists = (True, path.is_file()) if not path.is_dir() else _looked_through(path, top)
         return Located(relative.as_posix(), inside, exists)
     except (OSError, RuntimeError, ValueError):  # name too long, link to itself, NUL character: no such path
         return Located(name, inside=True, exists=False)
+
+
+def on_disk(root: Path, relative: str) -> Path:
+    """Return the path of a name from a table: as it is, else as another encoding or composition of its letters that exists.
+
+    A name with letters beyond ASCII has other bytes on a disk that was written by another system, such as a patient CD.
+    """
+    path = root / relative
+    if relative.isascii() or path.exists():
+        return path
+    return next((one for one in (root / name for name in _otherwise(relative)) if one.exists()), path)
+
+
+def _otherwise(name: str) -> Iterator[str]:
+    """Yield other spellings of the same letters on disk."""
+    yield from (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    for encoding in _ENCODINGS:
+        yield os.fsdecode(unicodedata.normalize("NFC", name).encode(encoding, "ignore"))
 
 
 def _looked_through(folder: Path, top: Path) -> tuple[bool, bool]:

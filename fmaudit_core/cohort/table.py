@@ -29,8 +29,8 @@ from fmaudit_core.tabular.words import SPLIT_WORDS, without_missing_words
 
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 #: reserved column names, not allowed for tasks and attributes
-_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "time")
-_OPTIONAL: Final = ("split", "image", "sex", "race_ethnicity")
+_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "series_uid", "time")
+_OPTIONAL: Final = ("split", "image", "series_uid", "sex", "race_ethnicity")
 
 
 def _split_of(words: pl.Expr) -> pl.Expr:
@@ -65,7 +65,8 @@ def read_table_cohort(
     ----------
     section : TableCohort
         The table, the image folder, and a mapping from our column names to the user's if they differ. The table needs
-        `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split` and `image` are optional. Without
+        `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split`, `image` and `series_uid` (the series
+        to use, blank if the rules choose) are optional. Without
         `split`, patients are split 70/10/20 by a hash of their id. Without `image`, the folder or .nii.gz file of a study
         has the name of the study. With a medical record, the table also needs `time`, the time of the study, blank if unknown.
     tasks, attributes : sequence of str
@@ -258,5 +259,6 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
         "race_ethnicity",
         *further,
         "image_path",
+        *([pl.col("series_uid").fill_null("")] if "series_uid" in raw.columns else []),
         *([moment("time").alias("time")] if "time" in raw.columns else []),
     ).sort("study_id")

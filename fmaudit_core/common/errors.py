@@ -45,7 +45,9 @@ class FmauditError(Exception):
 
     def _paragraph(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head} {self.fix}" if self.fix else head
+        text = f"{head} {self.fix}" if self.fix else head
+        # a path may hold bytes that are no UTF-8, which no terminal or log can print
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 class UnknownNameError(FmauditError):

@@ -27,11 +27,14 @@ class Defect(Exception):  # noqa: N818  # not an error of the run: the series is
     Parameters
     ----------
     reason : str
-        One of `series.REASONS`.
+        A key of `reasons.REASONS`.
+    detail : str, optional
+        Name of the attribute of the header that causes it; never a value.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
+        self.detail = detail
         super().__init__(reason)
 
 

@@ -5,6 +5,7 @@ Coordinates follow DICOM: x to the patient's Left, y to Posterior, z to Superior
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,12 @@ STEP_TOLERANCE = 0.10
 TILT_FROM_DEGREES = 0.5
 OBLIQUE_FROM_DEGREES = 0.5
 ORIENTATION_TOLERANCE = 1e-3
+#: positions lie on a line within this share of a pixel
+LINE_TOLERANCE_PX = 0.5
+#: no gantry tilts further; half of it is the limit of scanners
+STEEPEST_DEGREES = 45.0
+#: sizes of voxels in mm that a CT may have; others are in another unit
+PLAUSIBLE_MM = (0.02, 50.0)
 
 
 @dataclass(frozen=True)
@@ -62,19 +69,22 @@ def is_axial(normal: Float64Array) -> bool:
     return bool(abs(normal[2]) >= np.cos(np.pi / 4) - 1e-9)
 
 
-def stacked(positions: Float64Array, normal: Float64Array) -> Stack:
-    """Check that slices in ascending order are evenly spaced.
+def stacked(positions: Float64Array, normal: Float64Array, pixel_mm: float) -> Stack:
+    """Check that slices in ascending order are evenly spaced along one straight line.
 
     Parameters
     ----------
     positions : (slices, 3) float, mm, ImagePositionPatient in ascending order along the normal
     normal : (3,) float, unit
+    pixel_mm : float
+        Size of a pixel.
 
     Raises
     ------
     Defect
         A step differs from the median step by more than 10 %: `missing_slices` if all steps are near whole multiples
-        of the smallest, else `uneven_spacing`.
+        of the smallest, else `uneven_spacing`. `inconsistent_geometry`: a position lies more than half a pixel off the line
+        fitted through all of them, or the line runs more than 45 degrees off the normal.
     """
     if len(positions) == 1:
         return Stack(step_mm=None, tilt_degrees=0.0)
@@ -84,9 +94,29 @@ def stacked(positions: Float64Array, normal: Float64Array) -> Stack:
         multiples = steps / steps.min()
         near_whole = np.abs(multiples - np.rint(multiples)) <= STEP_TOLERANCE
         raise Defect("missing_slices" if bool(near_whole.all()) else "uneven_spacing")
-    travel = positions[-1] - positions[0]
-    along = abs(travel @ normal) / np.linalg.norm(travel)
-    return Stack(step_mm=median, tilt_degrees=float(np.degrees(np.arccos(min(1.0, along)))))
+    line = _line_through(positions, normal, pixel_mm)
+    tilt = float(np.degrees(np.arccos(min(1.0, 1.0 / float(np.linalg.norm(line))))))
+    if tilt > STEEPEST_DEGREES:
+        raise Defect("inconsistent_geometry")
+    return Stack(step_mm=median, tilt_degrees=tilt)
+
+
+def check_plausible(spacing_mm: Sequence[float]) -> None:
+    """Raise `implausible_spacing` if a voxel has a size that no CT has, as in another unit than mm."""
+    if not all(PLAUSIBLE_MM[0] <= mm <= PLAUSIBLE_MM[1] for mm in spacing_mm):
+        raise Defect("implausible_spacing")
+
+
+def _line_through(positions: Float64Array, normal: Float64Array, pixel_mm: float) -> Float64Array:
+    """Return the direction of the least-squares line through positions, (3,) float, per mm along the normal."""
+    heights = positions @ normal
+    heights = heights - heights.mean()
+    centred = positions - positions.mean(axis=0)
+    line: Float64Array = heights @ centred / (heights @ heights)
+    off = centred - np.outer(heights, line)
+    if np.linalg.norm(off, axis=1).max() > LINE_TOLERANCE_PX * pixel_mm:
+        raise Defect("inconsistent_geometry")
+    return line
 
 
 def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:

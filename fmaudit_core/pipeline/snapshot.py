@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
+from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -24,7 +25,7 @@ _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
 #: columns of a study that decide its slices
-_CT_COLUMNS: Final = ("study_id", "image_path", "rescale_slope", "rescale_intercept")
+_CT_COLUMNS: Final = ("study_id", "image_path", "series_uid", "rescale_slope", "rescale_intercept")
 
 #: (asset, cell) -> version that the run history records for it, None if it was never made
 RunHistory = Callable[[str, Cell], str | None]
@@ -112,9 +113,9 @@ class Snapshot:
 
     def view_versions(self) -> dict[str, str]:
         """Return the version of the slices of every view, by its key: it costs a look at every image file."""
-        images = self._study_columns(_CT_COLUMNS)
+        images, root = self._study_columns(_CT_COLUMNS), self.workspace.images_root
         inputs = (
-            files_digest(self.workspace.images_root, images.get_column("image_path").to_list()),
+            files_digest(root, [str(on_disk(root, path)) for path in images.get_column("image_path")]),
             frame_digest(images),
             asdict(self.workspace.series_rules),
         )

@@ -7,15 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
+
+from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.common.errors import needs_extra
-from fmaudit_core.config import Audit, ConfigError, InspectCohort, TableCohort, load_audit
+from fmaudit_core.config import Audit, ConfigError, InspectCohort, PhantomCohort, TableCohort, load_audit
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_embeddings
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.rescale import Rescale
-from fmaudit_core.imaging.rules import SeriesRules
+from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
 from fmaudit_core.probes.selection import Embeddings
 from fmaudit_core.storage.digests import digest
@@ -65,23 +68,28 @@ class Workspace:
     def repairing_slice_store(self) -> SliceStore:
         """Return the slice store with its source images, so that it can be built and a torn entry is recomputed on reading."""
         studies = self.warehouse.read("studies")
-        images = {
-            study: self.images_root / path for study, path in studies.select("study_id", "image_path").iter_rows()
-        }
+        paths = studies.select("study_id", "image_path").iter_rows()
+        images = {study: on_disk(self.images_root, path) for study, path in paths}
         rescales: dict[str, Rescale] = {}
         if "rescale_slope" in studies.columns:
             known = studies.select("study_id", "rescale_slope", "rescale_intercept").drop_nulls()
             rescales = {study: (slope, intercept) for study, slope, intercept in known.iter_rows()}
-        return replace(self.slices, images=images, rescales=rescales)
+        named: dict[str, str] = {}
+        if "series_uid" in studies.columns:
+            named = dict(studies.select("study_id", "series_uid").filter(pl.col("series_uid") != "").iter_rows())
+        return replace(self.slices, images=images, rescales=rescales, named=named)
 
     @property
     def series_rules(self) -> SeriesRules:
-        """What a series must be beyond readable: INSPECT's volumes have no modality and are recognised by their values."""
-        inspect, imaging = isinstance(self.audit.cohort, InspectCohort), self.audit.imaging
+        """What a series must be beyond readable, and which one is used where a study has several."""
+        cohort, imaging = self.audit.cohort, self.audit.imaging
+        inspect, usual = isinstance(cohort, InspectCohort), "any" if isinstance(cohort, PhantomCohort) else "chest"
         return SeriesRules(
             min_slices=imaging.min_slices,
             max_spacing_mm=imaging.max_spacing_mm or (INSPECT_MAX_SPACING_MM if inspect else None),
-            chest_values=inspect,
+            chest_values=(imaging.values or usual) == "chest",
+            require=SeriesPattern(**imaging.series.require.model_dump()),
+            prefer=tuple(SeriesPattern(**one.model_dump()) for one in imaging.series.prefer),
         )
 
     @property

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import polars as pl
 
 import fmaudit_core
+from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
@@ -232,7 +233,7 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     except FmauditError as error:
         return Finding("images", "problem", error.what, error.fix), []
     paths = studies.get_column("image_path").gather_every(max(1, studies.height // _SAMPLED_PATHS)).to_list()
-    lost = sum(not os.access(root / path, os.R_OK) for path in paths)
+    lost = sum(not os.access(on_disk(root, path), os.R_OK) for path in paths)
     if lost:
         message = f"{lost} of {len(paths)} sampled images in {root} cannot be read."
         return Finding("images", "problem", message, "Mount the disk, or grant read permission."), []
@@ -240,7 +241,7 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     reasons = []
     for path in paths[:: max(1, len(paths) // _SAMPLED_SERIES)][:_SAMPLED_SERIES]:
         try:
-            best = read_series(root / path)[0]
+            best = read_series(on_disk(root, path), rules=workspace.series_rules)[0]
         except FmauditError:
             reasons.append("no_images")
             continue

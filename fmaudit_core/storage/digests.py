@@ -40,7 +40,8 @@ def files_digest(root: Path, paths: Sequence[str]) -> str:
     seen = hashlib.sha256()
     for relative in sorted(paths):
         for path, status in files_below(root / relative):
-            seen.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            # names are bytes: a patient CD written elsewhere may hold some that are not UTF-8
+            seen.update(os.fsencode(path.relative_to(root)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return seen.hexdigest()[:32]
 
 

@@ -36,8 +36,8 @@ SLICE_QUALITY: Final = declare(
     "slice_quality",
     "A CT series: accepted, or quarantined and why.",
     rest=(
-        "study_id series_uid status reason flags used n_slices spacing_mm in_plane_mm rows columns tilt_degrees "
-        "hu_min hu_p01 hu_max hu_mean n_files transfer_syntaxes"
+        "study_id series_uid status reason flags used choice description kernel image_type thickness_mm series_number "
+        "n_slices spacing_mm in_plane_mm rows columns tilt_degrees hu_min hu_p01 hu_max hu_mean n_files transfer_syntaxes"
     ),
     special={"status": text("`accepted` or `quarantined`")},
 )

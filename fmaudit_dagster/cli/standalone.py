@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
-from fmaudit_dagster.cli.error_handling import report_errors
+from fmaudit_core.imaging.choice import CHOICES
+from fmaudit_core.imaging.rules import NO_RULES
+from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.series_read import SeriesRead
 
 
 @click.command()
@@ -94,14 +99,18 @@ def _listed(names: str | None) -> list[str]:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object per series.")
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of the largest series.")
+@click.pass_obj
 @report_errors
-def series(path: Path, as_json: bool, png: Path | None) -> None:
-    """Read the CT series under PATH as the audit would: verdict, geometry, HU statistics, picture."""
+def series(config: Path, path: Path, as_json: bool, png: Path | None) -> None:
+    """Read the CT series under PATH as the audit would: a line per series, its flags, geometry, HU statistics, picture.
+
+    The rules for series are those of audit.yaml, if there is one.
+    """
     with needs_extra("imaging", "fmaudit series"):
         from fmaudit_core.imaging.picture import write_montage
-        from fmaudit_core.imaging.series import FLAGS, REASONS, read_series
+        from fmaudit_core.imaging.series import read_series
 
-    found = read_series(path)
+    found = read_series(path, rules=workspace_of(config).series_rules if config.is_file() else NO_RULES)
     if png is not None:
         if found[0].volume_hu is None:
             raise FmauditError("no series was accepted, so there is no picture of one.", where=str(path))
@@ -110,15 +119,24 @@ def series(path: Path, as_json: bool, png: Path | None) -> None:
         click.echo(json.dumps([one.facts() for one in found], indent=2))
         return
     for one in found:
-        facts = one.facts()
-        click.echo(
-            f"{one.status}: {how_many(facts['n_files'], 'file')}"
-            + (f", {one.reason} ({REASONS[one.reason]})" if one.reason else "")
-        )
-        for flag in one.flags:
-            click.echo(f"  {flag}: {FLAGS[flag]}")
-        if one.volume_hu is not None:
-            z, y, x = facts["shape_zyx"]
-            dz, dy, dx = facts["spacing_zyx_mm"]
-            click.echo(f"  {z} slices of {y} x {x}, {dz:g} x {dy:g} x {dx:g} mm")
-            click.echo(f"  HU {facts['hu_min']} to {facts['hu_max']}, mean {facts['hu_mean']:.1f}")
+        _describe(one)
+
+
+def _describe(series: SeriesRead) -> None:
+    """Print one series: a line with its verdict and description, then its flags and geometry."""
+    header = series.header
+    thickness = "" if header.thickness_mm is None else f"{header.thickness_mm:g} mm"
+    described = [header.description, header.kernel, header.image_type, thickness]
+    verdict = ("used" if series.used else "not used") if series.status == "accepted" else series.status
+    why = series.explained() or f"{series.choice} ({CHOICES[series.choice]})"
+    counted = f"{how_many(series.n_slices, 'slice')}, " if series.n_slices else ""
+    text = " | ".join(one for one in described if one)
+    click.echo(f"{verdict}: {counted}{how_many(series.n_files, 'file')}, {why}{f': {text}' if text else ''}")
+    for remark in series.remarks():
+        click.echo(f"  {remark}")
+    facts = series.facts()
+    if series.volume_hu is not None:
+        z, y, x = facts["shape_zyx"]
+        dz, dy, dx = facts["spacing_zyx_mm"]
+        click.echo(f"  {z} slices of {y} x {x}, {dz:g} x {dy:g} x {dx:g} mm")
+        click.echo(f"  HU {facts['hu_min']} to {facts['hu_max']}, mean {facts['hu_mean']:.1f}")

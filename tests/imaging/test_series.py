@@ -94,7 +94,7 @@ def test_steps_are_even_within_a_tenth(tmp_path, positions, reason):
         ({"PixelData": b"\0\0"}, "truncated_pixel_data"),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "not_ct_image"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
-        ({"RescaleType": "US"}, "not_hounsfield"),
+        ({"RescaleType": "Z_EFF"}, "not_hounsfield"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not_hounsfield"),
         ({"RescaleIntercept": 40000}, "hu_out_of_range"),
     ],

@@ -318,6 +318,8 @@ def made_up(
                 {
                     "status": ["accepted"] * 40 + ["quarantined"] * 3,
                     "reason": ["", *[""] * 39, "too_few_slices", "gap_between_slices", "too_few_slices"],
+                    "used": [True] * 38 + [False] * 5,
+                    "choice": ["only_candidate"] * 36 + ["thinnest"] * 4 + [""] * 3,
                 }
             )
         ),

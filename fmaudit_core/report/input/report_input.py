@@ -62,7 +62,9 @@ OPTIONAL_METRICS: Final = ("threshold", "p_rest", "p_rest_adjusted", "threshold_
 STUDIES: Final = pl.Schema(
     {"split": pl.String, "attribute": pl.String, "subgroup": pl.String, "n_studies": pl.Int64, "n_patients": pl.Int64}
 )
-SLICE_QUALITY: Final = pl.Schema({"status": pl.String, "reason": pl.String, "n": pl.Int64})
+SLICE_QUALITY: Final = pl.Schema(
+    {"status": pl.String, "reason": pl.String, "used": pl.Boolean, "choice": pl.String, "n": pl.Int64}
+)
 # published tables, or those of their columns that the report shows
 FLOW: Final = COHORT_FLOW.schema
 LABEL_FLOW: Final = cohort.LABEL_FLOW.schema
@@ -263,6 +265,8 @@ def count_studies(studies: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFr
 
 
 def count_series(slice_quality: pl.DataFrame) -> pl.DataFrame:
-    """Series per status and reason, a frame of `SLICE_QUALITY`, the most frequent first."""
-    counted = slice_quality.group_by("status", pl.col("reason").fill_null("")).agg(n=pl.len().cast(pl.Int64))
-    return counted.select(SLICE_QUALITY.names()).sort("status", "n", "reason", descending=[False, True, False])
+    """Series per status, reason and choice, a frame of `SLICE_QUALITY`: the used ones first, then the most frequent."""
+    by = ("status", pl.col("reason").fill_null(""), "used", pl.col("choice").fill_null(""))
+    counted = slice_quality.group_by(by).agg(n=pl.len().cast(pl.Int64)).select(SLICE_QUALITY.names())
+    order = ["status", "used", "n", "reason", "choice"]
+    return counted.sort(order, descending=[False, True, True, False, False])

@@ -188,7 +188,7 @@ def test_the_doctor_names_each_ailment_and_its_cure(tmp_path):
     (tmp_path / "theirs.npz").rename(tmp_path / "gone.npz")
     assert "does not exist" in findings(config)["weights", "problem"]
     (tmp_path / "gone.npz").rename(tmp_path / "theirs.npz")
-    (tmp_path / "studies.csv").write_text("study_id\n1\n")
+    (tmp_path / "studies.csv").write_text("study_id,age\n1,50\n")
     assert "patient_id" in findings(config)["cohort", "problem"]
     shutil.rmtree(tmp_path / "encoders")
     assert "fmaudit encoders add" in findings(config)["registry", "problem"]
@@ -200,7 +200,8 @@ def test_the_doctor_names_each_ailment_and_its_cure(tmp_path):
 
 
 def test_the_doctor_looks_for_images_and_reads_a_few(tmp_path):
-    config = write_audit(tmp_path, cohort={"kind": "table", "table": "studies.csv", "images": "ct"}, tasks=["pe"])
+    cohort = {"kind": "table", "table": "studies.csv", "images": "ct"}
+    config = write_audit(tmp_path, cohort=cohort, tasks=["pe"], imaging={"values": "any"})  # the series are of no chest
     table = studies(30)
     table.write_csv(tmp_path / "studies.csv")
     for study in table["study_id"]:

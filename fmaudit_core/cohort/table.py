@@ -19,7 +19,14 @@ from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
 from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, too_many_levels
 from fmaudit_core.config import AgeBand, TableCohort
-from fmaudit_core.tabular.errors import CohortError, columns_named, rows_named, starting_with_rows, words_named
+from fmaudit_core.tabular.errors import (
+    CohortError,
+    columns_named,
+    ids_in_lower_case,
+    rows_named,
+    starting_with_rows,
+    words_named,
+)
 from fmaudit_core.tabular.labels import read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels
 from fmaudit_core.tabular.notes import Notes, note_labels, note_levels, note_similar_ids
@@ -185,7 +192,7 @@ def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[s
                 name, raw.get_column(name), merge=section.levels.merge == "case" or name not in attributes
             )
         except LevelsError as error:
-            raise CohortError(f"{error.what}", where=section.table.name, fix=error.fix) from error
+            raise CohortError(error.what, where=section.table.name, fix=error.fix) from error
         if name in attributes:
             note_levels(name, levels, notes, "studies")
         columns.append(levels.column)
@@ -194,7 +201,7 @@ def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[s
 
 def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes: Notes) -> pl.DataFrame:
     """Return one row per study and task. An unknown word raises an error that names the word, its count and its rows."""
-    problems, ids, read = [], _ids_of(raw), {}
+    problems, ids, read = [], ids_in_lower_case(raw), {}
     for task in tasks:
         found = read[task] = read_labels(raw.get_column(task), section.labels.positive, section.labels.negative)
         bad = raw.filter(found.unreadable)
@@ -215,11 +222,6 @@ def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes
         for task in tasks
     ]
     return pl.concat(long).sort("study_id", "task")
-
-
-def _ids_of(raw: pl.DataFrame) -> set[str]:
-    """Return the ids of studies and patients in lower case."""
-    return {*raw.get_column("study_id").str.to_lowercase(), *raw.get_column("patient_id").str.to_lowercase()}
 
 
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:

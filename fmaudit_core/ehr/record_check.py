@@ -8,22 +8,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import polars as pl
 
 from fmaudit_core.config import EhrSection
 from fmaudit_core.ehr.cutoffs import Rule
+from fmaudit_core.ehr.effective_time import UNREAD_TIME
 from fmaudit_core.ehr.errors import EhrError
-from fmaudit_core.ehr.record_look import UNREAD, RecordLook, forms_of_unread, look_at_record
+from fmaudit_core.ehr.record_look import RecordLook, forms_of_unread, look_at_record
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import named_forms
+from fmaudit_core.tabular.delimited import refuse_repeated_names
 from fmaudit_core.tabular.errors import rows_named
 from fmaudit_core.tabular.scan import is_table, rows_of_other_width, scan_header
 from fmaudit_core.tabular.text_check import check_text, header_is_data
 
 #: largest share of rows that may be lost without `ehr: partial: true`
 MOST_LOST: Final = 0.01
+#: how the library writes the second of two columns with one name
 _TWICE: Final = re.compile(r"(.+)_duplicated_\d+")
 _WRITE_TIMES: Final = "Write times as 2020-02-05 or 2020-02-05 14:30"
 _GO_ON: Final = "`ehr: partial: true` goes on without these rows"
@@ -45,19 +49,18 @@ def check_files(record: Record) -> None:
         if not path.is_file() or not is_table(path):
             continue
         check_text(path)
-        _check_header(scan_header(path), path.name)
+        _check_header(scan_header(path), path)
 
 
-def _check_header(names: list[str], where: str) -> None:
+def _check_header(names: list[str], path: Path) -> None:
     if header_is_data(names):
         raise EhrError(
             "its first row holds numbers or dates, so the names of the columns are missing.",
-            where=where,
+            where=path.name,
             fix="Add a first row with the names: patient_id, time, code, value.",
         )
-    twice = sorted({match[1] for name in names if (match := _TWICE.fullmatch(name)) and match[1] in names})
-    if twice:
-        raise EhrError(f"column {', '.join(twice)} appears twice.", where=where, fix="Rename or remove one of them.")
+    written = [match[1] if (match := _TWICE.fullmatch(name)) and match[1] in names else name for name in names]
+    refuse_repeated_names(written, path)
 
 
 def check_events(
@@ -134,7 +137,7 @@ def _too_many_lost(events: pl.LazyFrame, record: Record, patients: pl.DataFrame,
     told = [f"{n:,} {reason}" for reason, n in look.lost.items()]
     what = f"{look.n_lost:,} of {look.n_rows:,} rows cannot be used, which is too many: {', '.join(told)}."
     fix = f"Correct these rows; {_GO_ON}."
-    if UNREAD in look.lost:
+    if UNREAD_TIME in look.lost:
         what += f" Times are not read: {named_forms(forms_of_unread(events, patients))}."
         fix = f"{_WRITE_TIMES}; {_GO_ON}."
     return EhrError(what, where=record.path.name, fix=fix)

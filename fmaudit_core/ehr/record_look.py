@@ -11,15 +11,13 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.ehr.cutoffs import DAY, Rule, cutoff_times, is_ordinary
+from fmaudit_core.ehr.effective_time import NO_CODE, NO_TIME, UNREAD_TIME
 from fmaudit_core.ehr.partition_by_patient import REPLACEMENT
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import form_of_times
 
-#: reasons why a row cannot be used
+#: reasons why a row cannot be used, besides those of `effective_time.py`
 NO_PATIENT: Final = "without a patient id"
-UNREAD: Final = "with a time of another form"
-UNTIMED: Final = "without a time"
-UNCODED: Final = "without a code"
 REPLACED: Final = "with a code that an earlier conversion has damaged"
 _IS: Final = "is_"
 
@@ -134,9 +132,9 @@ def _reasons(record: Record) -> dict[str, pl.Expr]:
     later, as events that are dropped.
     """
     code, unread = pl.col("code"), pl.col("written").is_not_null()
-    reasons = {NO_PATIENT: _nobody(), UNREAD: unread}
+    reasons = {NO_PATIENT: _nobody(), UNREAD_TIME: unread}
     if record.form == "events":
         ordinary = is_ordinary(code, pl.col("table"))
         no_code = code.is_null() | (code.str.strip_chars() == "")
-        reasons |= {UNCODED: no_code & ordinary, UNTIMED: pl.col("time").is_null() & ordinary}
+        reasons |= {NO_CODE: no_code & ordinary, NO_TIME: pl.col("time").is_null() & ordinary}
     return reasons | {REPLACED: code.str.contains(REPLACEMENT, literal=True).fill_null(value=False)}

@@ -12,7 +12,7 @@ from fmaudit_core.common.vocabulary import SPLITS, how_many
 from fmaudit_core.config import LabelWords, LevelRules
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET
-from fmaudit_core.tabular.errors import CohortError, rows_named, words_named
+from fmaudit_core.tabular.errors import CohortError, ids_in_lower_case, rows_named, words_named
 from fmaudit_core.tabular.labels import ReadLabels, read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels
 from fmaudit_core.tabular.notes import Notes, note_labels, note_levels
@@ -105,8 +105,7 @@ def _with_labels(frame: pl.DataFrame, rules: PredictionRules, notes: Notes) -> p
     read = read_labels(column, rules.labels.positive, rules.labels.negative)
     bad = frame.filter(read.unreadable)
     if bad.height:
-        ids = {text.lower() for name in _IDS for text in bad.get_column(name).cast(pl.String).drop_nulls()}
-        shown = words_named(bad.get_column("y_true").cast(pl.String).str.to_lowercase(), ids)
+        shown = words_named(bad.get_column("y_true").cast(pl.String).str.to_lowercase(), ids_in_lower_case(bad))
         raise FairnessError(
             f"y_true holds labels other than 0 and 1: {shown} ({rows_of(bad)}).",
             fix="Labels are 1 or 0, true or false, yes or no, positive or negative. Name other words with --positive and "

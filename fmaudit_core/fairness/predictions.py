@@ -20,7 +20,8 @@ from fmaudit_core.fairness.contradictions import refuse_contradictions
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules, normal_form, rows_of
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
-from fmaudit_core.tabular.errors import columns_named, words_named
+from fmaudit_core.tabular.errors import columns_named, ids_in_lower_case, words_named
+from fmaudit_core.tabular.notes import Notes, note_similar_ids
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
@@ -49,6 +50,7 @@ def evaluated(
     threshold: float | None = None,
     *,
     rules: PredictionRules = DEFAULT_RULES,
+    notes: Notes | None = None,
     unvalidated: bool = False,
 ) -> Evaluated:
     """Check predictions and set the threshold of each score set: `threshold`, else its own, else chosen on validation.
@@ -60,6 +62,8 @@ def evaluated(
         threshold on validation. A threshold without a source counts as given.
     rules : PredictionRules, optional
         How labels and levels are read.
+    notes : Notes, optional
+        Gets what was read in another way than written.
     unvalidated : bool
         Accept a score set with a blank threshold and no validation rows. Only its AUROC is reported.
 
@@ -70,7 +74,7 @@ def evaluated(
     """
     if threshold is not None:
         frame = frame.with_columns(threshold=pl.lit(float(threshold)), threshold_source=pl.lit(THRESHOLD_GIVEN))
-    checked = checked_predictions(frame, attributes, rules)
+    checked = checked_predictions(frame, attributes, rules, notes)
     if "threshold" not in checked.columns:
         checked = with_thresholds(checked, settings).with_columns(threshold_source=pl.lit(THRESHOLD_OF_VALIDATION))
     else:
@@ -176,8 +180,15 @@ def refuse_reserved_names(attributes: Sequence[str]) -> None:
         )
 
 
+def refuse_missing_columns(needed: Sequence[str], found: Sequence[str]) -> None:
+    """Refuse predictions without a needed column, with the columns that they have."""
+    missing = [did_you_mean(name, found) for name in needed if name not in found]
+    if missing:
+        raise FairnessError(f"{columns_missing(missing)}; the columns are {columns_named(found)}.")
+
+
 def checked_predictions(
-    frame: pl.DataFrame, attributes: Sequence[str], rules: PredictionRules = DEFAULT_RULES
+    frame: pl.DataFrame, attributes: Sequence[str], rules: PredictionRules = DEFAULT_RULES, notes: Notes | None = None
 ) -> pl.DataFrame:
     """Return the predictions with all score set columns, binary labels and attribute levels as text, in a fixed order.
 
@@ -190,13 +201,11 @@ def checked_predictions(
     if not attributes:
         raise FairnessError("no attribute is named, so there are no subgroups to compare.")
     refuse_reserved_names(attributes)
-    needed = [*REQUIRED, *attributes]
-    missing = [name for name in needed if name not in frame.columns]
-    if missing:
-        hints = [did_you_mean(name, frame.columns) for name in missing]
-        raise FairnessError(f"{columns_missing(hints)}; the columns are {columns_named(frame.columns)}.")
+    refuse_missing_columns([*REQUIRED, *attributes], frame.columns)
     given = [pl.lit(value).alias(name) for name, value in _DEFAULTS.items() if name not in frame.columns]
-    frame = normal_form(frame.with_columns(*given), attributes, rules)
+    frame = normal_form(frame.with_columns(*given), attributes, rules, notes)
+    if notes is not None:
+        note_similar_ids(frame, notes)
     _check_scores(frame)
     _check_studies(frame)
     refuse_contradictions(frame, attributes)
@@ -216,11 +225,6 @@ def _check_scores(frame: pl.DataFrame) -> None:
             raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
 
 
-def _ids_in_lower_case(frame: pl.DataFrame) -> set[str]:
-    ids = frame.select(pl.col("study_id", "patient_id").cast(pl.String).str.to_lowercase())
-    return {*ids.get_column("study_id"), *ids.get_column("patient_id")}
-
-
 def _check_studies(frame: pl.DataFrame) -> None:
     for name in ("study_id", "patient_id", "split", *SCORE_SET):
         blank = frame.filter(pl.col(name).is_null())
@@ -228,7 +232,7 @@ def _check_studies(frame: pl.DataFrame) -> None:
             raise FairnessError(f"{name} is missing in {rows_of(blank)}.")
     odd = frame.filter(~pl.col("split").is_in(SPLITS))
     if odd.height:
-        shown = words_named(odd.get_column("split"), _ids_in_lower_case(odd))
+        shown = words_named(odd.get_column("split"), ids_in_lower_case(odd))
         raise FairnessError(f"split holds {shown} ({rows_of(odd)}); it must be train, val or test.")
     splits = frame.group_by("patient_id").agg(pl.col("split").n_unique())
     leaked = splits.filter(pl.col("split") > 1).height

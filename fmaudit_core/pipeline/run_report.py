@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed
+from itertools import product
 from typing import Any, Final
 
 import polars as pl
@@ -16,7 +17,7 @@ from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.mitigation.recommend import recommend
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.stale_steps import StaleStep
-from fmaudit_core.pipeline.steps import STEPS, By, step_of
+from fmaudit_core.pipeline.steps import STEPS, step_of
 from fmaudit_core.pipeline.versions import is_left_out
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.report.export import ReportFiles
@@ -201,14 +202,13 @@ def _record(workspace: Workspace) -> str:
 
 def _left_out(look: Snapshot) -> list[str]:
     """Return what the predictions and the report were made without, by step and encoder."""
-    every = [Cell(encoder, task) for encoder in look.encoders for task in look.tasks_of(encoder)]
-    readers = [(step, cell) for step in STEPS for cell in ([WHOLE] if step.by == By.WHOLE else every)]
-    found = {
-        StaleStep(source, source.by.cell(cell), ()).name
-        for step, cell in readers
-        for name in step.optional
-        if (source := step_of(name)).when(look, source.by.cell(cell)) and is_left_out(look, step, name, cell)
-    }
+    found = set()
+    for step in (one for one in STEPS if one.optional):
+        for cell, name in product(step.cells(look, look.encoders, look.workspace.audit.tasks), step.optional):
+            source = step.input_steps[name]
+            made = StaleStep(source, source.by.cell(cell), ())
+            if source.when(look, made.cell) and is_left_out(look, step, name, cell):
+                found.add(made.name)
     return sorted(found)
 
 

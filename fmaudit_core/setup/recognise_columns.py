@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
+from fmaudit_core.cohort.ages import read_ages
+from fmaudit_core.cohort.schema import MAX_AGE
 from fmaudit_core.common.vocabulary import TASKS, too_many_levels
+from fmaudit_core.tabular.labels import read_labels
 from fmaudit_core.tabular.scan import moment
-from fmaudit_core.tabular.words import LABEL_WORDS, SPLIT_WORDS
+from fmaudit_core.tabular.words import SPLIT_WORDS, is_missing
 
 #: fmaudit's column -> common names, in lower-case letters and digits; the first one that fits is used
 _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -64,9 +67,6 @@ _RESERVED: Final = (
 )  # fmt: skip
 #: largest number of levels of a column that may be an attribute
 _MOST_LEVELS: Final = 12
-_BLANK: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
-#: years, DICOM's age string (PS3.5 6.2, AS), and ages above a limit that is not exceeded for privacy
-_AGE: Final = r"^(\d{1,3}([.,]\d+)?|\d{1,3}\s*[YyMmWwDd]|(>|>=|≥)\s*\d{2,3}|\d{2,3}\s*\+)$"
 _DATE: Final = (
     r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/., ]+\d{2,4}( .*)?"
     r"|(18|19|20|21)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d{4,6}(\.\d+)?)?|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)$"
@@ -225,8 +225,9 @@ def _are_dates(column: str, cells: pl.Series) -> bool:
 
 
 def _known(cells: pl.Series) -> pl.Series:
+    """Return the cells that are recorded, in lower case."""
     lower = cells.str.strip_chars().str.to_lowercase()
-    return lower.filter(~lower.is_in(list(_BLANK)))
+    return lower.filter(~lower.is_in([word for word in lower.unique() if is_missing(word)]))
 
 
 def _is_key(cells: pl.Series) -> bool:
@@ -240,10 +241,8 @@ def _are_anything(cells: pl.Series) -> bool:  # noqa: ARG001
 
 def _are_ages(cells: pl.Series) -> bool:
     known = _known(cells)
-    number = known.str.extract(r"(\d+)").cast(pl.Float64, strict=False)
-    # days, weeks and months of DICOM's age strings exceed any number of years
-    fits = known.str.contains(_AGE) & (number.is_between(0, 121) | known.str.contains("(?i)[mwd]$"))
-    return 10 * int(fits.fill_null(value=False).sum()) > 9 * len(known) > 0
+    fits = read_ages(known).years.is_between(0, MAX_AGE + 1, closed="left")
+    return 10 * int(fits.sum()) > 9 * len(known) > 0
 
 
 def _are_times(cells: pl.Series) -> bool:
@@ -256,7 +255,5 @@ def _are_splits(cells: pl.Series) -> bool:
 
 
 def _are_labels(cells: pl.Series) -> bool:
-    words: Sequence[str] = cells.str.to_lowercase().unique().to_list()
-    # CheXpert writes -1 for "uncertain", which is no label
-    kinds = {None if word in ("-1", "-1.0") else LABEL_WORDS.get(word, ...) for word in words}
-    return kinds in ({True, False}, {True, False, None})
+    read = read_labels(cells)
+    return not read.unreadable.any() and read.column.drop_nulls().n_unique() > 1

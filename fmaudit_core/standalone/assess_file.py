@@ -12,15 +12,15 @@ from typing import Final
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.common.errors import FmauditError, columns_missing, did_you_mean
+from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.vocabulary import ATTRIBUTES, family_task, too_many_levels
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings, judged_as_found
-from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules, normal_form
-from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_reserved_names
+from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules
+from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_missing_columns
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.probes.primary_score_set import of_primary_pooling
@@ -28,14 +28,12 @@ from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.input.report_input import ReportInput, count_studies
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.tabular.errors import CohortError, columns_named
-from fmaudit_core.tabular.notes import Notes, note_similar_ids
-from fmaudit_core.tabular.text_cells import column_names, has_decimal_comma, read_cells
+from fmaudit_core.tabular.notes import Notes
+from fmaudit_core.tabular.text_cells import SUFFIXES, column_names, has_decimal_comma, read_cells
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
 _NUMBERS: Final = ("y_true", "y_score", "threshold")
-_PARQUET: Final = (".parquet", ".pq")
-_SUFFIXES: Final = (".csv", ".tsv", ".txt", *_PARQUET)
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,21 @@ def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.
     FairnessError
         The file is missing, has another format, or cannot be read in the format of its suffix.
     """
-    if path.suffix.lower() not in _SUFFIXES:
+    _check_file(path)
+    only = None if attributes is None else {*_NOT_ATTRIBUTES, *attributes}
+    with _errors_at(path):
+        frame, rows = read_cells(path, only=only, numbers=_NUMBERS, expected=REQUIRED)
+    return frame.with_columns(rows.alias(ROW))
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES:
         raise FairnessError(
             f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
             where=str(path),
         )
     if not path.exists():
         raise FairnessError("does not exist.", where=str(path))
-    only = None if attributes is None else {*_NOT_ATTRIBUTES, *attributes}
-    with _errors_at(path):
-        frame, rows = read_cells(path, only=only, numbers=_NUMBERS, expected=REQUIRED)
-    return frame.with_columns(rows.alias(ROW))
 
 
 @contextmanager
@@ -127,12 +129,9 @@ def assess_file(
     """
     settings, notes = settings or FairnessSection(), Notes()
     frame, chosen = _read_chosen(predictions, attributes)
-    rules = replace(rules, decimal_comma=predictions.suffix.lower() not in _PARQUET and has_decimal_comma(predictions))
+    rules = replace(rules, decimal_comma=has_decimal_comma(predictions))
     with _errors_at(predictions):
-        refuse_reserved_names(chosen)
-        frame = normal_form(frame, chosen, rules, notes)
-        note_similar_ids(frame, notes)
-        checked = evaluated(frame, chosen, settings, threshold)
+        checked = evaluated(frame, chosen, settings, threshold, rules=rules, notes=notes)
         found = assess_evaluated(checked, chosen, settings, progress=progress)
         family = _family(checked.test, settings)
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
@@ -171,7 +170,9 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
     FairnessError
         No attribute can be chosen, a column is missing, or an attribute has so many levels that it may identify patients.
     """
-    found = _columns(predictions)
+    _check_file(predictions)
+    with _errors_at(predictions):
+        found = column_names(predictions, REQUIRED)
     chosen = list(dict.fromkeys(attributes)) or [one for one in ATTRIBUTES if one in found]
     if not chosen:
         others = [one for one in found if one not in _NOT_ATTRIBUTES]
@@ -180,12 +181,8 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
             where=str(predictions),
             fix=f"Name the columns with --attributes; the other columns are {columns_named(others)}.",
         )
-    missing = [name for name in (*REQUIRED, *chosen) if name not in found]
-    if missing:
-        hints = [did_you_mean(name, found) for name in missing]
-        raise FairnessError(
-            f"{columns_missing(hints)}; the columns are {columns_named(found)}.", where=str(predictions)
-        )
+    with _errors_at(predictions):
+        refuse_missing_columns((*REQUIRED, *chosen), found)
     frame = read_predictions(predictions, chosen)
     for one in chosen:
         n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
@@ -197,13 +194,6 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
                 fix="Name other columns with --attributes, or group its levels.",
             )
     return frame, chosen
-
-
-def _columns(predictions: Path) -> list[str]:
-    if predictions.suffix.lower() not in _SUFFIXES or not predictions.exists():
-        return read_predictions(predictions).columns
-    with _errors_at(predictions):
-        return column_names(predictions, REQUIRED)
 
 
 def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:

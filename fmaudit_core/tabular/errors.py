@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from typing import Final
 
+import polars as pl
+
 from fmaudit_core.common.errors import FmauditError
 
 _SHOWN_ROWS: Final = 5
@@ -51,6 +53,12 @@ def words_named(words: Iterable[str], ids: Set[str]) -> str:
     if not tellable:
         return "a value that may identify a patient and is not shown"
     return shown if len(tellable) == len(distinct) else f"{shown} and values that may identify patients"
+
+
+def ids_in_lower_case(frame: pl.DataFrame) -> set[str]:
+    """Return the ids of studies and patients as `words_named` compares them."""
+    ids = frame.select(pl.col("study_id", "patient_id").cast(pl.String).str.to_lowercase())
+    return {*ids.get_column("study_id"), *ids.get_column("patient_id")} - {None}
 
 
 def columns_named(names: Sequence[str]) -> str:

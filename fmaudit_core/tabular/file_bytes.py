@@ -48,9 +48,7 @@ def inspect_bytes(table: Path, separator: str) -> FileBytes:
     spaces = [one for one in (b" ", b"\t") if one != separator.encode()]
     with table.open("rb") as file:
         while chunk := file.read(_CHUNK):
-            if not last and chunk.startswith(_UTF_16):
-                raise CohortError("is not UTF-8 text but UTF-16, from line 1 on.", where=table.name, fix=_SAVE_AS)
-            if not last and 4 * chunk.count(b"\0") > len(chunk):
+            if not last and (chunk.startswith(_UTF_16) or 4 * chunk.count(b"\0") > len(chunk)):
                 raise CohortError("is not UTF-8 text but UTF-16, from line 1 on.", where=table.name, fix=_SAVE_AS)
             if not chunk.isascii() or decoder.getstate()[0]:
                 blanks = True

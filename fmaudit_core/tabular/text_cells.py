@@ -17,6 +17,8 @@ from fmaudit_core.tabular.errors import CohortError
 
 _PARQUET: Final = (".parquet", ".pq")
 _DELIMITED: Final = (".csv", ".tsv", ".txt")
+#: of the files that are read
+SUFFIXES: Final = (*_DELIMITED, *_PARQUET)
 #: whole numbers from here on are not all different as floats
 _INEXACT: Final = float(1 << 53)
 
@@ -117,7 +119,7 @@ def text_of(column: pl.Series, *, where: str | None = None) -> pl.Series:
 
 def _kind(table: Path) -> str:
     suffix = table.suffix.lower()
-    if suffix not in (*_PARQUET, *_DELIMITED):
+    if suffix not in SUFFIXES:
         raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
     return suffix
 

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     help="Only this task; may be given several times.",
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Make everything again, stale or not.")
+@click.option("--profile", is_flag=True, help="Print how many seconds each step took.")
 @click.pass_obj
 @report_errors
-def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool) -> None:
+def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool, profile: bool) -> None:
     """Materialise what is missing or stale, then print the findings."""
     workspace = workspace_of(config)
     need("dagster", "platform", "fmaudit run")
@@ -42,10 +43,13 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
     prepare(workspace)
     from fmaudit_dagster.cli.findings_table import print_findings, worse_than_before
     from fmaudit_dagster.cli.run_progress import run_with_bars
+    from fmaudit_dagster.cli.step_times import print_step_times
 
     for file, problem in workspace.registry.problems().items():
         click.echo(f"Passed over {file}: {problem}", err=True)
     outcome = run_with_bars(workspace, encoders=encoders, tasks=tasks, everything=everything)
+    if profile and outcome.times:
+        print_step_times(outcome.times)
     no_encoder = not workspace.registry.specs()
     if not outcome.made and not outcome.failures and not no_encoder:
         click.echo("Everything is up to date: nothing to do.")

@@ -42,12 +42,23 @@ class Listener(Protocol):
 _PATIENCE_S = 1.0
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """How long one step took: seconds on the clock, and of processor time in this process."""
+
+    name: str
+    cell: Cell
+    seconds: float
+    cpu_seconds: float
+
+
 @dataclass
 class Outcome:
-    """What a run did: steps made, and what failed where."""
+    """What a run did: steps made, what failed where, and how long each step took."""
 
     made: list[StaleStep] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    times: list[StepTime] = field(default_factory=list)
 
 
 def run_audit(
@@ -147,7 +158,11 @@ class _Run:
         """Make one step; return whether it was made."""
         if self.listener is not None:
             self.listener(step.name, step.cell, at, of)
+        started, cpu = time.monotonic(), time.process_time()
         error, assets = _execute(self.job, self.instance, step, {FORCED_TAG: "true"} if forced else {})
+        self.outcome.times.append(
+            StepTime(step.step.name, step.cell, time.monotonic() - started, time.process_time() - cpu)
+        )
         # a step that is stale again at once would be made for ever
         self.ended[step.name] = error or "it was made, and is stale again: its inputs change, or what it makes is lost."
         if error is not None:

@@ -10,8 +10,11 @@ import pytest
 
 from fmaudit_core.report.documents.comparison_page import Comparison
 from fmaudit_core.report.export import ReportFiles, write_report
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.cli.comparison_table import print_comparison
 from fmaudit_dagster.cli.findings_table import print_findings
+from fmaudit_dagster.cli.step_times import print_step_times
+from fmaudit_dagster.execution.runner import StepTime
 from tests.report.frames import made_up
 
 MARKED = "[red]m[/red]"
@@ -69,3 +72,19 @@ def test_no_name_of_a_model_leads_out_of_the_report(tmp_path: Path, name: str) -
     cards = {path.parent for path in files.documents if path.name == "README.md"}
     assert {one.parent for one in cards} == {folder / "cards"}
     assert len(cards) == 2
+
+
+def test_a_profile_adds_up_the_runs_of_a_step_and_starts_with_the_slowest(capsys: pytest.CaptureFixture[str]) -> None:
+    times = [
+        StepTime("cohort", WHOLE, 1.0, 0.5),
+        StepTime("fairness", Cell("a", "pe"), 4.0, 5.0),
+        StepTime("fairness", Cell("b", "pe"), 5.0, 6.5),
+    ]
+    print_step_times(times)
+    header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert header == ["step", "runs", "seconds", "CPU", "seconds", "share"]
+    assert rows == [
+        ["fairness", "2", "9.0", "11.5", "90%"],
+        ["cohort", "1", "1.0", "0.5", "10%"],
+        ["total", "3", "10.0", "12.0"],
+    ]

@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 
 from fmaudit_core.mitigation.errors import MitigationError
+from fmaudit_core.probes.shared_matrix import SharedMatrix
 from fmaudit_core.probes.solver import minimise
 
 Float32Array = npt.NDArray[np.float32]
@@ -18,33 +18,18 @@ Float64Array = npt.NDArray[np.float64]
 _COLUMNS: Final = 256
 
 
-def row_space(x: Float64Array) -> Float64Array:
-    """Return an orthonormal basis of the space spanned by n studies, (d, r) with r at most n; for fewer rows than columns."""
-    values, vectors = eigh(x @ x.T, driver="evd", check_finite=False)
-    kept = values > 1e-10 * max(float(values[-1]), np.finfo(float).tiny)
-    basis: Float64Array = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-    return basis
-
-
 class LinearHeads:
     """Logistic heads on the standardised features of some studies, fitted as in `probes/logistic.py`.
 
     Parameters
     ----------
     x : (n, d) raw features of the training studies
-
-    Notes
-    -----
-    With fewer studies than features the problem is solved in the studies' row space, which contains the penalised optimum; the
-    coefficients are transformed back, so only the computing time changes.
     """
 
     def __init__(self, x: Float32Array) -> None:
         self.mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
         self.scale = np.where(spread <= 1e-7 * np.maximum(np.abs(self.mean), 1e-12), np.inf, spread)
-        standard = (x.astype(np.float64) - self.mean) / self.scale
-        self.basis: Float64Array | None = row_space(standard) if x.shape[0] < x.shape[1] else None
-        self.x: Float64Array = standard if self.basis is None else standard @ self.basis
+        self.x = SharedMatrix((x.astype(np.float64) - self.mean) / self.scale)
 
     def fit(self, y: Float64Array, weight: Float64Array, c: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Fit every column.
@@ -73,8 +58,7 @@ class LinearHeads:
                 raise MitigationError(
                     "a probe of a mitigation did not converge.", fix="Remove the largest values from `probes: c_grid`."
                 )
-            found = solved[:-1] if self.basis is None else self.basis @ solved[:-1]
-            raw = found / self.scale[:, None]
+            raw = solved[:-1] / self.scale[:, None]
             coefficients[some], intercepts[some] = raw.T, solved[-1] - self.mean @ raw
         return coefficients, intercepts
 

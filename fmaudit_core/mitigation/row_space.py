@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fmaudit_core.mitigation.linear_heads import row_space
+from fmaudit_core.probes.shared_matrix import row_space
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fmaudit_core.probes.mlp_stack import masked_loss
+from fmaudit_core.probes.shared_matrix import SharedMatrix
 from fmaudit_core.probes.slice_dataset import BLOCK, BaggedCohort, BagStack, train_bags
 from fmaudit_core.probes.slice_store import SliceBags
 from fmaudit_core.probes.solver import minimise
@@ -82,7 +83,7 @@ def linear_start(cohort: BaggedCohort) -> LinearStart:
     k, t = len(_C_GRID), y_train.shape[1]
     center = means[:n_train].mean(axis=0)
     solved, _ = minimise(
-        means[:n_train] - center,
+        SharedMatrix(means[:n_train] - center),
         np.repeat(np.nan_to_num(y_train), k, axis=1),
         np.repeat(~np.isnan(y_train), k, axis=1).astype(np.float64),
         1.0 / np.tile(np.array(_C_GRID), t),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.probes.shared_matrix import SharedMatrix
 from fmaudit_core.probes.solver import minimise
 
 FloatArray = npt.NDArray[np.floating]
@@ -145,7 +146,7 @@ def fit_logistic(
     sample = np.repeat(np.concatenate(by_vector, axis=1), len(grid), axis=1).astype(np.float64)
     ridge = 1.0 / np.tile(np.asarray(grid, dtype=np.float64), len(tasks) * len(strategies))
 
-    solved, iterations = minimise((x.astype(np.float64) - mean) / scale, y, sample, ridge)
+    solved, iterations = minimise(SharedMatrix((x.astype(np.float64) - mean) / scale), y, sample, ridge)
     shape = (len(tasks), len(strategies), len(grid))
     unfinished = np.argwhere(iterations.reshape(shape) < 0)
     if len(unfinished):

@@ -16,7 +16,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.linalg import cho_factor, cho_solve
+
+from fmaudit_core.probes.shared_matrix import SharedMatrix
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -67,13 +69,13 @@ class _Columns:
 
 
 def minimise(
-    x: Float64Array, y: Float64Array, sample: Float64Array, ridge: Float64Array
+    x: SharedMatrix, y: Float64Array, sample: Float64Array, ridge: Float64Array
 ) -> tuple[Float64Array, npt.NDArray[np.int64]]:
     """Minimise sum_i sample_i logloss(y_i, x_i w + b) + ridge |w|^2 / 2 for every column.
 
     Parameters
     ----------
-    x : (n, d) float64, standardised
+    x : SharedMatrix of (n, d) standardised features
     y, sample : (n, k) float64, targets and sample weights; each column has weight on both classes
     ridge : (k,) float64, above 0
 
@@ -81,18 +83,16 @@ def minimise(
     -------
     (d + 1, k) coefficients with the intercept last, and (k,) iterations, -1 if a column has not converged.
     """
-    return _Solver(x, y, sample, ridge).solve()
+    solved, iterations = _Solver(x, y, sample, ridge).solve()
+    return np.concatenate([x.of_features(solved[:-1]), solved[-1:]]), iterations
 
 
 class _Solver:
-    """The solver's state: the matrix in both precisions, and the eigenbasis of its Gram matrix."""
+    """The solver's state: the matrix, the columns' targets, weights and penalties, and their own preconditioners."""
 
-    def __init__(self, x: Float64Array, y: Float64Array, sample: Float64Array, ridge: Float64Array) -> None:
-        self.exact, self.fast = x, x.astype(np.float32)
+    def __init__(self, x: SharedMatrix, y: Float64Array, sample: Float64Array, ridge: Float64Array) -> None:
+        self.matrix, self.exact, self.fast = x, x.exact, x.fast
         self.y, self.sample, self.ridge = y, sample, ridge
-        gram = (self.fast.T @ self.fast).astype(np.float64)
-        values, self.basis = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
-        self.values = np.maximum(values, 0.0)
         #: column -> Cholesky factor of its own Hessian, if the shared preconditioner is not effective
         self.factors: dict[int, Factor] = {}
         self.room = np.empty_like(self.fast)
@@ -126,7 +126,7 @@ class _Solver:
     def _stiffness(self, curve: Float64Array, ridge: Float64Array) -> Float64Array:
         """Return the diagonal of the preconditioner in the eigenbasis, (d + 1, k), with every study at the mean curvature."""
         total = np.maximum(curve.sum(axis=0), np.finfo(float).tiny)
-        return np.concatenate([self.values[:, None] * (total / len(curve)) + ridge, total[None]])
+        return np.concatenate([self.matrix.values[:, None] * (total / len(curve)) + ridge, total[None]])
 
     def _gradient(self, c: _Columns, x: FloatArray) -> Float64Array:
         residual = c.sample * (c.p - c.y)
@@ -150,9 +150,9 @@ class _Solver:
         return factor
 
     def _preconditioned(self, vectors: Float64Array, stiffness: Float64Array) -> Float64Array:
-        """Multiply vectors by the inverse of the initial Hessian: a rotation, a division, and the rotation back."""
+        """Multiply vectors by the inverse of the initial Hessian."""
         out = np.empty_like(vectors)
-        out[:-1] = self.basis @ ((self.basis.T @ vectors[:-1]) / stiffness[:-1])
+        out[:-1] = self.matrix.divided(vectors[:-1], stiffness[:-1])
         out[-1] = vectors[-1] / stiffness[-1]
         return out
 

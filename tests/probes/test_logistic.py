@@ -203,3 +203,11 @@ def test_emphasis_is_a_feature_that_was_multiplied():
     standard = (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64) * emphasis
     model = LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-12).fit(standard, labels(x))
     assert relative(fits.decision(x, "a", 0.1), model.decision_function(standard)) < 1e-4
+
+
+def test_features_that_never_vary_leave_the_intercept_alone():
+    y = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+    for d in (3, 12):  # more studies than features, and fewer
+        fits = fit_logistic(np.full((6, d), 7.0, dtype=np.float32), {"a": y}, c_grid=[1.0])
+        assert not fits.coefficients.any()
+        assert np.allclose(fits.intercepts, np.log(2.0))

@@ -17,7 +17,7 @@ from PIL import Image
 from fmaudit_core.cohort.phantom.writer import write_phantom
 from fmaudit_core.config import PhantomCohort
 from fmaudit_core.imaging.slices import SliceStore
-from fmaudit_core.imaging.window import WINDOWS, View
+from fmaudit_core.imaging.window import View
 
 VIEW = View(windows=("lung", "pe", "mediastinal"), size_px=224)
 
@@ -34,8 +34,7 @@ def plain_loop(folder: Path) -> np.ndarray:
         if dataset.ImageOrientationPatient[0] < 0:
             hu = hu[:, ::-1]
         channels = []
-        for name in VIEW.windows:
-            window = WINDOWS[name]
+        for window in VIEW.channel_windows:
             grey = ((hu - (window.centre_hu - 0.5)) / (window.width_hu - 1) + 0.5) * 255
             grey = np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
             channels.append(np.asarray(Image.fromarray(grey).resize((224, 224), Image.Resampling.BICUBIC)))

@@ -22,6 +22,7 @@ _BUILT_IN: Final = {
     "exported": "fmaudit_core.encoders.exported",
     "hu_histogram": "fmaudit_core.encoders.hu_histogram",
     "medimageinsight": "fmaudit_core.encoders.medimageinsight",
+    "merlin": "fmaudit_core.encoders.merlin",
     "open_clip": "fmaudit_core.encoders.open_clip",
     "timm": "fmaudit_core.encoders.timm",
     "transformers": "fmaudit_core.encoders.transformers",

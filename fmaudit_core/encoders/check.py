@@ -119,7 +119,8 @@ def probe_slices(spec: EncoderSpec) -> SliceArray:
     if spec.view.volume is not None:
         volumes = [spec.view.apply(_drawn(rng, 64, 256), (4.0, 1.5, 1.5)) for _ in range(_PROBE_VOLUMES)]
         return np.stack(volumes).astype(np.int16, copy=False)
-    return spec.view.apply(_drawn(rng, _PROBE_SLICES * spec.view.stride, 512))[:_PROBE_SLICES]
+    slices = spec.view.apply(_drawn(rng, _PROBE_SLICES * spec.view.stride, 512))[:_PROBE_SLICES]
+    return slices if spec.input is None else spec.input.of_study(slices)
 
 
 def _drawn(rng: np.random.Generator, n_slices: int, size_px: int) -> npt.NDArray[np.int16]:

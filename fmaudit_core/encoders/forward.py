@@ -65,6 +65,8 @@ class Forward:
 
     def add(self, study_id: str, items: SliceArray) -> None:
         """Add one study's slices, (slices, channels, rows, columns), or its volume, (1, slices, 1, rows, columns)."""
+        if self._spec.input is not None:
+            items = self._spec.input.of_study(items)
         at = len(self._ids)
         self._ids.append(study_id)
         self._found.append([])

@@ -26,6 +26,8 @@ class Published(BaseModel):
         Size and SHA-256 of the first file, if known.
     gate : str
         Conditions of its owner for access.
+    export : str
+        What the user makes of the published weights, in the encoder's own environment, for a file that is not published.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,9 +38,17 @@ class Published(BaseModel):
     size_bytes: int | None = Field(default=None, ge=1)
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     gate: str = ""
+    export: str = ""
 
     def missing(self, name: str) -> WeightsError:
         """Return the error that states where encoder `name`'s weights can be obtained."""
+        if self.export:
+            return WeightsError(
+                f"its weights are not part of fmaudit: they are exported from {self.hub} on the Hugging Face hub, as "
+                f"{self.export}. Gate: {self.gate or 'none stated'}.",
+                where=name,
+                fix=f"Export {self.files[0]} in the encoder's own environment, then: fmaudit encoders add {name} --weights PATH",
+            )
         size = f"{self.size_bytes:,} bytes" if self.size_bytes else "size unknown"
         proof = f"sha256 {self.sha256}" if self.sha256 else "sha256 unknown: that of your file is recorded"
         with_config = f", with {self.config} next to it" if self.config else ""

@@ -113,6 +113,11 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
     return Placement(torch.device("cpu"), torch.float32, fell_back=meant_for_cuda)
 
 
+def item_of(spec: EncoderSpec) -> str:
+    """Return what one item of an encoder is: "slice" or "volume"."""
+    return "slice" if spec.view.volume is None else "volume"
+
+
 def needs_input(spec: EncoderSpec, published: str) -> Input:
     """Return the spec's `input`.
 

@@ -13,7 +13,9 @@ dinov3_convnext                         pooler_output, the normalised mean      
 vit                                     CLS token after the last LayerNorm       no
 ======================================  =======================================  =========
 
-RAD-DINO is a dinov2. Every other type needs `variant`: `pooler_output`, `cls` or `mean` of `last_hidden_state`, used unchanged.
+RAD-DINO is a dinov2. `variant` chooses another output: `mean_patches`, the mean of the patch tokens without CLS and registers, or
+`cls+mean_patches`, both joined; used unchanged. Every other type needs a `variant`: one of these, `pooler_output`, `cls`, or
+`mean` of all tokens of `last_hidden_state`.
 The library loads the tensors itself, since it renames those of older checkpoints; any tensor it reports as missing, left over or
 misshaped is an error.
 """
@@ -23,7 +25,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -37,7 +39,9 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.torch_network import TorchEncoder, UnitNorm, needs_dim, needs_input
 
 CONFIG: Final = "config.json"
-VARIANTS: Final = ("pooler_output", "cls", "mean")
+#: outputs that any transformer of patches has
+_OF_PATCHES: Final = ("mean_patches", "cls+mean_patches")
+VARIANTS: Final = ("pooler_output", "cls", "mean", *_OF_PATCHES)
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,18 @@ FAMILIES: Final = {
 
 
 class _Embedding(nn.Module):
-    """A network reduced to one of its outputs, as a matrix."""
+    """A network reduced to one of its outputs, as a matrix.
 
-    def __init__(self, network: nn.Module, output: str) -> None:
+    Parameters
+    ----------
+    network : nn.Module
+    output : one of `VARIANTS`, or "image_embeds"
+    n_patches : number of patch tokens of a slice, which are the last ones; for outputs of patches
+    """
+
+    def __init__(self, network: nn.Module, output: str, n_patches: int) -> None:
         super().__init__()
-        self.network, self.output = network, output
+        self.network, self.output, self.n_patches = network, output, n_patches
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map (n, 3, size, size) to (n, dim)."""
@@ -86,6 +97,9 @@ class _Embedding(nn.Module):
         tokens: torch.Tensor = out.last_hidden_state
         if self.output == "cls":
             return tokens[:, 0]
+        if self.output in _OF_PATCHES:
+            mean = tokens[:, -self.n_patches :].mean(dim=1)
+            return mean if self.output == "mean_patches" else torch.cat([tokens[:, 0], mean], dim=1)
         return tokens.mean(dim=1) if tokens.ndim == 3 else tokens.mean(dim=(2, 3))
 
 
@@ -111,7 +125,9 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     needs_dim(spec, _dim(family, vision, spec))
     path = spec.weights.verified()
     state = read_checkpoint(path, wanted=lambda name: not name.startswith(family.left_out))
-    network = _Embedding(_loaded(family, vision, state, path.name), family.output)
+    network = _Embedding(
+        _loaded(family, vision, state, path.name), family.output, _n_patches(family, vision, spec, inputs.size_px)
+    )
     return TorchEncoder(UnitNorm(network) if family.unit_norm else network, spec, inputs, device)
 
 
@@ -135,9 +151,12 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
             raise SpecError(
                 f"unknown variant {spec.variant!r}; the variants are {', '.join(VARIANTS)}.", where=spec.name
             )
+        if family is not None and spec.variant in _OF_PATCHES:
+            return replace(family, output=spec.variant, unit_norm=False)
         if family is not None and spec.variant != family.output:
             raise SpecError(
-                f"the embedding of a {config.model_type} is its {family.output}; leave the variant out.",
+                f"the embedding of a {config.model_type} is its {family.output}; leave the variant out, or set it to "
+                f"{' or '.join(_OF_PATCHES)}.",
                 where=spec.name,
             )
         return family or _Family("AutoModel", spec.variant)
@@ -152,6 +171,8 @@ def _family(spec: EncoderSpec, config: Any) -> _Family:
 
 def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
     """Return the embedding's width; for an unknown type the spec's, which is compared during extraction."""
+    if family.output == "cls+mean_patches":
+        return 2 * int(vision.hidden_size)
     if family.output == "image_embeds":
         return int(vision.projection_dim)
     if family.network == "DINOv3ConvNextModel":
@@ -159,10 +180,34 @@ def _dim(family: _Family, vision: Any, spec: EncoderSpec) -> int:
     return int(vision.hidden_size) if family.network != "AutoModel" else spec.dim
 
 
+def _n_patches(family: _Family, vision: Any, spec: EncoderSpec, size_px: int) -> int:
+    """Return the number of patch tokens of one slice; 0 for outputs that need none.
+
+    Raises
+    ------
+    SpecError
+        The model has no patch tokens, no CLS token before them, or the input is not a multiple of its patches.
+    """
+    if family.output not in _OF_PATCHES:
+        return 0
+    patch = getattr(vision, "patch_size", None)
+    if not isinstance(patch, int) or size_px % patch:
+        raise SpecError(
+            f"{family.output} needs a model of square patches and an input of a multiple of their size; the patches are "
+            f"{patch} px, the input is {size_px} px.",
+            where=spec.name,
+        )
+    if family.output.startswith("cls") and family.network == "SiglipVisionModel":
+        raise SpecError("a SigLIP has no CLS token; use `variant: mean_patches`.", where=spec.name)
+    return (size_px // patch) ** 2
+
+
 def _loaded(family: _Family, vision: Any, state: State, where: str) -> nn.Module:
-    if family is _SIGLIP and not vision.vision_use_head:
+    if family.network == "SiglipVisionModel" and family.output == "pooler_output" and not vision.vision_use_head:
         raise WeightsError(
-            "the SigLIP has no pooling head (vision_use_head), so it has no image embedding.", where=where
+            "the SigLIP has no pooling head (vision_use_head), so it has no image embedding.",
+            where=where,
+            fix="Set `variant: mean_patches` for the mean of its tokens.",
         )
     builder: Any = getattr(transformers, family.network)
     options: dict[str, Any] = {"add_pooling_layer": False} if family.network == "ViTModel" else {}

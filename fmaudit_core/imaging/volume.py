@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Int16Array = npt.NDArray[np.int16]
 Float32Array = npt.NDArray[np.float32]
@@ -31,7 +31,17 @@ class Grid(BaseModel):
         Crop first to the bounding box of all voxels above this value; a volume without any is kept whole.
     spacing_zyx_mm : three floats, optional
         If None, the volume is resized to `shape_zyx` by averages over voxels (area interpolation). Otherwise it is
-        interpolated linearly at this spacing about its centre, then cropped about the centre or padded with air.
+        interpolated linearly at this spacing, then cropped about the centre or padded.
+    anchor : "centre" or "first_voxel"
+        Where the points of the new spacing start: about the centre of the volume, or at its first voxel, as in MONAI's
+        `Spacing`, which many CT encoders were trained with. Then round((n - 1) * spacing / new spacing) + 1 points are kept,
+        and cropped or padded by whole voxels.
+    pad_hu : int, HU
+        Value outside the volume.
+
+    References
+    ----------
+    MONAI's `Spacing` (bilinear, border) and `ResizeWithPadOrCrop`, for `anchor: first_voxel`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +50,19 @@ class Grid(BaseModel):
     orientation: Literal["LPS", "RAS"] = "LPS"
     crop_above_hu: int | None = Field(default=None, ge=-32768, le=32766)
     spacing_zyx_mm: tuple[_Millimetres, _Millimetres, _Millimetres] | None = None
+    anchor: Literal["centre", "first_voxel"] = "centre"
+    pad_hu: int = Field(default=AIR_HU, ge=-32768, le=32767)
+
+    @model_validator(mode="after")
+    def _resampled(self) -> Self:
+        if self.spacing_zyx_mm is None and (self.anchor != "centre" or self.pad_hu != AIR_HU):
+            raise ValueError("`anchor` and `pad_hu` apply to a grid with `spacing_zyx_mm`")
+        return self
+
+    def key(self) -> dict[str, object]:
+        """Return what determines the values; keys that later versions added are left out at their defaults."""
+        added = {name for name in ("anchor", "pad_hu") if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=added)
 
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> Int16Array:
         """Resample one volume to the grid.
@@ -73,7 +96,10 @@ class Grid(BaseModel):
         else:
             out = volume_hu.astype(np.float32)
             for axis, (have, want) in enumerate(zip(spacing_zyx_mm, self.spacing_zyx_mm, strict=True)):
-                out = _interpolated(out, axis, want / have, self.shape_zyx[axis])
+                if self.anchor == "centre":
+                    out = _interpolated(out, axis, want / have, self.shape_zyx[axis], self.pad_hu)
+                else:
+                    out = _fitted(_from_first_voxel(out, axis, want / have), axis, self.shape_zyx[axis], self.pad_hu)
         return np.rint(np.clip(out, -32768, 32767)).astype(np.int16)
 
 
@@ -97,16 +123,38 @@ def _averaged(volume: Float32Array, axis: int, size: int) -> Float32Array:
     return np.moveaxis(out, 0, axis)
 
 
-def _interpolated(volume: Float32Array, axis: int, step: float, size: int) -> Float32Array:
-    """Return linear interpolations at `size` centred points, `step` voxels apart; air beyond the outer voxels' edges."""
+def _interpolated(volume: Float32Array, axis: int, step: float, size: int, pad_hu: int) -> Float32Array:
+    """Return linear interpolations at `size` centred points, `step` voxels apart; padding beyond the outer voxels' edges."""
     n = volume.shape[axis]
     at = (np.arange(size) - (size - 1) / 2) * step + (n - 1) / 2
-    outside = (at < -0.5) | (at > n - 0.5)
+    out = _at(volume, axis, at)
+    np.moveaxis(out, axis, 0)[(at < -0.5) | (at > n - 0.5)] = pad_hu
+    return out
+
+
+def _from_first_voxel(volume: Float32Array, axis: int, step: float) -> Float32Array:
+    """Return linear interpolations from the first voxel on, `step` voxels apart; the last point may lie half a step beyond."""
+    n = volume.shape[axis]
+    return _at(volume, axis, np.arange(int(np.round((n - 1) / step + 1.0))) * step)
+
+
+def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.float64]) -> Float32Array:
+    """Return linear interpolations at the positions `at`, in voxels, along one axis; clamped to the volume."""
+    n = volume.shape[axis]
     at = np.clip(at, 0, n - 1)
     low = np.floor(at).astype(np.intp)
-    high = np.minimum(low + 1, n - 1)
     along = np.moveaxis(volume, axis, 0)
     share = (at - low).astype(np.float32)[:, None, None]
-    out = along[low] * (1 - share) + along[high] * share
-    out[outside] = AIR_HU
+    out = along[low] * (1 - share) + along[np.minimum(low + 1, n - 1)] * share
     return np.moveaxis(out, 0, axis)
+
+
+def _fitted(volume: Float32Array, axis: int, size: int, pad_hu: int) -> Float32Array:
+    """Return the volume cropped about the centre, or padded on both sides, to `size` along one axis, by whole voxels."""
+    n = volume.shape[axis]
+    if n >= size:
+        start = n // 2 - size // 2
+        return np.take(volume, np.arange(start, start + size), axis=axis)
+    before = (size - n) // 2
+    width = [(before, size - n - before) if one == axis else (0, 0) for one in range(volume.ndim)]
+    return np.pad(volume, width, constant_values=pad_hu)

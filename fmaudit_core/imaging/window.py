@@ -17,7 +17,8 @@ from fmaudit_core.imaging.volume import Grid, Spacing
 
 Int16Array = npt.NDArray[np.int16]
 UInt8Array = npt.NDArray[np.uint8]
-SliceArray = npt.NDArray[np.uint8] | npt.NDArray[np.int16]
+#: 8-bit grey, HU, or HU that were standardised by their study
+SliceArray = npt.NDArray[np.uint8] | npt.NDArray[np.int16] | npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,50 @@ def _lookup_table(centre_hu: float, width_hu: float) -> UInt8Array:
     return np.rint(np.clip(grey, 0.0, 255.0)).astype(np.uint8)
 
 
+class WindowRange(BaseModel):
+    """A CT window by numbers: `{centre_hu, width_hu}` as in DICOM, or `{hu: [black, white]}`.
+
+    Parameters
+    ----------
+    centre_hu, width_hu : float, HU
+    hu : two floats, HU
+        The largest value that is black and the smallest that is white.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    centre_hu: float | None = None
+    width_hu: float | None = Field(default=None, gt=1, le=65_536)
+    hu: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        by_centre = self.centre_hu is not None and self.width_hu is not None
+        if by_centre == (self.hu is not None) or (self.centre_hu is None) != (self.width_hu is None):
+            raise ValueError("a window needs either `centre_hu` and `width_hu`, or `hu: [black, white]`")
+        if self.hu is not None and self.hu[0] >= self.hu[1]:
+            raise ValueError(f"`hu: [black, white]` must ascend; {self.hu[0]:g} is not below {self.hu[1]:g}")
+        return self
+
+    def window(self) -> Window:
+        """Return the window, named by its numbers."""
+        if self.hu is not None:
+            black, white = self.hu
+            # DICOM's LINEAR function is black at centre - 0.5 - (width - 1) / 2
+            return Window(f"{black:g}..{white:g} HU", (black + white) / 2 + 0.5, white - black + 1)
+        assert self.centre_hu is not None
+        assert self.width_hu is not None
+        return Window(f"{self.centre_hu:g}/{self.width_hu:g} HU", self.centre_hu, self.width_hu)
+
+
 class View(BaseModel):
     """The part of a CT volume that an encoder reads, and its grey values.
 
     Parameters
     ----------
-    windows : tuple of str
-        Names of `WINDOWS`, one channel each. The default is the paper's single lung-relevant window.
+    windows : tuple of str or WindowRange
+        One channel each: a name (`lung`, `pe`, `mediastinal`), `{centre_hu, width_hu}`, or `{hu: [black, white]}`. The default is
+        the paper's single lung-relevant window.
     values : "uint8" or "int16"
         8-bit grey, or unchanged 16-bit HU (then `windows` does not apply and there is one channel).
     size_px : int, optional
@@ -96,7 +134,7 @@ class View(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    windows: tuple[str, ...] = ("lung",)
+    windows: tuple[str | WindowRange, ...] = ("lung",)
     values: Literal["uint8", "int16"] = "uint8"
     size_px: int | None = Field(default=None, ge=16, le=4096)
     stride: int = Field(default=1, ge=1)
@@ -105,11 +143,14 @@ class View(BaseModel):
 
     @field_validator("windows")
     @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in WINDOWS]
-        if unknown or not names:
-            raise ValueError(f"unknown window {', '.join(unknown) or '(none)'}; the windows are {', '.join(WINDOWS)}")
-        return names
+    def _known(cls, given: tuple[str | WindowRange, ...]) -> tuple[str | WindowRange, ...]:
+        unknown = [one for one in given if isinstance(one, str) and one not in WINDOWS]
+        if unknown or not given:
+            raise ValueError(
+                f"unknown window {', '.join(unknown) or '(none)'}; the named windows are {', '.join(WINDOWS)}, others are given "
+                "as {centre_hu: ..., width_hu: ...} or {hu: [black, white]}"
+            )
+        return given
 
     @model_validator(mode="after")
     def _slices_or_a_volume(self) -> Self:
@@ -121,13 +162,18 @@ class View(BaseModel):
         return self
 
     @property
+    def channel_windows(self) -> tuple[Window, ...]:
+        """Return the window of each channel."""
+        return tuple(WINDOWS[one] if isinstance(one, str) else one.window() for one in self.windows)
+
+    @property
     def channels(self) -> int:
         """Return the number of channels of each slice."""
         return len(self.windows) if self.values == "uint8" else 1
 
     def key(self) -> str:
         """Return a short stable digest; two specs with equal views share their slices."""
-        hu = [[w.centre_hu, w.width_hu] for w in (WINDOWS[name] for name in self.windows)]
+        hu = [[window.centre_hu, window.width_hu] for window in self.channel_windows]
         seen: list[object] = [
             self.values,
             hu if self.values == "uint8" else [],
@@ -136,7 +182,7 @@ class View(BaseModel):
             self.max_slices,
         ]
         if self.volume is not None:
-            seen.append(self.volume.model_dump(mode="json"))
+            seen.append(self.volume.key())
         return hashlib.sha256(repr(seen).encode()).hexdigest()[:12]
 
     def chosen(self, n_slices: int) -> npt.NDArray[np.intp]:
@@ -168,8 +214,7 @@ class View(BaseModel):
         size = self.size_px
         shape = kept.shape[1:] if size is None else (size, size)
         out = np.empty((len(kept), self.channels, *shape), dtype=np.uint8)
-        for channel, name in enumerate(self.windows):
-            window = WINDOWS[name]
+        for channel, window in enumerate(self.channel_windows):
             grey = to_window(kept, centre_hu=window.centre_hu, width_hu=window.width_hu)
             if size is None or grey.shape[1:] == (size, size):
                 out[:, channel] = grey

@@ -133,7 +133,7 @@ class Snapshot:
                 "view": key,
                 "version": version,
                 "values": seen[key].values,
-                "windows": ",".join(seen[key].windows),
+                "windows": ",".join(window.name for window in seen[key].channel_windows),
                 "of_studies": listed,
             }
             for key, version in views.items()

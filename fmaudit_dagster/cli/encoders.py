@@ -36,7 +36,8 @@ def encoders_list(config: Path) -> None:
         click.echo(f"Shipped, not registered: {', '.join(ready)} (add with: fmaudit encoders add NAME)")
     for spec in others:
         if spec.published and spec.needs_weights:
-            click.echo(f"{spec.name:<24} needs weights: {spec.published.files[0]} of {spec.published.hub}")
+            need = "an export from" if spec.published.export else f"{spec.published.files[0]} of"
+            click.echo(f"{spec.name:<24} needs weights: {need} {spec.published.hub} ({spec.licence})")
 
 
 def _shipped(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001

@@ -247,6 +247,13 @@ def scripted(module, path):
         torch.jit.save(torch.jit.script(module), str(path))
 
 
+def exported_onnx(module, example, path):
+    """Write ONNX by torch's own exporter, for any batch size; torch warns that it is old."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning, UserWarning))
+        torch.onnx.export(module, (example,), str(path), dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}})
+
+
 def torchscript(folder) -> Case:
     """A TorchScript file, written in training mode: loading has to put it into eval mode."""
     module = randomise(Projected())

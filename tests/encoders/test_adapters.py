@@ -9,6 +9,7 @@ import json
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 import yaml
 
@@ -17,6 +18,8 @@ from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.encoders.torch_network import TorchEncoder
+from tests.encoders import checkpoints
+from tests.encoders.checkpoints import Case
 
 CLIP = {
     "model_cfg": {
@@ -163,3 +166,49 @@ def test_cuda_asked_for_where_there_is_none(clip_folder, monkeypatch):
         load_encoder(clip_spec(clip_folder[0]), "cuda")
     with pytest.raises(Exception, match="needs CUDA, but there is no GPU"):
         load_encoder(clip_spec(clip_folder[0], device="cuda", cpu_fallback=False), "auto")
+
+
+def of_one_channel(folder, **raw):
+    """A ViT of timm with one channel and another size than timm's, inside a checkpoint that holds more."""
+    built = {"img_size": 48, "patch_size": 8, "in_chans": 1}
+    model = checkpoints.randomise(timm.create_model("test_vit", pretrained=False, num_classes=0, **built))
+    path = folder / "model.safetensors"
+    state = {f"backbone.{name}": tensor for name, tensor in model.state_dict().items()}
+    checkpoints.save_safetensors(state | {"head.weight": torch.ones(2, 2)}, path)
+    spec = {
+        "name": "one", "adapter": "timm", "variant": "test_vit", "dim": model.num_features, "view": {"values": "int16"},
+        "options": built | {"prefix": "backbone."},
+        "input": {"size_px": 48, "clip_hu": [-1000, 1000], "mean": [65.0], "std": [178.0]},
+    }  # fmt: skip
+    return model, Case(path, spec | raw, {}, None, "", None)
+
+
+def test_a_network_of_timm_with_options_embeds_slices_in_hu(tmp_path):
+    model, case = of_one_channel(tmp_path)
+    hu = np.random.default_rng(0).integers(-1500, 2000, (3, 1, 48, 48)).astype(np.int16)
+    with torch.inference_mode():
+        want = model((torch.from_numpy(hu).float().clamp(-1000, 1000) - 65.0) / 178.0).numpy()
+    got = load_encoder(case.spec(), "cpu").encode(hu)
+    assert np.abs(got - want).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_chans": 3}, "3 channels, but `input` has 1"),
+        ({"in_chans": 1, "prefix": "student."}, "no tensor whose name starts with 'student.'"),
+        ({"in_chans": 1, "img_size": 48, "patch_size": 8}, "does not fit the network"),  # the prefix is missing
+    ],
+)
+def test_options_that_do_not_suit_the_checkpoint_are_told(tmp_path, options, message):
+    _, case = of_one_channel(tmp_path, options={"img_size": 48, "patch_size": 8} | options)
+    with pytest.raises((SpecError, WeightsError), match=message):
+        load_encoder(case.spec(), "cpu")
+
+
+def test_options_that_a_network_does_not_have_are_told(tmp_path):
+    case = checkpoints.timm_model(tmp_path, "test_resnet")
+    with pytest.raises(SpecError, match="cannot build test_resnet with these `options`"):
+        load_encoder(case.spec(options={"patch_size": 8}), "cpu")
+    with pytest.raises(SpecError, match="`options` applies to `adapter: timm` only"):
+        case.spec(adapter="open_clip", options={"in_chans": 1})

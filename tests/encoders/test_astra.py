@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from fmaudit_core.encoders import astra
+from fmaudit_core.encoders import astra, i3_resnet
 from fmaudit_core.encoders.adapter import load_encoder
 from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.registry import shipped_specs
@@ -88,7 +88,7 @@ def test_two_passes_agree_and_a_batch_is_its_volumes(backbone):
 
 def random_network(seed=0):
     torch.manual_seed(seed)
-    network = astra.I3ResNet((1, 1, 1, 1))
+    network = i3_resnet.I3ResNet((1, 1, 1, 1))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -102,7 +102,7 @@ def test_folding_changes_nothing_but_rounding():
     volume = torch.rand(2, 3, 8, 32, 32)
     with torch.inference_mode():
         want = random_network()(volume)
-        got = astra.folded(random_network())(volume)
+        got = i3_resnet.folded(random_network())(volume)
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
 
 
@@ -130,7 +130,7 @@ def test_parts_are_joined_and_half_precision_is_copied_into_single(parts):
     state = random_network().state_dict()
     half = {name: one.bfloat16() if one.is_floating_point() else one for name, one in state.items()}
     read = astra.read_parts(parts({"state_dict": half}))
-    network = astra.I3ResNet((1, 1, 1, 1))
+    network = i3_resnet.I3ResNet((1, 1, 1, 1))
     load_strictly(network, read, where="parts")
     assert network.conv1.weight.dtype == torch.float32
     assert torch.equal(network.conv1.weight, half["conv1.weight"].float())

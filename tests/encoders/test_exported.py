@@ -93,7 +93,7 @@ def test_a_graph_for_one_batch_size_embeds_any_number(tmp_path):
 
 def test_a_graph_of_another_size_is_told(tmp_path):
     case = checkpoints.onnx_graph(tmp_path)
-    with pytest.raises(SpecError, match=r"the spec's input is \(3, 48, 48\)"):
+    with pytest.raises(SpecError, match=r"the spec's slice is \(3, 48, 48\)"):
         load_encoder(case.spec(view=THREE, input={"size_px": 48, **IMAGENET}), "cpu")
 
 
@@ -103,3 +103,58 @@ def test_the_variant_says_which_kind_of_file(tmp_path):
         load_encoder(case.spec(variant=""), "cpu")
     with pytest.raises(WeightsError, match="not a complete TorchScript archive"):
         load_encoder(case.spec(view=THREE, variant="torchscript"), "cpu")
+
+
+class Volumes(torch.nn.Module):
+    """A network of whole volumes, as its owner exports it: clips HU, orders the axes, pools."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv3d(1, 5, 3)
+
+    def forward(self, hu):
+        values = (hu.clamp(-1000.0, 1000.0) / 1000.0).permute(0, 1, 4, 3, 2)
+        return self.conv(values).relu().mean(dim=(2, 3, 4))
+
+
+VOLUMES = {
+    "values": "int16",
+    "volume": {"shape_zyx": [6, 8, 10], "spacing_zyx_mm": [3, 1.5, 1.5], "orientation": "RAS"},
+}
+
+
+def volumes(n=2):
+    return np.random.default_rng(0).integers(-1024, 1500, (n, 6, 1, 8, 10), dtype=np.int16)
+
+
+def of_volumes(folder, module, variant, dim=5):
+    path = folder / f"volumes.{variant}"
+    if variant == "torchscript":
+        checkpoints.scripted(module, path)
+    else:
+        checkpoints.exported_onnx(module, torch.zeros(1, 1, 6, 8, 10), path)
+    raw = {"name": "volumes", "adapter": "exported", "variant": variant, "dim": dim, "view": VOLUMES}
+    return Case(path, raw, {}, module, "", None)
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_program_of_volumes_gets_hu_and_gives_what_the_network_gives(tmp_path, variant):
+    module = checkpoints.randomise(Volumes()).eval()
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(volumes().swapaxes(1, 2).astype(np.float32))).numpy()
+    got = load_encoder(of_volumes(tmp_path, module, variant).spec(), "cpu").encode(volumes())
+    assert got.dtype == np.float32
+    assert np.abs(got - wanted).max() < 1e-5
+
+
+def test_a_program_of_volumes_that_does_not_fit_its_spec_is_told(tmp_path):
+    case = of_volumes(tmp_path, Volumes().eval(), "onnx")
+    with pytest.raises(SpecError, match="`input` does not apply"):
+        load_encoder(case.spec(input={"size_px": 32, **IMAGENET}), "cpu")
+    other = VOLUMES | {"volume": VOLUMES["volume"] | {"shape_zyx": [6, 8, 12]}}
+    with pytest.raises(SpecError, match=r"the spec's volume is \(1, 6, 8, 12\)"):
+        load_encoder(case.spec(view=other), "cpu")
+    with pytest.raises(SpecError, match="dim is 7, but the network's output has 5"):
+        load_encoder(case.spec(dim=7), "cpu")
+    with pytest.raises(SpecError, match="does not return one vector per volume"):
+        load_encoder(of_volumes(tmp_path, Image(), "torchscript").spec(), "cpu").encode(volumes())

@@ -74,8 +74,75 @@ def test_every_channel_has_its_own_mean_and_is_never_clipped_beyond_grey():
     assert prepared(sharp, size_px=256).max() <= 255.0
 
 
-@pytest.mark.parametrize("view", [{"windows": ["lung", "pe"]}, {"values": "int16"}])
-def test_a_view_the_network_does_not_take_is_refused(view):
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ({"windows": ["lung", "pe"]}, "takes slices in HU, or 8-bit slices of 1 or 3 windows"),
+        ({"values": "int16"}, "published for 8-bit slices"),  # the input is the checkpoint's own
+    ],
+)
+def test_a_view_the_network_does_not_take_is_refused(view, message):
     spec = EncoderSpec(name="x", adapter="y", dim=1, view=view)
-    with pytest.raises(SpecError, match="takes 8-bit slices of 1 or 3 windows"):
+    with pytest.raises(SpecError, match=message):
         Preparation(Input(size_px=32, **PLAIN), spec, torch.device("cpu"))
+
+
+def of_hu(hu, **changes):
+    inputs = Input(**{"mean": (0.0,), "std": (1.0,)} | changes)
+    spec = EncoderSpec(name="x", adapter="y", dim=1, view={"values": "int16"}, input=inputs)
+    return Preparation(inputs, spec, torch.device("cpu"))(inputs.of_study(hu[:, None])).numpy()
+
+
+def scan(n=3, size=64):
+    return np.random.default_rng(0).integers(-1500, 2000, (n, size, size)).astype(np.int16)
+
+
+def test_hu_are_clipped_resized_and_normalised_by_numbers():
+    """MedDINOv3's input: clipped to +-1000 HU, (x - 65.108) / 178.017 (their code), three equal channels."""
+    hu = scan(size=32)
+    got = of_hu(hu, size_px=32, clip_hu=(-1000, 1000), mean=(65.108,) * 3, std=(178.017,) * 3)
+    assert got.shape == (3, 3, 32, 32)
+    want = (np.clip(hu, -1000, 1000).astype(np.float64) - 65.108) / 178.017
+    assert np.abs(got - want[:, None]).max() < 1e-5
+
+
+def test_hu_are_resized_as_pil_resizes_floats():
+    hu = picture(512, 512).astype(np.int16) * 8 - 1000
+    got = of_hu(hu[None], size_px=224)[0, 0]
+    want = np.asarray(Image.fromarray(hu.astype(np.float32)).resize((224, 224), Image.Resampling.BICUBIC))
+    assert np.abs(got - want).max() < 0.05
+
+
+def test_slices_are_standardised_each_or_by_their_study():
+    hu = scan() // np.array([1, 2, 4], dtype=np.int16)[:, None, None]
+    each = of_hu(hu, size_px=64, zscore="slice", clip_hu=(-1000, 1000))
+    assert np.abs(each.mean(axis=(1, 2, 3))).max() < 1e-5
+    assert np.abs(each.std(axis=(1, 2, 3)) - 1).max() < 1e-5
+    together = of_hu(hu, size_px=64, zscore="study", clip_hu=(-1000, 1000))
+    clipped = np.clip(hu, -1000, 1000).astype(np.float64)
+    assert np.abs(together[:, 0] - (clipped - clipped.mean()) / clipped.std()).max() < 1e-4
+    assert not of_hu(np.full((2, 16, 16), 40, np.int16), size_px=16, zscore="study").any()
+
+
+@pytest.mark.parametrize(
+    ("view", "inputs", "message"),
+    [
+        ({"windows": ["lung"]}, {"clip_hu": [-1000, 1000]}, "set `values: int16`"),
+        ({"windows": ["lung"]}, {"zscore": "slice"}, "set `values: int16`"),
+        ({"values": "int16"}, {"scale": 255}, "are not 8-bit"),
+        ({"values": "int16"}, {"clip_hu": [100, 100]}, "must ascend"),
+    ],
+)
+def test_an_input_that_contradicts_its_view_is_refused(view, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        EncoderSpec(
+            name="x", adapter="y", dim=1, view=view, input={"size_px": 32, "mean": [0.5], "std": [0.5]} | inputs
+        )
+
+
+def test_keys_that_were_added_later_leave_the_digest_of_a_spec_as_it_was():
+    plain = Input(size_px=32, mean=(0.5,), std=(0.5,))
+    assert plain.key() == {
+        "size_px": 32, "scale": 255.0, "mean": [0.5], "std": [0.5], "resize": "bicubic", "antialias": True, "fit": "squash",
+    }  # fmt: skip
+    assert plain.model_copy(update={"zscore": "slice"}).key() != plain.key()

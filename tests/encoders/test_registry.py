@@ -23,7 +23,9 @@ def write(path, **changes):
 
 def test_shipped_specs_are_valid_and_named_as_their_files():
     names = {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "hu_histogram"}
-    names |= {"astra", "astra_small", "biomedclip", "medimageinsight", "medsiglip"}
+    names |= {"astra", "astra_small", "biomedclip", "medimageinsight", "medsiglip", "medsiglip_three_windows"}
+    names |= {"merlin", "ct_fm", "pillar0_chest_ct", "colipri", "spectre", "ct_clip"}
+    names |= {"curia", "curia_2", "meddinov3", "medgemma", "medgemma_1_5"}
     assert {name: load_spec(path).name for name, path in shipped_specs().items()} == {name: name for name in names}
 
 

@@ -126,6 +126,50 @@ def test_what_does_not_fit_is_refused_for_every_type(tmp_path, name, how):
             load_encoder(case.spec(view=THREE), "cpu")
 
 
+#: tokens before those of the patches: CLS, and registers of DINOv2 and DINOv3
+BEFORE_PATCHES = {"clip_vision_model": 1, "dinov2": 1, "dinov2_with_registers": 5, "dinov3_vit": 5, "vit": 1}
+
+
+@pytest.mark.parametrize("name", BEFORE_PATCHES)
+def test_the_mean_of_patches_leaves_cls_and_registers_out(tmp_path, name):
+    vision = VIT | ({"num_register_tokens": 4} if BEFORE_PATCHES[name] == 5 else {})
+    model, _ = MODELS[name][0](vision)
+    randomise(model).save_pretrained(tmp_path)
+    spec = {"name": "m", "adapter": "transformers", "view": THREE, "input": {"size_px": 32, **HALF}}
+    case = Case(tmp_path / "model.safetensors", spec, {}, None, "", None)
+    with torch.inference_mode():
+        images = torch.from_numpy(slices()).float() / 255 * 2 - 1
+        tokens = model.eval()(pixel_values=images).last_hidden_state
+    mean = tokens[:, BEFORE_PATCHES[name] :].mean(dim=1)
+    assert tokens.shape[1] == BEFORE_PATCHES[name] + 16
+    got = load_encoder(case.spec(variant="mean_patches", dim=32), "cpu").encode(slices())
+    assert np.abs(got - mean.numpy()).max() < 1e-5
+    both = load_encoder(case.spec(variant="cls+mean_patches", dim=64), "cpu").encode(slices())
+    assert np.abs(both - torch.cat([tokens[:, 0], mean], dim=1).numpy()).max() < 1e-5
+
+
+def test_a_siglip_without_pooling_head_has_the_mean_of_its_tokens(tmp_path):
+    model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VIT, vision_use_head=False))
+    randomise(model).save_pretrained(tmp_path)
+    raw = {"name": "m", "adapter": "transformers", "dim": 32, "view": THREE, "input": {"size_px": 32, **HALF}}
+    case = Case(tmp_path / "model.safetensors", raw, {}, None, "", None)
+    with torch.inference_mode():
+        want = model.eval()(pixel_values=torch.from_numpy(slices()).float() / 255 * 2 - 1).last_hidden_state.mean(dim=1)
+    got = load_encoder(case.spec(variant="mean_patches"), "cpu").encode(slices())
+    assert np.abs(got - want.numpy()).max() < 1e-5
+    with pytest.raises(SpecError, match="a SigLIP has no CLS token"):
+        load_encoder(case.spec(variant="cls+mean_patches", dim=64), "cpu")
+
+
+def test_patches_need_an_input_of_their_multiple(tmp_path):
+    case = written(tmp_path, "dinov2", variant="mean_patches", input={"size_px": 36, **HALF})
+    with pytest.raises(SpecError, match="the patches are 8 px, the input is 36 px"):
+        load_encoder(case.spec(view=THREE), "cpu")
+    case = written(tmp_path, "dinov3_convnext", variant="mean_patches")
+    with pytest.raises(SpecError, match="needs a model of square patches"):
+        load_encoder(case.spec(view=THREE), "cpu")
+
+
 def test_every_known_type_is_tried():
     assert {name for name in MODELS if name != "vit_classifier"} | {"siglip"} == set(FAMILIES)
 

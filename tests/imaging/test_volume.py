@@ -90,3 +90,37 @@ def test_the_store_keeps_volumes_at_the_spacing_of_their_series(tmp_path):
     spacing = (quality["spacing_mm"][0], quality["in_plane_mm"][0], quality["in_plane_mm"][0])
     want = view.volume.apply(store.read("one", plain)[:, 0], spacing)
     assert np.array_equal(store.read("one", view)[:, 0], want)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "wanted", "size"),
+    [
+        ((40, 61, 53), (2.5, 0.8, 0.8), (3.0, 1.5, 1.5), (32, 40, 24)),  # cropped and padded
+        ((31, 40, 40), (1.25, 0.7, 0.9), (2.0, 2.0, 2.0), (24, 10, 30)),
+        ((20, 33, 30), (5.0, 1.0, 1.0), (1.5, 0.75, 0.75), (70, 40, 64)),  # finer
+        ((21, 9, 10), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (8, 9, 11)),  # odd and even sizes
+        ((17, 20, 20), (3.0, 0.5, 0.5), (2.0, 1.5, 1.5), (27, 7, 8)),
+    ],
+)
+def test_a_grid_from_the_first_voxel_equals_monai(shape, spacing, wanted, size):
+    from monai.data import MetaTensor
+    from monai.transforms import ResizeWithPadOrCrop, Spacing
+
+    volume = noise(shape)
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    theirs = MetaTensor(torch.from_numpy(volume.astype(np.float32))[None], affine=affine)
+    theirs = Spacing(pixdim=wanted, mode="bilinear", padding_mode="border")(theirs)
+    theirs = ResizeWithPadOrCrop(size, mode="constant", value=-1000)(theirs).numpy()[0]
+    ours = Grid(shape_zyx=size, spacing_zyx_mm=wanted, anchor="first_voxel", pad_hu=-1000).apply(volume, spacing)
+    assert np.abs(ours - theirs).max() <= 0.5 + 1e-3  # ours are whole HU
+
+
+def test_anchor_and_padding_belong_to_a_spacing():
+    with pytest.raises(ValueError, match="apply to a grid with `spacing_zyx_mm`"):
+        Grid(shape_zyx=(4, 4, 4), anchor="first_voxel")
+
+
+def test_the_key_of_a_grid_is_that_of_versions_without_anchor_and_padding():
+    grid = Grid(shape_zyx=(4, 4, 4), spacing_zyx_mm=(1, 1, 1))
+    assert set(grid.key()) == {"shape_zyx", "orientation", "crop_above_hu", "spacing_zyx_mm"}
+    assert grid.model_copy(update={"anchor": "first_voxel"}).key() != grid.key()

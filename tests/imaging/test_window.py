@@ -50,6 +50,33 @@ def test_a_stack_of_windows_is_its_windows():
     assert np.array_equal(stack[:, 1], to_window(volume, centre_hu=400, width_hu=1000))
 
 
+def test_windows_by_numbers_equal_the_named_ones_and_share_their_slices():
+    volume = np.arange(-1024, 1024, dtype=np.int16).reshape(2, 32, 32)
+    lung = View(windows=({"centre_hu": -600, "width_hu": 1500},))
+    assert np.array_equal(lung.apply(volume), View(windows=("lung",)).apply(volume))
+    assert lung.key() == View(windows=("lung",)).key()
+
+
+def test_a_window_from_black_to_white_is_linear_between():
+    volume = np.array([[[-300, -135, 40, 215, 900]]], np.int16)
+    assert View(windows=({"hu": (-135, 215)},)).apply(volume).ravel().tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ("bone", "unknown window bone"),
+        ({"hu": (40, 40)}, "must ascend"),
+        ({"centre_hu": 40}, "either `centre_hu` and `width_hu`, or"),
+        ({"centre_hu": 40, "width_hu": 400, "hu": (0, 1)}, "either `centre_hu` and `width_hu`, or"),
+        ({"centre_hu": 40, "width_hu": 1}, "greater than 1"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(window, message):
+    with pytest.raises(ValueError, match=message):
+        View(windows=(window,))
+
+
 def test_stride_and_maximum_choose_evenly():
     assert View(stride=3).chosen(10).tolist() == [0, 3, 6, 9]
     assert View(max_slices=3).chosen(11).tolist() == [0, 5, 10]

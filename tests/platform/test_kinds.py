@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import yaml
 
 from fmaudit_core.encoders import adapter
@@ -17,7 +18,9 @@ from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
 from fmaudit_core.pipeline.versions import expected_version
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-from tests.platform.conftest import AUDIT, made, run
+from tests.encoders.checkpoints import randomise, save_safetensors
+from tests.encoders.test_exported import Volumes, of_volumes
+from tests.platform.conftest import AUDIT, made, run, write_audit
 
 
 class Blocks:
@@ -130,3 +133,42 @@ def test_without_ct_an_audit_of_imports_runs_whole_and_an_encoder_of_ct_is_told(
     shutil.copyfile(audited[0].audit.encoders / "hu_histogram.yaml", workspace.audit.encoders / "hu_histogram.yaml")
     with pytest.raises(Exception, match=r"names no CT, and some encoder looks at it"):
         run(workspace)
+
+
+def test_ct_native_encoders_are_audited_from_exported_and_local_files(tmp_path):
+    """A 3D network exported to TorchScript, a network of slices in HU, and one of three windows by numbers."""
+    workspace = write_audit(
+        tmp_path,
+        cohort={"kind": "phantom", "n_studies": 80, "n_slices": 4, "matrix_px": 64},
+        tasks=["pe"], probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]}, mitigation={"enabled": False},
+    )  # fmt: skip
+    registry = workspace.audit.encoders
+    (registry / "efficientnet_lite0.yaml").unlink()
+    volumes = of_volumes(tmp_path, randomise(Volumes()).eval(), "torchscript").spec(name="volumes")
+    hu = {
+        "view": {"values": "int16"}, "options": {"in_chans": 1, "img_size": 32},
+        "input": {"size_px": 32, "clip_hu": [-1000, 1000], "zscore": "study", "mean": [0.0], "std": [1.0]},
+    }  # fmt: skip
+    windows = {
+        "view": {"windows": ["lung", {"centre_hu": 40, "width_hu": 350}, {"hu": [-135, 215]}]},
+        "options": {"in_chans": 3, "img_size": 32},
+        "input": {"size_px": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    raws = {"volumes": volumes.model_dump(mode="json", exclude_defaults=True)}
+    for name, raw in (("in_hu", hu), ("three_windows", windows)):
+        network = randomise(timm.create_model("test_vit", pretrained=False, num_classes=0, **raw["options"]))
+        path = tmp_path / f"{name}.safetensors"
+        save_safetensors(dict(network.state_dict()), path)
+        proof = {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        raws[name] = raw | {"adapter": "timm", "variant": "test_vit", "dim": network.num_features, "weights": proof}
+    for name, raw in raws.items():
+        (registry / f"{name}.yaml").write_text(yaml.safe_dump(raw | {"name": name}))
+    outcome = run(workspace)
+    assert outcome.failures == {}
+    warehouse = workspace.warehouse
+    assert read_poolings(warehouse.embeddings_path("volumes")) == ["volume"]
+    assert {read_provenance(warehouse.embeddings_path(name))["n_studies"] for name in raws} == {"80"}
+    audited = set(warehouse.read("subgroup_metrics", Cell("in_hu", "pe"))["encoder"])
+    assert audited == {"in_hu"}
+    views = set(warehouse.read("ct_views")["windows"])
+    assert "lung,40/350 HU,-135..215 HU" in views

@@ -8,6 +8,7 @@ from fmaudit_core.encoders.spec.imported import HOW_TO_IMPORT, ImportedFile
 from fmaudit_core.encoders.spec.network_input import Input
 from fmaudit_core.encoders.spec.predicted import PredictionsFile
 from fmaudit_core.encoders.spec.reading import load_spec
+from fmaudit_core.encoders.spec.timm_options import TimmOptions
 from fmaudit_core.encoders.spec.weights import Weights
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ImportedFile",
     "Input",
     "PredictionsFile",
+    "TimmOptions",
     "Weights",
     "load_spec",
 ]

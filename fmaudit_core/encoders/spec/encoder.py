@@ -18,6 +18,7 @@ from fmaudit_core.encoders.spec.imported import ImportedFile
 from fmaudit_core.encoders.spec.network_input import Input
 from fmaudit_core.encoders.spec.part import Part
 from fmaudit_core.encoders.spec.predicted import PredictionsFile
+from fmaudit_core.encoders.spec.timm_options import TimmOptions
 from fmaudit_core.encoders.spec.weights import Weights
 from fmaudit_core.imaging.window import View
 
@@ -61,6 +62,8 @@ class EncoderSpec(Part):
         Intended device; `any` uses CUDA if available.
     cpu_fallback : bool
         Whether an encoder meant for CUDA may run on a CPU.
+    options : TimmOptions, optional
+        With the adapter `timm`: how the network is built.
     embeddings : ImportedFile, optional
         With the adapter `imported`: nothing is computed, and no CT is read.
     predictions : tuple of PredictionsFile
@@ -77,6 +80,7 @@ class EncoderSpec(Part):
     published: Published | None = None
     view: View = View()
     input: Input | None = None
+    options: TimmOptions | None = None
     embeddings: ImportedFile | None = None
     predictions: tuple[PredictionsFile, ...] = ()
     dim: int = Field(ge=0)
@@ -121,6 +125,22 @@ class EncoderSpec(Part):
             raise ValueError(
                 f"`embeddings: {{path, sha256}}` is required for `adapter: {IMPORTED}` and not allowed for others"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _options_of_timm(self) -> Self:
+        if self.options is not None and self.adapter != "timm":
+            raise ValueError("`options` applies to `adapter: timm` only")
+        return self
+
+    @model_validator(mode="after")
+    def _input_of_its_view(self) -> Self:
+        if self.input is None:
+            return self
+        if self.view.values == "uint8" and self.input.of_hu:
+            raise ValueError("`clip_hu` and `zscore` apply to slices in HU: set `values: int16` in the view")
+        if self.view.values == "int16" and self.input.scale == 255.0:
+            raise ValueError("slices in HU are not 8-bit: remove `scale: 255` from `input`")
         return self
 
     @property
@@ -205,10 +225,12 @@ class EncoderSpec(Part):
             "weights": self.weights.sha256 if self.weights else None,
             "config": self.weights.config_sha256 if self.weights else None,
             "view": self.view.key(),
-            "input": self.input.model_dump(mode="json") if self.input else None,
+            "input": self.input.key() if self.input else None,
             "dim": self.dim,
             "dtype": self.dtype,
         }
+        if self.options is not None:
+            seen["options"] = self.options.model_dump(mode="json")
         if self.embeddings is not None:
             seen["embeddings"] = self.embeddings.model_dump(mode="json", exclude={"path"})
         if self.predictions:

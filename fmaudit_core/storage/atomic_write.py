@@ -30,7 +30,7 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
 
     A kill at any moment leaves the old file whole. The temporary file is removed when writing fails; what a killed
     process left is removed by the next one of the same machine and container that writes the same target. Others cannot
-    know whether its writer lives, so they leave it, and `fmaudit doctor` lists it.
+    know whether its writer lives, so they leave it, and `fmaudit gc` removes it.
 
     Parameters
     ----------

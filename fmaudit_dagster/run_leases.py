@@ -93,24 +93,33 @@ def end_killed_runs(instance: dg.DagsterInstance, home: Path) -> None:
         name = _name(run_id)
         if leases.take_over(name, killed.claim, run=run_id) is None:
             continue  # another process ends it, or its own came back
-        run = instance.get_run_by_id(run_id)
-        if run is not None and run.status in _UNDER_WAY:
-            _free_claims(leases.claims, run_id)
-            instance.add_run_tags(run_id, {KILLED_TAG: "true"})
-            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-            ended = run.status == dg.DagsterRunStatus.CANCELING
-            (instance.report_run_canceled if ended else instance.report_run_failed)(run, killed.why)
-        leases.claims.remove(name)
+        try:
+            run = instance.get_run_by_id(run_id)
+            if run is not None and run.status in _UNDER_WAY:
+                _free_claims(leases.claims, run_id)
+                _report_ended(instance, run, killed.why)
+        finally:  # where the database failed, the next look tries again
+            leases.claims.remove(name)
+
+
+def _report_ended(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
+    instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    if run.status == dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, why)
+    else:
+        instance.report_run_failed(run, why)
 
 
 def _killed(leases: Leases, run: dg.DagsterRun, home: Path) -> Killed | None:
-    name, running = _name(run.run_id), lives(run.tags[PROCESS_TAG])
+    name, process = _name(run.run_id), run.tags[PROCESS_TAG]
+    running, claim = lives(process), leases.claims.read(name)
     if running is False:
-        return Killed(run, leases.claims.read(name), "Its process was killed.")
-    if running or run.tags.get(WORKSPACE_TAG) != _workspace(home):
-        return None
-    claim = leases.claims.read(name)
-    if not leases.lookout.has_expired(name, claim.number):
+        is_its_own = claim.holder is None or claim.holder.get("process") == process
+        if not is_its_own and leases.is_held(name, claim):
+            return None  # another process is ending it
+        return Killed(run, claim, "Its process was killed.")
+    if running or run.tags.get(WORKSPACE_TAG) != _workspace(home) or not leases.lookout.has_expired(name, claim.number):
         return None
     host = (claim.holder or {}).get("host", "another machine")
     why = (

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import pytest
@@ -164,6 +165,46 @@ def test_of_two_that_wait_one_ends_the_run(small, clock, monkeypatch):
         assert leases.take_over(f"runs/{run_id}", seen[0].claim) is not None  # by the first
         run_leases.end_killed_runs(instance, small.home)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.STARTED
+
+
+def killed_here(instance, workspace):
+    """A run of a process of this machine that is gone."""
+    from fmaudit_core.storage.processes import process_space
+    from fmaudit_dagster.run_leases import PROCESS_TAG
+
+    gone = f"{process_space()}:{2**22 + 1}:1"  # above the highest process id of Linux
+    return begun_elsewhere(instance, workspace, leased=False, **{PROCESS_TAG: gone}), gone
+
+
+def test_a_run_killed_on_this_machine_is_ended_at_once_and_by_one(small, clock):
+    from fmaudit_core.storage.processes import this_process
+    from fmaudit_dagster import run_leases
+    from fmaudit_dagster.execution.instance import opened
+
+    with opened(small) as instance:
+        run_id, gone = killed_here(instance, small)
+        claims, name = run_leases.leases_of(small.home).claims, f"runs/{run_id}"
+        claims.replace(name, 0, {"process": gone})
+        claims.replace(name, 1, {"process": this_process()})  # another thread is ending it
+        look(instance, small, clock, 300)
+        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.STARTED
+        claims.replace(name, 2, {"process": gone})
+        run_leases.end_killed_runs(instance, small.home)
+        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_database_that_fails_while_a_run_is_ended_is_asked_again(small, clock, monkeypatch):
+    from fmaudit_dagster import run_leases
+    from fmaudit_dagster.execution.instance import opened
+
+    with opened(small) as instance:
+        run_id, _ = killed_here(instance, small)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(instance), "report_run_failed", mock.Mock(side_effect=ConnectionError))
+            with pytest.raises(ConnectionError):
+                run_leases.end_killed_runs(instance, small.home)
+        run_leases.end_killed_runs(instance, small.home)
+        assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
 
 
 def test_the_daemon_ends_runs_whatever_automation_is_off(small, clock, monkeypatch):

@@ -1,11 +1,15 @@
 """What assets are given: the workspace of the audit this process serves."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
-from fmaudit_dagster.processes import PROCESS_TAG, this_process
+from fmaudit_dagster.run_leases import run_lease
 
 
 class AuditWorkspace(dg.ConfigurableResource[Workspace]):
@@ -13,11 +17,18 @@ class AuditWorkspace(dg.ConfigurableResource[Workspace]):
 
     audit_yaml: str
 
-    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Note which process executes the run, so that a later one can tell when this one was killed."""
-        run = context.run
-        if run is not None and PROCESS_TAG not in run.tags and context.instance is not None:
-            context.instance.add_run_tags(run.run_id, {PROCESS_TAG: this_process()})
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
+        """Hold the lease of the run that this process executes, by which others can tell whether it still does."""
+        try:
+            home = self.open().home if context.run is not None else None
+        except FmauditError:  # the step reports it
+            home = None
+        if home is None or context.run is None or context.instance is None:
+            yield self
+            return
+        with run_lease(context.instance, home, context.run.run_id):
+            yield self
 
     def open(self) -> Workspace:
         """Read the config and open the workspace; cheap, so that each step sees the files as they are."""

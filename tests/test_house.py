@@ -48,15 +48,15 @@ REPORT = {
 PLATFORM = {
     "configured": "",
     "metadata": "",
-    "processes": "",
     "progress": "",
     "partitions": "configured",
-    "resources": "processes",
-    "execution": "configured partitions processes resources",
+    "run_leases": "",
+    "resources": "run_leases",
+    "execution": "configured partitions resources run_leases",
     "assets": "configured execution metadata partitions progress resources",
     "checks": "partitions resources",
     "definitions": "assets checks execution resources",
-    "cli": "definitions execution progress",
+    "cli": "definitions execution progress run_leases",
 }
 #: packages whose rooms are listed, and the modules that lie beside rooms there
 HOUSES = {
@@ -64,7 +64,7 @@ HOUSES = {
     "fmaudit_core.report": (REPORT, ("errors", "export", "page")),
     "fmaudit_dagster": (
         PLATFORM,
-        ("checks", "configured", "definitions", "metadata", "partitions", "processes", "progress", "resources"),
+        ("checks", "configured", "definitions", "metadata", "partitions", "progress", "resources", "run_leases"),
     ),
 }
 

@@ -17,6 +17,7 @@ from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
+from fmaudit_core.common.local_paths import ADDRESS
 from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, too_many_levels
 from fmaudit_core.config import AgeBand, TableCohort
 from fmaudit_core.tabular.errors import (
@@ -58,6 +59,7 @@ _ROW_RULES: Final = {
 }
 _IMAGE_RULES: Final = {
     "no image path": blank("name"),
+    "the image path is an address such as s3://..., not a path": pl.col("address"),
     "the image path is outside the cohort's folder": ~pl.col("inside"),
     "a study without images": ~pl.col("exists"),
 }
@@ -233,10 +235,12 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
     named = raw.get_column("image" if "image" in raw.columns else "study_id")
     suffixes = ("",) if "image" in raw.columns else _IMAGE_SUFFIXES
     located = [locate(root, name, suffixes) for name in named]
+    address = named.str.contains(ADDRESS)
     checked = raw.select("row").with_columns(
         name=named,
-        inside=pl.Series([one.inside for one in located]) | (named == ""),
-        exists=pl.Series([one.exists for one in located]) | (named == ""),
+        address=address,
+        inside=pl.Series([one.inside for one in located]) | (named == "") | address,
+        exists=pl.Series([one.exists for one in located]) | (named == "") | address,
     )
     problems = broken_rules(checked, _IMAGE_RULES)
     if problems:

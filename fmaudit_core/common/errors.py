@@ -76,7 +76,7 @@ _EXTRA_OF: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("onnxruntime", "open_clip", "safetensors", "timm", "torch", "torchvision", "transformers"), "encoders"
     ),
-    **dict.fromkeys(("dagster", "dagster_webserver", "psutil"), "platform"),
+    **dict.fromkeys(("dagster", "dagster_webserver"), "platform"),
     "h5py": "hdf5",
     "sklearn": "ehr",
 }

@@ -8,6 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fmaudit_core.common.errors import did_you_mean
+from fmaudit_core.common.local_paths import address_problem
 
 
 def validation_messages(error: ValidationError, model: type[BaseModel], *, whole: str) -> str:
@@ -20,7 +21,10 @@ def validation_messages(error: ValidationError, model: type[BaseModel], *, whole
     whole : str
         Name of the subject of an error that concerns no single key.
     """
-    return "; ".join(_message(problem, model, whole) for problem in error.errors(include_url=False)) + "."
+    problems = error.errors(include_url=False)
+    # a default that is computed from other settings cannot be, if one of them is wrong: no problem of its own
+    own = [one for one in problems if one["type"] != "default_factory_not_called"]
+    return "; ".join(_message(one, model, whole) for one in own) + "."
 
 
 def _message(problem: Any, model: type[BaseModel], whole: str) -> str:
@@ -31,7 +35,8 @@ def _message(problem: Any, model: type[BaseModel], whole: str) -> str:
     if problem["type"] == "missing":
         return f"{key}: is missing"
     given = problem["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    is_shown = isinstance(given, str | int | float | bool) and address_problem(str(given)) is None
+    shown = f" (given: {given!r})" if is_shown else ""
     return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 
 

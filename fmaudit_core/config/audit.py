@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
@@ -47,9 +48,9 @@ class Audit(Section):
     #: counted. The default of a `table` cohort ends with `over_90`
     age_bands: tuple[AgeBand, ...] = Field(default_factory=_default_age_bands)
     #: the registry of encoders: a folder with one YAML per encoder
-    encoders: Path = Path("encoders")
+    encoders: LocalPath = Path("encoders")
     #: the workspace: folder of all outputs of a run
-    home: Path = Path(HOME_NAME)
+    home: LocalPath = Path(HOME_NAME)
     #: from CT series to slices
     imaging: ImagingSection = ImagingSection()
     #: from slices to embeddings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.config.section import Section
 
 
@@ -66,12 +66,12 @@ class TableCohort(Section):
     #: this kind of cohort
     kind: Literal["table"]
     #: CSV or Parquet file with a row per study
-    table: Path
+    table: LocalPath
     #: folder with a series per study; not needed if the embeddings of every encoder were computed elsewhere
-    images: Path | None = None
+    images: LocalPath | None = None
     #: the medical record: a CSV or Parquet file with a row per event (patient_id, time, code, and optionally value); the table
     #: then needs a column `time`
-    events: Path | None = None
+    events: LocalPath | None = None
     #: our column name -> name in the table, if they differ
     columns: dict[str, str] = Field(default_factory=dict)
     #: words for labels, if they are not the usual ones
@@ -86,15 +86,15 @@ class InspectCohort(Section):
     #: this kind of cohort
     kind: Literal["inspect"]
     #: folder of the download
-    root: Path
+    root: LocalPath
     #: folder of the volumes, if not in the download
-    images: Path | None = None
+    images: LocalPath | None = None
     #: whether to accept a partial download of the volumes; otherwise a download that lacks more than one in fifty is refused
     partial: bool = False
     #: folder of OMOP tables or of MEDS data, if not in the download
-    ehr: Path | None = None
+    ehr: LocalPath | None = None
     #: table of person_id, sex, race_ethnicity and birth_date or age, used instead of the demographics of the medical record
-    demographics: Path | None = None
+    demographics: LocalPath | None = None
     #: level of a person without a recorded ethnicity: by race alone, or unknown
     unknown_ethnicity: Literal["as_race", "unknown"] = "as_race"
 

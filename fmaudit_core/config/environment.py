@@ -5,20 +5,43 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fmaudit_core.common.local_paths import address_problem
+from fmaudit_core.config.errors import ConfigError
+
 CONFIG_NAME = "audit.yaml"
 
 
 def audit_path_from_environment() -> Path:
-    """Return the path of audit.yaml for the running process: `FMAUDIT_CONFIG`, else in the working directory."""
-    return Path(os.environ.get("FMAUDIT_CONFIG", CONFIG_NAME)).absolute()
+    """Return the path of audit.yaml for the running process: `FMAUDIT_CONFIG`, else in the working directory.
+
+    Raises
+    ------
+    ConfigError
+        It is an address, not a path.
+    """
+    return _path("FMAUDIT_CONFIG") or Path(CONFIG_NAME).absolute()
 
 
 def home_from_environment() -> Path | None:
-    """Return the workspace that overrides the one in audit.yaml: `FMAUDIT_HOME`, None if it is unset or empty."""
-    home = os.environ.get("FMAUDIT_HOME")
-    return Path(home).absolute() if home else None
+    """Return the workspace that overrides the one in audit.yaml: `FMAUDIT_HOME`, None if it is unset or empty.
+
+    Raises
+    ------
+    ConfigError
+        It is an address, not a path.
+    """
+    return _path("FMAUDIT_HOME")
 
 
 def report_url_from_environment() -> str | None:
     """Return the URL of the report: `FMAUDIT_REPORT_URL`, which `fmaudit ui` sets for the runs it starts, else None."""
     return os.environ.get("FMAUDIT_REPORT_URL")
+
+
+def _path(variable: str) -> Path | None:
+    given = os.environ.get(variable)
+    if not given:
+        return None
+    if (problem := address_problem(given)) is not None:
+        raise ConfigError(f"{problem}.", where=variable)
+    return Path(given).absolute()

@@ -343,7 +343,6 @@ def _leftovers(workspace: Workspace) -> Finding:
     if left:
         return Finding(
             "leftovers", "warning", f"{len(left)} half-written files of killed runs, {size:,.1f} MB.",
-            "The next run that writes the same tables here removes them; those of another machine or container: delete them "
-            "while nothing runs there.",
+            "fmaudit gc --yes",
         )  # fmt: skip
     return Finding("leftovers", "ok", "none")

@@ -6,17 +6,18 @@ import errno
 import glob
 import os
 import secrets
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_core.storage.digests import digest
+from fmaudit_core.storage.processes import has_ended, process_space
 
 _DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+#: raises if this thread must not publish any more
+_check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
 
 
 class PublishError(FmauditError):
@@ -29,7 +30,7 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
 
     A kill at any moment leaves the old file whole. The temporary file is removed when writing fails; what a killed
     process left is removed by the next one of the same machine and container that writes the same target. Others cannot
-    know whether its writer lives, so they leave it, and `fmaudit doctor` lists it.
+    know whether its writer lives, so they leave it, and `fmaudit gc` removes it.
 
     Parameters
     ----------
@@ -41,18 +42,49 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
     PublishError
         The disk is full or must not be written.
     """
-    ours = f".{target.name}.{_processes()}"
+    ours = f".{target.name}.{process_space()}"
     temporary = target.with_name(f"{ours}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f"{glob.escape(ours)}.*.tmp"):
-            _remove_if_dead(left)
-        yield temporary
-        if durable:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f"{glob.escape(ours)}.*.tmp"):
+                if has_ended(left.name.split(".")[-3]):
+                    left.unlink(missing_ok=True)
+            yield temporary
+            if durable:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+            temporary.chmod(0o644)
+            if durable and (check := _check.get()) is not None:
+                check()
+            temporary.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+@contextmanager
+def checked_before_publishing(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before each rename of a durable file by this thread inside this context; what it raises keeps the old file."""
+    before = _check.get()
+    _check.set(check)
+    try:
+        yield
+    finally:
+        _check.set(before)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Write `target` inside this context.
+
+    Raises
+    ------
+    PublishError
+        The disk is full or must not be written.
+    """
+    try:
+        yield
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -61,28 +93,3 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
             where=str(target),
             fix="Free some space or set FMAUDIT_HOME to a disk that can be written, then run again: what is finished is kept.",
         ) from error
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-@cache
-def _processes() -> str:
-    """Return a name of the set of processes that ours can see: an id means one process only on one host since its last
-    boot, and only within one container, though containers share host name and files.
-    """
-    seen = [socket.gethostname()]
-    with suppress(OSError):  # Linux alone has these
-        seen += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
-    return digest(*seen)[:12]
-
-
-def _remove_if_dead(left: Path) -> None:
-    """Remove a temporary file whose process is gone."""
-    process = left.name.split(".")[-3]
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        left.unlink(missing_ok=True)
-    except (ValueError, PermissionError):  # not one of ours, or alive under another user
-        return

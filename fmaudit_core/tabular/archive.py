@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from fmaudit_core.common.progress import Progress, silent
+from fmaudit_core.storage.processes import has_ended
 from fmaudit_core.tabular.errors import CohortError
 
 _BLOCK = 1 << 20
@@ -43,7 +44,7 @@ def unpacked(archive: Path, target: Path, *, suffixes: Sequence[str], progress: 
             fix="Free some space or set FMAUDIT_HOME to a larger disk; or unpack it yourself and give the folder.",
         )
     for left in target.parent.glob(f".{target.name}.*"):
-        if not _is_alive(left.name.rsplit(".", 1)[1]):
+        if has_ended(left.name.rsplit(".", 1)[1]):
             shutil.rmtree(left, ignore_errors=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a dead process with the same process id
@@ -83,16 +84,6 @@ def _unpack(raw: IO[bytes], name: str, folder: Path, suffixes: Sequence[str], si
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileExistsError):
             raise  # the disk, not the archive
         raise CohortError("is damaged or truncated.", where=name, fix="Download it again.") from error
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (ValueError, PermissionError):
-        return True
-    return True
 
 
 def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:

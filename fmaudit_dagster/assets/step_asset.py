@@ -16,6 +16,7 @@ from fmaudit_core.pipeline.steps import GPU, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.atomic_write import PublishError
+from fmaudit_core.storage.leases import LeaseLostError
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.configured import gpu_tags
 from fmaudit_dagster.execution.run_history import ATTENDED_TAG, FORCED_TAG, STEP_TAG, SURROUNDINGS_TAG, asset_history
@@ -102,7 +103,7 @@ def step_asset(
         def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result]:
             workspace, cell = audit.open(), cell_of(context)
             try:
-                with step_lock(workspace, step, cell):
+                with step_lock(workspace, step, cell, context.run.run_id):
                     work = _work(context, workspace, step, cell)
                     if work is not None:
                         yield from make(work)
@@ -133,18 +134,18 @@ def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
     Raises
     ------
     Failure
-        The data failed, or somebody waits for the run.
+        The data failed, somebody waits for the run, or its lease was taken over: it was reported as ended and holds no slot.
     """
     retryable = of_surroundings(error)
     if retryable:
         context.instance.add_run_tags(context.run.run_id, {SURROUNDINGS_TAG: "true"})
-    if not retryable or ATTENDED_TAG in context.run.tags:
+    if not retryable or isinstance(error, LeaseLostError) or ATTENDED_TAG in context.run.tags:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def of_surroundings(error: BaseException) -> bool:
-    """Return whether a disk, a mount, memory or a device failed, rather than the data or a setting."""
-    if isinstance(error, OSError | MemoryError | PublishError) or type(error).__name__ in (
+    """Return whether a disk, a mount, memory, a device or the lease failed, rather than the data or a setting."""
+    if isinstance(error, OSError | MemoryError | PublishError | LeaseLostError) or type(error).__name__ in (
         "OutOfMemoryError",
         "AcceleratorError",
     ):

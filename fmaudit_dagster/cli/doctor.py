@@ -74,17 +74,17 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     """Return the findings, with whether a daemon is running."""
     import dagster as dg
 
-    from fmaudit_dagster.execution.instance import end_killed_runs, killed_runs
+    from fmaudit_dagster.run_leases import end_killed_runs, killed_runs
 
     about = "storage"
     try:
         with dg.DagsterInstance.from_config(str(workspace.dagster_home)) as instance:
-            killed = killed_runs(instance)
+            killed = killed_runs(instance, workspace.home)
             n_runs = instance.get_runs_count()
             queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
             beats = [one.timestamp for one in instance.get_daemon_heartbeats().values()]
             if killed and fix_it:
-                end_killed_runs(instance)
+                end_killed_runs(instance, workspace.home)
     except (
         Exception
     ) as error:  # an old schema, a torn file, settings it does not know: each is an error of another kind

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from fmaudit_core.common.errors import UnknownNameError, did_you_mean
+from fmaudit_core.common.local_paths import address_problem
 from fmaudit_dagster.cli.error_handling import registered, report_errors, workspace_of
+from fmaudit_dagster.cli.local_path import LocalPath
 
 
 @click.group()
@@ -51,7 +53,7 @@ def _shipped(context: click.Context, parameter: click.Parameter, incomplete: str
 @click.argument("spec", shell_complete=_shipped)
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path, exists=True),
+    type=LocalPath(exists=True),
     help="Published weights of a spec that ships without: the file, or its folder.",
 )
 @click.pass_obj
@@ -60,6 +62,8 @@ def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
     """Validate SPEC, a YAML or the name of a shipped one, and copy it into the registry, its weights proved."""
     from fmaudit_core.encoders.registry import shipped_specs
 
+    if (problem := address_problem(spec)) is not None:
+        raise UnknownNameError(f"SPEC {problem}.")
     source = shipped_specs().get(spec, Path(spec))
     if not source.is_file():
         shipped = list(shipped_specs())
@@ -102,7 +106,7 @@ def baseline() -> None:
 
 
 @baseline.command("add")
-@click.argument("predictions", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("predictions", type=LocalPath(dir_okay=False))
 @click.option("--name", help="Name of the model, such as ct-lrcn [default: of the file].")
 @click.option("--task", help="The task it is about, if neither the file nor its name contains it.")
 @click.pass_obj

@@ -8,8 +8,10 @@ import click
 
 from fmaudit_core import __version__
 from fmaudit_core.config import CONFIG_NAME, audit_path_from_environment
-from fmaudit_dagster.cli import encoders, report_and_sql, run_and_ui, standalone
+from fmaudit_dagster.cli import encoders, gc, report_and_sql, run_and_ui, standalone
 from fmaudit_dagster.cli import setup as setup_commands
+from fmaudit_dagster.cli.error_handling import report_errors
+from fmaudit_dagster.cli.local_path import LocalPath
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -17,10 +19,11 @@ from fmaudit_dagster.cli import setup as setup_commands
 @click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help=f"The audit's YAML [default: {CONFIG_NAME}].",
 )
 @click.pass_context
+@report_errors
 def main(context: click.Context, config: Path | None) -> None:
     """Audit medical-imaging foundation models: for whom do they fail, and how sure are we."""
     context.obj = config.absolute() if config else audit_path_from_environment()
@@ -34,6 +37,7 @@ for _command in (
     run_and_ui.ui,
     report_and_sql.report,
     report_and_sql.sql,
+    gc.gc,
     standalone.assess,
     standalone.series,
     encoders.encoders,

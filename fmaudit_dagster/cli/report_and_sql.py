@@ -10,6 +10,7 @@ import click
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
+from fmaudit_dagster.cli.local_path import LocalPath
 
 _TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT internal ORDER BY 1'
 
@@ -20,13 +21,13 @@ _TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT inte
     "--compare",
     "compared",
     nargs=2,
-    type=click.Path(path_type=Path, exists=True),
+    type=LocalPath(exists=True),
     metavar="A B",
     help="Two audits side by side: workspaces (audit.yaml or its folder), report folders or audit.json files.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Where --compare writes its page [default: compare.html].",
 )
 @click.pass_obj

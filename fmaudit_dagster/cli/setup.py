@@ -12,6 +12,7 @@ from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.config import ConfigError
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
+from fmaudit_dagster.cli.local_path import LocalPath
 
 if TYPE_CHECKING:
     from fmaudit_core.ehr.record_look import RecordLook
@@ -29,41 +30,39 @@ _SHELLS: Final[dict[str, str]] = {
 
 
 @click.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", required=False, type=LocalPath(exists=True, file_okay=False))
 @click.option("--phantom", is_flag=True, help="A synthetic cohort with planted disparities, drawn on this machine.")
-@click.option(
-    "--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="CSV or Parquet, a row per study."
-)
+@click.option("--table", type=LocalPath(exists=True, dir_okay=False), help="CSV or Parquet, a row per study.")
 @click.option(
     "--inspect",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="The INSPECT release as downloaded (docs/inspect.md).",
 )
 @click.option(
     "--images",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="Folder of the table's CT series, or of INSPECT's volumes where they lie apart.",
 )
 @click.option(
     "--embeddings",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="File of embeddings of the table's studies (.npz, .parquet, .h5); may be given several times. Without it and without "
     "--images, files next to the table are used.",
 )
 @click.option(
     "--events",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="The table's medical record: CSV or Parquet with patient_id, time, code, value; the table then needs `time`.",
 )
 @click.option(
     "--ehr",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=LocalPath(exists=True, file_okay=False),
     help="Folder of INSPECT's OMOP or MEDS files where they lie apart.",
 )
 @click.option(
     "--demographics",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=LocalPath(exists=True, dir_okay=False),
     help="Without OMOP or MEDS: person_id, sex, race_ethnicity, birth_date or age.",
 )
 @click.option("--partial", is_flag=True, help="Accept a partial download of the INSPECT volumes.")

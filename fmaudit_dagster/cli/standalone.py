@@ -13,6 +13,7 @@ from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.imaging.choice import CHOICES
 from fmaudit_core.imaging.rules import NO_RULES
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
+from fmaudit_dagster.cli.local_path import LocalPath
 
 if TYPE_CHECKING:
     from fmaudit_core.imaging.series_read import SeriesRead
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--predictions",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     required=True,
     help="CSV or Parquet: study_id, patient_id, split, y_true, y_score, a column per attribute; task and encoder if several.",
 )
 @click.option(
     "--attributes", help="Columns to compare by, with commas [default: race_ethnicity, sex, age_band if there]."
 )
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="assessment", show_default=True)
+@click.option("--out", type=LocalPath(file_okay=False), default="assessment", show_default=True)
 @click.option("--threshold", type=float, help="Operating threshold; without it one is chosen on the split `val`.")
 @click.option("--permutations", type=click.IntRange(min=99), help="Permutations of each test [default: 9999].")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the permutations [default: 2026].")
@@ -96,9 +97,9 @@ def _listed(names: str | None) -> list[str]:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=LocalPath())
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object per series.")
-@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of the largest series.")
+@click.option("--png", type=LocalPath(dir_okay=False), help="Write a picture of the largest series.")
 @click.pass_obj
 @report_errors
 def series(config: Path, path: Path, as_json: bool, png: Path | None) -> None:

@@ -1,7 +1,6 @@
 """Dagster's own storage for one workspace: its folder and its settings."""
 
 import os
-import platform
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +9,7 @@ import dagster as dg
 
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
-from fmaudit_dagster.processes import PROCESS_TAG, is_alive
-
-#: a run whose process was killed: it says nothing about the step, which is tried again
-KILLED_TAG = "fmaudit/killed"
+from fmaudit_dagster.run_leases import end_killed_runs
 
 #: Dagster's settings as they are written today
 SETTINGS = """\
@@ -72,7 +68,7 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
             instance.add_dynamic_partitions(str(ENCODER.name), new)
         for name in retired:
             instance.delete_dynamic_partition(str(ENCODER.name), name)
-        end_killed_runs(instance)
+        end_killed_runs(instance, workspace.home)
         yield instance
 
 
@@ -87,18 +83,3 @@ def partition_changes(
     known, named = set(instance.get_dynamic_partitions(str(ENCODER.name))), set(registered)
     unreadable = {Path(file).stem for file in problems}
     return sorted(named - known), sorted(known - named - unreadable)
-
-
-def end_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs whose process was killed as failed, and give back their places in pools: else the next run waits for ever."""
-    for run in killed_runs(instance):
-        instance.add_run_tags(run.run_id, {KILLED_TAG: "true"})
-        instance.report_run_failed(run, "Its process was killed.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-
-
-def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Return runs of this machine that are recorded as running although their process is gone."""
-    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    of_process = [(run, run.tags.get(PROCESS_TAG, "").partition(":")) for run in instance.get_runs(running)]
-    return [run for run, (node, _, process) in of_process if node == platform.node() and not is_alive(process)]

@@ -10,8 +10,8 @@ from fmaudit_core.pipeline.snapshot import RunHistory
 from fmaudit_core.pipeline.stale_steps import StaleStep
 from fmaudit_core.pipeline.steps import By, step_of_asset
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-from fmaudit_dagster.execution.instance import KILLED_TAG
 from fmaudit_dagster.partitions import partition_key
+from fmaudit_dagster.run_leases import KILLED_TAG
 
 STEP_TAG = "fmaudit/step"
 VERSION_TAG = "fmaudit/version"

@@ -19,7 +19,6 @@ from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
 from fmaudit_core.pipeline.steps import STEPS
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-from fmaudit_dagster.execution.instance import end_killed_runs
 from fmaudit_dagster.execution.run_history import (
     ATTENDED_TAG,
     FORCED_TAG,
@@ -29,7 +28,7 @@ from fmaudit_dagster.execution.run_history import (
     why_failed,
 )
 from fmaudit_dagster.partitions import partition_key
-from fmaudit_dagster.processes import PROCESS_TAG, this_process
+from fmaudit_dagster.run_leases import end_killed_runs, process_tags
 
 
 class Listener(Protocol):
@@ -148,18 +147,22 @@ class _Run:
         )
 
     def _source(self, step: StaleStep) -> bool:
-        while at_work(self.instance)(step):
-            self._wait(step)
-        if not self.everything and not source_changed(self.look(), step.step):
-            return True
-        return self._make(step, 0, 1, forced=True)
+        """Make a step if its files changed; look again after another run that began while they were looked at."""
+        while True:
+            while at_work(self.instance)(step):
+                self._wait(step)
+            if not self.everything and not source_changed(self.look(), step.step):
+                return True
+            if not at_work(self.instance)(step):
+                return self._make(step, 0, 1, forced=True)
 
     def _make(self, step: StaleStep, at: int, of: int, *, forced: bool) -> bool:
         """Make one step; return whether it was made."""
         if self.listener is not None:
             self.listener(step.name, step.cell, at, of)
+        tags = process_tags(self.workspace.home) | ({FORCED_TAG: "true"} if forced else {})
         started, cpu = time.monotonic(), time.process_time()
-        error, assets = _execute(self.job, self.instance, step, {FORCED_TAG: "true"} if forced else {})
+        error, assets = _execute(self.job, self.instance, step, tags)
         self.outcome.times.append(
             StepTime(step.step.name, step.cell, time.monotonic() - started, time.process_time() - cpu)
         )
@@ -178,7 +181,7 @@ class _Run:
         if self.listener is not None:
             self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
-        end_killed_runs(self.instance)
+        end_killed_runs(self.instance, self.workspace.home)
 
 
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
@@ -201,7 +204,7 @@ def _execute(
             partition_key=None if key is None else str(key),
             asset_selection=[dg.AssetKey(name) for name in step.assets],
             raise_on_error=False,
-            tags={PROCESS_TAG: this_process(), ATTENDED_TAG: "true", **step_tags(step), **tags},
+            tags={ATTENDED_TAG: "true", **step_tags(step), **tags},
         )
     finally:
         logging.disable(logging.NOTSET)

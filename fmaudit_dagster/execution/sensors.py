@@ -1,4 +1,5 @@
-"""The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed.
+"""The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed; and
+the end of runs whose process is gone.
 
 What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`); here it becomes runs. A step that is at work is not
 asked for, one that has failed for a version is reported once and left until its inputs change.
@@ -19,7 +20,7 @@ from fmaudit_core.pipeline.steps import COHORT_TABLES, GPU, STEPS, step_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
-from fmaudit_dagster.execution.instance import end_killed_runs, partition_changes
+from fmaudit_dagster.execution.instance import partition_changes
 from fmaudit_dagster.execution.run_history import (
     asset_history,
     at_work,
@@ -29,6 +30,7 @@ from fmaudit_dagster.execution.run_history import (
 )
 from fmaudit_dagster.partitions import ENCODER, partition_key
 from fmaudit_dagster.resources import AuditWorkspace
+from fmaudit_dagster.run_leases import end_killed_runs
 
 #: assets that a cluster gives a GPU
 ON_GPU = frozenset(asset for step in STEPS if step.pool == GPU for asset in step.assets)
@@ -61,7 +63,6 @@ def _look(
     context: dg.SensorEvaluationContext, workspace: Workspace, cursor: _Cursor
 ) -> dg.SensorResult | dg.SkipReason:
     instance = context.instance
-    end_killed_runs(instance)
     busy = at_work(instance)
     specs, usable, problems = usable_specs(workspace.registry)
     new, retired = partition_changes(instance, specs, problems)
@@ -185,10 +186,20 @@ def cohort_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) ->
     return dg.SensorResult(run_requests=[_reaudit(f"cohort:{seen}")], cursor=seen)
 
 
+@dg.sensor(name="killed_runs_sensor", minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+def killed_runs_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SkipReason:
+    """End runs whose process is gone, so that queued runs do not wait for their places."""
+    try:
+        end_killed_runs(context.instance, audit.open().home)
+    except FmauditError as error:
+        return dg.SkipReason(str(error))
+    return dg.SkipReason("runs whose process is gone were looked for.")
+
+
 def _reaudit(key: str) -> dg.RunRequest:
     """One run that makes the cohort and the slices again; their pool lets it wait for one that is at it."""
     return dg.RunRequest(run_key=key, asset_selection=_SOURCES, tags={REAUDIT_TAG: "true"})
 
 
-SENSORS = [registry_sensor, cohort_sensor]
+SENSORS = [registry_sensor, cohort_sensor, killed_runs_sensor]
 SCHEDULES = [reaudit_schedule]

@@ -255,7 +255,8 @@ def test_the_doctor_finds_what_is_wrong_with_the_platform_and_mends_it(planted, 
 def test_the_doctor_ends_runs_whose_process_was_killed(planted, tmp_path):
     import dagster as dg
 
-    from fmaudit_dagster.processes import PROCESS_TAG, this_process
+    from fmaudit_core.storage.processes import this_process
+    from fmaudit_dagster.run_leases import PROCESS_TAG
 
     shutil.copytree(planted[0], tmp_path / "copy")
     config = tmp_path / "copy/audit.yaml"

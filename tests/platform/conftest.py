@@ -65,6 +65,31 @@ def copied(audited, tmp_path):
     return open_workspace(target / "audit.yaml")
 
 
+@pytest.fixture(scope="session")
+def small_source(tmp_path_factory):
+    """A small audited workspace: one encoder, one task, no mitigation; every step forced, on an empty workspace."""
+    from fmaudit_dagster.execution.instance import prepare
+
+    workspace = write_audit(
+        tmp_path_factory.mktemp("small"),
+        tasks=["pe"],
+        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+        mitigation={"enabled": False},
+        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
+    )
+    (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
+    prepare(workspace)
+    assert run(workspace, everything=True).failures == {}
+    return workspace
+
+
+@pytest.fixture
+def small(small_source, tmp_path):
+    """A copy of it that a test may change."""
+    shutil.copytree(small_source.audit_yaml.parent, tmp_path / "copy", copy_function=shutil.copy2)
+    return open_workspace(tmp_path / "copy" / "audit.yaml")
+
+
 def run(workspace, **options):
     """What `fmaudit run` does, without its bars."""
     from fmaudit_dagster.execution.instance import opened

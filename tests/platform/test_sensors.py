@@ -20,9 +20,12 @@ def look(workspace, name, cursor=None):
     from fmaudit_dagster.execution.instance import opened
     from fmaudit_dagster.resources import AuditWorkspace
 
-    with opened(workspace) as instance:
-        context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        return getattr(sensors, name)(context, audit=AuditWorkspace(audit_yaml=str(workspace.audit_yaml)))
+    resources = {"audit": AuditWorkspace(audit_yaml=str(workspace.audit_yaml))}
+    with (
+        opened(workspace) as instance,
+        dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context,
+    ):
+        return getattr(sensors, name)(context)
 
 
 def reconfigured(workspace, **changes):
@@ -94,11 +97,9 @@ def test_the_clock_asks_once_for_each_of_its_times(copied):
     from fmaudit_dagster.execution.sensors import reaudit_schedule
     from fmaudit_dagster.resources import AuditWorkspace
 
-    asked = [
-        reaudit_schedule(
-            dg.build_schedule_context(scheduled_execution_time=datetime(2026, month, 1, 3, tzinfo=UTC)),
-            audit=AuditWorkspace(audit_yaml=str(copied.audit_yaml)),
-        ).run_key
-        for month in (1, 1, 2)
-    ]
+    asked, resources = [], {"audit": AuditWorkspace(audit_yaml=str(copied.audit_yaml))}
+    for month in (1, 1, 2):
+        at = datetime(2026, month, 1, 3, tzinfo=UTC)
+        with dg.build_schedule_context(scheduled_execution_time=at, resources=resources) as context:
+            asked.append(reaudit_schedule(context).run_key)
     assert asked[0] == asked[1] != asked[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,33 +21,9 @@ from fmaudit_core.storage.atomic_write import PublishError
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_core.tables.schemas import TABLES
 from fmaudit_core.tables.table import Table
-from tests.platform.conftest import made, run, write_audit
+from tests.platform.conftest import made, run
 
 CELL = Cell("hu_histogram", "pe")
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A small audited workspace: one encoder, one task, no mitigation."""
-    from fmaudit_dagster.execution.instance import prepare
-
-    workspace = write_audit(
-        tmp_path_factory.mktemp("small"),
-        tasks=["pe"],
-        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
-        mitigation={"enabled": False},
-        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
-    )
-    (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
-    prepare(workspace)
-    assert run(workspace, everything=True).failures == {}  # on an empty workspace
-    return workspace
-
-
-@pytest.fixture
-def small(source, tmp_path):
-    shutil.copytree(source.audit_yaml.parent, tmp_path / "copy", copy_function=shutil.copy2)
-    return open_workspace(tmp_path / "copy" / "audit.yaml")
 
 
 def resource(workspace):
@@ -168,7 +143,8 @@ def test_a_step_is_made_by_one_process_at_a_time_however_long_it_takes(small):
         "import sys, pathlib\nfrom fmaudit_core.pipeline.workspace import open_workspace\n"
         "from fmaudit_core.pipeline.steps import step_of\nfrom fmaudit_core.storage.warehouse import Cell\n"
         "from fmaudit_dagster.execution.step_lock import step_lock\n"
-        f"with step_lock(open_workspace(pathlib.Path({str(small.audit_yaml)!r})), step_of('probe_fits'), Cell('hu_histogram')):\n"
+        f"workspace = open_workspace(pathlib.Path({str(small.audit_yaml)!r}))\n"
+        "with step_lock(workspace, step_of('probe_fits'), Cell('hu_histogram'), 'one'):\n"
         "    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -177,12 +153,12 @@ def test_a_step_is_made_by_one_process_at_a_time_however_long_it_takes(small):
         assert other.stdout.readline() == "held\n"
 
         def enter():
-            with step_lock(small, step, Cell("hu_histogram")):
+            with step_lock(small, step, Cell("hu_histogram"), "two"):
                 entered.set()
 
         waiting = threading.Thread(target=enter)
         waiting.start()
-        with step_lock(small, step, Cell("another")):  # another cell waits for nobody
+        with step_lock(small, step, Cell("another"), "two"):  # another cell waits for nobody
             pass
         time.sleep(0.5)
         assert not entered.is_set()

@@ -11,7 +11,7 @@ import pytest
 #: imported in an interpreter that finds none of the packages of the extras
 WITHOUT = """
 import importlib, importlib.abc, sys
-EXTRAS = "PIL dagster gdcm h5py jpeg_ls nibabel psutil pydicom pylibjpeg sklearn torch zstandard".split()
+EXTRAS = "PIL dagster gdcm h5py jpeg_ls nibabel pydicom pylibjpeg sklearn torch zstandard".split()
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):

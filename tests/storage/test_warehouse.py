@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fmaudit_core.storage import atomic_write
 from fmaudit_core.storage.atomic_write import PublishError, written_beside
+from fmaudit_core.storage.processes import process_space
 from fmaudit_core.storage.warehouse import Cell, Warehouse, WarehouseError
 from fmaudit_core.tables.cohort import COHORT_NOTES
 
@@ -213,7 +213,7 @@ def test_a_writer_in_another_container_or_machine_is_not_taken_for_dead(tmp_path
         monkeypatch.setattr("socket.gethostname", lambda: by["host"])
         monkeypatch.setattr(Path, "read_text", lambda path: by["boot"])
         monkeypatch.setattr("os.readlink", lambda path: by["container"])
-        atomic_write._processes.cache_clear()
+        process_space.cache_clear()
         return written_beside(target)
 
     monkeypatch.setattr("os.getpid", lambda: 2**22 + 1)  # above the highest process id of Linux
@@ -229,4 +229,4 @@ def test_a_writer_in_another_container_or_machine_is_not_taken_for_dead(tmp_path
     with written(seen) as ours:
         assert not left.exists()
         ours.write_bytes(b"ours")
-    atomic_write._processes.cache_clear()
+    process_space.cache_clear()

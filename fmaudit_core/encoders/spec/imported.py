@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
+from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.encoders.errors import ImportedFileError
 from fmaudit_core.encoders.pooling import GIVEN
 from fmaudit_core.encoders.spec.part import Part
@@ -33,7 +34,7 @@ class ImportedFile(Part):
         Name recorded as the pooling of the vectors.
     """
 
-    path: Path
+    path: LocalPath
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     study_id: str = "study_id"
     embedding: str = "embedding"

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import Field
 
+from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.encoders.errors import PredictionsFileError
 from fmaudit_core.encoders.spec.part import Part
 
@@ -27,7 +28,7 @@ class PredictionsFile(Part):
         Its task; of a file with a column `task`, the rows of this task are used.
     """
 
-    path: Path
+    path: LocalPath
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     task: str = Field(min_length=1)
 

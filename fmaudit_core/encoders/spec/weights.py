@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.encoders.checksums import checkpoint_sha256, sha256_of
 from fmaudit_core.encoders.errors import WeightsError
 from fmaudit_core.encoders.spec.part import Part
@@ -38,7 +39,7 @@ class Weights(Part):
 
     package: str | None = None
     packages: tuple[str, ...] = ()
-    path: Path | None = None
+    path: LocalPath | None = None
     file: str | None = None
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     sha256_from: Literal["author", "published", "first_seen"] = "author"

@@ -115,20 +115,19 @@ def _parsed_values(file: BinaryIO) -> dict[str, str]:
     """Return the values of a file that is not as the standard describes it, by the rules of `dicom.read_file`."""
     dataset = _parsed(file, ordered=True)
     if not (text(dataset, "StudyInstanceUID") and text(dataset, "SeriesInstanceUID")):
-        dataset = _parsed(file, ordered=False)  # elements may be out of order
-    values = {name: _text(dataset, name) for name in _NAMES.values()}
+        whole = _parsed(file, ordered=False)  # elements may be out of order
+        dataset = whole if text(whole, "StudyInstanceUID") else dataset
+    values = {name: text(dataset, name) for name in _NAMES.values()}
+    accession = dataset.get("AccessionNumber")
+    if isinstance(accession, MultiValue):
+        values["AccessionNumber"] = "\\".join(str(one).strip() for one in accession)
     values["MediaStorageSOPClassUID"] = text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
     return values
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    value = dataset.get(name)
-    return "\\".join(str(one).strip() for one in value) if isinstance(value, MultiValue) else text(dataset, name)
-
-
 def _parsed(file: BinaryIO, *, ordered: bool) -> Dataset:
     def stop(tag: Any, _vr: str | None, _length: int) -> bool:
-        return int(tag) > (_LAST if ordered else 0x7FE00000)
+        return ordered and int(tag) > _LAST
 
     file.seek(0, os.SEEK_SET)
     try:

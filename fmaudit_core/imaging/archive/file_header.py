@@ -116,7 +116,7 @@ def _parsed_values(file: BinaryIO) -> dict[str, str]:
     dataset = _parsed(file, ordered=True)
     if not (text(dataset, "StudyInstanceUID") and text(dataset, "SeriesInstanceUID")):
         whole = _parsed(file, ordered=False)  # elements may be out of order
-        dataset = whole if text(whole, "StudyInstanceUID") else dataset
+        dataset = whole if text(whole, "StudyInstanceUID") or text(whole, "SeriesInstanceUID") else dataset
     values = {name: text(dataset, name) for name in _NAMES.values()}
     accession = dataset.get("AccessionNumber")
     if isinstance(accession, MultiValue):

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from pydicom import uid
 
 from fmaudit_core.imaging.archive import build
-from fmaudit_core.imaging.archive.build import index_archive
+from fmaudit_core.imaging.archive.build import update_index
 from fmaudit_core.imaging.archive.file_header import file_header
+from fmaudit_core.imaging.archive.index import ArchiveIndex
 from fmaudit_core.imaging.archive.path_text import path_of_text, text_of_path
 from fmaudit_core.imaging.archive.reasons import PASSED_OVER
 from fmaudit_core.imaging.dicom import read_file
@@ -38,8 +39,14 @@ HU = View(values="int16")
 DICOM = "1.2.3.dcm"
 
 
-def indexed(tmp_path, root="ct", **options):
-    return index_archive(tmp_path / root, tmp_path / "index", workers=1, **options)
+def indexed(tmp_path, kept="index", **options):
+    index = ArchiveIndex(tmp_path / "ct", tmp_path / kept)
+    update_index(index, **{"workers": 1} | options)
+    return index
+
+
+def images(index):
+    return list(index.images_of(index.studies()).items())
 
 
 def files(index):
@@ -81,7 +88,7 @@ def test_slices_of_an_archive_are_those_of_a_folder_per_study(tmp_path):
     write_archive(tmp_path / "folders", "study")
     index = indexed(tmp_path)
     archive, folders = SliceStore(tmp_path / "one"), SliceStore(tmp_path / "two")
-    quality = archive.build([(study, index.study(study)) for study in STUDIES], [HU], workers=1)
+    quality = archive.build(images(index), [HU], workers=1)
     assert quality.equals(folders.build([(study, tmp_path / "folders" / study) for study in STUDIES], [HU], workers=1))
     for study, volume in volumes.items():
         assert np.array_equal(archive.read(study, HU)[:, 0], volume)
@@ -91,18 +98,18 @@ def test_slices_of_an_archive_are_those_of_a_folder_per_study(tmp_path):
 
 def test_a_study_that_the_archive_does_not_hold_has_no_images(tmp_path):
     write_archive(tmp_path / "ct", "flat")
-    quality = SliceStore(tmp_path / "store").build([("s", indexed(tmp_path).study("1.2.99"))], [HU], workers=1)
+    quality = SliceStore(tmp_path / "store").build([("s", indexed(tmp_path).without_images("1.2.99"))], [HU], workers=1)
     assert quality.select("status", "reason").rows() == [("quarantined", "no_images")]
 
 
 def test_a_damaged_entry_is_made_again_from_the_index(tmp_path):
     volumes = write_archive(tmp_path / "ct", "flat", studies=STUDIES[:1])
-    images = {"s": indexed(tmp_path).study(STUDIES[0])}
-    store = SliceStore(tmp_path / "store", images)
-    store.build(list(images.items()), [HU], workers=1)
+    ct = images(indexed(tmp_path))
+    store = SliceStore(tmp_path / "store", dict(ct))
+    store.build(ct, [HU], workers=1)
     (entry,) = store.root.rglob("*.slices")
     entry.write_bytes(entry.read_bytes()[:-3])
-    assert np.array_equal(store.read("s", HU)[:, 0], volumes[STUDIES[0]])
+    assert np.array_equal(store.read(STUDIES[0], HU)[:, 0], volumes[STUDIES[0]])
 
 
 def test_only_new_and_changed_files_are_read_again(tmp_path, headers_read):
@@ -134,7 +141,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, headers_read):
         from fmaudit_core.imaging.archive import build
         read, build._FILES_PER_PART = build.file_header, 8
         build.file_header = lambda path: time.sleep(0.005) or read(path)
-        build.index_archive(Path(sys.argv[1]), Path(sys.argv[2]), workers=1)
+        build.update_index(build.ArchiveIndex(Path(sys.argv[1]), Path(sys.argv[2])), workers=1)
     """)
     folder, parts = tmp_path / "index", tmp_path / "index" / "parts"
     for least in (3, 9):  # killed twice
@@ -150,7 +157,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, headers_read):
     kept = sum(pl.read_parquet(path).height for path in parts.glob("*.parquet"))
     index = indexed(tmp_path)
     assert len(headers_read) == 240 - kept < 240 - 8 * 8
-    undisturbed = index_archive(tmp_path / "ct", tmp_path / "other", workers=1)
+    undisturbed = indexed(tmp_path, "other")
     assert files(index).equals(files(undisturbed))
     assert index.studies().equals(undisturbed.studies())
     assert sorted(path.name for path in folder.iterdir()) == ["files.parquet", "lock", "studies.parquet"]
@@ -175,10 +182,8 @@ def test_several_processes_make_the_same_index(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_FILES_PER_PART", 10)
     write_archive(tmp_path / "ct", "nested")
     done = []
-    index = index_archive(
-        tmp_path / "ct", tmp_path / "index", workers=2, progress=lambda read, of: done.append((read, of))
-    )
-    assert files(index).equals(files(index_archive(tmp_path / "ct", tmp_path / "other", workers=1)))
+    index = indexed(tmp_path, workers=2, progress=lambda read, of: done.append((read, of)))
+    assert files(index).equals(files(indexed(tmp_path, "other")))
     assert done[0] == (0, 36)
     assert done[-1] == (36, 36)
 
@@ -305,12 +310,12 @@ def test_a_folder_that_is_gone_leaves_the_index_as_it_was(tmp_path):
     (tmp_path / "ct").mkdir()  # a mount point
     with pytest.raises(ImagingError, match=r"no DICOM study was found in its 0 files\."):
         indexed(tmp_path)
-    assert build.ArchiveIndex(tmp_path / "ct", tmp_path / "index").studies().equals(want)
+    assert ArchiveIndex(tmp_path / "ct", tmp_path / "index").studies().equals(want)
 
 
 def test_a_damaged_or_missing_index_is_told(tmp_path):
     write_archive(tmp_path / "ct", "flat")
-    index = build.ArchiveIndex(tmp_path / "ct", tmp_path / "index")
+    index = ArchiveIndex(tmp_path / "ct", tmp_path / "index")
     with pytest.raises(ImagingError, match="has not been made yet"):
         index.studies()
     indexed(tmp_path).files.write_bytes(b"torn")

@@ -69,15 +69,13 @@ class _Part:
     files: tuple[tuple[str, int, int], ...]
 
 
-def index_archive(root: Path, folder: Path, *, workers: int = 0, progress: Progress = silent) -> ArchiveIndex:
-    """Index a folder, or bring its index up to date.
+def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = silent) -> None:
+    """Index a folder in any layout, or bring its index up to date.
 
     Parameters
     ----------
-    root : Path
-        A folder in any layout.
-    folder : Path
-        Where the index is kept: after a kill, or a change of some files, only what is new is read.
+    index : ArchiveIndex
+        The folder, and where its index is kept: after a kill, or a change of some files, only what is new is read.
     workers : int
         Number of processes that read headers; 0 uses one per core.
     progress : callable, optional
@@ -90,9 +88,9 @@ def index_archive(root: Path, folder: Path, *, workers: int = 0, progress: Progr
     WorkerDiedError
         A reading process died; what was read is kept.
     """
+    root, folder = index.root, index.folder
     if not root.is_dir():
         raise ImagingError("is not a folder.", where=str(root), fix="Give the folder of images that a PACS exported.")
-    index = ArchiveIndex(root, folder)
     with _locked(folder), _emptied(folder / "work") as work:
         write_listing(root, work / "listing")
         try:
@@ -101,7 +99,6 @@ def index_archive(root: Path, folder: Path, *, workers: int = 0, progress: Progr
                 _update(connection, index, work, workers, progress)
         except duckdb.Error as error:
             raise damaged(folder) from error
-    return index
 
 
 @contextmanager

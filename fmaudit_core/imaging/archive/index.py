@@ -108,10 +108,9 @@ class ArchiveIndex:
         """
         return self._read(self.studies_file)
 
-    def study(self, study_uid: str) -> IndexedStudy:
-        """Return the images of a study, which may be none."""
-        rows = self.studies().filter(pl.col("study_uid") == study_uid)
-        return self.images_of(rows).get(study_uid, IndexedStudy(self, study_uid))
+    def without_images(self, study_uid: str) -> IndexedStudy:
+        """Return a study that the archive does not hold."""
+        return IndexedStudy(self, study_uid)
 
     def images_of(self, studies: pl.DataFrame) -> dict[str, IndexedStudy]:
         """Return the images of rows of `studies()` by study UID."""

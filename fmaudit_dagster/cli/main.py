@@ -8,7 +8,7 @@ import click
 
 from fmaudit_core import __version__
 from fmaudit_core.config import CONFIG_NAME, audit_path_from_environment
-from fmaudit_dagster.cli import encoders, report_and_sql, run_and_ui, standalone
+from fmaudit_dagster.cli import archive_index, encoders, report_and_sql, run_and_ui, standalone
 from fmaudit_dagster.cli import setup as setup_commands
 
 
@@ -36,6 +36,7 @@ for _command in (
     report_and_sql.sql,
     standalone.assess,
     standalone.series,
+    archive_index.index,
     encoders.encoders,
     encoders.baseline,
 ):

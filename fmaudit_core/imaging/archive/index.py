@@ -12,6 +12,8 @@ from fmaudit_core.imaging.archive.path_text import path_of_text
 from fmaudit_core.imaging.errors import ImagingError
 
 _FILES, _STUDIES = "files.parquet", "studies.parquet"
+#: modalities of DICOM PS3.3 C.7.3.1.1.1
+_MODALITY: Final = r"^[A-Z][A-Z0-9]{1,9}$"
 #: columns of the files of an index, a row per file, sorted by study and path
 FILES: Final = {
     "path": pl.String,
@@ -58,7 +60,7 @@ class Counts:
         Files whose SOP Instance UID another file has too, without one of each; they are not passed over.
     n_shared_accessions : int
         Accession numbers of several studies.
-    modalities : mapping of modality to number of files, most files first
+    modalities : mapping of modality to number of files, most files first; a value that is no modality counts as `other`
     passed_over : mapping of reason to number of files, most files first
     """
 
@@ -148,7 +150,7 @@ class ArchiveIndex:
             n_series=of_dicom[1],
             n_duplicates=n_duplicates,
             n_shared_accessions=shared.filter(pl.col("len") > 1).height,
-            modalities=self._by(dicom, "modality"),
+            modalities=self._by(dicom.with_columns(_modality()), "modality"),
             passed_over=self._by(files.filter(pl.col("reason") != ""), "reason"),
         )
 
@@ -170,6 +172,12 @@ class ArchiveIndex:
             ) from None
         except pl.exceptions.PolarsError as error:
             raise damaged(self.folder) from error
+
+
+def _modality() -> pl.Expr:
+    """Return the modality if it looks like one: a damaged header may hold anything there."""
+    known = pl.col("modality").str.contains(_MODALITY)
+    return pl.when(known).then("modality").otherwise(pl.lit("other")).alias("modality")
 
 
 def damaged(folder: Path) -> ImagingError:

@@ -139,3 +139,26 @@ def test_the_command_tells_what_is_wrong_with_a_folder(tmp_path, make, told):
     assert shown.exit_code == 1
     assert told in " ".join(shown.output.split())
     assert "Traceback" not in shown.output
+
+
+@pytest.mark.parametrize("look", [["--table", "studies.csv", "--images", "ct"], ["."]])
+def test_init_proposes_the_columns_that_name_studies_of_the_archive(workspace, monkeypatch, look):
+    folder = workspace.audit_yaml.parent
+    workspace.audit_yaml.unlink()
+    shutil.rmtree(folder / "encoders")
+    monkeypatch.chdir(folder)
+    done = CliRunner().invoke(main, ["-c", "audit.yaml", "init", *look])
+    assert done.exit_code == 0, done.output
+    written = yaml.safe_load((folder / "audit.yaml").read_text())["cohort"]
+    assert (written["images"], written["columns"]["accession"]) == ("ct", "AccessionNumber")
+    assert "`AccessionNumber` is accession." in done.output
+    assert "12 studies of 12 patients are valid." in done.output
+
+
+def test_init_leaves_a_folder_per_study_as_it_is(tmp_path, monkeypatch):
+    folder = write_audit(tmp_path, "study").audit_yaml.parent
+    (folder / "audit.yaml").unlink()
+    monkeypatch.chdir(folder)
+    shown = CliRunner().invoke(main, ["init", "--table", "studies.csv", "--images", "ct", "--dry-run"])
+    assert "accession:" not in shown.output
+    assert not (folder / ".fmaudit").exists()

@@ -30,6 +30,8 @@ from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.storage.atomic_write import written_beside
 
 _FILES_PER_PART: Final = 1_024
+#: to start a process costs as much as to read some thousand headers
+_PARTS_AT_A_TIME: Final = 4
 _MEMORY: Final = "512MB"
 _ROWS_PER_GROUP: Final = 16_384
 #: after so many failures in a row it is the disk that cannot be read, not its files
@@ -133,7 +135,7 @@ def _update(
         jobs = _parts(index.root, parts, fresh, n_fresh)
         progress(0, n_fresh)
         done = 0
-        for part in performed(_read_part, jobs, workers=workers, chunk=1):
+        for part in performed(_read_part, jobs, workers=workers, chunk=_PARTS_AT_A_TIME):
             done += len(part.files)
             progress(done, n_fresh)
         _open(connection, index, work)

@@ -223,7 +223,16 @@ def _make(job: _Job) -> None:
 
 def _found(job: _Job) -> Iterable[SeriesRead]:
     if isinstance(job.images, IndexedStudy):
-        return found_series(job.images.files(), rescale=job.rescale)
+        files = job.images.files()
+        if files and not any(
+            path.exists() for path in files
+        ):  # of a study that has images: it is the disk that is gone
+            raise SliceStoreError(
+                "all files of a study are gone since they were indexed.",
+                where=str(job.images.index.root),
+                fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",
+            )
+        return found_series(files, rescale=job.rescale)
     if job.images.exists():
         return found_series(job.images, rescale=job.rescale)
     return [SeriesRead(status="quarantined", reason="no_images", n_files=0)]

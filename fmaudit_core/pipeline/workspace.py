@@ -17,7 +17,7 @@ from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_em
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.imaging.archive.index import ArchiveIndex
+from fmaudit_core.imaging.archive.index import INDEX_REVISION, ArchiveIndex
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
@@ -223,7 +223,7 @@ class Workspace:
 
 def index_of(images: Path, home: Path) -> ArchiveIndex:
     """Return the index of a folder of images that a workspace keeps; another folder has another index."""
-    return ArchiveIndex(images, home / "index" / digest(str(images.resolve()))[:12])
+    return ArchiveIndex(images, home / "index" / digest(str(images.resolve()), INDEX_REVISION)[:12])
 
 
 def open_workspace(audit_yaml: Path) -> Workspace:

@@ -12,6 +12,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pydicom
@@ -27,7 +28,7 @@ from fmaudit_core.imaging.archive.index import ArchiveIndex
 from fmaudit_core.imaging.archive.path_text import path_of_text, text_of_path
 from fmaudit_core.imaging.archive.reasons import PASSED_OVER
 from fmaudit_core.imaging.dicom import read_file
-from fmaudit_core.imaging.errors import Defect, ImagingError
+from fmaudit_core.imaging.errors import Defect, ImagingError, SliceStoreError
 from fmaudit_core.imaging.series import read_series
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
@@ -322,6 +323,29 @@ def test_a_damaged_or_missing_index_is_told(tmp_path):
     for look in (index.counts, lambda: indexed(tmp_path)):
         with pytest.raises(ImagingError, match="damaged"):
             look()
+
+
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch, headers_read):
+    def full(*_):
+        raise duckdb.IOException("No space left on device")
+
+    write_archive(tmp_path / "ct", "flat")
+    publish = build._publish
+    monkeypatch.setattr(build, "_publish", full)
+    with pytest.raises(ImagingError, match=r"cannot be written\..*what was read is kept"):
+        indexed(tmp_path)
+    monkeypatch.setattr(build, "_publish", publish)
+    headers_read.clear()
+    assert indexed(tmp_path).counts().n_dicom == 36
+    assert headers_read == []
+
+
+def test_a_disk_that_is_gone_quarantines_no_study(tmp_path):
+    write_archive(tmp_path / "ct", "flat", studies=STUDIES[:1])
+    index = indexed(tmp_path)
+    (tmp_path / "ct").rename(tmp_path / "unmounted")
+    with pytest.raises(SliceStoreError, match="all files of a study are gone since they were indexed"):
+        SliceStore(tmp_path / "store").build(images(index), [HU], workers=1)
 
 
 def unusual(path, case):

@@ -95,12 +95,21 @@ def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = 
         raise ImagingError("is not a folder.", where=str(root), fix="Give the folder of images that a PACS exported.")
     with _locked(folder), _emptied(folder / "work") as work:
         write_listing(root, work / "listing")
-        try:
-            with duckdb.connect(":memory:") as connection:
-                connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = {_quoted(work)}")
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = {_quoted(work)}")
+            try:
+                _open(connection, index, work)
+                _count(connection, "FROM known")
+            except duckdb.Error as error:
+                raise damaged(folder) from error
+            try:
                 _update(connection, index, work, workers, progress)
-        except duckdb.Error as error:
-            raise damaged(folder) from error
+            except duckdb.Error as error:  # all that is read was read before
+                raise ImagingError(
+                    "the index of the images cannot be written.",
+                    where=str(folder),
+                    fix="Free some space, or set FMAUDIT_HOME to a larger disk, then run again: what was read is kept.",
+                ) from error
 
 
 @contextmanager
@@ -126,8 +135,8 @@ def _emptied(folder: Path) -> Iterator[Path]:
 def _update(
     connection: duckdb.DuckDBPyConnection, index: ArchiveIndex, work: Path, workers: int, progress: Progress
 ) -> None:
+    """Read what is new, and publish the index if it is another than before."""
     parts = index.folder / "parts"
-    _open(connection, index, work)
     fresh = work / "fresh.parquet"
     connection.execute(f"COPY (FROM fresh ORDER BY path) TO {_quoted(fresh)} (FORMAT parquet)")
     n_fresh = _count(connection, f"FROM read_parquet({_quoted(fresh)})")

@@ -11,6 +11,8 @@ import polars as pl
 from fmaudit_core.imaging.archive.path_text import path_of_text
 from fmaudit_core.imaging.errors import ImagingError
 
+#: increased when other columns are kept, or the same files give other rows
+INDEX_REVISION: Final = 1
 _FILES, _STUDIES = "files.parquet", "studies.parquet"
 #: modalities of DICOM PS3.3 C.7.3.1.1.1
 _MODALITY: Final = r"^[A-Z][A-Z0-9]{1,9}$"

@@ -78,8 +78,10 @@ def studies_in_archive(raw: pl.DataFrame, archive: Archive, *, where: str, notes
             fix="Map the columns of study UIDs or accession numbers under `cohort: columns:` as `study_uid` or `accession`; "
             "`fmaudit index DIR --out index.parquet` lists what the archive holds.",
         )
-    how = "by study UID or accession number"
-    notes.add("studies that the archive does not hold", len(found) - n_found, "studies", f"{how}; they have no images")
+    n_by_uid = found.select((pl.col("found").is_not_null() & _GIVEN).sum()).item()
+    how = f"{n_by_uid:,} by study_uid, {n_found - n_by_uid:,} by accession"
+    notes.add("studies found in the archive of images", n_found, "studies", how)
+    notes.add("studies that the archive does not hold", len(found) - n_found, "studies", "they have no images")
     notes.add("studies of the archive that no row names", archive.studies.height - n_found, "studies", "not read")
     notes.add(
         "files of the archive with the UID of another", archive.n_duplicates, "files", "equal slices are used once"

@@ -57,7 +57,7 @@ def _print_counts(counts: Counts) -> None:
 
     rows = {
         "files": counts.n_files,
-        "of studies": counts.n_dicom,
+        "DICOM files": counts.n_dicom,
         "studies": counts.n_studies,
         "series": counts.n_series,
     }

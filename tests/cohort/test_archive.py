@@ -51,22 +51,30 @@ def with_keys(name="study_uid", values=UIDS):
 
 
 @pytest.mark.parametrize(
-    ("frame", "columns"),
+    ("frame", "columns", "n_by_uid"),
     [
-        (with_keys(), None),
-        (with_keys("accession", ACCESSIONS), None),
-        (with_keys("StudyInstanceUID"), {"study_uid": "StudyInstanceUID"}),
-        (with_keys("Acc No", [f" {one}\u00a0" for one in ACCESSIONS]), {"accession": "Acc No"}),
-        (with_keys("study_id", ACCESSIONS), {"accession": "study_id"}),
-        (with_keys().with_columns(accession=pl.lit("the same for all")), None),
-        (with_keys("study_uid", [*UIDS[:6], *[""] * 5, "n/a"]).with_columns(accession=pl.Series(ACCESSIONS)), None),
+        (with_keys(), None, 12),
+        (with_keys("accession", ACCESSIONS), None, 0),
+        (with_keys("StudyInstanceUID"), {"study_uid": "StudyInstanceUID"}, 12),
+        (with_keys("Acc No", [f" {one}\u00a0" for one in ACCESSIONS]), {"accession": "Acc No"}, 0),
+        (with_keys("study_id", ACCESSIONS), {"accession": "study_id"}, 0),
+        (with_keys().with_columns(accession=pl.lit("the same for all")), None, 12),
+        (with_keys("study_uid", [*UIDS[:6], *[""] * 5, "n/a"]).with_columns(accession=pl.Series(ACCESSIONS)), None, 6),
     ],
 )
-def test_a_row_finds_its_study_by_uid_or_accession(read, frame, columns):
+def test_a_row_finds_its_study_by_uid_or_accession(read, frame, columns, n_by_uid):
     cohort = read(frame, columns=columns)
     assert cohort.studies["study_uid"].to_list() == UIDS
     assert cohort.studies["image_path"].null_count() == 12
-    assert notes(cohort).rows() == [("studies of the archive that no row names", 1, "studies", "not read")]
+    assert notes(cohort).rows() == [
+        (
+            "studies found in the archive of images",
+            12,
+            "studies",
+            f"{n_by_uid} by study_uid, {12 - n_by_uid} by accession",
+        ),
+        ("studies of the archive that no row names", 1, "studies", "not read"),
+    ]
 
 
 def test_numbers_are_compared_as_text(read):
@@ -78,9 +86,10 @@ def test_studies_that_the_archive_does_not_hold_are_kept_and_counted(read):
     cohort = read(with_keys("study_uid", ["1.2.77", *UIDS[1:]]))
     assert cohort.studies["study_uid"].to_list() == ["1.2.77", *UIDS[1:]]
     assert notes(cohort)["note"].to_list() == [
+        "studies found in the archive of images",
         "studies that the archive does not hold", "studies of the archive that no row names",
     ]  # fmt: skip
-    assert notes(cohort)["n"].to_list() == [1, 2]
+    assert notes(cohort)["n"].to_list() == [11, 1, 2]
     unknown = read(with_keys("accession", ["x", *ACCESSIONS[1:]])).studies
     assert unknown["study_uid"].to_list() == ["", *UIDS[1:]]
 
@@ -88,6 +97,7 @@ def test_studies_that_the_archive_does_not_hold_are_kept_and_counted(read):
 def test_what_was_passed_over_is_noted(read):
     found = notes(read(with_keys(), passed_over={"not_dicom": 7, "dicomdir": 1}))
     assert dict(found.select("note", "n").iter_rows()) == {
+        "studies found in the archive of images": 12,
         "studies of the archive that no row names": 1,
         "files of the archive with the UID of another": 2,
         "files of the archive that belong to no study: not_dicom": 7,

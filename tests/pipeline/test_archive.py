@@ -115,7 +115,7 @@ def test_the_command_shows_what_is_there_and_no_identifier(workspace, tmp_path):
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     lines = [line.split() for line in shown.output.splitlines()]
-    for want in (["files", "97"], ["of", "studies", "96"], ["studies", "12"], ["series", "24"], ["CT", "96"]):
+    for want in (["files", "97"], ["DICOM", "files", "96"], ["studies", "12"], ["series", "24"], ["CT", "96"]):
         assert want in lines
     assert ["not_dicom", "1"] in [line[:2] for line in lines]
     assert not [one for one in (*STUDIES, *(f"A{i}" for i in range(12))) if one in shown.output]

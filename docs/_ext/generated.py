@@ -24,6 +24,7 @@ from fmaudit_core import config
 from fmaudit_core import tables as declarations
 from fmaudit_core.encoders import spec
 from fmaudit_core.imaging import rules, series
+from fmaudit_core.imaging.archive import reasons as passed_over
 from fmaudit_core.pipeline import steps
 from fmaudit_dagster import checks
 
@@ -46,6 +47,12 @@ def _quarantine() -> str:
             *flags,
         ]
     )
+
+
+def _archive() -> str:
+    """Why a file of an archive belongs to no study."""
+    rows = [f"| `{name}` | {said} |" for name, said in passed_over.PASSED_OVER.items()]
+    return "\n".join(["| passed over | what |", "|---|---|", *rows])
 
 
 def _checks() -> str:
@@ -81,6 +88,7 @@ PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "configuration": (lambda: settings.reference(config.Audit, level=2), (*_modules(config), settings.__file__)),
     "encoder-spec": (lambda: settings.reference(spec.EncoderSpec, level=2), (*_modules(spec), settings.__file__)),
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
+    "archive": (_archive, (passed_over.__file__,)),
     "checks": (_checks, (checks.__file__,)),
     "steps": (_steps, (steps.__file__,)),
     "tables": (tables.reference, (tables.__file__, *_modules(declarations))),

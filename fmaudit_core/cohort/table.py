@@ -1,6 +1,7 @@
 """Reader of a user's cohort: one CSV or Parquet file with a row per study, and a folder of CT series.
 
-`tabular/text_cells.py` reads the file as text cells, `images.py` finds images, `schema.py` defines a validated cohort.
+`tabular/text_cells.py` reads the file as text cells, `images.py` and `archive.py` find images, `schema.py` defines a validated
+cohort.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.cohort.ages import band_of, read_ages
+from fmaudit_core.cohort.archive import KEYS, ReadArchive, studies_in_archive
 from fmaudit_core.cohort.images import locate
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, validate_labels, validate_studies
@@ -37,8 +39,8 @@ from fmaudit_core.tabular.words import SPLIT_WORDS, without_missing_words
 
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 #: reserved column names, not allowed for tasks and attributes
-_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "series_uid", "time")
-_OPTIONAL: Final = ("split", "image", "series_uid", "sex", "race_ethnicity")
+_OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_path", "series_uid", "time", *KEYS)
+_OPTIONAL: Final = ("split", "image", "series_uid", "sex", "race_ethnicity", *KEYS)
 
 
 def _split_of(words: pl.Expr) -> pl.Expr:
@@ -66,7 +68,12 @@ _IMAGE_RULES: Final = {
 
 
 def read_table_cohort(
-    section: TableCohort, *, tasks: Sequence[str], attributes: Sequence[str], age_bands: Sequence[AgeBand]
+    section: TableCohort,
+    *,
+    tasks: Sequence[str],
+    attributes: Sequence[str],
+    age_bands: Sequence[AgeBand],
+    archive: ReadArchive | None = None,
 ) -> Cohort:
     """Read and validate a cohort.
 
@@ -75,12 +82,15 @@ def read_table_cohort(
     section : TableCohort
         The table, the image folder, and a mapping from our column names to the user's if they differ. The table needs
         `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split`, `image` and `series_uid` (the series
-        to use, blank if the rules choose) are optional. Without
-        `split`, patients are split 70/10/20 by a hash of their id. Without `image`, the folder or .nii.gz file of a study
-        has the name of the study. With a medical record, the table also needs `time`, the time of the study, blank if unknown.
+        to use, blank if the rules choose) are optional. Without `split`, patients are split 70/10/20 by a hash of their id.
+        Without `image`, the folder or .nii.gz file of a study has the name of the study; if no study has one, or if `study_uid`
+        or `accession` is mapped, studies are found by these columns in an archive of any layout. With a medical record, the
+        table also needs `time`, the time of the study, blank if unknown.
     tasks, attributes : sequence of str
     age_bands : sequence of AgeBand
         Studies outside all bands are excluded and counted.
+    archive : callable, optional
+        Indexes the image folder; without it, images are found by name only.
 
     Raises
     ------
@@ -100,7 +110,11 @@ def read_table_cohort(
     raw = _with_levels(raw, section, attributes, notes)
     notes.add("open ages", ages.n_open, "studies", "such as >89 or 90+; read as the nearest age inside")
     note_similar_ids(raw, notes)
-    raw = raw.with_columns(image_path=_image_paths(raw, section.images, where))
+    if archive is not None and section.images is not None and _is_archive(raw, section, section.images):
+        found = studies_in_archive(raw, archive(section.images), where=where, notes=notes)
+        raw = raw.with_columns(found, image_path=pl.lit(None, dtype=pl.String))
+    else:
+        raw = raw.drop(KEYS, strict=False).with_columns(image_path=_image_paths(raw, section.images, where))
     studies = _studies(raw, attributes, age_bands)
     kept = studies.drop_nulls("age_band")
     if kept.is_empty():
@@ -226,6 +240,16 @@ def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes
     return pl.concat(long).sort("study_id", "task")
 
 
+def _is_archive(raw: pl.DataFrame, section: TableCohort, root: Path) -> bool:
+    """Return whether studies are found by an index: names in the table and a folder per study go first, unless it is mapped."""
+    keys = [name for name in KEYS if name in raw.columns]
+    if not keys or "image" in raw.columns or not root.is_dir():
+        return False
+    if any(name in section.columns for name in keys):
+        return True
+    return not any(locate(root, name, _IMAGE_SUFFIXES).exists for name in raw.get_column("study_id"))
+
+
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
     """Return the image path of each study relative to the root, checked to exist and to lie inside; NULL without a root."""
     if root is None:
@@ -247,7 +271,8 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         raise CohortError(
             problems,
             where=where,
-            fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id.",
+            fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id. If its files "
+            "lie in another layout, map `study_uid` or `accession` under `cohort: columns:`.",
         )
     return pl.Series("image_path", [one.path for one in located], dtype=pl.String)
 
@@ -265,6 +290,6 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
         "race_ethnicity",
         *further,
         "image_path",
-        *([pl.col("series_uid").fill_null("")] if "series_uid" in raw.columns else []),
+        *(pl.col(name).fill_null("") for name in ("study_uid", "series_uid") if name in raw.columns),
         *([moment("time").alias("time")] if "time" in raw.columns else []),
     ).sort("study_id")

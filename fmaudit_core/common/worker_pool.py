@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ class WorkerDiedError(FmauditError):
     """A worker process was killed from outside, often for lack of memory."""
 
 
-def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: int, chunk: int) -> Iterator[Job]:
+def performed(function: Callable[[Job], None], jobs: Iterable[Job], *, workers: int, chunk: int) -> Iterator[Job]:
     """Run jobs and yield each, in order, when it is done.
 
     Parameters
@@ -29,6 +30,8 @@ def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: 
     function : callable
         Must be at the top level of a module, because processes are spawned: a fork would copy the locks of the threads of
         polars and torch.
+    jobs : iterable
+        Taken as they are needed, so that they may be too many for memory.
     workers : int
         Number of processes; 0 means one per core. With fewer than `chunk` jobs per worker, fewer processes are used, or none.
     chunk : int
@@ -39,17 +42,19 @@ def performed(function: Callable[[Job], None], jobs: Sequence[Job], *, workers: 
     WorkerDiedError
         A process died. Results of completed jobs are kept.
     """
-    workers = min(workers or os.cpu_count() or 1, -(-len(jobs) // chunk))
+    pending = iter(jobs)
+    workers = workers or os.cpu_count() or 1
+    first = list(islice(pending, workers * chunk))
+    workers, pending = min(workers, -(-len(first) // chunk)), chain(first, pending)
     if workers <= 1:
-        for job in jobs:
+        for job in pending:
             function(job)
             yield job
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: deque[tuple[Future[None], Sequence[Job]]] = deque()
         try:
-            for start in range(0, len(jobs), chunk):
-                batch = jobs[start : start + chunk]
+            while batch := list(islice(pending, chunk)):
                 waiting.append((pool.submit(_perform_all, function, batch), batch))
                 if len(waiting) >= _QUEUED_PER_WORKER * workers:
                     yield from _oldest(waiting)

@@ -67,7 +67,8 @@ class TableCohort(Section):
     kind: Literal["table"]
     #: CSV or Parquet file with a row per study
     table: LocalPath
-    #: folder with a series per study; not needed if the embeddings of every encoder were computed elsewhere
+    #: folder with a folder or file per study, or an archive in any layout if the table has `study_uid` or `accession`; not needed
+    #: if the embeddings of every encoder were computed elsewhere
     images: LocalPath | None = None
     #: the medical record: a CSV or Parquet file with a row per event (patient_id, time, code, and optionally value); the table
     #: then needs a column `time`

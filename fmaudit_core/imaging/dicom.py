@@ -25,7 +25,6 @@ from fmaudit_core.imaging.kinds import image_reason
 from fmaudit_core.imaging.stored import LOSSY
 
 _CT_CLASSES: Final = {uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage}
-_DIRECTORY_CLASS: Final = "1.2.840.10008.1.3.10"
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,10 @@ def read_file(path: Path) -> DicomFile:
             raise Defect("unreadable")
         dataset = _parsed(path)
         found = DicomFile(path, dataset, cut_short=any("end of file" in str(one.message).lower() for one in caught))
-        if text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID") == _DIRECTORY_CLASS:
+        if (
+            text(getattr(dataset, "file_meta", Dataset()), "MediaStorageSOPClassUID")
+            == uid.MediaStorageDirectoryStorage
+        ):
             raise Defect("dicomdir")
         if not (found.is_ct or text(dataset, "SOPClassUID") or text(dataset, "Modality")):
             raise Defect("unreadable")

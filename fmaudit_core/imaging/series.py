@@ -46,14 +46,14 @@ _TEXT_SUFFIXES: Final = {".txt", ".csv", ".json", ".xml", ".md", ".html", ".yaml
 
 
 def read_series(
-    path: Path, *, rescale: Rescale | None = None, rules: SeriesRules = NO_RULES, named: str = ""
+    path: Path | Sequence[Path], *, rescale: Rescale | None = None, rules: SeriesRules = NO_RULES, named: str = ""
 ) -> list[SeriesRead]:
     """Read every series under a path, the chosen one first.
 
     Parameters
     ----------
-    path : Path
-        A folder of DICOM files or NIfTI volumes (searched with its subfolders), or one such file.
+    path : Path or sequence of Path
+        A folder of DICOM files or NIfTI volumes (searched with its subfolders), one such file, or the files of one study.
     rescale : (slope, intercept), optional
         For NIfTI files whose values were never rescaled; see `nifti.read_volume`.
     rules : SeriesRules, optional
@@ -80,18 +80,15 @@ def _as_judged(found: Sequence[SeriesRead], row: dict[str, Any]) -> SeriesRead:
     return replace(series, volume_hu=volume, **verdict)
 
 
-def found_series(path: Path, *, rescale: Rescale | None = None) -> Iterator[SeriesRead]:
-    """Yield every series under a path in the order of its files, so that one volume at a time needs memory.
+def found_series(path: Path | Sequence[Path], *, rescale: Rescale | None = None) -> Iterator[SeriesRead]:
+    """Yield every series under a path, or of some files, in the order of the files: one volume at a time needs memory.
 
     Raises
     ------
     ImagingError
         The path does not exist.
     """
-    if not path.exists():
-        raise ImagingError("does not exist.", where=str(path), fix="Give a folder of DICOM files or a NIfTI file.")
-    alone = path.is_file()
-    files = [file for file, _ in files_below(path)]
+    alone, files = _files_of(path)
     volumes = [file for file in files if nifti.is_nifti(file)]
     for file in volumes:
         if alone or not nifti.is_second_of_pair(file):
@@ -103,6 +100,15 @@ def found_series(path: Path, *, rescale: Rescale | None = None) -> Iterator[Seri
         yield series
     if not n_found:
         yield SeriesRead(status="quarantined", reason="no_images", n_files=0)
+
+
+def _files_of(path: Path | Sequence[Path]) -> tuple[bool, Sequence[Path]]:
+    """Return whether the path is one file, and the files under it."""
+    if not isinstance(path, Path):
+        return False, path
+    if not path.exists():
+        raise ImagingError("does not exist.", where=str(path), fix="Give a folder of DICOM files or a NIfTI file.")
+    return path.is_file(), [file for file, _ in files_below(path)]
 
 
 def _read_nifti(path: Path, rescale: Rescale | None) -> SeriesRead:

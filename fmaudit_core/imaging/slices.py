@@ -20,6 +20,7 @@ import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.worker_pool import performed
+from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.choice import judged, stored_at
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.rescale import Rescale
@@ -36,13 +37,16 @@ READER_REVISION: Final = 4
 _STUDIES_PER_JOB: Final = 2
 _STUDIES_BEFORE_ESTIMATE: Final = 8
 
+#: the CT of a study: its folder or file, or its files by the index of an archive
+StudyImages = Path | IndexedStudy
+
 
 @dataclass(frozen=True)
 class _Job:
     """The work on one study: its inputs and the files to write."""
 
     study_id: str
-    image: Path
+    images: StudyImages
     made_of: str
     entries: tuple[tuple[View, Path], ...]
     record: Path
@@ -63,8 +67,8 @@ class SliceStore:
     ----------
     root : Path
         Folder of the store; created at the first build.
-    images : mapping of study_id to path, optional
-        Path of a study's CT: missing or damaged entries are recreated from it.
+    images : mapping of study_id to path or IndexedStudy, optional
+        A study's CT: missing or damaged entries are recreated from it.
     rescales : mapping of study_id to (slope, intercept), optional
         HU per stored unit and HU, if known from the cohort's tables; used only for NIfTI files whose values were never rescaled.
     named : mapping of study_id to series UID, optional
@@ -72,13 +76,13 @@ class SliceStore:
     """
 
     root: Path
-    images: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, StudyImages] = field(default_factory=dict)
     rescales: Mapping[str, Rescale] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
 
     def build(
         self,
-        images: Sequence[tuple[str, Path]],
+        images: Sequence[tuple[str, StudyImages]],
         views: Sequence[View],
         *,
         workers: int = 0,
@@ -89,7 +93,7 @@ class SliceStore:
 
         Parameters
         ----------
-        images : sequence of (study_id, path of its folder or file)
+        images : sequence of (study_id, path of its folder or file, or IndexedStudy)
         views : sequence of View
             Views to store of each study; entries of other views stay unchanged.
         workers : int
@@ -111,8 +115,8 @@ class SliceStore:
         """
         unique = {view.key(): view for view in views}
         jobs, missing, input_bytes = [], [], {}
-        for study_id, image in images:
-            job, input_bytes[study_id] = self._job(study_id, image, list(unique.values()), rules)
+        for study_id, ct in images:
+            job, input_bytes[study_id] = self._job(study_id, ct, list(unique.values()), rules)
             jobs.append(job)
             if not _is_done(job):
                 missing.append(job)
@@ -160,13 +164,13 @@ class SliceStore:
                 _write_views(job, series, at)
         return read_entry(path)
 
-    def _job(self, study_id: str, image: Path, views: Sequence[View], rules: SeriesRules) -> tuple[_Job, int]:
+    def _job(self, study_id: str, ct: StudyImages, views: Sequence[View], rules: SeriesRules) -> tuple[_Job, int]:
         """Return the work on a study, and the size of its CT on disk in bytes."""
         rescale = self.rescales.get(study_id)
-        made_of, n_bytes = _fingerprint(image, rescale)
+        made_of, n_bytes = _fingerprint(ct, rescale)
         entries = tuple((view, self._entry(study_id, view)) for view in views)
         named = self.named.get(study_id, "")
-        return _Job(study_id, image, made_of, entries, self._record(study_id), rescale, rules, named), n_bytes
+        return _Job(study_id, ct, made_of, entries, self._record(study_id), rescale, rules, named), n_bytes
 
     def _entry(self, study_id: str, view: View) -> Path:
         name = _file_name(study_id)
@@ -182,12 +186,15 @@ def _file_name(study_id: str) -> str:
     return hashlib.sha256(study_id.encode()).hexdigest()[:32]
 
 
-def _fingerprint(image: Path, rescale: Rescale | None) -> tuple[str, int]:
-    """Return the digest of an image path's files (name, size, modification time), rescale and reader; and the files' bytes."""
+def _fingerprint(ct: StudyImages, rescale: Rescale | None) -> tuple[str, int]:
+    """Return the digest of a study's files (name, size, modification time), rescale and reader; and the files' bytes."""
     seen, n_bytes = hashlib.sha256(f"{READER_REVISION}{rescale or ''}".encode()), 0
-    for path, status in files_below(image):
+    if isinstance(ct, IndexedStudy):
+        seen.update(ct.digest.encode())
+        return seen.hexdigest()[:32], ct.n_bytes
+    for path, status in files_below(ct):
         n_bytes += status.st_size
-        seen.update(os.fsencode(path.relative_to(image)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        seen.update(os.fsencode(path.relative_to(ct)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return seen.hexdigest()[:32], n_bytes
 
 
@@ -215,8 +222,19 @@ def _make(job: _Job) -> None:
 
 
 def _found(job: _Job) -> Iterable[SeriesRead]:
-    if job.image.exists():
-        return found_series(job.image, rescale=job.rescale)
+    if isinstance(job.images, IndexedStudy):
+        files = job.images.files()
+        if files and not any(
+            path.exists() for path in files
+        ):  # of a study that has images: it is the disk that is gone
+            raise SliceStoreError(
+                "all files of a study are gone since they were indexed.",
+                where=str(job.images.index.root),
+                fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",
+            )
+        return found_series(files, rescale=job.rescale)
+    if job.images.exists():
+        return found_series(job.images, rescale=job.rescale)
     return [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
 
 

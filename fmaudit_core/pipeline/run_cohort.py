@@ -1,16 +1,19 @@
 """The cohort an audit.yaml names. Readers: `cohort/table.py`, `cohort/inspect_release/reader.py`; a phantom is drawn first,
-then read as a table.
+then read as a table. An archive of images is indexed before.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from fmaudit_core.cohort.archive import Archive
 from fmaudit_core.cohort.inspect_release.reader import read_inspect_cohort
 from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import InspectCohort, PhantomCohort
-from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.pipeline.workspace import Workspace, index_of
 
 
 def is_drawn(workspace: Workspace) -> bool:
@@ -25,6 +28,8 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
     ------
     CohortError
         The tables, their columns, rows or image paths are wrong; says which and where.
+    ImagingError
+        The folder of images holds no DICOM, or cannot be read.
     """
     audit = workspace.audit
     if isinstance(audit.cohort, InspectCohort):
@@ -42,4 +47,15 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         write_phantom(
             workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
         )
-    return read_table_cohort(workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)
+
+    def archive(root: Path) -> Archive:
+        with needs_extra("imaging", "reading an archive of images"):
+            from fmaudit_core.imaging.archive.build import update_index
+        index = index_of(root, workspace.home)
+        update_index(index, workers=audit.imaging.workers, progress=progress)
+        counts = index.counts()
+        return Archive(index.studies(), counts.passed_over, counts.n_duplicates)
+
+    return read_table_cohort(
+        workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands, archive=archive
+    )

@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
 #: columns of a study that decide its slices
-_CT_COLUMNS: Final = ("study_id", "image_path", "series_uid", "rescale_slope", "rescale_intercept")
+_CT_COLUMNS: Final = ("study_id", "image_path", "study_uid", "series_uid", "rescale_slope", "rescale_intercept")
 
 #: (asset, cell) -> version that the run history records for it, None if it was never made
 RunHistory = Callable[[str, Cell], str | None]
@@ -112,14 +112,23 @@ class Snapshot:
         return {spec.view.key(): spec.view for spec in self.encoders.values() if spec.sees_images}
 
     def view_versions(self) -> dict[str, str]:
-        """Return the version of the slices of every view, by its key: it costs a look at every image file."""
-        images, root = self._study_columns(_CT_COLUMNS), self.workspace.images_root
+        """Return the version of the slices of every view, by its key: it costs a look at every image file, or at their index."""
+        images = self._study_columns(_CT_COLUMNS)
         inputs = (
-            files_digest(root, [str(on_disk(root, path)) for path in images.get_column("image_path")]),
+            self._images_digest(images),
             frame_digest(images),
             asdict(self.workspace.series_rules),
         )
         return {key: digest("ct_slices", SLICES_REVISION, inputs, key) for key in sorted(self.views_seen())}
+
+    def _images_digest(self, images: pl.DataFrame) -> str:
+        """Return the digest of the images of some studies: of the index of an archive, else of their files as they are."""
+        if "study_uid" in images.columns:
+            held = self.workspace.image_index.studies().select("study_uid", "digest")
+            uids = images.select("study_uid")
+            return frame_digest(uids.join(held, on="study_uid", how="left", maintain_order="left"))
+        root = self.workspace.images_root
+        return files_digest(root, [str(on_disk(root, path)) for path in images.get_column("image_path")])
 
     def image_list(self) -> str:
         """Return the digest of which studies have which images, and of the rules for series; no image is looked at."""

@@ -17,6 +17,7 @@ from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_em
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.imaging.archive.index import INDEX_REVISION, ArchiveIndex
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
@@ -25,7 +26,7 @@ from fmaudit_core.storage.digests import digest
 from fmaudit_core.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from fmaudit_core.imaging.slices import SliceStore
+    from fmaudit_core.imaging.slices import SliceStore, StudyImages
 
 #: raised when the phantom is drawn or written in another way
 PHANTOM_REVISION = 2
@@ -68,8 +69,7 @@ class Workspace:
     def repairing_slice_store(self) -> SliceStore:
         """Return the slice store with its source images, so that it can be built and a torn entry is recomputed on reading."""
         studies = self.warehouse.read("studies")
-        paths = studies.select("study_id", "image_path").iter_rows()
-        images = {study: on_disk(self.images_root, path) for study, path in paths}
+        images = self.study_images(studies)
         rescales: dict[str, Rescale] = {}
         if "rescale_slope" in studies.columns:
             known = studies.select("study_id", "rescale_slope", "rescale_intercept").drop_nulls()
@@ -78,6 +78,16 @@ class Workspace:
         if "series_uid" in studies.columns:
             named = dict(studies.select("study_id", "series_uid").filter(pl.col("series_uid") != "").iter_rows())
         return replace(self.slices, images=images, rescales=rescales, named=named)
+
+    def study_images(self, studies: pl.DataFrame) -> dict[str, StudyImages]:
+        """Return where the CT of each study is: a path, or the study in the index of an archive."""
+        if "study_uid" in studies.columns:
+            index = self.image_index
+            held = index.images_of(index.studies())
+            uids = studies.select("study_id", "study_uid").iter_rows()
+            return {study: held.get(uid) or index.without_images(uid) for study, uid in uids}
+        root, paths = self.images_root, studies.select("study_id", "image_path").iter_rows()
+        return {study: on_disk(root, path) for study, path in paths}
 
     @property
     def series_rules(self) -> SeriesRules:
@@ -160,6 +170,11 @@ class Workspace:
         return root
 
     @property
+    def image_index(self) -> ArchiveIndex:
+        """The index of the images, where they are an archive in any layout; it is made when the cohort is read."""
+        return index_of(self.images_root, self.home)
+
+    @property
     def ehr_cache(self) -> Path:
         """Where an archived medical record is unpacked, and what is costly to read of it twice is kept."""
         return self.home / "ehr"
@@ -204,6 +219,11 @@ class Workspace:
         if not spec.sees_images:
             return self.warehouse.read("studies").get_column("study_id").to_list()
         return self.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
+
+
+def index_of(images: Path, home: Path) -> ArchiveIndex:
+    """Return the index of a folder of images that a workspace keeps; another folder has another index."""
+    return ArchiveIndex(images, home / "index" / digest(str(images.resolve()), INDEX_REVISION)[:12])
 
 
 def open_workspace(audit_yaml: Path) -> Workspace:

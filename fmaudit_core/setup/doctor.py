@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Literal
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
@@ -232,8 +231,9 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
         root = workspace.images_root
     except FmauditError as error:
         return Finding("images", "problem", error.what, error.fix), []
-    paths = studies.get_column("image_path").gather_every(max(1, studies.height // _SAMPLED_PATHS)).to_list()
-    lost = sum(not os.access(on_disk(root, path), os.R_OK) for path in paths)
+    sampled = workspace.study_images(studies.gather_every(max(1, studies.height // _SAMPLED_PATHS)))
+    paths = [one if isinstance(one, Path) else one.files() for one in sampled.values()]
+    lost = sum(not all(os.access(file, os.R_OK) for file in _each(path)) for path in paths)
     if lost:
         message = f"{lost} of {len(paths)} sampled images in {root} cannot be read."
         return Finding("images", "problem", message, "Mount the disk, or grant read permission."), []
@@ -241,7 +241,7 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     reasons = []
     for path in paths[:: max(1, len(paths) // _SAMPLED_SERIES)][:_SAMPLED_SERIES]:
         try:
-            best = read_series(on_disk(root, path), rules=workspace.series_rules)[0]
+            best = read_series(path, rules=workspace.series_rules)[0]
         except FmauditError:
             reasons.append("no_images")
             continue
@@ -259,6 +259,10 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     return Finding(
         "images", "ok", f"{root}: all of {len(paths)} sampled images exist; {len(read)} series read completely"
     ), read
+
+
+def _each(path: Path | Sequence[Path]) -> Sequence[Path]:
+    return [path] if isinstance(path, Path) else path
 
 
 def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, sample: list[SeriesRead]) -> Finding:

@@ -17,6 +17,7 @@ from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS, lo
 from fmaudit_core.config import HOME_NAME, ConfigError
 from fmaudit_core.setup.audit_text import HEAD, guesses, quoted, relative_to_config, text_of
 from fmaudit_core.setup.find_embeddings import SUFFIXES, FoundEmbeddings, embeddings_in
+from fmaudit_core.setup.find_images import folders_of_folders, holds_images, map_archive
 from fmaudit_core.setup.recognise_columns import NEEDED, RecognisedTable, plain, recognised, safe_name
 from fmaudit_core.tabular.errors import CohortError
 from fmaudit_core.tabular.text_cells import read_cells
@@ -135,6 +136,7 @@ def propose_of_table(
     table = recognised(path, cells, by_name=("age",) if events is None else ("age", "time"))
     if images is not None:
         _check_image_column(table, images)
+        map_archive(table, images, _IMAGE_SUFFIXES)
     if tasks:
         _choose_tasks(table, tasks)
     _check_complete(table, path.parent)
@@ -271,7 +273,7 @@ def _images(folder: Path, table: RecognisedTable) -> tuple[Path | None, list[str
     some = named.gather_every(max(1, len(named) // _LOOKED_UP)).to_list()
     suffixes = ("",) if "image" in table.columns else _IMAGE_SUFFIXES
     tops = [one for one in sorted(folder.iterdir()) if one.is_dir() and _is_theirs(one)]
-    inner = [one for top in tops for one in _folders_of_folders(top)]
+    inner = [one for top in tops for one in folders_of_folders(top)]
     found = {
         top: sum(locate(top, name, suffixes).exists for name in some if name) for top in (folder, *tops, *inner)
     }  # fmt: skip
@@ -279,20 +281,12 @@ def _images(folder: Path, table: RecognisedTable) -> tuple[Path | None, list[str
     if 2 * found[top] >= len(some) > 0:
         share = f"{found[top]:,} of {len(some):,} sampled studies found"
         return top, [f"{top.relative_to(folder) if top != folder else 'the folder itself'}: images; {share}."]
-    holding = [one.name for one in tops if _holds_images(one)]
+    archive = next((one for one in tops if map_archive(table, one, _IMAGE_SUFFIXES)), None)
+    if archive is not None:
+        return archive, [f"{archive.relative_to(folder)}: DICOM files in another layout than a folder per study."]
+    holding = [one.name for one in tops if holds_images(one)]
     messages = [f"{name} holds images, but their names do not match the table." for name in holding]
     if "image" in table.columns:  # it names no image: a column of that name means something else
         del table.columns["image"]
         return _images(folder, table)
     return None, messages
-
-
-def _folders_of_folders(top: Path) -> list[Path]:
-    """Return the folders one level further in, unless there are many, which are then studies."""
-    inner = [one for one in sorted(top.iterdir())[:50] if one.is_dir() and not one.name.startswith(".")]
-    return inner if len(inner) <= 5 else []
-
-
-def _holds_images(folder: Path) -> bool:
-    names = (one.name.lower() for _, one in zip(range(2_000), folder.rglob("*"), strict=False))
-    return any(name.endswith((".dcm", ".nii", ".nii.gz")) for name in names)

@@ -9,10 +9,11 @@ from fmaudit_core.tables.table import Further, declare
 
 STUDIES: Final = declare(
     "studies",
-    "A CT study. Further attributes follow, `time` if known, and for INSPECT what its tables record about the volume.",
+    "A CT study. Further attributes follow, `study_uid` if it was found in an archive, `time` if known, and for INSPECT what its "
+    "tables record about the volume.",
     key="study_id",
-    rest="patient_id split age age_band sex race_ethnicity image_path time",
-    optional="time",
+    rest="patient_id split age age_band sex race_ethnicity image_path study_uid time",
+    optional="study_uid time",
     further=Further("...", ".+", Column(None, "a further attribute, or what INSPECT records about the volume")),
 )
 LABELS: Final = declare("labels", "The outcome of one task for one study.", key="study_id task", rest="label")

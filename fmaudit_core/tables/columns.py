@@ -114,7 +114,10 @@ COLUMNS: Final = {
     "age_band": text("band of the age"),
     "sex": text("as given; `unknown` where blank"),
     "race_ethnicity": text("as given; `unknown` where blank"),
-    "image_path": text("the study's images, below the cohort's folder of images"),
+    "image_path": text(
+        "the study's images, below the cohort's folder of images; blank if they were found in an archive"
+    ),
+    "study_uid": text("Study Instance UID, by which its images were found in an archive; blank if it is not known"),
     "step": text("requirement on a study"),
     "n_studies": integer("studies"),
     "n_positive": integer("studies with the outcome"),

@@ -19,7 +19,7 @@ _TEXTS = {
 @step_asset("cohort", kinds={"polars", "parquet"}, texts=_TEXTS)
 def cohort(work: Work) -> Iterator[Result]:
     """Read the cohort, validate it whole, publish its tables."""
-    read = read_cohort(work.workspace, progress=work.progress("drawing the phantom cohort"))
+    read = read_cohort(work.workspace, progress=work.progress("reading the cohort"))
     known = read.labels.drop_nulls("label")
     plots = {
         "studies": {"by split": counted(read.studies, "split"), "by age band": counted(read.studies, "age_band")},

@@ -168,11 +168,13 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
     from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
     from fmaudit_core.pipeline.run_ehr_probes import look_at_events
+    from fmaudit_dagster.cli.progress_bars import one_bar
 
     workspace = workspace_of(config)
     if is_drawn(workspace):
         try:
-            read = read_cohort(workspace)
+            with one_bar("reading headers of the images") as progress:
+                read = read_cohort(workspace, progress=progress)
             look = look_at_events(workspace, read.studies)
         except FmauditError:
             config.unlink()

@@ -147,7 +147,16 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "mitigation_ladder": LADDER,
     "spatial_aggregation": SPATIAL,
 }
-_ABOUT_ONE_PERSON: Final = ("study_id", "patient_id", "series_uid", "person_id", "image_path", "y_true", "y_score")
+_ABOUT_ONE_PERSON: Final = (
+    "study_id",
+    "patient_id",
+    "study_uid",
+    "series_uid",
+    "person_id",
+    "image_path",
+    "y_true",
+    "y_score",
+)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         return read_inspect_cohort(
             audit.cohort,
             tasks=audit.tasks,
-            attributes=audit.attributes,
+            attributes=audit.cohort_attributes,
             age_bands=audit.age_bands,
             cache=workspace.ehr_cache,
             progress=progress,
@@ -42,4 +42,6 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         write_phantom(
             workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
         )
-    return read_table_cohort(workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)
+    return read_table_cohort(
+        workspace.table, tasks=audit.tasks, attributes=audit.cohort_attributes, age_bands=audit.age_bands
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from fmaudit_core.cohort.acquisition_levels import with_acquisition
 from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, PhantomCohort, TableCohort, load_audit
@@ -158,6 +159,21 @@ class Workspace:
                 fix="Set `cohort: images:` to the folder of CT series, or keep imported encoders only.",
             )
         return root
+
+    def audited_studies(self) -> pl.DataFrame:
+        """Return the published studies with the levels of every audited attribute, those of the images' headers included.
+
+        Raises
+        ------
+        WarehouseError
+            The studies, or the facts of their images, are not published.
+        CohortError
+            An attribute of the images has too many levels.
+        """
+        studies, asked = self.warehouse.read("studies"), self.audit.acquisition_attributes
+        if not asked:
+            return studies
+        return with_acquisition(studies, self.warehouse.read("acquisition"), asked, self.audit.acquisition)
 
     @property
     def ehr_cache(self) -> Path:

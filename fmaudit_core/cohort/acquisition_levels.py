@@ -1,4 +1,4 @@
-"""Levels of the attributes that the headers of the images give: text as recorded, numbers as they are or grouped by edges."""
+"""Levels of the attributes that the headers of the images give: text in normal form, numbers as they are or grouped by edges."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ import polars as pl
 from fmaudit_core.common.vocabulary import ACQUISITION, UNKNOWN, acquisition_column, too_many_levels
 from fmaudit_core.config import AcquisitionSection
 from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.levels import normal_levels
 
-#: words of a header that record nothing
-_BLANK: Final = ("", "na", "n/a", "nan", "null", "none", "unknown")
+#: level of texts that few patients have: typed into a header, they may be anything, and a page shows the names of its levels
+RARE: Final = "other"
 
 
 def with_acquisition(
-    studies: pl.DataFrame, acquisition: pl.DataFrame, attributes: Sequence[str], section: AcquisitionSection
+    studies: pl.DataFrame,
+    acquisition: pl.DataFrame,
+    attributes: Sequence[str],
+    section: AcquisitionSection,
+    *,
+    at_least: int,
 ) -> pl.DataFrame:
     """Return the studies with one more column of levels per attribute; a study without the fact is `unknown`.
 
@@ -28,51 +34,65 @@ def with_acquisition(
     acquisition : frame of `ACQUISITION`
     attributes : sequence of str
         Names with their prefix, such as `acquisition.kvp`.
+    at_least : int
+        Number of patients that a text needs to be a level; those of fewer are together `RARE`.
+    """
+    columns = {name: column for name in attributes if (column := acquisition_column(name)) is not None}
+    known = studies.select("study_id", "patient_id").join(
+        acquisition.select("study_id", *dict.fromkeys(columns.values())),
+        on="study_id",
+        how="left",
+        maintain_order="left",
+    )
+    levels = [_levels(known, column, section, at_least).alias(name) for name, column in columns.items()]
+    return studies.with_columns(levels)
+
+
+def _levels(known: pl.DataFrame, column: str, section: AcquisitionSection, at_least: int) -> pl.Series:
+    values, edges = known.get_column(column), section.edges(column)
+    if values.dtype == pl.String:
+        return _text_levels(known, column, at_least)
+    if values.dtype == pl.Boolean:
+        levels = values.replace_strict({True: "yes", False: "no"}, default=None, return_dtype=pl.String)
+    elif edges:
+        labels = _between(list(map(_number, edges)))
+        levels = values.map_elements(lambda value: labels[bisect_left(edges, value)], return_dtype=pl.String)
+    else:
+        levels = values.map_elements(_number, return_dtype=pl.String)
+    return levels.fill_null(UNKNOWN)
+
+
+def _between(edges: Sequence[str]) -> list[str]:
+    return [f"<= {edges[0]}", *(f"{low}-{high}" for low, high in itertools.pairwise(edges)), f"> {edges[-1]}"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.10g}"
+
+
+def _text_levels(known: pl.DataFrame, column: str, at_least: int) -> pl.Series:
+    # ` x ` separates the levels of an intersection, and nobody can correct a header
+    text = known.get_column(column).str.replace_all(" x ", "x", literal=True)
+    level = normal_levels(column, text, merge=True).column.alias("level")
+    is_rare = pl.col("patient_id").n_unique().over("level") < at_least
+    return (
+        known.with_columns(level)
+        .select(pl.when(is_rare & (pl.col("level") != UNKNOWN)).then(pl.lit(RARE)).otherwise("level"))
+        .to_series()
+    )
+
+
+def check_levels(studies: pl.DataFrame, attributes: Sequence[str]) -> None:
+    """Check that every attribute of `with_acquisition` has few enough levels to compare.
 
     Raises
     ------
     CohortError
-        An attribute has too many levels to compare.
+        The message names the attribute and the setting that groups it.
     """
-    columns = {name: column for name in attributes if (column := acquisition_column(name)) is not None}
-    levels = acquisition.select(
-        "study_id",
-        *(_levels(acquisition.get_column(of), section.edges(of)).alias(name) for name, of in columns.items()),
-    )
-    joined = studies.join(levels, on="study_id", how="left", maintain_order="left")
-    found = joined.with_columns(pl.col(name).fill_null(UNKNOWN) for name in columns)
-    _check_levels(found, columns)
-    return found
-
-
-def _levels(values: pl.Series, edges: Sequence[float]) -> pl.Series:
-    if values.dtype == pl.Boolean:
-        return values.replace_strict({True: "yes", False: "no"}, default=None, return_dtype=pl.String)
-    if values.dtype == pl.String:
-        return _one_spelling(values)
-    if edges:
-        labels = [
-            f"<= {edges[0]:g}",
-            *(f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)),
-            f"> {edges[-1]:g}",
-        ]
-        return values.map_elements(lambda value: labels[bisect_left(edges, value)], return_dtype=pl.String)
-    return values.map_elements(lambda value: f"{value:g}" if value % 1 else f"{value:.0f}", return_dtype=pl.String)
-
-
-def _one_spelling(values: pl.Series) -> pl.Series:
-    """Return text in one spelling where only upper and lower case differ: the most frequent, then the first in order."""
-    frame = values.alias("text").to_frame().with_columns(key=pl.col("text").str.to_lowercase())
-    counted = frame.drop_nulls("text").group_by("key", "text").len().sort("len", "text", descending=[True, False])
-    spelling = counted.unique("key", keep="first", maintain_order=True).select("key", level="text")
-    level = frame.join(spelling, on="key", how="left", maintain_order="left")
-    return level.select(pl.when(~pl.col("key").is_in(_BLANK)).then("level")).to_series()
-
-
-def _check_levels(studies: pl.DataFrame, columns: dict[str, str]) -> None:
     n_patients = studies.get_column("patient_id").n_unique()
-    for name, column in columns.items():
-        n_levels = studies.get_column(name).n_unique()
+    for name in attributes:
+        column, n_levels = acquisition_column(name), studies.get_column(name).n_unique()
         if too_many_levels(n_levels, n_patients):
             grouped = column in AcquisitionSection.model_fields
             raise CohortError(

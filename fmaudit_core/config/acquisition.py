@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
+from fmaudit_core.common.vocabulary import ACQUISITION_TEXTS
 from fmaudit_core.config.section import Section
 
 
@@ -30,11 +32,21 @@ class AcquisitionSection(Section):
     #: year of the scan
     year: tuple[float, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_numbers(cls, given: Any) -> Any:
+        texts = [name for name in ACQUISITION_TEXTS if isinstance(given, dict) and name in given]
+        if texts:
+            numbers = ", ".join(cls.model_fields)
+            raise ValueError(f"{texts[0]} is not a number and has no edges; numbers are {numbers}")
+        return given
+
     @field_validator("*")
     @classmethod
     def _ascending(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(map(math.isfinite, edges)) or any(above <= below for below, above in itertools.pairwise(edges)):
-            raise ValueError("edges must be numbers in ascending order, such as [1.5, 3]")
+        ascending = all(below < above for below, above in itertools.pairwise((0.0, *edges)))
+        if not ascending or not all(map(math.isfinite, edges)):
+            raise ValueError("edges must be positive numbers in ascending order, such as [1.5, 3]")
         return edges
 
     def edges(self, column: str) -> tuple[float, ...]:

@@ -106,7 +106,8 @@ class Audit(Section):
     def _with_images(self) -> Audit:
         if self.acquisition_attributes and isinstance(self.cohort, TableCohort) and self.cohort.images is None:
             raise ValueError(
-                f"{self.acquisition_attributes[0]} is read from the images, and `cohort: images:` names no folder of them"
+                f"the attribute {self.acquisition_attributes[0]} is read from the headers of the images, but `cohort: images:` "
+                "is not set: name their folder there, or remove the attribute"
             )
         return self
 

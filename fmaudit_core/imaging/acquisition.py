@@ -1,43 +1,42 @@
 """How a series was acquired: the facts of its header that an audit may compare studies by. No identifier, no date but the year.
 
-They are read from headers that are in memory anyway. A value that is absent or cannot be read is None.
+They are read from headers that are in memory anyway. A value that is absent, unreadable or may name somebody
+(`impersonal.py`) is None.
 """
 
 from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
+from fmaudit_core.imaging.header import kernel, numbers, positive, text
+from fmaudit_core.imaging.impersonal import impersonal
 from fmaudit_core.tables.cohort import ACQUISITION
+from fmaudit_core.tabular.words import is_missing, word_key
 
-_TEXT_LENGTH: Final = 64
-#: agents that say that there was none
-_NO_AGENT: Final = {
-    "no",
-    "none",
-    "non",
-    "nein",
-    "n",
-    "0",
-    "no contrast",
-    "without",
-    "without contrast",
-    "w/o",
-    "native",
-    "nativ",
-}
-_NO_AGENT_TEXT: Final = {"", "na", "n/a", "unknown", "unk"}
+_T = TypeVar("_T")
+#: a header and the index of a frame in it; 0 of a single-frame image
+Slice = tuple[Dataset, int]
+#: values of ContrastBolusAgent that say that there was none, as `word_key` writes them
+_NO_AGENT: Final = frozenset(
+    (
+        "no", "none", "non", "nein", "n", "0", "false", "no contrast", "non contrast", "noncontrast", "without",
+        "without contrast", "w/o", "wo", "w/o contrast", "unenhanced", "native", "nativ", "plain", "sans", "ohne",
+        "sin contraste", "not given", "not applied", "not administered",
+    )
+)  # fmt: skip
 #: further attributes of the contrast module (DICOM PS3.3 C.7.6.4), which are filled only if an agent was given
 _CONTRAST: Final = ("ContrastBolusVolume", "ContrastBolusStartTime", "ContrastFlowRate", "ContrastBolusTotalDose")
+#: attribute of the exposure -> mAs per unit
+_EXPOSURES: Final = {"Exposure": 1.0, "ExposureInmAs": 1.0, "ExposureInuAs": 1e-3}
 _DATES: Final = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
 _YEARS: Final = range(1970, 2200)
 
@@ -86,27 +85,32 @@ class Acquisition:
 NO_FACTS: Final = Acquisition()
 
 
-def acquisition_of(slices: Sequence[Dataset]) -> Acquisition:
-    """Return the facts of a DICOM series from the headers of its files, single or multi-frame."""
+def acquisition_of(slices: Sequence[Slice]) -> Acquisition:
+    """Return the facts of a DICOM series from the headers of its slices, single or multi-frame."""
+    if not slices:
+        return NO_FACTS
     with disable_value_validation():  # it would log the values that it doubts
         return _recorded(slices)
 
 
-def _recorded(slices: Sequence[Dataset]) -> Acquisition:
-    first = next(iter(slices), Dataset())
-    groups = list(_groups(first))
-    spacing = _numbers(_found(groups, "PixelSpacing"))
-    rows = _number(_found(groups, "Rows"))
+def _recorded(slices: Sequence[Slice]) -> Acquisition:
+    groups = _groups(*slices[0])
+    rows, spacing = _positive(groups, "Rows"), _first(groups, _pixel_spacing)
+    part = _text(groups, "BodyPartExamined") or _text(_regions(groups), "CodeMeaning")
+
+    def kept(said: str | None) -> str | None:
+        return impersonal(said or "", slices[0][0])
+
     return Acquisition(
-        manufacturer=_text(_found(groups, "Manufacturer")),
-        model=_text(_found(groups, "ManufacturerModelName")),
-        kernel=_text(_found(groups, "ConvolutionKernel")),
-        slice_thickness=_positive(_found(groups, "SliceThickness")),
-        pixel_spacing=round(spacing[0], 4) if spacing and spacing[0] > 0 else None,
-        kvp=_positive(_found(groups, "KVP")),
+        manufacturer=kept(_text(groups, "Manufacturer")),
+        model=kept(_text(groups, "ManufacturerModelName")),
+        kernel=kept(_first(groups, kernel)),
+        slice_thickness=_positive(groups, "SliceThickness"),
+        pixel_spacing=spacing,
+        kvp=_positive(groups, "KVP"),
         exposure=_median_exposure(slices),
         contrast=_contrast(groups),
-        body_part=_body_part(groups),
+        body_part=kept(part.upper() if part else None),
         rows=int(rows) if rows else None,
         year=_year(groups),
     )
@@ -118,7 +122,7 @@ def acquisition_table(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> pl.
     Parameters
     ----------
     studies : mapping of study_id to rows of its series
-        With `used` and `acquisition`. A study whose series were all refused has the facts of the first that has any.
+        With `used`, `reason` and `acquisition`. A study whose series were all refused has the facts of the first that has any.
 
     Returns
     -------
@@ -129,113 +133,88 @@ def acquisition_table(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> pl.
 
 def _facts(series: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     nothing = asdict(NO_FACTS)
-    ordered = sorted(series, key=lambda row: not row["used"])
+    ordered = sorted(series, key=lambda row: (not row["used"], row["reason"] == "localizer"))
     return next((row["acquisition"] for row in ordered if row.get("acquisition", nothing) != nothing), nothing)
 
 
-def _groups(dataset: Dataset) -> Iterator[Dataset]:
-    """Yield the dataset, and of a multi-frame image its shared groups and those of the first frame, with the macros in them."""
-    yield dataset
-    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in _items(dataset, name)[:1]:
-            for tag in group.keys():  # noqa: SIM118, a dataset iterates over elements, and converts each
-                yield from _items(group, tag)[:1]
+def _groups(dataset: Dataset, frame: int) -> list[Dataset]:
+    """Return where attributes of a frame may be, the most specific first: the macros of its functional groups, the dataset."""
+    per_frame = _items(dataset, "PerFrameFunctionalGroupsSequence")[frame : frame + 1]
+    shared = _items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    macros = [macro for group in (*per_frame, *shared) for tag in list(group.keys()) for macro in _items(group, tag)]
+    return [*macros, dataset]
 
 
-def _items(dataset: Dataset, name: str | BaseTag) -> list[Dataset]:
-    """Return the items of a sequence; none of another attribute, or one that cannot be read."""
+def _items(dataset: Dataset, name: str | BaseTag) -> Sequence[Dataset]:
+    """Return the items of a sequence; none if it is absent, no sequence or cannot be read."""
+    if name not in dataset:
+        return []
     try:
         element = dataset[name]
-        return list(element.value) if element.VR == "SQ" else []
+        return element.value if element.VR == "SQ" else []
     except Exception:  # a damaged sequence is converted on access, with the parser's own errors
         return []
 
 
-def _found(groups: Iterable[Dataset], name: str) -> Any:
-    """Return the first value of an attribute that is not blank; None if there is none, or it cannot be read."""
+def _first(groups: Iterable[Dataset], read: Callable[[Dataset], _T | None]) -> _T | None:
+    """Return what the first group gives that is neither absent nor blank nor unreadable."""
     for group in groups:
         try:
-            value = group.get(name)
+            value = read(group)
         except Exception:  # values are converted on access, each with its own errors
-            return None
+            continue
         if value is not None and value != "":
             return value
     return None
 
 
-def _text(value: Any) -> str | None:
-    """Return a value in one spelling: without padding and repeated blanks, several values separated by a slash."""
-    several = value if isinstance(value, MultiValue | list) else [value]
-    said = "/".join(" ".join(_printable(str(one)).split()) for one in several if one is not None)
-    return said.strip("/ ")[:_TEXT_LENGTH] or None
+def _text(groups: Iterable[Dataset], name: str) -> str | None:
+    return _first(groups, lambda group: text(group, name))
 
 
-def _printable(text: str) -> str:
-    return "".join(one for one in text.encode("utf-8", "replace").decode() if one.isprintable() or one.isspace())
+def _positive(groups: Iterable[Dataset], name: str) -> float | None:
+    found = _first(groups, lambda group: positive(group.get(name), name))
+    return None if found is None else round(found, 4)
 
 
-def _numbers(value: Any) -> list[float]:
-    try:
-        found = [float(one) for one in value] if isinstance(value, MultiValue | list) else [float(value)]
-    except (TypeError, ValueError, OverflowError):
-        return []
-    return found if all(-1e12 < one < 1e12 for one in found) else []
+def _pixel_spacing(group: Dataset) -> float | None:
+    """Return the distance of rows in mm."""
+    found = numbers(group.get("PixelSpacing"), 2, "PixelSpacing")
+    return round(float(found[0]), 4) if found is not None and found[0] > 0 else None
 
 
-def _number(value: Any) -> float | None:
-    found = _numbers(value)
-    return round(found[0], 4) if len(found) == 1 else None
-
-
-def _positive(value: Any) -> float | None:
-    found = _number(value)
-    return found if found is not None and found > 0 else None
-
-
-def _median_exposure(slices: Sequence[Dataset]) -> float | None:
-    found = [mas for one in slices if (mas := _exposure(one)) is not None]
+def _median_exposure(slices: Iterable[Slice]) -> float | None:
+    found = [mas for one in slices if (mas := _exposure(_groups(*one))) is not None]
     return round(statistics.median(found), 4) if found else None
 
 
-def _exposure(dataset: Dataset) -> float | None:
+def _exposure(groups: Sequence[Dataset]) -> float | None:
     """Return the exposure of a slice in mAs: as recorded, else in another unit, else from tube current and time."""
-    groups = list(_groups(dataset)) if "SharedFunctionalGroupsSequence" in dataset else [dataset]
-    for name, mas in (("Exposure", 1.0), ("ExposureInmAs", 1.0), ("ExposureInuAs", 1e-3)):
-        if (value := _positive(_found(groups, name))) is not None:
+    for name, mas in _EXPOSURES.items():
+        if (value := _positive(groups, name)) is not None:
             return value * mas
-    milliampere, milliseconds = (_positive(_found(groups, name)) for name in ("XRayTubeCurrent", "ExposureTime"))
+    milliampere, milliseconds = _positive(groups, "XRayTubeCurrent"), _positive(groups, "ExposureTime")
     return milliampere * milliseconds / 1e3 if milliampere and milliseconds else None
 
 
 def _contrast(groups: Sequence[Dataset]) -> bool | None:
-    """Return whether a contrast agent was given.
-
-    The contrast module is required if one was (PS3.3 A.3.3), so a header without its first attribute says no; a header without a
-    manufacturer was stripped, and says nothing.
-    """
-    top = groups[0]
-    agent = (_text(_found(groups, "ContrastBolusAgent")) or "").lower()
-    if agent in _NO_AGENT:
+    """Return whether a contrast agent was given; a header that does not mention one says nothing."""
+    agent = word_key(_text(groups, "ContrastBolusAgent") or "").replace("-", " ")
+    used = {_text([one], "ContrastBolusAgentAdministered") for one in groups} - {None}
+    if agent in _NO_AGENT or (used and "YES" not in used):
         return False
-    if agent not in _NO_AGENT_TEXT or _items(top, "ContrastBolusAgentSequence"):
+    if not is_missing(agent) or any(_items(group, "ContrastBolusAgentSequence") for group in groups):
         return True
-    if any(_found(groups, name) not in (None, 0, "0") for name in _CONTRAST):
-        return True
-    given = "ContrastBolusAgent" in top
-    return None if given or _found(groups, "Manufacturer") is None else False
+    return True if any(_positive(groups, name) is not None for name in _CONTRAST) else None
 
 
-def _body_part(groups: Sequence[Dataset]) -> str | None:
-    part = _text(_found(groups, "BodyPartExamined"))
-    if part is None:
-        regions = [item for group in groups for item in _items(group, "AnatomicRegionSequence")]
-        part = _text(_found(regions, "CodeMeaning"))
-    return part.upper() if part else None
+def _regions(groups: Iterable[Dataset]) -> list[Dataset]:
+    return [item for group in groups for item in _items(group, "AnatomicRegionSequence")]
 
 
 def _year(groups: Sequence[Dataset]) -> int | None:
     for name in _DATES:
-        found = re.match(r"\d{4}", str(_found(groups, name) or ""))
+        found = re.match(r"\d{4}", _text(groups, name) or "")
         if found and int(found.group()) in _YEARS:
             return int(found.group())
     return None

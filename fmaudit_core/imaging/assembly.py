@@ -64,7 +64,7 @@ def _refused(
             n_files=len(files),
             transfer_syntaxes=_syntaxes(files) if flags is not None else (),
             header=_header(files[0]),
-            acquisition=acquisition_of([file.dataset for file in files if file.is_ct]),
+            acquisition=acquisition_of([(file.dataset, 0) for file in files if file.is_ct]),
         )
     ]
 
@@ -135,7 +135,9 @@ def _assembled(
         transfer_syntaxes=_syntaxes(files),
         volume_hu=lps,
         header=_header(first.file),
-        acquisition=acquisition_of([file.dataset for file in files]).measured(lps.shape, spacing_zyx_mm),
+        acquisition=acquisition_of([(frame.file.dataset, frame.index) for frame in kept]).measured(
+            lps.shape, spacing_zyx_mm
+        ),
     )
 
 

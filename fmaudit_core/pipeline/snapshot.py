@@ -79,9 +79,9 @@ class Snapshot:
         return self.workspace.warehouse.read("studies")
 
     @cached_property
-    def audited_study_table(self) -> pl.DataFrame:
+    def levelled_study_table(self) -> pl.DataFrame:
         """The published studies with the levels of every audited attribute."""
-        return self.workspace.audited_studies()
+        return self.workspace.levelled_studies()
 
     def tasks_of(self, encoder: str) -> list[str]:
         """Return the tasks that an encoder can be audited on; none if it is not registered."""
@@ -186,7 +186,7 @@ class Snapshot:
 
     def _study_columns(self, columns: tuple[str, ...]) -> pl.DataFrame:
         of_images = any(acquisition_column(name) is not None for name in columns)
-        table = self.audited_study_table if of_images else self.study_table
+        table = self.levelled_study_table if of_images else self.study_table
         return table.select(name for name in columns if name in table.columns)
 
     def _published_views(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from fmaudit_core.cohort.acquisition_levels import with_acquisition
+from fmaudit_core.cohort.acquisition_levels import RARE, check_levels, with_acquisition
 from fmaudit_core.common.vocabulary import subgroup_title
 from fmaudit_core.config import AcquisitionSection, ConfigError, validated
 from fmaudit_core.report.text.formatting import attribute_title
@@ -13,13 +13,15 @@ from fmaudit_core.tables.cohort import ACQUISITION
 from fmaudit_core.tabular.errors import CohortError
 
 
-def levels(column, values, **edges):
+def levels(column, values, *, at_least=1, **edges):
     """The levels of one column, of a study and patient per value."""
     ids = [f"s{at}" for at in range(len(values))]
     studies = pl.DataFrame({"study_id": ids, "patient_id": ids})
     rows = [{"study_id": one, column: value} for one, value in zip(ids, values, strict=True)]
     name = f"acquisition.{column}"
-    found = with_acquisition(studies, ACQUISITION.frame(rows), [name], AcquisitionSection(**edges))
+    section = AcquisitionSection(**edges)
+    found = with_acquisition(studies, ACQUISITION.frame(rows), [name], section, at_least=at_least)
+    check_levels(found, [name])
     assert found["study_id"].to_list() == ids
     return found[name].to_list()
 
@@ -49,9 +51,29 @@ def test_spellings_of_one_name_are_one_level_the_most_frequent():
     assert found == ["SIEMENS", "SIEMENS", "SIEMENS", "GE", "unknown", "unknown", "unknown"]
 
 
+def test_texts_of_few_patients_are_one_level_and_show_nobody():
+    found = levels("model", ["One"] * 3 + ["Jane Doe", "one", "Two", None], at_least=3)
+    assert found == ["One"] * 3 + [RARE, "One", RARE, "unknown"]
+
+
+def test_many_studies_of_one_patient_do_not_make_a_level():
+    studies = pl.DataFrame({"study_id": list("abcd"), "patient_id": ["p", "p", "p", "q"]})
+    known = ACQUISITION.frame([{"study_id": one, "model": "Jane Doe"} for one in "abc"])
+    found = with_acquisition(studies, known, ["acquisition.model"], AcquisitionSection(), at_least=3)
+    assert found["acquisition.model"].to_list() == [RARE] * 3 + ["unknown"]
+
+
+def test_numbers_of_few_patients_stay_their_own_levels():
+    assert levels("kvp", [120.0, 120.0, 80.0], at_least=2) == ["120", "120", "80"]
+
+
+def test_a_level_that_reads_as_an_intersection_is_spelled_without_blanks():
+    assert levels("model", ["Light x 16", "Light x 16"]) == ["Lightx16"] * 2
+
+
 def test_a_study_without_a_row_is_unknown():
     studies = pl.DataFrame({"study_id": ["a"], "patient_id": ["p"]})
-    found = with_acquisition(studies, ACQUISITION.frame(), ["acquisition.kvp"], AcquisitionSection())
+    found = with_acquisition(studies, ACQUISITION.frame(), ["acquisition.kvp"], AcquisitionSection(), at_least=1)
     assert found["acquisition.kvp"].to_list() == ["unknown"]
 
 
@@ -81,13 +103,18 @@ def test_attributes_are_told_apart_by_where_they_come_from():
         ({"attributes": ["acquisitions.kvp"]}, r"is not a valid name"),
         ({"tasks": ["acquisition.kvp"]}, r"is not a valid name"),
         ({"acquisition": {"slice_thicknes": [1]}}, r"did you mean acquisition\.slice_thickness\?\): unknown setting"),
-        ({"acquisition": {"manufacturer": [1]}}, r"acquisition\.manufacturer .*: unknown setting"),
+        ({"acquisition": {"manufacturer": [1]}}, r"acquisition: manufacturer is not a number and has no edges"),
+        ({"acquisition": {"contrast": [1]}}, r"acquisition: contrast is not a number and has no edges"),
+        ({"acquisition": {"slice_thickness": 3}}, r"acquisition\.slice_thickness: .*tuple"),
+        ({"acquisition": {"slice_thickness": ["thin", 3]}}, r"acquisition\.slice_thickness\.0: .*number.*thin"),
+        ({"acquisition": {"slice_thickness": [0, 3]}}, r"acquisition\.slice_thickness: edges must be positive"),
+        ({"acquisition": [1.5, 3]}, r"acquisition: .*dictionary"),
         ({"acquisition": {"slice_thickness": [3, 1.5]}}, r"ascending order"),
         ({"acquisition": {"slice_thickness": [3, 3]}}, r"ascending order"),
         ({"acquisition": {"slice_thickness": [float("nan")]}}, r"ascending order"),
         (
             {"attributes": ["acquisition.kvp"], "cohort": {"kind": "table", "table": "studies.csv"}},
-            r"acquisition\.kvp is read from the images, and `cohort: images:` names no folder",
+            r"acquisition\.kvp is read from the headers of the images, but `cohort: images:` is not set: name their folder",
         ),
     ],
 )

@@ -39,6 +39,8 @@ _CONTRAST: Final = ("ContrastBolusVolume", "ContrastBolusStartTime", "ContrastFl
 _EXPOSURES: Final = {"Exposure": 1.0, "ExposureInmAs": 1.0, "ExposureInuAs": 1e-3}
 _DATES: Final = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
 _YEARS: Final = range(1970, 2200)
+#: the largest value of Rows, an unsigned integer of 16 bits
+_MOST_ROWS: Final = 65535
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _recorded(slices: Sequence[Slice]) -> Acquisition:
         exposure=_median_exposure(slices),
         contrast=_contrast(groups),
         body_part=kept(part.upper() if part else None),
-        rows=int(rows) if rows else None,
+        rows=int(rows) if rows and rows <= _MOST_ROWS else None,
         year=_year(groups),
     )
 

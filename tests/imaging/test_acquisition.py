@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -218,6 +219,14 @@ def test_values_that_cannot_be_read_are_not_recorded_and_refuse_nothing(tmp_path
     assert read.status == "accepted"
     assert (read.acquisition.kvp, read.acquisition.exposure, read.acquisition.year) == (None, None, 2019)
     assert acquisition_of([]) == NO_FACTS
+
+
+def test_a_number_of_rows_that_no_image_has_is_not_recorded():
+    image = header(Rows=512)
+    assert acquisition_of([(image, 0)]).rows == 512
+    with disable_value_validation():
+        image["Rows"] = DataElement("Rows", "DS", "99999999999999999999")
+    assert acquisition_of([(image, 0)]).rows is None
 
 
 def test_doubtful_values_reach_no_log(tmp_path, caplog):

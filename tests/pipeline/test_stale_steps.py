@@ -24,6 +24,7 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell, WarehouseError
 from fmaudit_core.tables.schemas import TABLES as PUBLISHED
+from fmaudit_core.tabular.errors import CohortError
 from tests.everyday.cohorts import write_spec
 from tests.pipeline.published import publish_all
 
@@ -242,6 +243,18 @@ def test_facts_that_were_never_read_ask_for_the_series_first(workspace: Workspac
     assert (due.name, set(due.assets)) == ("ct_slices", {"ct_slices", "acquisition"})
     found = asked(asking, {spec.name: spec}, failed=("ct_slices",))
     assert names(found) == []
+
+
+def test_too_many_levels_fail_what_compares_them_and_not_the_look(workspace: Workspace, spec: EncoderSpec) -> None:
+    asking, ids = by_images(workspace), [f"s{at}" for at in range(40)]
+    study = {"split": "test", "age": 50, "age_band": "18_64", "sex": "female", "race_ethnicity": "a"}
+    studies = [study | {"study_id": one, "patient_id": one, "image_path": one} for one in ids]
+    known = [{"study_id": one, "slice_thickness": float(at + 1)} for at, one in enumerate(ids)]
+    for table, rows in (("studies", studies), ("acquisition", known)):
+        workspace.warehouse.publish(table, PUBLISHED[table].frame(rows), version="1")
+    assert asked(asking, {spec.name: spec}).steps
+    with pytest.raises(CohortError, match=r"has 40 levels .*acquisition: \{slice_thickness: \[\.\.\.\]\}"):
+        asking.audited_studies()
 
 
 def test_embeddings_computed_elsewhere_wait_for_series_only_if_an_attribute_is_read_from_them(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ _NO_AGENT: Final = frozenset(
 _CONTRAST: Final = ("ContrastBolusVolume", "ContrastBolusStartTime", "ContrastFlowRate", "ContrastBolusTotalDose")
 #: attribute of the exposure -> mAs per unit
 _EXPOSURES: Final = {"Exposure": 1.0, "ExposureInmAs": 1.0, "ExposureInuAs": 1e-3}
-_DATES: Final = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "StudyDate", "ContentDate")
+#: dates of the scan, the nearest first; a series or content may be made years later
+_DATES: Final = ("FrameAcquisitionDateTime", "AcquisitionDate", "AcquisitionDateTime", "StudyDate", "SeriesDate")
 _YEARS: Final = range(1970, 2200)
 #: the largest value of Rows, an unsigned integer of 16 bits
 _MOST_ROWS: Final = 65535

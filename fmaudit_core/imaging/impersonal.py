@@ -8,6 +8,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from fmaudit_core.imaging.header import text
+from fmaudit_core.tabular.words import is_missing
 
 _TEXT_LENGTH: Final = 64
 #: attributes of people, whose words no text may contain
@@ -28,13 +29,13 @@ _PERSONAL: Final = re.compile(
 
 
 def impersonal(said: str, header: Dataset) -> str | None:
-    """Return a text of a header in one spelling; None if it is blank or may identify somebody.
+    """Return a text of a header in one spelling; None if it means "not recorded" or may identify somebody.
 
     It may if it holds a date, a long number or a name in DICOM's form, or what the header records of people and places.
     """
     shown = "".join(one for one in said if one.isprintable() or one.isspace())
     spelled = " ".join(shown.split()).strip("\\/ ")[:_TEXT_LENGTH].strip()
-    return None if not spelled or _PERSONAL.search(spelled) or _is_named(spelled, header) else spelled
+    return None if is_missing(spelled) or _PERSONAL.search(spelled) or _is_named(spelled, header) else spelled
 
 
 def _is_named(spelled: str, header: Dataset) -> bool:

@@ -145,6 +145,8 @@ def test_exposure_is_the_median_over_slices():
     [
         ({"AcquisitionDate": "20190731", "StudyDate": "20180101"}, 2019),
         ({"AcquisitionDate": "", "StudyDate": "20180101"}, 2018),
+        ({"StudyDate": "20180101", "SeriesDate": "20200101"}, 2018),
+        ({"ContentDate": "20260101"}, None),  # of a conversion, perhaps
         ({"StudyDate": "19000101"}, None),
         ({}, None),
     ],

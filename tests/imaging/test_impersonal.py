@@ -54,7 +54,15 @@ def test_what_may_name_somebody_or_a_day_is_not(said, recorded):
 
 @pytest.mark.parametrize(
     ("said", "spelled"),
-    [("  A \t B\0 ", "A B"), ("\\", None), ("", None), ("x" * 100, "x" * 64), ("a\u202eb", "ab")],
+    [
+        ("  A \t B\0 ", "A B"),
+        ("\\", None),
+        ("", None),
+        ("None", None),
+        ("N/A", None),
+        ("x" * 100, "x" * 64),
+        ("a\u202eb", "ab"),
+    ],
 )
 def test_texts_have_one_spelling(said, spelled):
     assert impersonal(said, header()) == spelled

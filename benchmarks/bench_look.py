@@ -65,7 +65,7 @@ def audited(folder: Path) -> Workspace:
     if workspace.record is not None:
         workspace.record.path.parent.mkdir(parents=True)
         workspace.record.path.touch()
-    publish_all(workspace, specs, studies=STUDIES)
+    publish_all(workspace, specs, frames={"studies": STUDIES})
     return workspace
 
 

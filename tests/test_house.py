@@ -20,7 +20,7 @@ CORE = {
     "tables": "common",
     "storage": "common tables",
     "tabular": "common storage",
-    "imaging": "common storage tables",
+    "imaging": "common storage tables tabular",
     "encoders": "common config imaging storage",
     "cohort": "common config storage tables tabular",
     "ehr": "cohort common config storage tabular",

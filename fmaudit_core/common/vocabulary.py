@@ -46,7 +46,38 @@ TASK_TITLES: Final = {
     "readmission_12m": "Readmission, 12 months",
     "pulmonary_hypertension_12m": "Pulmonary hypertension, 12 months",
 }
-ATTRIBUTE_TITLES: Final = {"race_ethnicity": "Race and ethnicity", "sex": "Sex", "age_band": "Age band"}
+#: prefix of the names of attributes that the headers of the images give
+ACQUISITION: Final = "acquisition"
+#: their columns in the table `acquisition`, and their titles; numbers can be grouped
+ACQUISITION_TEXTS: Final = {
+    "manufacturer": "Scanner manufacturer",
+    "model": "Scanner model",
+    "kernel": "Reconstruction kernel",
+    "contrast": "Contrast agent",
+    "body_part": "Body part",
+}
+ACQUISITION_NUMBERS: Final = {
+    "slice_thickness": "Slice thickness (mm)",
+    "slice_spacing": "Slice spacing (mm)",
+    "pixel_spacing": "Pixel spacing (mm)",
+    "kvp": "Tube voltage (kVp)",
+    "exposure": "Exposure (mAs)",
+    "rows": "Rows of the image",
+    "n_slices": "Number of slices",
+    "year": "Year of the scan",
+}
+ATTRIBUTE_TITLES: Final = {
+    "race_ethnicity": "Race and ethnicity",
+    "sex": "Sex",
+    "age_band": "Age band",
+    **{f"{ACQUISITION}.{name}": title for name, title in (ACQUISITION_TEXTS | ACQUISITION_NUMBERS).items()},
+}
+
+
+def acquisition_column(attribute: str) -> str | None:
+    """Return the column of the table `acquisition` that an attribute names; None for an attribute of the cohort's table."""
+    prefix, dot, column = attribute.partition(".")
+    return column if dot and prefix == ACQUISITION else None
 
 
 def how_many(n: int, what: str) -> str:
@@ -87,5 +118,6 @@ def subgroup_title(subgroup: str) -> str:
     if subgroup in _LEVEL_TITLES:
         return _LEVEL_TITLES[subgroup]
     spaced = subgroup.replace("_", " ")
-    spaced = DASH.join(spaced.split("-")) if spaced.replace("-", "").isdigit() else spaced
+    spaced = DASH.join(spaced.split("-")) if spaced.replace("-", "").replace(".", "").isdigit() else spaced
+    spaced = spaced.replace("<= ", "\N{LESS-THAN OR EQUAL TO} ") if spaced.startswith("<= ") else spaced
     return spaced[:1].upper() + spaced[1:]

@@ -3,6 +3,7 @@
 Settings hold locations and parameters. Cohorts, encoders and statistics are defined in their own packages.
 """
 
+from fmaudit_core.config.acquisition import AcquisitionSection
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.audit import HOME_NAME, Audit
 from fmaudit_core.config.automation import AutomationSection
@@ -26,6 +27,7 @@ __all__ = [
     "HOME_NAME",
     "STRATEGIES",
     "TABLE_AGE_BANDS",
+    "AcquisitionSection",
     "AgeBand",
     "Audit",
     "AutomationSection",

@@ -7,10 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from fmaudit_core.common.errors import did_you_mean
 from fmaudit_core.common.local_paths import LocalPath
-from fmaudit_core.common.vocabulary import ATTRIBUTES, TASKS
+from fmaudit_core.common.vocabulary import (
+    ACQUISITION,
+    ACQUISITION_NUMBERS,
+    ACQUISITION_TEXTS,
+    ATTRIBUTES,
+    TASKS,
+    acquisition_column,
+)
+from fmaudit_core.config.acquisition import AcquisitionSection
 from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
@@ -42,11 +51,14 @@ class Audit(Section):
     cohort: CohortSection
     #: outcomes; for a `table` cohort, names of columns
     tasks: tuple[str, ...] = TASKS
-    #: attributes that define subgroups; for a `table` cohort, names of columns
+    #: attributes that define subgroups; for a `table` cohort, names of columns. `acquisition.<column>` is a column of the table
+    #: `acquisition`, such as `acquisition.manufacturer`
     attributes: tuple[str, ...] = ATTRIBUTES
     #: bands in completed years, both ends included, or `over_90` for an open band; studies outside all bands are excluded and
     #: counted. The default of a `table` cohort ends with `over_90`
     age_bands: tuple[AgeBand, ...] = Field(default_factory=_default_age_bands)
+    #: edges between the levels of numbers in `acquisition.<column>`
+    acquisition: AcquisitionSection = AcquisitionSection()
     #: the registry of encoders: a folder with one YAML per encoder
     encoders: LocalPath = Path("encoders")
     #: the workspace: folder of all outputs of a run
@@ -70,13 +82,44 @@ class Audit(Section):
     #: Kubernetes resources for encoding
     cluster: ClusterSection = ClusterSection()
 
+    @property
+    def cohort_attributes(self) -> tuple[str, ...]:
+        """Return the attributes that the cohort's table gives."""
+        return tuple(name for name in self.attributes if acquisition_column(name) is None)
+
+    @property
+    def acquisition_attributes(self) -> tuple[str, ...]:
+        """Return the attributes that the headers of the images give, with their prefix."""
+        return tuple(name for name in self.attributes if acquisition_column(name) is not None)
+
+    @field_validator("attributes")
+    @classmethod
+    def _recorded(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [*ACQUISITION_TEXTS, *ACQUISITION_NUMBERS]
+        for name in names:
+            column = acquisition_column(name)
+            if column is not None and column not in known:
+                near = did_you_mean(column, known)
+                raise ValueError(f"{ACQUISITION}.{near} is not a fact of the images; these are {', '.join(known)}")
+        return names
+
+    @model_validator(mode="after")
+    def _with_images(self) -> Audit:
+        if self.acquisition_attributes and isinstance(self.cohort, TableCohort) and self.cohort.images is None:
+            raise ValueError(
+                f"the attribute {self.acquisition_attributes[0]} is read from the headers of the images, but `cohort: images:` "
+                "is not set: name their folder there, or remove the attribute"
+            )
+        return self
+
     @field_validator("tasks", "attributes")
     @classmethod
-    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _distinct(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if not names:
             raise ValueError("at least one is needed")
         for name in names:
-            if not _NAME.fullmatch(name):
+            of_images = info.field_name == "attributes" and acquisition_column(name) is not None
+            if not of_images and not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a valid name: use a-z, 0-9, _ and -, up to 64 characters")
         if len(set(names)) != len(names):
             raise ValueError("a name appears twice")

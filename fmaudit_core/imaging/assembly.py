@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.imaging import geometry, volumes
+from fmaudit_core.imaging.acquisition import acquisition_of
 from fmaudit_core.imaging.dicom import DicomFile
 from fmaudit_core.imaging.errors import Defect
 from fmaudit_core.imaging.frames import Frame, frames_of
@@ -63,6 +64,7 @@ def _refused(
             n_files=len(files),
             transfer_syntaxes=_syntaxes(files) if flags is not None else (),
             header=_header(files[0]),
+            acquisition=acquisition_of([(file.dataset, 0) for file in files if file.is_ct]),
         )
     ]
 
@@ -121,16 +123,21 @@ def _assembled(
         "reoriented": axes != (0, 1, 2) or any(flips),
         "unspecified_rescale_type": any(frame.unspecified for frame in frames),
     }
+    lps = np.ascontiguousarray(geometry.reoriented(volume, axes, flips))
+    spacing_zyx_mm = (spacing[axes[0]], spacing[axes[1]], spacing[axes[2]])
     return SeriesRead(
         status="accepted",
         flags=tuple(sorted(flags | {flag for flag, holds in present.items() if holds})),
         series_uid=files[0].series_uid,
         n_files=len(files),
-        spacing_zyx_mm=(spacing[axes[0]], spacing[axes[1]], spacing[axes[2]]),
+        spacing_zyx_mm=spacing_zyx_mm,
         tilt_degrees=stack.tilt_degrees,
         transfer_syntaxes=_syntaxes(files),
-        volume_hu=np.ascontiguousarray(geometry.reoriented(volume, axes, flips)),
+        volume_hu=lps,
         header=_header(first.file),
+        acquisition=acquisition_of([(frame.file.dataset, frame.index) for frame in kept]).measured(
+            lps.shape, spacing_zyx_mm
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from pydicom.multival import MultiValue
 
 from fmaudit_core.imaging.dicom import DicomFile
 from fmaudit_core.imaging.errors import Defect, damage_is
-from fmaudit_core.imaging.header import Float64Array, numbers, thickness
+from fmaudit_core.imaging.header import Float64Array, numbers, positive
 from fmaudit_core.imaging.kinds import frame_reason, image_reason
 from fmaudit_core.imaging.rescale import Int16Array, to_hu
 from fmaudit_core.imaging.stored import stored_values
@@ -131,7 +131,7 @@ def _frame(file: DicomFile, index: int, groups: list[Dataset]) -> Frame:
         position=position,
         orientation=orientation,
         spacing_mm=(float(spacing[0]), float(spacing[1])),
-        thickness_mm=thickness(_macro(groups, measures, "SliceThickness")),
+        thickness_mm=positive(_macro(groups, measures, "SliceThickness"), "SliceThickness"),
         shape=file.shape,
         slope=float(slope[0]),
         intercept=float(intercept[0]),

@@ -47,7 +47,7 @@ def series_header(dataset: Dataset) -> SeriesHeader:
         description=text(dataset, "SeriesDescription")[:_TEXT_LENGTH],
         kernel=kernel(dataset),
         image_type="\\".join(values(dataset, "ImageType"))[:_TEXT_LENGTH],
-        thickness_mm=thickness(dataset.get("SliceThickness")),
+        thickness_mm=positive(dataset.get("SliceThickness"), "SliceThickness"),
         series_number=number,
     )
 
@@ -57,10 +57,10 @@ def kernel(dataset: Dataset) -> str:
     return "\\".join(values(dataset, "ConvolutionKernel"))[:_TEXT_LENGTH]
 
 
-def thickness(value: Any) -> float | None:
-    """Return a slice thickness in mm; None if it is absent, unreadable or not positive."""
+def positive(value: Any, name: str) -> float | None:
+    """Return the number of an attribute; None if it is absent, unreadable or not positive."""
     try:
-        found = numbers(value, 1, "SliceThickness")
+        found = numbers(value, 1, name)
     except Defect:
         return None
     return float(found[0]) if found is not None and found[0] > 0 else None
@@ -95,9 +95,10 @@ def numbers(value: Any, count: int, name: str) -> Float64Array | None:
 
 
 def text(dataset: Dataset, name: str) -> str:
-    """Return an attribute as text without padding, empty if absent."""
+    """Return an attribute as text without padding, several values separated by a backslash; empty if absent."""
     value = dataset.get(name)
-    return "" if value is None else _printable(str(value)).strip("\0 \t\r\n")
+    said = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
+    return "" if value is None else _printable(said).strip("\0 \t\r\n")
 
 
 def values(dataset: Dataset, name: str) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fmaudit_core.imaging import nifti
+from fmaudit_core.imaging.acquisition import NO_FACTS
 from fmaudit_core.imaging.assembly import read_group
 from fmaudit_core.imaging.choice import judged
 from fmaudit_core.imaging.dicom import DicomFile, read_file
@@ -117,7 +118,11 @@ def _read_nifti(path: Path, rescale: Rescale | None) -> SeriesRead:
     except Defect as defect:
         return SeriesRead(status="quarantined", reason=defect.reason)
     return SeriesRead(
-        status="accepted", flags=tuple(read.flags), spacing_zyx_mm=read.spacing_zyx_mm, volume_hu=read.volume_hu
+        status="accepted",
+        flags=tuple(read.flags),
+        spacing_zyx_mm=read.spacing_zyx_mm,
+        volume_hu=read.volume_hu,
+        acquisition=NO_FACTS.measured(read.volume_hu.shape, read.spacing_zyx_mm),
     )
 
 

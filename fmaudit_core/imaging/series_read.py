@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.imaging.acquisition import NO_FACTS, Acquisition
 from fmaudit_core.imaging.header import NO_HEADER, SeriesHeader
 from fmaudit_core.imaging.hounsfield import thinned
 from fmaudit_core.imaging.reasons import FLAGS, REASONS
@@ -38,6 +39,8 @@ class SeriesRead:
     volume_hu : (z, y, x) int16, LPS, or None if quarantined
     header : SeriesHeader
         What the header of the first slice gives of the series.
+    acquisition : Acquisition
+        How it was acquired.
     used, choice : bool, str
         Whether the series is the one chosen of its study, and by what; a key of `choice.CHOICES`.
     """
@@ -53,6 +56,7 @@ class SeriesRead:
     transfer_syntaxes: tuple[str, ...] = ()
     volume_hu: Int16Array | None = None
     header: SeriesHeader = NO_HEADER
+    acquisition: Acquisition = NO_FACTS
     used: bool = False
     choice: str = ""
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.worker_pool import performed
+from fmaudit_core.imaging.acquisition import acquisition_table
 from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.choice import judged, stored_at
 from fmaudit_core.imaging.errors import SliceStoreError
@@ -32,8 +33,8 @@ from fmaudit_core.imaging.window import SliceArray, View
 from fmaudit_core.storage.digests import files_below
 from fmaudit_core.tables.cohort import SLICE_QUALITY
 
-#: increased when the reader produces different slices from the same files
-READER_REVISION: Final = 4
+#: increased when the reader produces different slices or facts from the same files
+READER_REVISION: Final = 5
 _STUDIES_PER_JOB: Final = 2
 _STUDIES_BEFORE_ESTIMATE: Final = 8
 
@@ -129,8 +130,12 @@ class SliceStore:
             if count == _STUDIES_BEFORE_ESTIMATE:
                 left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
                 _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
-        rows = [{"study_id": job.study_id, **row} for job in jobs for row in _rows_of(job)]
+        rows = [{"study_id": job.study_id, **row} for job in jobs for row in self._rows_of(job.study_id, rules)]
         return SLICE_QUALITY.frame(rows)
+
+    def acquisition(self, studies: Sequence[str], *, rules: SeriesRules = NO_RULES) -> pl.DataFrame:
+        """Return how the series of each study was acquired, as kept when `build` read it: a frame of `ACQUISITION`."""
+        return acquisition_table({study: self._rows_of(study, rules) for study in studies})
 
     def has(self, study_id: str, view: View) -> bool:
         """Return whether the study's slices are stored in this view."""
@@ -176,6 +181,10 @@ class SliceStore:
         name = _file_name(study_id)
         return self.root / view.key() / name[:2] / f"{name}.slices"
 
+    def _rows_of(self, study_id: str, rules: SeriesRules) -> list[dict[str, Any]]:
+        """Return the quality of a study's series, the one used first."""
+        return judged(_read_record(self._record(study_id))["rows"], rules, named=self.named.get(study_id, ""))
+
     def _record(self, study_id: str) -> Path:
         name = _file_name(study_id)
         return self.root / "quality" / name[:2] / f"{name}.json"
@@ -212,7 +221,7 @@ def _make(job: _Job) -> None:
     rows: list[dict[str, Any]] = []
     best: SeriesRead | None = None
     for at, series in enumerate(_found(job)):
-        rows.append(series.quality())
+        rows.append(series.quality() | {"acquisition": asdict(series.acquisition)})
         if stored_at(rows, job.rules, named=job.named) == at:  # whatever follows, no earlier one is chosen any more
             best = series
     stored = stored_at(rows, job.rules, named=job.named)
@@ -244,11 +253,6 @@ def _write_views(job: _Job, series: SeriesRead, at: int) -> None:
     for view, path in job.entries:
         if not is_whole(path, job.entry_of(at)):
             write_entry(path, view.apply(series.volume_hu, series.spacing_zyx_mm), job.entry_of(at))
-
-
-def _rows_of(job: _Job) -> list[dict[str, Any]]:
-    """Return the quality of a study's series, the one used first."""
-    return judged(_read_record(job.record)["rows"], job.rules, named=job.named)
 
 
 def _read_record(path: Path) -> Mapping[str, Any]:

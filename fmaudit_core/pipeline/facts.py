@@ -40,9 +40,9 @@ def is_compared(look: Snapshot, _: Cell) -> bool:
     return look.workspace.audit.mitigation.enabled and bool(look.mitigated_cells())
 
 
-def sees_images(look: Snapshot, _: Cell) -> bool:
-    """Return whether any encoder is run on CT."""
-    return bool(look.views_seen())
+def reads_images(look: Snapshot, _: Cell) -> bool:
+    """Return whether any encoder is run on CT, or an attribute is read from its headers."""
+    return bool(look.views_seen()) or bool(look.workspace.audit.acquisition_attributes)
 
 
 def is_audited(look: Snapshot, _: Cell) -> bool:

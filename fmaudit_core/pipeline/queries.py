@@ -46,7 +46,7 @@ def ehr_designs(workspace: Workspace) -> dict[str, Design]:
 
 def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
     """Return the scores of some cells with the attributes of their studies, the input of `fairness.assess`."""
-    attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
+    attributes = workspace.audited_studies().select("study_id", *workspace.audit.attributes)
     scores = workspace.warehouse.read_cells("probe_predictions", cells)
     # all thresholds of an audit are chosen on validation
     sources = scores.with_columns(

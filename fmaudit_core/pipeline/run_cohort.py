@@ -36,7 +36,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         return read_inspect_cohort(
             audit.cohort,
             tasks=audit.tasks,
-            attributes=audit.attributes,
+            attributes=audit.cohort_attributes,
             age_bands=audit.age_bands,
             cache=workspace.ehr_cache,
             progress=progress,
@@ -57,5 +57,9 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         return Archive(index.studies(), counts.passed_over, counts.n_duplicates)
 
     return read_table_cohort(
-        workspace.table, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands, archive=archive
+        workspace.table,
+        tasks=audit.tasks,
+        attributes=audit.cohort_attributes,
+        age_bands=audit.age_bands,
+        archive=archive,
     )

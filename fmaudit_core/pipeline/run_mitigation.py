@@ -48,7 +48,7 @@ def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
     audit, warehouse = workspace.audit, workspace.warehouse
     return embedded(
         workspace.embeddings(encoder)[workspace.primary_pooling(encoder)],
-        warehouse.read("studies"),
+        workspace.audited_studies(),
         warehouse.read("labels"),
         tasks=audit.tasks,
         attributes=audit.attributes,
@@ -214,5 +214,5 @@ def _mitigated(
 
 
 def _with_attributes(workspace: Workspace, scores: pl.DataFrame) -> pl.DataFrame:
-    attributes = workspace.warehouse.read("studies").select("study_id", *workspace.audit.attributes)
+    attributes = workspace.audited_studies().select("study_id", *workspace.audit.attributes)
     return scores.join(attributes, on="study_id", how="left", maintain_order="left")

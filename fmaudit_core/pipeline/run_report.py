@@ -74,7 +74,7 @@ def report_input(workspace: Workspace, look: Snapshot, runs: Mapping[str, str] |
         paper_comparison=paper_comparison(workspace, look),
         **_beside(workspace, look),
         spatial_aggregation=warehouse.read("spatial_aggregation"),
-        studies=count_studies(warehouse.read("studies"), workspace.audit.attributes),
+        studies=count_studies(workspace.audited_studies(), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, look),
         encoders=encoders,

@@ -16,6 +16,7 @@ class Slices:
     """The tables of the slice store, and their version: of the images as they were before any was read."""
 
     quality: pl.DataFrame
+    acquisition: pl.DataFrame
     views: pl.DataFrame
     version: str
 
@@ -30,4 +31,5 @@ def build_slices(look: Snapshot, *, progress: Progress = silent) -> Slices:
         rules=look.workspace.series_rules,
         progress=progress,
     )
-    return Slices(quality, look.view_table(versions), slices_version(versions))
+    acquisition = store.acquisition(list(store.images), rules=look.workspace.series_rules)
+    return Slices(quality, acquisition, look.view_table(versions), slices_version(versions))

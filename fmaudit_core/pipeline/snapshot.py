@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import polars as pl
 
 from fmaudit_core.cohort.images import on_disk
+from fmaudit_core.common.vocabulary import acquisition_column
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -24,6 +25,8 @@ from fmaudit_core.tables.findings import UNAUDITED
 _T = TypeVar("_T")
 #: raised when the same CT would give other slices
 SLICES_REVISION: Final = 1
+#: key in `ct_views` where no encoder sees slices
+NO_VIEW: Final = "none"
 #: columns of a study that decide its slices
 _CT_COLUMNS: Final = ("study_id", "image_path", "study_uid", "series_uid", "rescale_slope", "rescale_intercept")
 
@@ -75,6 +78,11 @@ class Snapshot:
         """The published studies."""
         return self.workspace.warehouse.read("studies")
 
+    @cached_property
+    def levelled_study_table(self) -> pl.DataFrame:
+        """The published studies with the levels of every audited attribute."""
+        return self.workspace.levelled_studies()
+
     def tasks_of(self, encoder: str) -> list[str]:
         """Return the tasks that an encoder can be audited on; none if it is not registered."""
         spec = self.encoders.get(encoder)
@@ -111,6 +119,10 @@ class Snapshot:
         """Return the views of the encoders that are run on CT, by key; none if all embeddings were computed elsewhere."""
         return {spec.view.key(): spec.view for spec in self.encoders.values() if spec.sees_images}
 
+    def view_keys(self) -> list[str]:
+        """Return the keys of the views to make: `NO_VIEW` if series are read for the facts of their headers only."""
+        return sorted(self.views_seen()) or [NO_VIEW]
+
     def view_versions(self) -> dict[str, str]:
         """Return the version of the slices of every view, by its key: it costs a look at every image file, or at their index."""
         images = self._study_columns(_CT_COLUMNS)
@@ -119,7 +131,7 @@ class Snapshot:
             frame_digest(images),
             asdict(self.workspace.series_rules),
         )
-        return {key: digest("ct_slices", SLICES_REVISION, inputs, key) for key in sorted(self.views_seen())}
+        return {key: digest("ct_slices", SLICES_REVISION, inputs, key) for key in self.view_keys()}
 
     def _images_digest(self, images: pl.DataFrame) -> str:
         """Return the digest of the images of some studies: of the index of an archive, else of their files as they are."""
@@ -141,8 +153,8 @@ class Snapshot:
             {
                 "view": key,
                 "version": version,
-                "values": seen[key].values,
-                "windows": ",".join(window.name for window in seen[key].channel_windows),
+                "values": seen[key].values if key in seen else "",
+                "windows": ",".join(window.name for window in seen[key].channel_windows) if key in seen else "",
                 "of_studies": listed,
             }
             for key, version in views.items()
@@ -182,7 +194,9 @@ class Snapshot:
         return self.workspace.warehouse.version(table, cell)
 
     def _study_columns(self, columns: tuple[str, ...]) -> pl.DataFrame:
-        return self.study_table.select(name for name in columns if name in self.study_table.columns)
+        of_images = any(acquisition_column(name) is not None for name in columns)
+        table = self.levelled_study_table if of_images else self.study_table
+        return table.select(name for name in columns if name in table.columns)
 
     def _published_views(self) -> dict[str, str]:
         return dict(self.workspace.warehouse.read("ct_views").select("view", "version").iter_rows())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+from fmaudit_core.common.vocabulary import ACQUISITION
 from fmaudit_core.pipeline.changed_sources import source_fingerprint
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.steps import STEPS, By, Step
@@ -137,8 +138,12 @@ def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = ""
     """Return why a cell waits for its inputs: not for gathered cells that take hours, nor for optional inputs that failed."""
     if step.last and not found.idle:
         return Held.SOON
-    absent = (but, *step.absent(look, cell))
-    sources = {source.name: source for source in step.input_steps.values() if source.name not in absent}
+    absent = (but, *step.absent(look, cell), *(() if look.workspace.audit.acquisition_attributes else (ACQUISITION,)))
+    sources = {
+        source.name: source
+        for name, source in step.input_steps.items()
+        if name not in absent and source.name not in absent
+    }
     if step.last:
         sources = {step.with_input: sources[step.with_input]}
     waits: list[Held] = []
@@ -174,7 +179,7 @@ def _due_source(look: Snapshot, step: Step) -> StaleStep | None:
     lost = any(recorded_version(look, step, table) is None for table in step.tables)
     if step.name == "cohort":
         return StaleStep(step, WHOLE, step.assets, source_fingerprint(look.workspace)) if lost else None
-    wanted, listed = sorted(look.views_seen()), look.image_list()
+    wanted, listed = look.view_keys(), look.image_list()
     if not lost:
         views = look.workspace.warehouse.read("ct_views")
         of_studies = set(views.get_column("of_studies")) if "of_studies" in views.columns else set()

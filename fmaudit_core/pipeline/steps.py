@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
+from fmaudit_core.common.vocabulary import ACQUISITION
 from fmaudit_core.pipeline import facts
 from fmaudit_core.pipeline.snapshot import SLICES_REVISION, Snapshot
 from fmaudit_core.storage.report_layout import PAGE
@@ -132,8 +133,9 @@ class Step:
 
     @cached_property
     def input_steps(self) -> dict[str, Step]:
-        """Return the step behind every input, by the name of the input."""
-        return {name: step_of(name) for name in (*map(input_name, self.inputs), *self.after)}
+        """Return the step behind every input, by the name of the input; attributes may be read from headers of images."""
+        headers = [ACQUISITION for one in self.inputs if isinstance(one, Columns) and one.attributes]
+        return {name: step_of(name) for name in (*map(input_name, self.inputs), *headers, *self.after)}
 
     @cached_property
     def input_assets(self) -> list[str]:
@@ -210,8 +212,8 @@ FAIRNESS_TABLES: Final = (
 STEPS: Final = (
     Step("cohort", "cohort", tables=COHORT_TABLES, assets=COHORT_TABLES, sources=True, pool=SOURCES),
     Step(
-        "ct_slices", "imaging", inputs=("studies",), tables=("slice_quality", "ct_views"), sources=True,
-        pool=SOURCES, when=facts.sees_images, revision=SLICES_REVISION,
+        "ct_slices", "imaging", inputs=("studies",), tables=("slice_quality", "ct_views", ACQUISITION), sources=True,
+        assets=("ct_slices", ACQUISITION), pool=SOURCES, when=facts.reads_images, revision=SLICES_REVISION,
     ),
     Step(
         "study_embeddings", "embeddings", By.ENCODER, after=("ct_slices", "studies"), facts=(facts.encoder_input,),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from fmaudit_core.cohort.acquisition_levels import check_levels, with_acquisition
 from fmaudit_core.cohort.images import on_disk
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import Audit, ConfigError, InspectCohort, PhantomCohort, TableCohort, load_audit
@@ -168,6 +169,32 @@ class Workspace:
                 fix="Set `cohort: images:` to the folder of CT series, or keep imported encoders only.",
             )
         return root
+
+    def levelled_studies(self) -> pl.DataFrame:
+        """Return the published studies with the levels of every audited attribute, those of the images' headers included.
+
+        Raises
+        ------
+        WarehouseError
+            The studies, or the facts of their images, are not published.
+        """
+        studies, asked = self.warehouse.read("studies"), self.audit.acquisition_attributes
+        if not asked:
+            return studies
+        acquisition, at_least = self.warehouse.read("acquisition"), self.audit.fairness.suppress_under
+        return with_acquisition(studies, acquisition, asked, self.audit.acquisition, at_least=at_least)
+
+    def audited_studies(self) -> pl.DataFrame:
+        """Return `levelled_studies` if every attribute can be compared.
+
+        Raises
+        ------
+        CohortError
+            An attribute of the images has too many levels.
+        """
+        studies = self.levelled_studies()
+        check_levels(studies, self.audit.acquisition_attributes)
+        return studies
 
     @property
     def image_index(self) -> ArchiveIndex:

@@ -115,7 +115,7 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "auroc_margin": formatting.margin_text("auroc", audit.fairness.auroc_margin),
         "help": main_advice(index, mitigation_index),
         "mitigation": mitigation_view(index, mitigation_index),
-        "label_flow": label_flow_view(tables.label_flow.to_dicts(), index.tasks, list(audit.attributes)),
+        "label_flow": label_flow_view(tables.label_flow.to_dicts(), index.tasks, list(audit.cohort_attributes)),
         "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
         "baselines": [baseline_row(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in index.encoders}),

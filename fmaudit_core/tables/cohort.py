@@ -42,6 +42,18 @@ SLICE_QUALITY: Final = declare(
     ),
     special={"status": text("`accepted` or `quarantined`")},
 )
+ACQUISITION: Final = declare(
+    "acquisition",
+    "How the series of a study was acquired, from its header; blank if not recorded, or if a text may identify somebody.",
+    key="study_id",
+    rest=(
+        "manufacturer model kernel slice_thickness slice_spacing pixel_spacing kvp exposure contrast body_part rows n_slices year"
+    ),
+    special={
+        "model": text("model of the scanner, as recorded"),
+        "kernel": text("reconstruction kernel, in upper case"),
+    },
+)
 CT_VIEWS: Final = declare(
     "ct_views",
     "A view of the slices that some registered encoder has.",

@@ -52,6 +52,10 @@ class Work:
         """Return a listener for a long part of the step."""
         return progress_of(self.context, text)
 
+    def selected(self, asset: str) -> bool:
+        """Return whether an asset of the step is asked for."""
+        return dg.AssetKey(asset) in self.context.selected_asset_keys
+
     def publish(self, frames: Mapping[str, pl.DataFrame], *, version: str = "", **metadata: Any) -> Result:
         """Publish the tables of a step with one asset, the first of the declaration last; return what it tells the UI."""
         for name in [name for name in reversed(self.step.tables) if name in frames]:
@@ -68,7 +72,7 @@ class Work:
     ) -> Iterator[Result]:
         """Publish those tables of a step with several assets that are asked for."""
         for name, frame in frames.items():
-            if dg.AssetKey(name) in self.context.selected_asset_keys:
+            if self.selected(name):
                 version = versions[name] if versions else self.version
                 published = self.workspace.warehouse.publish(name, frame, version=version, cell=self.cell)
                 yield made(published, frame, asset=name, **plots.get(name, {}))

@@ -11,16 +11,17 @@ import click
 
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
+from fmaudit_dagster.cli.local_path import LocalPath
 
 if TYPE_CHECKING:
     from fmaudit_core.imaging.archive.index import Counts
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=LocalPath())
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=LocalPath(dir_okay=False),
     help="Write the index as Parquet, a row per file. It holds accession numbers and UIDs.",
 )
 @click.option(

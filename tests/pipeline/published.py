@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import duckdb
 import polars as pl
@@ -16,38 +17,39 @@ from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.schemas import TABLES
 
-NO_STUDIES = TABLES["studies"].frame()
-
 
 def publish_all(
     workspace: Workspace,
     encoders: Mapping[str, EncoderSpec],
     *,
     but: tuple[str, ...] = (),
-    studies: pl.DataFrame = NO_STUDIES,
+    frames: Mapping[str, pl.DataFrame] = MappingProxyType({}),
 ) -> None:
-    """Publish every table of every cell, in the order of the declaration, those of some steps left out."""
+    """Publish every table of every cell, in the order of the declaration, those of some steps left out.
+
+    Tables hold nothing but what `frames` gives, by their name, and the views of the encoders.
+    """
     for _ in range(2):  # the second time every fan-in sees all cells
         for step in STEPS:
             if step.name not in but:
                 look = Snapshot(workspace, encoders)
                 for cell in step.cells(look, encoders, workspace.audit.tasks):
-                    publish(look, step.name, cell, studies)
+                    publish(look, step.name, cell, frames)
     workspace.reports.mkdir(parents=True, exist_ok=True)
     (workspace.reports / PAGE).touch()
 
 
-def publish(look: Snapshot, name: str, cell: Cell, studies: pl.DataFrame = NO_STUDIES) -> None:
-    """Publish one cell of a step; its tables hold nothing but `studies` and the views of the encoders."""
+def publish(look: Snapshot, name: str, cell: Cell, frames: Mapping[str, pl.DataFrame]) -> None:
+    """Publish one cell of a step."""
     step, warehouse = step_of(name), look.workspace.warehouse
     if name == "study_embeddings":
         embed(look, cell)
         return
     version = "1" if step.sources else expected_version(look, step, cell)
     for table in step.tables_of(look, cell):
-        frame = studies if table == "studies" else TABLES[table].frame()
+        frame = frames.get(table, TABLES[table].frame())
         if table == "ct_views":
-            frame = look.view_table(dict.fromkeys(look.views_seen(), "1"))
+            frame = look.view_table(dict.fromkeys(look.view_keys(), "1"))
         warehouse.publish(table, frame, version=version, cell=cell)
 
 

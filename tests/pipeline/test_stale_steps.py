@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fmaudit_core.config import Audit, EhrSection, PhantomCohort
+from fmaudit_core.config import AcquisitionSection, Audit, EhrSection, PhantomCohort
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import PREDICTIONS, EncoderSpec, PredictionsFile, load_spec
 from fmaudit_core.pipeline import queries
@@ -24,6 +24,8 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.report_layout import PAGE
 from fmaudit_core.storage.warehouse import Cell, WarehouseError
 from fmaudit_core.tables.schemas import TABLES as PUBLISHED
+from fmaudit_core.tabular.errors import CohortError
+from tests.everyday.cohorts import write_spec
 from tests.pipeline.published import publish_all
 
 CELL = Cell("hu_histogram", "pe")
@@ -210,6 +212,59 @@ def test_a_cohort_that_failed_is_tried_again_when_its_table_was_mended(workspace
 def test_other_images_or_a_new_view_ask_for_slices(workspace: Workspace, spec: EncoderSpec) -> None:
     other = spec.model_copy(update={"name": "other", "view": spec.view.model_copy(update={"stride": 7})})
     assert names(asked(workspace, {spec.name: spec, "other": other})) == ["ct_slices"]
+
+
+def by_images(workspace: Workspace, *edges: float) -> Workspace:
+    """The same workspace with the slice thickness as an attribute."""
+    grouped = AcquisitionSection(slice_thickness=edges)
+    update = {"attributes": ("sex", "acquisition.slice_thickness"), "acquisition": grouped}
+    return Workspace(audit=workspace.audit.model_copy(update=update), audit_yaml=workspace.audit_yaml)
+
+
+def test_other_edges_make_again_what_compares_by_them_and_no_slices_or_probes(
+    tmp_path: Path, spec: EncoderSpec
+) -> None:
+    registry = {spec.name: spec}
+    before, ids = by_images(workspace_in(tmp_path), 1.5, 3), ["s1", "s2"]
+    study = {"patient_id": "p", "split": "test", "age": 50, "age_band": "18_64", "sex": "female", "race_ethnicity": "a"}
+    studies = PUBLISHED["studies"].frame([study | {"study_id": one, "image_path": one} for one in ids])
+    known = PUBLISHED["acquisition"].frame([{"study_id": "s1", "slice_thickness": 2.0}, {"study_id": "s2"}])
+    publish_all(before, registry, frames={"studies": studies, "acquisition": known})
+    assert asked(before, registry).idle
+    due = names(asked(by_images(before, 1, 2.5), registry))
+    assert due == ["fairness/hu_histogram/pe", "demographic_probes/hu_histogram", "mitigation_scores/hu_histogram"]
+
+
+def test_facts_that_were_never_read_ask_for_the_series_first(workspace: Workspace, spec: EncoderSpec) -> None:
+    """As in a workspace of an earlier version, whose slices stay as they are."""
+    workspace.warehouse.path("acquisition").unlink()
+    asking = by_images(workspace)
+    (due,) = asked(asking, {spec.name: spec}).steps
+    assert (due.name, set(due.assets)) == ("ct_slices", {"ct_slices", "acquisition"})
+    found = asked(asking, {spec.name: spec}, failed=("ct_slices",))
+    assert names(found) == []
+
+
+def test_too_many_levels_fail_what_compares_them_and_not_the_look(workspace: Workspace, spec: EncoderSpec) -> None:
+    asking, ids = by_images(workspace), [f"s{at}" for at in range(40)]
+    study = {"split": "test", "age": 50, "age_band": "18_64", "sex": "female", "race_ethnicity": "a"}
+    studies = [study | {"study_id": one, "patient_id": one, "image_path": one} for one in ids]
+    known = [{"study_id": one, "slice_thickness": float(at + 1)} for at, one in enumerate(ids)]
+    for table, rows in (("studies", studies), ("acquisition", known)):
+        workspace.warehouse.publish(table, PUBLISHED[table].frame(rows), version="1")
+    assert asked(asking, {spec.name: spec}).steps
+    with pytest.raises(CohortError, match=r"has 40 levels .*acquisition: \{slice_thickness: \[\.\.\.\]\}"):
+        asking.audited_studies()
+
+
+def test_embeddings_computed_elsewhere_wait_for_series_only_if_an_attribute_is_read_from_them(tmp_path: Path) -> None:
+    write_spec(tmp_path, Path(__file__), name="theirs")
+    registry = {"theirs": load_spec(tmp_path / "theirs.yaml")}
+    workspace = workspace_in(tmp_path)
+    publish_all(workspace, registry)
+    assert workspace.warehouse.version("acquisition") is None
+    assert asked(workspace, registry).idle
+    assert names(asked(by_images(workspace), registry)) == ["ct_slices"]
 
 
 def test_a_look_at_many_partitions_parses_each_spec_once(

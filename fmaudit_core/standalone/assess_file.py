@@ -45,13 +45,11 @@ class Assessed:
     assessment : Assessment
     tables : Parquet files, one per table of the assessment
     report : the report page and its files
-    notes : frame of `COHORT_NOTES`, what was read in another way than written
     """
 
     assessment: Assessment
     tables: Sequence[Path]
     report: ReportFiles
-    notes: pl.DataFrame
 
 
 def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.DataFrame:
@@ -136,7 +134,8 @@ def assess_file(
         family = _family(checked.test, settings)
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     judged = withhold_verdicts(judged, found.score_warnings)
-    found = replace(found, fairness_gaps=judged_as_found(found.fairness_gaps, judged))
+    gaps = judged_as_found(found.fairness_gaps, judged)
+    found = replace(found, fairness_gaps=gaps, notes=notes.frame())
     tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
@@ -155,11 +154,11 @@ def assess_file(
             model_comparisons=found.model_comparisons,
             score_warnings=found.score_warnings,
             studies=count_studies(studies, chosen),
-            notes=notes.frame(),
+            notes=found.notes,
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
         ),
     )
-    return Assessed(found, tables, report, notes.frame())
+    return Assessed(found, tables, report)
 
 
 def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:

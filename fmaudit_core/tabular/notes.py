@@ -29,6 +29,12 @@ class Notes:
         return pl.DataFrame(self.rows, schema=_SCHEMA, orient="row")
 
 
+def note_sentences(notes: pl.DataFrame) -> list[str]:
+    """Return the rows of a frame of notes as sentences: ``Note: sex not recorded: 4 rows (blank 4).``."""
+    rows = notes.select("note", "n", "unit", "detail").iter_rows()
+    return [f"Note: {note}: {n:,} {unit}{f' ({detail})' if detail else ''}." for note, n, unit, detail in rows]
+
+
 def note_levels(name: str, levels: Levels, notes: Notes, unit: str) -> None:
     """Add what was done to the levels of an attribute: not recorded, or merged."""
     notes.add(f"{name} not recorded", levels.n_missing, unit, f"level {UNKNOWN}, never tested: {levels.missing_text()}")

@@ -16,6 +16,7 @@ from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.normal_form import PredictionRules
 from fmaudit_core.standalone.assess_file import read_predictions
+from fmaudit_core.tabular.notes import note_sentences
 from fmaudit_dagster.cli.main import main
 from tests.fairness.cohorts import predictions
 
@@ -141,6 +142,38 @@ def test_what_was_read_otherwise_is_noted_in_terminal_and_page(tmp_path):
     assert "group not recorded" in told.output
     page = (tmp_path / "out" / "index.html").read_text()
     assert "Notes on the files" in page
+
+
+def test_python_gives_the_notes_of_the_command(tmp_path):
+    few = pl.int_range(pl.len()) < 20
+    frame = PLAIN.with_columns(
+        y_true=pl.when(few).then(pl.lit("-1")).when("y_true").then(pl.lit("yes")).otherwise(pl.lit("no")),
+        group=pl.col("group").replace({"unknown": None}),
+    )
+    frame.write_csv(tmp_path / "p.csv")
+    found = assess(
+        read_predictions(tmp_path / "p.csv"),
+        attributes=["group"],
+        settings=FEW,
+        rules=PredictionRules(unlabelled="exclude"),
+    )
+    assert found.notes["note"].to_list() == [
+        "y_true read from words",
+        "y_true uncertain",
+        "y_true has no label",
+        "group not recorded",
+    ]
+    told = " ".join(run(tmp_path, "--unlabelled", "exclude").output.split())
+    shown = repr(found)
+    for sentence in note_sentences(found.notes):
+        assert sentence in told
+        assert sentence in shown
+        assert sentence in found._repr_html_()
+    assert assess(frame, attributes=["group"], settings=FEW, rules=PredictionRules(unlabelled="exclude")).notes.equals(
+        found.notes
+    )
+    assert WANT.notes["note"].to_list() == ["group not recorded"]
+    assert "notes" not in WANT.tables()
 
 
 def test_blank_sources_count_as_given_and_an_attribute_named_twice_counts_once(tmp_path):

@@ -86,12 +86,18 @@ class Assessment:
         with pl.Config(
             tbl_rows=40, tbl_cols=-1, tbl_width_chars=180, tbl_hide_column_data_types=True, float_precision=3
         ):
-            return "\n".join([f"Assessment ({sizes})", str(self.verdicts()), *note_sentences(self.notes)])
+            return "\n".join(
+                [
+                    f"Assessment ({sizes})",
+                    str(self.verdicts()),
+                    *(f"Note: {one}." for one in note_sentences(self.notes)),
+                ]
+            )
 
     def _repr_html_(self) -> str:
         sizes = ", ".join(f"<code>{name}</code> {frame.height:,} rows" for name, frame in self.tables().items())
         with pl.Config(tbl_rows=40, tbl_cols=-1, float_precision=3):
-            notes = "".join(f"<p>{html.escape(one)}</p>" for one in note_sentences(self.notes))
+            notes = "".join(f"<p>Note: {html.escape(one)}.</p>" for one in note_sentences(self.notes))
             return f"<p><b>Assessment</b>: {sizes}</p>{self.verdicts()._repr_html_()}{notes}"
 
 

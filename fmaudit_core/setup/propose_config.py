@@ -185,8 +185,8 @@ def _check_complete(table: RecognisedTable, folder: Path) -> None:
             f"{table.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
             f"{', '.join(table.cells.columns)}.",
             where=str(folder),
-            fix="Name the columns study_id, patient_id, age (years) and, for each task, a column of 1, 0 or blank; or write an "
-            "audit.yaml and map them under `cohort: columns:`.",
+            fix="Name the columns study_id, patient_id, age (years) and, for each task, a column of 1, 0 or blank (--task names "
+            "a column of other words); or write an audit.yaml and map them under `cohort: columns:`.",
         )
 
 

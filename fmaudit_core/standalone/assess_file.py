@@ -29,7 +29,7 @@ from fmaudit_core.report.input.report_input import ReportInput, count_studies
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.tabular.errors import CohortError, columns_named
 from fmaudit_core.tabular.notes import Notes
-from fmaudit_core.tabular.text_cells import SUFFIXES, column_names, has_decimal_comma, read_cells
+from fmaudit_core.tabular.text_cells import SAVE_AS, SUFFIXES, column_names, has_decimal_comma, read_cells
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
@@ -78,9 +78,11 @@ def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.
 
 def _check_file(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
+        other = f"`{path.suffix}`" if path.suffix else "a file without a suffix"
         raise FairnessError(
-            f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
+            f"predictions are read from CSV or Parquet, not from {other}.",
             where=str(path),
+            fix=SAVE_AS,
         )
     if not path.exists():
         raise FairnessError("does not exist.", where=str(path))

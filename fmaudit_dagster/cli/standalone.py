@@ -87,7 +87,7 @@ def assess(
             progress=progress,
         )
     for sentence in note_sentences(done.assessment.notes):
-        click.echo(sentence)
+        click.echo(f"Note: {sentence}.")
     print_findings(out)
 
 

@@ -92,7 +92,7 @@ def test_models_that_contradict_each_other_are_refused(column):
     assert PLAIN["patient_id"][0] not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder"])
+@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder", "__row__"])
 def test_reserved_names_are_no_attributes(name):
     with pytest.raises(FairnessError, match=f"{name} cannot be an attribute"):
         assess(PLAIN.with_columns(pl.col("group").alias(name)), attributes=[name], settings=FEW)
@@ -107,6 +107,10 @@ def test_reserved_names_are_no_attributes(name):
         ({"y_score": pl.lit("76.4%")}, "y_score is not a number in 400 rows: 2, 3, 4, 5, 6 and 395 more: they end in a percent"),
         ({"y_score": pl.lit("0,5")}, "they have a decimal comma"),
         ({"patient_id": pl.lit("nan")}, "patient_id is missing in 400 rows"),
+        ({"patient_id": pl.lit("1.23457E+15")}, "share a patient_id such as 1.2E+15 (400 rows"),
+        ({"y_true": pl.when("y_true").then(1).otherwise(-1)}, "If -1 means negative, give --positive 1 --negative -1."),
+        ({"y_score": pl.lit("#DIV/0!")}, "y_score is missing, NaN or infinite in 400 rows"),
+        ({"encoder": pl.when(pl.int_range(pl.len()) != 4).then(pl.lit("m"))}, "encoder is missing in row 6"),
     ],
 )  # fmt: skip
 def test_a_cell_that_cannot_be_read_is_told_with_column_and_rows(tmp_path, change, said):
@@ -180,6 +184,21 @@ def test_blank_sources_count_as_given_and_an_attribute_named_twice_counts_once(t
     PLAIN.with_columns(threshold=pl.lit("0.5"), threshold_source=pl.lit("")).write_csv(tmp_path / "p.csv")
     told = run(tmp_path, "--attributes", "group,group")
     assert told.exit_code == 0, told.output
+
+
+def test_ids_that_differ_by_case_or_decimals_across_splits_are_told(tmp_path):
+    first = {split: PLAIN.filter(split=split)["patient_id"][0] for split in ("val", "test")}
+    for val, test in (("P7a", "p7A"), ("7", "7.0")):
+        renamed = pl.col("patient_id").replace({first["val"]: val, first["test"]: test})
+        found = assess(PLAIN.with_columns(renamed), attributes=["group"], settings=FEW)
+        assert "they may be the same patient" in found.notes["detail"].to_list()
+
+
+@pytest.mark.parametrize("name", ["n", "level", "value", "status", "rank", "gap", "count", "index"])
+def test_an_attribute_may_have_the_name_of_a_number(name):
+    found = assess(PLAIN.rename({"group": name}), attributes=[name], settings=FEW)
+    want = WANT.subgroup_metrics.with_columns(pl.col("attribute").replace({"group": name}))
+    assert found.subgroup_metrics.sort(want.columns[:9]).equals(want.sort(want.columns[:9]))
 
 
 def test_rows_without_a_model_are_refused(tmp_path):

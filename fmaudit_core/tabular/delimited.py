@@ -178,7 +178,7 @@ def _read_irregular(table: Path, layout: Layout, at: Sequence[int]) -> tuple[pl.
 
 def _how_ragged(widths: set[int]) -> str:
     if len(widths) == 1:
-        return f"{how_many(*widths, 'cell')} instead of"
+        return f"{how_many(min(widths), 'cell')} instead of"
     return "fewer or more cells than"
 
 

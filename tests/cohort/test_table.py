@@ -462,3 +462,23 @@ def test_patients_whose_ids_a_spreadsheet_shortened_are_refused(tmp_path):
         audited(tmp_path)
     rows().with_columns(patient_id=pl.format("{}E5", pl.int_range(pl.len()))).write_csv(tmp_path / "studies.csv")
     assert audited(tmp_path).studies["patient_id"].n_unique() == 12
+
+
+def test_a_task_is_shown_by_its_title_else_by_the_name_of_its_column(tmp_path):
+    cohort = {
+        "kind": "table", "table": tmp_path / "studies.csv",
+        "columns": {"ild": "ILD", "lung_nodule": "lung_nodule present", "pe": "PE_final", "age": "AGE"},
+    }  # fmt: skip
+    tasks = ("pe", "ild", "lung_nodule", "plain")
+    assert Audit(cohort=cohort, tasks=tasks).task_titles == {"ild": "ILD", "lung_nodule": "Lung nodule present"}
+    named = Audit(cohort=cohort, tasks=tasks, task_titles={"plain": "PLAIN", "ild": "Fibrosis", "pe": "Embolism"})
+    assert named.task_titles == {
+        "ild": "Fibrosis", "lung_nodule": "Lung nodule present", "plain": "PLAIN", "pe": "Embolism",
+    }  # fmt: skip
+    assert Audit.model_validate(named.model_dump()) == named
+    for wrong, said in (
+        ({"other": "x"}, "other is not a task; the tasks are pe"),
+        ({"pe": " "}, "a title has 1 to 120"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Audit(cohort=cohort, tasks=tasks, task_titles=wrong)

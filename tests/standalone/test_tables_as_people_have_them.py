@@ -7,6 +7,7 @@ import unicodedata
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -63,10 +64,27 @@ def test_spelling_type_and_format_change_no_number(tmp_path, words, separator, f
     assert found.fairness_gaps.equals(WANT.fairness_gaps)
 
 
-def test_values_are_those_of_scikit_learn():
-    of = PLAIN.filter(pl.col("split") == "test", pl.col("group") == LEVELS["a"])
-    row = WANT.subgroup_metrics.filter(pl.col("subgroup") == LEVELS["a"], pl.col("metric") == "auroc")
-    assert row["value"][0] == pytest.approx(roc_auc_score(of["y_true"], of["y_score"]), abs=1e-9)
+def test_values_of_a_clean_file_are_those_of_scikit_learn_and_fairlearn(tmp_path):
+    clean = predictions(3_000, seed=7)
+    clean.with_columns(pl.col("y_true").cast(pl.Int8)).write_csv(tmp_path / "p.csv")
+    found = assess(read_predictions(tmp_path / "p.csv"), attributes=["group"], settings=FEW, threshold=0.5)
+    assert found.notes.is_empty()
+    test = clean.filter(split="test")
+    rates = {"udr": false_negative_rate, "fpr": false_positive_rate}
+    true, called, group = (
+        one.to_numpy() for one in (test["y_true"], test["y_score"] >= 0.5, test["group"].cast(pl.String))
+    )
+    theirs = MetricFrame(metrics=rates, y_true=true, y_pred=called, sensitive_features=group)
+    ours = {(level, metric): value for level, metric, value in found.subgroup_metrics.select(
+        "subgroup", "metric", "value").iter_rows()}  # fmt: skip
+    gaps = dict(found.fairness_gaps.select("metric", "gap").iter_rows())
+    for level in theirs.by_group.index:
+        of = test.filter(group=level)
+        assert ours[level, "auroc"] == pytest.approx(roc_auc_score(of["y_true"], of["y_score"]), abs=1e-9)
+        for metric in rates:
+            assert ours[level, metric] == pytest.approx(theirs.by_group.loc[level, metric], abs=1e-9)
+    for metric in rates:
+        assert gaps[metric] == pytest.approx(theirs.difference()[metric], abs=1e-9)
 
 
 def test_leading_zeros_are_other_patients(tmp_path):

@@ -15,7 +15,7 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
-from fmaudit_core.tabular.file_bytes import FileBytes, count_byte, inspect_bytes, refuse_other_formats
+from fmaudit_core.tabular.file_bytes import FileBytes, count_byte, ends_with, inspect_bytes, refuse_other_formats
 from fmaudit_core.tabular.words import ENDS, trimmed
 
 #: in order of preference
@@ -102,6 +102,12 @@ def refuse_repeated_names(header: Sequence[str], table: Path) -> None:
         raise CohortError(
             f"column {', '.join(twice)} appears twice.", where=table.name, fix="Rename or remove one of them."
         )
+
+
+def is_regular(table: Path, layout: Layout) -> bool:
+    """Return whether every line has, as far as totals tell, as many cells as the header, and no cell is quoted."""
+    lines = count_byte(table, "\n") + (not ends_with(table, "\n"))
+    return not count_byte(table, '"') and count_byte(table, layout.separator) == lines * (len(layout.header) - 1)
 
 
 def read_delimited(table: Path, layout: Layout, only: Collection[str] | None = None) -> tuple[pl.DataFrame, pl.Series]:

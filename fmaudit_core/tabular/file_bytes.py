@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,6 +98,13 @@ def count_byte(table: Path, byte: str) -> int:
     """Return how often an ASCII character occurs in a file."""
     with table.open("rb") as file:
         return sum(chunk.count(byte.encode()) for chunk in iter(lambda: file.read(_CHUNK), b""))
+
+
+def ends_with(table: Path, byte: str) -> bool:
+    """Return whether the last byte of a file that is not empty is an ASCII character."""
+    with table.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == byte.encode()
 
 
 def _decoded(decoder: codecs.IncrementalDecoder, chunk: bytes, at: int, table: Path) -> None:

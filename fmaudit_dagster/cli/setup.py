@@ -167,6 +167,7 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
     from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
     from fmaudit_core.pipeline.run_ehr_probes import look_at_events
+    from fmaudit_core.tabular.errors import CohortError
     from fmaudit_core.tabular.notes import note_sentences
 
     workspace = workspace_of(config)
@@ -174,13 +175,13 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
         try:
             read = read_cohort(workspace)
             look = look_at_events(workspace, read.studies)
-        except FmauditError:
+        except FmauditError as error:
             config.unlink()
             if not registry_was_there:
                 for path in workspace.audit.encoders.iterdir():
                     path.unlink()
                 workspace.audit.encoders.rmdir()
-            if workspace.audit.cohort.kind == "table":
+            if isinstance(error, CohortError) and workspace.audit.cohort.kind == "table":
                 click.echo(
                     "Nothing was written. --dry-run > audit.yaml writes the guess, to be corrected by hand.", err=True
                 )

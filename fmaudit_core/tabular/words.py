@@ -24,6 +24,8 @@ MISSING_WORDS: Final = frozenset(
         "unable to obtain", "unable to determine", "patient declined", "patient declined to answer", "patient refused",
         "declined", "declined to answer", "declined to state", "declined to specify", "decline to answer", "decline to state",
         "refused", "refused to answer", "prefer not to say", "prefer not to answer", "choose not to disclose", "?", "-", "--",
+        "unbekannt", "keine angabe", "k.a.", "inconnu", "inconnue", "non renseign\u00e9", "desconocido", "desconocida",
+        "desconhecido", "ignorado", "sconosciuto", "onbekend", "ok\u00e4nd", "\u4e0d\u660e", "\u672a\u77e5",
         ".", "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!",
     )
 )  # fmt: skip

@@ -132,7 +132,7 @@ def test_levels_have_one_normal_form():
     "word",
     [
         ".", "#VALUE!", "(blank)", "\\N", "Unknown/Not specified", "UNKNOWN OR NOT REPORTED", "Patient refused", "Not Applicable",
-        "Prefer not to answer", "nan\u200b", "U",
+        "Prefer not to answer", "nan\u200b", "U", "Keine Angabe", "non renseigné", "\u672a\u77e5",
     ],
 )  # fmt: skip
 def test_words_of_other_systems_for_not_recorded(word):

@@ -110,7 +110,7 @@ def _with_labels(frame: pl.DataFrame, rules: PredictionRules, notes: Notes) -> p
         raise FairnessError(
             f"y_true holds missing labels: {_unlabelled(read)} ({rows_of(labelled.filter(read.column.is_null()))}).",
             fix="Exclude these studies from the file, or give --unlabelled exclude (`unlabelled` in Python)."
-            + " If -1 means negative, give --positive 1 --negative -1." * bool(read.n_uncertain),
+            + (" If -1 means negative, give --positive 1 --negative -1." if read.n_uncertain else ""),
         )
     notes.add("y_true has no label", read.column.null_count(), "rows", f"excluded: {_unlabelled(read)}")
     return labelled.filter(read.column.is_not_null())

@@ -137,7 +137,8 @@ def _how_else(alike: Sequence[Sequence[str]]) -> str:
     levels = [level for spellings in alike for level in spellings]
     invisible = any(unicodedata.category(char) == "Cf" for level in levels for char in level)
     decimals = any(_WHOLE.fullmatch(level) for level in levels)
-    return " (invisible characters count)" * invisible + " (1 and 1.0 are one number)" * decimals
+    clauses = [("invisible characters count", invisible), ("1 and 1.0 are one number", decimals)]
+    return "".join(f" ({clause})" for clause, applies in clauses if applies)
 
 
 def _listed(alike: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.common.errors import missing_extra
+from fmaudit_core.config import load_audit
 from fmaudit_core.setup.propose_config import propose, propose_of_table
 from fmaudit_core.setup.recognise_columns import recognised, safe_name
 from fmaudit_dagster.cli.main import main
@@ -172,6 +174,27 @@ def test_a_table_without_images_takes_the_embeddings_beside_it(tmp_path):
     assert "vec.npz: embeddings of 600 of the studies, 8-d." in said.output
     assert [path.name for path in (tmp_path / "encoders").iterdir()] == ["vec.yaml"]
     assert "600 studies of 300 patients are valid" in said.output
+
+
+def test_a_refused_guess_can_be_corrected_by_hand(tmp_path):
+    first = pl.int_range(pl.len()) == 0
+    sex = pl.when(first).then(pl.col("sex").str.to_uppercase()).otherwise("sex").alias("PatientSex")
+    answer = pl.when(pl.col("Lung nodule") == 1).then(pl.lit("malignant")).otherwise(pl.lit("benign"))
+    cohort(tmp_path).with_columns(sex, answer.alias("Lung nodule")).drop("sex").write_csv(tmp_path / "list.csv")
+    command = ("-c", tmp_path / "audit.yaml", "init", "--table", tmp_path / "list.csv", "--task", "Lung nodule")
+    said = call(*command)
+    assert said.exit_code == 1
+    assert "'benign', 'malignant' is not a valid label" in " ".join(said.output.split())
+    assert "Nothing was written. --dry-run > audit.yaml writes the guess" in said.output
+    assert not (tmp_path / "audit.yaml").exists()
+    guess = yaml.safe_load(call(*command, "--dry-run").stdout)
+    guess["cohort"] |= {"labels": {"positive": "malignant", "negative": "benign"}, "levels": {"merge": "case"}}
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(guess))
+    audit = load_audit(tmp_path / "audit.yaml")
+    assert audit.task_titles == {"lung_nodule": "Lung nodule"}
+    read = read_table_cohort(audit.cohort, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)
+    assert set(read.studies["sex"]) == {"female", "male"}
+    assert read.labels["label"].sum() == studies()["pe"].sum()
 
 
 def test_embeddings_are_named_where_they_lie_elsewhere(tmp_path):

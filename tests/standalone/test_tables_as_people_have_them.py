@@ -151,22 +151,7 @@ def run(tmp_path, *arguments):
     return CliRunner().invoke(main, [*command, "--permutations", "99", *arguments])
 
 
-def test_what_was_read_otherwise_is_noted_in_terminal_and_page(tmp_path):
-    few = pl.int_range(pl.len()) < 20
-    PLAIN.with_columns(
-        y_true=pl.when(few).then(pl.lit("-1")).when("y_true").then(pl.lit("yes")).otherwise(pl.lit("no")),
-        group=pl.col("group").replace({"unknown": "NA"}),
-    ).write_csv(tmp_path / "p.csv")
-    told = run(tmp_path, "--unlabelled", "exclude")
-    assert told.exit_code == 0, told.output
-    assert "y_true read from words: 2 words (positive: yes; negative: no)" in told.output
-    assert "y_true has no label: 20 rows (excluded: 20 rows -1, which means uncertain)" in told.output
-    assert "group not recorded" in told.output
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert "Notes on the files" in page
-
-
-def test_python_gives_the_notes_of_the_command(tmp_path):
+def test_what_was_read_otherwise_is_noted_in_terminal_page_and_python(tmp_path):
     few = pl.int_range(pl.len()) < 20
     frame = PLAIN.with_columns(
         y_true=pl.when(few).then(pl.lit("-1")).when("y_true").then(pl.lit("yes")).otherwise(pl.lit("no")),
@@ -186,6 +171,9 @@ def test_python_gives_the_notes_of_the_command(tmp_path):
         "group not recorded",
     ]
     told = " ".join(run(tmp_path, "--unlabelled", "exclude").output.split())
+    assert "y_true read from words: 2 words (positive: yes; negative: no)" in told
+    assert "y_true has no label: 20 rows (excluded: 20 rows -1, which means uncertain)" in told
+    assert "Notes on the files" in (tmp_path / "out" / "index.html").read_text()
     shown = repr(found)
     for sentence in note_sentences(found.notes):
         assert sentence in told

@@ -12,9 +12,11 @@ import polars as pl
 from fmaudit_core.config import AgeBand
 
 _AGE: Final = re.compile(
-    r"(>=|<=|[<>\u2265\u2264])?\s*([+-]?[0-9]+(?:[.,][0-9]*)?)\s*(\+)?\s*(y|yrs?|years?|m|months?|w|weeks?|d|days?)?",
+    r"(>=|<=|[<>\u2265\u2264]|over|above|under|below)?\s*([+-]?[0-9]+(?:[.,][0-9]*)?)\s*"
+    r"(y\.?/?o\.?|yrs?|years?|y|m|months?|w|weeks?|d|days?)?\s*(?:old)?\s*(\+|(?:and|or|&) (?:over|above|older|more|up))?",
     re.IGNORECASE,
 )
+_BEYOND: Final = {">": 1, "over": 1, "above": 1, "<": -1, "under": -1, "below": -1}
 #: units per year
 _UNITS: Final = {"y": 1.0, "m": 12.0, "w": 52.18, "d": 365.25}
 
@@ -53,7 +55,7 @@ class ReadAges:
 
 
 def read_ages(column: pl.Series) -> ReadAges:
-    """Read ages: ``67``, ``67.5``, ``67,5``, DICOM's ``067Y`` and ``006M``, ``67 years``, ``>89``, ``90+``.
+    """Read ages: ``67``, ``67.5``, ``67,5``, DICOM's ``067Y`` and ``006M``, ``67 years``, ``>89``, ``90+``, ``90 or older``.
 
     References
     ----------
@@ -67,10 +69,10 @@ def read_ages(column: pl.Series) -> ReadAges:
 
 def _age(text: str) -> tuple[float | None, bool]:
     """Return an age in years, and whether it is open."""
-    match = _AGE.fullmatch(text)
+    match = _AGE.fullmatch(" ".join(text.split()))
     if match is None:
         return None, False
-    bound, number, plus, unit = match.groups()
+    bound, number, unit, plus = match.groups()
     age = float(number.replace(",", ".")) / _UNITS[(unit or "y")[0].lower()]
-    age += {">": 1, "<": -1}.get(bound or "", 0)
+    age += _BEYOND.get((bound or "").lower(), 0)
     return age, bool(bound or plus)

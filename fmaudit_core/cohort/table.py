@@ -35,7 +35,7 @@ from fmaudit_core.tabular.levels import LevelsError, normal_levels
 from fmaudit_core.tabular.notes import Notes, note_labels, note_levels, note_similar_ids
 from fmaudit_core.tabular.scan import moment
 from fmaudit_core.tabular.text_cells import column_names, read_cells
-from fmaudit_core.tabular.words import SPLIT_WORDS, without_missing_words
+from fmaudit_core.tabular.words import normal_splits, shortened_ids, without_missing_words
 
 _IMAGE_SUFFIXES: Final = ("", ".nii.gz", ".nii")
 #: reserved column names, not allowed for tasks and attributes
@@ -43,19 +43,17 @@ _OWN: Final = ("row", "study_id", "patient_id", "split", "age", "image", "image_
 _OPTIONAL: Final = ("split", "image", "series_uid", "sex", "race_ethnicity", *KEYS)
 
 
-def _split_of(words: pl.Expr) -> pl.Expr:
-    """Return the split named by a word, NULL if it names none."""
-    return words.str.to_lowercase().replace_strict(dict(SPLIT_WORDS), default=None, return_dtype=pl.String)
-
-
 _AGE: Final = pl.col("age_years")
+_IS_SPLIT: Final = pl.col("split").is_in(SPLITS)
 _ROW_RULES: Final = {
     "no study id": blank("study_id"),
     "no patient id": blank("patient_id"),
     "a study is listed more than once": pl.col("study_id").is_duplicated() & ~blank("study_id"),
     "one patient is in more than one split, which inflates every score": ~blank("patient_id")
-    & (_split_of(pl.col("split")).drop_nulls().n_unique().over("patient_id") > 1),
-    f"a split other than {', '.join(SPLITS)}": _split_of(pl.col("split")).is_null(),
+    & (pl.col("split").filter(_IS_SPLIT).n_unique().over("patient_id") > 1),
+    "patients share an id such as 1.2E+15, as a spreadsheet shortens long numbers": ~blank("patient_id")
+    & shortened_ids(),
+    f"a split other than {', '.join(SPLITS)}": ~_IS_SPLIT.fill_null(value=False),
     "an age that is not a number": _AGE.is_null(),
     f"an age outside 0 to {MAX_AGE}": ~_AGE.is_between(0, MAX_AGE + 1, closed="left"),
 }
@@ -169,6 +167,7 @@ def _read_as_ours(section: TableCohort, tasks: Sequence[str], attributes: Sequen
     if "split" not in ours.columns:
         split = pl.col("patient_id").map_elements(assign_split, return_dtype=pl.String)
         ours = ours.with_columns(split=split)
+    ours = ours.with_columns(normal_splits(ours.get_column("split")))
     absent = [name for name in ("sex", "race_ethnicity") if name not in ours.columns]
     return ours.with_columns(pl.lit("").alias(name) for name in absent)
 
@@ -226,6 +225,7 @@ def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes
             rows = sorted(bad.get_column("row").to_list())
             problems.append(f"{rows_named(rows)}, column {task}: {shown} is not a valid label ({bad.height} in all)")
         note_labels(task, found, notes, "studies")
+        notes.add(f"{task} has no label", found.n_blank, "studies", "blank, or a word for it: censored")
     if problems:
         text = "; ".join(problems)
         raise CohortError(
@@ -283,7 +283,7 @@ def _studies(raw: pl.DataFrame, attributes: Sequence[str], age_bands: Sequence[A
     return raw.select(
         "study_id",
         "patient_id",
-        _split_of(pl.col("split")).alias("split"),
+        "split",
         age.alias("age"),
         band_of(age, age_bands).alias("age_band"),
         "sex",

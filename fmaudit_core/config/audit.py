@@ -35,11 +35,18 @@ from fmaudit_core.config.section import Section
 
 HOME_NAME = ".fmaudit"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_LONGEST_TITLE = 120
 
 
 def _default_age_bands(given: dict[str, Any]) -> tuple[AgeBand, ...]:
     """Return the bands of an audit that names none."""
     return TABLE_AGE_BANDS if isinstance(given.get("cohort"), TableCohort) else DEFAULT_AGE_BANDS
+
+
+def _title_of(column: str) -> str:
+    """Return the name of a column as a title: as written, spaced, with a capital if it has none."""
+    spaced = " ".join(column.replace("_", " ").split())[:_LONGEST_TITLE]
+    return spaced[:1].upper() + spaced[1:] if spaced == spaced.lower() else spaced
 
 
 class Audit(Section):
@@ -51,6 +58,9 @@ class Audit(Section):
     cohort: CohortSection
     #: outcomes; for a `table` cohort, names of columns
     tasks: tuple[str, ...] = TASKS
+    #: task -> its title in the report. Without one, a task has the usual title, or the name of its column as written under
+    #: `cohort: columns:`
+    task_titles: dict[str, str] = Field(default_factory=dict, validate_default=True)
     #: attributes that define subgroups; for a `table` cohort, names of columns. `acquisition.<column>` is a column of the table
     #: `acquisition`, such as `acquisition.manufacturer`
     attributes: tuple[str, ...] = ATTRIBUTES
@@ -124,6 +134,19 @@ class Audit(Section):
         if len(set(names)) != len(names):
             raise ValueError("a name appears twice")
         return names
+
+    @field_validator("task_titles")
+    @classmethod
+    def _with_columns(cls, titles: dict[str, str], known: ValidationInfo) -> dict[str, str]:
+        tasks, cohort = known.data.get("tasks", ()), known.data.get("cohort")
+        unknown = [name for name in titles if name not in tasks]
+        if unknown and tasks:
+            raise ValueError(f"{', '.join(unknown)} is not a task; the tasks are {', '.join(tasks)}")
+        if any(not title.strip() or len(title) > _LONGEST_TITLE for title in titles.values()):
+            raise ValueError(f"a title has 1 to {_LONGEST_TITLE} characters")
+        columns = cohort.columns if isinstance(cohort, TableCohort) else {}
+        written = {task: columns[task] for task in tasks if task in columns and task not in TASKS}
+        return {task: _title_of(column) for task, column in written.items()} | titles
 
     @field_validator("age_bands")
     @classmethod

@@ -20,15 +20,18 @@ from fmaudit_core.ehr.errors import EhrError
 from fmaudit_core.ehr.record_look import RecordLook, forms_of_unread, look_at_record
 from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import named_forms
-from fmaudit_core.tabular.delimited import refuse_repeated_names
+from fmaudit_core.tabular.delimited import find_layout, is_regular, refuse_repeated_names
 from fmaudit_core.tabular.errors import rows_named
-from fmaudit_core.tabular.scan import is_table, rows_of_other_width, scan_header
+from fmaudit_core.tabular.scan import PARQUET, is_table, rows_of_other_width, scan_header
+from fmaudit_core.tabular.text_cells import SUFFIXES
 from fmaudit_core.tabular.text_check import check_text, header_is_data
 
 #: largest share of rows that may be lost without `ehr: partial: true`
 MOST_LOST: Final = 0.01
 #: how the library writes the second of two columns with one name
 _TWICE: Final = re.compile(r"(.+)_duplicated_\d+")
+#: names of columns that tell the header of a user's events from a first row of data
+_EVENT_NAMES: Final = ("patient_id", "subject_id", "person_id", "time", "code")
 _WRITE_TIMES: Final = "Write times as 2020-02-05 or 2020-02-05 14:30"
 _GO_ON: Final = "`ehr: partial: true` goes on without these rows"
 
@@ -49,7 +52,26 @@ def check_files(record: Record) -> None:
         if not path.is_file() or not is_table(path):
             continue
         check_text(path)
+        if record.form == "events":
+            _check_layout(path)
         _check_header(scan_header(path), path)
+
+
+def _check_layout(path: Path) -> None:
+    """Refuse a user's own file with lines above its header, or rows whose last cells would be lost and others shifted."""
+    if path.suffix.lower() in SUFFIXES and path.suffix.lower() not in PARQUET:
+        layout = find_layout(path, _EVENT_NAMES)
+        if layout.header_row > 1:
+            raise EhrError("its first line is `sep=`, as Excel writes it.", where=path.name, fix="Remove this line.")
+        if is_regular(path, layout):
+            return
+    rows = rows_of_other_width(path, longer=True)
+    if rows:
+        raise EhrError(
+            f"{rows_named(rows)}: more cells than the header's.",
+            where=path.name,
+            fix="Text that holds the separator needs quotes.",
+        )
 
 
 def _check_header(names: list[str], path: Path) -> None:

@@ -26,6 +26,7 @@ from fmaudit_core.tabular.meds import find_meds, open_meds
 from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.omop import OmopTables, find_omop, time_columns
 from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, moment, scan_table, whole_number
+from fmaudit_core.tabular.words import ENDS
 
 _EVENT: Final = (
     Column("patient", ("patient_id", "subject_id", "person_id")),
@@ -42,6 +43,8 @@ _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
 _COLUMNS: Final = ("patient", "time", "end", "code", "value", "table", "origin", "visit", "written", "written_end")
 #: text of a time that is not recorded, as exports write it
 _NO_TIME_WORDS: Final = ("", "nat", "nan", "null", "none", "na", "n/a", "\\n")
+#: missing ids and codes, as exports write them; NA is the code of sodium
+_NOT_GIVEN: Final = ("", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A")
 #: OMOP tables with events -> prefix of their columns
 _OMOP_EVENTS: Final[Mapping[str, str]] = {
     "visit_occurrence": "visit",
@@ -131,8 +134,11 @@ def events_of(
 def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> pl.LazyFrame:
     """Return the events with our column types."""
     schema = events.collect_schema()
+    code = pl.col("code").cast(pl.String)
     # a user's ids are text and kept unchanged, as in the table of the cohort
-    patient = _number("patient", schema) if numbered else pl.col("patient").cast(pl.String).str.strip_chars()
+    patient = (
+        _number("patient", schema) if numbered else _given(pl.col("patient").cast(pl.String).str.strip_chars(ENDS))
+    )
     is_note = pl.col("note").is_not_null()
     if not schema["note"].is_integer():
         is_note &= ~pl.col("note").cast(pl.String).is_in(["", "NaN"])
@@ -141,7 +147,7 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
         patient.alias("patient"),
         clock("time", schema, where=where).alias("time"),
         clock("end", schema, where=where).alias("end"),
-        pl.col("code").cast(pl.String),
+        code if numbered else _given(code),
         _value(schema, where, comma=comma),
         table.alias("table"),
         pl.col("origin").cast(pl.String),
@@ -149,6 +155,11 @@ def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> p
         _unread("time", schema).alias("written"),
         _unread("end", schema).alias("written_end"),
     )
+
+
+def _given(text: pl.Expr) -> pl.Expr:
+    """Return text, NULL if an export has written a missing cell as a word."""
+    return pl.when(~text.is_in(_NOT_GIVEN)).then(text)
 
 
 def _unread(column: str, schema: pl.Schema) -> pl.Expr:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from fmaudit_core.tables.fairness import (
     SUBGROUP_METRICS,
     THRESHOLD_SWEEP,
 )
+from fmaudit_core.tabular.notes import Notes, note_sentences
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +52,7 @@ class Assessment:
     intersections : a row per score set, intersection of attributes and metric of `GAP_METRICS`; rank 1 is the worst
     model_comparisons : a row per pair of score sets of a task, subgroup and metric; paired, on the studies scored by both
     score_warnings : a row per score set and warning: what to check before reading a verdict
+    notes : a row per thing that was read in another way than written, as `cohort_notes`; no table of results
     """
 
     subgroup_metrics: pl.DataFrame
@@ -61,10 +64,11 @@ class Assessment:
     intersections: pl.DataFrame
     model_comparisons: pl.DataFrame
     score_warnings: pl.DataFrame
+    notes: pl.DataFrame = field(default_factory=lambda: Notes().frame())
 
     def tables(self) -> dict[str, pl.DataFrame]:
-        """Return every table by name."""
-        return dict(vars(self))
+        """Return every table of results by name."""
+        return {name: frame for name, frame in vars(self).items() if name != "notes"}
 
     def verdicts(self) -> pl.DataFrame:
         """Return each gap with its null-expected gap, p-values and verdict. Read these columns first."""
@@ -77,17 +81,24 @@ class Assessment:
         return found.rename({"p_value": "p_exploratory"})
 
     def __repr__(self) -> str:
-        """Return the verdicts and the number of rows of each table."""
+        """Return the verdicts, the notes and the number of rows of each table."""
         sizes = ", ".join(f"{name} {frame.height:,} rows" for name, frame in self.tables().items())
         with pl.Config(
             tbl_rows=40, tbl_cols=-1, tbl_width_chars=180, tbl_hide_column_data_types=True, float_precision=3
         ):
-            return f"Assessment ({sizes})\n{self.verdicts()}"
+            return "\n".join(
+                [
+                    f"Assessment ({sizes})",
+                    str(self.verdicts()),
+                    *(f"Note: {one}." for one in note_sentences(self.notes)),
+                ]
+            )
 
     def _repr_html_(self) -> str:
         sizes = ", ".join(f"<code>{name}</code> {frame.height:,} rows" for name, frame in self.tables().items())
         with pl.Config(tbl_rows=40, tbl_cols=-1, float_precision=3):
-            return f"<p><b>Assessment</b>: {sizes}</p>{self.verdicts()._repr_html_()}"
+            notes = "".join(f"<p>Note: {html.escape(one)}.</p>" for one in note_sentences(self.notes))
+            return f"<p><b>Assessment</b>: {sizes}</p>{self.verdicts()._repr_html_()}{notes}"
 
 
 def assess(
@@ -128,9 +139,10 @@ def assess(
     FairnessError
         The predictions cannot be assessed. The message gives the reason and the fix.
     """
-    settings = settings or FairnessSection()
-    checked = evaluated(frame, attributes, settings, threshold, rules=rules, unvalidated=unvalidated)
-    return assess_evaluated(checked, attributes, settings, declared, progress)
+    settings, notes = settings or FairnessSection(), Notes()
+    checked = evaluated(frame, attributes, settings, threshold, rules=rules, notes=notes, unvalidated=unvalidated)
+    found = assess_evaluated(checked, attributes, settings, declared, progress)
+    return replace(found, notes=notes.frame())
 
 
 def assess_evaluated(

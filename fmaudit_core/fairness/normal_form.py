@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import polars as pl
 
-from fmaudit_core.common.vocabulary import SPLITS, how_many
+from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.config import LabelWords, LevelRules
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.thresholds import SCORE_SET
@@ -18,7 +18,7 @@ from fmaudit_core.tabular.levels import LevelsError, normal_levels
 from fmaudit_core.tabular.notes import Notes, note_labels, note_levels
 from fmaudit_core.tabular.numbers import read_numbers, why_unreadable
 from fmaudit_core.tabular.text_cells import text_of
-from fmaudit_core.tabular.words import SPLIT_WORDS, without_missing_words, word_key
+from fmaudit_core.tabular.words import normal_splits, without_missing_words
 
 #: number by which the user finds a row; kept until the predictions are checked
 ROW: Final = "__row__"
@@ -75,7 +75,7 @@ def normal_form(
         frame = frame.with_columns(_id_text(frame.get_column(name)) for name in _IDS)
         keys = [name for name in (*SCORE_SET, "threshold_source") if name in frame.columns]
         frame = frame.with_columns(text_of(frame.get_column(name)).replace("", None) for name in keys)
-        frame = frame.with_columns(_splits(text_of(frame.get_column("split"))))
+        frame = frame.with_columns(normal_splits(text_of(frame.get_column("split"))))
         frame = _with_labels(frame, rules, notes)
         numbers = [name for name in ("y_score", "threshold") if name in frame.columns]
         frame = frame.with_columns(_numbers(frame, name, rules) for name in numbers)
@@ -86,15 +86,6 @@ def normal_form(
 
 def _id_text(column: pl.Series) -> pl.Series:
     return column if column.dtype.is_integer() else without_missing_words(text_of(column)).replace("", None)
-
-
-def _splits(column: pl.Series) -> pl.Series:
-    """Return splits by their usual names; another word stays as it is, and a blank one is null."""
-    words = column.unique().drop_nulls().to_list()
-    names = {word: SPLIT_WORDS.get(word_key(word).replace(" ", "_"), word) or None for word in words}
-    if all(name in SPLITS and name == word for word, name in names.items()):
-        return column
-    return column.replace_strict(names, default=None, return_dtype=pl.String)
 
 
 def _with_labels(frame: pl.DataFrame, rules: PredictionRules, notes: Notes) -> pl.DataFrame:
@@ -118,7 +109,8 @@ def _with_labels(frame: pl.DataFrame, rules: PredictionRules, notes: Notes) -> p
     if rules.unlabelled == "refuse":
         raise FairnessError(
             f"y_true holds missing labels: {_unlabelled(read)} ({rows_of(labelled.filter(read.column.is_null()))}).",
-            fix="Exclude these studies from the file, or give --unlabelled exclude (`unlabelled` in Python).",
+            fix="Exclude these studies from the file, or give --unlabelled exclude (`unlabelled` in Python)."
+            + (" If -1 means negative, give --positive 1 --negative -1." if read.n_uncertain else ""),
         )
     notes.add("y_true has no label", read.column.null_count(), "rows", f"excluded: {_unlabelled(read)}")
     return labelled.filter(read.column.is_not_null())

@@ -22,6 +22,7 @@ from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRule
 from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
 from fmaudit_core.tabular.errors import columns_named, ids_in_lower_case, words_named
 from fmaudit_core.tabular.notes import Notes, note_similar_ids
+from fmaudit_core.tabular.words import shortened_ids
 
 REQUIRED = ("study_id", "patient_id", "split", "y_true", "y_score")
 _DEFAULTS = {
@@ -171,7 +172,7 @@ def _completed(checked: pl.DataFrame, settings: FairnessSection, *, unvalidated:
 
 def refuse_reserved_names(attributes: Sequence[str]) -> None:
     """Refuse attributes with the name of a column of the result tables, such as `overall` or `task`."""
-    clashing = [name for name in attributes if name in RESERVED_ATTRIBUTES]
+    clashing = [name for name in attributes if name in (*RESERVED_ATTRIBUTES, ROW)]
     if len(set(attributes)) < len(attributes):
         raise FairnessError("an attribute is named twice.")
     if clashing:
@@ -206,43 +207,66 @@ def checked_predictions(
     frame = normal_form(frame.with_columns(*given), attributes, rules, notes)
     if notes is not None:
         note_similar_ids(frame, notes)
-    _check_scores(frame)
     _check_studies(frame)
+    _check_scores(frame)
     refuse_contradictions(frame, attributes)
     for name in attributes:
         levels = frame.get_column(name).unique().to_list()
         if len(levels) < 2:
-            raise FairnessError(f"attribute {name} has one level only ({levels[0]}), so there is nothing to compare.")
+            raise FairnessError(
+                f"attribute {name} has one level only ({levels[0]}), so there is nothing to compare.",
+                fix="Name other columns with --attributes.",
+            )
     return frame.drop(ROW).sort(*SCORE_SET, "split", "study_id")
+
+
+def _patients(frame: pl.DataFrame) -> str:
+    n = frame.get_column("patient_id").n_unique()
+    return "one patient is" if n == 1 else f"{n:,} patients are"
 
 
 def _check_scores(frame: pl.DataFrame) -> None:
     bad = frame.filter(pl.col("y_score").is_null() | ~pl.col("y_score").is_finite())
     if bad.height:
-        raise FairnessError(f"y_score is missing, NaN or infinite in {rows_of(bad)}.")
+        raise FairnessError(
+            f"y_score is missing, NaN or infinite in {rows_of(bad)}.",
+            fix="Give these studies a score, or exclude them.",
+        )
     for key, scores in frame.group_by(*SCORE_SET, maintain_order=True):
         if scores.get_column("y_score").n_unique() == 1:
-            raise FairnessError("every study has the same score.", where=" x ".join(str(part) for part in key[:2]))
+            raise FairnessError(
+                "every study has the same score, so there is nothing to compare.",
+                where=" x ".join(str(part) for part in key[:2]),
+                fix="Check that y_score holds the model's scores, and that encoder and task are spelled alike in all rows.",
+            )
 
 
 def _check_studies(frame: pl.DataFrame) -> None:
     for name in ("study_id", "patient_id", "split", *SCORE_SET):
         blank = frame.filter(pl.col(name).is_null())
         if blank.height:
-            raise FairnessError(f"{name} is missing in {rows_of(blank)}.")
+            raise FairnessError(f"{name} is missing in {rows_of(blank)}.", fix="Fill these cells, or exclude the rows.")
     odd = frame.filter(~pl.col("split").is_in(SPLITS))
     if odd.height:
         shown = words_named(odd.get_column("split"), ids_in_lower_case(odd))
         raise FairnessError(f"split holds {shown} ({rows_of(odd)}); it must be train, val or test.")
-    splits = frame.group_by("patient_id").agg(pl.col("split").n_unique())
-    leaked = splits.filter(pl.col("split") > 1).height
-    if leaked:
+    shortened = frame.filter(shortened_ids())
+    if shortened.height:
         raise FairnessError(
-            f"{leaked} patients are in more than one split, which inflates every score.",
+            f"several studies share a patient_id such as 1.2E+15 ({rows_of(shortened)}), as a spreadsheet shortens long numbers.",
+            fix="Export the table again with the ids as text; several patients may have become one.",
+        )
+    leaked = frame.filter(pl.col("split").n_unique().over("patient_id") > 1)
+    if leaked.height:
+        raise FairnessError(
+            f"{_patients(leaked)} in more than one split ({rows_of(leaked)}), which inflates every score.",
             fix="Assign all studies of a patient to the same split.",
         )
-    twice = frame.group_by(*SCORE_SET, "study_id").len().filter(pl.col("len") > 1).height
-    if twice:
-        raise FairnessError(f"{twice} studies are scored more than once by one model for one task.")
+    twice = frame.filter(pl.struct(*SCORE_SET, "study_id").is_duplicated())
+    if twice.height:
+        raise FairnessError(
+            f"one model scores a study more than once for one task ({rows_of(twice)}).",
+            fix="Keep one row per model, task and study; a column encoder or task tells models and tasks apart.",
+        )
     if not (frame.get_column("split") == "test").any():
         raise FairnessError("the split `test` has no study to assess.")

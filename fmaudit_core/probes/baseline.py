@@ -27,7 +27,18 @@ from fmaudit_core.encoders.pooling import GIVEN
 from fmaudit_core.encoders.spec import PredictionsFile
 from fmaudit_core.tables.probes import BASELINE_JOINS
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
-from fmaudit_core.tabular.scan import Column, collected, id_text, is_table, moment, scan_header, scan_table
+from fmaudit_core.tabular.scan import (
+    Column,
+    collected,
+    id_text,
+    is_table,
+    moment,
+    rows_of_other_width,
+    scan_header,
+    scan_table,
+)
+from fmaudit_core.tabular.text_check import check_text
+from fmaudit_core.tabular.words import trimmed
 
 #: minimum share of a file's rows that a join must find
 FOUND_FROM: Final = 0.95
@@ -144,7 +155,14 @@ def read_rows(file: PredictionsFile) -> pl.DataFrame:
             fix="Get the right file, or add the baseline again if its predictions changed on purpose.",
         )  # fmt: skip
     try:
-        header = {name.lower() for name in scan_header(path)}
+        check_text(path)
+        longer = rows_of_other_width(path, longer=True)
+    except CohortError as error:
+        raise PredictionsFileError(error.what, where=where, fix=error.fix) from error
+    if longer:
+        raise PredictionsFileError(f"{starting_with_rows(longer)}: more cells than the header's.", where=where)
+    try:
+        header = {trimmed(name).lower() for name in scan_header(path)}
         ids = [_STUDY] if "study_id" in header else [_PATIENT, _TIME]
         wanted = [*ids, _SCORE, _LABEL, _TASK]
         rows = collected(scan_table(path, wanted, rows=True), where=where)
@@ -277,7 +295,7 @@ def tasks_in(path: Path) -> list[str]:
     if not is_table(path):
         return []
     try:
-        if "task" not in {name.lower() for name in scan_header(path)}:
+        if "task" not in {trimmed(name).lower() for name in scan_header(path)}:
             return []
         rows = collected(scan_table(path, [_TASK]), where=path.name)
     except CohortError as error:

@@ -19,7 +19,7 @@ from fmaudit_core.setup.audit_text import HEAD, guesses, quoted, relative_to_con
 from fmaudit_core.setup.find_embeddings import SUFFIXES, FoundEmbeddings, embeddings_in
 from fmaudit_core.setup.find_images import folders_of_folders, holds_images, map_archive
 from fmaudit_core.setup.recognise_columns import NEEDED, RecognisedTable, plain, recognised, safe_name
-from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.errors import CohortError, columns_named
 from fmaudit_core.tabular.text_cells import read_cells
 from fmaudit_core.tabular.text_check import header_is_data
 
@@ -185,10 +185,10 @@ def _check_complete(table: RecognisedTable, folder: Path) -> None:
     if lacking:
         raise ConfigError(
             f"{table.path.name} looks like the cohort, but no column looks like {', '.join(lacking)}; its columns are "
-            f"{', '.join(table.cells.columns)}.",
+            f"{columns_named(table.cells.columns)}.",
             where=str(folder),
-            fix="Name the columns study_id, patient_id, age (years) and, for each task, a column of 1, 0 or blank; or write an "
-            "audit.yaml and map them under `cohort: columns:`.",
+            fix="Name the columns study_id, patient_id, age (years) and, for each task, a column of 1, 0 or blank (--task names "
+            "a column of other words); or write an audit.yaml and map them under `cohort: columns:`.",
         )
 
 

@@ -16,22 +16,23 @@ import polars as pl
 
 from fmaudit_core.cohort.ages import read_ages
 from fmaudit_core.cohort.schema import MAX_AGE
-from fmaudit_core.common.vocabulary import TASKS, too_many_levels
+from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, TASKS, too_many_levels
 from fmaudit_core.tabular.labels import read_labels
 from fmaudit_core.tabular.scan import moment
-from fmaudit_core.tabular.words import SPLIT_WORDS, is_missing
+from fmaudit_core.tabular.words import is_missing, split_of
 
 #: fmaudit's column -> common names, in lower-case letters and digits; the first one that fits is used
 _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
     "study_id": (
         "studyid", "study", "accessionnumber", "accessionno", "accessionnum", "accessionnr", "accessionid", "accession", "accno",
-        "accnum", "accnumber", "examid", "examno", "examnumber", "exam", "examinationid", "studyinstanceuid", "studyuid",
+        "accnum", "accnumber", "acc", "examid", "examno", "examnumber", "exam", "examinationid", "studyinstanceuid", "studyuid",
         "studyno", "studynumber", "studykey", "scanid", "ctid", "orderid", "ordernumber", "procedureid", "caseid", "impressionid",
     ),
     "patient_id": (
-        "patientid", "patid", "ptid", "patient", "mrn", "patientmrn", "medicalrecordnumber", "medicalrecordno", "medrecno",
-        "empi", "patientno", "patientnumber", "patientnum", "patno", "patnr", "patientkey", "patientidentifier", "personid",
-        "person", "subjectid", "subject", "participantid", "participant", "pid",
+        "patientid", "patid", "ptid", "patient", "mrn", "patientmrn", "patmrnid", "mrnid", "mrnhash", "hashedmrn",
+        "medicalrecordnumber", "medicalrecordno", "medrecno", "empi", "patientno", "patientnumber", "patientnum", "patno",
+        "patnr", "patientkey", "patientidentifier", "personid", "person", "subjectid", "subject", "participantid", "participant",
+        "pid",
     ),
     "age": (
         "age", "patientage", "patage", "ptage", "ageyears", "ageyrs", "agey", "ageinyears", "patientageyears", "ageatstudy",
@@ -62,8 +63,8 @@ _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
 NEEDED: Final = ("study_id", "patient_id", "age")
 #: names that tables of the audit use for themselves
 _RESERVED: Final = (
-    "row", "study_id", "patient_id", "split", "age", "age_band", "image", "image_path", "time", "overall", "probe", "task",
-    "encoder", "y_true", "y_score", "threshold",
+    "row", "study_id", "patient_id", "split", "age", "age_band", "image", "image_path", "series_uid", "time", "overall", "probe",
+    "task", "encoder", "y_true", "y_score", "threshold",
 )  # fmt: skip
 #: largest number of levels of a column that may be an attribute
 _MOST_LEVELS: Final = 12
@@ -72,6 +73,8 @@ _DATE: Final = (
     r"|(18|19|20|21)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(\d{4,6}(\.\d+)?)?|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?)$"
 )
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+#: parts of a name that say nothing of what the column holds
+_ASIDE: Final = re.compile(r"[\u2019']s\b|\(.*?\)|\[.*?\]")
 _DATE_WORDS: Final = frozenset({"date", "time", "datetime", "timestamp", "dttm", "dob", "birth", "birthdate"})
 _PERSON_WORDS: Final = frozenset(
     {"physician", "radiologist", "doctor", "operator", "reader", "nurse", "ssn", "mrn", "phone", "email"}
@@ -166,6 +169,8 @@ def _own_columns(table: RecognisedTable, by_name: Collection[str]) -> None:
     by_plain: dict[str, str] = {}
     for column in table.cells.columns:
         by_plain.setdefault(plain(column), column)
+    for column in table.cells.columns:  # DICOM's ``Patient's Sex``, a form's ``Sex (M/F)``
+        by_plain.setdefault(plain(_ASIDE.sub("", column)), column)
     holds: dict[str, Callable[[pl.Series], bool]] = {"age": _are_ages, "split": _are_splits, "time": _are_times}
     for ours, names in _KNOWN_AS.items():
         known = [by_plain[name] for name in names if name in by_plain and by_plain[name] not in table.columns.values()]
@@ -194,7 +199,7 @@ def _attributes(table: RecognisedTable) -> None:
         if _may_identify(column) or _are_dates(column, cells):
             table.passed_over.append(column)
             continue
-        name = safe_name(column, (*table.columns, *_RESERVED))
+        name = safe_name(column, (*table.columns, *_RESERVED, *RESERVED_ATTRIBUTES))
         table.columns[name] = column
         table.levels[name] = levels
 
@@ -251,7 +256,7 @@ def _are_times(cells: pl.Series) -> bool:
 
 
 def _are_splits(cells: pl.Series) -> bool:
-    return len(cells) > 0 and cells.str.to_lowercase().is_in(list(SPLIT_WORDS)).all()
+    return len(cells) > 0 and all(map(split_of, cells.unique()))
 
 
 def _are_labels(cells: pl.Series) -> bool:

@@ -29,7 +29,7 @@ from fmaudit_core.report.input.report_input import ReportInput, count_studies
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.tabular.errors import CohortError, columns_named
 from fmaudit_core.tabular.notes import Notes
-from fmaudit_core.tabular.text_cells import SUFFIXES, column_names, has_decimal_comma, read_cells
+from fmaudit_core.tabular.text_cells import SAVE_AS, SUFFIXES, column_names, has_decimal_comma, read_cells
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
@@ -45,13 +45,11 @@ class Assessed:
     assessment : Assessment
     tables : Parquet files, one per table of the assessment
     report : the report page and its files
-    notes : frame of `COHORT_NOTES`, what was read in another way than written
     """
 
     assessment: Assessment
     tables: Sequence[Path]
     report: ReportFiles
-    notes: pl.DataFrame
 
 
 def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.DataFrame:
@@ -80,9 +78,11 @@ def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.
 
 def _check_file(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
+        other = f"`{path.suffix}`" if path.suffix else "a file without a suffix"
         raise FairnessError(
-            f"predictions are read from CSV or Parquet, not from `{path.suffix or 'a file without a suffix'}`.",
+            f"predictions are read from CSV or Parquet, not from {other}.",
             where=str(path),
+            fix=SAVE_AS,
         )
     if not path.exists():
         raise FairnessError("does not exist.", where=str(path))
@@ -136,7 +136,8 @@ def assess_file(
         family = _family(checked.test, settings)
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     judged = withhold_verdicts(judged, found.score_warnings)
-    found = replace(found, fairness_gaps=judged_as_found(found.fairness_gaps, judged))
+    gaps = judged_as_found(found.fairness_gaps, judged)
+    found = replace(found, fairness_gaps=gaps, notes=notes.frame())
     tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
@@ -155,11 +156,11 @@ def assess_file(
             model_comparisons=found.model_comparisons,
             score_warnings=found.score_warnings,
             studies=count_studies(studies, chosen),
-            notes=notes.frame(),
+            notes=found.notes,
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
         ),
     )
-    return Assessed(found, tables, report, notes.frame())
+    return Assessed(found, tables, report)
 
 
 def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:

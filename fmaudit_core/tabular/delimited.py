@@ -13,14 +13,18 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.tabular.errors import CohortError, starting_with_rows
-from fmaudit_core.tabular.file_bytes import FileBytes, count_byte, inspect_bytes
+from fmaudit_core.tabular.file_bytes import FileBytes, count_byte, ends_with, inspect_bytes, refuse_other_formats
+from fmaudit_core.tabular.words import ENDS, trimmed
 
 #: in order of preference
 SEPARATORS: Final = ",;\t|"
 _SEPARATOR_NAMES: Final = "comma, semicolon, tab or |"
 _BATCH: Final = 50_000
 _SHOWN_RAGGED: Final = 1_000
+#: rows below the header in which its cells are searched for
+_LOOKED_AT: Final = 200
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def find_layout(table: Path, expected: Collection[str] = ()) -> Layout:
         lines = re.split(r"\r\n|\n|\r", file.read(1 << 20), maxsplit=2)
     if not lines or not any(map(str.strip, lines)):
         raise CohortError("is empty.", where=table.name)
-    declared = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE)  # first line written by Excel
+    declared = re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)  # first line written by Excel
     first = lines[1] if declared and len(lines) > 1 else lines[0]
     separator = declared[1] if declared else max(SEPARATORS, key=first.count)
     rows = _rows(table, separator)
@@ -73,7 +77,7 @@ def find_layout(table: Path, expected: Collection[str] = ()) -> Layout:
     except StopIteration:
         raise CohortError("is empty.", where=table.name) from None
     layout = Layout(separator, 2 if declared else 1, tuple(clean_header(cells)))
-    _check_header(layout, expected, table, next(rows, (0, []))[1])
+    _check_header(layout, expected, table, [cells for _, cells in itertools.islice(rows, _LOOKED_AT)])
     return layout
 
 
@@ -81,13 +85,14 @@ def inspect_head(table: Path) -> None:
     """Refuse a file whose beginning is not UTF-8 text."""
     with table.open("rb") as file:
         head = file.read(1 << 12)
+    refuse_other_formats(head, table)
     if b"\0" in head or not head.isascii():  # a byte order mark is not ASCII
         inspect_bytes(table, ",")
 
 
 def clean_header(names: Sequence[str]) -> list[str]:
-    """Return trimmed column names."""
-    return [name.strip().strip("\ufeff").strip() for name in names]
+    """Return column names in Unicode NFC, without white space and invisible characters at their ends."""
+    return [trimmed(name) for name in names]
 
 
 def refuse_repeated_names(header: Sequence[str], table: Path) -> None:
@@ -97,6 +102,12 @@ def refuse_repeated_names(header: Sequence[str], table: Path) -> None:
         raise CohortError(
             f"column {', '.join(twice)} appears twice.", where=table.name, fix="Rename or remove one of them."
         )
+
+
+def is_regular(table: Path, layout: Layout) -> bool:
+    """Return whether every line has, as far as totals tell, as many cells as the header, and no cell is quoted."""
+    lines = count_byte(table, "\n") + (not ends_with(table, "\n"))
+    return not count_byte(table, '"') and count_byte(table, layout.separator) == lines * (len(layout.header) - 1)
 
 
 def read_delimited(table: Path, layout: Layout, only: Collection[str] | None = None) -> tuple[pl.DataFrame, pl.Series]:
@@ -112,7 +123,7 @@ def read_delimited(table: Path, layout: Layout, only: Collection[str] | None = N
     read = _read_regular(table, layout, at, found)
     frame, rows = read if read is not None else _read_irregular(table, layout, at)
     if found.blanks or found.quotes:
-        frame = frame.select(pl.all().str.strip_chars())
+        frame = frame.select(pl.all().str.strip_chars(ENDS))
     return frame, rows
 
 
@@ -147,12 +158,13 @@ def _read_regular(
 
 
 def _read_irregular(table: Path, layout: Layout, at: Sequence[int]) -> tuple[pl.DataFrame, pl.Series]:
-    width, ragged, parts, numbers = len(layout.header), list[int](), list[pl.DataFrame](), list[pl.Series]()
+    width, parts, numbers = len(layout.header), list[pl.DataFrame](), list[pl.Series]()
+    ragged: dict[int, int] = {}  # row -> number of its cells
     schema = {layout.header[i]: pl.String for i in at}
     body = ((row, cells) for row, cells in _rows(table, layout.separator) if row > layout.header_row)
     while batch := list(itertools.islice(body, _BATCH)):
         filled = [(row, _without_blank_end(cells, width)) for row, cells in batch if any(map(str.strip, cells))]
-        ragged += [row for row, cells in filled if len(cells) != width]
+        ragged |= {row: len(cells) for row, cells in filled if len(cells) != width}
         if not ragged:
             columns = {layout.header[i]: [cells[i] for _, cells in filled] for i in at}
             parts.append(pl.DataFrame(columns, schema))
@@ -161,13 +173,19 @@ def _read_irregular(table: Path, layout: Layout, at: Sequence[int]) -> tuple[pl.
             break
     if ragged:
         raise CohortError(
-            f"{starting_with_rows(ragged)}: fewer or more cells than the header's {width}.",
+            f"{starting_with_rows(list(ragged))}: {_how_ragged(set(ragged.values()))} the header's {width}.",
             where=table.name,
             fix="A blank cell still needs its separator; text that holds the separator needs quotes; comments and totals "
             "do not belong in the file.",
         )
     frame = pl.concat([pl.DataFrame(schema=schema), *parts])
     return frame.with_columns(pl.all().replace("", None)), pl.concat([pl.Series(dtype=pl.Int64), *numbers])
+
+
+def _how_ragged(widths: set[int]) -> str:
+    if len(widths) == 1:
+        return f"{how_many(min(widths), 'cell')} instead of"
+    return "fewer or more cells than"
 
 
 def _rows(table: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -192,8 +210,8 @@ def _without_blank_end(cells: list[str], width: int) -> list[str]:
     return cells[:width] if not any(map(str.strip, cells[width:])) else cells
 
 
-def _check_header(layout: Layout, expected: Collection[str], table: Path, second: Sequence[str]) -> None:
-    header, line = layout.header, layout.header_row
+def _check_header(layout: Layout, expected: Collection[str], table: Path, below: Sequence[Sequence[str]]) -> None:
+    header, line, second = layout.header, layout.header_row, below[0] if below else ()
     wanted = {name.lower() for name in expected}
     known = wanted & {name.lower() for name in header}
     example = f", such as {', '.join(sorted(expected)[:3])}" if expected else ""
@@ -214,6 +232,8 @@ def _check_header(layout: Layout, expected: Collection[str], table: Path, second
         raise CohortError(
             f"has no header: line {line} holds numbers where column names are needed.", where=table.name, fix=fix
         )
+    if not known and _recurring(header, below) > 1:
+        raise CohortError(f"has no header: the cells of line {line} recur below it.", where=table.name, fix=fix)
     refuse_repeated_names(header, table)
     if filled == 1 and len(expected) > 1:
         found = [one for one, _ in Counter(re.findall(r"[^\w\s]|\s+", header[0])).most_common(1)]
@@ -223,3 +243,10 @@ def _check_header(layout: Layout, expected: Collection[str], table: Path, second
             where=table.name,
             fix="Save the file with one of these separators.",
         )
+
+
+def _recurring(header: Sequence[str], below: Sequence[Sequence[str]]) -> int:
+    """Return in how many columns the cell of the header is also a cell below it, as in a first row of data."""
+    return sum(
+        any(len(cells) > at and trimmed(cells[at]) == name for cells in below) for at, name in enumerate(header) if name
+    )

@@ -8,12 +8,12 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.tabular.words import LABEL_WORDS, MISSING_WORDS, word_key
+from fmaudit_core.tabular.words import LABEL_WORDS, is_missing, word_key
 
 #: CheXpert's label of an uncertain finding (Irvin et al. 2019)
 _UNCERTAIN: Final = "-1"
 #: words that need no note
-_PLAIN: Final = ("1", "0", "true", "false")
+_PLAIN: Final = {"1": True, "true": True, "0": False, "false": False}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_labels(column: pl.Series, positive: Collection[str] = (), negative: Col
         The user's own words. A column with any of them is read by them only; case, spaces and ``.0`` do not matter.
     """
     text = column.cast(pl.String).fill_null("")
-    counts = dict(text.value_counts(name="n").iter_rows())
+    counts = dict(text.alias("cell").value_counts(name="n").iter_rows())
     keys = {word: _key(word) for word in counts}
     own = {**dict.fromkeys(map(_key, negative), False), **dict.fromkeys(map(_key, positive), True)}
     known: Mapping[str, bool | None] = own if set(own) & set(keys.values()) else LABEL_WORDS
@@ -59,7 +59,7 @@ def read_labels(column: pl.Series, positive: Collection[str] = (), negative: Col
     for word, key in keys.items():
         if key in known:
             meaning[word] = known[key]
-        elif key not in MISSING_WORDS and key not in (_UNCERTAIN, "censored", "censor"):
+        elif not is_missing(word) and key not in (_UNCERTAIN, "censored", "censor"):
             bad.append(word)
         if meaning.setdefault(word, None) is None and word not in bad:
             n_uncertain += counts[word] if key == _UNCERTAIN else 0
@@ -70,17 +70,17 @@ def read_labels(column: pl.Series, positive: Collection[str] = (), negative: Col
         n_blank,
         n_uncertain,
         *(
-            tuple(sorted({keys[w] for w, m in meaning.items() if m is of and keys[w] not in _PLAIN}))
+            tuple(sorted({keys[w] for w, m in meaning.items() if m is of and _PLAIN.get(keys[w]) is not of}))
             for of in (True, False)
         ),
     )
 
 
 def _key(word: str) -> str:
-    """Return a word as labels are compared: whole numbers without decimals, else `word_key`."""
+    """Return a word as labels are compared: whole numbers without decimals (``1.0``, ``1,0``), else `word_key`."""
     key = word_key(word)
     try:
-        number = float(key)
+        number = float(key.replace(",", ".", 1))
     except ValueError:
         return key
     return str(int(number)) if number.is_integer() else key

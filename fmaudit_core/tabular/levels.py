@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.common.vocabulary import UNKNOWN
-from fmaudit_core.tabular.words import is_missing, trimmed
+from fmaudit_core.tabular.words import is_missing, trimmed, word_key
 
 #: separates the levels of an intersection, so no level may contain it
 _CROSSED: Final = " x "
 _SHOWN_LISTS: Final = 5
+#: a whole number with decimals, as a column becomes that once held a blank cell
+_WHOLE: Final = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,9 @@ def normal_levels(name: str, column: pl.Series, *, merge: bool) -> Levels:
     LevelsError
         Levels differ by case or spacing only and `merge` is False; or a level contains `` x ``.
     """
-    counts = column.fill_null("").value_counts(name="n").sort("n", column.name, descending=[True, False])
+    counts = column.fill_null("").alias("level").value_counts(name="n").sort("n", "level", descending=[True, False])
     written = dict(counts.iter_rows())
-    normal = {word: UNKNOWN if is_missing(word) else trimmed(word) for word in written}
+    normal = {word: UNKNOWN if _not_recorded(name, word) else trimmed(word) for word in written}
     missing: dict[str, int] = {}
     for word, n in written.items():
         if normal[word] == UNKNOWN:
@@ -86,7 +89,7 @@ def normal_levels(name: str, column: pl.Series, *, merge: bool) -> Levels:
     alike = tuple(spellings for spellings in groups if len(spellings) > 1)
     if alike and not merge:
         raise LevelsError(
-            f"levels of {name} differ by case or spacing only: {_listed(alike)}.",
+            f"levels of {name} differ by case or spacing only{_how_else(alike)}: {_listed(alike)}.",
             "Correct the spelling, or merge them: `levels: {merge: case}` in audit.yaml, `--merge-levels` of `fmaudit assess`.",
         )
     kept = {spelling: spellings[0] for spellings in groups for spelling in spellings}
@@ -104,6 +107,13 @@ def normal_levels(name: str, column: pl.Series, *, merge: bool) -> Levels:
     return Levels(replaced.alias(column.name), missing, alike)
 
 
+def _not_recorded(name: str, word: str) -> bool:
+    """Return whether a cell of an attribute means "not recorded"; of a sex, U and UN do (HL7 v2, table 0001)."""
+    return is_missing(word) or (
+        word_key(word) in ("u", "un") and any(part in name.casefold() for part in ("sex", "gender"))
+    )
+
+
 def _alike(normal: Mapping[str, str], written: Mapping[str, int]) -> list[tuple[str, ...]]:
     """Return the levels by how they read without case and spacing, the most frequent spelling of each first."""
     counts: dict[str, int] = {}
@@ -111,9 +121,24 @@ def _alike(normal: Mapping[str, str], written: Mapping[str, int]) -> list[tuple[
         counts[level] = counts.get(level, 0) + written[word]
     found: dict[str, list[str]] = {}
     for level in sorted(counts, key=lambda one: (-counts[one], one)):
-        key = "".join(unicodedata.normalize("NFKC", level).casefold().split())
-        found.setdefault(key, []).append(level)
+        found.setdefault(_alike_key(level), []).append(level)
     return [tuple(spellings) for spellings in found.values()]
+
+
+def _alike_key(level: str) -> str:
+    """Return a level without case (Turkish i too), spacing, invisible characters, and the ``.0`` of a whole number."""
+    visible = "".join(char for char in unicodedata.normalize("NFKC", level) if unicodedata.category(char) != "Cf")
+    key = "".join(visible.casefold().replace("i\u0307", "i").replace("\u0131", "i").split())
+    return _WHOLE.sub(r"\1", key)
+
+
+def _how_else(alike: Sequence[Sequence[str]]) -> str:
+    """Return how else levels differ that look equal in print, or that are numbers: a clause for the message."""
+    levels = [level for spellings in alike for level in spellings]
+    invisible = any(unicodedata.category(char) == "Cf" for level in levels for char in level)
+    decimals = any(_WHOLE.fullmatch(level) for level in levels)
+    clauses = [("invisible characters count", invisible), ("1 and 1.0 are one number", decimals)]
+    return "".join(f" ({clause})" for clause, applies in clauses if applies)
 
 
 def _listed(alike: Sequence[Sequence[str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import polars as pl
 
@@ -10,6 +11,8 @@ from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.tabular.labels import ReadLabels
 from fmaudit_core.tabular.levels import Levels
 
+#: units of notes whose singular is not the word without its last letter
+_ONE: Final = {"studies": "study"}
 _SCHEMA = {"note": pl.String, "n": pl.Int64, "unit": pl.String, "detail": pl.String}
 
 
@@ -27,6 +30,15 @@ class Notes:
     def frame(self) -> pl.DataFrame:
         """Return the notes as a frame of `COHORT_NOTES`."""
         return pl.DataFrame(self.rows, schema=_SCHEMA, orient="row")
+
+
+def note_sentences(notes: pl.DataFrame) -> list[str]:
+    """Return the rows of a frame of notes as sentences: ``sex not recorded: 4 rows (blank 4)``."""
+    rows = notes.select("note", "n", "unit", "detail").iter_rows()
+    return [
+        f"{note}: {n:,} {_ONE.get(unit, unit[:-1]) if n == 1 else unit}{f' ({detail})' if detail else ''}"
+        for note, n, unit, detail in rows
+    ]
 
 
 def note_levels(name: str, levels: Levels, notes: Notes, unit: str) -> None:
@@ -47,14 +59,16 @@ def note_labels(name: str, labels: ReadLabels, notes: Notes, unit: str) -> None:
 
 
 def note_similar_ids(frame: pl.DataFrame, notes: Notes) -> None:
-    """Add how many ids of patients in different splits differ by case only: they may be the same patient.
+    """Add how many ids of patients in different splits differ by case or ``.0`` only: they may be the same patient.
 
     Parameters
     ----------
     frame : frame with `patient_id` and `split` as text
     """
     ids = frame.select("patient_id", "split").unique()
-    lower = pl.col("patient_id").cast(pl.String).str.to_lowercase()
+    lower = pl.col("patient_id").cast(pl.String).str.to_lowercase().str.replace(r"^(\d+)\.0+$", "${1}")
     alike = ids.group_by(lower.alias("lower")).agg(n=pl.col("patient_id").n_unique(), splits=pl.col("split").n_unique())
     n = alike.filter((pl.col("n") > 1) & (pl.col("splits") > 1)).height
-    notes.add("patient ids that differ by case only, in different splits", n, "ids", "they may be the same patient")
+    notes.add(
+        "patient ids that differ by case or .0 only, in different splits", n, "ids", "they may be the same patient"
+    )

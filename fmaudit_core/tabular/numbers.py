@@ -36,10 +36,10 @@ def read_numbers(column: pl.Series, *, comma: bool = False) -> tuple[pl.Series, 
 
 
 def why_unreadable(cells: pl.Series) -> str:
-    """Return what unreadable cells look like, without showing one."""
-    text = cells.cast(pl.String)
+    """Return what unreadable cells look like, without showing one: ``they end in a percent sign``."""
+    text, one = cells.cast(pl.String), len(cells) == 1
     if text.str.contains("%", literal=True).all():
-        return "they end in a percent sign"
+        return "it ends in a percent sign" if one else "they end in a percent sign"
     if text.str.contains(_COMMA).all():
-        return "they have a decimal comma"
-    return "they are text"
+        return "it has a decimal comma" if one else "they have a decimal comma"
+    return "it is text" if one else "they are text"

@@ -14,7 +14,8 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.errors import CohortError, columns_named
+from fmaudit_core.tabular.words import trimmed
 
 DELIMITED: Final = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 PARQUET: Final = (".parquet", ".pq")
@@ -67,7 +68,7 @@ def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> 
     """
     frame = _scan(path)
     found = header_of(frame, path)
-    by_lower = {name.lower(): name for name in reversed(found)}
+    by_lower = {trimmed(name).lower(): name for name in reversed(found)}
     chosen: list[pl.Expr] = []
     for column in columns:
         match = next((by_lower[name.lower()] for name in column.theirs if name.lower() in by_lower), None)
@@ -75,7 +76,7 @@ def scan_table(path: Path, columns: Sequence[Column], *, rows: bool = False) -> 
             wanted, aliases = column.theirs[0], ", ".join(column.theirs[1:])
             raise CohortError(
                 f"column {wanted} is missing{f' (also known as {aliases})' if aliases else ''}; the columns are "
-                f"{', '.join(found) or 'none'}.",
+                f"{columns_named(found)}.",
                 where=path.name,
                 fix="This may be another release or another file; rename the column if it has another name.",
             )
@@ -165,8 +166,10 @@ def decimal_comma(path: Path) -> bool:
     return _is_delimited(path) and _separator(path) == ";"
 
 
-def rows_of_other_width(path: Path) -> list[int]:
+def rows_of_other_width(path: Path, *, longer: bool = False) -> list[int]:
     """Return the numbers of the rows of a delimited file with fewer or more cells than its header; blank rows are ignored.
+
+    With `longer`, only rows with more cells, other than blank ones at their end.
 
     The lazy scan reads missing cells at a row's end as blank, which is what a file truncated in the middle of a row contains.
 
@@ -182,6 +185,8 @@ def rows_of_other_width(path: Path) -> list[int]:
         with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
             rows = csv.reader(file, delimiter=_separator(path))
             width = len(next(rows, []))
+            if longer:
+                return [row for row, cells in enumerate(rows, FIRST_ROW) if any(cells[width:])]
             return [row for row, cells in enumerate(rows, FIRST_ROW) if cells and len(cells) != width]
     except (OSError, EOFError, csv.Error) as error:
         raise _unreadable(path.name, error) from error
@@ -202,8 +207,8 @@ def _cell(path: Path, name: str) -> pl.Expr:
     cell = pl.col(name)
     if not _is_delimited(path):
         return cell
-    trimmed = cell.str.strip_chars()
-    return pl.when(trimmed != "").then(trimmed)
+    stripped = cell.str.strip_chars()
+    return pl.when(stripped != "").then(stripped)
 
 
 def _is_delimited(path: Path) -> bool:
@@ -211,7 +216,7 @@ def _is_delimited(path: Path) -> bool:
 
 
 def _separator(path: Path) -> str:
-    """Return the most frequent of tab, comma and semicolon in the header: some TSVs of a release are CSVs."""
+    """Return the most frequent of tab, comma, semicolon and | in the header: some TSVs of a release are CSVs."""
     if path.suffix.lower() == ".gz":
         return "\t" if ".tsv" in path.name.lower() else ","
     try:
@@ -219,7 +224,7 @@ def _separator(path: Path) -> str:
             head = file.readline(1 << 16)
     except OSError as error:
         raise _unreadable(path.name, error) from error
-    return max(("\t", ",", ";"), key=lambda one: head.count(one.encode()))
+    return max(("\t", ",", ";", "|"), key=lambda one: head.count(one.encode()))
 
 
 def _unreadable(where: str, error: Exception) -> CohortError:

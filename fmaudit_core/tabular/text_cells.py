@@ -14,11 +14,13 @@ import polars as pl
 
 from fmaudit_core.tabular.delimited import clean_header, find_layout, read_delimited, refuse_repeated_names
 from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.words import ENDS
 
 _PARQUET: Final = (".parquet", ".pq")
 _DELIMITED: Final = (".csv", ".tsv", ".txt")
 #: of the files that are read
 SUFFIXES: Final = (*_DELIMITED, *_PARQUET)
+SAVE_AS: Final = "Save it as .csv (Excel: `CSV UTF-8`) or .parquet; decompress it first if it is compressed."
 #: whole numbers from here on are not all different as floats
 _INEXACT: Final = float(1 << 53)
 
@@ -112,7 +114,7 @@ def text_of(column: pl.Series, *, where: str | None = None) -> pl.Series:
                 fix="Write the column as text.",
             )
     try:
-        return column.cast(pl.String).str.strip_chars()
+        return column.cast(pl.String).str.strip_chars(ENDS)
     except pl.exceptions.PolarsError as error:
         raise CohortError(f"column {column.name} ({column.dtype}) is not text.", where=where) from error
 
@@ -120,7 +122,7 @@ def text_of(column: pl.Series, *, where: str | None = None) -> pl.Series:
 def _kind(table: Path) -> str:
     suffix = table.suffix.lower()
     if suffix not in SUFFIXES:
-        raise CohortError("is neither CSV nor Parquet.", where=table.name, fix="Save it as .csv or .parquet.")
+        raise CohortError("is neither CSV nor Parquet.", where=table.name, fix=SAVE_AS)
     return suffix
 
 
@@ -162,5 +164,9 @@ def _filled(column: pl.Series) -> pl.Expr:
 def _unreadable(table: Path, error: Exception) -> CohortError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
     return CohortError(
-        f"cannot be read as {'Parquet' if table.suffix.lower() in _PARQUET else 'CSV'} ({reason}).", where=table.name
+        f"cannot be read as {'Parquet' if table.suffix.lower() in _PARQUET else 'CSV'} ({reason}).",
+        where=table.name,
+        fix=None
+        if isinstance(error, OSError)
+        else "It may be truncated, or have the suffix of another format: export or download it again.",
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Final, cast
 
 from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.file_bytes import refuse_other_formats
 from fmaudit_core.tabular.scan import DELIMITED
 
 _BLOCK: Final = 16 << 20
@@ -37,11 +38,15 @@ def check_text(path: Path) -> None:
         return
     try:
         with _opened(path) as file:
-            _check_head(file.read(_HEAD), path.name)
+            _check_head(file.read(_HEAD), path)
         with _opened(path) as file:
             suspicious = _check_encoding(file, path.name)
         if suspicious:
             _check_quotes(path)
+    except gzip.BadGzipFile as error:
+        raise CohortError(
+            "is not compressed by gzip, or damaged.", where=path.name, fix="Correct its suffix, or download it again."
+        ) from error
     except (OSError, EOFError) as error:  # a truncated gzip stream ends with EOFError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "it ends too early"
         raise CohortError(
@@ -60,10 +65,12 @@ def _opened(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _check_head(head: bytes, where: str) -> None:
+def _check_head(head: bytes, path: Path) -> None:
+    where = path.name
     if not head.strip():
         raise CohortError("is empty.", where=where, fix="Write a header and one row per event.")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+    refuse_other_formats(head, path)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or 4 * head.count(b"\0") > len(head):
         raise CohortError("line 1 is not UTF-8: the file is UTF-16 or no text.", where=where, fix=_AS_UTF8)
     if b"\r" in head and b"\n" not in head:
         raise CohortError(
@@ -78,6 +85,13 @@ def _check_encoding(file: IO[bytes], where: str) -> bool:
     before, suspicious = 0, False
     while block := file.read(_BLOCK):
         block += file.readline()
+        if b"\0" in block:
+            line = before + block.count(b"\n", 0, block.index(b"\0")) + 1
+            raise CohortError(
+                f"line {line:,} holds a null byte, so the file is damaged or no text.",
+                where=where,
+                fix="Export or download it again.",
+            )
         if not block.isascii():
             try:
                 block.decode("utf-8")

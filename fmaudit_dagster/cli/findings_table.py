@@ -35,6 +35,7 @@ def print_findings(reports: Path) -> None:
         return
     audit = json.loads(summary.read_text(encoding="utf-8"))
     found = audit["findings"]
+    titles = {**TASK_TITLES, **audit["config"].get("task_titles", {})}
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
@@ -45,7 +46,7 @@ def print_findings(reports: Path) -> None:
     for row in confirmatory:
         table.add_row(
             escape(row["encoder"]),
-            escape(TASK_TITLES.get(row["task"], row["task"])),
+            escape(titles.get(row["task"], row["task"])),
             escape(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])),
             _number(row["gap"], 2),
             _number(row["null_expected_gap"], 2),
@@ -53,7 +54,7 @@ def print_findings(reports: Path) -> None:
             _VERDICTS[row["verdict"]],
         )
     console.print(table)
-    _print_warnings(console, audit)
+    _print_warnings(console, audit, titles)
     for row in confirmatory:
         attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", markup=False, highlight=False)
@@ -65,7 +66,7 @@ def print_findings(reports: Path) -> None:
         console.print("\nWhat would help")
     for row in helping:
         console.print(
-            f"- {row['encoder']}, {TASK_TITLES.get(row['task'], row['task'])}: {row['sentence']}",
+            f"- {row['encoder']}, {titles.get(row['task'], row['task'])}: {row['sentence']}",
             markup=False,
             highlight=False,
         )
@@ -74,7 +75,7 @@ def print_findings(reports: Path) -> None:
     click.echo(f"Report: {page}")
 
 
-def _print_warnings(console: Console, audit: Mapping[str, Any]) -> None:
+def _print_warnings(console: Console, audit: Mapping[str, Any], titles: Mapping[str, str]) -> None:
     """Print the warnings about each encoder's primary models, and that a threshold was given."""
     of_main = {tuple(row[name] for name in SCORE_SET) for row in audit["subgroup_metrics"]}
     if any(row.get("threshold_source") == THRESHOLD_GIVEN for row in audit["subgroup_metrics"]):
@@ -82,7 +83,7 @@ def _print_warnings(console: Console, audit: Mapping[str, Any]) -> None:
     rows = audit.get("warnings", [])
     shown = [row for row in rows if tuple(row[name] for name in SCORE_SET) in of_main]
     for row in shown:
-        named = [row["encoder"], TASK_TITLES.get(row["task"], row["task"])]
+        named = [row["encoder"], titles.get(row["task"], row["task"])]
         if row["attribute"] != OVERALL:
             named.append(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]))
         console.print(f"[bold yellow]Warning[/]: {escape(', '.join(named))}: {escape(row['message'])}", highlight=False)

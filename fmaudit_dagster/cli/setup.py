@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _TITLES: Final = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
 _MARKS: Final = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
-#: units of notes, of one
-_ONE: Final = {"studies": "study", "persons": "person", "volumes": "volume", "files": "file", "rows": "row"}
 _SHELLS: Final[dict[str, str]] = {
     "bash": 'eval "$(fmaudit completion bash)"   # in ~/.bashrc',
     "zsh": 'eval "$(fmaudit completion zsh)"    # in ~/.zshrc, after compinit',
@@ -168,6 +166,8 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
     from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
     from fmaudit_core.pipeline.run_cohort import is_drawn, read_cohort
     from fmaudit_core.pipeline.run_ehr_probes import look_at_events
+    from fmaudit_core.tabular.errors import CohortError
+    from fmaudit_core.tabular.notes import note_sentences
     from fmaudit_dagster.cli.progress_bars import one_bar
 
     workspace = workspace_of(config)
@@ -176,12 +176,16 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
             with one_bar("reading headers of the images") as progress:
                 read = read_cohort(workspace, progress=progress)
             look = look_at_events(workspace, read.studies)
-        except FmauditError:
+        except FmauditError as error:
             config.unlink()
             if not registry_was_there:
                 for path in workspace.audit.encoders.iterdir():
                     path.unlink()
                 workspace.audit.encoders.rmdir()
+            if isinstance(error, CohortError) and workspace.audit.cohort.kind == "table":
+                click.echo(
+                    "Nothing was written. --dry-run > audit.yaml writes the guess, to be corrected by hand.", err=True
+                )
             raise
         click.echo(
             f"{read.studies.height} studies of {read.studies.get_column('patient_id').n_unique()} patients are valid."
@@ -191,8 +195,8 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
             if before is not None and n < before:
                 click.echo(f"  left out by the rule `{step}`: {before - n}")
             before = n
-        for note, n, unit, detail in read.notes.iter_rows():
-            click.echo(f"  {note}: {n} {_ONE.get(unit, unit) if n == 1 else unit}{f' ({detail})' if detail else ''}")
+        for sentence in note_sentences(read.notes):
+            click.echo(f"  {sentence}")
         if look is not None:
             _print_events(look)
     record = workspace.record

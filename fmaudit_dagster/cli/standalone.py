@@ -64,6 +64,7 @@ def assess(
     from fmaudit_core.config import FairnessSection, LabelWords, LevelRules
     from fmaudit_core.fairness.normal_form import PredictionRules
     from fmaudit_core.standalone.assess_file import assess_file
+    from fmaudit_core.tabular.notes import note_sentences
     from fmaudit_dagster.cli.findings_table import print_findings
     from fmaudit_dagster.cli.progress_bars import one_bar
 
@@ -86,8 +87,8 @@ def assess(
             rules=rules,
             progress=progress,
         )
-    for row in done.notes.iter_rows(named=True):
-        click.echo(f"Note: {row['note']}: {row['n']:,} {row['unit']} ({row['detail']}).")
+    for sentence in note_sentences(done.assessment.notes):
+        click.echo(f"Note: {sentence}.")
     print_findings(out)
 
 

@@ -6,13 +6,14 @@ from datetime import datetime
 
 import polars as pl
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fmaudit_core.cohort.schema import validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.cohort.table import read_table_cohort
-from fmaudit_core.config import DEFAULT_AGE_BANDS, TableCohort
+from fmaudit_core.config import DEFAULT_AGE_BANDS, Audit, TableCohort, load_audit
 from fmaudit_core.tables.schemas import TABLES
 from fmaudit_core.tabular.errors import CohortError
 
@@ -253,8 +254,8 @@ def test_rows_are_numbered_as_in_the_file_though_blank_ones_are_passed_over(tmp_
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (with_line(6, "s04,p04,val,50,f,a"), r"Row 6: fewer or more cells than the header's 7"),
-        (with_line(6, "s04,p04,val,50,f,a,1,9"), r"Row 6: fewer or more cells"),
+        (with_line(6, "s04,p04,val,50,f,a"), r"Row 6: 6 cells instead of the header's 7"),
+        (with_line(6, "s04,p04,val,50,f,a,1,9"), r"Row 6: 8 cells instead of"),
         (with_line(6, 's04,p04,val,50,"f,a,1'), r"cannot be read as CSV"),
         (
             "\n".join(f"{line},pe" if i == 0 else f"{line},1" for i, line in enumerate(LINES)),
@@ -329,8 +330,8 @@ def test_a_path_where_nothing_can_lie_is_told(read, tmp_path, image):
     (tmp_path / "ct").mkdir()
     (tmp_path / "ct" / "loop").symlink_to(tmp_path / "ct" / "loop")
     frame = rows().with_columns(image=pl.when(pl.col("study_id") == "s05").then(pl.lit(image)).otherwise("study_id"))
-    with pytest.raises(CohortError, match=r"Row 7: a study without images"):
-        read(frame)
+    with pytest.raises(CohortError, match=r"Row [67]: a study without images"):
+        read(frame, suffix=".parquet" if "\0" in image else ".csv")  # a CSV file with a null byte is not read
 
 
 def test_a_blank_image_path_is_told(read):
@@ -376,3 +377,108 @@ def test_a_medical_record_asks_for_times_and_bad_ones_are_told(tmp_path):
     assert studies["time"].to_list()[:3] == [datetime(2020, 1, 31, 14, 5), datetime(2020, 2, 1, 8), None]
     with pytest.raises(CohortError, match="Row 3: not a valid time"):
         read_timed(rows().with_columns(time=pl.Series([times[0], "soon", *times[2:]])))
+
+
+def audited(folder, *, cohort=None, **changes):
+    """Write audit.yaml for `folder/studies.csv` and read the cohort that it describes."""
+    text = yaml.safe_dump(
+        {"cohort": {"kind": "table", "table": "studies.csv"} | (cohort or {}), "tasks": ["pe"]} | changes
+    )
+    (folder / "audit.yaml").write_text(text)
+    audit = load_audit(folder / "audit.yaml")
+    return read_table_cohort(audit.cohort, tasks=audit.tasks, attributes=audit.attributes, age_bands=audit.age_bands)
+
+
+@pytest.mark.parametrize("words", [("malignant", "benign"), ("2", "1"), ("1", "-1"), ("Yes ", "no")])
+def test_labels_in_the_words_of_audit_yaml(tmp_path, words):
+    rows().write_csv(tmp_path / "studies.csv")
+    want = audited(tmp_path).labels
+    named = pl.col("pe").replace({"1": words[0].upper(), "0": f" {words[1]}"})
+    rows().with_columns(named).write_csv(tmp_path / "studies.csv")
+    found = audited(tmp_path, cohort={"labels": {"positive": [words[0]], "negative": words[1]}})
+    assert found.labels.equals(want)
+    assert f"positive: {words[0].strip().lower()}" in found.notes.filter(note="pe read from words")["detail"][0]
+    rows().with_columns(named.replace({words[0].upper(): "else"})).write_csv(tmp_path / "studies.csv")
+    with pytest.raises(CohortError, match=r"column pe: 'else' is not a valid label \(6 in all\)"):
+        audited(tmp_path, cohort={"labels": {"positive": [words[0]], "negative": words[1]}})
+
+
+def test_labels_that_are_none_are_counted(tmp_path):
+    frame = rows(24).with_columns(pe=pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("nan")).otherwise("pe"))
+    frame = frame.with_columns(pe=pl.when(pl.int_range(pl.len()) == 5).then(pl.lit("-1")).otherwise("pe"))
+    frame.write_csv(tmp_path / "studies.csv")
+    found = audited(tmp_path)
+    assert found.labels["label"].null_count() == 4
+    assert found.notes.select("note", "n").rows()[:2] == [("pe uncertain", 1), ("pe has no label", 3)]
+
+
+def test_levels_of_other_case_are_refused_or_merged_by_audit_yaml(tmp_path):
+    rows().write_csv(tmp_path / "studies.csv")
+    want = audited(tmp_path).studies
+    rows().with_columns(sex=pl.when(pl.int_range(pl.len()) == 1).then(pl.lit("MALE")).otherwise("sex")).write_csv(
+        tmp_path / "studies.csv"
+    )
+    with pytest.raises(CohortError, match=r"levels of sex differ by case or spacing only: 'male', 'MALE'.*merge: case"):
+        audited(tmp_path)
+    found = audited(tmp_path, cohort={"levels": {"merge": "case"}})
+    assert found.studies.equals(want)
+    assert found.notes["note"].to_list()[-1] == "sex merged by case and spacing"
+    assert audited(tmp_path, attributes=["race_ethnicity", "age_band"]).studies.equals(want)  # sex is no attribute here
+
+
+@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder", "label", "subgroup"])
+def test_reserved_names_in_audit_yaml_are_refused_and_can_be_mapped(tmp_path, name):
+    rows().with_columns(pl.col("sex").alias(name)).write_csv(tmp_path / "studies.csv")
+    with pytest.raises(CohortError, match=rf"audit.yaml: {name} cannot be a task or an attribute.*columns:"):
+        audited(tmp_path, attributes=["sex", name])
+    mapped = audited(tmp_path, cohort={"columns": {"rating": name}}, attributes=["sex", "rating"])
+    assert mapped.studies["rating"].to_list() == mapped.studies["sex"].to_list()
+
+
+def test_levels_that_hold_the_sign_of_an_intersection_are_refused(tmp_path):
+    rows().with_columns(sex=pl.col("sex") + " x north").write_csv(tmp_path / "studies.csv")
+    with pytest.raises(CohortError, match=r"sex has levels that contain ` x `.*for example with `/`"):
+        audited(tmp_path)
+
+
+def test_the_oldest_are_in_an_open_band_of_a_table_and_not_of_inspect(tmp_path):
+    odd = ["17", "18", "90", ">89", "91", "90+", "067Y", "41", "104"]
+    rows(24).with_columns(pl.Series("age", odd + ["45"] * 15)).write_csv(tmp_path / "studies.csv")
+    found = audited(tmp_path)
+    assert found.studies["age_band"].to_list()[:8] == [
+        "18-40", "75-90", "75-90", "over_90", "75-90", "61-74", "41-60", "over_90",
+    ]  # fmt: skip
+    assert found.flow["n_studies"].to_list()[:2] == [24, 23]
+    assert found.notes.filter(note="open ages")["n"].to_list() == [2]
+    paper = audited(tmp_path, age_bands=["18-40", "41-60", "61-74", "75-90"])
+    assert paper.flow["n_studies"].to_list()[:2] == [24, 21]
+    inspect = Audit(cohort={"kind": "inspect", "root": tmp_path})
+    assert [band.label for band in inspect.age_bands] == ["18-40", "41-60", "61-74", "75-90"]
+
+
+def test_patients_whose_ids_a_spreadsheet_shortened_are_refused(tmp_path):
+    rows().with_columns(patient_id=pl.lit("1.23457E+15"), split=pl.lit("train")).write_csv(tmp_path / "studies.csv")
+    with pytest.raises(CohortError, match=r"Rows 2, 3, 4, 5, 6 and 7 more: patients share an id such as 1.2E\+15"):
+        audited(tmp_path)
+    rows().with_columns(patient_id=pl.format("{}E5", pl.int_range(pl.len()))).write_csv(tmp_path / "studies.csv")
+    assert audited(tmp_path).studies["patient_id"].n_unique() == 12
+
+
+def test_a_task_is_shown_by_its_title_else_by_the_name_of_its_column(tmp_path):
+    cohort = {
+        "kind": "table", "table": tmp_path / "studies.csv",
+        "columns": {"ild": "ILD", "lung_nodule": "lung_nodule present", "pe": "PE_final", "age": "AGE"},
+    }  # fmt: skip
+    tasks = ("pe", "ild", "lung_nodule", "plain")
+    assert Audit(cohort=cohort, tasks=tasks).task_titles == {"ild": "ILD", "lung_nodule": "Lung nodule present"}
+    named = Audit(cohort=cohort, tasks=tasks, task_titles={"plain": "PLAIN", "ild": "Fibrosis", "pe": "Embolism"})
+    assert named.task_titles == {
+        "ild": "Fibrosis", "lung_nodule": "Lung nodule present", "plain": "PLAIN", "pe": "Embolism",
+    }  # fmt: skip
+    assert Audit.model_validate(named.model_dump()) == named
+    for wrong, said in (
+        ({"other": "x"}, "other is not a task; the tasks are pe"),
+        ({"pe": " "}, "a title has 1 to 120"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Audit(cohort=cohort, tasks=tasks, task_titles=wrong)

@@ -175,9 +175,14 @@ def test_a_second_site_that_spells_ids_otherwise_is_not_lost_quietly(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("\n".join(rows()), "its first row holds numbers or dates, so the names of the columns are missing"),
+        ("\n".join(rows()), "has no header"),
         ("patient_id,time,code,time\npat1,2020-01-01,a,2020-01-01\n", "column time appears twice"),
-        ("\n".join([HEAD, *rows(), "pat1,2020-01-01,a,1,2,3"]), "row 202: fewer or more cells than the header's"),
+        ("\n".join([HEAD, *rows(), "pat1,2020-01-01,a,1,2,3"]), "row 202: more cells than the header's"),
+        ("\n".join([HEAD, *rows(), "pat1,2020-01-01,a, b,1"]), "row 202: more cells than the header's"),
+        ("\n".join(["sep=,", HEAD, *rows()]), "its first line is `sep=`, as Excel writes it. Remove this line."),
+        ("\n".join(["# of 2024", HEAD, *rows()]), "line 1 is a comment, not a header"),
+        ("\n".join(["Export", HEAD, *rows()]), "line 1 has one cell and the next line 4"),
+        ("\n".join([HEAD, *rows()]).replace(",", "^"), "no comma, semicolon, tab or | separates its cells; it has '^'"),
         (f"{HEAD}\n", "holds no event of the cohort's patients"),
         ("", "is empty"),
     ],
@@ -185,6 +190,30 @@ def test_a_second_site_that_spells_ids_otherwise_is_not_lost_quietly(tmp_path):
 def test_headers_and_widths_are_named(tmp_path, text, said):
     (tmp_path / "events.csv").write_text(text)
     assert said in refused(tmp_path / "events.csv")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(",", "|"),
+        lambda text: text.replace(HEAD, "patient_id , TIME,\u00a0code, value"),
+        lambda text: text.replace("pat", "\u00a0pat").replace(",2020", "\u200b,2020"),
+    ],
+)
+def test_other_spellings_of_a_file_are_the_same_record(tmp_path, change):
+    want = read(write(tmp_path, rows())).rows
+    text = (tmp_path / "events.csv").read_text()
+    (tmp_path / "events.csv").write_text(change(text))
+    assert read(tmp_path / "events.csv").rows.equals(want)
+
+
+def test_ids_and_codes_that_an_export_wrote_as_words_are_missing(tmp_path):
+    lines = [*rows(), *(f"{word},2020-02-05,DX/I26,1" for word in ("nan", "NULL")), "pat1,2020-02-05,nan,1"]
+    said = refused(write(tmp_path, [*lines, *lines[-3:]]))
+    assert "6 of 206 rows cannot be used" in said
+    assert "4 without a patient id" in said
+    assert "2 without a code" in said
+    assert "NA" in read(write(tmp_path, rows(code="NA"))).vocabulary["code"].to_list()
 
 
 def test_a_workbook_is_no_table(tmp_path):

@@ -169,6 +169,34 @@ def test_what_is_wrong_is_told_by_row_and_nobody_is_named(tmp_path, frame, said)
     assert not any(one in str(told.value) for one in (*STUDIES["study_id"], "PE0000"))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda text: text.replace("\n", "\n# r\u00e9sum\u00e9,1\n", 1).encode("cp1252"),
+            r"^x\.csv: line 2 is not UTF-8",
+        ),
+        (lambda text: text.replace(",", ',"', 1).encode(), "line 1 has a quotation mark without a partner"),
+        (lambda text: b"PK\3\4" + text.encode(), "is not CSV but an Excel workbook"),
+        (
+            lambda text: text.replace("\n", ",0.5\n").replace(",0.5\n", "\n", 1).encode(),
+            "Rows 2, 3, 4, 5, 6 and 55 more: more cells",
+        ),
+    ],
+)
+def test_bytes_that_would_be_misread_are_told_by_line(tmp_path, change, said):
+    path = tmp_path / "x.csv"
+    path.write_bytes(change(ours().write_csv()))
+    file = PredictionsFile(path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), task="pe")
+    with pytest.raises(PredictionsFileError, match=said):
+        baseline_scores(file, STUDIES, TRUTH, baseline="x")
+
+
+def test_blanks_around_names_do_not_matter(tmp_path):
+    want = joined(tmp_path, ours()).scores
+    assert joined(tmp_path, ours().rename({"study_id": " Study_ID", "y_score": "y_score "})).scores.equals(want)
+
+
 def test_test_studies_of_one_class_are_refused(tmp_path):
     labels = TRUTH.with_columns(label=pl.lit(value=True))
     with pytest.raises(PredictionsFileError, match=r"positives and 0 negatives in the test split"):

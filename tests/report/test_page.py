@@ -500,3 +500,11 @@ def test_a_page_is_replaced_whole(
         write_page(path, inputs)
     assert path.read_text(encoding="utf-8") == text
     assert [one.name for one in path.parent.iterdir()] == ["index.html"]
+
+
+def test_a_title_of_audit_yaml_is_shown_instead_of_the_usual_one(inputs: ReportInput, text: str) -> None:
+    audit = inputs.audit.model_copy(update={"task_titles": {"mortality_1m": "Death within a month"}})
+    titled = without_plotly(render_page(dataclasses.replace(inputs, audit=audit)))
+    assert "Mortality, 1 month" in without_plotly(text)
+    assert "Mortality, 1 month" not in titled
+    assert "Death within a month" in titled

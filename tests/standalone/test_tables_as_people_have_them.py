@@ -7,6 +7,7 @@ import unicodedata
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from fairlearn.metrics import MetricFrame, false_negative_rate, false_positive_rate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -16,6 +17,7 @@ from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.normal_form import PredictionRules
 from fmaudit_core.standalone.assess_file import read_predictions
+from fmaudit_core.tabular.notes import note_sentences
 from fmaudit_dagster.cli.main import main
 from tests.fairness.cohorts import predictions
 
@@ -62,10 +64,27 @@ def test_spelling_type_and_format_change_no_number(tmp_path, words, separator, f
     assert found.fairness_gaps.equals(WANT.fairness_gaps)
 
 
-def test_values_are_those_of_scikit_learn():
-    of = PLAIN.filter(pl.col("split") == "test", pl.col("group") == LEVELS["a"])
-    row = WANT.subgroup_metrics.filter(pl.col("subgroup") == LEVELS["a"], pl.col("metric") == "auroc")
-    assert row["value"][0] == pytest.approx(roc_auc_score(of["y_true"], of["y_score"]), abs=1e-9)
+def test_values_of_a_clean_file_are_those_of_scikit_learn_and_fairlearn(tmp_path):
+    clean = predictions(3_000, seed=7)
+    clean.with_columns(pl.col("y_true").cast(pl.Int8)).write_csv(tmp_path / "p.csv")
+    found = assess(read_predictions(tmp_path / "p.csv"), attributes=["group"], settings=FEW, threshold=0.5)
+    assert found.notes.is_empty()
+    test = clean.filter(split="test")
+    rates = {"udr": false_negative_rate, "fpr": false_positive_rate}
+    true, called, group = (
+        one.to_numpy() for one in (test["y_true"], test["y_score"] >= 0.5, test["group"].cast(pl.String))
+    )
+    theirs = MetricFrame(metrics=rates, y_true=true, y_pred=called, sensitive_features=group)
+    ours = {(level, metric): value for level, metric, value in found.subgroup_metrics.select(
+        "subgroup", "metric", "value").iter_rows()}  # fmt: skip
+    gaps = dict(found.fairness_gaps.select("metric", "gap").iter_rows())
+    for level in theirs.by_group.index:
+        of = test.filter(group=level)
+        assert ours[level, "auroc"] == pytest.approx(roc_auc_score(of["y_true"], of["y_score"]), abs=1e-9)
+        for metric in rates:
+            assert ours[level, metric] == pytest.approx(theirs.by_group.loc[level, metric], abs=1e-9)
+    for metric in rates:
+        assert gaps[metric] == pytest.approx(theirs.difference()[metric], abs=1e-9)
 
 
 def test_leading_zeros_are_other_patients(tmp_path):
@@ -91,7 +110,7 @@ def test_models_that_contradict_each_other_are_refused(column):
     assert PLAIN["patient_id"][0] not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder"])
+@pytest.mark.parametrize("name", ["overall", "probe", "task", "encoder", "__row__"])
 def test_reserved_names_are_no_attributes(name):
     with pytest.raises(FairnessError, match=f"{name} cannot be an attribute"):
         assess(PLAIN.with_columns(pl.col("group").alias(name)), attributes=[name], settings=FEW)
@@ -106,6 +125,10 @@ def test_reserved_names_are_no_attributes(name):
         ({"y_score": pl.lit("76.4%")}, "y_score is not a number in 400 rows: 2, 3, 4, 5, 6 and 395 more: they end in a percent"),
         ({"y_score": pl.lit("0,5")}, "they have a decimal comma"),
         ({"patient_id": pl.lit("nan")}, "patient_id is missing in 400 rows"),
+        ({"patient_id": pl.lit("1.23457E+15")}, "share a patient_id such as 1.2E+15 (400 rows"),
+        ({"y_true": pl.when("y_true").then(1).otherwise(-1)}, "If -1 means negative, give --positive 1 --negative -1."),
+        ({"y_score": pl.lit("#DIV/0!")}, "y_score is missing, NaN or infinite in 400 rows"),
+        ({"encoder": pl.when(pl.int_range(pl.len()) != 4).then(pl.lit("m"))}, "encoder is missing in row 6"),
     ],
 )  # fmt: skip
 def test_a_cell_that_cannot_be_read_is_told_with_column_and_rows(tmp_path, change, said):
@@ -128,25 +151,60 @@ def run(tmp_path, *arguments):
     return CliRunner().invoke(main, [*command, "--permutations", "99", *arguments])
 
 
-def test_what_was_read_otherwise_is_noted_in_terminal_and_page(tmp_path):
+def test_what_was_read_otherwise_is_noted_in_terminal_page_and_python(tmp_path):
     few = pl.int_range(pl.len()) < 20
-    PLAIN.with_columns(
+    frame = PLAIN.with_columns(
         y_true=pl.when(few).then(pl.lit("-1")).when("y_true").then(pl.lit("yes")).otherwise(pl.lit("no")),
-        group=pl.col("group").replace({"unknown": "NA"}),
-    ).write_csv(tmp_path / "p.csv")
-    told = run(tmp_path, "--unlabelled", "exclude")
-    assert told.exit_code == 0, told.output
-    assert "y_true read from words: 2 words (positive: yes; negative: no)" in told.output
-    assert "y_true has no label: 20 rows (excluded: 20 rows -1, which means uncertain)" in told.output
-    assert "group not recorded" in told.output
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert "Notes on the files" in page
+        group=pl.col("group").replace({"unknown": None}),
+    )
+    frame.write_csv(tmp_path / "p.csv")
+    found = assess(
+        read_predictions(tmp_path / "p.csv"),
+        attributes=["group"],
+        settings=FEW,
+        rules=PredictionRules(unlabelled="exclude"),
+    )
+    assert found.notes["note"].to_list() == [
+        "y_true read from words",
+        "y_true uncertain",
+        "y_true has no label",
+        "group not recorded",
+    ]
+    told = " ".join(run(tmp_path, "--unlabelled", "exclude").output.split())
+    assert "y_true read from words: 2 words (positive: yes; negative: no)" in told
+    assert "y_true has no label: 20 rows (excluded: 20 rows -1, which means uncertain)" in told
+    assert "Notes on the files" in (tmp_path / "out" / "index.html").read_text()
+    shown = repr(found)
+    for sentence in note_sentences(found.notes):
+        assert sentence in told
+        assert sentence in shown
+        assert sentence in found._repr_html_()
+    assert assess(frame, attributes=["group"], settings=FEW, rules=PredictionRules(unlabelled="exclude")).notes.equals(
+        found.notes
+    )
+    assert WANT.notes["note"].to_list() == ["group not recorded"]
+    assert "notes" not in WANT.tables()
 
 
 def test_blank_sources_count_as_given_and_an_attribute_named_twice_counts_once(tmp_path):
     PLAIN.with_columns(threshold=pl.lit("0.5"), threshold_source=pl.lit("")).write_csv(tmp_path / "p.csv")
     told = run(tmp_path, "--attributes", "group,group")
     assert told.exit_code == 0, told.output
+
+
+def test_ids_that_differ_by_case_or_decimals_across_splits_are_told(tmp_path):
+    first = {split: PLAIN.filter(split=split)["patient_id"][0] for split in ("val", "test")}
+    for val, test in (("P7a", "p7A"), ("7", "7.0")):
+        renamed = pl.col("patient_id").replace({first["val"]: val, first["test"]: test})
+        found = assess(PLAIN.with_columns(renamed), attributes=["group"], settings=FEW)
+        assert "they may be the same patient" in found.notes["detail"].to_list()
+
+
+@pytest.mark.parametrize("name", ["n", "level", "value", "status", "rank", "gap", "count", "index"])
+def test_an_attribute_may_have_the_name_of_a_number(name):
+    found = assess(PLAIN.rename({"group": name}), attributes=[name], settings=FEW)
+    want = WANT.subgroup_metrics.with_columns(pl.col("attribute").replace({"group": name}))
+    assert found.subgroup_metrics.sort(want.columns[:9]).equals(want.sort(want.columns[:9]))
 
 
 def test_rows_without_a_model_are_refused(tmp_path):

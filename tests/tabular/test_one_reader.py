@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import polars as pl
 import pytest
 
@@ -11,6 +13,7 @@ from fmaudit_core.tabular.labels import read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels
 from fmaudit_core.tabular.numbers import read_numbers
 from fmaudit_core.tabular.text_cells import column_names, read_cells
+from fmaudit_core.tabular.words import normal_splits, without_missing_words
 
 NAMES = ("study_id", "sex", "y_score")
 
@@ -57,13 +60,22 @@ HEAD = "study_id,sex,y_score\n"
             r"one column only: no comma, semicolon, tab or \| separates its cells; it has '\^'",
         ),
         ("study_id,sex,sex\n1,f,0\n", "column sex appears twice"),
-        (HEAD + "p00012,f\n", "Row 2: fewer or more cells than the header's 3"),
-        (HEAD + "1,f,0\np00012,f,0,9\n", "Row 3: fewer or more cells"),
-        (HEAD + "1,f,0\nTotal 1\n", "Row 3: fewer or more cells"),
+        (HEAD + "p00012,f\n", "Row 2: 2 cells instead of the header's 3"),
+        (HEAD + "1,f,0\np00012,f,0,9\n", "Row 3: 4 cells instead of"),
+        (HEAD + "1,f,0\nTotal 1\n1,f\n", "Rows 3 and 4: fewer or more cells than"),
         (HEAD + '1,"f,0\np00012,f,0\n', "cannot be read as CSV at or before line 3"),
         ((HEAD + "1,f,0\np00012,f\xe9minin,0\n").encode("cp1252"), "line 3 is not UTF-8 text"),
         ((HEAD + "1,f,0\n").encode("utf-16"), "not UTF-8 text but UTF-16"),
         ((HEAD + "1,f,0\n").encode("utf-16-le"), "not UTF-8 text but UTF-16"),
+        ((HEAD + "1,f,0\n").encode("utf-32"), "not UTF-8 text but UTF-32"),
+        (HEAD + "p00012,f\0,0\n", "line 2 holds a null byte"),
+        ("p00012,yes,north\np00013,no,south\np00014,yes,north\np00015,no,north\n", "the cells of line 1 recur below"),
+        (b"PK\3\4" + bytes(99), "is not CSV but an Excel workbook or a ZIP archive"),
+        (gzip.compress(HEAD.encode()), "is not CSV but compressed by gzip"),
+        (b"PAR1\0\0", "is not CSV but Parquet. Give the file the suffix .parquet"),
+        ('[{"study_id": "p00012"}]', "is not CSV but JSON"),
+        ("<html><td>p00012</td></html>", "is not CSV but HTML"),
+        ("version https://git-lfs.github.com/spec/v1\noid p00012\n", "is not CSV but a pointer of Git LFS"),
         ("", "is empty"),
         (HEAD, "has no studies"),
     ],
@@ -116,6 +128,53 @@ def test_levels_have_one_normal_form():
     assert "NA 1" in found.missing_text()
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        ".", "#VALUE!", "(blank)", "\\N", "Unknown/Not specified", "UNKNOWN OR NOT REPORTED", "Patient refused", "Not Applicable",
+        "Prefer not to answer", "nan\u200b", "U", "Keine Angabe", "non renseigné", "\u672a\u77e5",
+    ],
+)  # fmt: skip
+def test_words_of_other_systems_for_not_recorded(word):
+    found = normal_levels("PatientSex", pl.Series("n", ["f", word]), merge=False)
+    assert found.column.to_list() == ["f", "unknown"]
+
+
+def test_words_that_are_groups_stay_groups():
+    words = ["Other", "Other/Unknown", "U-turn", "North and South"]
+    assert normal_levels("site", pl.Series("site", [*words, "U"]), merge=False).column.to_list() == [*words, "U"]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("\u0130stanbul", "istanbul"), ("Isparta", "\u0131sparta"), ("Stra\u00dfe", "STRASSE"), ("ea\u200bst", "east"),
+        ("the\u00a0east", "the east"), ("\uff4eorth", "north"), ("1", "1.0"),
+    ],
+)  # fmt: skip
+def test_levels_that_look_alike_are_no_two_groups(pair):
+    with pytest.raises(LevelsError, match="differ by case or spacing only"):
+        normal_levels("n", pl.Series("n", [*pair, "b"]), merge=False)
+    assert normal_levels("n", pl.Series("n", [*pair, "b"]), merge=True).column.n_unique() == 2
+
+
+def test_invisible_characters_at_the_ends_are_no_part_of_ids_levels_and_names(tmp_path):
+    frame, _ = read(tmp_path, "study_id,sex\u200b, y_score\u00a0\n\ufeff0012,f\u200b,1\n0013\u2060,\u00a0m,2\n")
+    assert frame.columns == ["study_id", "sex", "y_score"]
+    assert frame.rows() == [("0012", "f", "1"), ("0013", "m", "2")]
+
+
+def test_ids_that_a_spreadsheet_could_not_show_are_missing(tmp_path):
+    frame, _ = read(tmp_path, "study_id,sex\n########,f\n#1,m\n")
+    assert without_missing_words(frame["study_id"]).to_list() == ["", "#1"]
+
+
+def test_splits_in_the_words_of_others():
+    words = ["Training", "validate", "held-out", "HOLDOUT ", "testing", "dev", "", None]
+    found = normal_splits(pl.Series("split", words)).to_list()
+    assert found == ["train", "val", "test", "test", "test", "dev", None, None]
+
+
 def test_levels_that_differ_by_case_or_spacing_are_refused_or_merged():
     column = pl.Series("sex", ["Male", "male", "male", "f", "North East", "NorthEast"])
     with pytest.raises(LevelsError, match="'male', 'Male'; 'North East', 'NorthEast'"):
@@ -130,6 +189,7 @@ def test_levels_that_differ_by_case_or_spacing_are_refused_or_merged():
     [
         pl.Series([1, 0]), pl.Series([1.0, 0.0]), pl.Series([True, False]), pl.Series(["1", " 0"]), pl.Series(["TRUE", "False "]),
         pl.Series(["yes", "No"]), pl.Series(["Positive", "NEGATIVE"]), pl.Series(["1.0", "0.00"]),
+        pl.Series("n", ["1,0", "0,0"]),
     ],
 )  # fmt: skip
 def test_every_form_of_a_label(column):
@@ -143,6 +203,7 @@ def test_labels_that_are_none_and_words_of_the_user():
     assert (found.n_blank, found.n_uncertain, found.unreadable.sum()) == (2, 2, 1)
     own = read_labels(pl.Series(["1", "2", "2.0"]), positive=["2"], negative=["1"])
     assert own.column.to_list() == [False, True, True]
+    assert (own.positive, own.negative) == (("2",), ("1",))
     assert read_labels(pl.Series(["2", "0"]), positive=["2"], negative=["1"]).unreadable.to_list() == [False, True]
 
 
@@ -158,3 +219,25 @@ def test_ages_as_people_write_them():
     found = read_ages(pl.Series("age", words))
     assert found.years.to_list() == [67, 67.5, 67.5, 67, 0.5, 67, 90, 90, 90, None, None, None]
     assert found.n_open == 3
+    words = [
+        "67 y/o",
+        "67yo",
+        "90 or older",
+        "90 and over",
+        "over 89",
+        "> 89",
+        "90 +",
+        "67 years old",
+        "67\u00a0Y",
+        "40-50",
+        "60s",
+    ]
+    found = read_ages(pl.Series("age", words))
+    assert found.years.to_list() == [67, 67, 90, 90, 90, 90, 90, 67, 67, None, None]
+    assert found.n_open == 5
+
+
+def test_columns_may_have_any_name():
+    for name in ("n", "level", "cell", "count"):
+        assert normal_levels(name, pl.Series(name, ["a", "b"]), merge=False).column.to_list() == ["a", "b"]
+        assert read_labels(pl.Series(name, ["1", "0"])).column.to_list() == [True, False]

@@ -20,7 +20,10 @@ ROWS = "".join(f"p{i},2020-01-01,DX/{i}\n" for i in range(50))
         ((HEAD + "p9,2020-01-01,DX/é\n" + ROWS).encode("latin-1"), r"line 2 is not UTF-8 \(byte 0xE9"),
         ((HEAD + ROWS).encode("utf-16"), "line 1 is not UTF-8: the file is UTF-16"),
         ((HEAD + ROWS).encode("utf-16-le"), "line 1 is not UTF-8: the file is UTF-16"),
-        ((HEAD + ROWS).encode("utf-32"), "line 1 is not UTF-8: the file is UTF-16"),
+        ((HEAD + ROWS).encode("utf-32"), "is not UTF-8 text but UTF-32"),
+        ((HEAD + ROWS + "p9,2020-01-01,DX/\0\n").encode(), "line 52 holds a null byte"),
+        (b"PK\3\4" + bytes(9), "is not CSV but an Excel workbook or a ZIP archive"),
+        (b"PAR1" + bytes(9), "is not CSV but Parquet"),
         ((HEAD + ROWS).replace("\n", "\r").encode(), "its lines end with CR only"),
         (b"", "is empty"),
         (b"\n\n", "is empty"),
@@ -74,5 +77,5 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
     with pytest.raises(CohortError, match=r"cannot be read \(it ends too early\)"):
         check_text(path)
     path.write_bytes(b"no gzip at all")
-    with pytest.raises(CohortError, match="cannot be read"):
+    with pytest.raises(CohortError, match="is not compressed by gzip, or damaged"):
         check_text(path)

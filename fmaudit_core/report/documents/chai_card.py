@@ -162,7 +162,7 @@ def _safety_results(audit_summary: AuditSummary, model: AuditSummary) -> list[tu
     rows = [row for row in audit_summary["calibration"] if row["encoder"] == model["name"] and row["slope"] is not None]
     slopes: list[tuple[str, dict[str, Any]]] = [
         (
-            f"Calibration slope, {formatting.task_title(row['task'])}, {row['pooling']}",
+            f"Calibration slope, {formatting.task_title(row['task'], audit_summary['config']['task_titles'])}, {row['pooling']}",
             {"kind": "single", "value": round(row["slope"], 4)},
         )
         for row in rows

@@ -71,7 +71,8 @@ def _model(comparison: Comparison, row: Mapping[str, Any]) -> str:
         for audit_summary in (comparison.first, comparison.second)
         for one in audit_summary["encoders"]
     }
-    return f"{titles.get(row['encoder']) or row['encoder']}, {formatting.task_title(row['task'])}"
+    task = formatting.task_title(row["task"], comparison.second["config"].get("task_titles", {}))
+    return f"{titles.get(row['encoder']) or row['encoder']}, {task}"
 
 
 def finding_views(comparison: Comparison) -> list[dict[str, str]]:

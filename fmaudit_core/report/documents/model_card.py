@@ -90,7 +90,7 @@ def _task(audit_summary: AuditSummary, task: str, rows: Sequence[AuditSummary]) 
     shown = [row for row in rows if row["metric"] in _READABLE]
     return {
         "name": task,
-        "title": formatting.task_title(task),
+        "title": formatting.task_title(task, audit_summary["config"]["task_titles"]),
         "overall": [_measure(row) for row in shown if row["attribute"] == OVERALL],
         "subgroups": [_measure(row) for row in shown if row["attribute"] != OVERALL],
         "threshold": next((row["threshold"] for row in rows if row.get("threshold") is not None), None),
@@ -132,7 +132,7 @@ def _finding(audit_summary: AuditSummary, row: AuditSummary) -> dict[str, Any]:
     return {
         **row,
         "declared": row["task"] == audit_summary["main_task"] and row["metric"] == audit_summary["primary_metric"],
-        "task_title": formatting.task_title(row["task"]),
+        "task_title": formatting.task_title(row["task"], audit_summary["config"]["task_titles"]),
         "attribute_title": formatting.attribute_title(row["attribute"]),
         "verdict_title": formatting.verdict_title(row["verdict"]),
     }

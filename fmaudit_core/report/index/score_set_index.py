@@ -97,6 +97,11 @@ class ScoreSetIndex:
         """Return the title of an encoder."""
         return str(self._titles.get(name, name))
 
+    @property
+    def task_titles(self) -> Mapping[str, str]:
+        """Return the titles of tasks that the audit gives."""
+        return self.audit.task_titles
+
     def main_key(self, encoder: str, task: str) -> Key | None:
         """Return the primary score set of an encoder on a task: the primary pooling, imaging alone, unmitigated."""
         keys = [key for key in self._metrics if key.encoder == encoder and key.task == task]

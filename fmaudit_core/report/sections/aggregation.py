@@ -29,7 +29,7 @@ def aggregation_views(index: ScoreSetIndex) -> list[Row]:
     return [
         {
             "task": task,
-            "outcome": formatting.task_title(task),
+            "outcome": formatting.task_title(task, index.task_titles),
             "encoders": [
                 {"title": index.encoder_title(encoder), "rows": [_line(index, row) for row in rows]}
                 for encoder, rows in _by_encoder(index, task).items()

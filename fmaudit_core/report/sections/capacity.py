@@ -55,7 +55,7 @@ def capacity_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, task:
     pairs = [row for row in mitigation_index.interactions if row["task"] == task]
     return {
         "task": task,
-        "outcome": formatting.task_title(task),
+        "outcome": formatting.task_title(task, index.task_titles),
         "rows": [
             {
                 "attribute": formatting.attribute_title(row["attribute"]),
@@ -94,7 +94,7 @@ def ladder_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row 
     first = mitigation_index.ladder[0]
     return {
         "encoder": index.encoder_title(first["encoder"]),
-        "outcome": formatting.task_title(first["task"]),
+        "outcome": formatting.task_title(first["task"], index.task_titles),
         "rows": [
             {
                 "attribute": formatting.attribute_title(row["attribute"]),

@@ -29,7 +29,7 @@ def _model(index: ScoreSetIndex, key: Key, rows: list[Row]) -> Row:
     shown = sorted(worse, key=lambda row: -abs(row["change"])) + others[:_MOST]
     return {
         "encoder": index.encoder_title(key.encoder),
-        "outcome": formatting.task_title(key.task),
+        "outcome": formatting.task_title(key.task, index.task_titles),
         "n_worse": len(worse),
         "sentence": _sentence(worse, len(others)),
         "rows": [_line(row) for row in shown],

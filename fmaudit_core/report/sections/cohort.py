@@ -41,11 +41,11 @@ def _count_cell(row: Row | None) -> str:
     return formatting.count(row["n_studies"], row["counts"])
 
 
-def flow_step(row: dict[str, Any]) -> dict[str, Any]:
+def flow_step(index: ScoreSetIndex, row: dict[str, Any]) -> dict[str, Any]:
     """Return a step of the cohort flow; known outcomes are counted independently, none after another."""
     head, _, task = row["step"].partition(": ")
-    outcome = formatting.task_title(task) if head == OUTCOME_KNOWN else ""
-    return {**row, "step": formatting.step_title(row["step"]), "outcome": outcome}
+    outcome = formatting.task_title(task, index.task_titles) if head == OUTCOME_KNOWN else ""
+    return {**row, "step": formatting.step_title(row["step"], index.task_titles), "outcome": outcome}
 
 
 def baseline_row(index: ScoreSetIndex, row: dict[str, Any], least: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def baseline_row(index: ScoreSetIndex, row: dict[str, Any], least: int) -> dict[
     return {
         **{name: _few(one, least) if name.startswith("n_") else one for name, one in row.items()},
         "apart": f"{_few(row['n_labels_apart'], least)} of {_few(row['n_labels'], least)}" if row["n_labels"] else "none given",
-        "title": index.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"]),
+        "title": index.encoder_title(row["encoder"]), "outcome": formatting.task_title(row["task"], index.task_titles),
     }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def encoder_tasks(index: ScoreSetIndex) -> Row:
             }
         )
     return {
-        "tasks": [formatting.task_title(task) for task in index.tasks],
+        "tasks": [formatting.task_title(task, index.task_titles) for task in index.tasks],
         "rows": rows,
         "control": index.encoder_title(control) if control else None,
         "sentence": _control_sentence(index, control),
@@ -66,9 +66,11 @@ def _control_sentence(index: ScoreSetIndex, control: str | None) -> str:
     if control is None:
         return "No control encoder was audited, so nothing here says whether an encoder helps at all."
     title, task = index.encoder_title(control).removesuffix(CONTROL), index.main_task
+    outcome = formatting.task_title(task, index.task_titles)
+    outcome = outcome if task in index.task_titles else outcome.lower()
     return (
         f"The control, {title}, sees only how often each grey value occurs; an encoder that does not rank patients better "
-        f"than it helps nobody. On {formatting.task_title(task).lower()}: {_against_control(index, control)}"
+        f"than it helps nobody. On {outcome}: {_against_control(index, control)}"
     )
 
 

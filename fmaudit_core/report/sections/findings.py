@@ -65,7 +65,7 @@ def q_map(index: ScoreSetIndex) -> Row:
         ]
         groups.append({"encoder": index.named(encoder["name"]), "rows": rows})
     return {
-        "tasks": [formatting.task_title(task) for task in index.tasks],
+        "tasks": [formatting.task_title(task, index.task_titles) for task in index.tasks],
         "groups": groups,
         "metric": formatting.metric_said(metric),
     }

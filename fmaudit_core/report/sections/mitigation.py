@@ -98,7 +98,7 @@ def _runs(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
 
 
 def _cell_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, cell: Cell) -> Row:
-    title = f"{index.encoder_title(cell[0])}{index.role(cell[0])} · {formatting.task_title(cell[1])}"
+    title = f"{index.encoder_title(cell[0])}{index.role(cell[0])} · {formatting.task_title(cell[1], index.task_titles)}"
     return {
         "id": _id(cell),
         "title": title,

@@ -32,7 +32,7 @@ def modality_views(index: ScoreSetIndex, comparisons: pl.DataFrame) -> list[Row]
             views.append(
                 {
                     "task": task,
-                    "outcome": formatting.task_title(task),
+                    "outcome": formatting.task_title(task, index.task_titles),
                     "encoders": [
                         (index.named(name), [_line(row) for row in rows])
                         for name in encoders

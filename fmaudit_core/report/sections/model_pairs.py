@@ -55,7 +55,7 @@ def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -
             groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], []).append(row)
     return {
         "task": first.task,
-        "outcome": formatting.task_title(first.task),
+        "outcome": formatting.task_title(first.task, index.task_titles),
         "first": names[0],
         "second": names[1],
         "sentence": _sentence(index, names, overall),

@@ -5,28 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from fmaudit_core.common import vocabulary
+from fmaudit_core.report.index.score_set_index import ScoreSetIndex
 from fmaudit_core.report.input.report_input import OVERALL
 from fmaudit_core.report.text import formatting
 
 Row = dict[str, Any]
 
 
-def label_flow_view(rows: list[Row], tasks: list[str], attributes: list[str]) -> list[Row]:
+def label_flow_view(index: ScoreSetIndex, rows: list[Row]) -> list[Row]:
     """Return a table of the page per task: all studies, then subgroups, with the share that is censored."""
     out = []
-    for task in tasks:
+    for task in index.tasks:
         of_task = [row for row in rows if row["task"] == task]
         groups = [
             {
                 "attribute": formatting.attribute_title(name),
                 "rows": [_line(row) for row in _by_name(of_task) if row["attribute"] == name],
             }
-            for name in attributes
+            for name in index.audit.attributes
         ]
         whole = next((row for row in of_task if row["attribute"] == OVERALL), None)
         if whole is not None:
             shown = [group for group in groups if group["rows"]]
-            out.append({"task": formatting.task_title(task), "whole": _line(whole), "groups": shown})
+            out.append({"task": formatting.task_title(task, index.task_titles), "whole": _line(whole), "groups": shown})
     return out
 
 

@@ -89,7 +89,7 @@ def _title(row: Row, titles: dict[str, str]) -> str:
     parts = [
         _QUANTITIES.get(row["quantity"], row["quantity"].replace("_", " ")),
         titles.get(row["model"], row["model"].replace("_", "-").upper() if row["model"] == "ct_lrcn" else row["model"]),
-        formatting.task_title(row["task"]) if row["task"] else "",
+        formatting.task_title(row["task"], {}) if row["task"] else "",
         vocabulary.subgroup_title(row["subgroup"]) if row["subgroup"] else
         formatting.attribute_title(row["attribute"]) if row["attribute"] else "",
         f"{row['strategy']} by {formatting.attribute_title(row['target_attribute']).lower()}" if row["target_attribute"]

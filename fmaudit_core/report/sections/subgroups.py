@@ -26,7 +26,7 @@ def cell_view(index: ScoreSetIndex, key: Key) -> Row:
     """Return everything the page shows of one score set."""
     return {
         "id": f"{key.encoder}|{key.task}|{index.variant_index(key)}",
-        "title": f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task)}",
+        "title": f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task, index.task_titles)}",
         "variant": formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True))),
         "overall": _subgroup_view(index, key, OVERALL, "all"),
         "groups": [
@@ -186,7 +186,8 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
         p_adjusted=formatting.p_number(row.get("p_adjusted")),
         q_value=formatting.p_number(row.get("q_value")),
         tip=_gap_tip(row),
-        sentence=unsaid or formatting.summary_of(wording, key.task, margin, mde),
+        sentence=unsaid
+        or formatting.summary_of(wording, formatting.among_whom(key.task, index.task_titles), margin, mde),
         short=unsaid or formatting.in_short(wording, margin, mde),
         warnings=_warnings_beside(index, key, row),
     )

@@ -24,8 +24,8 @@ def executive_summary(index: ScoreSetIndex) -> Row:
     highs = [row["ci_high"] for row in index.subgroups(shown, metric) if row["ci_high"] is not None] if shown else []
     top = 1.0 if metric == "auroc" else min(1.0, math.ceil(20 * max([0.2, *highs])) / 20)
     return {
-        "task": formatting.task_title(task),
-        "whom": formatting.among_whom(task),
+        "task": formatting.task_title(task, index.task_titles),
+        "whom": formatting.among_whom(task, index.task_titles),
         "headline": _headline(counted, len(declared), index.audit.fairness.margin, metric),
         "counts": [
             {
@@ -43,7 +43,7 @@ def executive_summary(index: ScoreSetIndex) -> Row:
         "missed": _missed(index, shown) if shown else None,
         "given": shown is not None and index.threshold_source(shown) == THRESHOLD_GIVEN,
         "top": formatting.level(metric, top, rounded=True),
-        "scope": f"{formatting.task_title(task)}, {formatting.metric_spelled(metric)}",
+        "scope": f"{formatting.task_title(task, index.task_titles)}, {formatting.metric_spelled(metric)}",
         "cards": [_card(index, shown, attribute, top) for attribute in index.attributes(shown)] if shown else [],
     }
 
@@ -96,7 +96,11 @@ def _warnings(index: ScoreSetIndex) -> list[Row]:
     tasks = sorted(index.tasks, key=lambda task: task != index.main_task)
     keys = [key for task in tasks for one in index.encoders if (key := index.main_key(one["name"], task))]
     return [
-        {**warning_view(row), "encoder": index.named(key.encoder), "task": formatting.task_title(key.task)}
+        {
+            **warning_view(row),
+            "encoder": index.named(key.encoder),
+            "task": formatting.task_title(key.task, index.task_titles),
+        }
         for key in keys
         for row in index.warnings(key)
     ]

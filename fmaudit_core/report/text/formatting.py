@@ -48,9 +48,9 @@ MINUS: Final = "\N{MINUS SIGN}"
 NONE: Final = DASH
 
 
-def task_title(task: str) -> str:
-    """Return the title of a task."""
-    return TASK_TITLES.get(task, _spaced(task))
+def task_title(task: str, titles: Mapping[str, str]) -> str:
+    """Return the title of a task: the audit's (`task_titles`), else the usual one."""
+    return titles.get(task) or TASK_TITLES.get(task, _spaced(task))
 
 
 def attribute_title(attribute: str) -> str:
@@ -60,10 +60,11 @@ def attribute_title(attribute: str) -> str:
     return ATTRIBUTE_TITLES.get(attribute, _spaced(attribute))
 
 
-def step_title(step: str) -> str:
+def step_title(step: str, titles: Mapping[str, str]) -> str:
     """Return a step of the cohort flow, the task in it by its title."""
     head, colon, task = step.partition(": ")
-    wording = f"{head}: {task_title(task)}" if colon and task in TASK_TITLES else step
+    known = task in titles or task in TASK_TITLES
+    wording = f"{head}: {task_title(task, titles)}" if colon and known else step
     return wording[:1].upper() + wording[1:]
 
 
@@ -96,9 +97,11 @@ def variant_title(variant: Mapping[str, str]) -> str:
     return ", ".join(parts)
 
 
-def among_whom(task: str) -> str:
+def among_whom(task: str, titles: Mapping[str, str]) -> str:
     """Return the patients a model can miss, for one task."""
-    return "patients with an embolism" if task == DIAGNOSIS_TASK else f"patients with the outcome ({task_title(task)})"
+    if task == DIAGNOSIS_TASK and task not in titles:
+        return "patients with an embolism"
+    return f"patients with the outcome ({task_title(task, titles)})"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
@@ -242,7 +245,7 @@ def threshold_origin(sources: Collection[str]) -> str:
     )
 
 
-def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -> str:
+def summary_of(finding: Mapping[str, Any], whom: str, margin: float, mde: str) -> str:
     """Return a finding in full: who is missed, how often, and how certain it is.
 
     Parameters
@@ -251,7 +254,8 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
         With the titles `best` and `worst`, their values as text (`best_text`, `worst_text`), and `gap_text`, `null_text`,
         `unrecorded_text` (the value of studies whose attribute was not recorded),
         all as they may be shown.
-    task : str
+    whom : str
+        The patients that the model can miss, of `among_whom`.
     margin : float
     mde : str
         The smallest difference that would have shown in the subgroup that fares worst.
@@ -268,7 +272,7 @@ def summary_of(finding: Mapping[str, Any], task: str, margin: float, mde: str) -
             f"{metric_title(metric)} differs most between {worst} and {best}, whose values are withheld (small groups)"
         )
     elif metric == "udr":
-        who = f"Of {among_whom(task)}, the model missed {values}"
+        who = f"Of {whom}, the model missed {values}"
     elif metric == "fpr":
         who = f"Of patients without the outcome, the model raised a false alarm for {values}"
     else:

@@ -34,7 +34,9 @@ def test_p_values(p: float | None, said: str) -> None:
     ],
 )
 def test_a_finding_says_who_how_often_and_how_sure(verdict: str, said: str) -> None:
-    sentence = formatting.summary_of({**FINDING, "verdict": verdict}, "pe", 0.05, "31 points")
+    sentence = formatting.summary_of(
+        {**FINDING, "verdict": verdict}, formatting.among_whom("pe", {}), 0.05, "31 points"
+    )
     assert sentence == (
         "Of patients with an embolism, the model missed 42.0% in the subgroup 75 to 90 and 22.0% in 18 to 40: a gap of 20.0 "
         f"points, where equal subgroups would differ by about 9.0 points. {said}"
@@ -43,7 +45,7 @@ def test_a_finding_says_who_how_often_and_how_sure(verdict: str, said: str) -> N
 
 def test_a_withheld_value_is_no_none() -> None:
     row = FINDING | {"worst_text": None, "best_text": None, "verdict": "insufficient_evidence"}
-    assert formatting.summary_of(row, "pe", 0.05, formatting.NONE) == (
+    assert formatting.summary_of(row, formatting.among_whom("pe", {}), 0.05, formatting.NONE) == (
         "Missed (UDR) differs most between 75 to 90 and 18 to 40, whose values are withheld (small groups): a gap of "
         "20.0 points, where equal subgroups would differ by about 9.0 points. We cannot tell whether it is real "
         "(adjusted p < 0.001)."
@@ -51,18 +53,35 @@ def test_a_withheld_value_is_no_none() -> None:
 
 
 def test_an_exploratory_finding_is_told_with_its_q() -> None:
-    said = formatting.summary_of({**FINDING, "p_adjusted": None, "verdict": "disparity"}, "pe", 0.05, "")
+    said = formatting.summary_of(
+        {**FINDING, "p_adjusted": None, "verdict": "disparity"}, formatting.among_whom("pe", {}), 0.05, ""
+    )
     assert said.endswith("(q = 0.010).")
 
 
 def test_other_tasks_do_not_speak_of_embolism() -> None:
-    said = formatting.summary_of({**FINDING, "verdict": "disparity"}, "mortality_1m", 0.05, "")
+    said = formatting.summary_of(
+        {**FINDING, "verdict": "disparity"}, formatting.among_whom("mortality_1m", {}), 0.05, ""
+    )
     assert said.startswith("Of patients with the outcome (Mortality, 1 month), the model missed")
+
+
+def test_a_task_has_the_title_of_the_audit_else_the_usual_one() -> None:
+    titles = {"ild": "ILD", "pe": "PE on CTPA"}
+    assert [formatting.task_title(name, titles) for name in ("ild", "pe", "mortality_1m", "lung_nodule")] == [
+        "ILD", "PE on CTPA", "Mortality, 1 month", "Lung nodule",
+    ]  # fmt: skip
+    assert formatting.among_whom("pe", titles) == "patients with the outcome (PE on CTPA)"
+    assert formatting.step_title("outcome known: ild", titles) == "Outcome known: ILD"
+    assert formatting.step_title("outcome known: ild", {}) == "Outcome known: ild"
 
 
 def test_untested_subgroups_are_no_finding() -> None:
     said = formatting.summary_of(
-        {**FINDING, "worst": None, "gap": None, "verdict": "insufficient_evidence"}, "pe", 0.05, ""
+        {**FINDING, "worst": None, "gap": None, "verdict": "insufficient_evidence"},
+        formatting.among_whom("pe", {}),
+        0.05,
+        "",
     )
     assert "we cannot tell" in said
 

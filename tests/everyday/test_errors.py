@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
         ("assess --predictions gone.csv", 1, "gone.csv: does not exist"),
         ("assess --predictions list.yaml", 1, "CSV or Parquet"),
         ("assess --predictions empty.csv", 1, "is empty"),
-        ("assess --predictions ragged.csv", 1, "fewer or more cells"),
+        ("assess --predictions ragged.csv", 1, "3 cells instead of the header's 6"),
         ("assess --predictions missing.csv --threshold 0.5", 1, "NaN"),
         ("assess --predictions missing.csv --attributes gender", 1, "column gender is missing"),
         ("assess --predictions missing.csv --permutations 3", 2, "3 is not in the range"),

@@ -332,7 +332,7 @@ def test_a_full_disk_is_no_damage(tmp_path, monkeypatch, headers_read):
     write_archive(tmp_path / "ct", "flat")
     publish = build._publish
     monkeypatch.setattr(build, "_publish", full)
-    with pytest.raises(ImagingError, match=r"cannot be written\..*what was read is kept"):
+    with pytest.raises(ImagingError, match=r"cannot be written: disk or memory is full\..*what was read is kept"):
         indexed(tmp_path)
     monkeypatch.setattr(build, "_publish", publish)
     headers_read.clear()

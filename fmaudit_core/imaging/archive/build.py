@@ -32,7 +32,8 @@ from fmaudit_core.storage.atomic_write import written_beside
 _FILES_PER_PART: Final = 1_024
 #: to start a process costs as much as to read some thousand headers
 _PARTS_AT_A_TIME: Final = 4
-_MEMORY: Final = "512MB"
+#: of joins and sorts, which use the disk beyond it; less than half of it fails from some hundred thousand files on
+_MEMORY, _THREADS = "256MB", 2
 _ROWS_PER_GROUP: Final = 16_384
 #: after so many failures in a row it is the disk that cannot be read, not its files
 _FAILURES_IN_A_ROW: Final = 16
@@ -96,7 +97,8 @@ def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = 
     with _locked(folder), _emptied(folder / "work") as work:
         write_listing(root, work / "listing")
         with duckdb.connect(":memory:") as connection:
-            connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = {_quoted(work)}")
+            connection.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {_THREADS}")
+            connection.execute(f"SET temp_directory = {_quoted(work)}")
             try:
                 _open(connection, index, work)
                 _count(connection, "FROM known")
@@ -106,7 +108,7 @@ def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = 
                 _update(connection, index, work, workers, progress)
             except duckdb.Error as error:  # all that is read was read before
                 raise ImagingError(
-                    "the index of the images cannot be written.",
+                    "the index of the images cannot be written: disk or memory is full.",
                     where=str(folder),
                     fix="Free some space, or set FMAUDIT_HOME to a larger disk, then run again: what was read is kept.",
                 ) from error

@@ -17,7 +17,7 @@ from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from fmaudit_core.imaging.header import kernel, numbers, positive, text
+from fmaudit_core.imaging.header import kernel, numbers, positive, text, value_of
 from fmaudit_core.imaging.impersonal import impersonal
 from fmaudit_core.tables.cohort import ACQUISITION
 from fmaudit_core.tabular.words import is_missing, word_key
@@ -176,13 +176,13 @@ def _text(groups: Iterable[Dataset], name: str) -> str | None:
 
 
 def _positive(groups: Iterable[Dataset], name: str) -> float | None:
-    found = _first(groups, lambda group: positive(group.get(name), name))
+    found = _first(groups, lambda group: positive(value_of(group, name), name))
     return None if found is None else round(found, 4)
 
 
 def _pixel_spacing(group: Dataset) -> float | None:
     """Return the distance of rows in mm."""
-    found = numbers(group.get("PixelSpacing"), 2, "PixelSpacing")
+    found = numbers(value_of(group, "PixelSpacing"), 2, "PixelSpacing")
     return round(float(found[0]), 4) if found is not None and found[0] > 0 else None
 
 

@@ -19,6 +19,7 @@ from fmaudit_core.imaging.header import (
     SeriesHeader,
     series_header,
     text,
+    value_of,
     values,
 )
 from fmaudit_core.imaging.kinds import image_reason
@@ -75,6 +76,11 @@ class DicomFile:
         """Return the description of the series."""
         return series_header(self.dataset)
 
+    @cached_property
+    def image_reason(self) -> str:
+        """Return the reason why the image holds no HU of slices; empty if its header does not show that it does not."""
+        return image_reason(self.dataset, self.image_type)
+
     def not_a_slice(self) -> str:
         """Return the reason why the file is no slice of any series, such as a screenshot; empty if it may be one.
 
@@ -84,8 +90,8 @@ class DicomFile:
             `unreadable`: the header is damaged.
         """
         with damage_is("unreadable"):
-            reason = image_reason(self.dataset, self.image_type)
-            if not reason and not self.is_multi_frame and self.dataset.get("ImagePositionPatient") in (None, ""):
+            reason = self.image_reason
+            if not reason and not self.is_multi_frame and value_of(self.dataset, "ImagePositionPatient") in (None, ""):
                 return "missing_geometry"
             return reason
 
@@ -97,7 +103,7 @@ class DicomFile:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Return rows and columns; empty if the header does not define the layout of the pixels."""
-        layout = [self.dataset.get(name) for name in ("Rows", "Columns", "BitsAllocated")]
+        layout = [value_of(self.dataset, name) for name in ("Rows", "Columns", "BitsAllocated")]
         return () if None in layout or "" in layout else (int(layout[0]), int(layout[1]))
 
     @cached_property

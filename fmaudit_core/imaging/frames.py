@@ -11,8 +11,8 @@ from pydicom.multival import MultiValue
 
 from fmaudit_core.imaging.dicom import DicomFile
 from fmaudit_core.imaging.errors import Defect, damage_is
-from fmaudit_core.imaging.header import Float64Array, numbers, positive
-from fmaudit_core.imaging.kinds import frame_reason, image_reason
+from fmaudit_core.imaging.header import Float64Array, numbers, positive, value_of
+from fmaudit_core.imaging.kinds import frame_reason
 from fmaudit_core.imaging.rescale import Int16Array, to_hu
 from fmaudit_core.imaging.stored import stored_values
 
@@ -93,9 +93,8 @@ def _frames(file: DicomFile) -> Iterator[Frame]:
         raise Defect("truncated_pixel_data" if file.cut_short else "no_pixel_data")
     if not file.shape:
         raise Defect("truncated_pixel_data" if file.cut_short else "unreadable")
-    reason = image_reason(dataset, file.image_type)
-    if reason:
-        raise Defect(reason)
+    if file.image_reason:
+        raise Defect(file.image_reason)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     n_frames = int(dataset.get("NumberOfFrames") or 1)
     if n_frames != len(per_frame or [dataset]):  # a frame without its own functional group has no position
@@ -183,10 +182,10 @@ def _macro(groups: list[Dataset], sequence: str, name: str) -> Any:
     """Return an attribute from the first group that has it, inside its functional-group macro or directly."""
     for group in groups:
         # a single-frame image, by far the most common, has no functional groups
-        nested = group.get(sequence) if len(groups) > 1 and sequence else None
-        if nested and nested[0].get(name) not in (None, ""):
-            return nested[0].get(name)
-        value = group.get(name)
+        nested = value_of(group, sequence) if len(groups) > 1 and sequence else None
+        if nested and value_of(nested[0], name) not in (None, ""):
+            return value_of(nested[0], name)
+        value = value_of(group, name)
         if value not in (None, ""):
             return value
     return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 
 from fmaudit_core.imaging.errors import Defect
 
@@ -42,12 +44,12 @@ NO_HEADER: Final = SeriesHeader()
 
 def series_header(dataset: Dataset) -> SeriesHeader:
     """Return the description of the series that a file belongs to; a value that cannot be read counts as not recorded."""
-    number = whole_number(dataset.get("SeriesNumber"))
+    number = whole_number(value_of(dataset, "SeriesNumber"))
     return SeriesHeader(
         description=text(dataset, "SeriesDescription")[:_TEXT_LENGTH],
         kernel=kernel(dataset),
         image_type="\\".join(values(dataset, "ImageType"))[:_TEXT_LENGTH],
-        thickness_mm=positive(dataset.get("SliceThickness"), "SliceThickness"),
+        thickness_mm=positive(value_of(dataset, "SliceThickness"), "SliceThickness"),
         series_number=number,
     )
 
@@ -94,16 +96,27 @@ def numbers(value: Any, count: int, name: str) -> Float64Array | None:
     return np.array(found)
 
 
+@cache
+def _tag(name: str) -> BaseTag:
+    return Tag(name)
+
+
+def value_of(dataset: Dataset, name: str) -> Any:
+    """Return the value of an attribute, None if it is absent: faster than `Dataset.get`, most of all for absent ones."""
+    tag = _tag(name)
+    return dataset[tag].value if tag in dataset else None
+
+
 def text(dataset: Dataset, name: str) -> str:
     """Return an attribute as text without padding, several values separated by a backslash; empty if absent."""
-    value = dataset.get(name)
+    value = value_of(dataset, name)
     said = "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
     return "" if value is None else _printable(said).strip("\0 \t\r\n")
 
 
 def values(dataset: Dataset, name: str) -> tuple[str, ...]:
     """Return the values of an attribute in upper case without padding."""
-    value = dataset.get(name)
+    value = value_of(dataset, name)
     if value is None or value == "":
         return ()
     several = [value] if isinstance(value, str) else value

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.common.vocabulary import ATTRIBUTES
+from fmaudit_core.common.vocabulary import ATTRIBUTES, OVERALL, SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
@@ -18,12 +18,12 @@ from fmaudit_core.fairness.gap_rows import corrected, gap_rows
 from fmaudit_core.fairness.intersections import intersection_rows
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, PredictionRules
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, named
+from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.score_shift import calibration_rows, cross_rows
 from fmaudit_core.fairness.score_warnings import score_warnings, withhold_verdicts
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
-from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.fairness.thresholds import Draws
 from fmaudit_core.tables.fairness import (
     CROSS_GROUP_AUROC,
     FAIRNESS_GAPS,

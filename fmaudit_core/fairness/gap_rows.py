@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.equivalence import equivalence
 from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
@@ -21,7 +22,6 @@ from fmaudit_core.fairness.permutation import Dealer
 from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.fairness.units import Units
 
 Float64Array = npt.NDArray[np.float64]

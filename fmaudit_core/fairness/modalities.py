@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import MODALITY_COMPARISONS
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"

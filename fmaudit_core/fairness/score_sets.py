@@ -6,19 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: the attribute with one level under which all studies together are reported
-OVERALL: Final = "overall"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
 from fmaudit_core.config.published import public_config
 from fmaudit_core.report.disclosure.disclosure import Disclosed
 from fmaudit_core.report.index.report_data import ReportData
 from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
-from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.sections.mitigation import all_advice
 from fmaudit_core.report.sections.subgroups import gap_view
 from fmaudit_core.report.sections.summary import executive_summary
@@ -72,15 +73,15 @@ def summary(
         "name": inputs.audit.name,
         "generated_at": inputs.generated_at,
         "fmaudit": fmaudit_core.__version__,
-        "headline": overview["headline"],
+        "headline": overview.headline,
         "main_task": index.main_task,
         "primary_metric": index.primary_metric,
-        "verdicts": {one["verdict"]: one["n"] for one in overview["counts"]},
+        "verdicts": {one.verdict: one.n for one in overview.counts},
         "findings": [_only(row, _FINDING) for row in findings.iter_rows(named=True)],
         "recommendations": all_advice(index, mitigation_index),
         "subgroup_metrics": _of_main_models(index, tables.metrics),
         **_beside_findings(tables),
-        "operating_threshold": operating_threshold(inputs.audit, index.threshold_sources()),
+        "operating_threshold": operating_threshold(inputs.audit.fairness.threshold_policy, index.threshold_sources()),
         "warnings": tables.warnings.to_dicts(),
         "cohort_counts": tables.studies.to_dicts(),
         "cohort_flow": inputs.flow.to_dicts(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmaudit_core.common.formatting import metric_title
 from fmaudit_core.report.figures.base import ROW_PX, Spec, Stack, aside, line, marks, short
-from fmaudit_core.report.text.formatting import metric_title
 
 
 def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:

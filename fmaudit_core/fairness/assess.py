@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -202,11 +202,10 @@ def _subgroup_rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for key, one in cohort.items():
-        whole, of_set = replace(one.studies, draws=draws.get(key)), named(key) | {"attribute": attribute}
-        names, place = one.codes(attribute)
-        found = [list(measured(whole, place == at, level, settings)) for at, level in enumerate(names)]
+        groups, of_set = one.by_level(attribute), named(key) | {"attribute": attribute}
+        found = [list(measured(group, level, settings, draws.get(key))) for level, group in groups.items()]
         for of_metric in zip(*found, strict=True):
-            for level, row in zip(names, with_detectable(of_metric, alpha), strict=True):
+            for level, row in zip(groups, with_detectable(of_metric, alpha), strict=True):
                 rows.append(of_set | {"subgroup": level} | row)
     return rows
 

@@ -8,7 +8,7 @@ attributes is kept. The step-down maximum runs over all intersections of a score
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
@@ -76,12 +76,12 @@ def intersection_rows(
     ]
     if not combined:
         return []
-    sets = [replace(one.studies, draws=draws.get(key)) for key, one in cohort.items()]
+    sets = [one.studies for one in cohort.values()]
     searched = _searched(sets, joint, combined, first.get_column("task")[0], settings)
     return [
         row
         for key, studies, found in zip(cohort, sets, searched, strict=True)
-        for row in _rows(named(key), studies, combined, found, settings, alpha)
+        for row in _rows(named(key), studies, combined, found, settings, alpha, draws.get(key))
     ]
 
 
@@ -214,11 +214,12 @@ def _rows(
     searched: dict[str, _Found],
     settings: FairnessSection,
     alpha: float,
+    draws: Float64Array | None,
 ) -> Iterator[dict[str, Any]]:
     for at, one in enumerate(combined):
         attribute = {"attribute": TIMES.join(one.attributes), "depth": len(one.attributes)}
         found = [
-            list(measured(studies, one.parts == part, _judged(level), settings))
+            list(measured(studies.only(one.parts == part), _judged(level), settings, draws))
             for part, level in enumerate(one.levels)
         ]
         for of_metric in zip(*found, strict=True):

@@ -16,7 +16,6 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET, THRESHOLD_GIVEN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.gaps import GAP_METRICS
 from fmaudit_core.fairness.intervals import difference_interval
@@ -231,23 +230,13 @@ def _of_subgroups(score_set: ScoreSet, attribute: str, settings: FairnessSection
 
 
 def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | None:
-    if _ranks_well(one):
-        return None
-    found = auroc(one.y_true, one.y_score, one.patient)
+    found = one.ranked
     if found.value is None or found.value >= 0.5:
         return None
     interval = found.interval(confidence)
     if interval is None or interval[1] >= 0.5:
         return None
     return {"value": found.value, "low": interval[0], "high": interval[1]}
-
-
-def _ranks_well(one: Studies) -> bool:
-    """Return whether the AUROC is at least 0.5. Ranks are doubled, so that the comparison uses integers only."""
-    y, score = one.y_true, one.y_score
-    negative = np.sort(score[~y])
-    ranks = np.searchsorted(negative, score[y], side="left") + np.searchsorted(negative, score[y], side="right")
-    return bool(ranks.sum() >= len(ranks) * len(negative))
 
 
 def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None:

@@ -22,7 +22,7 @@ from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.labellings import Labellings, Labels, labels
 from fmaudit_core.fairness.multiplicity import step_down
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.studentised import Scaled, back
@@ -134,12 +134,12 @@ def _searched(
     units = Units.of(joint, sets[0].patient, y)
     sizes = [np.bincount(one.by_joint[units.group], minlength=len(one.tested) + 1)[:-1] for one in combined]
     smallest = int(np.concatenate(sizes).min())
-    dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
+    permuter = PatientPermuter(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
     rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in sets]
     own = _intersected(units, Labellings.of(units.group[None]), combined)
     observed = [_worse(ranking, own, combined) for ranking in rankings]
     permuted: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in found} for found in observed]
-    for labellings in dealer.deals(settings.n_permutations):
+    for labellings in permuter.permutations(settings.n_permutations):
         intersected = _intersected(units, labellings, combined)
         for ranking, kept in zip(rankings, permuted, strict=True):
             for metric, (worse, _) in _worse(ranking, intersected, combined).items():

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 from fmaudit_core.common import formatting
@@ -33,7 +32,6 @@ from fmaudit_core.report.sections.summary import executive_summary
 from fmaudit_core.report.text.methods import limits, methods
 from fmaudit_core.report.text.templating import environment
 from fmaudit_core.report.text.titles import variant_title
-from fmaudit_core.storage.atomic_write import written_beside
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
@@ -75,12 +73,6 @@ def render_page(
             ),
         )
     )
-
-
-def write_page(path: Path, inputs: ReportInput) -> None:
-    """Write the report in one rename: a reader of the old page never meets half of the new one."""
-    with written_beside(path) as file:
-        file.write_text(render_page(inputs), encoding="utf-8")
 
 
 def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:

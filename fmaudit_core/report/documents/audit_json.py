@@ -46,7 +46,7 @@ def schema_text() -> str:
     return files("fmaudit_core.report").joinpath("schemas", SCHEMA).read_text(encoding="utf-8")
 
 
-def resaid(shown: ReportData) -> pl.DataFrame:
+def with_report_sentences(shown: ReportData) -> pl.DataFrame:
     """Return findings with the page's sentences: those of the table may count a neighbour of a small group."""
     findings = shown.tables.findings
     wording = [gap_view(shown.index, Key.of(row), row).sentence for row in findings.to_dicts()]
@@ -61,7 +61,7 @@ def summary(
     Parameters
     ----------
     findings : frame
-        As `resaid` gives them.
+        As `with_report_sentences` gives them.
     digests : mapping of file name to SHA-256
         The CSV files that belong to it.
     """

@@ -1,4 +1,4 @@
-"""What a report is made of. Rows about single studies or patients are refused: the page gets counts, never people."""
+"""The inputs of a report. Rows about single studies or patients are refused: the page receives counts only."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fmaudit_core.common import formatting, vocabulary
 from fmaudit_core.common.formatting import Estimate
+from fmaudit_core.mitigation.runs import SHORT_TITLES
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import mitigation as mitigation_figures
 from fmaudit_core.report.index.mitigation_index import NOBODY, Cell, MitigationIndex, Row
@@ -26,7 +27,6 @@ from fmaudit_core.report.sections.capacity import (
     probe_lines,
 )
 from fmaudit_core.report.text.recommendations import (
-    SHORT,
     Advice,
     AdviceLine,
     advice_lines,
@@ -451,7 +451,7 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
     last = stages.get("after", [])
     low, high = (_mean(last, end) for end in ("ci_low", "ci_high"))
     control = _mean(last, "control_balanced_auroc")
-    label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
+    label = f"{SHORT_TITLES.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
     wording = [formatting.signed(one, 2, plus=False) for one in (before, after)]
     return {
         "attribute": figures.tick_label(formatting.attribute_title(attribute)), "of": formatting.attribute_title(attribute),

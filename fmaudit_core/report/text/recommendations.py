@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fmaudit_core.common import formatting, vocabulary
 from fmaudit_core.mitigation.recommend import SEVERAL, refusal
-from fmaudit_core.mitigation.runs import STRATEGY_TITLES
+from fmaudit_core.mitigation.runs import SHORT_TITLES, STRATEGY_TITLES
 from fmaudit_core.report.index.mitigation_index import Cell, MitigationIndex, Row
 
 TITLES: Final = {
@@ -42,21 +42,9 @@ _OF_SOME: Final = {
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
 
-#: as figures and columns call them
-SHORT: Final = {
-    "reweighting": "Weighting",
-    "resampling": "Resampling",
-    "adversarial": "Adversarial",
-    "leace": "LEACE",
-    "dfr": "DFR",
-    "group_dro": "GroupDRO",
-    "group_thresholds": "Group thresholds",
-}
-
-
 def short_title(run: Mapping[str, Any]) -> str:
     """Return a strategy in a word, with its coefficient if it has one."""
-    name = SHORT.get(run["strategy"], str(run["strategy"]))
+    name = SHORT_TITLES.get(run["strategy"], str(run["strategy"]))
     return name if run["alpha"] is None else f"{name} {run['alpha']:g}"
 
 
@@ -218,8 +206,8 @@ def _against(mitigation_index: MitigationIndex, run: Row) -> str:
 
 
 def _named(run: Row) -> str:
-    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
-    return f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])}"
+    coefficient = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    return f"{STRATEGY_TITLES[run['strategy']]}{coefficient}, aimed at {_attribute(run['attribute'])}"
 
 
 def _attribute(name: str) -> str:

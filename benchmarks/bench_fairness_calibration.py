@@ -44,7 +44,7 @@ from fmaudit_core.fairness.equivalence import equivalence
 from fmaudit_core.fairness.gaps import Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import step_down_max_t
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.rates import rate
 from fmaudit_core.fairness.score_sets import Studies
 from fmaudit_core.fairness.spread import corrected_sd_interval
@@ -69,8 +69,10 @@ def gaps_of(scenario: Scenario, n_permutations: int, draw: int) -> dict[str, lis
     """Return the results of one draw per metric, in order of `COLUMNS`."""
     cohort = scenario.drawn(rng_of(scenario.name, draw))
     units = Units.of(cohort.group, cohort.patient, cohort.positive)
-    dealer = Dealer(units, seed=draw, named="task", test_from=TEST_FROM)
-    (found,) = null_gaps([_ranking(cohort, units)], units, dealer.deals(n_permutations), metrics=scenario.metrics)
+    permuter = PatientPermuter(units, seed=draw, named="task", test_from=TEST_FROM)
+    (found,) = null_gaps(
+        [_ranking(cohort, units)], units, permuter.permutations(n_permutations), metrics=scenario.metrics
+    )
     return {metric: _numbers(found[metric], units.n_groups) for metric in scenario.metrics}
 
 
@@ -91,9 +93,9 @@ def family_of(family: Family, n_permutations: int, draw: int) -> dict[str, list[
     found: dict[str, list[Gap]] = {metric: [] for metric in METRICS}
     for group in attributes:
         units = Units.of(group, cohorts[0].patient, cohorts[0].positive)
-        dealer = Dealer(units, seed=draw, named="task", test_from=TEST_FROM)
+        permuter = PatientPermuter(units, seed=draw, named="task", test_from=TEST_FROM)
         rankings = [_ranking(cohort, units) for cohort in cohorts]
-        for one in null_gaps(rankings, units, dealer.deals(n_permutations)):
+        for one in null_gaps(rankings, units, permuter.permutations(n_permutations)):
             for metric in METRICS:
                 found[metric].append(one[metric])
     least = {}

@@ -21,7 +21,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.gaps import null_gaps
 from fmaudit_core.fairness.kernels import Ranking
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.units import Units
 
 GROUPS = {"race_ethnicity": 6, "sex": 2, "age_band": 5}
@@ -83,7 +83,9 @@ def permutation_test(test: pl.DataFrame, n_permutations: int, n_sets: int = 1) -
     for attribute in GROUPS:
         units = Units.of(test[attribute].cast(pl.Int64).to_numpy(), patient, y)
         rankings = [Ranking.of(np.roll(score, shift), y, units, THRESHOLD) for shift in range(n_sets)]
-        null_gaps(rankings, units, Dealer(units, seed=0, named="task", test_from=25).deals(n_permutations))
+        null_gaps(
+            rankings, units, PatientPermuter(units, seed=0, named="task", test_from=25).permutations(n_permutations)
+        )
 
 
 def against_peers(n_permutations: int) -> None:

@@ -120,7 +120,7 @@ def every_encoder_is_audited(audit: AuditWorkspace) -> dg.AssetCheckResult:
     lacking = absent.group_by("encoder", maintain_order=True).agg("lacks", n=pl.len())
     problem_texts = [f"{name} lacks {lacks[0]} for {n} task(s)" for name, lacks, n in lacking.iter_rows()]
     problems = workspace.registry.problems()
-    problem_texts += [f"{file} is no usable spec" for file in problems]
+    problem_texts += [f"{file} is not a usable spec" for file in problems]
     return dg.AssetCheckResult(
         passed=not problem_texts,
         severity=dg.AssetCheckSeverity.WARN,

@@ -30,7 +30,7 @@ from fmaudit_dagster import checks
 
 
 def _quarantine() -> str:
-    """Why a series is refused, and what is told of one that is accepted."""
+    """Why a series is refused, and what is flagged in one that is accepted."""
     reasons = [f"| `{name}` | {said} |" for name, said in (series.REASONS | rules.RULE_REASONS).items()]
     flags = [f"| `{name}` | {said} |" for name, said in series.FLAGS.items()]
     head = "|---|---|"

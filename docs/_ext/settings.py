@@ -112,7 +112,7 @@ def _paragraphs(model: type[BaseModel]) -> str:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Models that a type is made of, in order."""
+    """Models that a type consists of, in order."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for one in get_args(annotation):

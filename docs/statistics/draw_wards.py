@@ -1,7 +1,7 @@
 """Draws `wards.csv`: simulated predictions with a known truth, which the examples of these pages assess.
 
 700 patients of four wards with one to three studies. The scores are calibrated probabilities, but in ward C two of
-three men with the disease look healthy to the model: that is planted. Ward D is too small to be told of.
+three men with the disease look healthy to the model: that is planted. Ward D is too small to be reported.
 """
 
 from __future__ import annotations

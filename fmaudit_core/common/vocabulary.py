@@ -1,4 +1,4 @@
-"""Vocabulary of the tables: names of tasks, attributes and splits, and their titles."""
+"""Vocabulary of the tables: names of tasks, attributes, splits and score sets, and their titles."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ DIAGNOSIS_TASK: Final = "pe"
 #: sources of an operating threshold, in columns `threshold_source`: given by the user, or chosen on validation
 THRESHOLD_GIVEN: Final = "given"
 THRESHOLD_OF_VALIDATION: Final = "validation"
+
+#: columns that identify a trained model, within one encoder and task
+VARIANT: Final = ("probe", "modality", "pooling", "strategy")
+#: columns of a score set, which has one threshold
+SCORE_SET: Final = ("encoder", "task", *VARIANT)
+#: columns of one of two models that are compared: those of a score set but its task
+MODEL: Final = ("encoder", *VARIANT)
+#: the attribute, with one level, under which all studies together are reported
+OVERALL: Final = "overall"
 
 ATTRIBUTES: Final = ("race_ethnicity", "sex", "age_band")
 _MOST_LEVELS: Final = 100

@@ -156,8 +156,8 @@ def _check_widths(record: Record) -> None:
 
 
 def _too_many_lost(events: pl.LazyFrame, record: Record, patients: pl.DataFrame, look: RecordLook) -> EhrError:
-    told = [f"{n:,} {reason}" for reason, n in look.lost.items()]
-    what = f"{look.n_lost:,} of {look.n_rows:,} rows cannot be used, which is too many: {', '.join(told)}."
+    reasons = [f"{n:,} {reason}" for reason, n in look.lost.items()]
+    what = f"{look.n_lost:,} of {look.n_rows:,} rows cannot be used, which is too many: {', '.join(reasons)}."
     fix = f"Correct these rows; {_GO_ON}."
     if UNREAD_TIME in look.lost:
         what += f" Times are not read: {named_forms(forms_of_unread(events, patients))}."

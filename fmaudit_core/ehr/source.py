@@ -26,7 +26,7 @@ from fmaudit_core.tabular.meds import find_meds, open_meds
 from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.omop import OmopTables, find_omop, time_columns
 from fmaudit_core.tabular.scan import Column, clock, decimal_comma, id_text, moment, scan_table, whole_number
-from fmaudit_core.tabular.words import ENDS
+from fmaudit_core.tabular.words import ENDS, MISSING_WORDS
 
 _EVENT: Final = (
     Column("patient", ("patient_id", "subject_id", "person_id")),
@@ -41,8 +41,8 @@ _VISIT: Final = Column("visit", ("visit_id", "visit_occurrence_id"), needed=Fals
 _NOTE: Final = Column("note", ("note_id",), needed=False)
 _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
 _COLUMNS: Final = ("patient", "time", "end", "code", "value", "table", "origin", "visit", "written", "written_end")
-#: text of a time that is not recorded, as exports write it
-_NO_TIME_WORDS: Final = ("", "nat", "nan", "null", "none", "na", "n/a", "\\n")
+#: text of a time that is not recorded; ``\\N`` is MySQL's NULL
+_NO_TIME_WORDS: Final = (*sorted(MISSING_WORDS), "\\n")
 #: missing ids and codes, as exports write them; NA is the code of sodium
 _NOT_GIVEN: Final = ("", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A")
 #: OMOP tables with events -> prefix of their columns

@@ -48,9 +48,9 @@ def named_forms(counts: dict[str, int]) -> str:
 
     Rows that could be either way are counted with the others if those are all of one way.
     """
-    told = dict(counts)
-    ways = [way for way in (_MONTH_FIRST, _DAY_FIRST) if way in told]
+    by_form = dict(counts)
+    ways = [way for way in (_MONTH_FIRST, _DAY_FIRST) if way in by_form]
     if len(ways) == 1:
-        told[ways[0]] += told.pop(_EITHER, 0)
-    by_size = sorted(told.items(), key=lambda one: (-one[1], one[0]))
+        by_form[ways[0]] += by_form.pop(_EITHER, 0)
+    by_size = sorted(by_form.items(), key=lambda one: (-one[1], one[0]))
     return "; ".join(f"{n:,} with {form}" for form, n in by_size)

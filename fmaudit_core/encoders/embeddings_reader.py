@@ -54,16 +54,6 @@ def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32A
     return ids, embeddings
 
 
-def read_slice_embeddings(path: Path, study_ids: Sequence[str]) -> Iterator[tuple[str, Float32Array]]:
-    """Yield slice embeddings study by study: (study_id, (slices, d) float32, from the feet upwards)."""
-    query = "SELECT study_id, embedding FROM slice_embeddings WHERE study_id = ? ORDER BY slice_index"
-    for study_id in study_ids:
-        ids, embeddings = _rows(path, query, [study_id])
-        if not ids:
-            raise EncoderError("a study has no slice embeddings.", where=path.name)
-        yield study_id, embeddings
-
-
 def read_slice_counts(path: Path) -> dict[str, int]:
     """Return the number of slice embeddings per study, sorted by study; empty if an encoder has none."""
     query = "SELECT study_id, count(*) FROM slice_embeddings GROUP BY study_id ORDER BY study_id"

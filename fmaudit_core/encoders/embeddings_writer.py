@@ -78,7 +78,7 @@ def written_embeddings(out: Path, dim: int) -> Iterator[EmbeddingsWriter]:
     The tables are `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)` (empty
     if an encoder has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
     """
-    with written_beside(out) as beside, duckdb.connect(str(beside)) as connection:
+    with written_beside(out) as temporary, duckdb.connect(str(temporary)) as connection:
         vector = f"FLOAT[{dim}]"
         connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
         connection.execute(f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})")

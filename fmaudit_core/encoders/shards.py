@@ -52,7 +52,7 @@ def shard_path(folder: Path, index: int) -> Path:
 
 def save_shard(path: Path, shard: Shard) -> None:
     """Write one shard by rename."""
-    with written_beside(path) as beside, beside.open("wb") as file:
+    with written_beside(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             study_ids=np.array(shard.study_ids, dtype=np.str_),

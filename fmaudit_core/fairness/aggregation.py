@@ -15,7 +15,6 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.encoders.pooling import OF_SLICES, POOLINGS
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, holm
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import studies_of
@@ -122,7 +121,7 @@ def _compared(
     status = status_of(first.y_true, first.patient, settings, "all")
     if status not in ("tested", "interval_only"):
         return {"status": "suppressed"}
-    level = auroc(first.y_true, first.y_score, first.patient)
+    level = first.ranked
     low, high = level.interval(settings.confidence) or (None, None)
     row = {
         "n": len(first.y_true), "n_pos": n_pos, "n_neg": len(first.y_true) - n_pos,

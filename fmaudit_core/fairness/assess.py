@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.common.vocabulary import ATTRIBUTES
+from fmaudit_core.common.vocabulary import ATTRIBUTES, OVERALL, SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
@@ -19,12 +19,12 @@ from fmaudit_core.fairness.gap_rows import corrected, gap_rows
 from fmaudit_core.fairness.intersections import intersection_rows
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, PredictionRules
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSets, by_studies, named
+from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.score_shift import calibration_rows, cross_rows
 from fmaudit_core.fairness.score_warnings import score_warnings, withhold_verdicts
 from fmaudit_core.fairness.subgroups import measured, with_detectable
 from fmaudit_core.fairness.sweep import sweep
-from fmaudit_core.fairness.thresholds import SCORE_SET, Draws
+from fmaudit_core.fairness.thresholds import Draws
 from fmaudit_core.tables.fairness import (
     CROSS_GROUP_AUROC,
     FAIRNESS_GAPS,
@@ -214,11 +214,10 @@ def _subgroup_rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for key, one in cohort.items():
-        whole, of_set = replace(one.studies, draws=draws.get(key)), named(key) | {"attribute": attribute}
-        names, place = one.codes(attribute)
-        found = [list(measured(whole, place == at, level, settings)) for at, level in enumerate(names)]
+        groups, of_set = one.by_level(attribute), named(key) | {"attribute": attribute}
+        found = [list(measured(group, level, settings, draws.get(key))) for level, group in groups.items()]
         for of_metric in zip(*found, strict=True):
-            for level, row in zip(names, with_detectable(of_metric, alpha), strict=True):
+            for level, row in zip(groups, with_detectable(of_metric, alpha), strict=True):
                 rows.append(of_set | {"subgroup": level} | row)
     return rows
 

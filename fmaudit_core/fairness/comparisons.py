@@ -13,20 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import MODEL, OVERALL, SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.by_patient import ByPatient
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
 from fmaudit_core.fairness.paired import Paired, paired
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, by_studies, named
+from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets, Studies, by_studies, named
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD, status_of
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import MODEL_COMPARISONS
 
 BoolArray = npt.NDArray[np.bool_]
 
 #: columns that identify a model: all columns of a score set except its task
-MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
 _TASK: Final = SCORE_SET.index("task")
 
 

@@ -10,10 +10,9 @@ from scipy.special import expit, logit
 
 from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.intervals import clopper_pearson, t_quantile
 from fmaudit_core.fairness.power import all_within_margin
-from fmaudit_core.fairness.rates import rate
+from fmaudit_core.fairness.rates import Rate
 from fmaudit_core.fairness.score_sets import Studies
 
 #: value and the limits of its interval
@@ -116,7 +115,7 @@ def _are_within(estimates: Iterable[Estimate], margin: float) -> bool:
 
 
 def _auroc(studies: Studies, alpha: float) -> Estimate:
-    found = auroc(studies.y_true, studies.y_score, studies.patient)
+    found = studies.ranked
     if found.value is None or found.se is None:
         return _NOTHING_KNOWN
     if not found.has_variance:
@@ -129,21 +128,14 @@ def _auroc(studies: Studies, alpha: float) -> Estimate:
     return found.value, (low, high)
 
 
-def _udr(studies: Studies, alpha: float) -> Estimate:
-    return _share(studies, alpha, of_positives=True)
-
-
-def _fpr(studies: Studies, alpha: float) -> Estimate:
-    return _share(studies, alpha, of_positives=False)
-
-
-def _share(studies: Studies, alpha: float, *, of_positives: bool) -> Estimate:
-    """Return the share of positives missed, or of negatives called, with its interval."""
-    of_class = studies.y_true if of_positives else ~studies.y_true
-    found = rate((studies.y_score[of_class] >= studies.threshold) != of_positives, studies.patient[of_class])
+def _share(found: Rate, alpha: float) -> Estimate:
     if found.value is None or not found.kish_size:
         return _NOTHING_KNOWN
     return found.value, clopper_pearson(found.value, found.kish_size, 1 - 2 * alpha)
 
 
-_ESTIMATES: dict[str, Callable[[Studies, float], Estimate]] = {"auroc": _auroc, "udr": _udr, "fpr": _fpr}
+_ESTIMATES: dict[str, Callable[[Studies, float], Estimate]] = {
+    "auroc": _auroc,
+    "udr": lambda studies, alpha: _share(studies.missed, alpha),
+    "fpr": lambda studies, alpha: _share(studies.alarmed, alpha),
+}

@@ -1,4 +1,4 @@
-"""Rows of gaps: each attribute's tested subgroups under one set of deals, corrected over the family, and judged.
+"""Rows of gaps: each attribute's tested subgroups under one set of permutations, corrected over the family, and judged.
 
 The statistics of one gap: `gaps.py`. The correction: `multiplicity.py`.
 """
@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.equivalence import equivalence
 from fmaudit_core.fairness.gaps import GAP_METRICS, Gap, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.spread import corrected_sd, corrected_sd_interval
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.fairness.units import Units
 
 Float64Array = npt.NDArray[np.float64]
@@ -102,9 +102,11 @@ def _gaps_over(
     y = studies[0].y_true
     units = Units.of(group[group >= 0], studies[0].patient, y)
     task = first.frame.get_column("task")[0]
-    dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from)
+    permuter = PatientPermuter(units, seed=settings.seed, named=task, test_from=settings.test_from)
     rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in studies]
-    return null_gaps(rankings, units, dealer.deals(settings.n_permutations), seed=settings.seed, metrics=metrics)
+    return null_gaps(
+        rankings, units, permuter.permutations(settings.n_permutations), seed=settings.seed, metrics=metrics
+    )
 
 
 def _gap_row(

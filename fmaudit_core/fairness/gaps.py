@@ -104,7 +104,7 @@ def estimates(
 def null_gaps(
     rankings: Sequence[Ranking],
     units: Units,
-    deals: Iterable[Labellings],
+    permutations: Iterable[Labellings],
     *,
     seed: int = 0,
     metrics: Collection[str] = GAP_METRICS,
@@ -116,13 +116,13 @@ def null_gaps(
     rankings : the score sets
     units : Units
         Units with their true subgroups; all subgroups are tested.
-    deals : permuted labellings, in chunks; see `permutation.Dealer`
+    permutations : permuted labellings, in chunks; see `permutation.PatientPermuter`
     seed : int
         Seed of the draws for the null of the gap.
     """
     g = units.n_groups
     permuted: list[dict[str, list[Scaled]]] = [{} for _ in rankings]
-    for labellings in deals:
+    for labellings in permutations:
         sizes = units.sizes(labellings, g)
         for ranking, kept in zip(rankings, permuted, strict=True):
             for metric, found in estimates(ranking, labellings, g, sizes, metrics).items():

@@ -8,7 +8,7 @@ attributes is kept. The step-down maximum runs over all intersections of a score
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from fmaudit_core.fairness.gaps import GAP_METRICS, estimates
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.labellings import Labellings, Labels, labels
 from fmaudit_core.fairness.multiplicity import step_down
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.score_sets import ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.studentised import Scaled, back
@@ -76,12 +76,12 @@ def intersection_rows(
     ]
     if not combined:
         return []
-    sets = [replace(one.studies, draws=draws.get(key)) for key, one in cohort.items()]
+    sets = [one.studies for one in cohort.values()]
     searched = _searched(sets, joint, combined, first.get_column("task")[0], settings)
     return [
         row
         for key, studies, found in zip(cohort, sets, searched, strict=True)
-        for row in _rows(named(key), studies, combined, found, settings, alpha)
+        for row in _rows(named(key), studies, combined, found, settings, alpha, draws.get(key))
     ]
 
 
@@ -134,12 +134,12 @@ def _searched(
     units = Units.of(joint, sets[0].patient, y)
     sizes = [np.bincount(one.by_joint[units.group], minlength=len(one.tested) + 1)[:-1] for one in combined]
     smallest = int(np.concatenate(sizes).min())
-    dealer = Dealer(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
+    permuter = PatientPermuter(units, seed=settings.seed, named=task, test_from=settings.test_from, smallest=smallest)
     rankings = [Ranking.of(one.y_score, y, units, one.threshold) for one in sets]
     own = _intersected(units, Labellings.of(units.group[None]), combined)
     observed = [_worse(ranking, own, combined) for ranking in rankings]
     permuted: list[dict[str, list[Float64Array]]] = [{metric: [] for metric in found} for found in observed]
-    for labellings in dealer.deals(settings.n_permutations):
+    for labellings in permuter.permutations(settings.n_permutations):
         intersected = _intersected(units, labellings, combined)
         for ranking, kept in zip(rankings, permuted, strict=True):
             for metric, (worse, _) in _worse(ranking, intersected, combined).items():
@@ -214,11 +214,12 @@ def _rows(
     searched: dict[str, _Found],
     settings: FairnessSection,
     alpha: float,
+    draws: Float64Array | None,
 ) -> Iterator[dict[str, Any]]:
     for at, one in enumerate(combined):
         attribute = {"attribute": TIMES.join(one.attributes), "depth": len(one.attributes)}
         found = [
-            list(measured(studies, one.parts == part, _judged(level), settings))
+            list(measured(studies.only(one.parts == part), _judged(level), settings, draws))
             for part, level in enumerate(one.levels)
         ]
         for of_metric in zip(*found, strict=True):

@@ -7,12 +7,11 @@ from typing import Any, Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.paired import paired_auroc
 from fmaudit_core.fairness.score_sets import Studies, named, studies_of
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import MODALITY_COMPARISONS
 
 CT, EHR, BOTH = "ct", "ehr", "ct+ehr"
@@ -59,7 +58,7 @@ def _rows(of: Mapping[tuple[Any, ...], Studies], settings: FairnessSection) -> l
         score_set = named(key)
         row: dict[str, Any] = {name: score_set[name] for name in SCORE_SET if name != "strategy"} | {"status": status}
         if status in ("tested", "interval_only"):
-            found = auroc(studies.y_true, studies.y_score, studies.patient)
+            found = studies.ranked
             low, high = found.interval(settings.confidence) or (None, None)
             row |= {"n": len(studies.y_true), "n_pos": n_pos, "n_neg": n_neg}
             row |= {"value": found.value, "ci_low": low, "ci_high": high}

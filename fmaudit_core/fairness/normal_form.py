@@ -8,10 +8,9 @@ from typing import Final, Literal
 
 import polars as pl
 
-from fmaudit_core.common.vocabulary import how_many
+from fmaudit_core.common.vocabulary import SCORE_SET, how_many
 from fmaudit_core.config import LabelWords, LevelRules
 from fmaudit_core.fairness.errors import FairnessError
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tabular.errors import CohortError, ids_in_lower_case, rows_named, words_named
 from fmaudit_core.tabular.labels import ReadLabels, read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels

@@ -118,23 +118,11 @@ def paired_components(
     return paired(*(ByPatient.of_components(y_true, each, patient) for each in (one, two)))
 
 
-def paired_rate(first: BoolArray, second: BoolArray, patient: npt.NDArray[np.integer]) -> Paired | None:
-    """Compare two shares of the same studies.
-
-    Parameters
-    ----------
-    first, second : (n,) bool, whether each model calls the study, all studies of one true class
-    patient : (n,) int codes
+def paired(one: ByPatient, two: ByPatient) -> Paired:
+    """Compare the same metric of two models on the same studies.
 
     References
     ----------
-    Durkalski et al. 2003 (clustered McNemar test); with one study per patient, McNemar's test with unpooled variance.
+    Of rates: Durkalski et al. 2003 (clustered McNemar test); with one study per patient, McNemar's test with unpooled variance.
     """
-    if not len(first):
-        return None
-    return paired(*(ByPatient.of_calls(each, patient) for each in (first, second)))
-
-
-def paired(one: ByPatient, two: ByPatient) -> Paired:
-    """Compare the same metric of two models on the same studies."""
     return Paired(one.value, two.value, one.minus(two).se, one.n_patients)

@@ -27,7 +27,7 @@ _TILE: Final = 8
 _LEAST_BLOCKS = 4
 
 
-class Dealer:
+class PatientPermuter:
     """Permute subgroup labels between units.
 
     Parameters
@@ -56,7 +56,7 @@ class Dealer:
         self._place[members] = np.arange(len(members))
         self._labels = units.group[members]
 
-    def deals(self, n_permutations: int) -> Iterator[Labellings]:
+    def permutations(self, n_permutations: int) -> Iterator[Labellings]:
         """Yield permuted labellings of the units in chunks, `n_permutations` in all."""
         block = LANES * max(len(self._labels), 1) * self._labels.itemsize
         rows = LANES * max(_LEAST_BLOCKS, _CHUNK_BYTES // block)

@@ -10,6 +10,7 @@ import polars as pl
 from fmaudit_core.common.errors import columns_missing, did_you_mean
 from fmaudit_core.common.vocabulary import (
     RESERVED_ATTRIBUTES,
+    SCORE_SET,
     SPLITS,
     THRESHOLD_GIVEN,
     THRESHOLD_OF_VALIDATION,
@@ -19,7 +20,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.contradictions import refuse_contradictions
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules, normal_form, rows_of
-from fmaudit_core.fairness.thresholds import SCORE_SET, Draws, threshold_draws, with_thresholds
+from fmaudit_core.fairness.thresholds import Draws, threshold_draws, with_thresholds
 from fmaudit_core.tabular.errors import columns_named, ids_in_lower_case, words_named
 from fmaudit_core.tabular.notes import Notes, note_similar_ids
 from fmaudit_core.tabular.words import shortened_ids

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection, ReauditSection
 from fmaudit_core.fairness.comparisons import pair_rows
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import AUDIT_CHANGES
 
 

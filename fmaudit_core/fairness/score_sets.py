@@ -6,19 +6,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
+from fmaudit_core.fairness.auroc import Auroc, auroc
+from fmaudit_core.fairness.rates import Rate, rate
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: the attribute with one level under which all studies together are reported
-OVERALL: Final = "overall"
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,12 @@ class Studies:
     ----------
     threshold : float, the operating threshold; NaN if the score set has none
     threshold_source : str, ``given`` or ``validation``; None if the score set has no threshold, or its source is not recorded
-    draws : (B,) float64, bootstrap thresholds over validation patients; None if the threshold is treated as fixed
     """
 
     y_true: BoolArray
     y_score: Float64Array
     patient: npt.NDArray[np.int64]
     threshold: float
-    draws: Float64Array | None = None
     threshold_source: str | None = None
 
     @property
@@ -44,12 +41,27 @@ class Studies:
         """Return whether there is a threshold. Without one, only AUROC is reported."""
         return not math.isnan(self.threshold)
 
+    @cached_property
+    def ranked(self) -> Auroc:
+        """Return AUROC."""
+        return auroc(self.y_true, self.y_score, self.patient)
+
+    @cached_property
+    def missed(self) -> Rate:
+        """Return the share of positives below the threshold (UDR)."""
+        return rate(self.y_score[self.y_true] < self.threshold, self.patient[self.y_true])
+
+    @cached_property
+    def alarmed(self) -> Rate:
+        """Return the share of negatives at or above the threshold (FPR)."""
+        return rate(self.y_score[~self.y_true] >= self.threshold, self.patient[~self.y_true])
+
     def only(self, inside: BoolArray) -> Studies:
         """Return the studies selected by `inside`, (n,) bool."""
         return replace(self, y_true=self.y_true[inside], y_score=self.y_score[inside], patient=self.patient[inside])
 
 
-def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studies:
+def studies_of(frame: pl.DataFrame) -> Studies:
     """Return the rows of a score set as arrays."""
     threshold = frame.get_column("threshold").head(1).drop_nulls()
     source = frame.get_column("threshold_source")[0] if "threshold_source" in frame.columns and frame.height else None
@@ -58,7 +70,6 @@ def studies_of(frame: pl.DataFrame, draws: Float64Array | None = None) -> Studie
         y_score=frame.get_column("y_score").to_numpy(),
         patient=frame.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy(),
         threshold=float(threshold[0]) if len(threshold) else float("nan"),
-        draws=draws,
         threshold_source=source,
     )
 
@@ -74,6 +85,7 @@ class ScoreSet:
 
     frame: pl.DataFrame
     _codes: dict[str, tuple[list[str], npt.NDArray[np.uint32]]] = field(default_factory=dict, repr=False, compare=False)
+    _by_level: dict[str, dict[str, Studies]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def studies(self) -> Studies:
@@ -97,9 +109,14 @@ class ScoreSet:
         return self._codes[attribute]
 
     def by_level(self, attribute: str) -> dict[str, Studies]:
-        """Return the studies of every subgroup of an attribute. Patients keep their codes."""
-        names, place = self.codes(attribute)
-        return {level: self.studies.only(place == at) for at, level in enumerate(names)}
+        """Return the studies of every subgroup of an attribute, each with what was estimated of it. Patients keep their codes."""
+        if attribute not in self._by_level:
+            names, place = self.codes(attribute)
+            self._by_level[attribute] = {
+                level: self.studies if attribute == OVERALL else self.studies.only(place == at)
+                for at, level in enumerate(names)
+            }
+        return self._by_level[attribute]
 
 
 #: score sets by their key, in the order of `SCORE_SET`

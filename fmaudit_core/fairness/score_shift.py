@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.calibration import Calibration, calibration, is_probability, wald
 from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS, homogeneity_rows
 from fmaudit_core.fairness.cluster_sizes import patients_by_class
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
+from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets, Studies, named
 from fmaudit_core.fairness.small_groups import status_of
 
 

@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET, THRESHOLD_GIVEN
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.gaps import GAP_METRICS
 from fmaudit_core.fairness.intervals import difference_interval
 from fmaudit_core.fairness.rates import rate
-from fmaudit_core.fairness.score_sets import OVERALL, ScoreSet, ScoreSets, Studies, named
+from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets, Studies, named
+from fmaudit_core.fairness.sentences import of_model, withheld_because
 from fmaudit_core.fairness.small_groups import status_of
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.fairness import SCORE_WARNINGS
 
 #: AUROC below 0.5, including its whole interval
@@ -115,14 +114,13 @@ def withhold_verdicts(
     held = pl.col("reason").is_not_null()
     changes = {"verdict": pl.when(held).then(pl.lit("insufficient_evidence")).otherwise("verdict")}
     if "sentence" in gaps.columns:
-        names = [
-            (TASK_TITLES.get(task, task), (titles or {}).get(encoder, encoder), ATTRIBUTE_TITLES.get(by, by).lower())
-            for task, encoder, by in joined.select("task", "encoder", "attribute").iter_rows()
+        wording = [
+            of_model(row["task"], (titles or {}).get(row["encoder"], row["encoder"]), withheld_because(row["reason"]))
+            if row["reason"] is not None
+            else row["sentence"]
+            for row in joined.iter_rows(named=True)
         ]
-        begun = pl.Series(
-            [f"{task}, {model}: no verdict by {by} is given. " for task, model, by in names], dtype=pl.String
-        )
-        changes["sentence"] = pl.when(held).then(pl.lit(begun) + pl.col("reason")).otherwise("sentence")
+        changes["sentence"] = pl.lit(pl.Series(wording, dtype=pl.String))
     return joined.with_columns(**changes).select(gaps.columns)
 
 
@@ -232,23 +230,13 @@ def _of_subgroups(score_set: ScoreSet, attribute: str, settings: FairnessSection
 
 
 def _auroc_below_half(one: Studies, confidence: float) -> dict[str, float] | None:
-    if _ranks_well(one):
-        return None
-    found = auroc(one.y_true, one.y_score, one.patient)
+    found = one.ranked
     if found.value is None or found.value >= 0.5:
         return None
     interval = found.interval(confidence)
     if interval is None or interval[1] >= 0.5:
         return None
     return {"value": found.value, "low": interval[0], "high": interval[1]}
-
-
-def _ranks_well(one: Studies) -> bool:
-    """Return whether the AUROC is at least 0.5. Ranks are doubled, so that the comparison uses integers only."""
-    y, score = one.y_true, one.y_score
-    negative = np.sort(score[~y])
-    ranks = np.searchsorted(negative, score[y], side="left") + np.searchsorted(negative, score[y], side="right")
-    return bool(ranks.sum() >= len(ranks) * len(negative))
 
 
 def _worse_than_coin(one: Studies, confidence: float) -> dict[str, float] | None:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.fairness.auroc import auroc
 from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.power import minimal_detectable_difference
 from fmaudit_core.fairness.rates import rate
@@ -18,7 +17,7 @@ from fmaudit_core.fairness.score_sets import Studies
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD, metric_status
 from fmaudit_core.fairness.studentised import Scaled, scaled_auroc, scaled_rate
 
-BoolArray = npt.NDArray[np.bool_]
+Float64Array = npt.NDArray[np.float64]
 
 METRICS: Final = ("auroc", "tpr", "fpr", "udr")
 _SHOWN: Final = ("tested", "interval_only")
@@ -37,18 +36,20 @@ class Measured:
         return self.scaled is not None and self.row["status"] == "tested"
 
 
-def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSection) -> Iterator[Measured]:
+def measured(
+    group: Studies, level: str, settings: FairnessSection, draws: Float64Array | None = None
+) -> Iterator[Measured]:
     """Yield AUROC, TPR, FPR and UDR of a subgroup: values only if the rule shows them, rates only if there is a threshold.
 
     Parameters
     ----------
-    whole : Studies
-        All studies of the score set.
-    inside : (n,) bool, studies of the subgroup
+    group : Studies
+        Studies of the subgroup.
     level : str
         Name of the subgroup.
+    draws : (B,) float64, optional
+        Bootstrap thresholds over validation patients; the threshold is treated as fixed if not given.
     """
-    group = whole.only(inside)
     y, patient = group.y_true, group.patient
     status = metric_status(y, patient, settings, level)
     n_pos, n_neg = int(y.sum()), int((~y).sum())
@@ -72,25 +73,26 @@ def measured(whole: Studies, inside: BoolArray, level: str, settings: FairnessSe
             row["n_neg"] = n_neg
         if whole_group:
             row |= {"n": n_pos + n_neg, "n_patients": n_patients(patient)}
-        value, scaled = _estimated(group, metric)
+        value, scaled = _estimated(group, metric, draws)
         low, high = value.interval(settings.confidence) or (None, None)
         yield Measured(row | {"value": value.value, "se": value.se, "ci_low": low, "ci_high": high}, scaled)
 
 
-def _estimated(group: Studies, metric: str) -> tuple[Any, Scaled]:
+def _estimated(group: Studies, metric: str, draws: Float64Array | None) -> tuple[Any, Scaled]:
     """Return one metric of studies that have the classes it needs, and its value on the metric's scale."""
-    y, patient = group.y_true, group.patient
     if metric == "auroc":
-        ranked = auroc(y, group.y_score, patient)
+        ranked = group.ranked
         variance = np.nan if ranked.se is None else ranked.se**2
         fewest = float(ranked.fewest_patients)
         return ranked, scaled_auroc(np.asarray(ranked.value), np.asarray(variance), np.asarray(fewest))
-    of = ~y if metric == "fpr" else y
-    called = group.y_score[of] >= group.threshold
-    share = rate(~called if metric == "udr" else called, patient[of])
+    of = ~group.y_true if metric == "fpr" else group.y_true
+    if metric == "tpr":
+        share = rate(group.y_score[of] >= group.threshold, group.patient[of])
+    else:
+        share = group.missed if metric == "udr" else group.alarmed
     scaled = scaled_rate(*(np.asarray(one, dtype=float) for one in (share.value, share.n_effective, share.n_patients)))
-    if group.draws is not None:
-        share = share.with_threshold_of(group.y_score[of], group.draws)
+    if draws is not None:
+        share = share.with_threshold_of(group.y_score[of], draws)
     return share, scaled
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.seeding import seed_of
@@ -20,7 +21,6 @@ _DUST = 1e-12
 Draws = dict[tuple[Any, ...], Float64Array]
 
 #: columns that identify a score set; each score set has its own threshold
-SCORE_SET = ("encoder", "task", "probe", "modality", "pooling", "strategy")
 
 
 def choose_threshold(

@@ -1,4 +1,4 @@
-"""Files that hold images in a container or format that is not read: told by their first bytes, so that the reason is true."""
+"""Files that hold images in a container or format that is not read, recognised by their first bytes."""
 
 from __future__ import annotations
 

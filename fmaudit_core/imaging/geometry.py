@@ -132,9 +132,9 @@ def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool
     order : which stored axis becomes z, y and x
     flip : whether that axis then has to be reversed
     """
-    strength = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True))
+    cosine = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True))
     order: dict[int, int] = {}
-    for stored, patient in _strongest_first(strength):
+    for stored, patient in _largest_first(cosine):
         if stored not in order.values() and patient not in order:
             order[patient] = stored
     axes = (order[2], order[1], order[0])
@@ -144,8 +144,8 @@ def lps_axes(directions: Float64Array) -> tuple[tuple[int, int, int], tuple[bool
 
 def is_oblique(directions: Float64Array) -> bool:
     """Return whether some axis deviates by more than half a degree from every patient axis."""
-    strength = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True)).max(axis=1)
-    return bool(np.degrees(np.arccos(np.clip(strength, 0, 1))).max() > OBLIQUE_FROM_DEGREES)
+    cosine = np.abs(directions / np.linalg.norm(directions, axis=1, keepdims=True)).max(axis=1)
+    return bool(np.degrees(np.arccos(np.clip(cosine, 0, 1))).max() > OBLIQUE_FROM_DEGREES)
 
 
 def reoriented(
@@ -156,6 +156,6 @@ def reoriented(
     return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
 
 
-def _strongest_first(strength: Float64Array) -> list[tuple[int, int]]:
+def _largest_first(cosine: Float64Array) -> list[tuple[int, int]]:
     pairs = [(stored, patient) for stored in range(3) for patient in range(3)]
-    return sorted(pairs, key=lambda pair: -strength[pair])
+    return sorted(pairs, key=lambda pair: -cosine[pair])

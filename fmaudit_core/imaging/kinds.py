@@ -1,4 +1,4 @@
-"""Kinds of CT images whose values are not the HU of slices: derived maps, projections, pictures. Told by the header alone."""
+"""Kinds of CT images whose values are not the HU of slices (derived maps, projections, pictures), by the header alone."""
 
 from __future__ import annotations
 

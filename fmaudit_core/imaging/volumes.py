@@ -1,4 +1,4 @@
-"""Several volumes under one series UID: told apart by the header, separated where that is sure, else refused by name.
+"""Several volumes under one series UID: distinguished by the header, separated if that is certain, else refused by name.
 
 Attributes that change along z, as in step and shoot, dose modulation or with a frame of reference per file, are legal. Only
 attributes whose groups overlap along z, each an evenly spaced volume by itself, show several volumes.

@@ -45,19 +45,19 @@ _LOOKS: Final = 24
 
 
 class GradientReversal(torch.autograd.Function):
-    """The identity in the forward pass; multiplies the gradient by -strength in the backward pass (Ganin & Lempitsky 2015)."""
+    """The identity in the forward pass; multiplies the gradient by -coefficient in the backward pass (Ganin & Lempitsky 2015)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: Tensor) -> Tensor:
-        """Return `x` unchanged; `strength` broadcasts against it."""
-        ctx.save_for_backward(strength)
+    def forward(ctx: Any, x: Tensor, coefficient: Tensor) -> Tensor:
+        """Return `x` unchanged; `coefficient` broadcasts against it."""
+        ctx.save_for_backward(coefficient)
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Multiply the gradient by -strength."""
-        (strength,) = ctx.saved_tensors
-        return gradients[0] * -strength, None
+        """Multiply the gradient by -coefficient."""
+        (coefficient,) = ctx.saved_tensors
+        return gradients[0] * -coefficient, None
 
 
 def ramp(progress: float) -> float:
@@ -279,9 +279,9 @@ class _Stack:
         batches = chain.from_iterable(self._batches(n) for _ in range(t.epochs))
         for done, batch in enumerate(islice(batches, steps)):
             progress(done, steps)
-            strength = self.alpha * ramp(done / steps)
+            coefficient = self.alpha * ramp(done / steps)
             optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(self.losses(batch, strength))
+            torch.autograd.backward(self.losses(batch, coefficient))
             optimiser.step()
         progress(steps, steps)
 
@@ -306,7 +306,7 @@ class _Stack:
         size = self.training.batch_size
         yield from (shuffled[start : start + size] for start in range(0, n, size))
 
-    def losses(self, batch: Tensor, strength: Tensor) -> Tensor:
+    def losses(self, batch: Tensor, coefficient: Tensor) -> Tensor:
         """Return the sum over networks of the task's and the adversary's loss on a batch of studies."""
         h = self.training.hidden
         kind = self.x.dtype
@@ -315,7 +315,7 @@ class _Stack:
         logits = torch.bmm(hidden, self.head.unsqueeze(2).to(kind)).squeeze(2).float() + self.bias[:, None]
         each = functional.binary_cross_entropy_with_logits(logits, self.y[:, batch], reduction="none")
         task = (each * self.weight[:, batch]).sum() / len(batch)
-        turned = GradientReversal.apply(hidden, strength[:, None, None].to(kind))
+        turned = GradientReversal.apply(hidden, coefficient[:, None, None].to(kind))
         inner = functional.relu(torch.baddbmm(self.c1.to(kind), turned, self.a1.to(kind)), inplace=True)
         of_group = torch.baddbmm(self.c2, inner.float(), self.a2).masked_fill(self.absent[:, None], -1e9)
         apart = functional.cross_entropy(of_group.flatten(0, 1), self.group[:, batch].flatten(), reduction="none")

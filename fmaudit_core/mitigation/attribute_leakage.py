@@ -31,7 +31,7 @@ Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-#: the linear probes' inverse strength of regularisation: the same before and after
+#: the linear probes' inverse regularisation strength: the same before and after
 _C: Final = 0.01
 #: representations of one width probed at once
 _AT_ONCE: Final = 64

@@ -57,7 +57,7 @@ def demographic_probes(
 
     Returns
     -------
-    frame of `DEMOGRAPHIC_PROBES`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and beside it the
+    frame of `DEMOGRAPHIC_PROBES`: macro-F1 as the literature gives it, which moves with the subgroups' sizes, and next to it the
     balanced one-vs-rest AUROC with its interval, which does not
 
     References

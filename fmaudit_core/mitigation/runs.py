@@ -18,3 +18,13 @@ STRATEGY_TITLES: Final = {
     "group_dro": "worst-group training (GroupDRO)",
     "group_thresholds": "group-specific thresholds",
 }
+#: as figures and columns of a table name them
+SHORT_TITLES: Final = {
+    "reweighting": "Weighting",
+    "resampling": "Resampling",
+    "adversarial": "Adversarial",
+    "leace": "LEACE",
+    "dfr": "DFR",
+    "group_dro": "GroupDRO",
+    "group_thresholds": "Group thresholds",
+}

@@ -23,7 +23,7 @@ from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 def score_tables(look: Snapshot, encoder: str) -> list[tuple[str, Cell]]:
     """Return the published tables of scores that an encoder's predictions contain besides the logistic probes on CT.
 
-    A table that could not be made of today's inputs is left out.
+    A table that could not be computed from the current inputs is left out.
     """
     cell, predictions = Cell(encoder), step_of("probe_predictions")
     steps = [step_of(name) for name in FURTHER_FITS]

@@ -164,6 +164,6 @@ def _write_spec(workspace: Workspace, name: str, title: str, files: Sequence[Pre
         "predictions": [{"task": one.task, "path": str(one.path), "sha256": one.sha256} for one in files],
     }
     target = workspace.audit.encoders / f"{name}.yaml"
-    with written_beside(target) as beside:
-        beside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    with written_beside(target) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     load_spec(target)

@@ -14,7 +14,7 @@ def embed(workspace: Workspace, encoder: str, *, version: str, progress: Progres
     Parameters
     ----------
     version : str
-        What they are made of; see `versions.expected_version`.
+        Digest of their inputs; see `versions.expected_version`.
 
     Raises
     ------

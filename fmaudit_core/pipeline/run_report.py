@@ -103,7 +103,7 @@ def paper_comparison(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
 
 
 def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
-    """Frames beside the findings, by the report's field, of what there is; of mitigation none where it is left out."""
+    """Return further frames that exist, by the report's field; none of mitigation if it is left out."""
     predicted = [cell for cell in look.audited_cells() if cell.encoder in look.baselines()]
     cells = look.mitigated_cells() if workspace.audit.mitigation.enabled else []
     encoders = [Cell(name) for name in sorted({cell.encoder for cell in cells})]
@@ -220,7 +220,7 @@ def _provenance(workspace: Workspace, look: Snapshot) -> dict[str, str]:
     for name, tasks, lacks in absent.iter_rows():
         rows[f"without findings: {name}"] = f"no {', '.join(sorted(set(lacks)))} for {', '.join(tasks)}"
     for name in _left_out(look):
-        rows[f"left out: {name}"] = "this step failed, or has not been made of these inputs"
+        rows[f"left out: {name}"] = "this step failed, or has not run on these inputs"
     if look.retired():
         rows["retired encoders, results kept"] = ", ".join(look.retired())
     rows["version of the slices"] = warehouse.version("slice_quality") or ""

@@ -195,7 +195,7 @@ _SMALL: Final = (
     "attributes", "fairness.primary_pooling", "fairness.seed", "fairness.confidence", "fairness.suppress_under",
     "fairness.test_from", "fairness.auroc_margin",
 )  # fmt: skip
-#: scores beside those of the logistic probes on CT, which do not wait for them where they fail
+#: scores in addition to those of the logistic probes on CT, which do not wait for them if they fail
 FURTHER_FITS: Final = ("ehr_fits", "fusion_fits", "neural_fits")
 COHORT_TABLES: Final = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
 FAIRNESS_TABLES: Final = (

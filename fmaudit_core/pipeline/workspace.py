@@ -135,7 +135,7 @@ class Workspace:
         if isinstance(cohort, TableCohort):
             return cohort
         if isinstance(cohort, InspectCohort):
-            raise ConfigError("INSPECT is no single table.", where=str(self.audit_yaml))
+            raise ConfigError("INSPECT is not a single table.", where=str(self.audit_yaml))
         return TableCohort(
             kind="table",
             table=self.phantom / "studies.csv",

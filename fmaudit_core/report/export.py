@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from fmaudit_core.report.documents.audit_json import SCHEMA, resaid, schema_text, summary
+from fmaudit_core.report.documents.audit_json import SCHEMA, schema_text, summary, with_report_sentences
 from fmaudit_core.report.documents.checklists import checklists, titles
 from fmaudit_core.report.documents.model_card import cards
 from fmaudit_core.report.index.report_data import ReportData, index_report_data
@@ -137,7 +137,7 @@ def _remove_old(folder: Path, current: set[Path]) -> None:
 def _frames(inputs: ReportInput, shown: ReportData) -> dict[str, pl.DataFrame]:
     tables = shown.tables
     return {
-        _FINDINGS: resaid(shown),
+        _FINDINGS: with_report_sentences(shown),
         "fairness_gaps": tables.gaps,
         "subgroup_metrics": tables.metrics,
         "threshold_sweep": tables.sweep,

@@ -10,29 +10,28 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
+from fmaudit_core.common import formatting
 from fmaudit_core.report.index.mitigation_index import MitigationIndex
 from fmaudit_core.report.index.report_data import ReportData, index_report_data
 from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, ScoreSetIndex
 from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.sections.aggregation import aggregation_figures, aggregation_views
-from fmaudit_core.report.sections.changes import changes_view
-from fmaudit_core.report.sections.cohort import baseline_row, cohort_table, flow_step
-from fmaudit_core.report.sections.encoders import control_figures, encoder_tasks
+from fmaudit_core.report.sections.changes import changes_views
+from fmaudit_core.report.sections.cohort import baseline_view, cohort_groups, flow_step
+from fmaudit_core.report.sections.encoders import control_figures, encoders_view
 from fmaudit_core.report.sections.findings import main_findings, q_map
 from fmaudit_core.report.sections.mitigation import main_advice, mitigation_figure_sets, mitigation_view
 from fmaudit_core.report.sections.modalities import modality_views
 from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, pair_views
-from fmaudit_core.report.sections.outcomes import label_flow_view, notes_view
+from fmaudit_core.report.sections.outcomes import label_flow_views, note_views
 from fmaudit_core.report.sections.reproduction import paper_view
-from fmaudit_core.report.sections.subgroups import cell_figures, cell_view
+from fmaudit_core.report.sections.subgroups import cell_figures, cell_id, cell_view
 from fmaudit_core.report.sections.summary import executive_summary
-from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.methods import limits, methods
 from fmaudit_core.report.text.templating import environment
-from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.report.text.titles import variant_title
 
 #: shorter lists are not worth a reference
 _SHARED_FROM: Final = 6
@@ -76,12 +75,6 @@ def render_page(
     )
 
 
-def write_page(path: Path, inputs: ReportInput) -> None:
-    """Write the report in one rename: a reader of the old page never meets half of the new one."""
-    with written_beside(path) as file:
-        file.write_text(render_page(inputs), encoding="utf-8")
-
-
 def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
     tables, index, mitigation_index = shown.tables, shown.index, shown.mitigation_index
     audit = inputs.audit
@@ -100,11 +93,11 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "tasks": [{"name": task, "title": formatting.task_title(task, index.task_titles)} for task in index.tasks],
         "attributes": [formatting.attribute_title(name) for name in audit.attributes],
         "main_task": index.main_task,
-        "variants": [formatting.variant_title(variant) or "as given" for variant in index.variants],
+        "variants": [variant_title(variant) or "as given" for variant in index.variants],
         "q_map": q_map(index),
-        "overview": encoder_tasks(index),
+        "overview": encoders_view(index),
         "pairs": pair_views(index),
-        "changes": changes_view(index),
+        "changes": changes_views(index),
         "gate": {
             "rates": formatting.margin_text("udr", audit.reaudit.margin),
             "auroc": formatting.margin_text("auroc", audit.reaudit.auroc_margin),
@@ -115,13 +108,13 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "auroc_margin": formatting.margin_text("auroc", audit.fairness.auroc_margin),
         "help": main_advice(index, mitigation_index),
         "mitigation": mitigation_view(index, mitigation_index),
-        "label_flow": label_flow_view(index, tables.label_flow.to_dicts()),
-        "notes": notes_view(tables.notes.to_dicts(), audit.fairness.suppress_under),
-        "baselines": [baseline_row(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
+        "label_flow": label_flow_views(index, tables.label_flow.to_dicts()),
+        "notes": note_views(tables.notes.to_dicts(), audit.fairness.suppress_under),
+        "baselines": [baseline_view(index, row, audit.fairness.suppress_under) for row in inputs.baselines.to_dicts()],
         "paper": paper_view(tables.paper.to_dicts(), {one["name"]: str(one["title"]) for one in index.encoders}),
         "flow": [flow_step(index, row) for row in inputs.flow.to_dicts()],
         "slice_quality": inputs.slice_quality.to_dicts(),
-        "cohort": cohort_table(index, tables.studies.to_dicts()),
+        "cohort": cohort_groups(index, tables.studies.to_dicts()),
         "methods": methods(inputs, shown),
         "limits": limits(audit),
         "provenance": _provenance(inputs.provenance),
@@ -144,7 +137,7 @@ def _provenance(provenance: Mapping[str, str]) -> list[tuple[str, list[tuple[str
 
 
 def _data(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> dict[str, Any]:
-    cells = {cell_view_id: cell_figures(index, key) for key, cell_view_id in zip(index.keys, _ids(index), strict=True)}
+    cells = {cell_id(index, key): cell_figures(index, key) for key in index.keys}
     arrays: list[Any] = []
     figures = {"cells": cells, "control": control_figures(index), "pairs": pair_figures(index)}
     figures["mitigation"] = mitigation_figure_sets(index, mitigation_index)
@@ -165,10 +158,6 @@ def _shared(value: Any, arrays: list[Any], places: dict[str, int]) -> Any:
         places[text] = len(arrays)
         arrays.append(value)
     return {"$": places[text]}
-
-
-def _ids(index: ScoreSetIndex) -> list[str]:
-    return [f"{key.encoder}|{key.task}|{index.variant_index(key)}" for key in index.keys]
 
 
 def _packed(text: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.config import Audit
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.fairness.intervals import difference_interval
-from fmaudit_core.fairness.score_sets import OVERALL
 from fmaudit_core.mitigation.runs import STRATEGY_TITLES
 from fmaudit_core.reproduction.published_values import Figure
 

@@ -47,18 +47,22 @@ def text_of(config: Path, table: RecognisedTable, *, name: str, images: Path | N
 def guesses(table: RecognisedTable) -> list[str]:
     """Return one sentence for each guess: columns, tasks, attributes with their levels, and columns that are not used."""
     known = [name for name in table.columns if name not in table.tasks and name not in table.levels]
-    told = [f"`{table.columns[name]}` is {name}." for name in known if table.columns[name] != name]
+    sentences = [f"`{table.columns[name]}` is {name}." for name in known if table.columns[name] != name]
     for task in table.tasks:
         column = table.columns[task]
-        told.append(f"`{column}` is a task{'' if column == task else f', named {task}'}.")
+        sentences.append(f"`{column}` is a task{'' if column == task else f', named {task}'}.")
     for name, n in table.levels.items():
         column = table.columns[name]
-        told.append(f"`{column}` is an attribute{'' if column == name else f', named {name}'}: {how_many(n, 'level')}.")
-    told.append("age_band is an attribute: bands of the age.")
-    told += [f"`{column}` is not an attribute: dates, or a name or number of people." for column in table.passed_over]
+        sentences.append(
+            f"`{column}` is an attribute{'' if column == name else f', named {name}'}: {how_many(n, 'level')}."
+        )
+    sentences.append("age_band is an attribute: bands of the age.")
+    sentences += [
+        f"`{column}` is not an attribute: dates, or a name or number of people." for column in table.passed_over
+    ]
     if "split" not in table.columns:
-        told.append("No column holds the split: patients are split 70/10/20 by a hash of their id.")
-    return told
+        sentences.append("No column holds the split: patients are split 70/10/20 by a hash of their id.")
+    return sentences
 
 
 def _attributes_of(table: RecognisedTable) -> list[str]:

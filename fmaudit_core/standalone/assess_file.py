@@ -14,7 +14,7 @@ import polars as pl
 import fmaudit_core
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.common.vocabulary import ATTRIBUTES, family_task, too_many_levels
+from fmaudit_core.common.vocabulary import ATTRIBUTES, SCORE_SET, family_task, too_many_levels
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
@@ -22,7 +22,6 @@ from fmaudit_core.fairness.findings import findings, judged_as_found
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_missing_columns
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.probes.primary_score_set import of_primary_pooling
 from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.input.report_input import ReportInput, count_studies

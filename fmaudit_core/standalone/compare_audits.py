@@ -16,6 +16,7 @@ from typing import Any, Final
 import polars as pl
 
 from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import CONFIG_NAME
 from fmaudit_core.fairness.reaudit import audit_changes
 from fmaudit_core.pipeline import queries
@@ -25,7 +26,6 @@ from fmaudit_core.report.disclosure.disclosure import disclosed_changes
 from fmaudit_core.report.documents.audit_json import SCHEMA_VERSION, cohort_size
 from fmaudit_core.report.documents.comparison_page import Comparison, render_comparison
 from fmaudit_core.report.errors import ReportError
-from fmaudit_core.report.input.report_input import SCORE_SET
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.report_layout import JSON
 

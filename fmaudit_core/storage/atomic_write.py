@@ -1,4 +1,4 @@
-"""How every file of a workspace appears: written beside its place, then renamed. Paths: `warehouse.py`."""
+"""How every file of a workspace appears: written alongside, then renamed. Paths: `warehouse.py`."""
 
 from __future__ import annotations
 

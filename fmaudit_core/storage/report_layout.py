@@ -13,6 +13,6 @@ _LONGEST: Final = 80
 
 
 def file_name(name: str) -> str:
-    """Return the name itself if it is one plain part of a path; else one made of it, which no other name gives."""
+    """Return the name itself if it is one plain part of a path; else one derived from it, unique to the name."""
     safe = re.sub(r"[^\w. -]", "_", name)[:_LONGEST].strip(". ")
     return name if safe == name else f"{safe}-{digest(name)[:8]}"

@@ -1,7 +1,7 @@
 """Where tables live, and how they are published so that a reader never sees half of one.
 
 One Parquet file per table and cell (`<table>/encoder=<e>/task=<t>/part.parquet`), one DuckDB file of embeddings
-per encoder, and `fmaudit.duckdb` with a view over each table. What a table was made of is its *version*, written
+per encoder, and `fmaudit.duckdb` with a view over each table. The digest of a table's inputs is its *version*, written
 into the file itself: a copied or partly deleted workspace still records correctly what it holds.
 """
 
@@ -89,7 +89,7 @@ class Warehouse:
         Parameters
         ----------
         version : str
-            Digest of what the rows were made of (`fmaudit_core.storage.digests`); kept inside the file.
+            Digest of the rows' inputs (`fmaudit_core.storage.digests`); kept inside the file.
 
         Raises
         ------
@@ -98,8 +98,8 @@ class Warehouse:
         """
         declared(table).check(frame)
         path = self.path(table, cell)
-        with written_beside(path) as beside:
-            frame.write_parquet(beside, metadata={_VERSION_KEY: version})
+        with written_beside(path) as temporary:
+            frame.write_parquet(temporary, metadata={_VERSION_KEY: version})
         self._keep_schema(table, frame)
         return Published(table=table, path=path, n_rows=frame.height, version=version)
 
@@ -116,8 +116,8 @@ class Warehouse:
         version, path = self.version(table, cell), self.path(table, cell)
         if version is None or version == before:
             return
-        with written_beside(self.path(kept, cell)) as beside:
-            shutil.copyfile(path, beside)
+        with written_beside(self.path(kept, cell)) as temporary:
+            shutil.copyfile(path, temporary)
         self._keep_schema(kept, pl.DataFrame(schema=pl.read_parquet_schema(path)))
 
     def read(self, table: str, cell: Cell = WHOLE) -> pl.DataFrame:
@@ -190,7 +190,7 @@ class Warehouse:
     def refresh_views(self) -> Path:
         """Publish `fmaudit.duckdb`: one view over every table, with paths relative to the warehouse."""
         target = self.root / VIEWS_FILE
-        with written_beside(target) as beside, duckdb.connect(str(beside)) as connection:
+        with written_beside(target) as temporary, duckdb.connect(str(temporary)) as connection:
             self._create_views(connection)
         return target
 
@@ -226,8 +226,8 @@ class Warehouse:
         path = self.root / table / _SCHEMA
         if path.exists() and pl.read_parquet_schema(path) == frame.schema:
             return
-        with written_beside(path) as beside:
-            frame.clear().write_parquet(beside)
+        with written_beside(path) as temporary:
+            frame.clear().write_parquet(temporary)
 
 
 def unreadable(path: Path, error: OSError) -> WarehouseError:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from fmaudit_core.common import vocabulary
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.tables.columns import COLUMNS, Column
 
 #: columns that several tables share, in this order
-VARIANT: Final = "probe modality pooling strategy"
-SCORE_SET: Final = f"encoder task {VARIANT}"
+VARIANT: Final = " ".join(vocabulary.VARIANT)
+SCORE_SET: Final = " ".join(vocabulary.SCORE_SET)
 RUN: Final = "encoder task strategy target_attribute alpha seed"
 COUNTS: Final = "n n_pos n_neg"
 ESTIMATE: Final = "value ci_low ci_high"

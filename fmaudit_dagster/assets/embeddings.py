@@ -11,7 +11,7 @@ from fmaudit_dagster.metadata import bars
 
 @step_asset("study_embeddings", kinds={"pytorch", "duckdb"})
 def study_embeddings(work: Work) -> Iterator[Result]:
-    """One vector per study and pooling from one frozen encoder, and its slice embeddings beside them."""
+    """One vector per study and pooling from one frozen encoder, and its slice embeddings."""
     encoder = work.cell.encoder
     spec = work.look.encoders[encoder]
     result = embed(work.workspace, encoder, version=work.version, progress=work.progress(f"encoding with {encoder}"))

@@ -15,7 +15,7 @@ from fmaudit_dagster.metadata import counted, report_link, trends
 @step_asset("audit_findings", kinds={"numba", "parquet"})
 def audit_findings(work: Work) -> Iterator[Result]:
     """Judge every encoder, task, attribute and metric, corrected over the declared family; compare encoders in
-    pairs, each with itself in the audit before, with the medical record in place of CT or beside it, and each way to
+    pairs, each with itself in the audit before, with the medical record in place of CT or together with it, and each way to
     aggregate its slices with their mean.
     """
     tables = find(work.look)

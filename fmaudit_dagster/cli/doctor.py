@@ -27,7 +27,7 @@ def examine_platform(workspace: Workspace, *, port: int, fix_it: bool) -> Iterat
     port : int
         That `fmaudit ui` would serve on; it takes the next one as well.
     fix_it : bool
-        Whether to rewrite old settings (the old file is kept beside) and end killed runs.
+        Whether to rewrite old settings (the old file is kept next to it) and end killed runs.
     """
     if find_spec("dagster") is None:
         return
@@ -62,7 +62,7 @@ def _settings(workspace: Workspace, *, fix_it: bool) -> Finding:
         return Finding("dagster.yaml", "ok", f"written anew; the old one is {_OLD}")
     fix = f"If these changes are not yours, move {path} away: the next run writes it anew."
     if not isinstance(there, dict):
-        return Finding("dagster.yaml", "problem", "is no YAML mapping.", fix, fixable=True)
+        return Finding("dagster.yaml", "problem", "is not a YAML mapping.", fix, fixable=True)
     keys = sorted({*there, *wanted})
     differing = [key for key in keys if there.get(key) != wanted.get(key)]
     return Finding(
@@ -102,10 +102,10 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     else:
         yield Finding(about, "ok", f"{n_runs:,} runs" + (f"; {len(killed)} killed ones ended" if killed else "")), alive
     if alive:
-        yield Finding("daemon", "ok", "at work"), alive
+        yield Finding("daemon", "ok", "running"), alive
     elif queued:
         yield (
-            Finding("daemon", "problem", f"{queued} runs wait in the queue and no daemon is at work.", "fmaudit ui"),
+            Finding("daemon", "problem", f"{queued} runs wait in the queue and no daemon is running.", "fmaudit ui"),
             alive,
         )
     else:

@@ -102,7 +102,7 @@ def encoders_check(config: Path, name: str) -> None:
 
 @click.group()
 def baseline() -> None:
-    """Audit a model by its predictions alone, beside the encoders."""
+    """Audit a model by its predictions alone, next to the encoders."""
 
 
 @baseline.command("add")

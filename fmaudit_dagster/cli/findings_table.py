@@ -10,19 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fmaudit_core.common.vocabulary import ATTRIBUTE_TITLES, TASK_TITLES, THRESHOLD_GIVEN
+from fmaudit_core.common.formatting import attribute_title, task_title
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET, THRESHOLD_GIVEN
 from fmaudit_core.fairness.reaudit import worsenings
+from fmaudit_core.fairness.sentences import verdict_title
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
 from fmaudit_core.storage.report_layout import JSON, PAGE
 
 _LEAST_WIDTH = 100
-_VERDICTS = {
-    "disparity": "[bold red]disparity[/]",
-    "no_disparity_beyond_margin": "[green]within margin[/]",
-    "within_margin_of_tested": "[green]within margin where tested[/]",
-    "insufficient_evidence": "[yellow]cannot tell[/]",
-}
+_STYLES = {"disparity": "bold red", "insufficient_evidence": "yellow"}
 
 
 def print_findings(reports: Path) -> None:
@@ -35,7 +31,7 @@ def print_findings(reports: Path) -> None:
         return
     audit = json.loads(summary.read_text(encoding="utf-8"))
     found = audit["findings"]
-    titles = {**TASK_TITLES, **audit["config"].get("task_titles", {})}
+    titles = audit["config"].get("task_titles", {})
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
@@ -46,17 +42,17 @@ def print_findings(reports: Path) -> None:
     for row in confirmatory:
         table.add_row(
             escape(row["encoder"]),
-            escape(titles.get(row["task"], row["task"])),
-            escape(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])),
+            escape(task_title(row["task"], titles)),
+            escape(attribute_title(row["attribute"])),
             _number(row["gap"], 2),
             _number(row["null_expected_gap"], 2),
             _number(row["p_adjusted"], 4),
-            _VERDICTS[row["verdict"]],
+            _verdict(row["verdict"]),
         )
     console.print(table)
     _print_warnings(console, audit, titles)
     for row in confirmatory:
-        attribute = ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"])
+        attribute = attribute_title(row["attribute"])
         console.print(f"- {row['encoder']}, {attribute}: {row['sentence']}", markup=False, highlight=False)
     main = {row["task"] for row in confirmatory}
     # a control is a yardstick that nobody deploys
@@ -66,7 +62,7 @@ def print_findings(reports: Path) -> None:
         console.print("\nWhat would help")
     for row in helping:
         console.print(
-            f"- {row['encoder']}, {titles.get(row['task'], row['task'])}: {row['sentence']}",
+            f"- {row['encoder']}, {task_title(row['task'])}: {row['sentence']}",
             markup=False,
             highlight=False,
         )
@@ -83,9 +79,9 @@ def _print_warnings(console: Console, audit: Mapping[str, Any], titles: Mapping[
     rows = audit.get("warnings", [])
     shown = [row for row in rows if tuple(row[name] for name in SCORE_SET) in of_main]
     for row in shown:
-        named = [row["encoder"], titles.get(row["task"], row["task"])]
+        named = [row["encoder"], task_title(row["task"], titles)]
         if row["attribute"] != OVERALL:
-            named.append(ATTRIBUTE_TITLES.get(row["attribute"], row["attribute"]))
+            named.append(attribute_title(row["attribute"]))
         console.print(f"[bold yellow]Warning[/]: {escape(', '.join(named))}: {escape(row['message'])}", highlight=False)
     if len(rows) > len(shown):
         console.print(
@@ -98,6 +94,10 @@ def worse_than_before(workspace: Workspace) -> list[str]:
     if workspace.warehouse.version("audit_changes") is None:
         return []
     return worsenings(workspace.warehouse.read("audit_changes"))
+
+
+def _verdict(verdict: str) -> str:
+    return f"[{_STYLES.get(verdict, 'green')}]{verdict_title(verdict).lower()}[/]"
 
 
 def _number(value: float | None, digits: int) -> str:

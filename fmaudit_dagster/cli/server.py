@@ -1,4 +1,4 @@
-"""`fmaudit ui`: Dagster's webserver and daemon for one workspace and its report beside them, stopped together."""
+"""`fmaudit ui`: Dagster's webserver and daemon for one workspace, and its report, stopped together."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ _PATIENCE_S = 15.0
 
 
 def report_address(port: int) -> str:
-    """Where the report is served, beside a UI on `port`."""
+    """Return the address of the report, for a UI on `port`."""
     return f"http://{_HOST}:{port + 1}/"
 
 

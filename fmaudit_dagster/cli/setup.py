@@ -200,7 +200,7 @@ def _check_cohort(config: Path, *, registry_was_there: bool) -> None:
         if look is not None:
             _print_events(look)
     record = workspace.record
-    wording = "none: only imaging is audited" if record is None else f"as {record.form}, beside CT and with it"
+    wording = "none: only imaging is audited" if record is None else f"as {record.form}, alone and together with CT"
     click.echo(f"Medical record: {wording}.")
     specs = workspace.registry.specs()
     coming = (

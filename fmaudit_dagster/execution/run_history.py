@@ -1,4 +1,4 @@
-"""What Dagster's records say of a step: the version it was last made with, whether it is at work, whether it has failed."""
+"""Dagster's records of a step: the version of its last run, whether it is running, whether it has failed."""
 
 import functools
 from collections.abc import Iterable, Mapping
@@ -78,7 +78,7 @@ def _latest(instance: dg.DagsterInstance, asset: str, cell: Cell) -> dg.EventLog
 
 
 @dataclass(frozen=True)
-class AtWork:
+class RunningSteps:
     """Runs that have not ended, as they were at one moment."""
 
     run_ids: tuple[str, ...]
@@ -91,10 +91,10 @@ class AtWork:
         return any({(asset, key), (asset, "*")} & self.making for asset in step.assets)
 
 
-def at_work(instance: dg.DagsterInstance) -> AtWork:
+def running_steps(instance: dg.DagsterInstance) -> RunningSteps:
     """Return the steps that are running, whoever requested them."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
-    return AtWork(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
+    return RunningSteps(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
 
 
 def _made_by(runs: Iterable[dg.DagsterRun]) -> Iterable[tuple[str, str]]:
@@ -133,9 +133,9 @@ def why_failed(instance: dg.DagsterInstance, run_id: str) -> str:
     """Return why a run failed: the step's own sentence, else its innermost cause, or the checks that did not pass."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
-        told = event.step_failure_data.user_failure_data if event is not None else None
-        if told is not None and told.description:  # causes below it are a library's words, which may quote a cell
-            return told.description
+        failure = event.step_failure_data.user_failure_data if event is not None else None
+        if failure is not None and failure.description:  # causes below it are a library's words, which may quote a cell
+            return failure.description
         error = event.step_failure_data.error if event is not None else None
         while error is not None and error.cause is not None:
             error = error.cause

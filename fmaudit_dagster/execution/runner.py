@@ -23,7 +23,7 @@ from fmaudit_dagster.execution.run_history import (
     ATTENDED_TAG,
     FORCED_TAG,
     asset_history,
-    at_work,
+    running_steps,
     step_tags,
     why_failed,
 )
@@ -32,7 +32,7 @@ from fmaudit_dagster.run_leases import end_killed_runs, process_tags
 
 
 class Listener(Protocol):
-    """Told each step as it starts."""
+    """Called with each step as it starts."""
 
     def __call__(self, name: str, cell: Cell, at: int, of: int) -> None:
         """Hear of one step: its name and cell, how many of those that can be made now are done, and how many there are."""
@@ -79,7 +79,7 @@ def run_audit(
     everything : bool
         Make every step again, stale or not.
     listener : callable
-        Told each step before it runs.
+        Called with each step before it runs.
 
     Raises
     ------
@@ -120,10 +120,10 @@ class _Run:
         return True
 
     def descendants(self, encoders: Sequence[str], tasks: Sequence[str]) -> None:
-        """Make what is stale, until nothing is left or awaited."""
+        """Make what is stale, until nothing is left or pending."""
         while True:
             found = next_steps(
-                self.look(), encoders=encoders, tasks=tasks, is_running=at_work(self.instance),
+                self.look(), encoders=encoders, tasks=tasks, is_running=running_steps(self.instance),
                 failure_reason=lambda step: self.ended.get(step.name),
             )  # fmt: skip
             # what gathers the cells of all encoders is made once, after them
@@ -149,11 +149,11 @@ class _Run:
     def _source(self, step: StaleStep) -> bool:
         """Make a step if its files changed; look again after another run that began while they were looked at."""
         while True:
-            while at_work(self.instance)(step):
+            while running_steps(self.instance)(step):
                 self._wait(step)
             if not self.everything and not source_changed(self.look(), step.step):
                 return True
-            if not at_work(self.instance)(step):
+            if not running_steps(self.instance)(step):
                 return self._make(step, 0, 1, forced=True)
 
     def _make(self, step: StaleStep, at: int, of: int, *, forced: bool) -> bool:

@@ -1,7 +1,7 @@
 """The audit that starts by itself: what landed in the registry, and the re-audit by the clock or when the cohort changed; and
 the end of runs whose process is gone.
 
-What is stale is core's to say (`fmaudit_core/pipeline/stale_steps.py`); here it becomes runs. A step that is at work is not
+Core decides what is stale (`fmaudit_core/pipeline/stale_steps.py`); here it becomes runs. A step that is running is not
 asked for, one that has failed for a version is reported once and left until its inputs change.
 """
 
@@ -23,7 +23,7 @@ from fmaudit_dagster.configured import automation, gpu_run_tags
 from fmaudit_dagster.execution.instance import partition_changes
 from fmaudit_dagster.execution.run_history import (
     asset_history,
-    at_work,
+    running_steps,
     step_tags,
     times_ended,
     why_spent,
@@ -55,7 +55,7 @@ def registry_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) 
     cursor: _Cursor = json.loads(context.cursor or "{}")
     try:
         return _look(context, audit.open(), cursor)
-    except FmauditError as error:  # a slip in audit.yaml is no fault of the sensor: its next look may find it mended
+    except FmauditError as error:  # not a failure of the sensor: at the next tick audit.yaml may be fixed
         return dg.SkipReason(str(error))
 
 
@@ -63,28 +63,28 @@ def _look(
     context: dg.SensorEvaluationContext, workspace: Workspace, cursor: _Cursor
 ) -> dg.SensorResult | dg.SkipReason:
     instance = context.instance
-    busy = at_work(instance)
+    running = running_steps(instance)
     specs, usable, problems = usable_specs(workspace.registry)
     new, retired = partition_changes(instance, specs, problems)
     due = _last_reaudit(instance)
     if not workspace.audit.automation.landing and due == cursor.get("done"):
         return dg.SkipReason("landing is off in audit.yaml, and no re-audit is due.")
     seen = digest(
-        fingerprint(workspace, usable.values()), problems, busy.run_ids, sorted(busy.making), new, retired, due
+        fingerprint(workspace, usable.values()), problems, running.run_ids, sorted(running.making), new, retired, due
     )
     if cursor.get("quiet") == seen:
-        return dg.SkipReason(_skip_message(cursor.get("told", {}), waits=bool(busy.run_ids)))
+        return dg.SkipReason(_skip_message(cursor.get("reported", {}), waits=bool(running.run_ids)))
 
     found = next_steps(
         Snapshot(workspace, specs, asset_history(instance)),
         encoders=list(usable),
         tasks=workspace.audit.tasks,
-        is_running=busy,
+        is_running=running,
         failure_reason=lambda step: why_spent(instance, step),
     )
     reported = problems | found.failure_reasons
-    _tell(context, cursor.get("told", {}), reported, new, retired)
-    later: _Cursor = {"told": reported, "quiet": None if found.steps else seen, "done": cursor.get("done")}
+    _report(context, cursor.get("reported", {}), reported, new, retired)
+    later: _Cursor = {"reported": reported, "quiet": None if found.steps else seen, "done": cursor.get("done")}
     if found.idle:
         later["done"] = due
     return dg.SensorResult(
@@ -116,7 +116,7 @@ def _request(instance: dg.DagsterInstance, step: StaleStep) -> dg.RunRequest:
     )
 
 
-def _tell(
+def _report(
     context: dg.SensorEvaluationContext,
     before: Mapping[str, str],
     reported: Mapping[str, str],

@@ -117,6 +117,7 @@ def test_a_few_lost_rows_do_not_stop_a_read_and_are_counted(tmp_path):
     [
         (["pat1,,DX/I26,1"], "without a time"),
         (["pat1,NaT,DX/I26,1"], "without a time"),
+        (["pat1,not recorded,DX/I26,1"], "without a time"),
         (["pat1,2020-02-05,,1"], "without a code"),
         ([" ,2020-02-05,DX/I26,1"], "without a patient id"),
         (["pat1,2020-02-05,DX/\ufffddem,1"], "with a code that an earlier conversion has damaged"),

@@ -15,7 +15,7 @@ from benchmarks.calibration_scenarios import NULLS, Group, Scenario
 from fmaudit_core.fairness.gaps import estimates, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.labellings import Labellings
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.units import Units
 from tests.fairness import reference
 
@@ -172,9 +172,9 @@ def test_a_whole_permutation_test_equals_the_reference(name):
     """Every permutation again in numpy: Q, each p, and the null of the gap itself."""
     case, n = cohort_of(name), 60
     units = case.units
-    dealer = Dealer(units, seed=3, named="task", test_from=5)
-    (found,) = null_gaps([case.ranking()], units, dealer.deals(n))
-    permuted = np.concatenate([one.rows() for one in dealer.deals(n)])
+    permuter = PatientPermuter(units, seed=3, named="task", test_from=5)
+    (found,) = null_gaps([case.ranking()], units, permuter.permutations(n))
+    permuted = np.concatenate([one.rows() for one in permuter.permutations(n)])
     assert permuted.shape == (n, len(units.group))
     for metric in METRICS:
         gap = found[metric]
@@ -209,7 +209,9 @@ def test_nobody_called_is_no_test_and_all_tied_is_no_gap():
     case = replace(cohort_of("exchangeable, 3 groups, 1.2 studies/patient"), threshold=1e6)
     case = replace(case, score=np.zeros(len(case.score)))
     units = case.units
-    (found,) = null_gaps([case.ranking()], units, Dealer(units, seed=0, named="t", test_from=25).deals(99))
+    (found,) = null_gaps(
+        [case.ranking()], units, PatientPermuter(units, seed=0, named="t", test_from=25).permutations(99)
+    )
     for metric in ("udr", "fpr"):
         assert found[metric].p_value is None
         assert found[metric].p_rest is None
@@ -259,8 +261,8 @@ def test_every_relabelling_is_equally_likely(stratified):
     patient = np.array([0, 0, 1, 2, 3, 4, 5])
     positive = np.array([True, False, True, False, False, False, False])
     units = Units.of(np.array([0, 0, 1, 0, 1, 0, 1]), patient, positive)
-    dealer = Dealer(units, seed=0, named="t", test_from=2 if stratified else 1)
-    rows = np.concatenate([one.rows() for one in dealer.deals(20_000)])
+    permuter = PatientPermuter(units, seed=0, named="t", test_from=2 if stratified else 1)
+    rows = np.concatenate([one.rows() for one in permuter.permutations(20_000)])
     assert np.all(rows.sum(axis=1) == 3)
     if stratified:
         assert np.all(rows[:, :2].sum(axis=1) == 1)
@@ -275,7 +277,9 @@ def test_units_are_permuted_within_strata_only_where_a_group_would_get_too_few(n
     case = cohort_of(name)
     units = case.units
     stratum = reference.strata(units.of_study, units.group, case.positive, test_from)
-    rows = np.concatenate([one.rows() for one in Dealer(units, seed=0, named="t", test_from=test_from).deals(50)])
+    rows = np.concatenate(
+        [one.rows() for one in PatientPermuter(units, seed=0, named="t", test_from=test_from).permutations(50)]
+    )
     for inside in (stratum, ~stratum):
         own = np.bincount(units.group[inside], minlength=case.n_groups)
         assert all(np.array_equal(np.bincount(row[inside], minlength=case.n_groups), own) for row in rows)
@@ -287,8 +291,8 @@ def test_units_are_permuted_within_strata_only_where_a_group_would_get_too_few(n
 
 def compared(case, seed=0):
     units = case.units
-    dealer = Dealer(units, seed=seed, named="task", test_from=25)
-    return null_gaps([case.ranking()], units, dealer.deals(199))[0]
+    permuter = PatientPermuter(units, seed=seed, named="task", test_from=25)
+    return null_gaps([case.ranking()], units, permuter.permutations(199))[0]
 
 
 @pytest.mark.parametrize("name", ["prevalence 8-40 %, same scores", "age bands, two thirds in two, ICC .8"])
@@ -344,7 +348,9 @@ def test_delongs_homogeneity_test_agrees_in_large_samples(seed):
     ).T
     units = Units.of(cohort.group, cohort.patient, cohort.positive)
     ranking = Ranking.of(cohort.score, cohort.positive, units, np.nan)
-    (found,) = null_gaps([ranking], units, Dealer(units, seed=seed, named="t", test_from=25).deals(2_999))
+    (found,) = null_gaps(
+        [ranking], units, PatientPermuter(units, seed=seed, named="t", test_from=25).permutations(2_999)
+    )
     gap = found["auroc"]
     on_logit = wald(np.log(theta / (1 - theta)), variance / (theta * (1 - theta)) ** 2)
     assert gap.q_statistic == pytest.approx(on_logit, rel=1e-9)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.findings import findings, judged_as_found
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.findings import AUDIT_FINDINGS
 from tests.fairness.cohorts import predictions
 
@@ -45,9 +45,9 @@ def test_the_planted_disparity_is_found_corrected_and_said(found):
     assert one["confirmatory"]
     assert one["p_adjusted"] >= one["p_value"]
     assert one["sentence"].startswith("Pulmonary embolism, One: ")
-    assert "positives missed" in one["sentence"]
-    assert "group c" in one["sentence"]
-    assert "Not tested, for too few patients: d." in one["sentence"]
+    assert "the model missed" in one["sentence"]
+    assert "in the subgroup C and" in one["sentence"]
+    assert one["sentence"].endswith(" Not tested: D.")
 
 
 def test_a_large_level_without_a_record_is_not_said_to_have_too_few_studies():
@@ -59,14 +59,16 @@ def test_a_large_level_without_a_record_is_not_said_to_have_too_few_studies():
         pl.DataFrame(), out.fairness_gaps, out.subgroup_metrics, attributes=ATTRIBUTES, settings=SETTINGS, titles={}
     )
     one = row(told, attribute="group", metric="udr")
-    said = " Not tested, for too few patients: d. Not recorded, so never tested: unknown, 30 % of 74 positives missed"
-    assert said in one["sentence"]
+    value = out.subgroup_metrics.row(
+        by_predicate=(pl.col("subgroup") == "unknown") & (pl.col("metric") == "udr"), named=True
+    )["value"]
+    assert one["sentence"].endswith(f" Not tested: D, Not recorded ({100 * value:.1f}%).")
 
 
 def test_what_is_not_shown_is_not_called_fair(found):
     for one in found.filter(pl.col("verdict") == "insufficient_evidence").iter_rows(named=True):
-        assert "we cannot tell" in one["sentence"]
-        assert "would go unseen" in one["sentence"]
+        assert "e cannot tell whether" in one["sentence"]
+        assert "or more would have shown" in one["sentence"]
     assert not found["sentence"].str.contains("(?i)fair|no difference").any()
 
 

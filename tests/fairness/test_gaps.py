@@ -16,7 +16,7 @@ from fmaudit_core.fairness.gaps import estimates, null_gaps
 from fmaudit_core.fairness.kernels import Ranking
 from fmaudit_core.fairness.labellings import Labellings
 from fmaudit_core.fairness.multiplicity import benjamini_hochberg, step_down_max_t
-from fmaudit_core.fairness.permutation import Dealer
+from fmaudit_core.fairness.permutation import PatientPermuter
 from fmaudit_core.fairness.units import Units
 from tests.fairness.cohorts import LEVELS, predictions
 
@@ -70,18 +70,18 @@ def test_a_two_group_test_equals_scipys_where_the_designs_coincide():
     ).pvalue  # fmt: skip
     positive = np.ones(n, dtype=bool)
     units = Units.of(group, np.arange(n), positive)
-    dealer = Dealer(units, seed=0, named="t", test_from=0)
+    permuter = PatientPermuter(units, seed=0, named="t", test_from=0)
     ranking = Ranking.of(called.astype(float), positive, units, 0.5)
-    (ours,) = null_gaps([ranking], units, dealer.deals(9_999), metrics=["udr"])
+    (ours,) = null_gaps([ranking], units, permuter.permutations(9_999), metrics=["udr"])
     assert ours["udr"].p_value == pytest.approx(theirs, abs=0.02)
 
 
 def test_labels_move_with_their_patient_over_all_patients():
     frame = predictions(200, studies_per_patient=2.5)
     units = units_of(frame)
-    dealer = Dealer(units, seed=1, named="t", test_from=1)
-    permuted = rows(dealer, 50)
-    assert not dealer.stratified
+    permuter = PatientPermuter(units, seed=1, named="t", test_from=1)
+    permuted = rows(permuter, 50)
+    assert not permuter.stratified
     own = np.bincount(units.group, minlength=4)
     assert all(np.array_equal(np.bincount(row, minlength=4), own) for row in permuted)
     assert len(np.unique(permuted, axis=0)) == 50
@@ -92,10 +92,10 @@ def test_labels_move_with_their_patient_over_all_patients():
 def test_labels_stay_among_patients_with_the_rarer_class_where_a_subgroup_would_receive_too_few():
     frame = predictions(200, studies_per_patient=2.5)
     units = units_of(frame)
-    dealer = Dealer(units, seed=1, named="t", test_from=25)
-    assert dealer.stratified
+    permuter = PatientPermuter(units, seed=1, named="t", test_from=25)
+    assert permuter.stratified
     own = np.bincount(units.group[units.rarer], minlength=4)
-    assert all(np.array_equal(np.bincount(row[units.rarer], minlength=4), own) for row in rows(dealer, 20))
+    assert all(np.array_equal(np.bincount(row[units.rarer], minlength=4), own) for row in rows(permuter, 20))
 
 
 def test_a_patient_in_two_bands_is_a_unit_in_each():
@@ -114,11 +114,11 @@ def test_permutations_do_not_depend_on_how_they_are_chunked(monkeypatch):
     units = Units.of(group, np.arange(50), group > 0)
 
     def drawn(named):
-        return Dealer(units, seed=1, named=named, test_from=1)
+        return PatientPermuter(units, seed=1, named=named, test_from=1)
 
     whole = rows(drawn("t"), 777)
     monkeypatch.setattr(permutation, "_CHUNK_BYTES", 0)
-    assert len(list(drawn("t").deals(777))) > 1
+    assert len(list(drawn("t").permutations(777))) > 1
     assert np.array_equal(whole, rows(drawn("t"), 777))
     assert not np.array_equal(whole, rows(drawn("u"), 777))
 
@@ -126,7 +126,7 @@ def test_permutations_do_not_depend_on_how_they_are_chunked(monkeypatch):
 def test_attributes_of_the_same_patients_share_their_permutations():
     patient, first = np.arange(60), np.arange(60) % 3
     one, two = (Units.of(group, patient, patient % 2 == 0) for group in (first, (first + 1) % 3))
-    permuted = [rows(Dealer(units, seed=1, named="t", test_from=1), 20) for units in (one, two)]
+    permuted = [rows(PatientPermuter(units, seed=1, named="t", test_from=1), 20) for units in (one, two)]
     assert np.array_equal((permuted[0] + 1) % 3, permuted[1])
 
 
@@ -136,8 +136,8 @@ def units_of(frame):
     return Units.of(group, patient, frame["y_true"].to_numpy())
 
 
-def rows(dealer, n_permutations):
-    return np.concatenate([one.rows() for one in dealer.deals(n_permutations)])
+def rows(permuter, n_permutations):
+    return np.concatenate([one.rows() for one in permuter.permutations(n_permutations)])
 
 
 def gaps(frame, **kwargs):

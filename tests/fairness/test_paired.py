@@ -11,10 +11,15 @@ from statsmodels.stats.contingency_tables import mcnemar
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.auroc import auroc
-from fmaudit_core.fairness.paired import paired_auroc, paired_rate
+from fmaudit_core.fairness.by_patient import ByPatient
+from fmaudit_core.fairness.paired import Paired, paired, paired_auroc
 from tests.fairness.cohorts import predictions
 
 FEW = FairnessSection(n_permutations=99)
+
+
+def paired_rate(first, second, patient) -> Paired:
+    return paired(*(ByPatient.of_calls(each, patient) for each in (first, second)))
 
 
 def two_models(n_patients, studies, seed, gain=0.0):

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from scipy.stats import norm
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.errors import FairnessError
@@ -17,7 +18,6 @@ from fmaudit_core.fairness.findings import findings
 from fmaudit_core.fairness.predictions import evaluated
 from fmaudit_core.fairness.score_sets import ScoreSet, ScoreSets
 from fmaudit_core.fairness.score_warnings import concerned, message, score_warnings, withheld, withhold_verdicts
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.tables.fairness import SCORE_WARNINGS
 from tests.fairness.cohorts import predictions
 
@@ -61,7 +61,7 @@ def test_the_finding_of_a_withheld_verdict_gives_the_reason():
     held = withhold_verdicts(judged, found.score_warnings, {"model": "Our model"})
     assert held.columns == judged.columns
     assert set(held["verdict"]) == {"insufficient_evidence"}
-    assert all("Our model: no verdict by" in said and "below 0.5" in said for said in held["sentence"])
+    assert all("Our model: No verdict is given." in said and "below 0.5" in said for said in held["sentence"])
     assert held.drop("verdict", "sentence").equals(judged.drop("verdict", "sentence"))
 
 

@@ -77,7 +77,7 @@ def test_the_finding_says_why_there_is_none(frame, found):
         pl.DataFrame(), found.fairness_gaps, found.subgroup_metrics, attributes=ATTRIBUTES, settings=FEW, titles={}
     )
     row = said.filter(encoder="baseline", attribute="group", metric="udr").row(0, named=True)
-    assert "without predictions for validation studies there is no operating threshold" in row["sentence"]
+    assert "Its predictions hold no validation studies, so there is no operating threshold" in row["sentence"]
     assert not row["confirmatory"]
 
 

@@ -173,12 +173,12 @@ def test_the_command_line_waits_for_a_running_step_and_tells_which(small, monkey
     small.warehouse.path("probe_fits", Cell("hu_histogram")).unlink()
     looks = iter([{"probe_fits"}, {"probe_fits"}])
 
-    def at_work(_):
+    def running_steps(_):
         busy = next(looks, set())
         return lambda step: bool(busy & set(step.assets))
 
     heard = []
-    monkeypatch.setattr(runner, "at_work", at_work)
+    monkeypatch.setattr(runner, "running_steps", running_steps)
     monkeypatch.setattr(runner, "_PATIENCE_S", 0.01)
     monkeypatch.setattr(runner._Run, "sources", lambda _: True)
     outcome = run(small, listener=lambda name, cell, at, of: heard.append(name))

@@ -345,7 +345,7 @@ def test_header_and_summary_are_one_screen(browser: Any, tmp_path: Path) -> None
 
 def test_with_two_encoders_the_summary_still_fits_the_screen(browser: Any, url: str) -> None:
     page, _ = _open(browser, url)
-    assert page.locator("#summary .beside-one-another tbody tr").count() == 2
+    assert page.locator("#summary .side-by-side tbody tr").count() == 2
     assert page.locator("#summary .help li").count() == 2
     assert page.evaluate("document.querySelector('#summary .help').getBoundingClientRect().bottom") <= 900
 

@@ -12,9 +12,10 @@ import pytest
 
 from fmaudit_core.config import Audit, PhantomCohort
 from fmaudit_core.report.errors import ReportError
+from fmaudit_core.report.export import write_report
 from fmaudit_core.report.index.report_data import index_report_data
 from fmaudit_core.report.input.report_input import MODALITIES, ReportInput
-from fmaudit_core.report.page import render_page, write_page
+from fmaudit_core.report.page import render_page
 from fmaudit_core.report.sections.subgroups import gap_view
 from tests.report.frames import TASKS, made_up
 from tests.report.reading import Page, packed, without_plotly
@@ -485,21 +486,17 @@ def test_embedded_figures_are_json_a_browser_reads(text: str) -> None:
     assert len(places) > 2 * len(data["arrays"])
 
 
-def test_a_page_is_replaced_whole(
-    inputs: ReportInput, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "reports" / "index.html"
-    write_page(path, inputs)
-    assert path.read_text(encoding="utf-8") == text
+def test_a_page_is_replaced_whole(inputs: ReportInput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = write_report(tmp_path, inputs).page
+    whole = page.read_bytes()
 
-    def torn(_: ReportInput) -> str:
+    def torn(*_: object, **__: object) -> str:
         raise ReportError("broke off")
 
-    monkeypatch.setattr("fmaudit_core.report.page.render_page", torn)
+    monkeypatch.setattr("fmaudit_core.report.export.render_page", torn)
     with pytest.raises(ReportError):
-        write_page(path, inputs)
-    assert path.read_text(encoding="utf-8") == text
-    assert [one.name for one in path.parent.iterdir()] == ["index.html"]
+        write_report(tmp_path, inputs)
+    assert page.read_bytes() == whole
 
 
 def test_a_title_of_audit_yaml_is_shown_instead_of_the_usual_one(inputs: ReportInput, text: str) -> None:

@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
-from fmaudit_core.fairness.thresholds import SCORE_SET
 from fmaudit_core.standalone.assess_file import assess_file, read_predictions
 from fmaudit_dagster.cli.main import main
 from tests.fairness.cohorts import predictions
@@ -123,7 +123,7 @@ def test_a_chosen_threshold_is_told_as_chosen(tmp_path):
     printed, told, page = assessed(PLANTED, tmp_path)
     assert "Operating threshold" not in printed
     assert told["warnings"] == []
-    assert told["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
+    assert told["operating_threshold"] == "chosen on validation alone, by a fixed share of false alarms"
     assert "Chosen on the validation part alone" in page
 
 

@@ -7,7 +7,7 @@ import json
 import polars as pl
 import pytest
 
-from fmaudit_core.fairness.thresholds import SCORE_SET
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.report.documents.audit_json import schema_text
 from fmaudit_core.storage.warehouse import Warehouse
 from fmaudit_core.tables import table

@@ -30,7 +30,6 @@ from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN, Split
 from fmaudit_core.config import PhantomCohort
 
 DISPARITY_ATTRIBUTE: Final = "age_band"
-DISPARITY_SUBGROUP: Final = "18-40"
 NULL_ATTRIBUTE: Final = "race_ethnicity"
 
 SPLIT_SHARES: Final[Mapping[Split, float]] = {"train": 0.40, "val": 0.15, "test": 0.45}

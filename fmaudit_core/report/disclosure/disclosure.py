@@ -13,7 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from fmaudit_core.common.vocabulary import subgroup_title
+from fmaudit_core.common.vocabulary import MODEL, SCORE_SET, subgroup_title
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.findings import judged_as_found
 from fmaudit_core.fairness.score_warnings import NONE_OR_ALL_CALLED, STUDIES_PER_PATIENT, message
@@ -34,9 +34,7 @@ from fmaudit_core.report.input.report_input import (
     CHANGES,
     COMPARISONS,
     CROSS,
-    MODEL,
     OPTIONAL_METRICS,
-    SCORE_SET,
     SPATIAL,
     WARNINGS,
     ReportInput,

@@ -28,9 +28,10 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, MIN_AMBIGUITY, is_small
-from fmaudit_core.report.input.report_input import CROSSED, INTERSECTIONS, OVERALL, SCORE_SET
+from fmaudit_core.report.input.report_input import CROSSED, INTERSECTIONS
 
 _Crossing = tuple[str, ...]
 #: crossings that share subgroups: the place of their attributes in the order of judging, and the subgroups

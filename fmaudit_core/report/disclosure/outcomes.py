@@ -11,9 +11,10 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.report.disclosure.small_group_rounding import apply_disclosure, flag_protected, protected_levels
-from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES, OVERALL
+from fmaudit_core.report.input.report_input import LABEL_FLOW, NOTES
 
 #: how the cohort's readers call all studies together
 _EVERYBODY: Final = "all"

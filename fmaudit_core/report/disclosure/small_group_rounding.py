@@ -14,8 +14,8 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.config import FairnessSection
-from fmaudit_core.report.input.report_input import OVERALL
 
 #: a rate in whole percent fits several denominators
 DECIMALS: Final = 2

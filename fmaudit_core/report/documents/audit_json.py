@@ -14,11 +14,12 @@ import polars as pl
 
 import fmaudit_core
 from fmaudit_core.cohort.outcomes import OUTCOME_KNOWN
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
 from fmaudit_core.config.published import public_config
 from fmaudit_core.report.disclosure.disclosure import Disclosed
 from fmaudit_core.report.index.report_data import ReportData
 from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
-from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET, ReportInput
+from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.sections.mitigation import all_advice
 from fmaudit_core.report.sections.subgroups import gap_view
 from fmaudit_core.report.sections.summary import executive_summary
@@ -45,7 +46,7 @@ def schema_text() -> str:
     return files("fmaudit_core.report").joinpath("schemas", SCHEMA).read_text(encoding="utf-8")
 
 
-def resaid(shown: ReportData) -> pl.DataFrame:
+def with_report_sentences(shown: ReportData) -> pl.DataFrame:
     """Return findings with the page's sentences: those of the table may count a neighbour of a small group."""
     findings = shown.tables.findings
     wording = [gap_view(shown.index, Key.of(row), row).sentence for row in findings.to_dicts()]
@@ -60,7 +61,7 @@ def summary(
     Parameters
     ----------
     findings : frame
-        As `resaid` gives them.
+        As `with_report_sentences` gives them.
     digests : mapping of file name to SHA-256
         The CSV files that belong to it.
     """
@@ -72,15 +73,15 @@ def summary(
         "name": inputs.audit.name,
         "generated_at": inputs.generated_at,
         "fmaudit": fmaudit_core.__version__,
-        "headline": overview["headline"],
+        "headline": overview.headline,
         "main_task": index.main_task,
         "primary_metric": index.primary_metric,
-        "verdicts": {one["verdict"]: one["n"] for one in overview["counts"]},
+        "verdicts": {one.verdict: one.n for one in overview.counts},
         "findings": [_only(row, _FINDING) for row in findings.iter_rows(named=True)],
         "recommendations": all_advice(index, mitigation_index),
         "subgroup_metrics": _of_main_models(index, tables.metrics),
         **_beside_findings(tables),
-        "operating_threshold": operating_threshold(inputs.audit, index.threshold_sources()),
+        "operating_threshold": operating_threshold(inputs.audit.fairness.threshold_policy, index.threshold_sources()),
         "warnings": tables.warnings.to_dicts(),
         "cohort_counts": tables.studies.to_dicts(),
         "cohort_flow": inputs.flow.to_dicts(),

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 from xml.etree import ElementTree
 
+import yaml
+
+from fmaudit_core.common import formatting
 from fmaudit_core.report.documents.audit_json import cohort_size
-from fmaudit_core.report.text import formatting
 
 AuditSummary = Mapping[str, Any]
 
@@ -24,92 +28,54 @@ A_PERSON: Final = "A person must add: "
 
 
 def chai_card(audit_summary: AuditSummary, model: AuditSummary) -> dict[str, Any]:
-    """Return the applied model card: section -> element -> text, in the order of its schema."""
-    fairness = audit_summary["config"]["fairness"]
-    tasks = ", ".join(task["title"] for task in model["tasks"])
+    """Return the applied model card: section -> element -> text, in the order of its schema; see `templates/chai_card.yaml`."""
     main = next((task for task in model["tasks"] if task["main"]), model["tasks"][0])
+    level = round(100 * audit_summary["config"]["fairness"]["confidence"])
+    lists: dict[str, list[Any]] = {
+        "keywords": [*(task["title"] for task in model["tasks"]), "subgroup audit"],
+        "overall": _overall_results(model, level),
+        "fairness": _fairness_results(model, main, level),
+        "safety": _safety_results(audit_summary, model),
+    }
+    texts = _texts(audit_summary, model, main) | {"level": str(level)}
+    return {section: _filled(content, texts, lists) for section, content in _template().items()}
+
+
+@cache
+def _template() -> dict[str, Any]:
+    text = files("fmaudit_core.report").joinpath("templates", "chai_card.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def _filled(content: Any, texts: Mapping[str, str], lists: Mapping[str, list[Any]]) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _filled(one, texts, lists) for name, one in content.items()}
+    return lists[content] if content in lists else str(content).format_map(texts)
+
+
+def _texts(audit_summary: AuditSummary, model: AuditSummary, main: AuditSummary) -> dict[str, str]:
     about = {one["about"]: one["text"] for one in audit_summary["methods"]}
-    wording = [row["sentence"] for row in model["findings"] if row["declared"]]
-    tested = "Retrospective audit of the test part of one cohort, by fmaudit."
-    data = f"{audit_summary['name']}: {_cohort(audit_summary)}"
-    how = "Methods and limits: index.html#methods; the settings: audit.json#/config."
-    level = round(100 * fairness["confidence"])
+    findings = " ".join(row["sentence"] for row in model["findings"] if row["declared"])
     return {
-        "BasicInfo": {
-            "ModelName": f"{model['title']}, frozen, with a {model['probe']} probe",
-            "ModelDeveloper": f"{A_PERSON}who develops this model and answers for it.",
-            "DeveloperContact": f"{A_PERSON}a contact.",
-        },
-        "ReleaseInfo": {
-            "ReleaseStage": "Research: audited, not released. " + A_PERSON + "the stage, where there is one.",
-            "ReleaseDate": audit_summary["generated_at"] or f"{A_PERSON}a date.",
-            "ReleaseVersion": (model["encoder"].get("weights_sha256") or "no weights")[:16],
-            "GlobalAvailability": f"{A_PERSON}where the model may be used.",
-        },
-        "ModelSummary": {
-            "Summary": f"Frozen image encoder with a probe per outcome: {tasks}. {audit_summary['headline']}",
-            "Keywords": [*(task["title"] for task in model["tasks"]), "subgroup audit"],
-        },
-        "UsesAndDirections": {
-            "IntendedUseAndWorkflow": f"{A_PERSON}the intended use and its place in the care pathway.",
-            "PrimaryIntendedUsers": f"{A_PERSON}who is meant to use it.",
-            "HowToUse": f"The score is compared with an operating threshold {model['threshold']} ({_threshold(main)}). "
-            f"{A_PERSON}directions for use.",
-            "TargetedPatientPopulation": f"{A_PERSON}the patients it is meant for. Audited on {_cohort(audit_summary)}",
-            "CautionedOutOfScopeSettings": "Other hospitals, scanners and operating points than the audited ones. "
-            f"{A_PERSON}settings in which it must not be used.",
-        },
-        "Warnings": {
-            "KnownRisksAndLimitations": " ".join([*model["warnings"], *audit_summary["limits"]]),
-            "KnownBiasesOrEthicalConsiderations": " ".join(wording) or "No comparison between subgroups could be made.",
-            "ClinicalRiskLevel": f"{A_PERSON}the risk level under the rules that apply.",
-        },
-        "TrustIngredients": {
-            "AISystemFacts": {
-                "OutcomesAndOutputs": f"A score per study and outcome ({tasks}), and whether it reaches the threshold.",
-                "ModelType": f"Frozen encoder ({model['title']}), {model['pooling']} pooling, {model['probe']} probe.",
-                "FoundationModels": f"{model['title']}; licence: {model['licence']}; source: "
-                f"{model['encoder'].get('source') or 'not stated'}.",
-                "InputDataSource": about.get("Cohort", f"{A_PERSON}where the images and outcomes come from."),
-                "OutputAndInputDataTypes": "Input: CT series, or embeddings of them. Output: probabilities.",
-                "DevelopmentDataCharacterization": f"Probes were fitted on the training part: {_cohort(audit_summary)} "
-                f"{A_PERSON}what the encoder itself was trained on.",
-                "BiasMitigationApproaches": f"{A_PERSON}what was done about the findings, and whether it helped.",
-                "OngoingMaintenance": f"{A_PERSON}how the model is watched; fmaudit re-audits on a schedule.",
-            },
-            "TransparencyInformation": {
-                "FundingSource": f"{A_PERSON}who paid.",
-                "StakeholdersConsulted": f"{A_PERSON}who was consulted.",
-            },
-        },
-        "KeyMetrics": {
-            "UsefulnessUsabilityEfficacy": {
-                "MetricGoal": "Rank and find studies with the outcome, at the operating threshold.",
-                "Results": _overall_results(model, level),
-                "Interpretation": f"{level} % intervals that count patients; all in audit.json#/subgroup_metrics.",
-                "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
-            },
-            "FairnessEquity": {
-                "MetricGoal": "No subgroup is served worse than others beyond the declared margin.",
-                "Results": _fairness_results(model, main, level),
-                "Interpretation": " ".join(wording) or "No comparison between subgroups could be made.",
-                "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
-            },
-            "SafetyReliability": {
-                "MetricGoal": "Calibrated probabilities; no group of patients that is failed unnoticed.",
-                "Results": _safety_results(audit_summary, model),
-                "Interpretation": "A calibration slope of 1 is perfect (audit.json#/calibration). "
-                "Intersections that fare worst: audit.json#/worst_intersections.",
-                "TestType": tested, "TestingDataDescription": data, "ValidationProcessAndJustification": how,
-            },
-        },
-        "Resources": {
-            "EvaluationReferences": "The audit: index.html, audit.json and the CSV files next to it.",
-            "PeerReviewedPublications": f"{A_PERSON}publications on this model.",
-            "PatientConsentOrDisclosure": f"{A_PERSON}how patients consent or are informed.",
-        },
-        "Bibliography": "",
-    }  # fmt: skip
+        "person": A_PERSON,
+        "title": model["title"],
+        "probe": model["probe"],
+        "pooling": model["pooling"],
+        "licence": model["licence"],
+        "source": model["encoder"].get("source") or "not stated",
+        "version": (model["encoder"].get("weights_sha256") or "no weights")[:16],
+        "date": audit_summary["generated_at"] or f"{A_PERSON}a date.",
+        "name": audit_summary["name"],
+        "headline": audit_summary["headline"],
+        "tasks": ", ".join(task["title"] for task in model["tasks"]),
+        "threshold": _threshold(main),
+        "threshold_origin": model["threshold"],
+        "cohort": _cohort(audit_summary),
+        "data_source": about.get("Cohort", f"{A_PERSON}where the images and outcomes come from."),
+        "limits": " ".join([*model["warnings"], *audit_summary["limits"]]),
+        "findings": findings or "No comparison between subgroups could be made.",
+    }
 
 
 def _cohort(audit_summary: AuditSummary) -> str:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
-from fmaudit_core.common import vocabulary
-from fmaudit_core.report.input.report_input import OVERALL
-from fmaudit_core.report.text import formatting
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.fairness import sentences
 from fmaudit_core.report.text.templating import environment
 
 #: text of a change that was not tested
@@ -90,8 +89,8 @@ def _finding_view(one: Mapping[str, Any]) -> dict[str, str]:
         "metric": formatting.metric_title(metric),
         "gap_before": formatting.spread(metric, first["gap"]),
         "gap_now": formatting.spread(metric, second["gap"]),
-        "verdict_before": formatting.verdict_title(first["verdict"]),
-        "verdict_now": formatting.verdict_title(second["verdict"]),
+        "verdict_before": sentences.verdict_title(first["verdict"]),
+        "verdict_now": sentences.verdict_title(second["verdict"]),
         "differs": "differs" if first["verdict"] != second["verdict"] else "",
     }
 
@@ -123,7 +122,7 @@ def _row_view(row: Mapping[str, Any], *, changed: bool) -> dict[str, str]:
             else "",
         }
     return {
-        "group": _group(row),
+        "group": formatting.group_label(row["attribute"], row["subgroup"]),
         "metric": formatting.metric_title(metric),
         **numbers,
         "p": formatting.p_number(row.get("p_value")),
@@ -148,12 +147,6 @@ def _level(metric: str, value: float, interval: tuple[float | None, float | None
     if interval is None or None in interval:
         return wording
     return f"{wording} ({formatting.interval(metric, *interval, rounded=rounded)})"
-
-
-def _group(row: Mapping[str, Any]) -> str:
-    if row["attribute"] == OVERALL:
-        return "All studies"
-    return f"{formatting.attribute_title(row['attribute'])}: {vocabulary.subgroup_title(row['subgroup'])}"
 
 
 def render_comparison(comparison: Comparison) -> str:

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import yaml
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.vocabulary import OVERALL, SCORE_SET
+from fmaudit_core.fairness import sentences
 from fmaudit_core.report.documents.chai_card import A_PERSON, as_xml, chai_card
-from fmaudit_core.report.input.report_input import OVERALL, SCORE_SET
-from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.methods import operating_threshold
 from fmaudit_core.report.text.templating import environment
 from fmaudit_core.storage.report_layout import file_name
 
@@ -78,8 +79,9 @@ def _models(audit_summary: AuditSummary) -> Iterator[dict[str, Any]]:
                 for row in audit_summary["warnings"]
                 if tuple(row[p] for p in SCORE_SET) == main.get(row["task"])
             ],
-            "threshold": formatting.threshold_origin(
-                {row["threshold_source"] for row in rows if row.get("threshold_source")}
+            "threshold": operating_threshold(
+                audit_summary["config"]["fairness"]["threshold_policy"],
+                {row["threshold_source"] for row in rows if row.get("threshold_source")},
             ),
             "probe": ", ".join(dict.fromkeys(row["probe"] for row in rows)),
             "pooling": ", ".join(dict.fromkeys(row["pooling"] for row in rows)),
@@ -134,7 +136,7 @@ def _finding(audit_summary: AuditSummary, row: AuditSummary) -> dict[str, Any]:
         "declared": row["task"] == audit_summary["main_task"] and row["metric"] == audit_summary["primary_metric"],
         "task_title": formatting.task_title(row["task"], audit_summary["config"]["task_titles"]),
         "attribute_title": formatting.attribute_title(row["attribute"]),
-        "verdict_title": formatting.verdict_title(row["verdict"]),
+        "verdict_title": sentences.verdict_title(row["verdict"]),
     }
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
+from fmaudit_core.common.formatting import NONE, RATES, metric_title
 from fmaudit_core.common.vocabulary import TIMES
-from fmaudit_core.report.text.formatting import NONE, RATES, metric_title
 
 Spec = dict[str, Any]
 

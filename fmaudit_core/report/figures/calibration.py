@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from fmaudit_core.common.formatting import MINUS, metric_title
 from fmaudit_core.report.figures.base import ROW_PX, Spec, Stack, aside, line, marks
-from fmaudit_core.report.text.formatting import MINUS, metric_title
 
 #: intervals of small subgroups reach far: the axis ends here, the table says where they end
 _SLOPES: Final = (-0.5, 3.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fmaudit_core.common.formatting import metric_title
 from fmaudit_core.report.figures.base import ROW_PX, Spec, Stack, aside, line, marks, short
-from fmaudit_core.report.text.formatting import metric_title
 
 
 def strategies(rows: Sequence[Mapping[str, Any]]) -> Spec:
@@ -144,7 +144,7 @@ def price(
         along = {"mode": "lines+markers+text", "textposition": "top center", "name": "adversarial, by alpha"}
         data.append({**dot, **_at(path), **named, **drawn, **along})
     for one in runs:
-        symbol, colour = _LOOKS[one["strategy"]]
+        symbol, colour = _LOOKS.get(one["strategy"], _OTHER)
         look = {"symbol": symbol, "size": 11, "color": colour, "line": {"width": 2, "color": colour}}
         data.append({**dot, **_at([one]), "mode": "markers", "name": one["strategy"], "marker": look})
     data.append({**dot, **_at([before]), "mode": "markers", "name": "as it was", "marker": star})
@@ -175,6 +175,8 @@ _LOOKS = {
     "group_dro": ("circle-open", "@c5"),
     "group_thresholds": ("square-open", "@c6"),
 }
+#: of a strategy without a mark of its own
+_OTHER = ("hexagon", "@muted")
 
 
 def _at(rows: Sequence[Mapping[str, Any]]) -> Spec:

@@ -64,8 +64,8 @@ class MitigationIndex:
         out = []
         for strategy in STRATEGIES:
             of = [row for row in rows if row["strategy"] == strategy]
-            speaking = [row for row in of if row["own"]] or [row for row in of if row["status"] != "evaluated"]
-            out += speaking[:1]
+            primary = [row for row in of if row["own"]] or [row for row in of if row["status"] != "evaluated"]
+            out += primary[:1]
         return out
 
     def path(self, cell: Cell, attribute: str) -> list[Row]:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import polars as pl
 
-from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK
+from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK, MODEL, OVERALL, SCORE_SET, VARIANT
 from fmaudit_core.config import Audit
 from fmaudit_core.fairness.score_warnings import withheld
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.disclosure.disclosure import Disclosed
-from fmaudit_core.report.input.report_input import AGGREGATIONS, MODEL, OVERALL, SCORE_SET, VARIANT, ReportInput
+from fmaudit_core.report.input.report_input import AGGREGATIONS, ReportInput
 
 Row = dict[str, Any]
 
@@ -243,7 +243,7 @@ class ScoreSetIndex:
         names = list(self._titles)
         worse = max(self._preference(first.variant), self._preference(second.variant))
         aside = not (self.is_main(first) and self.is_main(second))
-        against = not self.is_held_against(first.encoder, second.encoder)
+        against = not self.is_audited_against_baseline(first.encoder, second.encoder)
         return aside, against, worse, _index(names, first.encoder), _index(names, second.encoder), first, second
 
     def is_main(self, key: Key) -> bool:
@@ -258,7 +258,7 @@ class ScoreSetIndex:
         """Return whether a model is audited by its predictions alone."""
         return any(one["name"] == encoder and one["baseline"] for one in self.encoders)
 
-    def is_held_against(self, encoder: str, other: str) -> bool:
+    def is_audited_against_baseline(self, encoder: str, other: str) -> bool:
         """Return whether a pair is an encoder under audit against a baseline."""
         under_audit = not (self.is_control(encoder) or self.is_baseline(encoder))
         return self.is_baseline(other) and under_audit

@@ -1,4 +1,4 @@
-"""What a report is made of. Rows about single studies or patients are refused: the page gets counts, never people."""
+"""The inputs of a report. Rows about single studies or patients are refused: the page receives counts only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import Audit
 from fmaudit_core.report.errors import ReportError
 from fmaudit_core.tables import cohort, fairness
@@ -40,15 +41,7 @@ from fmaudit_core.tables.mitigation import (
 )
 from fmaudit_core.tables.probes import BASELINE_JOINS
 
-#: what tells one trained model from another, within one encoder and task
-VARIANT: Final = ("probe", "modality", "pooling", "strategy")
-#: one score set: one threshold, one row of every overview
-SCORE_SET: Final = ("encoder", "task", *VARIANT)
-#: the attribute under which the metrics of all studies together are stored
-OVERALL: Final = "overall"
 _KEY: Final = " ".join(SCORE_SET)
-#: one of two models that are compared: all of a score set but its task
-MODEL: Final = tuple(name for name in SCORE_SET if name != "task")
 #: a run of a strategy
 RUN: Final = ("encoder", "task", "strategy", "target_attribute", "alpha", "seed")
 #: between the names of crossed attributes, and between those of their levels

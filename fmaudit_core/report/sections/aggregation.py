@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+from fmaudit_core.common import formatting
+from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
 from fmaudit_core.report.index.score_set_index import Row, ScoreSetIndex
-from fmaudit_core.report.text import formatting
 
 _TITLES: Final = {
     "mean": "Mean of the slices",
@@ -24,17 +27,42 @@ _ABSENT: Final = {
 }
 
 
-def aggregation_views(index: ScoreSetIndex) -> list[Row]:
+@dataclass(frozen=True)
+class AggregationLine:
+    """An aggregation of slices as text; `absent` says why it has no number, `reference` that it is what others differ from."""
+
+    title: str
+    absent: str
+    n: str
+    auroc: Estimate
+    reference: bool
+    difference: Estimate
+    p: str
+    p_holm: str
+    seeds: str
+    equal: str
+
+
+@dataclass(frozen=True)
+class AggregationView:
+    """The aggregations of a task, by the title of their encoder."""
+
+    task: str
+    outcome: str
+    encoders: Sequence[tuple[str, Sequence[AggregationLine]]]
+
+
+def aggregation_views(index: ScoreSetIndex) -> list[AggregationView]:
     """Return a table per task in which something is compared."""
     return [
-        {
-            "task": task,
-            "outcome": formatting.task_title(task, index.task_titles),
-            "encoders": [
-                {"title": index.encoder_title(encoder), "rows": [_line(index, row) for row in rows]}
+        AggregationView(
+            task,
+            formatting.task_title(task, index.task_titles),
+            [
+                (index.encoder_title(encoder), [_line(index, row) for row in rows])
                 for encoder, rows in _by_encoder(index, task).items()
             ],
-        }
+        )
         for task in index.tasks
         if _compared(index, task)
     ]
@@ -70,22 +98,22 @@ def _title(index: ScoreSetIndex, row: Row) -> str:
     return _TITLES.get(row["aggregation"], str(row["aggregation"]))
 
 
-def _line(index: ScoreSetIndex, row: Row) -> Row:
+def _line(index: ScoreSetIndex, row: Row) -> AggregationLine:
     absent = _ABSENT.get(row["status"], "")
-    return {
-        "title": _title(index, row),
-        "absent": absent,
-        "n": "" if absent else formatting.count(row["n"]),
-        "auroc": formatting.level("auroc", row["auroc"]),
-        "interval": formatting.interval("auroc", row["ci_low"], row["ci_high"]),
-        "reference": row["status"] == "reference",
-        "difference": formatting.difference("auroc", row["difference"]),
-        "difference_interval": formatting.difference_interval("auroc", row["difference_low"], row["difference_high"]),
-        "p": formatting.p_number(row["p_value"]),
-        "p_holm": formatting.p_number(row["p_holm"]),
-        "seeds": _seeds(row),
-        "equal": _equal(row),
-    }
+    return AggregationLine(
+        title=_title(index, row),
+        absent=absent,
+        n="" if absent else formatting.count(row["n"]),
+        auroc=formatting.estimate("auroc", row | {"value": row["auroc"]}),
+        reference=row["status"] == "reference",
+        difference=formatting.difference_estimate(
+            "auroc", row["difference"], row["difference_low"], row["difference_high"]
+        ),
+        p=formatting.p_number(row["p_value"]),
+        p_holm=formatting.p_number(row["p_holm"]),
+        seeds=_seeds(row),
+        equal=_equal(row),
+    )
 
 
 def _seeds(row: Row) -> str:
@@ -108,14 +136,14 @@ def _drawn(index: ScoreSetIndex, row: Row) -> dict[str, Any]:
     line = _line(index, row)
     encoder = index.encoder_title(row["encoder"])
     return {
-        "label": f"{figures.tick_line(line['title'])}<br>{figures.tick_line(encoder)}",
+        "label": f"{figures.tick_line(line.title)}<br>{figures.tick_line(encoder)}",
         "value": row["difference"], "low": row["difference_low"], "high": row["difference_high"],
         "apart": row["p_holm"] is not None and row["p_holm"] <= index.audit.fairness.alpha,
         "hover": (
-            f"<b>{figures.plain(line['title'])}</b><br>{figures.plain(encoder)}<br>AUROC {line['auroc']} ({line['interval']})"
-            f"<br>difference {line['difference']} ({line['difference_interval']})<br>"
+            f"<b>{figures.plain(line.title)}</b><br>{figures.plain(encoder)}<br>AUROC {line.auroc}"
+            f"<br>difference {line.difference}<br>"
             f"{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['p_holm'], 'adjusted p')}"
         ),
-        "aside": f"{line['difference']} ({line['difference_interval']})",
+        "aside": str(line.difference),
     }  # fmt: skip

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.formatting import Estimate
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
 from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
-from fmaudit_core.report.input.report_input import OVERALL
-from fmaudit_core.report.text import formatting
 
 
-def calibration_view(index: ScoreSetIndex, key: Key) -> Row | None:
-    """Return calibration of a score set: None if the table has nothing, `probabilities` false where scores are none."""
+def calibration_view(index: ScoreSetIndex, key: Key) -> CalibrationSection | None:
+    """Return calibration of a score set; None if the table has nothing."""
     rows = index.calibration(key)
     if not rows:
         return None
     groups: dict[str, list[CalibrationView]] = {}
     for row in rows:
         groups.setdefault(row["attribute"], []).append(_calibrated(row))
-    return {
-        "probabilities": _probabilities(rows),
-        "overall": next(iter(groups.pop(OVERALL, [])), None),
-        "groups": [{"attribute": formatting.attribute_title(name), "rows": of} for name, of in groups.items()],
-    }
+    overall = next(iter(groups.pop(OVERALL, [])), None)
+    shown = [CalibrationGroup(formatting.attribute_title(name), of) for name, of in groups.items()]
+    return CalibrationSection(_probabilities(rows), overall, shown)
 
 
 def gives_probabilities(index: ScoreSetIndex, key: Key) -> bool:
@@ -48,20 +47,35 @@ class CalibrationView:
 
     Parameters
     ----------
-    slope, intercept : 1 and 0 are right, with their intervals
+    slope, intercept : 1 and 0 are right
     ece, by_chance : the calibration error, and that of a perfectly calibrated model in as many studies
     """
 
     title: str
     withheld: bool
     n: str
-    slope: str
-    slope_interval: str
-    intercept: str
-    intercept_interval: str
+    slope: Estimate
+    intercept: Estimate
     ece: str
     by_chance: str
     note: str
+
+
+@dataclass(frozen=True)
+class CalibrationGroup:
+    """The subgroups of an attribute."""
+
+    attribute: str
+    rows: Sequence[CalibrationView]
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """Calibration of a score set; `probabilities` is false if its scores are none."""
+
+    probabilities: bool
+    overall: CalibrationView | None
+    groups: Sequence[CalibrationGroup]
 
 
 def _calibrated(row: Row) -> CalibrationView:
@@ -69,13 +83,14 @@ def _calibrated(row: Row) -> CalibrationView:
     decimals = 2 if rounded else 3
     separated = row["counts"] != "withheld" and row["ece"] is not None and row["slope"] is None
     return CalibrationView(
-        title="All studies" if row["attribute"] == OVERALL else vocabulary.subgroup_title(row["subgroup"]),
+        title=formatting.group_title(row["attribute"], row["subgroup"]),
         withheld=row["counts"] == "withheld",
         n=formatting.count(row["n"], row["counts"]),
-        slope=formatting.signed(row["slope"], 2, plus=False),
-        slope_interval=formatting.between(row["slope_low"], row["slope_high"], 2),
-        intercept=formatting.signed(row["intercept"], 2),
-        intercept_interval=formatting.between(row["intercept_low"], row["intercept_high"], 2),
+        slope=formatting.signed_estimate(row["slope"], row["slope_low"], row["slope_high"], 2),
+        intercept=Estimate(
+            formatting.signed(row["intercept"], 2),
+            formatting.between(row["intercept_low"], row["intercept_high"], 2),
+        ),
         ece=formatting.signed(row["ece"], decimals, plus=False),
         by_chance=formatting.signed(row["ece_by_chance"], decimals, plus=False),
         note="scores separate the classes" if separated else _note(row["status"]),
@@ -98,8 +113,8 @@ def calibration_figure(index: ScoreSetIndex, key: Key) -> figures.Spec | None:
 def _dot(row: Row) -> dict[str, Any]:
     shown = _calibrated(row)
     hover = (
-        f"<b>{figures.plain(shown.title)}</b><br>slope {shown.slope} ({shown.slope_interval})<br>"
-        f"in the large {shown.intercept} ({shown.intercept_interval})<br>error {shown.ece}, of a perfectly calibrated "
+        f"<b>{figures.plain(shown.title)}</b><br>slope {shown.slope}<br>"
+        f"in the large {shown.intercept}<br>error {shown.ece}, of a perfectly calibrated "
         f"model {shown.by_chance}<br>{shown.n} studies"
     )
     attribute = "" if row["attribute"] == OVERALL else formatting.attribute_title(row["attribute"])
@@ -117,7 +132,27 @@ def _dot(row: Row) -> dict[str, Any]:
     }
 
 
-def cross_views(index: ScoreSetIndex, key: Key) -> list[Row]:
+@dataclass(frozen=True)
+class CrossCell:
+    """Cross-group AUROC of a pair of subgroups: the darker its `shade` the higher, `hatched` if too few to test."""
+
+    text: str
+    interval: str
+    shade: int
+    hatched: bool
+    tip: str
+
+
+@dataclass(frozen=True)
+class CrossView:
+    """A matrix: positives of the subgroup of each row, by its title, against negatives of the level of each column."""
+
+    attribute: str
+    levels: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[CrossCell]]]
+
+
+def cross_views(index: ScoreSetIndex, key: Key) -> list[CrossView]:
     """Return a matrix per attribute: positives of the row's subgroup against negatives of the column's."""
     views = []
     for attribute in index.attributes(key):
@@ -126,33 +161,22 @@ def cross_views(index: ScoreSetIndex, key: Key) -> list[Row]:
         known = {name for pair in pairs for name in pair}
         levels = [name for name in order if name in known]
         if len(levels) > 1:
+            titles = [vocabulary.subgroup_title(name) for name in levels]
+            cells = [[_pair(pairs.get((first, second))) for second in levels] for first in levels]
             views.append(
-                {
-                    "attribute": formatting.attribute_title(attribute),
-                    "levels": [vocabulary.subgroup_title(name) for name in levels],
-                    "rows": [
-                        {
-                            "title": vocabulary.subgroup_title(first),
-                            "cells": [_pair(pairs.get((first, second))) for second in levels],
-                        }
-                        for first in levels
-                    ],
-                }
+                CrossView(formatting.attribute_title(attribute), titles, list(zip(titles, cells, strict=True)))
             )
     return views
 
 
-def _pair(row: Row | None) -> Row:
+def _pair(row: Row | None) -> CrossCell:
     if row is None or row["value"] is None:
-        return {"text": formatting.NONE, "interval": "", "shade": 0, "hatched": False, "tip": "not computed"}
+        return CrossCell(text=formatting.NONE, interval="", shade=0, hatched=False, tip="not computed")
     rounded = row["counts"] == "rounded"
     counts = (formatting.count(row[name], row["counts"]) for name in ("n_pos", "n_neg"))
-    return {
-        "text": formatting.level("xauc", row["value"], rounded=rounded),
-        "interval": formatting.interval("xauc", row["ci_low"], row["ci_high"], rounded=rounded),
-        "shade": min(4, max(0, int((row["value"] - 0.5) * 10))),
-        "hatched": row["status"] != "tested",
-        "tip": "{} with, {} without the outcome{}".format(
-            *counts, "" if row["status"] == "tested" else "; interval only"
-        ),
-    }
+    return CrossCell(
+        *formatting.estimate("xauc", row, rounded=rounded),
+        shade=formatting.auroc_shade(row["value"]),
+        hatched=row["status"] != "tested",
+        tip="{} with, {} without the outcome{}".format(*counts, "" if row["status"] == "tested" else "; interval only"),
+    )

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from fmaudit_core.common import formatting
+from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.index.score_set_index import CONTROL, Row, ScoreSetIndex
 from fmaudit_core.report.sections.findings import explore_link
-from fmaudit_core.report.text import formatting
 
 
-def encoder_tasks(index: ScoreSetIndex) -> Row:
+@dataclass(frozen=True)
+class AurocCell:
+    """AUROC of an encoder on a task; `beats` is whether its interval lies above the control's, None if that is not known."""
+
+    auroc: Estimate
+    n: str
+    shade: int
+    beats: bool | None
+    link: str | None
+
+
+@dataclass(frozen=True)
+class EncoderRow:
+    """An encoder on every task."""
+
+    encoder: str
+    role: str
+    cells: Sequence[AurocCell]
+    beats: str
+
+
+@dataclass(frozen=True)
+class EncodersView:
+    """Every encoder on every task, with a sentence on the control, at length and in `short`."""
+
+    tasks: Sequence[str]
+    rows: Sequence[EncoderRow]
+    control: str | None
+    sentence: str
+    short: str
+
+
+def encoders_view(index: ScoreSetIndex) -> EncodersView:
     """Return AUROC of every encoder on every task, and whether its interval lies above the control's."""
     control = next((one["name"] for one in index.encoders if one["control"]), None)
     rows = []
@@ -18,25 +53,18 @@ def encoder_tasks(index: ScoreSetIndex) -> Row:
         cells = []
         for task in index.tasks:
             own, theirs = _auroc(index, encoder["name"], task), _auroc(index, control, task) if control else None
-            cell = _auroc_cell(own, theirs, is_control=encoder["name"] == control)
-            cells.append({**cell, "link": explore_link(encoder["name"], task) if own else None})
-        beaten = [cell["beats"] for cell in cells if cell["beats"] is not None]
-        rows.append(
-            {
-                "encoder": encoder["title"],
-                "control": bool(encoder["control"]),
-                "role": index.role(encoder["name"]),
-                "cells": cells,
-                "beats": f"{sum(beaten)} of {len(beaten)} tasks" if beaten else formatting.NONE,
-            }
-        )
-    return {
-        "tasks": [formatting.task_title(task, index.task_titles) for task in index.tasks],
-        "rows": rows,
-        "control": index.encoder_title(control) if control else None,
-        "sentence": _control_sentence(index, control),
-        "short": _against_control(index, control),
-    }
+            beats = None if encoder["name"] == control else _beats(own, theirs)
+            cells.append(_auroc_cell(own, beats, explore_link(encoder["name"], task) if own else None))
+        beaten = [cell.beats for cell in cells if cell.beats is not None]
+        over = f"{sum(beaten)} of {len(beaten)} tasks" if beaten else formatting.NONE
+        rows.append(EncoderRow(encoder["title"], index.role(encoder["name"]), cells, over))
+    return EncodersView(
+        tasks=[formatting.task_title(task, index.task_titles) for task in index.tasks],
+        rows=rows,
+        control=index.encoder_title(control) if control else None,
+        sentence=_control_sentence(index, control),
+        short=_against_control(index, control),
+    )
 
 
 def _auroc(index: ScoreSetIndex, encoder: str, task: str) -> Row | None:
@@ -51,15 +79,14 @@ def _beats(own: Row | None, control: Row | None) -> bool | None:
     return bool(own["ci_low"] > control["ci_high"])
 
 
-def _auroc_cell(own: Row | None, control: Row | None, *, is_control: bool) -> Row:
-    value = own["value"] if own else None
-    return {
-        "value": formatting.level("auroc", value),
-        "interval": formatting.interval("auroc", own["ci_low"], own["ci_high"]) if own else formatting.NONE,
-        "n": formatting.count(own["n"]) if own else formatting.NONE,
-        "shade": 0 if value is None else min(4, max(0, int((value - 0.5) * 10))),
-        "beats": None if is_control else _beats(own, control),
-    }
+def _auroc_cell(own: Row | None, beats: bool | None, link: str | None) -> AurocCell:
+    return AurocCell(
+        auroc=formatting.estimate("auroc", own) if own else Estimate(formatting.NONE, formatting.NONE),
+        n=formatting.count(own["n"]) if own else formatting.NONE,
+        shade=0 if own is None or own["value"] is None else formatting.auroc_shade(own["value"]),
+        beats=beats,
+        link=link,
+    )
 
 
 def _control_sentence(index: ScoreSetIndex, control: str | None) -> str:
@@ -118,7 +145,7 @@ def control_figures(index: ScoreSetIndex) -> dict[str, Any]:
 
 def _control_row(label: str, row: Row, beats: bool | None) -> Row:
     wording = {True: "above the control", False: "not shown to be better", None: ""}[beats]
-    text = f"{formatting.level('auroc', row['value'])} ({formatting.interval('auroc', row['ci_low'], row['ci_high'])})"
+    text = str(formatting.estimate("auroc", row))
     return {
         "label": figures.tick_label(label),
         "value": row["value"],

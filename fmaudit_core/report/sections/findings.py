@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from fmaudit_core.common import formatting
+from fmaudit_core.fairness import sentences
 from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
 from fmaudit_core.report.sections.subgroups import GapView, gap_view
-from fmaudit_core.report.text import formatting
 
 
 @dataclass(frozen=True)
@@ -41,53 +43,61 @@ def _finding_view(index: ScoreSetIndex, key: Key, row: Row) -> FindingView:
     )
 
 
-def q_map(index: ScoreSetIndex) -> Row:
-    """q-values of the primary metric: encoder and attribute down, task across."""
+@dataclass(frozen=True)
+class QCell:
+    """A q-value: the smaller, the darker its `shade`; `link` leads to its gap, None if the task was not audited."""
+
+    text: str
+    shade: int
+    verdict: str
+    tip: str
+    link: str | None
+
+
+@dataclass(frozen=True)
+class QMap:
+    """q-values of the primary metric: encoders, with their attributes, down, tasks across."""
+
+    tasks: Sequence[str]
+    groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[QCell]]]]]
+    metric: str
+
+
+def q_map(index: ScoreSetIndex) -> QMap:
+    """Return the q-values of the primary metric over the whole audit."""
     metric = index.primary_metric
     groups = []
     for encoder in index.encoders:
         keys = [index.main_key(encoder["name"], task) for task in index.tasks]
         attributes = list(dict.fromkeys(name for key in keys if key for name in index.attributes(key)))
         rows = [
-            {
-                "attribute": formatting.attribute_title(attribute),
-                "cells": [
-                    {
-                        **_q_cell(index.finding(key, attribute, metric) if key else None),
-                        "link": explore_link(encoder["name"], task, formatting.attribute_title(attribute))
-                        if key
-                        else None,
-                    }
-                    for key, task in zip(keys, index.tasks, strict=True)
-                ],
-            }
+            (formatting.attribute_title(attribute), [_q_cell(index, key, attribute, metric) for key in keys])
             for attribute in attributes
         ]
-        groups.append({"encoder": index.named(encoder["name"]), "rows": rows})
-    return {
-        "tasks": [formatting.task_title(task, index.task_titles) for task in index.tasks],
-        "groups": groups,
-        "metric": formatting.metric_said(metric),
-    }
+        groups.append((index.named(encoder["name"]), rows))
+    return QMap(
+        [formatting.task_title(task, index.task_titles) for task in index.tasks], groups, formatting.metric_said(metric)
+    )
 
 
-def _q_cell(row: Row | None) -> Row:
+def _q_cell(index: ScoreSetIndex, key: Key | None, attribute: str, metric: str) -> QCell:
+    link = explore_link(key.encoder, key.task, formatting.attribute_title(attribute)) if key else None
+    row = index.finding(key, attribute, metric) if key else None
     if row is None:
-        return {"text": formatting.NONE, "shade": 0, "verdict": "", "tip": "not audited"}
+        return QCell(formatting.NONE, 0, "", "not audited", link)
     if row.get("gap") is None:
         few = (row.get("n_tested") or 0) < 2
         tip = f"not tested: {'too few subgroups of sufficient size' if few else 'no operating threshold'}"
-        return {"text": formatting.NONE, "shade": 0, "verdict": "insufficient_evidence", "tip": tip}
+        return QCell(formatting.NONE, 0, "insufficient_evidence", tip, link)
     q = row.get("q_value")
     shade = 0 if q is None else 4 if q < 0.001 else 3 if q < 0.01 else 2 if q < 0.05 else 1 if q < 0.2 else 0
     verdict = row.get("verdict") or ""
-    metric = row["metric"]
     tip = (
         f"gap {formatting.spread(metric, row['gap'])}, if equal about {formatting.spread(metric, row['null_expected_gap'])}; "
         f"{formatting.tests_text(row)}; "
-        f"{formatting.verdict_title(verdict)}"
+        f"{sentences.verdict_title(verdict)}"
     )
-    return {"text": formatting.p_number(q), "shade": shade, "verdict": verdict, "tip": tip}
+    return QCell(formatting.p_number(q), shade, verdict, tip, link)
 
 
 def explore_link(encoder: str, task: str, attribute: str = "") -> str:

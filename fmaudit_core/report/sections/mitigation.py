@@ -4,24 +4,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.formatting import Estimate
+from fmaudit_core.mitigation.runs import SHORT_TITLES
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import mitigation as mitigation_figures
 from fmaudit_core.report.index.mitigation_index import NOBODY, Cell, MitigationIndex, Row
 from fmaudit_core.report.index.score_set_index import ScoreSetIndex
 from fmaudit_core.report.sections.capacity import (
     PROBES,
+    CapacityView,
+    LadderView,
+    ProbeLine,
     capacity_view,
-    change,
-    change_interval,
+    gap_change,
+    interpreted,
     ladder_view,
-    probes_view,
+    probe_lines,
 )
-from fmaudit_core.report.text import formatting
 from fmaudit_core.report.text.recommendations import (
-    SHORT,
+    Advice,
+    AdviceLine,
     advice_lines,
     advice_view,
     run_title,
@@ -31,7 +38,98 @@ from fmaudit_core.report.text.recommendations import (
 )
 
 
-def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> Row | None:
+@dataclass(frozen=True)
+class Mark:
+    """A mark next to a run's numbers."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StrategyLine:
+    """A strategy on the gap it is aimed at, as text; without a number unless `evaluated`."""
+
+    title: str
+    evaluated: bool
+    before: str
+    after: str
+    change: Estimate
+    p: str
+    worst: str
+    auroc: Estimate
+    spill: str
+    marks: Sequence[Mark]
+    note: str
+
+
+@dataclass(frozen=True)
+class SubgroupCell:
+    """The share missed of a subgroup under a strategy; `look` is whether it was harmed or helped."""
+
+    text: str
+    look: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class SubgroupLine:
+    """The share missed of a subgroup before, and under each strategy."""
+
+    title: str
+    withheld: bool
+    before: str
+    cells: Sequence[SubgroupCell]
+
+
+@dataclass(frozen=True)
+class SubgroupMatrix:
+    """The subgroups of an attribute under the strategies that are aimed at it."""
+
+    strategies: Sequence[str]
+    rows: Sequence[SubgroupLine]
+
+
+@dataclass(frozen=True)
+class AttributeView:
+    """The strategies aimed at an attribute; `subgroups` is None if none could be evaluated."""
+
+    attribute: str
+    rows: Sequence[StrategyLine]
+    subgroups: SubgroupMatrix | None
+
+
+@dataclass(frozen=True)
+class MitigatedCell:
+    """Mitigation of an encoder on a task; `id` joins its tables with its figures."""
+
+    id: str
+    title: str
+    advice: Advice | None
+    groups: Sequence[AttributeView]
+
+
+@dataclass(frozen=True)
+class StrategyChoice:
+    """A strategy that the page can show; `first` is the one it opens with."""
+
+    name: str
+    title: str
+    first: bool
+
+
+@dataclass(frozen=True)
+class MitigationView:
+    """Everything the page's section on mitigation holds."""
+
+    cells: Sequence[MitigatedCell]
+    strategies: Sequence[StrategyChoice]
+    probes: Sequence[ProbeLine]
+    capacity: Sequence[CapacityView]
+    ladder: LadderView | None
+
+
+def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> MitigationView | None:
     """Return everything the page's section holds; None if nothing was mitigated."""
     cells = _ordered(index, mitigation_index)
     if not cells:
@@ -40,16 +138,14 @@ def mitigation_view(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> 
         dict.fromkeys(run["strategy"] for cell in cells for run in _runs(mitigation_index, cell) if run["own"])
     )
     tasks = [task for task in index.tasks if any(row["task"] == task for row in mitigation_index.capacity)]
-    return {
-        "cells": [_cell_view(index, mitigation_index, cell) for cell in cells],
-        "strategies": [
-            {"name": name, "title": strategy_title(name), "first": name == _first(mitigation_index, cells, strategies)}
-            for name in strategies
-        ],
-        "probes": probes_view(index, mitigation_index),
-        "capacity": [capacity_view(index, mitigation_index, task) for task in tasks],
-        "ladder": ladder_view(index, mitigation_index),
-    }  # fmt: skip
+    first = _first(mitigation_index, cells, strategies)
+    return MitigationView(
+        cells=[_cell_view(index, mitigation_index, cell) for cell in cells],
+        strategies=[StrategyChoice(name, strategy_title(name), name == first) for name in strategies],
+        probes=probe_lines(index, mitigation_index),
+        capacity=[capacity_view(index, mitigation_index, task) for task in tasks],
+        ladder=ladder_view(index, mitigation_index),
+    )
 
 
 def _first(mitigation_index: MitigationIndex, cells: list[Cell], strategies: list[str]) -> str:
@@ -58,7 +154,7 @@ def _first(mitigation_index: MitigationIndex, cells: list[Cell], strategies: lis
     return next((name for name in (*advised, "adversarial", *strategies) if name in strategies), "")
 
 
-def main_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[Row]:
+def main_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[AdviceLine]:
     """Return lines of the main task's recommendations; controls and baselines have none."""
     named = []
     for encoder in index.encoders:
@@ -74,7 +170,7 @@ def all_advice(index: ScoreSetIndex, mitigation_index: MitigationIndex) -> list[
     for cell in _ordered(index, mitigation_index):
         row, view = mitigation_index.advice(cell), advice_view(mitigation_index, cell)
         if row is not None and view is not None:
-            out.append({**row, "costs": view["costs"], "sentence": view["sentence"]})
+            out.append({**row, "costs": list(view.costs), "sentence": view.sentence})
     return out
 
 
@@ -97,46 +193,50 @@ def _runs(mitigation_index: MitigationIndex, cell: Cell) -> list[Row]:
     return [run for attribute in mitigation_index.attributes(cell) for run in mitigation_index.own(cell, attribute)]
 
 
-def _cell_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, cell: Cell) -> Row:
+def _cell_view(index: ScoreSetIndex, mitigation_index: MitigationIndex, cell: Cell) -> MitigatedCell:
     title = f"{index.encoder_title(cell[0])}{index.role(cell[0])} · {formatting.task_title(cell[1], index.task_titles)}"
-    return {
-        "id": _id(cell),
-        "title": title,
-        "advice": advice_view(mitigation_index, cell),
-        "groups": [
-            {
-                "attribute": formatting.attribute_title(attribute),
-                "rows": [_line(mitigation_index, cell, run) for run in mitigation_index.own(cell, attribute)],
-                "subgroups": _matrix(mitigation_index, cell, attribute),
-            }
-            for attribute in mitigation_index.attributes(cell)
-        ],
-    }
-
-
-def _line(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> Row:
-    rounded = run["rounded"]
-    return {
-        "title": run_title(run),
-        "evaluated": run["own"],
-        "before": formatting.points(run["gap_before"], 0 if rounded else 1),
-        "after": formatting.points(run["gap_after"], 0 if rounded else 1),
-        "change": change(run["reduction"], rounded=rounded),
-        "interval": change_interval(run["ci_low"], run["ci_high"], rounded=rounded),
-        "p": formatting.p_number(_p(run)),
-        "worst": _end(run, "worst"),
-        "auroc": formatting.signed(run["auroc_delta"]),
-        "auroc_interval": formatting.between(run["auroc_delta_low"], run["auroc_delta_high"]),
-        "spill": "; ".join(
-            f"{formatting.attribute_title(row['attribute'])} {change(row['reduction'], rounded=row['rounded'])}"
-            + (" (widens)" if row["widened"] else "")
-            for row in mitigation_index.side_effects(cell, run)
-            if row["reduction"] is not None
+    groups = [
+        AttributeView(
+            formatting.attribute_title(attribute),
+            [_line(mitigation_index, cell, run) for run in mitigation_index.own(cell, attribute)],
+            _matrix(mitigation_index, cell, attribute),
         )
-        or formatting.NONE,
-        "marks": _marks(run),
-        "note": _note(run),
-    }
+        for attribute in mitigation_index.attributes(cell)
+    ]
+    return MitigatedCell(_id(cell), title, advice_view(mitigation_index, cell), groups)
+
+
+def _line(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> StrategyLine:
+    decimals = 0 if run["rounded"] else 1
+    return StrategyLine(
+        title=run_title(run),
+        evaluated=run["own"],
+        before=formatting.points(run["gap_before"], decimals),
+        after=formatting.points(run["gap_after"], decimals),
+        change=gap_change(run["reduction"], run),
+        p=formatting.p_number(_p(run)),
+        worst=_end(run, "worst"),
+        auroc=_auroc_change(run),
+        spill=_spill(mitigation_index, cell, run),
+        marks=_marks(run),
+        note=_note(run),
+    )
+
+
+def _auroc_change(run: Row) -> Estimate:
+    interval = formatting.between(run["auroc_delta_low"], run["auroc_delta_high"])
+    return Estimate(formatting.signed(run["auroc_delta"]), interval)
+
+
+def _spill(mitigation_index: MitigationIndex, cell: Cell, run: Row) -> str:
+    """Return a run's changes to the gaps of the other attributes."""
+    wording = [
+        f"{formatting.attribute_title(row['attribute'])} {gap_change(row['reduction'], row).value}"
+        + (" (widens)" if row["widened"] else "")
+        for row in mitigation_index.side_effects(cell, run)
+        if row["reduction"] is not None
+    ]
+    return "; ".join(wording) or formatting.NONE
 
 
 def _end(run: Row, end: str) -> str:
@@ -146,19 +246,19 @@ def _end(run: Row, end: str) -> str:
     return f"{vocabulary.subgroup_title(run[f'{end}_subgroup'])} {formatting.difference('udr', delta, rounded=run['rounded'])}"
 
 
-def _marks(run: Row) -> list[Row]:
+def _marks(run: Row) -> list[Mark]:
     """Return the marks shown next to a run's numbers."""
     if not run["own"]:
         return []
     wording = []
     if not run["interpretable"]:
-        wording.append({"kind": "uninterpretable", "text": "not interpretable"})
+        wording.append(Mark("uninterpretable", interpreted(run)))
     if run["levelling_down"]:
-        wording.append({"kind": "levels", "text": "levels down"})
+        wording.append(Mark("levels", "levels down"))
     if run["narrowed"] and run["interpretable"]:
-        wording.append({"kind": "narrows", "text": "narrows"})
+        wording.append(Mark("narrows", "narrows"))
     if run["widened"] and run["interpretable"]:
-        wording.append({"kind": "widens", "text": "wider, beyond chance"})
+        wording.append(Mark("widens", "wider, beyond chance"))
     return wording
 
 
@@ -182,7 +282,7 @@ def _note(run: Row) -> str:
     return "; ".join(parts)
 
 
-def _matrix(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> Row | None:
+def _matrix(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> SubgroupMatrix | None:
     """Return share missed of each subgroup, before and after every strategy that is aimed at its attribute."""
     runs = [run for run in mitigation_index.own(cell, attribute) if run["own"]]
     if not runs:
@@ -196,21 +296,20 @@ def _matrix(mitigation_index: MitigationIndex, cell: Cell, attribute: str) -> Ro
         cells = [of.get(subgroup) for of in by_run]
         decimals = 0 if row["counts"] == "rounded" else 1
         rows.append(
-            {
-                "title": vocabulary.subgroup_title(subgroup),
-                "withheld": row["before"] is None,
-                "before": formatting.percent(row["before"], decimals),
-                "cells": [
-                    {
-                        "text": formatting.percent(one["after"], decimals) if one else formatting.NONE,
-                        "look": _look(one) if one else "unclear",
-                        "tip": _subgroup_tip(one) if one else "",
-                    }
-                    for one in cells
-                ],
-            }
+            SubgroupLine(
+                title=vocabulary.subgroup_title(subgroup),
+                withheld=row["before"] is None,
+                before=formatting.percent(row["before"], decimals),
+                cells=[_subgroup_cell(one, decimals) for one in cells],
+            )
         )
-    return {"strategies": [short_title(run) for run in runs], "rows": rows}
+    return SubgroupMatrix([short_title(run) for run in runs], rows)
+
+
+def _subgroup_cell(row: Row | None, decimals: int) -> SubgroupCell:
+    if row is None:
+        return SubgroupCell(formatting.NONE, "unclear", "")
+    return SubgroupCell(formatting.percent(row["after"], decimals), _look(row), _subgroup_tip(row))
 
 
 def _look(row: Row) -> str:
@@ -222,8 +321,7 @@ def _subgroup_tip(row: Row) -> str:
         return ""
     rounded = row["counts"] == "rounded"
     return (
-        f"change {formatting.difference('udr', row['delta'], rounded=rounded)} "
-        f"({formatting.difference_interval('udr', row['ci_low'], row['ci_high'], rounded=rounded)})"
+        f"change {formatting.difference_estimate('udr', row['delta'], row['ci_low'], row['ci_high'], rounded=rounded)}"
     )
 
 
@@ -263,22 +361,19 @@ def _gap_row(run: Row) -> Row:
         "label": figures.tick_label(short_title(run)),
         "before": run["gap_before"], "value": run["gap_after"], "low": low, "high": high, "look": look,
         "hover": _run_hover(run),
-        "aside": f"{change(run['reduction'], rounded=run['rounded'])} · {formatting.p_number(_p(run))}",
+        "aside": f"{gap_change(run['reduction'], run).value} · {formatting.p_number(_p(run))}",
     }  # fmt: skip
 
 
 def _run_hover(run: Row) -> str:
-    decimals = 0 if run["rounded"] else 1
+    decimals, change = 0 if run["rounded"] else 1, gap_change(run["reduction"], run)
     lines = [
         f"<b>{figures.plain(run_title(run))}</b>",
         f"gap {formatting.points(run['gap_before'], decimals)} before, {formatting.points(run['gap_after'], decimals)} after",
-        f"change {change(run['reduction'], rounded=run['rounded'])} "
-        f"({change_interval(run['ci_low'], run['ci_high'], rounded=run['rounded'])}; "
-        f"{formatting.p_text(_p(run), 'adjusted p')})",
+        f"change {change.value} ({change.interval}; {formatting.p_text(_p(run), 'adjusted p')})",
         f"missed most before: {figures.plain(_end(run, 'worst'))}",
-        f"AUROC {run['auroc_before']:.3f} before, {formatting.signed(run['auroc_delta'])} "
-        f"({formatting.between(run['auroc_delta_low'], run['auroc_delta_high'])})",
-        *(one["text"] for one in _marks(run)),
+        f"AUROC {run['auroc_before']:.3f} before, {_auroc_change(run)}",
+        *(one.text for one in _marks(run)),
     ]
     return "<br>".join(lines)
 
@@ -356,7 +451,7 @@ def _probed(key: tuple[str, str, str], stages: dict[str, list[Row]]) -> Row:
     last = stages.get("after", [])
     low, high = (_mean(last, end) for end in ("ci_low", "ci_high"))
     control = _mean(last, "control_balanced_auroc")
-    label = f"{SHORT.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
+    label = f"{SHORT_TITLES.get(strategy, strategy)}, {PROBES.get(probe, probe)}"
     wording = [formatting.signed(one, 2, plus=False) for one in (before, after)]
     return {
         "attribute": figures.tick_label(formatting.attribute_title(attribute)), "of": formatting.attribute_title(attribute),

@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.formatting import Estimate
+from fmaudit_core.common.vocabulary import OVERALL, VARIANT
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.figures import calibration as calibration_figures
 from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
-from fmaudit_core.report.input.report_input import OVERALL, VARIANT
-from fmaudit_core.report.text import formatting
+from fmaudit_core.report.text.titles import variant_title
 
 #: pairs of a task that the page shows; the CSV has them all
 _MOST_PAIRS: Final = 10
 
 
-def pair_views(index: ScoreSetIndex) -> list[Row]:
+@dataclass(frozen=True)
+class PairLine:
+    """A metric of two models as text: both values, their difference, its tests, and whether the first is non-inferior."""
+
+    metric: str
+    first: str
+    second: str
+    difference: Estimate
+    p: str
+    q: str
+    non_inferior: str
+
+
+@dataclass(frozen=True)
+class PairedSubgroup:
+    """A subgroup of an attribute in which two models are compared, `label` with both titles."""
+
+    label: str
+    withheld: bool
+    n: str
+    rows: Sequence[PairLine]
+
+
+@dataclass(frozen=True)
+class PairView:
+    """Two models on one task, `against_baseline` if the second is a baseline and the first under audit."""
+
+    task: str
+    outcome: str
+    first: str
+    second: str
+    sentence: str
+    subgroups_sentence: str
+    against_baseline: bool
+    overall: Sequence[PairLine]
+    subgroups: Sequence[PairedSubgroup]
+
+
+def pair_views(index: ScoreSetIndex) -> list[PairView]:
     """Return the pairs of every task, those the findings are about first."""
     return [
         _pair_view(index, first, second, rows)
@@ -46,38 +86,32 @@ def pair_figures(index: ScoreSetIndex) -> dict[str, figures.Spec]:
     return out
 
 
-def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -> Row:
+def _pair_view(index: ScoreSetIndex, first: Key, second: Key, rows: list[Row]) -> PairView:
     names = _names(index, first, second)
     overall = [row for row in rows if row["attribute"] == OVERALL]
-    groups: dict[str, dict[str, list[Row]]] = {}
+    subgroups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row["attribute"] != OVERALL:
-            groups.setdefault(row["attribute"], {}).setdefault(row["subgroup"], []).append(row)
-    return {
-        "task": first.task,
-        "outcome": formatting.task_title(first.task, index.task_titles),
-        "first": names[0],
-        "second": names[1],
-        "sentence": _sentence(index, names, overall),
-        "subgroups": _subgroups_said(index, names, rows),
-        "against_baseline": index.is_held_against(first.encoder, second.encoder),
-        "overall": [_line(index, row) for row in overall if row["counts"] != "withheld"],
-        "groups": [
-            {
-                "attribute": formatting.attribute_title(attribute),
-                "subgroups": [
-                    {
-                        "title": vocabulary.subgroup_title(subgroup),
-                        "withheld": any(row["counts"] == "withheld" for row in of),
-                        "n": formatting.count(of[0]["n"], of[0]["counts"]),
-                        "rows": [_line(index, row) for row in of],
-                    }
-                    for subgroup, of in by_subgroup.items()
-                ],
-            }
-            for attribute, by_subgroup in groups.items()
+            subgroups.setdefault((row["attribute"], row["subgroup"]), []).append(row)
+    return PairView(
+        task=first.task,
+        outcome=formatting.task_title(first.task, index.task_titles),
+        first=names[0],
+        second=names[1],
+        sentence=_sentence(index, names, overall),
+        subgroups_sentence=_subgroups_sentence(index, names, rows),
+        against_baseline=index.is_audited_against_baseline(first.encoder, second.encoder),
+        overall=[_line(index, row) for row in overall if row["counts"] != "withheld"],
+        subgroups=[
+            PairedSubgroup(
+                label=formatting.group_label(*group),
+                withheld=any(row["counts"] == "withheld" for row in of),
+                n=formatting.count(of[0]["n"], of[0]["counts"]),
+                rows=[_line(index, row) for row in of],
+            )
+            for group, of in subgroups.items()
         ],
-    }
+    )
 
 
 def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
@@ -85,25 +119,11 @@ def _names(index: ScoreSetIndex, first: Key, second: Key) -> tuple[str, str]:
     titles = []
     for key in (first, second):
         title = index.encoder_title(key.encoder) + index.role(key.encoder)
-        variant = formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True)))
+        variant = variant_title(dict(zip(VARIANT, key.variant, strict=True)))
         if variant and not index.is_main(key):
             title += f", {variant}"
         titles.append(title)
     return titles[0], titles[1]
-
-
-@dataclass(frozen=True)
-class PairLine:
-    """A metric of two models as text: both values, their difference, its tests, and whether the first is non-inferior."""
-
-    metric: str
-    first: str
-    second: str
-    difference: str
-    interval: str
-    p: str
-    q: str
-    non_inferior: str
 
 
 def _line(index: ScoreSetIndex, row: Row) -> PairLine:
@@ -112,8 +132,9 @@ def _line(index: ScoreSetIndex, row: Row) -> PairLine:
         metric=formatting.metric_title(metric),
         first=formatting.level(metric, row["value"], rounded=rounded),
         second=formatting.level(metric, row["other_value"], rounded=rounded),
-        difference=formatting.difference(metric, row["difference"], rounded=rounded),
-        interval=formatting.difference_interval(metric, row["ci_low"], row["ci_high"], rounded=rounded),
+        difference=formatting.difference_estimate(
+            metric, row["difference"], row["ci_low"], row["ci_high"], rounded=rounded
+        ),
         p=formatting.p_number(row["p_value"]),
         q=formatting.p_number(row["q_value"]),
         non_inferior=_non_inferior(index, row),
@@ -140,7 +161,7 @@ def _sentence(index: ScoreSetIndex, names: tuple[str, str], overall: list[Row]) 
     line = _line(index, row)
     text = (
         f"On the same {formatting.count(row['n'], row['counts'])} studies AUROC is {line.first} with {names[0]} and "
-        f"{line.second} with {names[1]}: a difference of {line.difference} ({line.interval}; "
+        f"{line.second} with {names[1]}: a difference of {line.difference.value} ({line.difference.interval}; "
         f"{formatting.exploratory_p_text(row['p_value'])}, {formatting.p_text(row['q_value'], 'q')})."
     )
     margin = _margin(index, "auroc")
@@ -159,7 +180,7 @@ _VERDICTS: Final = {
 }
 
 
-def _subgroups_said(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row]) -> str:
+def _subgroups_sentence(index: ScoreSetIndex, names: tuple[str, str], rows: list[Row]) -> str:
     """Return the verdicts on the first model's AUROC in the tested subgroups, in a sentence; empty if none was tested."""
     of: dict[str, list[str]] = {}
     for row in rows:
@@ -178,8 +199,8 @@ def _drawn(index: ScoreSetIndex, first: Key, second: Key, row: Row) -> dict[str,
         "value": row["difference"], "low": row["ci_low"], "high": row["ci_high"], "apart": apart,
         "hover": (
             f"<b>{figures.plain(names[0])}</b><br>against {figures.plain(names[1])}<br>AUROC {line.first} and {line.second}"
-            f"<br>difference {line.difference} ({line.interval})<br>{formatting.exploratory_p_text(row['p_value'])}; "
+            f"<br>difference {line.difference}<br>{formatting.exploratory_p_text(row['p_value'])}; "
             f"{formatting.p_text(row['q_value'], 'q')}"
         ),
-        "aside": f"{line.difference} ({line.interval})",
+        "aside": str(line.difference),
     }  # fmt: skip

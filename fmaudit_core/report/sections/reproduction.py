@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from fmaudit_core.common import vocabulary
-from fmaudit_core.report.text import formatting
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.reproduction.compare import WIDEST_AUROC, WIDEST_RATE
 from fmaudit_core.reproduction.published_values import citation
 
@@ -38,7 +40,33 @@ _QUANTITIES: Final = {
 _WHOLE: Final = ("studies", "patients", "embedding_dim", "permutations", "alpha_grid")
 
 
-def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
+@dataclass(frozen=True)
+class PublishedLine:
+    """A published figure next to this audit's, as text."""
+
+    title: str
+    where: str
+    published: str
+    ours: Estimate
+    verdict: str
+    verdict_title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PaperView:
+    """The comparison with a paper; `aside` has the figures that cannot be compared, by the reason."""
+
+    citation: str
+    counts: Sequence[tuple[str, int]]
+    labels_file: str
+    rows: Sequence[PublishedLine]
+    aside: Sequence[tuple[str, Sequence[str]]]
+    widest_auroc: str
+    widest_rate: str
+
+
+def paper_view(rows: list[Row], titles: dict[str, str]) -> PaperView | None:
     """Return the section on the paper's figures; None if they were not compared.
 
     Parameters
@@ -47,38 +75,32 @@ def paper_view(rows: list[Row], titles: dict[str, str]) -> Row | None:
     """
     if not rows:
         return None
-    counted = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in VERDICTS}
     aside: dict[str, list[str]] = {}
     for row in rows:
         if row["verdict"] == "not_comparable" and row["ours"] is None:
             aside.setdefault(row["reason"], []).append(_title(row, titles))
-    return {
-        "citation": citation(),
-        "counts": [{"verdict": verdict, "title": title, "n": counted[verdict]} for verdict, title in VERDICTS.items()],
-        "labels_file": next((row["labels_file"] for row in rows if row["labels_file"]), ""),
-        "rows": [_line(row, titles) for row in rows if row["ours"] is not None or row["ours_p"] is not None],
-        "aside": [
-            {"reason": reason[:1].upper() + reason[1:], "figures": list(dict.fromkeys(of))} for reason, of in aside.items()
-        ],
-        "how": (
-            "Same: the published value, or some of the published range, lies within our interval, and that is no wider than "
-            f"{WIDEST_AUROC:g} for AUROC and {WIDEST_RATE:g} otherwise. Different: it lies outside. Tests are compared by their "
-            "conclusion. The paper gives neither intervals nor counts, so its own uncertainty is not accounted for."
-        ),
-    }  # fmt: skip
+    return PaperView(
+        citation=citation(),
+        counts=[(title, sum(row["verdict"] == verdict for row in rows)) for verdict, title in VERDICTS.items()],
+        labels_file=next((row["labels_file"] for row in rows if row["labels_file"]), ""),
+        rows=[_line(row, titles) for row in rows if row["ours"] is not None or row["ours_p"] is not None],
+        aside=[(reason[:1].upper() + reason[1:], list(dict.fromkeys(of))) for reason, of in aside.items()],
+        widest_auroc=f"{WIDEST_AUROC:g}",
+        widest_rate=f"{WIDEST_RATE:g}",
+    )
 
 
-def _line(row: Row, titles: dict[str, str]) -> Row:
-    return {
-        "title": _title(row, titles),
-        "where": row["where"],
-        "published": row["published"],
-        "ours": _number(row, row["ours"]) if row["ours"] is not None else formatting.p_text(row["ours_p"]),
-        "interval": formatting.between(row["ours_low"], row["ours_high"]),
-        "verdict": row["verdict"],
-        "verdict_title": VERDICTS[row["verdict"]],
-        "reason": row["reason"][:1].upper() + row["reason"][1:],
-    }
+def _line(row: Row, titles: dict[str, str]) -> PublishedLine:
+    ours = _number(row, row["ours"]) if row["ours"] is not None else formatting.p_text(row["ours_p"])
+    return PublishedLine(
+        title=_title(row, titles),
+        where=row["where"],
+        published=row["published"],
+        ours=Estimate(ours, formatting.between(row["ours_low"], row["ours_high"])),
+        verdict=row["verdict"],
+        verdict_title=VERDICTS[row["verdict"]],
+        reason=row["reason"][:1].upper() + row["reason"][1:],
+    )
 
 
 def _number(row: Row, value: float) -> str:

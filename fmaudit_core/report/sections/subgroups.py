@@ -6,45 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
+from fmaudit_core.common.formatting import Estimate
+from fmaudit_core.common.vocabulary import OVERALL, VARIANT
+from fmaudit_core.fairness import sentences
 from fmaudit_core.fairness.score_warnings import concerned
 from fmaudit_core.fairness.small_groups import NO_THRESHOLD
 from fmaudit_core.report.figures import base as figures
 from fmaudit_core.report.index.score_set_index import SHOWN_METRICS, Key, Row, ScoreSetIndex
-from fmaudit_core.report.input.report_input import OVERALL, VARIANT
 from fmaudit_core.report.sections.calibration import (
+    CalibrationSection,
+    CrossView,
     calibration_figure,
     calibration_view,
     cross_views,
     gives_probabilities,
 )
-from fmaudit_core.report.sections.intersections import intersections_figure, intersections_view
-from fmaudit_core.report.text import formatting
+from fmaudit_core.report.sections.intersections import IntersectionsView, intersections_figure, intersections_view
+from fmaudit_core.report.text.titles import variant_title
 
 
-def cell_view(index: ScoreSetIndex, key: Key) -> Row:
-    """Return everything the page shows of one score set."""
-    return {
-        "id": f"{key.encoder}|{key.task}|{index.variant_index(key)}",
-        "title": f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task, index.task_titles)}",
-        "variant": formatting.variant_title(dict(zip(VARIANT, key.variant, strict=True))),
-        "overall": _subgroup_view(index, key, OVERALL, "all"),
-        "groups": [
-            {
-                "attribute": formatting.attribute_title(attribute),
-                "rows": [
-                    _subgroup_view(index, key, attribute, row["subgroup"])
-                    for row in index.subgroups(key, "udr", attribute)
-                ],
-            }
-            for attribute in index.attributes(key)
-        ],
-        "gaps": [gap_view(index, key, row) for row in index.findings(key)],
-        "calibration": calibration_view(index, key),
-        "cross": cross_views(index, key),
-        "warnings": [warning_view(row) for row in index.warnings(key)],
-        "intersections": intersections_view(index, key),
-    }
+def cell_id(index: ScoreSetIndex, key: Key) -> str:
+    """Return the id of a score set's tables and figures on the page."""
+    return f"{key.encoder}|{key.task}|{index.variant_index(key)}"
 
 
 @dataclass(frozen=True)
@@ -70,13 +54,21 @@ class SubgroupView:
     metrics: Sequence[MetricView]
 
 
+@dataclass(frozen=True)
+class SubgroupsView:
+    """The subgroups of an attribute."""
+
+    attribute: str
+    rows: Sequence[SubgroupView]
+
+
 def _subgroup_view(index: ScoreSetIndex, key: Key, attribute: str, subgroup: str) -> SubgroupView:
     rows = {metric: _metric_row(index, key, metric, attribute, subgroup) for metric in SHOWN_METRICS}
     # a rate without a threshold has no count; AUROC has
     first = next((row for row in rows.values() if row and row["status"] != NO_THRESHOLD), None) or {}
     counts = first.get("counts", "exact")
     return SubgroupView(
-        title="All studies" if attribute == OVERALL else vocabulary.subgroup_title(subgroup),
+        title=formatting.group_title(attribute, subgroup),
         status=first.get("status", ""),
         withheld=counts == "withheld",
         n=formatting.count(first.get("n"), counts),
@@ -112,7 +104,7 @@ class GapView:
     verdict, verdict_title : the verdict as a key and as a title
     worst, best : titles of the subgroups, with `_value` and the tooltip `_tip`
     null : the gap of subgroups with the same true value
-    sd, sd_interval : the standard deviation between subgroups beyond sampling
+    sd : the standard deviation between subgroups beyond sampling
     p_value, p_gap : exploratory
     p_adjusted, q_value : corrected over the declared family, and over every comparison
     sentence, short : the finding in full and in brief
@@ -132,8 +124,7 @@ class GapView:
     best_tip: str
     gap: str
     null: str
-    sd: str
-    sd_interval: str
+    sd: Estimate
     p_value: str
     p_gap: str
     p_adjusted: str
@@ -148,71 +139,104 @@ def gap_view(index: ScoreSetIndex, key: Key, row: Row) -> GapView:
     """Return one finding in the page's words."""
     metric, attribute = row["metric"], row["attribute"]
     margin = index.audit.fairness.margin
-    worst, best = (index.subgroup(key, metric, attribute, row[f"{end}_subgroup"]) for end in ("worst", "best"))
+    subgroups = {one["subgroup"]: one for one in index.subgroups(key, metric, attribute)}
+    worst, best = (subgroups.get(row[f"{end}_subgroup"]) for end in ("worst", "best"))
     rounded = worst is not None and worst["counts"] == "rounded"
-    wording = {
-        **row,
-        "worst": vocabulary.subgroup_title(row["worst_subgroup"]) if row["worst_subgroup"] else None,
-        "best": vocabulary.subgroup_title(row["best_subgroup"]) if row["best_subgroup"] else None,
-        "worst_text": _level_text(metric, worst),
-        "best_text": _level_text(metric, best),
-        "unrecorded_text": _level_text(metric, index.subgroup(key, metric, attribute, vocabulary.UNKNOWN)),
-        "gap_text": formatting.spread(metric, row["gap"], rounded=rounded),
-        "null_text": formatting.spread(metric, row["null_expected_gap"], rounded=rounded),
-    }
-    mde = formatting.spread(metric, worst["mde"] if worst else None, rounded=rounded)
+    text = sentences.gap_text(row, subgroups)
     withheld = index.withheld_because(key, metric)
-    unsaid = None if withheld is None else formatting.withheld_because(withheld)
+    unsaid = None if withheld is None else sentences.withheld_because(withheld)
     return GapView(
         encoder=index.encoder_title(key.encoder),
         attribute=formatting.attribute_title(attribute),
         metric=formatting.metric_title(metric),
-        verdict=row.get("verdict") or "",
-        verdict_title=formatting.verdict_title(row.get("verdict")),
-        worst=wording["worst"] or formatting.NONE,
-        best=wording["best"] or formatting.NONE,
-        worst_value=wording["worst_text"] or "",
-        best_value=wording["best_text"] or "",
+        verdict=text.verdict,
+        verdict_title=sentences.verdict_title(text.verdict),
+        worst=text.worst or formatting.NONE,
+        best=text.best or formatting.NONE,
+        worst_value=text.worst_value or "",
+        best_value=text.best_value or "",
         worst_tip=_tip(metric, worst),
         best_tip=_tip(metric, best),
-        gap=wording["gap_text"],
-        null=wording["null_text"],
-        sd=formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
-        sd_interval=formatting.difference_interval(
-            metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
+        gap=text.gap,
+        null=text.null,
+        sd=Estimate(
+            formatting.spread(metric, row.get("corrected_sd"), rounded=rounded),
+            formatting.difference_interval(
+                metric, row.get("corrected_sd_low"), row.get("corrected_sd_high"), rounded=rounded
+            ),
         ),
         p_value=formatting.p_number(row["p_value"]),
         p_gap=formatting.p_number(row["p_gap"]),
         p_adjusted=formatting.p_number(row.get("p_adjusted")),
         q_value=formatting.p_number(row.get("q_value")),
         tip=_gap_tip(row),
-        sentence=unsaid
-        or formatting.summary_of(wording, formatting.among_whom(key.task, index.task_titles), margin, mde),
-        short=unsaid or formatting.in_short(wording, margin, mde),
+        sentence=unsaid or sentences.in_full(text, sentences.among_whom(key.task, index.task_titles), margin),
+        short=unsaid or sentences.in_short(text, margin),
         warnings=_warnings_beside(index, key, row),
     )
 
 
-def warning_view(row: Row) -> Row:
+@dataclass(frozen=True)
+class WarningView:
+    """A warning about a score set, and `whom` it is about: all studies, or an attribute."""
+
+    whom: str
+    message: str
+
+
+def warning_view(row: Row) -> WarningView:
     """Return one warning in the page's words."""
-    of_all = row["attribute"] == OVERALL
-    return {
-        "code": row["code"],
-        "whom": "All studies" if of_all else formatting.attribute_title(row["attribute"]),
-        "message": row["message"],
-    }
+    whom = (
+        formatting.group_title(OVERALL, "")
+        if row["attribute"] == OVERALL
+        else formatting.attribute_title(row["attribute"])
+    )
+    return WarningView(whom, row["message"])
+
+
+@dataclass(frozen=True)
+class CellView:
+    """Everything the page shows of one score set; `id` joins its tables with its figures."""
+
+    id: str
+    title: str
+    variant: str
+    overall: SubgroupView
+    groups: Sequence[SubgroupsView]
+    gaps: Sequence[GapView]
+    calibration: CalibrationSection | None
+    cross: Sequence[CrossView]
+    warnings: Sequence[WarningView]
+    intersections: IntersectionsView | None
+
+
+def cell_view(index: ScoreSetIndex, key: Key) -> CellView:
+    """Return everything the page shows of one score set."""
+    groups = [
+        SubgroupsView(
+            formatting.attribute_title(attribute),
+            [_subgroup_view(index, key, attribute, row["subgroup"]) for row in index.subgroups(key, "udr", attribute)],
+        )
+        for attribute in index.attributes(key)
+    ]
+    return CellView(
+        id=cell_id(index, key),
+        title=f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task, index.task_titles)}",
+        variant=variant_title(dict(zip(VARIANT, key.variant, strict=True))),
+        overall=_subgroup_view(index, key, OVERALL, "all"),
+        groups=groups,
+        gaps=[gap_view(index, key, row) for row in index.findings(key)],
+        calibration=calibration_view(index, key),
+        cross=cross_views(index, key),
+        warnings=[warning_view(row) for row in index.warnings(key)],
+        intersections=intersections_view(index, key),
+    )
 
 
 def _warnings_beside(index: ScoreSetIndex, key: Key, finding: Row) -> list[str]:
     """Return warnings about the very attribute and metric of a finding; those about all studies stand at the top."""
     rows = [row for row in index.warnings(key) if row["attribute"] == finding["attribute"]]
     return [row["message"] for row in rows if finding["metric"] in concerned(row)]
-
-
-def _level_text(metric: str, row: Row | None) -> str | None:
-    if row is None or row["value"] is None:
-        return None
-    return formatting.level(metric, row["value"], rounded=row["counts"] == "rounded")
 
 
 def _tip(metric: str, row: Row | None) -> str:

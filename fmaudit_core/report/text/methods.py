@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Final
 
 from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN
 from fmaudit_core.config import Audit
@@ -11,6 +12,12 @@ from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS
 from fmaudit_core.report.index.report_data import ReportData
 from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.text.templating import environment
+
+_POLICIES: Final = {
+    "fixed_fpr": "a fixed share of false alarms",
+    "fixed_sensitivity": "a fixed sensitivity",
+    "youden": "Youden's index",
+}
 
 
 def methods(inputs: ReportInput, shown: ReportData) -> list[tuple[str, str]]:
@@ -36,9 +43,9 @@ def limits(audit: Audit) -> list[str]:
     return [_joined(one) for one in re.split(r"^- ", _rendered("limits", audit=audit), flags=re.MULTILINE)[1:]]
 
 
-def operating_threshold(audit: Audit, sources: Collection[str]) -> str:
+def operating_threshold(policy: str, sources: Collection[str]) -> str:
     """Return how the operating thresholds came about, in half a sentence, from their origins in `threshold_source`."""
-    chosen = f"chosen on validation alone, by {audit.fairness.threshold_policy}"
+    chosen = f"chosen on validation alone, by {_POLICIES[policy]}"
     if THRESHOLD_GIVEN not in sources:
         return chosen
     return "given by the user" if len(sources) == 1 else f"given by the user for some models, for the others {chosen}"

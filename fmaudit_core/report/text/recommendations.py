@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from fmaudit_core.common import vocabulary
+from fmaudit_core.common import formatting, vocabulary
 from fmaudit_core.mitigation.recommend import SEVERAL, refusal
-from fmaudit_core.mitigation.runs import STRATEGY_TITLES
+from fmaudit_core.mitigation.runs import SHORT_TITLES, STRATEGY_TITLES
 from fmaudit_core.report.index.mitigation_index import Cell, MitigationIndex, Row
-from fmaudit_core.report.text import formatting
 
 TITLES: Final = {
     "recommended": "Recommended",
@@ -42,21 +42,9 @@ _OF_SOME: Final = {
 _HARM: Final = {"udr": "in {who} it misses {more} more", "fpr": "in {who} false alarms rise by {more}"}
 
 
-#: as figures and columns call them
-SHORT: Final = {
-    "reweighting": "Weighting",
-    "resampling": "Resampling",
-    "adversarial": "Adversarial",
-    "leace": "LEACE",
-    "dfr": "DFR",
-    "group_dro": "GroupDRO",
-    "group_thresholds": "Group thresholds",
-}
-
-
 def short_title(run: Mapping[str, Any]) -> str:
     """Return a strategy in a word, with its coefficient if it has one."""
-    name = SHORT.get(run["strategy"], str(run["strategy"]))
+    name = SHORT_TITLES.get(run["strategy"], str(run["strategy"]))
     return name if run["alpha"] is None else f"{name} {run['alpha']:g}"
 
 
@@ -71,29 +59,48 @@ def run_title(run: Mapping[str, Any]) -> str:
     return strategy_title(run["strategy"]) + (f", alpha {run['alpha']:g}" if run["alpha"] is not None else "")
 
 
-def advice_view(mitigation_index: MitigationIndex, cell: Cell) -> Row | None:
+@dataclass(frozen=True)
+class Advice:
+    """A recommendation in words: its sentence, in brief too, and what it costs."""
+
+    verdict: str
+    title: str
+    costs: Sequence[str]
+    sentence: str
+    brief: str
+
+
+@dataclass(frozen=True)
+class AdviceLine:
+    """A recommendation of the summary, for the encoders that share it."""
+
+    verdict: str
+    title: str
+    sentence: str
+    encoders: Sequence[str]
+
+
+def advice_view(mitigation_index: MitigationIndex, cell: Cell) -> Advice | None:
     """Return verdict, costs, and the sentence at length and in brief, of one encoder and task; None if nothing was mitigated."""
     row = mitigation_index.advice(cell)
     if row is None:
         return None
-    shown = {"verdict": row["verdict"], "title": TITLES[row["verdict"]]}
-    if row["verdict"] != "recommended":
-        brief = _several(mitigation_index, cell) if row["verdict"] == SEVERAL else _IN_BRIEF[row["verdict"]]
-        return {**shown, "costs": [], "sentence": _none(mitigation_index, cell, row["verdict"]), "brief": brief}
+    verdict, title = row["verdict"], TITLES[row["verdict"]]
+    if verdict != "recommended":
+        brief = _several(mitigation_index, cell) if verdict == SEVERAL else _IN_BRIEF[verdict]
+        return Advice(verdict, title, [], _none(mitigation_index, cell, verdict), brief)
     run = next(one for one in mitigation_index.own(cell, row["target_attribute"]) if one["strategy"] == row["strategy"])
     costs = costs_of(mitigation_index, cell, run)
-    brief = f"{_narrows(run)} {_price(costs)}"
-    return {**shown, "costs": costs, "sentence": _recommended(run, costs), "brief": brief}
+    return Advice(verdict, title, costs, _recommended(run, costs), f"{_narrows(run)} {_price(costs)}")
 
 
-def advice_lines(named: Sequence[tuple[str, Row]]) -> list[Row]:
+def advice_lines(named: Sequence[tuple[str, Advice]]) -> list[AdviceLine]:
     """Return lines of a summary: one encoder at length, several in brief, encoders with one reason together."""
-    wording = "sentence" if len(named) == 1 else "brief"
-    lines: dict[tuple[str, str], Row] = {}
-    for encoder, view in named:
-        line = {"verdict": view["verdict"], "title": view["title"], "sentence": view[wording], "encoders": []}
-        lines.setdefault((view["verdict"], view[wording]), line)["encoders"].append(encoder)
-    return list(lines.values())
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for encoder, one in named:
+        sentence = one.sentence if len(named) == 1 else one.brief
+        lines.setdefault((one.verdict, one.title, sentence), []).append(encoder)
+    return [AdviceLine(*line, encoders) for line, encoders in lines.items()]
 
 
 def without_diverged(run: Row) -> str:
@@ -199,8 +206,8 @@ def _against(mitigation_index: MitigationIndex, run: Row) -> str:
 
 
 def _named(run: Row) -> str:
-    strength = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
-    return f"{STRATEGY_TITLES[run['strategy']]}{strength}, aimed at {_attribute(run['attribute'])}"
+    coefficient = f" at alpha {run['alpha']:g}" if run["alpha"] is not None else ""
+    return f"{STRATEGY_TITLES[run['strategy']]}{coefficient}, aimed at {_attribute(run['attribute'])}"
 
 
 def _attribute(name: str) -> str:

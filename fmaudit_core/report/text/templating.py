@@ -7,7 +7,7 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fmaudit_core.report.text import formatting
+from fmaudit_core.common import formatting
 
 #: functions that templates use by their name
 _OF_TEXT: Final[Sequence[Callable[..., str]]] = (

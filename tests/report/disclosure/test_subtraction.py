@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from fmaudit_core.common.vocabulary import OVERALL
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.small_groups import small_group_rule
 from fmaudit_core.report.disclosure.disclosure import Disclosed, disclose
@@ -29,7 +30,6 @@ from fmaudit_core.report.input.report_input import (
     GAPS,
     INTERSECTIONS,
     METRICS,
-    OVERALL,
     SWEEP,
     ReportInput,
 )

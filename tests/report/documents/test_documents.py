@@ -79,12 +79,12 @@ def test_audit_json_lists_every_warning_that_may_be_shown(audit_summary):
     want = disclose(made_up(small_group=True)).warnings
     assert want.height == 4
     assert audit_summary["warnings"] == want.to_dicts()
-    assert audit_summary["operating_threshold"] == "chosen on validation alone, by fixed_fpr"
+    assert audit_summary["operating_threshold"] == "chosen on validation alone, by a fixed share of false alarms"
 
 
 def test_cards_and_checklists_tell_warnings_and_a_given_threshold_as_given(tmp_path):
     inputs = made_up(poolings=("mean",))
-    for one, said in (("given", "given by the user"), ("validation", "chosen on validation patients")):
+    for one, said in (("given", "given by the user"), ("validation", "chosen on validation alone")):
         metrics = inputs.subgroup_metrics.with_columns(threshold_source=pl.lit(one))
         folder = write_report(tmp_path / one, dataclasses.replace(inputs, subgroup_metrics=metrics)).folder
         texts = [(folder / name).read_text() for name in ("cards/lite0/README.md", "cards/lite0/chai.html")]
@@ -92,10 +92,10 @@ def test_cards_and_checklists_tell_warnings_and_a_given_threshold_as_given(tmp_p
             assert f"operating threshold {said}" in " ".join(text.split())
             assert "31 % of studies have the same score" in text
         whole = " ".join(path.read_text() for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv")
-        assert ("chosen on validation patients" in whole) == (one == "validation")
+        assert ("chosen on validation alone" in whole) == (one == "validation")
         checklist = (folder / "checklists/tripod_ai.html").read_text()
         assert "5 warnings about scores, labels and thresholds" in checklist
-        alone = "on validation alone, by fixed_fpr" in checklist
+        alone = "on validation alone, by a fixed share of false alarms" in checklist
         assert alone == (one == "validation")
 
 

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from fmaudit_core.report.disclosure.disclosure import disclose
+from fmaudit_core.report.figures import mitigation as mitigation_figures
 from fmaudit_core.report.index.score_set_index import Key, ScoreSetIndex
 from fmaudit_core.report.sections.encoders import control_figures
 from fmaudit_core.report.sections.model_pairs import pair_figures
@@ -126,3 +127,9 @@ def test_pairs_stand_beside_the_margin(index: ScoreSetIndex) -> None:
     rows = [row for _, _, rows in index.comparisons("pe") for row in rows]
     shown = [row["difference"] for row in rows if row["attribute"] == "overall" and row["metric"] == "auroc"]
     assert drawn == sorted(round(one, 4) for one in shown)
+
+
+def test_a_strategy_without_a_mark_of_its_own_is_drawn() -> None:
+    point = {"gap": 0.1, "auroc": 0.8, "hover": "new"}
+    drawn = mitigation_figures.price(point, [point | {"strategy": "somebody_elses"}], [], [], 0.02)
+    assert "hexagon" in [one["marker"]["symbol"] for one in drawn["data"]]

@@ -42,7 +42,7 @@ _NOTE: Final = Column("note", ("note_id",), needed=False)
 _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
 _COLUMNS: Final = ("patient", "time", "end", "code", "value", "table", "origin", "visit", "written", "written_end")
 #: text of a time that is not recorded; ``\\N`` is MySQL's NULL
-_NO_TIME_WORDS: Final = (*sorted(MISSING_WORDS), "\\n")
+_NO_TIME_WORDS: Final = tuple(sorted(MISSING_WORDS))
 #: missing ids and codes, as exports write them; NA is the code of sodium
 _NOT_GIVEN: Final = ("", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A")
 #: OMOP tables with events -> prefix of their columns

@@ -75,14 +75,14 @@ def look(instance, workspace, clock, seconds, step=5.0):
 )
 def test_a_run_of_a_machine_that_is_gone_is_ended_within_ninety_seconds(small, clock, status, ends):
     from fmaudit_dagster.execution.instance import opened
-    from fmaudit_dagster.execution.run_history import at_work
+    from fmaudit_dagster.execution.run_history import running_steps
     from fmaudit_dagster.run_leases import KILLED_TAG, leases_of
 
     with opened(small) as instance:
         run_id = begun_elsewhere(instance, small, status=dg.DagsterRunStatus[status])
         look(instance, small, clock, 55)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus[status]
-        assert at_work(instance).run_ids == (run_id,)
+        assert running_steps(instance).run_ids == (run_id,)
         look(instance, small, clock, 10)
         found = instance.get_run_by_id(run_id)
         assert found.status == dg.DagsterRunStatus[ends]
@@ -90,7 +90,7 @@ def test_a_run_of_a_machine_that_is_gone_is_ended_within_ninety_seconds(small, c
         (reason,) = [one.dagster_event.message for one in instance.all_logs(run_id) if "lease" in str(one.message)]
         assert reason.startswith("Its process on node-7 did not renew its lease for 60 s")
         assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
-        assert at_work(instance).run_ids == ()
+        assert running_steps(instance).run_ids == ()
         claims = leases_of(small.home).claims
         assert claims.read(CLAIM).holder is None
         assert not any(name.startswith("runs/") for name in claims.names())
@@ -309,13 +309,13 @@ def test_source_files_that_another_run_reads_meanwhile_are_not_read_twice(small,
     small.table.table.write_text(small.table.table.read_text().replace("Male", "male"))
     busy, heard = iter([set(), {"studies"}, {"studies"}]), []  # another begins while this one looks
     changes = iter([True, False])
-    found = runner.at_work
+    found = runner.running_steps
 
-    def at_work(instance):
+    def running_steps(instance):
         running = next(busy, None)
         return found(instance) if running is None else lambda step: bool(running & set(step.assets))
 
-    monkeypatch.setattr(runner, "at_work", at_work)
+    monkeypatch.setattr(runner, "running_steps", running_steps)
     monkeypatch.setattr(runner, "source_changed", lambda look, step: step == step_of("cohort") and next(changes))
     monkeypatch.setattr(runner, "_PATIENCE_S", 0.01)
     outcome = run(small, listener=lambda name, cell, at, of: heard.append(name))

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from fmaudit_core.cohort.acquisition_levels import RARE, check_levels, with_acquisition
+from fmaudit_core.common.formatting import attribute_title
 from fmaudit_core.common.vocabulary import subgroup_title
 from fmaudit_core.config import AcquisitionSection, ConfigError, validated
-from fmaudit_core.common.formatting import attribute_title
 from fmaudit_core.tables.cohort import ACQUISITION
 from fmaudit_core.tabular.errors import CohortError
 

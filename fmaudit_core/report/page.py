@@ -22,7 +22,8 @@ from fmaudit_core.report.sections.changes import changes_views
 from fmaudit_core.report.sections.cohort import baseline_view, cohort_groups, flow_step
 from fmaudit_core.report.sections.encoders import control_figures, encoders_view
 from fmaudit_core.report.sections.findings import main_findings, q_map
-from fmaudit_core.report.sections.mitigation import main_advice, mitigation_figure_sets, mitigation_view
+from fmaudit_core.report.sections.mitigation import main_advice, mitigation_view
+from fmaudit_core.report.sections.mitigation_figures import mitigation_figure_sets
 from fmaudit_core.report.sections.modalities import modality_views
 from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, pair_views
 from fmaudit_core.report.sections.outcomes import label_flow_views, note_views

@@ -156,7 +156,7 @@ def test_a_strategy_that_failed_has_no_arrows_and_every_other_one_has(text: str)
 def test_arrows_and_price_are_the_numbers_of_the_table(inputs: ReportInput) -> None:
     from fmaudit_core.report.index.mitigation_index import MitigationIndex
     from fmaudit_core.report.index.score_set_index import ScoreSetIndex
-    from fmaudit_core.report.sections.mitigation import mitigation_figure_sets
+    from fmaudit_core.report.sections.mitigation_figures import mitigation_figure_sets
 
     tables = disclose(inputs)
     index = ScoreSetIndex(inputs, tables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -138,7 +138,7 @@ def _from_first_voxel(volume: Float32Array, axis: int, step: float) -> Float32Ar
     return _at(volume, axis, np.arange(int(np.round((n - 1) / step + 1.0))) * step)
 
 
-def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.float64]) -> Float32Array:
+def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.floating[Any]]) -> Float32Array:
     """Return linear interpolations at the positions `at`, in voxels, along one axis; clamped to the volume."""
     n = volume.shape[axis]
     at = np.clip(at, 0, n - 1)

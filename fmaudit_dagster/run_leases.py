@@ -25,7 +25,7 @@ PROCESS_TAG: Final = "fmaudit/process"
 WORKSPACE_TAG: Final = "fmaudit/workspace"
 #: a run whose process was killed: it says nothing about the step, which is tried again
 KILLED_TAG: Final = "fmaudit/killed"
-#: folder of the claims of runs, beside those of steps
+#: folder of the claims of runs, next to those of steps
 _RUNS: Final = "runs/"
 #: of every process; tests shorten them
 TIMES = LeaseTimes()

@@ -18,7 +18,7 @@ from typing import Final
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.storage.claims import Claim, ClaimFolder, Holder
 
-#: how long a thread that is told to end is waited for, should its disk or database not answer
+#: seconds to wait for a thread that was asked to end, in case its disk or database does not answer
 _JOIN_S: Final = 5.0
 
 

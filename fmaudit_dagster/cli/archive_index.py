@@ -48,8 +48,8 @@ def index(config: Path, folder: Path, out: Path | None, workers: int) -> None:
         update_index(found, workers=workers, progress=progress)
     _print_counts(found.counts())
     if out is not None:
-        with written_beside(out) as beside:
-            shutil.copyfile(found.files, beside)
+        with written_beside(out) as temporary:
+            shutil.copyfile(found.files, temporary)
         click.echo(f"Wrote {out}. It identifies patients: it holds accession numbers and UIDs.")
 
 

@@ -205,8 +205,8 @@ def _read_part(part: _Part) -> None:
         else:
             failures = 0
             rows.append((text, n_bytes, mtime_ns, *header))
-    with written_beside(part.target) as beside:
-        pl.DataFrame(rows, schema=FILES, orient="row").write_parquet(beside)
+    with written_beside(part.target) as temporary:
+        pl.DataFrame(rows, schema=FILES, orient="row").write_parquet(temporary)
 
 
 def _is_published(connection: duckdb.DuckDBPyConnection, index: ArchiveIndex, n_files: int) -> bool:
@@ -221,13 +221,13 @@ def _is_published(connection: duckdb.DuckDBPyConnection, index: ArchiveIndex, n_
 def _publish(connection: duckdb.DuckDBPyConnection, index: ArchiveIndex) -> None:
     """Replace the index; a kill in between leaves no table of studies, which the next run makes."""
     options = f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROWS_PER_GROUP})"
-    with written_beside(index.files) as beside:
+    with written_beside(index.files) as temporary:
         connection.execute(
-            f"COPY (SELECT {', '.join(FILES)} FROM current ORDER BY study_uid, path) TO {_quoted(beside)} {options}"
+            f"COPY (SELECT {', '.join(FILES)} FROM current ORDER BY study_uid, path) TO {_quoted(temporary)} {options}"
         )
         index.studies_file.unlink(missing_ok=True)
-    with written_beside(index.studies_file) as beside:
-        connection.execute(f"COPY ({_STUDIES.format(files=_quoted(index.files))}) TO {_quoted(beside)} {options}")
+    with written_beside(index.studies_file) as temporary:
+        connection.execute(f"COPY ({_STUDIES.format(files=_quoted(index.files))}) TO {_quoted(temporary)} {options}")
 
 
 def _count(connection: duckdb.DuckDBPyConnection, rows: str) -> int:

@@ -89,7 +89,7 @@ def test_while_a_spec_cannot_be_read_nothing_of_encoders_is_removed(workspace):
     }
 
 
-@pytest.mark.parametrize("process", [this_process(), "anotherhost0:17:99"])
+@pytest.mark.parametrize("process", [this_process(), "anotherhost0:17:99"], ids=["of this machine", "of another"])
 def test_while_a_step_is_running_nothing_is_removed(workspace, process):
     ClaimFolder(workspace.home / "claims").replace(
         "fairness/encoder=gone/task=pe", 0, {"process": process, "host": "node-7"}

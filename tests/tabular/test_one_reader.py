@@ -71,7 +71,7 @@ HEAD = "study_id,sex,y_score\n"
         (HEAD + "p00012,f\0,0\n", "line 2 holds a null byte"),
         ("p00012,yes,north\np00013,no,south\np00014,yes,north\np00015,no,north\n", "the cells of line 1 recur below"),
         (b"PK\3\4" + bytes(99), "is not CSV but an Excel workbook or a ZIP archive"),
-        (gzip.compress(HEAD.encode()), "is not CSV but compressed by gzip"),
+        (gzip.compress(HEAD.encode(), mtime=0), "is not CSV but compressed by gzip"),
         (b"PAR1\0\0", "is not CSV but Parquet. Give the file the suffix .parquet"),
         ('[{"study_id": "p00012"}]', "is not CSV but JSON"),
         ("<html><td>p00012</td></html>", "is not CSV but HTML"),

@@ -350,6 +350,7 @@ def test_a_task_that_validation_has_one_class_of_does_not_stop_the_others():
     workspace = SimpleNamespace(
         audit=settings,
         warehouse=SimpleNamespace(read=lambda name, cell=None: tables[name]),
+        audited_studies=lambda: tables["studies"],
         embeddings=lambda encoder: {"mean": embeddings},
         primary_pooling=lambda encoder: "mean",
         training_device=lambda: "cpu",

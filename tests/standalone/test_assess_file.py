@@ -99,7 +99,7 @@ def test_inverted_labels_are_warned_of_in_terminal_page_and_json(tmp_path):
     printed, told, page = assessed(PLANTED.with_columns(y_true=~pl.col("y_true")), tmp_path)
     (row,) = told["warnings"]
     assert (row["code"], row["withholds"]) == ("auroc_below_half", True)
-    assert f"Warning: model, task: {row['message']}" in printed
+    assert f"Warning: model, Task: {row['message']}" in printed
     assert row["message"] in page
     assert {one["verdict"] for one in told["findings"]} == {"insufficient_evidence"}
     assert all(one["sentence"].startswith("No verdict is given.") for one in told["findings"])

@@ -174,7 +174,10 @@ def test_two_encoders_that_land_at_once_take_turns(landing):
     for name in ("one", "two"):
         land(landing, "efficientnet_lite0", name, weights=first)
     wait_for(in_findings(landing, *others, "one", "two"))
-    assert made_since(landing, before) == of_encoder("one") | of_encoder("two") | WHOLE | {("ct_slices", None)}
+    assert made_since(landing, before) == of_encoder("one") | of_encoder("two") | WHOLE | {
+        ("acquisition", None),
+        ("ct_slices", None),
+    }
     took_turns("one", "two")
 
 

@@ -239,6 +239,7 @@ def test_a_new_encoder_runs_its_own_chain_and_the_findings(copied):
     redone = made(run(copied))
     assert all(line.split()[1] in ("every_second", "whole") for line in redone)
     assert {line.split()[0] for line in redone if line.endswith("whole")} == {
+        "acquisition",
         "ct_slices",
         "mitigation_capacity",
         "audit_findings",
@@ -261,7 +262,7 @@ def test_an_encoder_that_fails_never_hides_the_others(copied):
 def test_a_lost_slice_entry_and_a_lost_table_are_made_again(copied):
     next((copied.home / "slices").rglob("*.slices")).unlink()
     copied.warehouse.path("fairness_gaps", CELLS[0]).unlink()
-    assert made(run(copied)) == ["ct_slices whole", f"fairness_gaps {CELLS[0]}"]
+    assert made(run(copied)) == ["acquisition whole", "ct_slices whole", f"fairness_gaps {CELLS[0]}"]
 
 
 def test_one_encoder_and_task_alone(tmp_path):
@@ -302,7 +303,7 @@ def test_lineage_reads_from_studies_to_report(audited):
     graph = definitions_for(audited[0].audit_yaml).resolve_asset_graph()
     above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
     assert {key.to_user_string() for key in above} == {
-        "studies", "labels", "cohort_flow", "ct_slices", "study_embeddings", "probe_fits", "ehr_features", "ehr_fits",
+        "studies", "labels", "cohort_flow", "acquisition", "ct_slices", "study_embeddings", "probe_fits", "ehr_features", "ehr_fits",
         "fusion_fits", "neural_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report", "label_flow", "cohort_notes", "demographic_probes",
         "mitigation_scores", "mitigation_results", "mitigation_capacity",

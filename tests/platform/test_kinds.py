@@ -78,7 +78,10 @@ def test_volumes_and_imports_are_audited_beside_the_others(copied, blocks):
     imported(copied, vectors[:149], ids[:149])
     outcome = run(copied)
     assert outcome.failures == {}
-    assert set(made(outcome)) == descendants("blocks") | descendants("theirs") | ENDS | {f"ct_slices {WHOLE}"}
+    assert set(made(outcome)) == descendants("blocks") | descendants("theirs") | ENDS | {
+        f"acquisition {WHOLE}",
+        f"ct_slices {WHOLE}",
+    }
     warehouse = copied.warehouse
     assert read_poolings(warehouse.embeddings_path("blocks")) == ["volume"]
     assert read_poolings(warehouse.embeddings_path("theirs")) == ["given"]

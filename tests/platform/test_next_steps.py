@@ -42,7 +42,7 @@ def test_nothing_is_asked_where_all_is_fresh(copied):
 
 def test_a_new_view_asks_for_slices_and_waits_for_them(copied):
     land(copied, "second", view={"values": "int16", "stride": 2})
-    assert asked(copied)[0] == {"ct_slices": ("ct_slices",)}
+    assert asked(copied)[0] == {"ct_slices": ("ct_slices", "acquisition")}
     steps, found = asked(copied, busy=("ct_slices",))
     assert steps == {}
     assert [step.name for step in found.pending] == ["ct_slices"]

@@ -87,7 +87,7 @@ def test_a_changed_cohort_is_audited_again_and_an_untouched_one_is_not(copied):
         sex=pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("female")).otherwise("sex")
     ).write_csv(copied.table.table)
     (request,) = look(copied, "cohort_sensor", first.cursor).run_requests
-    assert {key.to_user_string() for key in request.asset_selection} == {*COHORT_TABLES, "ct_slices"}
+    assert {key.to_user_string() for key in request.asset_selection} == {*COHORT_TABLES, "acquisition", "ct_slices"}
     assert request.tags == {"fmaudit/reaudit": "true"}
 
 

@@ -303,8 +303,8 @@ def test_lineage_reads_from_studies_to_report(audited):
     graph = definitions_for(audited[0].audit_yaml).resolve_asset_graph()
     above = graph.get_ancestor_asset_keys(dg.AssetKey("audit_report"), include_self=True)
     assert {key.to_user_string() for key in above} == {
-        "studies", "labels", "cohort_flow", "acquisition", "ct_slices", "study_embeddings", "probe_fits", "ehr_features", "ehr_fits",
-        "fusion_fits", "neural_fits", "probe_predictions",
+        "studies", "labels", "cohort_flow", "acquisition", "ct_slices", "study_embeddings", "probe_fits", "ehr_features",
+        "ehr_fits", "fusion_fits", "neural_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report", "label_flow", "cohort_notes", "demographic_probes",
         "mitigation_scores", "mitigation_results", "mitigation_capacity",
     }  # fmt: skip

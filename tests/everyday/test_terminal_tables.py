@@ -58,7 +58,7 @@ def test_a_compared_subgroup_that_looks_like_markup_is_printed_as_it_is(
         "counts": "exact", "value": 0.3, "previous_value": 0.2, "change": 0.1, "ci_low": 0.05, "ci_high": 0.15,
         "p_value": 0.001, "q_value": 0.002,
     }  # fmt: skip
-    audited = {"name": "a", "encoders": []}
+    audited = {"name": "a", "encoders": [], "config": {}}
     print_comparison(Comparison(audited, audited, [], [], [], [], [row], None, 0.05, 0.95))
     assert f"Group: {MARKED}" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ from fmaudit_core.pipeline.changed_sources import fingerprint, source_changed, s
 from fmaudit_core.pipeline.run_cohort import is_drawn
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
-from fmaudit_core.pipeline.steps import COHORT_TABLES, GPU, STEPS, step_of
+from fmaudit_core.pipeline.steps import GPU, STEPS, step_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
@@ -145,7 +145,7 @@ def _last_reaudit(instance: dg.DagsterInstance) -> str | None:
     return runs[0].run_id if runs else None
 
 
-_SOURCES = [dg.AssetKey(name) for name in (*COHORT_TABLES, "ct_slices")]
+_SOURCES = [dg.AssetKey(name) for step in STEPS if step.sources for name in step.assets]
 
 
 @dg.schedule(

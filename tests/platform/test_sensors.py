@@ -66,7 +66,7 @@ def test_what_failed_by_the_command_line_is_not_tried_again_but_told(copied):
     assert run(copied).failures
     asked = look(copied, "registry_sensor")
     assert not asked.run_requests
-    assert "study_embeddings/failing" in json.loads(asked.cursor)["told"]
+    assert "study_embeddings/failing" in json.loads(asked.cursor)["reported"]
     land(copied, "failing", dim=82)  # its inputs changed
     assert [one.partition_key for one in look(copied, "registry_sensor").run_requests] == ["failing"]
 

@@ -20,7 +20,7 @@ from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, val
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
 from fmaudit_core.common.local_paths import ADDRESS
-from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, too_many_levels
+from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, identifying_levels
 from fmaudit_core.config import AgeBand, TableCohort
 from fmaudit_core.tabular.errors import (
     CohortError,
@@ -195,10 +195,10 @@ def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[s
     for name in dict.fromkeys((*attributes, "sex", "race_ethnicity")):
         if name == "age_band":
             continue
-        if name in attributes and too_many_levels(n_levels := raw.get_column(name).n_unique(), n_patients):
+        theirs, n_levels = section.columns.get(name, name), raw.get_column(name).n_unique()
+        if name in attributes and (problem := identifying_levels(theirs, n_levels, n_patients)):
             raise CohortError(
-                f"column {section.columns.get(name, name)} has {n_levels:,} levels for {n_patients:,} patients: it "
-                "may identify them and cannot be used as an attribute.",
+                problem,
                 where=section.table.name,
                 fix="Map the right column under `cohort: columns:`, or group its levels.",
             )

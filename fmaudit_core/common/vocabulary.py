@@ -99,6 +99,16 @@ def too_many_levels(n_levels: int, n_patients: int) -> bool:
     return n_levels > _MOST_LEVELS or (n_levels > _FEW_LEVELS and 2 * n_levels > n_patients)
 
 
+def identifying_levels(column: str, n_levels: int, n_patients: int) -> str | None:
+    """Return why a column with too many levels cannot be an attribute, as it would show patients as subgroups; None if it can."""
+    if not too_many_levels(n_levels, n_patients):
+        return None
+    return (
+        f"column {column} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and cannot be used as an "
+        "attribute."
+    )
+
+
 def family_task(tasks: Sequence[str]) -> str:
     """Return the task of the confirmatory family: the diagnosis, or the first task of an audit without it."""
     return DIAGNOSIS_TASK if DIAGNOSIS_TASK in tasks else tasks[0]

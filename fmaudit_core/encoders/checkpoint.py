@@ -50,6 +50,30 @@ def read_checkpoint(path: Path, wanted: Callable[[str], bool] = lambda _: True) 
     return {name: tensor for name, tensor in state.items() if wanted(name)}
 
 
+def read_part(path: Path, prefix: str, left_out: tuple[str, ...] = ()) -> State:
+    """Read the tensors whose names start with a prefix, named without it.
+
+    Parameters
+    ----------
+    left_out : tuple of str
+        Prefixes below `prefix` of tensors that do not belong to the embedding, such as a classifier's.
+
+    Raises
+    ------
+    WeightsError
+        As of `read_checkpoint`, or no name starts with the prefix.
+    """
+    unwanted = tuple(prefix + name for name in left_out)
+    state = read_checkpoint(path, wanted=lambda name: name.startswith(prefix) and not name.startswith(unwanted))
+    if not state:
+        raise WeightsError(
+            f"the checkpoint holds no tensor whose name starts with {prefix!r}.",
+            where=path.name,
+            fix="Get the right file, or correct the prefix in the spec.",
+        )
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
 def _is_safetensors(path: Path) -> bool:
     """Return whether a file starts like safetensors: the length of the header, 8 bytes, then a JSON object."""
     with path.open("rb") as file:

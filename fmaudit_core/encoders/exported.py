@@ -78,14 +78,9 @@ class VolumeProgram:
         #: number of parameters of the network as loaded
         self.n_parameters = sum(one.numel() for one in program.parameters())
 
-    @torch.inference_mode()
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
         """Embed volumes, (n, slices, 1, rows, columns) int16 HU, as (n, dim) float32."""
-        place, dtype = self._placement.device, self._placement.dtype
-        with torch.autocast(place.type, dtype=dtype, enabled=dtype != torch.float32):
-            out = self._program(torch.from_numpy(_hu(slices)).to(place))
-        found: npt.NDArray[np.float32] = out.float().cpu().numpy()
-        return found
+        return self._placement.embedded(self._program, torch.from_numpy(_hu(slices)).to(self._placement.device))
 
 
 class VolumeGraph:

@@ -90,24 +90,19 @@ class VolumeBackbone:
 
     def __init__(self, network: I3ResNet, spec: EncoderSpec, device: str, *, black_hu: float, white_hu: float) -> None:
         self._black_hu, self._width_hu = black_hu, white_hu - black_hu
-        placement = placed(spec, device)
-        self.device = str(placement)
+        self._placement = placed(spec, device)
+        self.device = str(self._placement)
         #: number of parameters of the network as loaded
         self.n_parameters = sum(one.numel() for one in network.parameters())
-        self._place, self._dtype = placement.device, placement.dtype
-        self._network = folded(network).requires_grad_(False).to(self._place)
+        self._network = folded(network).requires_grad_(False).to(self._placement.device)
 
-    @torch.inference_mode()
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
         """Embed volumes, (n, slices, 1, rows, columns) int16 HU in RAS, as (n, 2048) float32."""
-        with torch.autocast(self._place.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            out = self._network(self.prepared(slices))
-        found: npt.NDArray[np.float32] = out.float().cpu().numpy()
-        return found
+        return self._placement.embedded(self._network, self.prepared(slices))
 
     def prepared(self, slices: SliceArray) -> torch.Tensor:
         """Return the input on the device, (n, 3, z, x, y) float in 0..1, with the in-plane axes in the order of training."""
-        hu = on_device(slices, self._place).to(torch.float32)
+        hu = on_device(slices, self._placement.device).to(torch.float32)
         grey = hu.sub_(self._black_hu).div_(self._width_hu).clamp_(0.0, 1.0)
         return grey.permute(0, 2, 1, 4, 3).expand(-1, 3, -1, -1, -1)
 

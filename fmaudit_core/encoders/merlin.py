@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.encoders.checkpoint import read_checkpoint
+from fmaudit_core.encoders.checkpoint import read_part
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.i3_resnet import DIM, VolumeBackbone, built
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -25,7 +25,7 @@ GRID: Final = Grid(
 _BLACK_HU, _WHITE_HU = -1000.0, 1000.0
 _TOWER: Final = "encode_image.i3_resnet."
 #: heads of the tower that the embedding does not pass through
-_HEADS: Final = (f"{_TOWER}classifier.", f"{_TOWER}contrastive_head.")
+_HEADS: Final = ("classifier.", "contrastive_head.")
 
 
 def load(spec: EncoderSpec, device: str) -> VolumeBackbone:
@@ -47,6 +47,5 @@ def load(spec: EncoderSpec, device: str) -> VolumeBackbone:
             fix="Copy `view` from the shipped spec: fmaudit encoders add merlin.",
         )
     path = spec.weights.verified()
-    state = read_checkpoint(path, wanted=lambda name: name.startswith(_TOWER) and not name.startswith(_HEADS))
-    network = built({name.removeprefix(_TOWER): tensor for name, tensor in state.items()}, where=path.name)
+    network = built(read_part(path, _TOWER, _HEADS), where=path.name)
     return VolumeBackbone(network, spec, device, black_hu=_BLACK_HU, white_hu=_WHITE_HU)

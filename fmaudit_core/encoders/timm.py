@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import timm
 from torch import nn
 
-from fmaudit_core.encoders.checkpoint import State, read_checkpoint
-from fmaudit_core.encoders.errors import SpecError, WeightsError
+from fmaudit_core.encoders.checkpoint import read_part
+from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec import EncoderSpec, Input, TimmOptions
 from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly, needs_dim, needs_input
 
@@ -37,7 +36,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     needs_dim(spec, int(getattr(network, "head_hidden_size", None) or network.num_features))
     _takes(network, inputs, options, spec)
     path = spec.weights.verified()
-    load_strictly(network, _tensors(path, options.prefix, _classifiers(known)), where=path.name)
+    load_strictly(network, read_part(path, options.prefix, _classifiers(known)), where=path.name)
     return TorchEncoder(network, spec, inputs, device)
 
 
@@ -51,19 +50,6 @@ def _built(spec: EncoderSpec, options: TimmOptions) -> Any:
     ) as error:  # an option that this network does not have, or cannot take
         message = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise SpecError(f"timm cannot build {spec.variant} with these `options`: {message}", where=spec.name) from error
-
-
-def _tensors(path: Path, prefix: str, heads: tuple[str, ...]) -> State:
-    """Return the tensors below `prefix`, named without it; the classifier's are left out."""
-    left_out = tuple(prefix + head for head in heads)
-    state = read_checkpoint(path, wanted=lambda name: name.startswith(prefix) and not name.startswith(left_out))
-    if not state:
-        raise WeightsError(
-            f"the checkpoint holds no tensor whose name starts with {prefix!r}.",
-            where=path.name,
-            fix="Correct `options: prefix:`.",
-        )
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def _classifiers(known: Any) -> tuple[str, ...]:

@@ -33,6 +33,14 @@ class Placement:
             return f"{self.device} (fell back: this encoder is meant for CUDA)"
         return f"{self.device}" if self.device.type == "cpu" else f"{self.device}, {self.dtype}".replace("torch.", "")
 
+    @torch.inference_mode()
+    def embedded(self, network: nn.Module, values: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Return the output of a network on this device, (n, dim) float32, computed in this precision."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            out = network(values)
+        found: npt.NDArray[np.float32] = out.float().cpu().numpy()
+        return found
+
 
 class TorchEncoder:
     """A frozen torch network that embeds slices.
@@ -65,14 +73,9 @@ class TorchEncoder:
         )
         self.prepared = Preparation(inputs, spec, self._placement.device)
 
-    @torch.inference_mode()
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """Embed slices, (n, channels, rows, columns) uint8, as (n, dim) float32; a single channel is repeated."""
-        dtype = self._placement.dtype
-        with torch.autocast(self._placement.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            out = self._network(self.prepared(slices))
-        found: npt.NDArray[np.float32] = out.float().cpu().numpy()
-        return found
+        """Embed slices, (n, channels, rows, columns) uint8 or HU, as (n, dim) float32; a single channel is repeated."""
+        return self._placement.embedded(self._network, self.prepared(slices))
 
 
 class UnitNorm(nn.Module):

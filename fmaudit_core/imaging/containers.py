@@ -14,6 +14,15 @@ _VOLUMES: Final = (b"NRRD000", b"ObjectType =", b"ObjectType=", b"NDims =", b"\x
 #: a tar file names its format at this place
 _TAR_AT: Final = 257
 _ENOUGH: Final = 512
+#: the prefix of a DICOM file, and the length of the preamble before it (DICOM PS3.10 7.1)
+_PREFIX, _PREAMBLE = b"DICM", 128
+#: bytes that `starts_as_dicom` needs
+DICOM_START: Final = _PREAMBLE + len(_PREFIX)
+
+
+def starts_as_dicom(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a DICOM file of the standard."""
+    return start[_PREAMBLE:DICOM_START] == _PREFIX
 
 
 def container_of(path: Path) -> str:

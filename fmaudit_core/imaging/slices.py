@@ -61,6 +61,14 @@ class _Job:
 
 
 @dataclass(frozen=True)
+class Described:
+    """Tables of a slice store: `SLICE_QUALITY`, a row per series, and `ACQUISITION`, a row per study."""
+
+    quality: pl.DataFrame
+    acquisition: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class SliceStore:
     """A store of the slices of all studies, by study and view.
 
@@ -90,7 +98,26 @@ class SliceStore:
         rules: SeriesRules = NO_RULES,
         progress: Progress = silent,
     ) -> pl.DataFrame:
-        """Create the entries that are missing or outdated, and return the quality of every series.
+        """Create the entries that are missing or outdated, and return the quality of every series; see `write`.
+
+        Returns
+        -------
+        One row per series in the order of `images`, columns of `SLICE_QUALITY`. `used` marks the one series of a study
+        whose slices are in the store.
+        """
+        self.write(images, views, workers=workers, rules=rules, progress=progress)
+        return self.described([study_id for study_id, _ in images], rules=rules).quality
+
+    def write(
+        self,
+        images: Sequence[tuple[str, StudyImages]],
+        views: Sequence[View],
+        *,
+        workers: int = 0,
+        rules: SeriesRules = NO_RULES,
+        progress: Progress = silent,
+    ) -> None:
+        """Create the entries that are missing or outdated.
 
         Parameters
         ----------
@@ -101,11 +128,6 @@ class SliceStore:
             Number of processes that read series; 0 uses one per core.
         rules : SeriesRules
             A series that violates a rule is quarantined with its name.
-
-        Returns
-        -------
-        One row per series in the order of `images`, columns of `SLICE_QUALITY`. `used` marks the one series of a study
-        whose slices are in the store.
 
         Raises
         ------
@@ -130,12 +152,16 @@ class SliceStore:
             if count == _STUDIES_BEFORE_ESTIMATE:
                 left = sum(input_bytes[one.study_id] for one in missing) - read_bytes
                 _check_disk(self.root, _written_bytes(missing[:count]) * left / max(read_bytes, 1))
-        rows = [{"study_id": job.study_id, **row} for job in jobs for row in self._rows_of(job.study_id, rules)]
-        return SLICE_QUALITY.frame(rows)
+
+    def described(self, studies: Sequence[str], *, rules: SeriesRules = NO_RULES) -> Described:
+        """Return the series of studies and how they were acquired, as recorded when `write` read them."""
+        series = {study: self._rows_of(study, rules) for study in studies}
+        rows = [{"study_id": study, **row} for study, found in series.items() for row in found]
+        return Described(SLICE_QUALITY.frame(rows), acquisition_table(series))
 
     def acquisition(self, studies: Sequence[str], *, rules: SeriesRules = NO_RULES) -> pl.DataFrame:
-        """Return how the series of each study was acquired, as kept when `build` read it: a frame of `ACQUISITION`."""
-        return acquisition_table({study: self._rows_of(study, rules) for study in studies})
+        """Return how the series of each study was acquired: a frame of `ACQUISITION`."""
+        return self.described(studies, rules=rules).acquisition
 
     def has(self, study_id: str, view: View) -> bool:
         """Return whether the study's slices are stored in this view."""

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fmaudit_core.storage.digests import key_of
+
 Int16Array = npt.NDArray[np.int16]
 Float32Array = npt.NDArray[np.float32]
 Spacing = tuple[float, float, float]
@@ -60,9 +62,8 @@ class Grid(BaseModel):
         return self
 
     def key(self) -> dict[str, object]:
-        """Return what determines the values; keys that later versions added are left out at their defaults."""
-        added = {name for name in ("anchor", "pad_hu") if getattr(self, name) == type(self).model_fields[name].default}
-        return self.model_dump(mode="json", exclude=added)
+        """Return what determines the values, for a digest."""
+        return key_of(self, added=("anchor", "pad_hu"))
 
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> Int16Array:
         """Resample one volume to the grid.

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.mitigation.errors import MitigationError
+from fmaudit_core.probes.logistic import standardisation
 from fmaudit_core.probes.shared_matrix import SharedMatrix
 from fmaudit_core.probes.solver import minimise
 
@@ -27,8 +28,7 @@ class LinearHeads:
     """
 
     def __init__(self, x: Float32Array) -> None:
-        self.mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        self.scale = np.where(spread <= 1e-7 * np.maximum(np.abs(self.mean), 1e-12), np.inf, spread)
+        self.mean, self.scale = standardisation(x)
         self.x = SharedMatrix((x.astype(np.float64) - self.mean) / self.scale)
 
     def fit(self, y: Float64Array, weight: Float64Array, c: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fmaudit_core.probes.logistic import standardisation
 from fmaudit_core.probes.shared_matrix import row_space
 
 Float32Array = npt.NDArray[np.float32]
@@ -30,8 +31,7 @@ class RowSpace:
     @classmethod
     def of(cls, x: Float32Array) -> RowSpace:
         """Return the standardisation and row space of the training studies (n, d)."""
-        mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        scale = np.where(spread <= 1e-7 * np.maximum(np.abs(mean), 1e-12), np.inf, spread)
+        mean, scale = standardisation(x)
         standardised = cls(mean, scale, None)
         if x.shape[0] >= x.shape[1]:
             return standardised

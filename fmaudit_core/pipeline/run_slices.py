@@ -24,12 +24,13 @@ class Slices:
 def build_slices(look: Snapshot, *, progress: Progress = silent) -> Slices:
     """Write the slices of every study and view that the store does not hold yet."""
     store, versions = look.workspace.repairing_slice_store(), look.view_versions()
-    quality = store.build(
+    rules = look.workspace.series_rules
+    store.write(
         list(store.images.items()),
         list(look.views_seen().values()),
         workers=look.workspace.audit.imaging.workers,
-        rules=look.workspace.series_rules,
+        rules=rules,
         progress=progress,
     )
-    acquisition = store.acquisition(list(store.images), rules=look.workspace.series_rules)
-    return Slices(quality, acquisition, look.view_table(versions), slices_version(versions))
+    found = store.described(list(store.images), rules=rules)
+    return Slices(found.quality, found.acquisition, look.view_table(versions), slices_version(versions))

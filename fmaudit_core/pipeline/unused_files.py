@@ -45,7 +45,7 @@ def unused_files(workspace: Workspace) -> list[Unused]:
 
     While a spec of the registry cannot be read, everything of encoders and views is kept: it may be of that spec.
     """
-    found = [Unused("half-written files of processes that have ended", tuple(_half_written(workspace)))]
+    found = [Unused("half-written files of processes that have ended", tuple(half_written(workspace.home)))]
     specs, problems = workspace.registry.read()
     if not problems:
         views = {spec.view.key() for spec in specs.values() if spec.sees_images}
@@ -82,8 +82,9 @@ def remove_unused(workspace: Workspace, unused: list[Unused]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _half_written(workspace: Workspace) -> Iterator[Path]:
-    yield from (path for path in sorted(workspace.home.rglob(".*.tmp")) if path.is_file())
+def half_written(folder: Path) -> list[Path]:
+    """Return the temporary files of `written_beside` below a folder, sorted; those of living writers too."""
+    return sorted(path for path in folder.rglob(".*.tmp") if path.is_file())
 
 
 def _of_encoders(workspace: Workspace, registered: set[str]) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.imaging.window import View
+from fmaudit_core.pipeline.unused_files import half_written
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -342,7 +343,7 @@ def _warehouse(workspace: Workspace) -> Finding:
 
 def _leftovers(workspace: Workspace) -> Finding:
     """Report files of killed writers: harmless, but they take space."""
-    left = [path for path in (workspace.home / "warehouse").rglob(".*.tmp") if path.is_file()]
+    left = half_written(workspace.warehouse.root)
     size = sum(path.stat().st_size for path in left) / _MB
     if left:
         return Finding(

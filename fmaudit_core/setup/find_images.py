@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from fmaudit_core.cohort.images import locate
+from fmaudit_core.imaging.containers import DICOM_START, starts_as_dicom
 from fmaudit_core.setup.recognise_columns import RecognisedTable, plain
 
 #: fmaudit's column -> common names, in lower-case letters and digits
@@ -20,8 +21,6 @@ _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 _STUDIES_LOOKED_UP: Final = 400
 _FILES_LOOKED_AT: Final = 200
-#: the prefix of a DICOM file, after its preamble (DICOM PS3.10 7.1)
-_PREAMBLE, _PREFIX = 128, b"DICM"
 
 
 def holds_images(folder: Path) -> bool:
@@ -65,6 +64,6 @@ def _holds_dicom(folder: Path) -> bool:
 def _is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] == _PREFIX
+            return starts_as_dicom(file.read(DICOM_START))
     except OSError:
         return False

@@ -14,7 +14,7 @@ import polars as pl
 import fmaudit_core
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.common.vocabulary import ATTRIBUTES, SCORE_SET, family_task, too_many_levels
+from fmaudit_core.common.vocabulary import ATTRIBUTES, SCORE_SET, family_task, identifying_levels
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
@@ -184,12 +184,11 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
     with _errors_at(predictions):
         refuse_missing_columns((*REQUIRED, *chosen), found)
     frame = read_predictions(predictions, chosen)
+    n_patients = frame.get_column("patient_id").n_unique()
     for one in chosen:
-        n_levels, n_patients = frame.get_column(one).n_unique(), frame.get_column("patient_id").n_unique()
-        if too_many_levels(n_levels, n_patients):
+        if problem := identifying_levels(one, frame.get_column(one).n_unique(), n_patients):
             raise FairnessError(
-                f"column {one} has {n_levels:,} levels for {n_patients:,} patients: it may identify them and "
-                "cannot be used as an attribute.",
+                problem,
                 where=str(predictions),
                 fix="Name other columns with --attributes, or group its levels.",
             )

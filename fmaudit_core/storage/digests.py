@@ -21,6 +21,16 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def key_of(model: BaseModel, *, added: Sequence[str]) -> dict[str, Any]:
+    """Return the values of a model for a digest.
+
+    Fields that later versions `added` are left out at their defaults, so that the digests of earlier versions stay.
+    """
+    fields = type(model).model_fields
+    at_default = {name for name in added if getattr(model, name) == fields[name].default}
+    return model.model_dump(mode="json", exclude=at_default)
+
+
 def frame_digest(frame: pl.DataFrame) -> str:
     """Digest of a frame's column names, types and rows, in their order."""
     seen = hashlib.sha256(repr(list(frame.schema.items())).encode())

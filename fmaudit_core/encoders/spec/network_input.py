@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from fmaudit_core.encoders.spec.part import Part
 from fmaudit_core.imaging.window import SliceArray
+from fmaudit_core.storage.digests import key_of
 
 #: white of 8-bit slices
 _GREY: Final = 255.0
@@ -63,12 +64,8 @@ class Input(Part):
         return self.clip_hu is not None or self.zscore != "none"
 
     def key(self) -> dict[str, Any]:
-        """Return what determines the values; keys that later versions added are left out at their defaults."""
-        found = self.model_dump(mode="json")
-        for name in ("clip_hu", "zscore"):
-            if found[name] == type(self).model_fields[name].default:
-                del found[name]
-        return found | {"scale": _GREY if self.scale is None else self.scale}
+        """Return what determines the values, for a digest."""
+        return key_of(self, added=("clip_hu", "zscore")) | {"scale": _GREY if self.scale is None else self.scale}
 
     def divisor(self, *, of_hu: bool) -> float:
         """Return what values are divided by."""

@@ -14,7 +14,7 @@ from pydicom.filereader import data_element_generator, read_partial
 from pydicom.multival import MultiValue
 
 from fmaudit_core.imaging import nifti
-from fmaudit_core.imaging.containers import kind_of_bytes
+from fmaudit_core.imaging.containers import DICOM_START, kind_of_bytes, starts_as_dicom
 from fmaudit_core.imaging.errors import Defect, damage_is
 from fmaudit_core.imaging.header import text
 
@@ -29,8 +29,6 @@ _NAMES: Final = {
 }
 _LAST: Final = max(_NAMES)
 _META_GROUP, _SYNTAX, _MEDIA_CLASS = 0x0002, 0x00020010, 0x00020002
-#: bytes of the preamble and of the prefix DICM (DICOM PS3.10 7.1)
-_PREAMBLE, _PREFIX = 128, b"DICM"
 _START: Final = 512
 
 
@@ -86,7 +84,7 @@ def _plain_values(file: BinaryIO) -> dict[str, str] | None:
 
     Four times faster than to make datasets: an archive has millions of files.
     """
-    if file.read(_PREAMBLE + len(_PREFIX))[_PREAMBLE:] != _PREFIX:
+    if not starts_as_dicom(file.read(DICOM_START)):
         return None
     meta = _elements(file, (_SYNTAX, _MEDIA_CLASS), implicit=False, after=(_META_GROUP << 16) | 0xFFFF)
     if meta.get(_MEDIA_CLASS) == uid.MediaStorageDirectoryStorage:

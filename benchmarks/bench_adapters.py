@@ -1,7 +1,7 @@
 """Adapters: overhead of `encode` (resize, normalise, forward, to NumPy) over the bare forward pass, measured in turns.
 
 The published sizes are also loaded from files in the published layouts, with random weights, and compared with another
-implementation.
+implementation. Convolutional networks: slices per second of onnxruntime and of torch, in turns.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ PUBLISHED: dict[str, Callable[[Path], checkpoints.Case]] = {
 
 def bare_pass(encoder: Any, batch: SliceArray) -> Callable[[], object]:
     """Return a call of the network alone, with its input ready on the device."""
-    if hasattr(encoder, "_session"):
+    if hasattr(encoder, "_graph"):
         values = encoder._prepared(batch).contiguous().numpy()
-        return lambda: encoder._session.run(None, {encoder._name: values})
+        return lambda: encoder._graph.run(values)
     ready = encoder.prepared(batch)
 
     def forward() -> object:
@@ -179,7 +179,34 @@ def small(rounds: int) -> bool:
             fits &= overhead(label, build(Path(name)).spec(view=WINDOWS), drawn(8, 512), rounds)
     lite0 = load_spec(shipped_specs()["efficientnet_lite0"])
     fits &= overhead("efficientnet (lite0)", lite0, drawn(8, 224), rounds)
+    with tempfile.TemporaryDirectory() as name:
+        for label, spec in (("lite0", lite0), ("ResNet-50", SMALL["timm (ResNet-50)"](Path(name)).spec(view=WINDOWS))):
+            fits &= runtimes(label, spec, rounds)
     return fits
+
+
+def runtimes(label: str, spec: EncoderSpec, rounds: int) -> bool:
+    """Print slices per second of both runtimes, measured in turns; return whether their embeddings agree."""
+    encoders = [
+        load_encoder(spec.model_copy(update={"runtime": one, "batch_size": 4}), "cpu")
+        for one in ("torch", "onnxruntime")
+    ]
+    slices = drawn(4, spec.input.size_px if spec.input else 224)
+    found = [one.encode(slices) for one in encoders]
+    seconds: list[list[float]] = [[], []]
+    for turn in range(2 * rounds):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            start = time.perf_counter()
+            encoders[which].encode(slices)
+            seconds[which].append(time.perf_counter() - start)
+    along = (found[0] * found[1]).sum(1) / np.linalg.norm(found[0], axis=1) / np.linalg.norm(found[1], axis=1)
+    torch_speed, ours = (len(slices) / statistics.median(one) for one in seconds)
+    print(
+        f"  {label:<26} torch {torch_speed:6.1f}, onnxruntime {ours:6.1f} slices/s, ratio {ours / torch_speed:5.2f}; "
+        f"cosine distance {float((1 - along).max()):.1e}",
+        flush=True,
+    )
+    return bool((1 - along).max() < 1e-5)
 
 
 def main() -> None:

@@ -13,10 +13,12 @@ import timm
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from fmaudit_core.encoders.adapter import Encoder
 from fmaudit_core.encoders.checkpoint import read_checkpoint
+from fmaudit_core.encoders.convolutional import slice_encoder
 from fmaudit_core.encoders.errors import SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly
+from fmaudit_core.encoders.torch_network import load_strictly
 
 VARIANTS: Final = ("lite0", "lite1", "lite2")
 _FIRST_BLOCK: Final = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -31,7 +33,7 @@ _OTHER_BLOCKS: Final = {
 _TOP: Final = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 
 
-def load(spec: EncoderSpec, device: str) -> TorchEncoder:
+def load(spec: EncoderSpec, device: str) -> Encoder:
     """Load the adapter: the 1280-d mean-pooled features before the classifier.
 
     Raises
@@ -46,7 +48,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     network = timm.create_model(f"tf_efficientnet_{spec.variant}", pretrained=False, num_classes=0)
     path = spec.weights.verified()
     load_strictly(network, timm_names(read_checkpoint(path), network), where=path.name)
-    return TorchEncoder(folded(network), spec, spec.input, device)
+    return slice_encoder(folded(network), spec, spec.input, device)
 
 
 def folded(network: torch.nn.Module) -> torch.nn.Module:

@@ -49,7 +49,8 @@ def load(spec: EncoderSpec, device: str) -> Encoder:
     inputs = needs_input(spec, "not stored in the file; ask its author.")
     path = spec.weights.verified()
     if spec.variant == "onnx":
-        graph = Graph(path, spec, (len(inputs.mean), inputs.size_px, inputs.size_px), device)
+        item = (len(inputs.mean), inputs.size_px, inputs.size_px)
+        graph = Graph(path.read_bytes(), spec, item, device, where=str(path))
         return OnnxEncoder(graph, Preparation(inputs, spec, torch.device("cpu")))
     program = read_program(path, spec)
     with torch.inference_mode():  # the output's shape is known only after a run
@@ -65,7 +66,7 @@ def _of_volumes(spec: EncoderSpec, path: Path, grid: Grid, device: str) -> Encod
             fix="Remove `input`, and let the exported program clip and normalise.",
         )
     if spec.variant == "onnx":
-        return VolumeGraph(Graph(path, spec, (1, *grid.shape_zyx), device))
+        return VolumeGraph(Graph(path.read_bytes(), spec, (1, *grid.shape_zyx), device, where=str(path)))
     return VolumeProgram(read_program(path, spec), placed(spec, device))
 
 
@@ -102,9 +103,12 @@ def _hu(volumes: SliceArray) -> npt.NDArray[np.float32]:
 class OnnxEncoder:
     """A frozen ONNX graph that embeds slices."""
 
+    #: number of parameters of the network it was converted from; None if it came as a file
+    n_parameters: int | None = None
+
     def __init__(self, graph: Graph, prepared: Preparation) -> None:
         self._graph, self._prepared, self.device = graph, prepared, graph.device
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
-        """Embed slices, (n, channels, rows, columns) uint8, as (n, dim) float32."""
+        """Embed slices, (n, channels, rows, columns) uint8 or HU, as (n, dim) float32."""
         return self._graph.run(self._prepared(slices).contiguous().numpy())

@@ -14,6 +14,8 @@ from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.encoders.torch_network import item_of, needs_dim, placed
 
+#: below a file, so that it cannot exist
+_NOWHERE: Final = str(Path(__file__) / "no tensors outside the file")
 _ELEMENTS: Final = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -22,8 +24,10 @@ class Graph:
 
     Parameters
     ----------
-    path : Path
-        The verified file, with all tensors inside.
+    program : bytes
+        The graph, with all tensors inside.
+    where : str
+        Its file, or the encoder, as named in an error.
     spec : EncoderSpec
     item : tuple of int
         Shape of one item: (channels, size, size) or (1, z, y, x).
@@ -31,7 +35,7 @@ class Graph:
         CUDA needs an onnxruntime built for it.
     """
 
-    def __init__(self, path: Path, spec: EncoderSpec, item: tuple[int, ...], device: str) -> None:
+    def __init__(self, program: bytes, spec: EncoderSpec, item: tuple[int, ...], device: str, *, where: str) -> None:
         with needs_extra("encoders", "an ONNX encoder"):
             import onnxruntime
         cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -45,17 +49,15 @@ class Graph:
         options.intra_op_num_threads = torch.get_num_threads()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # external tensors are looked up in a folder that does not exist, so that a graph with any is refused
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(path / "no tensors outside the file")
-        )
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", _NOWHERE)
         providers = ["CUDAExecutionProvider"] if placement.device.type == "cuda" else []
         try:
             self._session = onnxruntime.InferenceSession(
-                path.read_bytes(), options, providers=[*providers, "CPUExecutionProvider"]
+                program, options, providers=[*providers, "CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own errors have no common base class
             message = (str(error).strip().splitlines() or [""])[0][:200]
-            raise WeightsError(f"the ONNX graph cannot be loaded ({message}).", where=str(path)) from error
+            raise WeightsError(f"the ONNX graph cannot be loaded ({message}).", where=where) from error
         self._fits(item)
 
     def _fits(self, item: tuple[int, ...]) -> None:

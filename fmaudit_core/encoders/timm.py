@@ -7,13 +7,15 @@ from typing import Any
 import timm
 from torch import nn
 
+from fmaudit_core.encoders.adapter import Encoder
 from fmaudit_core.encoders.checkpoint import read_part
+from fmaudit_core.encoders.convolutional import slice_encoder
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.spec import EncoderSpec, Input, TimmOptions
-from fmaudit_core.encoders.torch_network import TorchEncoder, load_strictly, needs_dim, needs_input
+from fmaudit_core.encoders.torch_network import load_strictly, needs_dim, needs_input
 
 
-def load(spec: EncoderSpec, device: str) -> TorchEncoder:
+def load(spec: EncoderSpec, device: str) -> Encoder:
     """Load the adapter: the features of `create_model(variant, num_classes=0, **options)`, not normalised.
 
     Raises
@@ -37,7 +39,7 @@ def load(spec: EncoderSpec, device: str) -> TorchEncoder:
     _takes(network, inputs, options, spec)
     path = spec.weights.verified()
     load_strictly(network, read_part(path, options.prefix, _classifiers(known)), where=path.name)
-    return TorchEncoder(network, spec, inputs, device)
+    return slice_encoder(network, spec, inputs, device)
 
 
 def _built(spec: EncoderSpec, options: TimmOptions) -> Any:

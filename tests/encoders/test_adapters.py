@@ -35,9 +35,13 @@ def slices(n=5, size=224, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
 
 
-@pytest.fixture(scope="module")
-def lite0():
-    return load_encoder(load_spec(shipped_specs()["efficientnet_lite0"]), "cpu")
+def lite0_on(runtime):
+    return load_encoder(load_spec(shipped_specs()["efficientnet_lite0"]).model_copy(update={"runtime": runtime}), "cpu")
+
+
+@pytest.fixture(scope="module", params=["torch", "onnxruntime"])
+def lite0(request):
+    return lite0_on(request.param)
 
 
 def test_two_passes_agree_and_a_batch_is_its_slices(lite0):
@@ -50,10 +54,10 @@ def test_two_passes_agree_and_a_batch_is_its_slices(lite0):
     assert cosine.min() > 0.99999
 
 
-@pytest.mark.parametrize("variant", ["0", "1", "2"])
-def test_features_equal_the_packages_own_network(variant):
+@pytest.mark.parametrize(("variant", "runtime"), [("0", "torch"), ("0", "auto"), ("1", "auto"), ("2", "auto")])
+def test_features_equal_the_packages_own_network(variant, runtime):
     """The reference: the class that ships with the weights, its classifier left off."""
-    spec = load_spec(shipped_specs()[f"efficientnet_lite{variant}"])
+    spec = load_spec(shipped_specs()[f"efficientnet_lite{variant}"]).model_copy(update={"runtime": runtime})
     package = importlib.import_module("efficientnet_lite_pytorch")
     model = package.EfficientNet.from_name(f"efficientnet-lite{variant}").eval()
     model.load_state_dict(torch.load(spec.weights.located(), weights_only=True))
@@ -65,7 +69,8 @@ def test_features_equal_the_packages_own_network(variant):
     assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
 
 
-def test_every_encoder_is_frozen_and_in_eval_mode(lite0):
+def test_every_encoder_is_frozen_and_in_eval_mode():
+    lite0 = lite0_on("torch")
     assert isinstance(lite0, TorchEncoder)
     assert not any(module.training for module in lite0._network.modules())
     assert not any(one.requires_grad for one in lite0._network.parameters())

@@ -26,6 +26,8 @@ from fmaudit_core.imaging.window import View
 IMPORTED: Final = "imported"
 #: the adapter of a model audited by its predictions alone; without embeddings there is no probe and no mitigation
 PREDICTIONS: Final = "predictions"
+#: adapters whose network is built here and may be convolutional
+_WITH_RUNTIMES: Final = ("efficientnet", "timm")
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -62,6 +64,9 @@ class EncoderSpec(Part):
         Intended device; `any` uses CUDA if available.
     cpu_fallback : bool
         Whether an encoder meant for CUDA may run on a CPU.
+    runtime : "auto", "torch" or "onnxruntime"
+        With the adapters `efficientnet` and `timm`, on a CPU: what computes the network. `auto` uses onnxruntime for
+        convolutional networks, where it is about twice as fast, and torch for others. Embeddings differ by rounding only.
     options : TimmOptions, optional
         With the adapter `timm`: how the network is built.
     embeddings : ImportedFile, optional
@@ -87,6 +92,7 @@ class EncoderSpec(Part):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: Literal["any", "cuda"] = "any"
     cpu_fallback: bool = True
+    runtime: Literal["auto", "torch", "onnxruntime"] = "auto"
     batch_size: int = Field(default=8, ge=1)
     control: bool = False
     licence: str = ""
@@ -131,6 +137,12 @@ class EncoderSpec(Part):
     def _options_of_timm(self) -> Self:
         if self.options is not None and self.adapter != "timm":
             raise ValueError("`options` applies to `adapter: timm` only")
+        return self
+
+    @model_validator(mode="after")
+    def _runtime_of_its_adapter(self) -> Self:
+        if self.runtime != "auto" and self.adapter not in _WITH_RUNTIMES:
+            raise ValueError(f"`runtime` applies to `adapter: {'` and `adapter: '.join(_WITH_RUNTIMES)}` only")
         return self
 
     @model_validator(mode="after")

@@ -48,17 +48,35 @@ class Auroc:
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """Return the confidence interval on the logit scale, transformed back to (0, 1).
 
-        The standard error is multiplied by Student's t quantile at one degree of freedom fewer than patients with the rarer
-        class. If every pair is ranked right, or wrong, or all are tied, the standard error is 0 and not informative; the
+        A high AUROC of few patients comes with a small standard error, because both depend on the same few scores, and the
+        interval would be too short. Its variance is therefore averaged with the one that Hanley and McNeil expect of as many
+        patients, where that is larger; it counts as one more patient with the rarer class. The standard error is multiplied by Student's t quantile at
+        one degree of freedom fewer than these patients. If every pair is ranked right, or wrong, or all are tied, the standard error is 0 and not informative; the
         interval is then Wilson's for as many patients, which is wide if they are few.
+
+        References
+        ----------
+        Hanley & McNeil 1982, Radiology 143:29.
         """
         if self.value is None or self.se is None:
             return None
         if not self.has_variance:
             return wilson(self.value, self.fewest_patients, normal_quantile(confidence))
         logit = np.log(self.value / (1 - self.value))
-        half = t_quantile(confidence, self.fewest_patients - 1) * self.se / (self.value * (1 - self.value))
+        k, variance = self.fewest_patients, self.se**2
+        variance += max(0.0, self._expected_variance() - variance) / (k + 1)
+        half = t_quantile(confidence, k - 1) * np.sqrt(variance) / (self.value * (1 - self.value))
         return float(expit(logit - half)), float(expit(logit + half))
+
+    def _expected_variance(self) -> float:
+        """Return the variance of an AUROC of this value under exponential scores, with one study of each patient and class.
+
+        Which class has the wider scores is not known, so the larger term is used for both.
+        """
+        assert self.value is not None
+        both = max(self.value / (2 - self.value), 2 * self.value**2 / (1 + self.value)) - self.value**2
+        pairs = self.k_pos * self.k_neg
+        return (self.value * (1 - self.value) + (self.k_pos + self.k_neg - 2) * both) / pairs
 
 
 def auroc(

@@ -251,7 +251,7 @@ STEPS: Final = (
     ),
     Step(
         "fairness", "fairness", By.ENCODER_TASK, inputs=("probe_predictions", _SUBGROUPS), tables=FAIRNESS_TABLES,
-        assets=FAIRNESS_TABLES, settings=("attributes", "fairness"), with_input="probe_predictions", revision=3,
+        assets=FAIRNESS_TABLES, settings=("attributes", "fairness"), with_input="probe_predictions", revision=4,
     ),
     Step(
         "demographic_probes", "embeddings", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,
@@ -283,7 +283,7 @@ STEPS: Final = (
             "audit_findings", "model_comparisons", "modality_comparisons", "audit_changes", "spatial_aggregation",
             "unaudited",
         ),
-        facts=(facts.audit_before, facts.family), settings=("fairness", "reaudit"), when=facts.is_audited, revision=7,
+        facts=(facts.audit_before, facts.family), settings=("fairness", "reaudit"), when=facts.is_audited, revision=8,
     ),
     Step(
         "audit_report", "report", with_input="audit_findings", last=True, files=(PAGE,), facts=(facts.shown,),

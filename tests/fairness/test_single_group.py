@@ -143,8 +143,12 @@ def test_an_auroc_from_few_patients_is_wider_by_students_t():
     score = rng.normal(size=160) + y
     found = auroc(y, score, patient)
     assert (found.k_pos, found.k_neg) == (20, 60)
-    half = t.ppf(0.975, 19) * found.se / (found.value * (1 - found.value))
-    centre = logit(found.value)
+    # Hanley and McNeil's formula (2), one study of each patient and class, the larger term for both classes
+    a = found.value
+    expected = (a * (1 - a) + (20 - 1 + 60 - 1) * (2 * a**2 / (1 + a) - a**2)) / (20 * 60)
+    assert expected > found.se**2
+    half = t.ppf(0.975, 19) * np.sqrt((20 * found.se**2 + expected) / 21) / (a * (1 - a))
+    centre = logit(a)
     assert found.interval(0.95) == pytest.approx((expit(centre - half), expit(centre + half)), abs=1e-12)
 
 

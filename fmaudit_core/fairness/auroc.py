@@ -50,9 +50,10 @@ class Auroc:
 
         A high AUROC of few patients comes with a small standard error, because both depend on the same few scores, and the
         interval would be too short. Its variance is therefore averaged with the one that Hanley and McNeil expect of as many
-        patients, where that is larger; it counts as one more patient with the rarer class. The standard error is multiplied by Student's t quantile at
-        one degree of freedom fewer than these patients. If every pair is ranked right, or wrong, or all are tied, the standard error is 0 and not informative; the
-        interval is then Wilson's for as many patients, which is wide if they are few.
+        patients, where that is larger; it counts as one more patient with the rarer class. The standard error is multiplied
+        by Student's t quantile at one degree of freedom fewer than these patients. If every pair is ranked right, or wrong,
+        or all are tied, the standard error is 0 and not informative; the interval is then Wilson's for as many patients,
+        which is wide if they are few.
 
         References
         ----------

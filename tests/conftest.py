@@ -37,6 +37,12 @@ def _no_platform_left_behind(request):
             os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_step_at_a_time():
+    """The tests take all cores already; a test of several steps at a time asks for them."""
+    os.environ.setdefault("FMAUDIT_JOBS", "1")
+
+
 @pytest.fixture
 def chromium():
     """Path of the browser; without one the test says so and is skipped."""

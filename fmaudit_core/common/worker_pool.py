@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import TypeVar
 
 from fmaudit_core.common.errors import FmauditError
@@ -51,7 +52,7 @@ def performed(function: Callable[[Job], None], jobs: Iterable[Job], *, workers: 
             function(job)
             yield job
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         waiting: deque[tuple[Future[None], Sequence[Job]]] = deque()
         try:
             while batch := list(islice(pending, chunk)):
@@ -68,6 +69,18 @@ def performed(function: Callable[[Job], None], jobs: Iterable[Job], *, workers: 
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """End this worker process when its parent ends, even if that is killed: its work would be done by two."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=wait, name="end with parent", daemon=True).start()
 
 
 def _perform_all(function: Callable[[Job], None], jobs: Sequence[Job]) -> None:

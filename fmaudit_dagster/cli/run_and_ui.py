@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,6 +21,9 @@ from fmaudit_dagster.cli.error_handling import (
 if TYPE_CHECKING:
     from fmaudit_core.encoders.registry import Registry
 
+#: each process has its own libraries and tables in memory
+_MOST_JOBS: Final = 4
+
 
 @click.command()
 @click.option(
@@ -31,10 +35,16 @@ if TYPE_CHECKING:
     help="Only this task; may be given several times.",
 )  # fmt: skip
 @click.option("--all", "everything", is_flag=True, help="Make everything again, stale or not.")
+@click.option(
+    "--jobs", type=click.IntRange(min=0), default=0, envvar="FMAUDIT_JOBS",
+    help="Steps made at the same time, each in its own process. 0 means one per core, at most 4.",
+)  # fmt: skip
 @click.option("--profile", is_flag=True, help="Print how many seconds each step took.")
 @click.pass_obj
 @report_errors
-def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool, profile: bool) -> None:
+def run(
+    config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everything: bool, jobs: int, profile: bool
+) -> None:
     """Materialise what is missing or stale, then print the findings."""
     workspace = workspace_of(config)
     need("dagster", "platform", "fmaudit run")
@@ -47,7 +57,9 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
 
     for file, problem in workspace.registry.problems().items():
         click.echo(f"Passed over {file}: {problem}", err=True)
-    outcome = run_with_bars(workspace, encoders=encoders, tasks=tasks, everything=everything)
+    outcome = run_with_bars(
+        workspace, encoders=encoders, tasks=tasks, everything=everything, jobs=jobs or _usual_jobs()
+    )
     if profile and outcome.times:
         print_step_times(outcome.times)
     no_encoder = not workspace.registry.specs()
@@ -64,6 +76,10 @@ def run(config: Path, encoders: tuple[str, ...], tasks: tuple[str, ...], everyth
         click.echo(f"Got worse than in the audit before: {sentence}", err=True)
     if outcome.failures or (worse and workspace.audit.reaudit.severity == "error"):
         sys.exit(1)
+
+
+def _usual_jobs() -> int:
+    return min(os.cpu_count() or 1, _MOST_JOBS)
 
 
 def _without_encoder(registry: Registry) -> str:

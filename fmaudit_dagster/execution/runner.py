@@ -1,11 +1,8 @@
-"""`fmaudit run`: materialise what is missing or stale, in this process and one run at a time.
+"""`fmaudit run`: materialise what is missing or stale, one step after the other or several at a time (`step_executors.py`)."""
 
-Two in-process runs in threads hang on this version of Dagster, so there is one thread; the steps inside use the cores.
-"""
-
-import logging
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -15,20 +12,13 @@ from fmaudit_core.common.errors import UnknownNameError, did_you_mean
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.pipeline.changed_sources import source_changed
 from fmaudit_core.pipeline.snapshot import Snapshot
-from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
+from fmaudit_core.pipeline.stale_steps import IsRunning, StaleStep, next_steps
 from fmaudit_core.pipeline.steps import STEPS
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-from fmaudit_dagster.execution.run_history import (
-    ATTENDED_TAG,
-    FORCED_TAG,
-    asset_history,
-    running_steps,
-    step_tags,
-    why_failed,
-)
-from fmaudit_dagster.partitions import partition_key
-from fmaudit_dagster.run_leases import end_killed_runs, process_tags
+from fmaudit_dagster.execution.run_history import asset_history, running_steps
+from fmaudit_dagster.execution.step_executors import InProcess, Made, StepExecutor
+from fmaudit_dagster.run_leases import end_killed_runs
 
 
 class Listener(Protocol):
@@ -69,6 +59,7 @@ def run_audit(
     tasks: Sequence[str] = (),
     everything: bool = False,
     listener: Listener | None = None,
+    workers: StepExecutor | None = None,
 ) -> Outcome:
     """Bring the audit up to date.
 
@@ -80,6 +71,8 @@ def run_audit(
         Make every step again, stale or not.
     listener : callable
         Called with each step before it runs.
+    workers : StepExecutor, optional
+        What makes several steps at a time; by default this process makes one after the other.
 
     Raises
     ------
@@ -90,7 +83,8 @@ def run_audit(
     specs = workspace.registry.specs()
     chosen = _chosen(encoders, list(specs), "encoder")
     chosen_tasks = _chosen(tasks, list(workspace.audit.tasks), "task")
-    run = _Run(workspace, instance, defs.resolve_implicit_global_asset_job_def(), specs, everything, listener)
+    here = InProcess(defs.resolve_implicit_global_asset_job_def(), instance, workspace.home)
+    run = _Run(workspace, instance, here, workers or here, specs, everything, listener)
     if run.sources():
         run.descendants(chosen, chosen_tasks)
     return run.outcome
@@ -102,7 +96,9 @@ class _Run:
 
     workspace: Workspace
     instance: dg.DagsterInstance
-    job: dg.JobDefinition
+    #: what makes the steps that read the cohort's files, and a step that is alone
+    here: StepExecutor
+    workers: StepExecutor
     specs: Mapping[str, EncoderSpec]
     everything: bool
     listener: Listener | None
@@ -111,6 +107,8 @@ class _Run:
     ended: dict[str, str] = field(default_factory=dict)
     #: (asset, cell) that were made again, where everything is
     again: set[tuple[str, Cell]] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    making: dict[Future[Made], StaleStep] = field(default_factory=dict)
 
     def sources(self) -> bool:
         """Make the cohort and the slices if their files changed; return whether what descends from them can be made."""
@@ -121,19 +119,39 @@ class _Run:
 
     def descendants(self, encoders: Sequence[str], tasks: Sequence[str]) -> None:
         """Make what is stale, until nothing is left or pending."""
+        queue: list[StaleStep] = []
+        of, look_again = 0, True
         while True:
-            found = next_steps(
-                self.look(), encoders=encoders, tasks=tasks, is_running=running_steps(self.instance),
-                failure_reason=lambda step: self.ended.get(step.name),
-            )  # fmt: skip
-            # what gathers the cells of all encoders is made once, after them
-            steps = [one for one in found.steps if not one.step.gathers] or found.steps
-            for at, one in enumerate(steps):
-                self._make(one, at, len(steps), forced=self.everything)
-            if not steps:
-                if not found.pending:
-                    return
-                self._wait(found.pending[0])
+            if look_again and not self._next_of(queue):
+                found = next_steps(
+                    self.look(), encoders=encoders, tasks=tasks, is_running=self._is_running(),
+                    failure_reason=lambda step: self.ended.get(step.name),
+                )  # fmt: skip
+                # what gathers the cells of all encoders is made once, after them
+                queue = [one for one in found.steps if not one.step.gathers]
+                if not queue and not self.making:
+                    queue = found.steps
+                of, look_again = len(queue), False
+                if not queue and not self.making:
+                    if not found.pending:
+                        return
+                    self._wait(found.pending[0])
+                    look_again = True
+            while (one := self._next_of(queue)) is not None:
+                queue.remove(one)
+                self._begin(one, of - len(queue) - 1, of, forced=self.everything, alone=of == 1 and not self.making)
+            look_again |= self._collect()
+
+    def _next_of(self, queue: Sequence[StaleStep]) -> StaleStep | None:
+        """Return the first step that can begin now: there is a free place, and no other step of its pool is being made."""
+        if len(self.making) >= self.workers.capacity:
+            return None
+        taken = {one.step.pool for one in self.making.values()} - {""}
+        return next((one for one in queue if one.step.pool not in taken), None)
+
+    def _is_running(self) -> IsRunning:
+        running, making = running_steps(self.instance), {one.name for one in self.making.values()}
+        return lambda step: step.name in making or running(step)
 
     def look(self) -> Snapshot:
         """Look at the workspace; a step to make again counts as never made."""
@@ -157,24 +175,37 @@ class _Run:
                 return self._make(step, 0, 1, forced=True)
 
     def _make(self, step: StaleStep, at: int, of: int, *, forced: bool) -> bool:
-        """Make one step; return whether it was made."""
+        """Make one step in this process; return whether it was made."""
+        self._begin(step, at, of, forced=forced, alone=True)
+        self._collect()
+        return step.name not in self.failed
+
+    def _begin(self, step: StaleStep, at: int, of: int, *, forced: bool, alone: bool) -> None:
         if self.listener is not None:
             self.listener(step.name, step.cell, at, of)
-        tags = process_tags(self.workspace.home) | ({FORCED_TAG: "true"} if forced else {})
-        started, cpu = time.monotonic(), time.process_time()
-        error, assets = _execute(self.job, self.instance, step, tags)
-        self.outcome.times.append(
-            StepTime(step.step.name, step.cell, time.monotonic() - started, time.process_time() - cpu)
-        )
+        made = (self.here if alone else self.workers).submit(step, forced=forced)
+        self.making[made] = step
+
+    def _collect(self) -> bool:
+        """Wait until a step that is being made ends, and record it; return whether there was one."""
+        done, _ = wait(self.making, return_when=FIRST_COMPLETED)
+        for one in done:
+            self._record(self.making.pop(one), one.result())
+        return bool(done)
+
+    def _record(self, step: StaleStep, made: Made) -> None:
+        self.outcome.times.append(StepTime(step.step.name, step.cell, made.seconds, made.cpu_seconds))
         # a step that is stale again at once would be made for ever
-        self.ended[step.name] = error or "it was made, and is stale again: its inputs change, or what it makes is lost."
-        if error is not None:
-            self.outcome.failures[f"{step.step.name} ({step.cell})"] = error
-            return False
+        self.ended[step.name] = (
+            made.error or "it was made, and is stale again: its inputs change, or what it makes is lost."
+        )
+        if made.error is not None:
+            self.failed.add(step.name)
+            self.outcome.failures[f"{step.step.name} ({step.cell})"] = made.error
+            return
         self.again |= {(asset, step.cell) for asset in step.assets}
-        if assets:  # another run may have made it meanwhile
-            self.outcome.made.append(replace(step, assets=assets))
-        return True
+        if made.assets:  # another run may have made it meanwhile
+            self.outcome.made.append(replace(step, assets=made.assets))
 
     def _wait(self, step: StaleStep) -> None:
         """Wait a moment for a run of the daemon, the UI or another command line."""
@@ -190,24 +221,3 @@ def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:
         named = ", ".join(did_you_mean(name, there) for name in unknown)
         raise UnknownNameError(f"There is no {kind} {named}.", fix=f"There are: {', '.join(there) or 'none'}.")
     return list(asked) or there
-
-
-def _execute(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, step: StaleStep, tags: Mapping[str, str]
-) -> tuple[str | None, tuple[str, ...]]:
-    """Run one step; return what went wrong as one sentence, or None, and the assets that were made."""
-    key = partition_key(step.cell)
-    logging.disable(logging.CRITICAL)  # Dagster's events go to its storage; the terminal has bars
-    try:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=None if key is None else str(key),
-            asset_selection=[dg.AssetKey(name) for name in step.assets],
-            raise_on_error=False,
-            tags={ATTENDED_TAG: "true", **step_tags(step), **tags},
-        )
-    finally:
-        logging.disable(logging.NOTSET)
-    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key}
-    error = None if result.success else why_failed(instance, result.run_id)
-    return error, tuple(asset for asset in step.assets if asset in made)

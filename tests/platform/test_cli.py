@@ -160,7 +160,7 @@ def tables(workspace):
 
 def test_killed_at_several_moments_it_ends_with_the_same_tables(audited, tmp_path):
     workspace = write_audit(tmp_path)
-    command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "run"]
+    command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "run", "--jobs", "2"]
 
     def appears(inside, pattern, at_least):
         def there():  # os.walk passes over folders that vanish while it looks

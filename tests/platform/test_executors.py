@@ -1,0 +1,63 @@
+"""Steps made in worker processes: the same tables as one after the other, and a process that dies fails its step alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor
+
+import yaml
+
+from fmaudit_core.common.progress import silent
+from fmaudit_core.pipeline.stale_steps import StaleStep
+from fmaudit_core.pipeline.steps import step_of
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.storage.warehouse import Cell
+from tests.platform.conftest import made, run
+
+
+def with_two_tasks(workspace):
+    raw = yaml.safe_load(workspace.audit_yaml.read_text())
+    raw["tasks"] = ["pe", "mortality_12m"]
+    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
+    return open_workspace(workspace.audit_yaml)
+
+
+def test_several_steps_at_a_time_make_the_tables_of_one_after_the_other(small, tmp_path, monkeypatch):
+    from fmaudit_dagster.execution.instance import prepare
+    from fmaudit_dagster.execution.step_executors import worker_processes
+
+    shutil.copytree(small.audit_yaml.parent, tmp_path / "other", copy_function=shutil.copy2)
+    one, other = with_two_tasks(small), with_two_tasks(open_workspace(tmp_path / "other" / "audit.yaml"))
+    first = run(one)
+    prepare(other)  # the workers find it through the environment
+    said = []
+    with worker_processes(2, lambda name: said.append(name) or silent) as workers:
+        second = run(other, workers=workers)
+    assert (first.failures, second.failures) == ({}, {})
+    assert made(first) == made(second)
+    assert any("statistics" in name for name in said)
+    for name in one.warehouse.tables():
+        for cell in one.warehouse.cells(name):
+            if name not in ("ct_views", "report_files"):
+                assert one.warehouse.read(name, cell).equals(other.warehouse.read(name, cell)), (name, cell)
+
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_fails_its_step_and_is_replaced(monkeypatch):
+    from fmaudit_dagster.execution import step_executors
+
+    workers = step_executors.WorkerProcesses(1, multiprocessing.get_context("spawn").Queue())
+    monkeypatch.setattr(
+        workers, "_started", lambda: ProcessPoolExecutor(1, multiprocessing.get_context("spawn")), raising=True
+    )
+    monkeypatch.setattr(step_executors, "_made_in_worker", die)
+    step = StaleStep(step_of("fairness"), Cell("a", "pe"), ("fairness_gaps",))
+    for _ in range(2):
+        assert "its process was killed" in workers.submit(step, forced=False).result(timeout=60).error
+    workers.close()

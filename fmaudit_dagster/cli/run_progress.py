@@ -8,8 +8,9 @@ from rich.progress import Progress
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.cli.progress_bars import bars, listener_of
+from fmaudit_dagster.cli.step_workers import worker_processes
 from fmaudit_dagster.execution.runner import Outcome, run_audit
-from fmaudit_dagster.execution.step_executors import StepExecutor, worker_processes
+from fmaudit_dagster.execution.step_executors import StepExecutor
 from fmaudit_dagster.progress import draw_bars
 
 

@@ -26,8 +26,8 @@ def with_two_tasks(workspace):
 
 
 def test_several_steps_at_a_time_make_the_tables_of_one_after_the_other(small, tmp_path, monkeypatch):
+    from fmaudit_dagster.cli.step_workers import worker_processes
     from fmaudit_dagster.execution.instance import prepare
-    from fmaudit_dagster.execution.step_executors import worker_processes
 
     shutil.copytree(small.audit_yaml.parent, tmp_path / "other", copy_function=shutil.copy2)
     one, other = with_two_tasks(small), with_two_tasks(open_workspace(tmp_path / "other" / "audit.yaml"))
@@ -50,13 +50,13 @@ def die(*_, **__):
 
 
 def test_a_process_that_is_killed_fails_its_step_and_is_replaced(monkeypatch):
-    from fmaudit_dagster.execution import step_executors
+    from fmaudit_dagster.cli import step_workers
 
-    workers = step_executors.WorkerProcesses(1, multiprocessing.get_context("spawn").Queue())
+    workers = step_workers.WorkerProcesses(1, multiprocessing.get_context("spawn").Queue())
     monkeypatch.setattr(
         workers, "_started", lambda: ProcessPoolExecutor(1, multiprocessing.get_context("spawn")), raising=True
     )
-    monkeypatch.setattr(step_executors, "_made_in_worker", die)
+    monkeypatch.setattr(step_workers, "_made_in_worker", die)
     step = StaleStep(step_of("fairness"), Cell("a", "pe"), ("fairness_gaps",))
     for _ in range(2):
         assert "its process was killed" in workers.submit(step, forced=False).result(timeout=60).error

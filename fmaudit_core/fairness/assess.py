@@ -15,9 +15,13 @@ from fmaudit_core.common.vocabulary import ATTRIBUTES, OVERALL, SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_tests import with_q_values
 from fmaudit_core.fairness.comparisons import model_comparisons
+from fmaudit_core.fairness.document import document
+from fmaudit_core.fairness.findings import gap_sentences
 from fmaudit_core.fairness.gap_rows import corrected, gap_rows
+from fmaudit_core.fairness.given_frame import as_polars
 from fmaudit_core.fairness.intersections import intersection_rows
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, PredictionRules
+from fmaudit_core.fairness.plots import Plots
 from fmaudit_core.fairness.predictions import Evaluated, evaluated
 from fmaudit_core.fairness.score_sets import ScoreSets, by_studies, named
 from fmaudit_core.fairness.score_shift import calibration_rows, cross_rows
@@ -53,6 +57,7 @@ class Assessment:
     model_comparisons : a row per pair of score sets of a task, subgroup and metric; paired, on the studies scored by both
     score_warnings : a row per score set and warning: what to check before reading a verdict
     notes : a row per thing that was read in another way than written, as `cohort_notes`; no table of results
+    settings : FairnessSection, with which they were computed
     """
 
     subgroup_metrics: pl.DataFrame
@@ -65,10 +70,33 @@ class Assessment:
     model_comparisons: pl.DataFrame
     score_warnings: pl.DataFrame
     notes: pl.DataFrame = field(default_factory=lambda: Notes().frame())
+    settings: FairnessSection = field(default_factory=FairnessSection)
 
     def tables(self) -> dict[str, pl.DataFrame]:
         """Return every table of results by name."""
-        return {name: frame for name, frame in vars(self).items() if name != "notes"}
+        return {name: frame for name, frame in vars(self).items() if name not in ("notes", "settings")}
+
+    @property
+    def plot(self) -> Plots:
+        """Return the figures: `plot.subgroups()`, `plot.gaps()`, `plot.thresholds(attribute)`."""
+        return Plots(self.subgroup_metrics, self.fairness_gaps, self.threshold_sweep)
+
+    def sentences(self, metric: str | None = None) -> list[str]:
+        """Return each gap of a metric in words, the primary one if none is given."""
+        gaps = self.fairness_gaps.filter(metric=metric or self.settings.primary_metric)
+        return gap_sentences(gaps, self.subgroup_metrics, self.settings.margin)
+
+    def to_html(self, title: str = "Assessment") -> str:
+        """Return one HTML document with the findings in words, the figures, the verdicts and the notes; it needs no network."""
+        metric = self.settings.primary_metric
+        return document(
+            title,
+            sentences=self.sentences(),
+            warnings=self.score_warnings.get_column("message").unique(maintain_order=True).to_list(),
+            figures=(self.plot.subgroups(metric), self.plot.gaps(metric)),
+            verdicts=self.verdicts(),
+            notes=[f"{one}." for one in note_sentences(self.notes)],
+        )
 
     def verdicts(self) -> pl.DataFrame:
         """Return each gap with its null-expected gap, p-values and verdict. Read these columns first."""
@@ -102,7 +130,7 @@ class Assessment:
 
 
 def assess(
-    frame: pl.DataFrame,
+    frame: Any,
     *,
     attributes: Sequence[str] = ATTRIBUTES,
     settings: FairnessSection | None = None,
@@ -116,7 +144,7 @@ def assess(
 
     Parameters
     ----------
-    frame : polars frame
+    frame : polars or pandas frame, Arrow table, or dict of columns
         `study_id, patient_id, split, y_true, y_score`, a column per attribute, and for several models or tasks
         `encoder, task, probe, modality, pooling, strategy`.
     attributes : sequence of str
@@ -140,9 +168,11 @@ def assess(
         The predictions cannot be assessed. The message gives the reason and the fix.
     """
     settings, notes = settings or FairnessSection(), Notes()
-    checked = evaluated(frame, attributes, settings, threshold, rules=rules, notes=notes, unvalidated=unvalidated)
+    checked = evaluated(
+        as_polars(frame), attributes, settings, threshold, rules=rules, notes=notes, unvalidated=unvalidated
+    )
     found = assess_evaluated(checked, attributes, settings, declared, progress)
-    return replace(found, notes=notes.frame())
+    return replace(found, notes=notes.frame(), settings=settings)
 
 
 def assess_evaluated(

@@ -49,13 +49,20 @@ def findings(
     family_wise = _family_p(family, attributes, settings)
     rows = gaps.drop("p_adjusted", "confirmatory").join(family_wise, on=_KEYS, how="left", maintain_order="left")
     found = judged(rows.with_columns(pl.col("confirmatory").fill_null(value=False)), settings)
-    by_gap = dict(metrics.group_by(_KEYS))
-    wording = [
-        _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), settings.margin, titles or {})
-        for row in found.iter_rows(named=True)
-    ]
+    wording = gap_sentences(found, metrics, settings.margin, titles)
     out = found.with_columns(sentence=pl.Series(wording, dtype=pl.String)).select(*AUDIT_FINDINGS.schema)
     return out.sort("confirmatory", *_KEYS, descending=[True, *[False] * len(_KEYS)])
+
+
+def gap_sentences(
+    gaps: pl.DataFrame, metrics: pl.DataFrame, margin: float, titles: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return each gap in words, its task and model in front; `gaps` and `metrics` as in `findings`."""
+    by_gap = dict(metrics.group_by(_KEYS))
+    return [
+        _sentence(row, by_gap.get(tuple(row[name] for name in _KEYS)), margin, titles or {})
+        for row in gaps.iter_rows(named=True)
+    ]
 
 
 def judged_as_found(gaps: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:

@@ -87,19 +87,19 @@ def _draw(reports: "Queue[_Report]", bars: Callable[[str], Progress]) -> None:
 
 def _without_broken_pool(begun: Future[Made]) -> Future[Made]:
     """Return a future that names the death of a process as the step's failure."""
-    told: Future[Made] = Future()
+    named: Future[Made] = Future()
 
     def tell(done: Future[Made]) -> None:
         error = done.exception()
         if isinstance(error, BrokenProcessPool):
-            told.set_result(Made(_KILLED, (), 0.0, 0.0))
+            named.set_result(Made(_KILLED, (), 0.0, 0.0))
         elif error is not None:
-            told.set_exception(error)
+            named.set_exception(error)
         else:
-            told.set_result(done.result())
+            named.set_result(done.result())
 
     begun.add_done_callback(tell)
-    return told
+    return named
 
 
 #: of a worker process, set when it starts

@@ -51,7 +51,10 @@ COLUMNS: Final = {
     "ci_low": number("lower end of its confidence interval"),
     "ci_high": number("upper end of its confidence interval"),
     "se": number("standard error, clustered by patient"),
-    "mde": number("smallest true difference from the other tested subgroups that would be detected with power 0.8"),
+    "mde": number(
+        "difference from the other tested subgroups that the test of this subgroup alone detects with power 0.8; a verdict "
+        "covers all subgroups and attributes, and usually detects it less often"
+    ),
     "threshold": number("a study is called positive at or above it"),
     "threshold_source": text("`given` by the user, or chosen on `validation`"),
     "p_rest": number("p of the subgroup against the mean of the other tested subgroups"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.tables.columns import number, text, texts
+from fmaudit_core.tables.columns import number, text
 from fmaudit_core.tables.table import COUNTS, ENCODER_AND_TASK, ESTIMATE, SCORE_SET, declare
 
 #: columns of a gap, here and among the findings
@@ -103,31 +103,5 @@ ADJUSTED_GAPS: Final = declare(
             "why there is no overlap: `separated` by covariates, `few_effective` studies, `unbalanced` covariates, or "
             "`one_study` with over a tenth of the weight"
         ),
-        "covariates": texts("covariates that both sides are standardised for, as declared"),
-        "mediators": texts("those of them that may follow from the subgroup, as declared"),
-        "crude": number("the metric in the subgroup less that in the other tested subgroups"),
-        "crude_low": number("lower end of its interval"),
-        "crude_high": number("upper end of its interval"),
-        "crude_p": number("its exploratory p"),
-        "adjusted": number("the same difference with overlap weights: in patients with the same covariates"),
-        "adjusted_low": number("lower end of its interval, which includes the estimation of the weights"),
-        "adjusted_high": number("upper end of its interval"),
-        "adjusted_p": number("its exploratory p"),
-        "explained": number("crude less adjusted difference: how much of the gap goes with the covariates"),
-        "explained_low": number("lower end of its interval"),
-        "explained_high": number("upper end of its interval"),
-        "share": number("its share of the crude difference, where the verdict on the attribute is `disparity`"),
-        "share_low": number("lower end of its interval (Fieller)"),
-        "share_high": number("upper end of its interval"),
-        "att": number(
-            "the difference with the others weighted to the subgroup's covariates; blank without overlap for it"
-        ),
-        "att_low": number("lower end of its interval"),
-        "att_high": number("upper end of its interval"),
-        "n_effective": number("effective number of studies with these weights, of the class and side with the fewest"),
-        "imbalance_before": number("largest standardised difference of a covariate between both sides"),
-        "imbalance": number("the same with the weights"),
-        "largest_weight": number("largest share of one study in the weight of its side"),
-        "outside": number("share of studies at a level of a covariate that only one side has; they get no weight"),
     },
 )

@@ -136,6 +136,8 @@ def _summary(truth: Truth, metric: str, rows: list[dict[str, Any]]) -> dict[str,
     if kept:
         out |= {name: float(np.mean([row[name] for row in kept])) for name in ("crude", "adjusted")}
         out["rejected"] = float(np.mean([row["adjusted_p"] <= 0.05 for row in kept]))
+        if metric != "auroc":
+            out["rejected within"] = float(np.mean([row["adjusted_p_within"] <= 0.05 for row in kept]))
         if metric != "auroc" or truth.gap == 0:
             out["covered"] = _covered(kept, "adjusted", truth.gap)
         if metric != "auroc":
@@ -185,7 +187,7 @@ def main() -> None:
         if given.only not in truth.name:
             continue
         for metric, one in simulated(truth, given.draws).items():
-            columns = ("crude", "adjusted", "rejected", "covered", "explained covered")
+            columns = ("crude", "adjusted", "rejected", "rejected within", "covered", "explained covered")
             text = "".join(f"{one.get(name, np.nan):>10.3f}" for name in columns)
             print(f"{truth.name:<40}{metric:>7}{one['refused']:>9.3f}{text}", flush=True)
     if given.only in "grid":

@@ -31,6 +31,7 @@ from fmaudit_core.fairness.standardised import (
     auroc_contrast,
     rate_contrast,
 )
+from fmaudit_core.fairness.within_cells import WithinCells
 from fmaudit_core.tables.fairness import ADJUSTED_GAPS
 
 Float64Array = npt.NDArray[np.float64]
@@ -44,8 +45,18 @@ MOST_WEIGHT: Final = 0.10
 #: classes that a metric is of
 _CLASSES: Final[Mapping[str, tuple[bool, ...]]] = {"auroc": (True, False), "udr": (True,), "fpr": (False,)}
 _WEIGHTINGS: Final = (CRUDE, OVERLAP, OF_SUBGROUP)
-#: by class: the weights of every kind; None if covariates separate the subgroup from the rest
-_ByClass = Mapping[bool, Mapping[str, Weights] | None]
+
+
+@dataclass(frozen=True)
+class _OfClass:
+    """What studies of one class share, whatever model scored them: weights of every kind, and permuted labels if any."""
+
+    weights: Mapping[str, Weights]
+    permuted: WithinCells | None
+
+
+#: by class; None if covariates separate the subgroup from the rest
+_ByClass = Mapping[bool, _OfClass | None]
 
 
 def adjusted_gaps(
@@ -106,15 +117,16 @@ def _rows(
         inside = np.isin(place, [names.index(level) for level in tested])
         for level in tested:
             member = (place == names.index(level))[inside]
-            weights = {
-                of_class: _weights(member, codes[inside], first.studies.y_true[inside] == of_class)
-                for of_class in {one for metric in metrics for one in _CLASSES[metric]}
+            patient = np.unique(first.studies.patient[inside], return_inverse=True)[1].ravel().astype(np.int64)
+            by_class = {
+                one: _of_class(member, codes[inside], patient, first.studies.y_true[inside] == one, settings.seed)
+                for one in {one for metric in metrics for one in _CLASSES[metric]}
             }
             for key, one in cohort.items():
                 studies = one.studies.only(inside)
                 for metric in metrics:
                     if metric == "auroc" or studies.has_threshold:
-                        row = _row(studies, metric, weights, settings)
+                        row = _row(_Sample(studies, metric, patient, by_class), settings)
                         yield key, {"subgroup": level, "metric": metric} | row
 
 
@@ -128,34 +140,37 @@ def _tested_alike(status: Mapping[str, Mapping[str, str]]) -> dict[tuple[str, ..
     return found
 
 
-def _weights(member: BoolArray, covariates: IntArray, of_class: BoolArray) -> Mapping[str, Weights] | None:
-    fitted = fit_propensity(member[of_class], covariates[of_class])
-    return None if fitted is None else {kind: Weights.of(fitted, kind) for kind in _WEIGHTINGS}
+def _of_class(
+    member: BoolArray, covariates: IntArray, patient: IntArray, inside: BoolArray, seed: int
+) -> _OfClass | None:
+    fitted = fit_propensity(member[inside], covariates[inside])
+    if fitted is None:
+        return None
+    permuted = WithinCells.of(fitted, covariates[inside], patient[inside], seed)
+    return _OfClass({kind: Weights.of(fitted, kind) for kind in _WEIGHTINGS}, permuted)
 
 
-def _row(studies: Studies, metric: str, weights: _ByClass, settings: FairnessSection) -> dict[str, Any]:
-    used = [of_class for one in _CLASSES[metric] if (of_class := weights[one]) is not None]
-    if len(used) < len(_CLASSES[metric]):
+def _row(sample: _Sample, settings: FairnessSection) -> dict[str, Any]:
+    used = [known for one in _CLASSES[sample.metric] if (known := sample.by_class[one]) is not None]
+    if len(used) < len(_CLASSES[sample.metric]):
         return {"status": "no_overlap", "reason": "separated"}
-    patient = np.unique(studies.patient, return_inverse=True)[1].astype(np.int64)
-    samples = _Sample(studies, metric, patient, weights)
-    crude, overlap = samples.contrast(CRUDE), samples.contrast(OVERLAP)
+    crude, overlap = sample.contrast(CRUDE), sample.contrast(OVERLAP)
     found = _overlap_of(used, OVERLAP)
-    row: dict[str, Any] = found.columns() | {"imbalance_before": max(one[CRUDE].imbalance() for one in used)}
-    row |= {"outside": float(1 - np.mean(np.concatenate([one[CRUDE].fitted.inside for one in used])))}
-    degrees = samples.fewest_patients - 1
-    n, confidence = samples.n_patients, settings.confidence
-    row |= named_columns("crude", tested_difference(crude, n, samples.floor(CRUDE), degrees, confidence))
+    row: dict[str, Any] = found.columns() | {"imbalance_before": max(one.weights[CRUDE].imbalance() for one in used)}
+    row |= {"outside": float(1 - np.mean(np.concatenate([one.weights[CRUDE].fitted.inside for one in used])))}
+    degrees = sample.fewest_patients - 1
+    n, confidence = sample.n_patients, settings.confidence
+    row |= named_columns("crude", tested_difference(crude, n, sample.floor(CRUDE), degrees, confidence))
     reason = found.refusal(settings)
     if reason:
         return {"status": "no_overlap", "reason": reason} | row
-    adjusted = tested_difference(overlap, n, samples.floor(OVERLAP), degrees, confidence)
+    adjusted = tested_difference(overlap, n, sample.floor(OVERLAP), degrees, confidence)
     row |= named_columns("adjusted", adjusted) | explained_part(crude, overlap, n, degrees, confidence)
+    row["adjusted_p_within"] = sample.p_within()
     if not _overlap_of(used, OF_SUBGROUP).refusal(settings):
-        of_subgroup = tested_difference(
-            samples.contrast(OF_SUBGROUP), n, samples.floor(OF_SUBGROUP), degrees, confidence
-        )
-        row |= {f"att_{end}" if end else "att": value for end, value in zip(_ENDS, of_subgroup[:3], strict=True)}
+        of_subgroup = sample.contrast(OF_SUBGROUP)
+        values = tested_difference(of_subgroup, n, sample.floor(OF_SUBGROUP), degrees, confidence)
+        row |= {f"att_{end}" if end else "att": value for end, value in zip(_ENDS, values[:3], strict=True)}
     return {"status": "tested", "reason": None} | row
 
 
@@ -169,12 +184,12 @@ class _Sample:
     studies: Studies
     metric: str
     patient: IntArray
-    weights: _ByClass
+    by_class: _ByClass
 
     def _of(self, of_class: bool, kind: str) -> Weights:
-        found = self.weights[of_class]
+        found = self.by_class[of_class]
         assert found is not None
-        return found[kind]
+        return found.weights[kind]
 
     @property
     def _inside(self) -> BoolArray:
@@ -206,9 +221,20 @@ class _Sample:
                 (self.patient[positive], self.patient[~positive]),
             )
         of_class = self.metric == "udr"
-        called = score[positive == of_class] >= self.studies.threshold
-        event = ~called if of_class else called
-        return rate_contrast(self._of(of_class, kind), event, self.patient[positive == of_class])
+        return rate_contrast(self._of(of_class, kind), self._event(), self.patient[positive == of_class])
+
+    def p_within(self) -> float | None:
+        """Return the p by permuting labels within cells of the covariates; None for AUROC, and if nothing can be permuted."""
+        found = self.by_class[self.metric == "udr"]
+        if self.metric == "auroc" or found is None or found.permuted is None:
+            return None
+        return found.permuted.p_value(self._event())
+
+    def _event(self) -> BoolArray:
+        """Return whether each study of the rate's class is missed, or a false alarm."""
+        of_class = self.metric == "udr"
+        called: BoolArray = self.studies.y_score[self.studies.y_true == of_class] >= self.studies.threshold
+        return ~called if of_class else called
 
     def floor(self, kind: str) -> Float64Array:
         """Return for both sides the variance of half an event: a rate of 0 or 1 is not certain, (2,)."""
@@ -240,8 +266,8 @@ class _Overlap:
         return "one_study" if self.largest > MOST_WEIGHT else None
 
 
-def _overlap_of(used: Sequence[Mapping[str, Weights]], kind: str) -> _Overlap:
-    of_kind = [one[kind] for one in used]
+def _overlap_of(used: Sequence[_OfClass], kind: str) -> _Overlap:
+    of_kind = [one.weights[kind] for one in used]
     return _Overlap(
         min(size for one in of_kind for size in one.effective()),
         max(one.imbalance() for one in of_kind),

@@ -120,6 +120,7 @@ COLUMNS: Final = {
     "adjusted_low": number("lower end of its interval, which includes the estimation of the weights"),
     "adjusted_high": number("upper end of its interval"),
     "adjusted_p": number("its exploratory p"),
+    "adjusted_p_within": number("of a rate, the p by permuting the subgroup between patients with the same covariates"),
     "explained": number("crude less adjusted difference: how much of the gap goes with the covariates"),
     "explained_low": number("lower end of its interval"),
     "explained_high": number("upper end of its interval"),

@@ -94,8 +94,8 @@ ADJUSTED_GAPS: Final = declare(
     key=f"{SCORE_SET} attribute subgroup metric",
     rest=(
         "status reason covariates mediators crude crude_low crude_high crude_p adjusted adjusted_low adjusted_high adjusted_p "
-        "explained explained_low explained_high share share_low share_high att att_low att_high n_effective imbalance_before "
-        "imbalance largest_weight outside"
+        "adjusted_p_within explained explained_low explained_high share share_low share_high att att_low att_high n_effective "
+        "imbalance_before imbalance largest_weight outside"
     ),
     special={
         "status": text("`tested`, or `no_overlap` if the subgroup and the rest have too few patients alike"),

@@ -23,6 +23,7 @@ from fmaudit_core.fairness.standardised import (
     covariance,
     rate_contrast,
 )
+from fmaudit_core.fairness.within_cells import WithinCells
 
 PARTLY = next(one for one in TRUTHS if one.name == "gap partly due to scanners")
 
@@ -238,3 +239,28 @@ def test_nobody_missed_on_one_side_is_not_certain():
     )
     assert row["adjusted"] < row["adjusted_high"]
     assert row["adjusted_low"] < row["adjusted"]
+
+
+def test_permutations_within_cells_keep_the_propensity_and_the_observed_statistic():
+    member, covariates, patient, event, _ = sample(120)
+    fitted = fit_propensity(member, covariates)
+    found = WithinCells.of(fitted, covariates, patient, seed=1)
+    for labels in found.members[:20]:
+        assert fit_propensity(labels, covariates).probability == pytest.approx(fitted.probability, abs=1e-8)
+        for one in np.unique(patient):
+            assert len(set(labels[(patient == one) & member])) <= 1  # a patient's studies of a side move together
+    assert (found.members[1:] != member).any()
+    # the p counts statistics of fresh fits to the permuted labels
+    statistics = []
+    for labels in found.members:
+        contrast = rate_contrast(Weights.of(fit_propensity(labels, covariates), OVERLAP), event, patient)
+        statistics.append(abs(contrast.difference) / np.sqrt(contrast.by_patient @ contrast.by_patient))
+    expected = (1 + sum(one >= statistics[0] - 1e-9 for one in statistics[1:])) / len(statistics)
+    assert found.p_value(event) == pytest.approx(expected)
+
+
+def test_without_two_alike_nothing_can_be_permuted():
+    member = np.array([True, False] * 20)
+    fitted = fit_propensity(member, np.zeros((40, 1), dtype=np.int64))
+    apart = np.stack([np.arange(40), member], axis=1).astype(np.int64)
+    assert WithinCells.of(fitted, apart, np.arange(40), seed=1) is None

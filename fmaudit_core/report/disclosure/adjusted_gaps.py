@@ -14,7 +14,7 @@ from fmaudit_core.report.input.report_input import ADJUSTED
 _DIFFERENCES: Final = tuple(
     f"{name}{end}" for name in ("crude", "adjusted", "explained", "att") for end in ("", "_low", "_high")
 )
-_PS: Final = ("crude_p", "adjusted_p")
+_PS: Final = ("crude_p", "adjusted_p", "adjusted_p_within")
 #: never precise enough to count studies
 _COARSE: Final = ("share", "share_low", "share_high", "imbalance_before", "imbalance", "largest_weight", "outside")
 

@@ -32,6 +32,7 @@ class WhyLine:
     crude: Estimate
     adjusted: Estimate
     p: str
+    p_within: str
     explained: Estimate
     share: str
     att: Estimate
@@ -132,6 +133,7 @@ def _line(row: Row) -> WhyLine:
         crude=told("crude"),
         adjusted=told("adjusted"),
         p=formatting.p_number(row["adjusted_p"]),
+        p_within=formatting.p_number(row["adjusted_p_within"]),
         explained=told("explained"),
         share=_share(row["share"]),
         att=told("att"),

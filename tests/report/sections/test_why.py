@@ -22,6 +22,7 @@ TESTED = {
     "status": "tested", "reason": None, "covariates": ["acquisition.manufacturer", "site"], "mediators": [],
     "crude": 0.2201, "crude_low": 0.144, "crude_high": 0.2963, "crude_p": 0.00001,
     "adjusted": 0.1126, "adjusted_low": 0.0291, "adjusted_high": 0.1962, "adjusted_p": 0.0084,
+    "adjusted_p_within": 0.008,
     "explained": 0.1075, "explained_low": 0.0652, "explained_high": 0.1498,
     "share": 0.488, "share_low": 0.25, "share_high": 0.92, "att": 0.1396, "att_low": 0.041, "att_high": 0.2382,
     "n_effective": 201.2, "imbalance_before": 0.9493, "imbalance": 0.0, "largest_weight": 0.0065, "outside": 0.0,

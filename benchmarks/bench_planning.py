@@ -47,7 +47,7 @@ def main() -> None:
     """Plan each setting, then simulate new audits of the planned size and of the size of the closed form."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--audits", type=int, default=2_000, help="new audits of each size")
-    parser.add_argument("--draws", type=int, default=1_000, help="audits in the last round of a plan")
+    parser.add_argument("--draws", type=int, default=1_500, help="audits in the last round of a plan")
     parser.add_argument("--only", default="", help="settings whose name contains this")
     given = parser.parse_args()
     print(f"{'setting':<42}{'closed form':>12}{'its power':>11}{'planned':>9}{'its power':>11}{'seconds':>9}")

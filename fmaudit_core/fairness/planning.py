@@ -29,7 +29,7 @@ from fmaudit_core.fairness.seeding import seed_of
 #: largest audit that is simulated
 MOST_PATIENTS: Final = 100_000
 #: shares of the simulated audits in each round; those of a similar size give the answer together
-_ROUNDS: Final = (0.1, 0.4, 1.0)
+_ROUNDS: Final = (0.1, 0.3, 1.0)
 _NEAR: Final = 0.3
 _LEAST_AUDITS: Final = 40
 #: further rounds if the last one is not close to the wanted power
@@ -111,7 +111,7 @@ def plan(
     studies_per_patient: float = 1.0,
     icc: float = 0.5,
     settings: FairnessSection | None = None,
-    draws: int = 1_000,
+    draws: int = 1_500,
     progress: Progress = silent,
 ) -> Plan:
     """Return how many patients an audit needs to find a gap, or to show that there is none beyond the margin.

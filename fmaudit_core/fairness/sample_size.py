@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri, owens_t
 from scipy.stats import chi2, ncx2
 
-from fmaudit_core.fairness.planned_cohort import Design
+from fmaudit_core.fairness.planned_cohort import Design, drawn_cohort
+
+#: patients from whom the sizes of clusters are counted
+_DRAWN: Final = 20_000
 
 
 def fleiss_size(first: float, second: float, *, ratio: float, alpha: float, power: float) -> float:
@@ -71,15 +75,36 @@ def equivalence_patients(design: Design, power: float) -> float:
         variance = design.value * (1 - design.value)
     z = ndtri(1 - alpha) + ndtri((1 + power) / 2)
     smallest = np.sort(_class_shares(design))[:2]
-    return float(z**2 * variance * (1 / smallest).sum() / settings.margin**2 * design_effect(design))
+    # for rates, `equivalence` assumes that all studies of a patient agree
+    effect = design_effect(design, agreement=None if design.metric == "auroc" else 1.0)
+    return float(z**2 * variance * (1 / smallest).sum() / settings.margin**2 * effect)
 
 
-def design_effect(design: Design) -> float:
-    """Return the factor by which correlated studies of a patient inflate variances (Kish 1965), for the planned correlation."""
-    extra = design.studies_per_patient - 1
-    # mean squared number of studies over the mean number, of one plus a Poisson number
-    size = (extra + (1 + extra) ** 2) / (1 + extra)
-    return 1 + (size - 1) * design.icc
+def design_effect(design: Design, *, agreement: float | None = None) -> float:
+    """Return the factor by which several studies of a patient inflate the variance of the planned metric (Kish 1965).
+
+    Parameters
+    ----------
+    agreement : float, optional
+        Correlation of a patient's studies within a class; that of missed studies, or false alarms, for the planned correlation of
+        their scores if not given.
+    """
+    if design.studies_per_patient == 1:
+        return 1.0
+    cohort = drawn_cohort(design, _DRAWN, np.random.default_rng(design.settings.seed))
+    of_class = cohort.positive if design.metric != "fpr" else ~cohort.positive
+    sizes = np.bincount(cohort.patient[of_class]).astype(np.float64)
+    size = float(sizes @ sizes / sizes.sum())
+    return 1 + (size - 1) * (_agreement(design) if agreement is None else agreement)
+
+
+def _agreement(design: Design) -> float:
+    """Return the correlation of two studies of a patient: of the calls for a rate, of the scores for AUROC."""
+    if design.metric == "auroc":
+        return design.icc
+    p = design.value
+    both = p - 2 * float(owens_t(ndtri(p), math.sqrt((1 - design.icc) / (1 + design.icc))))
+    return (both - p * p) / (p * (1 - p))
 
 
 def _class_shares(design: Design) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--from", "earlier", type=LocalPath(exists=True), help="An audit that gives all numbers not given here.")
 @click.option("--attribute", help="With --from: its attribute [default: that of its first finding].")
 @click.option("--encoder", help="With --from: its encoder [default: that of its first finding].")
-@click.option("--draws", type=click.IntRange(min=100), default=1000, show_default=True, help="Simulated audits.")
+@click.option("--draws", type=click.IntRange(min=100), default=1500, show_default=True, help="Simulated audits.")
 @report_errors
 def plan(
     gap: float | None,

@@ -14,6 +14,7 @@ from fmaudit_core.report.documents.audit_json import schema_text, summary, with_
 from fmaudit_core.report.index.report_data import index_report_data
 from fmaudit_core.report.input.report_input import ADJUSTED
 from fmaudit_core.report.sections.why import why_section, why_sentence
+from fmaudit_core.report.text.methods import methods
 from fmaudit_core.report.text.templating import environment
 from tests.report.frames import made_up
 
@@ -127,3 +128,10 @@ def test_audit_json_has_every_row_and_its_schema_describes_them(inputs, shown):
     described = schema["$defs"]["adjusted"]
     assert set(rows[0]) == set(described["properties"])
     jsonschema.Draft202012Validator({"$defs": schema["$defs"], "type": "array", "items": described}).validate(rows)
+
+
+def test_the_methods_name_the_covariates_and_say_nothing_without_any(inputs, shown):
+    about = "Gaps standardised for covariates"
+    assert "Declared before looking: Scanner manufacturer, Site." in dict(methods(inputs, shown))[about]
+    bare = dataclasses.replace(inputs, audit=inputs.audit.model_copy(update={"covariates": ()}))
+    assert about not in dict(methods(bare, shown))

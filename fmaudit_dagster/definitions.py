@@ -8,7 +8,7 @@ from fmaudit_core.config import audit_path_from_environment
 from fmaudit_dagster.assets.cohort import cohort
 from fmaudit_dagster.assets.ehr import ehr_features, ehr_fits, fusion_fits
 from fmaudit_dagster.assets.embeddings import study_embeddings
-from fmaudit_dagster.assets.fairness import fairness
+from fmaudit_dagster.assets.fairness import adjusted_gaps, fairness
 from fmaudit_dagster.assets.imaging import ct_slices
 from fmaudit_dagster.assets.mitigation import (
     demographic_probes,
@@ -33,6 +33,7 @@ ASSETS = [
     neural_fits,
     probe_predictions,
     fairness,
+    adjusted_gaps,
     demographic_probes,
     mitigation_scores,
     mitigation_results,

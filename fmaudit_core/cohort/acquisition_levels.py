@@ -1,4 +1,4 @@
-"""Levels of the attributes that the headers of the images give: text in normal form, numbers as they are or grouped by edges."""
+"""Levels of attributes and covariates from headers of the images: text in normal form, numbers as they are or grouped."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def check_levels(studies: pl.DataFrame, attributes: Sequence[str]) -> None:
         if too_many_levels(n_levels, n_patients):
             grouped = column in AcquisitionSection.model_fields
             raise CohortError(
-                f"attribute {name} has {n_levels:,} levels for {n_patients:,} patients, too many to compare.",
+                f"{name} has {n_levels:,} levels for {n_patients:,} patients, too many to compare.",
                 where="audit.yaml",
                 fix=f"Group them with `{ACQUISITION}: {{{column}: [...]}}`."
                 if grouped
-                else "Remove it from `attributes:`.",
+                else "Remove it from `attributes:` and `covariates:`.",
             )

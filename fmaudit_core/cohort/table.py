@@ -70,6 +70,7 @@ def read_table_cohort(
     *,
     tasks: Sequence[str],
     attributes: Sequence[str],
+    covariates: Sequence[str] = (),
     age_bands: Sequence[AgeBand],
     archive: ReadArchive | None = None,
 ) -> Cohort:
@@ -85,6 +86,8 @@ def read_table_cohort(
         or `accession` is mapped, studies are found by these columns in an archive of any layout. With a medical record, the
         table also needs `time`, the time of the study, blank if unknown.
     tasks, attributes : sequence of str
+    covariates : sequence of str
+        Further columns of levels, which define no subgroups.
     age_bands : sequence of AgeBand
         Studies outside all bands are excluded and counted.
     archive : callable, optional
@@ -96,8 +99,9 @@ def read_table_cohort(
         The message names the file, the rows and the fix.
     """
     where, notes = section.table.name, Notes()
-    _check_names(tasks, attributes)
-    raw = _read_as_ours(section, tasks, attributes)
+    levelled = [*attributes, *covariates]
+    _check_names(tasks, levelled)
+    raw = _read_as_ours(section, tasks, levelled)
     ages = read_ages(raw.get_column("age"))
     raw = raw.with_columns(age_years=ages.years)
     problems = broken_rules(raw, _ROW_RULES)
@@ -105,7 +109,7 @@ def read_table_cohort(
         raise CohortError(problems, where=where, fix="Correct these rows; the other columns were not checked yet.")
     _check_times(raw, where)
     labels = _labels(raw, section, tasks, notes)
-    raw = _with_levels(raw, section, attributes, notes)
+    raw = _with_levels(raw, section, levelled, notes)
     notes.add("open ages", ages.n_open, "studies", "such as >89 or 90+; read as the nearest age inside")
     note_similar_ids(raw, notes)
     if archive is not None and section.images is not None and _is_archive(raw, section, section.images):
@@ -113,7 +117,7 @@ def read_table_cohort(
         raw = raw.with_columns(found, image_path=pl.lit(None, dtype=pl.String))
     else:
         raw = raw.drop(KEYS, strict=False).with_columns(image_path=_image_paths(raw, section.images, where))
-    studies = _studies(raw, attributes, age_bands)
+    studies = _studies(raw, levelled, age_bands)
     kept = studies.drop_nulls("age_band")
     if kept.is_empty():
         bands = ", ".join(band.label for band in age_bands)
@@ -157,7 +161,7 @@ def _read_as_ours(section: TableCohort, tasks: Sequence[str], attributes: Sequen
         raise CohortError(
             f"{columns_missing(hints)}; the columns are {columns_named(found)}.",
             where=section.table.name,
-            fix="Rename it, map it under `cohort: columns:`, or list only tasks and attributes that the table has.",
+            fix="Rename it, map it under `cohort: columns:`, or list only tasks, attributes and covariates that the table has.",
         )
     given = [name for name in _OPTIONAL if theirs.get(name, name) in found]
     names = {name: theirs.get(name, name) for name in dict.fromkeys((*needed, *given))}

@@ -64,6 +64,10 @@ class Audit(Section):
     #: attributes that define subgroups; for a `table` cohort, names of columns. `acquisition.<column>` is a column of the table
     #: `acquisition`, such as `acquisition.manufacturer`
     attributes: tuple[str, ...] = ATTRIBUTES
+    #: covariates that gaps are standardised for, declared before looking: columns as under `attributes`
+    covariates: tuple[str, ...] = ()
+    #: those of the covariates that may follow from the subgroup, and are marked in the report
+    mediators: tuple[str, ...] = ()
     #: bands in completed years, both ends included, or `over_90` for an open band; studies outside all bands are excluded and
     #: counted. The default of a `table` cohort ends with `over_90`
     age_bands: tuple[AgeBand, ...] = Field(default_factory=_default_age_bands)
@@ -98,11 +102,18 @@ class Audit(Section):
         return tuple(name for name in self.attributes if acquisition_column(name) is None)
 
     @property
-    def acquisition_attributes(self) -> tuple[str, ...]:
-        """Return the attributes that the headers of the images give, with their prefix."""
-        return tuple(name for name in self.attributes if acquisition_column(name) is not None)
+    def cohort_covariates(self) -> tuple[str, ...]:
+        """Return the covariates that the cohort's table gives and that are no attributes."""
+        further = [name for name in self.covariates if name not in self.attributes]
+        return tuple(name for name in further if acquisition_column(name) is None)
 
-    @field_validator("attributes")
+    @property
+    def acquisition_levels(self) -> tuple[str, ...]:
+        """Return the attributes and covariates that the headers of the images give, with their prefix."""
+        asked = dict.fromkeys((*self.attributes, *self.covariates))
+        return tuple(name for name in asked if acquisition_column(name) is not None)
+
+    @field_validator("attributes", "covariates")
     @classmethod
     def _recorded(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         known = [*ACQUISITION_TEXTS, *ACQUISITION_NUMBERS]
@@ -115,20 +126,30 @@ class Audit(Section):
 
     @model_validator(mode="after")
     def _with_images(self) -> Audit:
-        if self.acquisition_attributes and isinstance(self.cohort, TableCohort) and self.cohort.images is None:
+        if self.acquisition_levels and isinstance(self.cohort, TableCohort) and self.cohort.images is None:
+            one = self.acquisition_levels[0]
+            what = "attribute" if one in self.attributes else "covariate"
             raise ValueError(
-                f"the attribute {self.acquisition_attributes[0]} is read from the headers of the images, but `cohort: images:` "
-                "is not set: name their folder there, or remove the attribute"
+                f"the {what} {one} is read from the headers of the images, but `cohort: images:` is not set: name their folder "
+                f"there, or remove the {what}"
             )
         return self
 
-    @field_validator("tasks", "attributes")
+    @field_validator("mediators")
+    @classmethod
+    def _among_covariates(cls, names: tuple[str, ...], known: ValidationInfo) -> tuple[str, ...]:
+        covariates = known.data.get("covariates", ())
+        if others := [did_you_mean(name, covariates) for name in names if name not in covariates]:
+            raise ValueError(f"{', '.join(others)} is not listed under `covariates:`; add it there too")
+        return names
+
+    @field_validator("tasks", "attributes", "covariates")
     @classmethod
     def _distinct(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if not names:
+        if not names and info.field_name != "covariates":
             raise ValueError("at least one is needed")
         for name in names:
-            of_images = info.field_name == "attributes" and acquisition_column(name) is not None
+            of_images = info.field_name != "tasks" and acquisition_column(name) is not None
             if not of_images and not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a valid name: use a-z, 0-9, _ and -, up to 64 characters")
         if len(set(names)) != len(names):

@@ -69,7 +69,8 @@ class GapText:
     gap, null : str
         The gap, and that of subgroups with the same true value.
     mde : str
-        The smallest difference that would have shown in the subgroup that fares worst.
+        The difference from the other subgroups that a test of the subgroup that fares worst finds with a probability of 80 %.
+        A verdict covers all subgroups and attributes and usually finds such a difference less often.
     p : str
         The corrected p, or the q-value of an exploratory gap.
     n_tested : int
@@ -147,7 +148,9 @@ def in_short(gap: GapText, margin: float) -> str:
         return f"{text}. More than {limit} can be ruled out."
     if gap.verdict == "within_margin_of_tested":
         return f"{text}. More than {limit} can be ruled out where tested.{_not_tested(gap)}"
-    unseen = "" if gap.mde == NONE else f" In {gap.worst}, less than {gap.mde} would not have shown."
+    unseen = (
+        "" if gap.mde == NONE else f" A test of {gap.worst} alone finds {gap.mde} in 80% of audits, a verdict in fewer."
+    )
     return f"{text} ({gap.p}).{unseen}"
 
 
@@ -187,8 +190,17 @@ def _how_sure(gap: GapText, margin: float) -> str:
         return f"A difference beyond {limit} can be ruled out."
     if gap.verdict == "within_margin_of_tested":
         return f"A difference beyond {limit} can be ruled out between the tested subgroups."
-    unseen = "" if gap.mde == NONE else f"; in {gap.worst} only a difference of {gap.mde} or more would have shown"
-    return f"We cannot tell whether it is real ({gap.p}){unseen}."
+    return f"We cannot tell whether it is real ({gap.p}).{_detectable(gap)}"
+
+
+def _detectable(gap: GapText) -> str:
+    """Return what the test of one subgroup against the others finds; empty if that is unknown."""
+    if gap.mde == NONE:
+        return ""
+    return (
+        f" A test of {gap.worst} alone against the other subgroups would find a difference of {gap.mde} in 80% of audits; "
+        "this verdict covers all subgroups and usually finds it in fewer."
+    )
 
 
 def _not_tested(gap: GapText) -> str:

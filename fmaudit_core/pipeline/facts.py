@@ -41,8 +41,13 @@ def is_compared(look: Snapshot, _: Cell) -> bool:
 
 
 def reads_images(look: Snapshot, _: Cell) -> bool:
-    """Return whether any encoder is run on CT, or an attribute is read from its headers."""
-    return bool(look.views_seen()) or bool(look.workspace.audit.acquisition_attributes)
+    """Return whether any encoder is run on CT, or an attribute or covariate is read from its headers."""
+    return bool(look.views_seen()) or bool(look.workspace.audit.acquisition_levels)
+
+
+def has_covariates(look: Snapshot, _: Cell) -> bool:
+    """Return whether gaps are standardised for covariates."""
+    return bool(look.workspace.audit.covariates)
 
 
 def is_audited(look: Snapshot, _: Cell) -> bool:

@@ -55,6 +55,14 @@ def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:
     return sources.join(attributes, on="study_id", how="left", maintain_order="left")
 
 
+def standardised_predictions(workspace: Workspace, cell: Cell) -> pl.DataFrame:
+    """Return the test scores of the primary probe and pooling of a cell, with the levels of attributes and covariates."""
+    audit = workspace.audit
+    levels = workspace.audited_studies().select("study_id", *dict.fromkeys((*audit.attributes, *audit.covariates)))
+    test = workspace.warehouse.read("probe_predictions", cell).filter(pl.col("split") == "test")
+    return of_primary_score_set(test, audit.fairness.primary_pooling).join(levels, on="study_id", how="left")
+
+
 def confirmatory_predictions(
     workspace: Workspace, cells: Sequence[Cell], encoders: Mapping[str, EncoderSpec]
 ) -> pl.DataFrame:

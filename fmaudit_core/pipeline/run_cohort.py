@@ -37,6 +37,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
             audit.cohort,
             tasks=audit.tasks,
             attributes=audit.cohort_attributes,
+            covariates=audit.cohort_covariates,
             age_bands=audit.age_bands,
             cache=workspace.ehr_cache,
             progress=progress,
@@ -60,6 +61,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         workspace.table,
         tasks=audit.tasks,
         attributes=audit.cohort_attributes,
+        covariates=audit.cohort_covariates,
         age_bands=audit.age_bands,
         archive=archive,
     )

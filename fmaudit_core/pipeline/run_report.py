@@ -111,6 +111,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
     found = {
         "label_flow": _whole(workspace, "label_flow"),
         "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
+        "adjusted_gaps": _standardised(workspace, look),
         "notes": _whole(workspace, "cohort_notes"),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
@@ -123,6 +124,11 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
     return {
         name: frame.filter(tasks) if "task" in frame.columns else frame for name, frame in found.items() if frame.width
     }
+
+
+def _standardised(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
+    """Return the gaps standardised for covariates; without columns if none is declared."""
+    return _of_cells(workspace, "adjusted_gaps", look.audited_cells()) if workspace.audit.covariates else pl.DataFrame()
 
 
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

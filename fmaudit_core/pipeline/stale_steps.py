@@ -138,7 +138,7 @@ def _waits(found: Next, look: Snapshot, step: Step, cell: Cell, *, but: str = ""
     """Return why a cell waits for its inputs: not for gathered cells that take hours, nor for optional inputs that failed."""
     if step.last and not found.idle:
         return Held.SOON
-    absent = (but, *step.absent(look, cell), *(() if look.workspace.audit.acquisition_attributes else (ACQUISITION,)))
+    absent = (but, *step.absent(look, cell), *(() if look.workspace.audit.acquisition_levels else (ACQUISITION,)))
     sources = {
         source.name: source
         for name, source in step.input_steps.items()

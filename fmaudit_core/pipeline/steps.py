@@ -36,8 +36,9 @@ class Columns:
     """The studies as an input of which only some columns matter."""
 
     names: tuple[str, ...]
-    #: whether the columns of the audited attributes belong to them
+    #: whether the columns of the audited attributes belong to them, and those of the covariates
     attributes: bool = False
+    covariates: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def step_of(name: str) -> Step:
 
 _PATIENTS: Final = Columns(("study_id", "patient_id", "split"))
 _SUBGROUPS: Final = Columns(("study_id",), attributes=True)
+_COVARIATES: Final = Columns(("study_id",), attributes=True, covariates=True)
 #: what chooses a threshold
 _POLICY: Final = ("fairness.threshold_policy", "fairness.fixed_fpr", "fairness.fixed_sensitivity")
 _SMALL: Final = (
@@ -254,6 +256,10 @@ STEPS: Final = (
         assets=FAIRNESS_TABLES, settings=("attributes", "fairness"), with_input="probe_predictions", revision=4,
     ),
     Step(
+        "adjusted_gaps", "fairness", By.ENCODER_TASK, inputs=("fairness_gaps", "probe_predictions", _COVARIATES),
+        settings=("attributes", "covariates", "mediators", "fairness"), when=facts.has_covariates,
+    ),
+    Step(
         "demographic_probes", "embeddings", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,
         settings=(*_SMALL, "mitigation.control_shuffles"), revision=2,
     ),
@@ -288,11 +294,11 @@ STEPS: Final = (
     Step(
         "audit_report", "report", with_input="audit_findings", last=True, files=(PAGE,), facts=(facts.shown,),
         inputs=(
-            "audit_findings", "cohort", "ct_slices", "study_embeddings", "fairness", "probe_predictions",
+            "audit_findings", "cohort", "ct_slices", "study_embeddings", "fairness", "adjusted_gaps", "probe_predictions",
             "demographic_probes", "mitigation_scores", "mitigation_results", "mitigation_capacity",
         ),
         tables=("report_files", "mitigation_recommendations", "paper_comparison"), optional=("mitigation_capacity",),
-        when=facts.is_audited, revision=10,
+        when=facts.is_audited, revision=11,
     ),
 )  # fmt: skip
 

@@ -60,7 +60,9 @@ def _parts(look: Snapshot, step: Step, cell: Cell) -> list[object]:
 
 def _input(look: Snapshot, step: Step, one: str | Columns, cell: Cell) -> object:
     if isinstance(one, Columns):
-        return look.studies(*one.names, *(look.workspace.audit.attributes if one.attributes else ()))
+        audit = look.workspace.audit
+        further = (*(audit.attributes if one.attributes else ()), *(audit.covariates if one.covariates else ()))
+        return look.studies(*dict.fromkeys((*one.names, *further)))
     source = step.input_steps[one]
     if step.by == By.WHOLE and source.by != By.WHOLE:
         every = source.cells(look, look.encoders, look.workspace.audit.tasks)

@@ -178,7 +178,7 @@ class Workspace:
         WarehouseError
             The studies, or the facts of their images, are not published.
         """
-        studies, asked = self.warehouse.read("studies"), self.audit.acquisition_attributes
+        studies, asked = self.warehouse.read("studies"), self.audit.acquisition_levels
         if not asked:
             return studies
         acquisition, at_least = self.warehouse.read("acquisition"), self.audit.fairness.suppress_under
@@ -193,7 +193,7 @@ class Workspace:
             An attribute of the images has too many levels.
         """
         studies = self.levelled_studies()
-        check_levels(studies, self.audit.acquisition_attributes)
+        check_levels(studies, self.audit.acquisition_levels)
         return studies
 
     @property

@@ -150,6 +150,7 @@ def _frames(inputs: ReportInput, shown: ReportData) -> dict[str, pl.DataFrame]:
         "modality_comparisons": inputs.modality_comparisons,
         "score_warnings": tables.warnings,
         **{name: frame for name, frame in tables.mitigation.tables().items() if frame.height},
+        **({"adjusted_gaps": tables.adjusted} if tables.adjusted.height else {}),
         **({"paper_comparison": tables.paper} if tables.paper.height else {}),
         **({"label_flow": tables.label_flow} if tables.label_flow.height else {}),
         "spatial_aggregation": tables.aggregations,

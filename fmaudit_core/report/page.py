@@ -30,6 +30,7 @@ from fmaudit_core.report.sections.outcomes import label_flow_views, note_views
 from fmaudit_core.report.sections.reproduction import paper_view
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_id, cell_view
 from fmaudit_core.report.sections.summary import executive_summary
+from fmaudit_core.report.sections.why import why_section
 from fmaudit_core.report.text.methods import limits, methods
 from fmaudit_core.report.text.templating import environment
 from fmaudit_core.report.text.titles import variant_title
@@ -96,6 +97,7 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "main_task": index.main_task,
         "variants": [variant_title(variant) or "as given" for variant in index.variants],
         "q_map": q_map(index),
+        "why": why_section(index, tables.adjusted),
         "overview": encoders_view(index),
         "pairs": pair_views(index),
         "changes": changes_views(index),

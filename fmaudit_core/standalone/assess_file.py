@@ -12,15 +12,16 @@ from typing import Final
 import polars as pl
 
 import fmaudit_core
-from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.errors import FmauditError, did_you_mean
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.vocabulary import ATTRIBUTES, SCORE_SET, family_task, identifying_levels
 from fmaudit_core.config import Audit, FairnessSection, TableCohort
+from fmaudit_core.fairness.adjusted_gaps import adjusted_gaps
 from fmaudit_core.fairness.assess import Assessment, assess_evaluated
 from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.fairness.findings import findings, judged_as_found
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules
-from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_missing_columns
+from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_missing_columns, refuse_reserved_names
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
 from fmaudit_core.probes.primary_score_set import of_primary_pooling
 from fmaudit_core.report.export import ReportFiles, write_report
@@ -104,6 +105,8 @@ def assess_file(
     out: Path,
     *,
     attributes: Sequence[str] = (),
+    covariates: Sequence[str] = (),
+    mediators: Sequence[str] = (),
     settings: FairnessSection | None = None,
     threshold: float | None = None,
     name: str | None = None,
@@ -118,6 +121,8 @@ def assess_file(
         CSV or Parquet with the columns required by `fairness.assess`.
     attributes : sequence of str, optional
         Defaults to those of race_ethnicity, sex and age_band that the file has.
+    covariates, mediators : sequence of str, optional
+        Columns that gaps are standardised for, and those of them that may follow from the subgroup.
     rules : PredictionRules, optional
         How labels and levels are read.
 
@@ -127,23 +132,28 @@ def assess_file(
         The predictions cannot be assessed; the message gives the reason and a fix.
     """
     settings, notes = settings or FairnessSection(), Notes()
-    frame, chosen = _read_chosen(predictions, attributes)
+    frame, chosen = _read_chosen(predictions, attributes, covariates)
+    levelled = list(dict.fromkeys((*chosen, *covariates)))
     rules = replace(rules, decimal_comma=has_decimal_comma(predictions))
     with _errors_at(predictions):
-        checked = evaluated(frame, chosen, settings, threshold, rules=rules, notes=notes)
+        _check_covariates(frame, covariates, mediators)
+        checked = evaluated(frame, levelled, settings, threshold, rules=rules, notes=notes)
         found = assess_evaluated(checked, chosen, settings, progress=progress)
         family = _family(checked.test, settings)
     judged = findings(family, found.fairness_gaps, found.subgroup_metrics, attributes=chosen, settings=settings)
     judged = withhold_verdicts(judged, found.score_warnings)
     gaps = judged_as_found(found.fairness_gaps, judged)
     found = replace(found, fairness_gaps=gaps, notes=notes.frame())
-    tables = [_written(out / f"{table}.parquet", content) for table, content in found.tables().items()]
+    main = of_primary_pooling(checked.test, settings.primary_pooling)
+    adjusted = adjusted_gaps(main, chosen, covariates, settings, mediators=mediators, gaps=judged)
+    frames = found.tables() | ({"adjusted_gaps": adjusted} if covariates else {})
+    tables = [_written(out / f"{table}.parquet", content) for table, content in frames.items()]
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
     report = write_report(
         out,
         ReportInput(
-            audit=_audit(frame, name or predictions.stem, predictions, chosen, settings),
+            audit=_audit(frame, name or predictions.stem, predictions, chosen, covariates, mediators, settings),
             subgroup_metrics=found.subgroup_metrics,
             fairness_gaps=found.fairness_gaps,
             threshold_sweep=found.threshold_sweep,
@@ -154,6 +164,7 @@ def assess_file(
             intersections=found.intersections,
             model_comparisons=found.model_comparisons,
             score_warnings=found.score_warnings,
+            adjusted_gaps=adjusted,
             studies=count_studies(studies, chosen),
             notes=found.notes,
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
@@ -162,13 +173,28 @@ def assess_file(
     return Assessed(found, tables, report)
 
 
-def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+def _check_covariates(frame: pl.DataFrame, covariates: Sequence[str], mediators: Sequence[str]) -> None:
+    refuse_reserved_names(list(covariates))
+    if others := [did_you_mean(one, covariates) for one in mediators if one not in covariates]:
+        raise FairnessError(f"{', '.join(others)} is named under --mediators but not under --covariates.")
+    for one in covariates:
+        if frame.get_column(one).n_unique() < 2:
+            raise FairnessError(
+                f"covariate {one} has one level only, so no gap can go with it.",
+                fix="Leave it out of --covariates.",
+            )
+
+
+def _read_chosen(
+    predictions: Path, attributes: Sequence[str], covariates: Sequence[str]
+) -> tuple[pl.DataFrame, list[str]]:
     """Return the rows of a file and the attributes to compare: those named, else those of `ATTRIBUTES` that it has.
 
     Raises
     ------
     FairnessError
-        No attribute can be chosen, a column is missing, or an attribute has so many levels that it may identify patients.
+        No attribute can be chosen, a column is missing, or an attribute or covariate has so many levels that it may identify
+        patients.
     """
     _check_file(predictions)
     with _errors_at(predictions):
@@ -182,15 +208,15 @@ def _read_chosen(predictions: Path, attributes: Sequence[str]) -> tuple[pl.DataF
             fix=f"Name the columns with --attributes; the other columns are {columns_named(others)}.",
         )
     with _errors_at(predictions):
-        refuse_missing_columns((*REQUIRED, *chosen), found)
-    frame = read_predictions(predictions, chosen)
+        refuse_missing_columns((*REQUIRED, *chosen, *covariates), found)
+    frame = read_predictions(predictions, [*chosen, *covariates])
     n_patients = frame.get_column("patient_id").n_unique()
-    for one in chosen:
+    for one in (*chosen, *covariates):
         if problem := identifying_levels(one, frame.get_column(one).n_unique(), n_patients):
             raise FairnessError(
                 problem,
                 where=str(predictions),
-                fix="Name other columns with --attributes, or group its levels.",
+                fix="Name other columns with --attributes or --covariates, or group its levels.",
             )
     return frame, chosen
 
@@ -203,13 +229,25 @@ def _family(test: pl.DataFrame, settings: FairnessSection) -> pl.DataFrame:
 
 
 def _audit(
-    frame: pl.DataFrame, name: str, predictions: Path, attributes: Sequence[str], settings: FairnessSection
+    frame: pl.DataFrame,
+    name: str,
+    predictions: Path,
+    attributes: Sequence[str],
+    covariates: Sequence[str],
+    mediators: Sequence[str],
+    settings: FairnessSection,
 ) -> Audit:
     """Return the config shown on the page. Task names come from the file, so they are not validated as an audit's."""
     tasks = frame.get_column("task").unique().sort().to_list() if "task" in frame.columns else ["task"]
     cohort = TableCohort(kind="table", table=predictions, images=predictions.parent)
     return Audit.model_construct(
-        name=name, cohort=cohort, tasks=tuple(tasks), attributes=tuple(attributes), fairness=settings
+        name=name,
+        cohort=cohort,
+        tasks=tuple(tasks),
+        attributes=tuple(attributes),
+        covariates=tuple(covariates),
+        mediators=tuple(mediators),
+        fairness=settings,
     )
 
 

@@ -87,3 +87,21 @@ SCORE_WARNINGS: Final = declare(
         ),
     },
 )
+ADJUSTED_GAPS: Final = declare(
+    "adjusted_gaps",
+    "A subgroup against the other tested ones, before and after standardising for covariates.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup metric",
+    rest=(
+        "status reason covariates mediators crude crude_low crude_high crude_p adjusted adjusted_low adjusted_high adjusted_p "
+        "adjusted_p_within explained explained_low explained_high share share_low share_high att att_low att_high n_effective "
+        "imbalance_before imbalance largest_weight outside"
+    ),
+    special={
+        "status": text("`tested`, or `no_overlap` if the subgroup and the rest have too few patients alike"),
+        "reason": text(
+            "why there is no overlap: `separated` by covariates, `few_effective` studies, `unbalanced` covariates, or "
+            "`one_study` with over a tenth of the weight"
+        ),
+    },
+)

@@ -7,12 +7,13 @@ import polars as pl
 
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
+from fmaudit_core.fairness.adjusted_gaps import adjusted_gaps as standardise
 from fmaudit_core.fairness.assess import Assessment
 from fmaudit_core.pipeline import queries
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_score_set
 from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
-from fmaudit_dagster.metadata import bars, trends
+from fmaudit_dagster.metadata import bars, counted, trends
 
 _TEXTS = {
     "subgroup_metrics": "AUROC, TPR, FPR and UDR of every subgroup, with counts and intervals clustered by patient.",
@@ -41,6 +42,21 @@ def fairness(work: Work) -> Iterator[Result]:
     )
     frames = {name: getattr(found, name) for name in FAIRNESS_TABLES}
     yield from work.publish_each(frames, _plots(found, audit.fairness))
+
+
+@step_asset("adjusted_gaps", kinds={"numpy", "parquet"})
+def adjusted_gaps(work: Work) -> Iterator[Result]:
+    """Every subgroup against the others, before and after standardising for the declared covariates."""
+    audit, workspace = work.workspace.audit, work.workspace
+    found = standardise(
+        queries.standardised_predictions(workspace, work.cell),
+        audit.attributes,
+        audit.covariates,
+        audit.fairness,
+        mediators=audit.mediators,
+        gaps=workspace.warehouse.read("fairness_gaps", work.cell),
+    )
+    yield work.publish({"adjusted_gaps": found}, outcome=counted(found, "status"))
 
 
 def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @click.option(
     "--attributes", help="Columns to compare by, with commas [default: race_ethnicity, sex, age_band if there]."
 )
+@click.option("--covariates", help="Columns that gaps are standardised for, with commas; declare them before looking.")
+@click.option("--mediators", help="Those of --covariates that may follow from the subgroup, with commas.")
 @click.option("--out", type=LocalPath(file_okay=False), default="assessment", show_default=True)
 @click.option("--threshold", type=float, help="Operating threshold; without it one is chosen on the split `val`.")
 @click.option("--permutations", type=click.IntRange(min=99), help="Permutations of each test [default: 9999].")
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 def assess(
     predictions: Path,
     attributes: str | None,
+    covariates: str | None,
+    mediators: str | None,
     out: Path,
     threshold: float | None,
     permutations: int | None,
@@ -82,6 +86,8 @@ def assess(
             predictions,
             out,
             attributes=_listed(attributes),
+            covariates=_listed(covariates),
+            mediators=_listed(mediators),
             settings=settings,
             threshold=threshold,
             rules=rules,

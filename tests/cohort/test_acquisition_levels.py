@@ -92,7 +92,9 @@ def audit(**changes):
 
 def test_attributes_are_told_apart_by_where_they_come_from():
     found = audit(attributes=["sex", "acquisition.kvp"])
-    assert (found.cohort_attributes, found.acquisition_attributes) == (("sex",), ("acquisition.kvp",))
+    assert (found.cohort_attributes, found.acquisition_levels) == (("sex",), ("acquisition.kvp",))
+    found = audit(attributes=["sex"], covariates=["acquisition.kvp", "sex", "site"], mediators=["site"])
+    assert (found.cohort_covariates, found.acquisition_levels) == (("site",), ("acquisition.kvp",))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,17 @@ def test_attributes_are_told_apart_by_where_they_come_from():
         ({"attributes": ["acquisition."]}, r"is not a fact of the images"),
         ({"attributes": ["acquisitions.kvp"]}, r"is not a valid name"),
         ({"tasks": ["acquisition.kvp"]}, r"is not a valid name"),
+        ({"covariates": ["acquisition.kernal"]}, r"acquisition\.kernal \(did you mean kernel\?\)"),
+        ({"covariates": ["site", "site"]}, r"a name appears twice"),
+        ({"covariates": ["Site of scan"]}, r"is not a valid name"),
+        (
+            {"covariates": ["setting"], "mediators": ["settings"]},
+            r"did you mean setting.* is not listed under `covariates:`",
+        ),
+        (
+            {"covariates": ["acquisition.kvp"], "cohort": {"kind": "table", "table": "studies.csv"}},
+            r"the covariate acquisition\.kvp is read from the headers",
+        ),
         ({"acquisition": {"slice_thicknes": [1]}}, r"did you mean acquisition\.slice_thickness\?\): unknown setting"),
         ({"acquisition": {"manufacturer": [1]}}, r"acquisition: manufacturer is not a number and has no edges"),
         ({"acquisition": {"contrast": [1]}}, r"acquisition: contrast is not a number and has no edges"),

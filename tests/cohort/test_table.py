@@ -38,7 +38,7 @@ def rows(n=12):
 def read(tmp_path):
     """Write a table and its images, and read the cohort."""
 
-    def reader(frame, *, tasks=TASKS, attributes=ATTRIBUTES, images=None, suffix=".csv", **options):
+    def reader(frame, *, tasks=TASKS, attributes=ATTRIBUTES, covariates=(), images=None, suffix=".csv", **options):
         table = tmp_path / f"cohort{suffix}"
         frame.write_parquet(table) if suffix == ".parquet" else frame.write_csv(table, **options)
         for name in frame["study_id"] if images is None else images:
@@ -46,7 +46,9 @@ def read(tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "0.dcm").write_bytes(b"x")
         section = TableCohort(kind="table", table=table, images=tmp_path / "ct")
-        return read_table_cohort(section, tasks=tasks, attributes=attributes, age_bands=DEFAULT_AGE_BANDS)
+        return read_table_cohort(
+            section, tasks=tasks, attributes=attributes, covariates=covariates, age_bands=DEFAULT_AGE_BANDS
+        )
 
     return reader
 
@@ -167,6 +169,17 @@ def test_the_tables_are_as_they_are_declared(read):
 def test_further_columns_can_be_attributes(read):
     frame = rows().with_columns(scanner=pl.Series(["x", "y"] * 6))
     assert read(frame, attributes=(*ATTRIBUTES, "scanner")).studies["scanner"].to_list()[:2] == ["x", "y"]
+
+
+def test_covariates_are_columns_of_levels_and_no_subgroups(read):
+    frame = rows().with_columns(setting=pl.Series(["ward", "clinic ", "", "n/a"] * 3))
+    cohort = read(frame, covariates=["setting"])
+    assert set(cohort.studies["setting"]) == {"ward", "clinic", "unknown"}
+    assert "setting" not in set(cohort.label_flow["attribute"])
+    with pytest.raises(CohortError, match="setting"):
+        read(rows(), covariates=["setting"])
+    with pytest.raises(CohortError, match="may identify"):
+        read(rows(24).with_columns(setting=pl.col("study_id")), covariates=["setting"])
 
 
 def test_without_a_split_patients_are_split_by_their_id(read):

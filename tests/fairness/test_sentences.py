@@ -44,9 +44,9 @@ def said(task: str = "pe", subgroups: dict[str, dict[str, Any]] = SUBGROUPS, **c
         ),
         (
             "insufficient_evidence",
-            f"We cannot tell whether it is real (adjusted p < 0.001); in {OLD} only a difference of 31.0 points or more would "
-            "have shown.",
-            f" (adjusted p < 0.001). In {OLD}, less than 31.0 points would not have shown.",
+            f"We cannot tell whether it is real (adjusted p < 0.001). A test of {OLD} alone against the other subgroups would "
+            "find a difference of 31.0 points in 80% of audits; this verdict covers all subgroups and usually finds it in fewer.",
+            f" (adjusted p < 0.001). A test of {OLD} alone finds 31.0 points in 80% of audits, a verdict in fewer.",
         ),
     ],
 )

@@ -80,7 +80,7 @@ TABLES = [
     (step, table)
     for step in STEPS
     for table in step.tables
-    if step.name != "neural_fits" and table not in ("study_embeddings", "baseline_joins")
+    if step.name not in ("neural_fits", "adjusted_gaps") and table not in ("study_embeddings", "baseline_joins")
 ]
 
 
@@ -105,6 +105,17 @@ def test_a_table_that_is_lost_torn_or_of_another_version_is_made_again(
     if not step.sources:  # whether a source changed is asked apart
         workspace.warehouse.publish(table, PUBLISHED[table].frame(), version="other", cell=cell)
         assert is_due()
+
+
+def test_gaps_are_adjusted_only_where_covariates_are_declared(workspace: Workspace, spec: EncoderSpec) -> None:
+    audit = workspace.audit.model_copy(update={"covariates": ("sex",)})
+    declared = Workspace(audit=audit, audit_yaml=workspace.audit_yaml)
+    due = [one.name for one in asked(declared, {spec.name: spec}).steps]
+    assert due == ["adjusted_gaps/hu_histogram/pe"]
+    publish_all(declared, {spec.name: spec}, but=("study_embeddings",))
+    assert asked(declared, {spec.name: spec}).idle
+    marked = Workspace(audit=audit.model_copy(update={"mediators": ("sex",)}), audit_yaml=workspace.audit_yaml)
+    assert [one.name for one in asked(marked, {spec.name: spec}).steps] == ["adjusted_gaps/hu_histogram/pe"]
 
 
 def test_only_the_lost_assets_of_several_are_made_again(workspace: Workspace, spec: EncoderSpec) -> None:

@@ -54,6 +54,8 @@ name: By images
 cohort: {kind: table, table: studies.csv, images: ct}
 tasks: [pe]
 attributes: [sex, acquisition.manufacturer, acquisition.slice_thickness, acquisition.model]
+covariates: [sex, acquisition.manufacturer, acquisition.year]
+mediators: [acquisition.manufacturer]
 acquisition: {slice_thickness: [1.5, 3]}
 fairness: {n_permutations: 99, suppress_under: 5, test_from: 6}
 mitigation: {enabled: false}
@@ -98,6 +100,27 @@ def test_the_numbers_are_those_of_the_studies_with_that_header(by_images):
     metrics = workspace.warehouse.read("subgroup_metrics", Cell("theirs", "pe"))
     rows = metrics.filter(attribute=MANUFACTURER, subgroup="ACME", metric="auroc")
     assert set(rows["n"]) == {test.height}
+
+
+def test_gaps_are_standardised_for_covariates_in_a_step_of_their_own(by_images):
+    workspace, _ = by_images
+    cell = Cell("theirs", "pe")
+    rows = workspace.warehouse.read("adjusted_gaps", cell)
+    tested = workspace.warehouse.read("subgroup_metrics", cell).filter(pl.col("status") == "tested", metric="udr")
+    assert set(rows.filter(metric="udr")["subgroup"]) <= set(tested["subgroup"])
+    used = {one["attribute"]: one["covariates"] for one in rows.to_dicts()}
+    assert used["sex"] == [MANUFACTURER, "acquisition.year"]
+    assert used[THICKNESS] == ["sex", MANUFACTURER, "acquisition.year"]
+    assert set(rows.filter(attribute="sex")["mediators"].list.join(" ")) == {MANUFACTURER}
+    page = (workspace.reports / PAGE).read_text(encoding="utf-8")
+    assert 'id="why"' in page
+    assert "Scanner manufacturer may follow from the subgroup" in page
+    assert len(json.loads((workspace.reports / "audit.json").read_bytes())["adjusted_gaps"]) == rows.height
+    # other covariates make them stale, and no test of a gap
+    audit = workspace.audit.model_copy(update={"covariates": ("sex",), "mediators": ()})
+    look = snapshot_of(type(workspace)(audit, workspace.audit_yaml))
+    assert not is_fresh(look, step_of("adjusted_gaps"), cell)
+    assert is_fresh(look, step_of("fairness"), cell)
 
 
 def test_small_subgroups_are_withheld_as_those_of_other_attributes(by_images):

@@ -306,7 +306,7 @@ def test_lineage_reads_from_studies_to_report(audited):
         "studies", "labels", "cohort_flow", "acquisition", "ct_slices", "study_embeddings", "probe_fits", "ehr_features",
         "ehr_fits", "fusion_fits", "neural_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report", "label_flow", "cohort_notes", "demographic_probes",
-        "mitigation_scores", "mitigation_results", "mitigation_capacity",
+        "adjusted_gaps", "mitigation_scores", "mitigation_results", "mitigation_capacity",
     }  # fmt: skip
     for key in above:
         node = graph.get(key)

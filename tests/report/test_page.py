@@ -209,9 +209,10 @@ def test_nobody_is_called_fair_and_nothing_significant(page: Page) -> None:
     assert "signific" not in said
 
 
-def test_insufficient_evidence_reads_as_cannot_tell_with_what_would_have_shown(page: Page) -> None:
+def test_insufficient_evidence_reads_as_cannot_tell_with_what_a_subgroups_own_test_finds(page: Page) -> None:
     sentences = re.findall(
-        r"We cannot tell whether it is real \(adjusted p = [\d.]+\); in [^.]+ only a difference of", page.visible
+        r"We cannot tell whether it is real \(adjusted p = [\d.]+\)\. A test of [^.]+ alone against the other",
+        page.visible,
     )
     assert sentences
     assert "insufficient_evidence" not in page.visible

@@ -211,3 +211,38 @@ def test_no_name_of_a_model_leads_out_of_the_folder_or_into_another(tmp_path):
     linked = re.findall(r'href="(cards/[^"]+)"', done.report.page.read_text())
     assert linked
     assert all((out / link).is_file() for link in linked)
+
+
+def test_covariates_are_standardised_for_in_table_page_and_json(tmp_path):
+    printed, told, page = assessed(PLANTED, tmp_path, "--covariates", "other", "--mediators", "other")
+    assert "disparity" in printed
+    rows = pl.read_parquet(tmp_path / "out" / "adjusted_gaps.parquet")
+    assert set(rows["attribute"]) == {"group"}
+    assert rows["covariates"].to_list() == [["other"]] * rows.height
+    # `other` is drawn at random, so nothing goes with it
+    udr = rows.filter(metric="udr", status="tested")
+    assert udr.height >= 2
+    assert (udr["explained_low"] < 0.02).all()
+    assert (udr["explained_high"] > -0.02).all()
+    assert len(told["adjusted_gaps"]) == rows.height
+    assert told["config"]["covariates"] == ["other"]
+    assert "Other may follow from the subgroup" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--covariates", "othr"], "did you mean other"),
+        (["--covariates", "split"], "the name is reserved"),
+        (["--covariates", "patient"], "may identify them"),
+        (["--covariates", "alike"], "covariate alike has one level only"),
+        (["--covariates", "other", "--mediators", "others"], "named under --mediators but not under --covariates"),
+    ],
+)
+def test_covariates_that_cannot_be_used_are_refused_by_name(tmp_path, arguments, message):
+    path = tmp_path / "predictions.csv"
+    PLANTED.with_columns(patient=pl.col("patient_id"), alike=pl.lit("x")).write_csv(path)
+    command = ["assess", "--predictions", str(path), "--attributes", "group", "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(main, [*command, *arguments])
+    assert told.exit_code != 0
+    assert message in " ".join(told.output.split())

@@ -72,6 +72,7 @@ def read_inspect_cohort(
     *,
     tasks: Sequence[str],
     attributes: Sequence[str],
+    covariates: Sequence[str] = (),
     age_bands: Sequence[AgeBand],
     cache: Path,
     progress: Progress = silent,
@@ -84,7 +85,7 @@ def read_inspect_cohort(
         Locations of the download, its volumes, its medical record or a user's demographics.
     tasks : sequence of str
         From the eight tasks of INSPECT.
-    attributes : sequence of str
+    attributes, covariates : sequence of str
         From race_ethnicity, sex, age_band.
     age_bands : sequence of AgeBand
         Studies with a known age outside all bands are excluded and counted.
@@ -104,7 +105,7 @@ def read_inspect_cohort(
         A file, column, label, person or split is missing or wrong, or more than a few volumes are missing. The message gives row
         numbers and counts, and never names patients.
     """
-    _check_attributes(attributes)
+    _check_attributes([*attributes, *covariates])
     columns = task_columns(tasks)
     release, notes = locate_release(section.root, images=section.images), Notes()
     notes.add(f"release {release.layout}", 1, "files", release.labels.name)
@@ -147,7 +148,7 @@ def _check_attributes(attributes: Sequence[str]) -> None:
         raise CohortError(
             f"INSPECT has no attribute {', '.join(others)}; the attributes are {', '.join(ATTRIBUTES)}.",
             where="audit.yaml",
-            fix="Correct it under `attributes:`.",
+            fix="Correct it under `attributes:` or `covariates:`.",
         )
 
 

@@ -17,6 +17,7 @@ from fmaudit_core.common.vocabulary import MODEL, SCORE_SET, subgroup_title
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.findings import judged_as_found
 from fmaudit_core.fairness.score_warnings import NONE_OR_ALL_CALLED, STUDIES_PER_PATIENT, message
+from fmaudit_core.report.disclosure.adjusted_gaps import shown_adjusted_gaps
 from fmaudit_core.report.disclosure.intersections import shown_intersections
 from fmaudit_core.report.disclosure.mitigation import Mitigation, shown_mitigation
 from fmaudit_core.report.disclosure.outcomes import shown_label_flow, shown_notes
@@ -81,6 +82,8 @@ class Disclosed:
     label_flow, notes, paper : frames
     warnings : frame
         With messages in the page's words.
+    adjusted : frame
+        With `counts` as in metrics.
     """
 
     metrics: pl.DataFrame
@@ -100,6 +103,7 @@ class Disclosed:
     notes: pl.DataFrame
     paper: pl.DataFrame
     warnings: pl.DataFrame
+    adjusted: pl.DataFrame
 
 
 def disclose(inputs: ReportInput) -> Disclosed:
@@ -127,6 +131,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
         paper=shown_paper(inputs, protected),
         aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
         warnings=_warnings(inputs.score_warnings, protected),
+        adjusted=shown_adjusted_gaps(inputs.adjusted_gaps, inputs.audit_findings, protected, settings),
     )
 
 

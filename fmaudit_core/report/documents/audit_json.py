@@ -26,7 +26,7 @@ from fmaudit_core.report.sections.summary import executive_summary
 from fmaudit_core.report.text.methods import limits, methods, operating_threshold
 
 #: major.minor of the schema; a file of another major version is read by nobody
-SCHEMA_VERSION: Final = "1.1"
+SCHEMA_VERSION: Final = "1.2"
 #: the schema's file next to audit.json, and in the package
 SCHEMA: Final = "audit.schema.json"
 #: of each score set and metric, so many of the intersections that fare worst go into the summary
@@ -129,5 +129,6 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         "paper_comparison": tables.paper.to_dicts(),
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
         "spatial_aggregation": tables.aggregations.to_dicts(),
+        "adjusted_gaps": tables.adjusted.to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
     }

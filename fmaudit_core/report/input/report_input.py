@@ -75,6 +75,7 @@ CALIBRATION_TESTS: Final = fairness.CALIBRATION_TESTS.schema
 CROSS: Final = CROSS_GROUP_AUROC.schema
 INTERSECTIONS: Final = fairness.INTERSECTIONS.schema
 WARNINGS: Final = SCORE_WARNINGS.schema
+ADJUSTED: Final = fairness.ADJUSTED_GAPS.schema
 COMPARISONS: Final = MODEL_COMPARISONS.schema
 CHANGES: Final = AUDIT_CHANGES.schema
 MODALITIES: Final = MODALITY_COMPARISONS.schema
@@ -126,6 +127,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "audit_changes": CHANGES,
     "modality_comparisons": MODALITIES,
     "score_warnings": WARNINGS,
+    "adjusted_gaps": ADJUSTED,
     "label_flow": LABEL_FLOW,
     "notes": NOTES,
     "baselines": BASELINE_JOINS.schema,
@@ -166,6 +168,8 @@ class ReportInput:
         As `fairness/` makes them; counts of small subgroups are withheld here, whatever the frames hold.
     score_warnings : frame of `WARNINGS`, optional
         What to check before a verdict is read; see `fairness/score_warnings.py`.
+    adjusted_gaps : frame of `ADJUSTED`, optional
+        Gaps before and after standardising for covariates; see `fairness/adjusted_gaps.py`.
     modality_comparisons : frame of `MODALITIES`
         What CT, the medical record and both tell, over all studies.
     studies : frame of `STUDIES`
@@ -210,6 +214,7 @@ class ReportInput:
     modality_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MODALITIES))
     spatial_aggregation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPATIAL))
     score_warnings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=WARNINGS))
+    adjusted_gaps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADJUSTED))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

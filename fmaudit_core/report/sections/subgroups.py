@@ -33,7 +33,7 @@ def cell_id(index: ScoreSetIndex, key: Key) -> str:
 
 @dataclass(frozen=True)
 class MetricView:
-    """A metric of a subgroup as text: its value, its interval, and the smallest difference that would have shown."""
+    """A metric of a subgroup as text: its value, its interval, and the difference that its own test detects."""
 
     metric: str
     value: str
@@ -247,7 +247,7 @@ def _tip(metric: str, row: Row | None) -> str:
     return (
         f"interval {formatting.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)}; "
         f"n {formatting.count(row['n'], row['counts'])}, {formatting.count(row['n_pos'], row['counts'])} with the outcome; "
-        f"smallest difference that would have shown {formatting.spread(metric, row['mde'], rounded=rounded)}"
+        f"detectable by its own test {formatting.spread(metric, row['mde'], rounded=rounded)}"
     )
 
 
@@ -328,7 +328,7 @@ def _hover(title: str, metric: str, row: Row, finding: Row) -> str:
         f"{formatting.metric_title(metric)} {formatting.level(metric, row['value'], rounded=rounded)} "
         f"({formatting.interval(metric, row['ci_low'], row['ci_high'], rounded=rounded)})",
         f"{formatting.count(row['n'], row['counts'])} studies, {formatting.count(row['n_pos'], row['counts'])} with the outcome",
-        f"would have shown: {formatting.spread(metric, row['mde'], rounded=rounded)} or more from the rest",
+        f"detectable by its own test: {formatting.spread(metric, row['mde'], rounded=rounded)} from the rest",
     ]
     if row.get("p_rest_adjusted") is not None:
         lines.append(f"against the rest: {formatting.p_text(row['p_rest_adjusted'], 'adjusted p')}")

@@ -20,6 +20,7 @@ from fmaudit_core.config.networks import NetworksSection
 from fmaudit_core.config.probes import Modality, ProbeKind, ProbesSection
 from fmaudit_core.config.reading import load_audit, validated
 from fmaudit_core.config.reaudit import ReauditSection
+from fmaudit_core.config.storage import StorageSection
 
 __all__ = [
     "CONFIG_NAME",
@@ -48,6 +49,7 @@ __all__ = [
     "ProbeKind",
     "ProbesSection",
     "ReauditSection",
+    "StorageSection",
     "Strategy",
     "TableCohort",
     "audit_path_from_environment",

@@ -23,7 +23,10 @@ from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
 from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.bucket_warehouse import BucketWarehouse
 from fmaudit_core.storage.digests import digest
+from fmaudit_core.storage.root import BucketRoot, FolderRoot, Root
 from fmaudit_core.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
@@ -52,13 +55,21 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """The folder that holds everything a run makes."""
+        """The folder that holds what a run makes on this machine; everything, unless there is a `root`."""
         return self.audit.home
 
     @cached_property
-    def warehouse(self) -> Warehouse:
+    def root(self) -> Root:
+        """Where the tables, embeddings, claims and the report are: `home`, another folder, or a bucket."""
+        if self.audit.bucket is None:
+            return FolderRoot(self.home if self.audit.root is None else Path(self.audit.root))
+        store = self.audit.storage
+        return BucketRoot(Bucket(self.audit.bucket, store.endpoint, store.region), self.home / "reports")
+
+    @property
+    def warehouse(self) -> Warehouse | BucketWarehouse:
         """Tables and embeddings."""
-        return Warehouse(self.home / "warehouse")
+        return self.root.warehouse
 
     @cached_property
     def slices(self) -> SliceStore:
@@ -115,8 +126,8 @@ class Workspace:
 
     @property
     def reports(self) -> Path:
-        """The report's folder."""
-        return self.home / "reports"
+        """The report's folder on this machine."""
+        return self.root.reports
 
     @property
     def dagster_home(self) -> Path:

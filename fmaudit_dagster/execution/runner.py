@@ -160,7 +160,7 @@ class _Run:
         """Make one step; return whether it was made."""
         if self.listener is not None:
             self.listener(step.name, step.cell, at, of)
-        tags = process_tags(self.workspace.home) | ({FORCED_TAG: "true"} if forced else {})
+        tags = process_tags(self.workspace.root) | ({FORCED_TAG: "true"} if forced else {})
         started, cpu = time.monotonic(), time.process_time()
         error, assets = _execute(self.job, self.instance, step, tags)
         self.outcome.times.append(
@@ -181,7 +181,7 @@ class _Run:
         if self.listener is not None:
             self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
-        end_killed_runs(self.instance, self.workspace.home)
+        end_killed_runs(self.instance, self.workspace.root)
 
 
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:

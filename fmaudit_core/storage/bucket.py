@@ -31,7 +31,7 @@ _CAUSES: Final = (
     ("latest/meta-data", "there are no credentials in the environment"),
     ("ConnectionRefused", "the connection was refused"),
     ("dns error", "the name of its store cannot be resolved"),
-    ("certificate", "the certificate of its store is not trusted"),
+    ("InvalidCertificate", "the certificate of its store is not trusted"),
     ("BadScheme", "its store is reached without TLS, which needs `storage: endpoint: http://...` in audit.yaml"),
     ("InvalidContentType", "its store does not speak TLS at this port"),
     ("TimedOut", "its store did not answer in time"),

@@ -23,7 +23,12 @@ import pytest
 from fmaudit_core.storage.bucket import Bucket, StoreError
 
 WEED = Path(sys.executable).parent / "weed"
-ENDPOINT = "http://127.0.0.1:8333"
+#: of this process: servers talk by sockets in /tmp that are named by their ports, and files have no namespace of networks
+PORTS = {
+    name: base + os.getpid() % 1000
+    for name, base in (("master", 21000), ("volume", 22000), ("filer", 23000), ("s3", 24000))
+}
+ENDPOINT = f"http://127.0.0.1:{PORTS['s3']}"
 KEY, SECRET = "anaccesskey", "averysecretkey"
 READER, READER_SECRET = "areaderskey", "areaderssecret"
 IDENTITIES = {
@@ -54,6 +59,7 @@ class SeaweedFS:
         config.write_text(json.dumps(IDENTITIES))
         options = {
             "dir": self.folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.volumeSizeLimitMB": 64, "volume.max": 40,
+            **{f"{name}.port": port for name, port in PORTS.items()},
             "filer": "true", "s3": "true", "s3.config": config, "s3.autoCreateBucket": "false", "master.telemetry": "false",
         }  # fmt: skip
         with (self.folder / "log").open("ab") as log:
@@ -70,10 +76,10 @@ class SeaweedFS:
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             try:
-                Bucket("s3://audit", ENDPOINT).write("ready", b"")
+                Bucket("s3://audit", ENDPOINT).write("ready", b"ready")
             except StoreError as error:
                 if "does not exist" in str(error):
-                    shell = [WEED, "shell", "-master=127.0.0.1:9333"]
+                    shell = [WEED, "shell", f"-master=127.0.0.1:{PORTS['master']}"]
                     subprocess.run(shell, input=b"s3.bucket.create -name audit\n", capture_output=True, timeout=_WAIT_S)
                 time.sleep(0.1)
             else:
@@ -85,6 +91,9 @@ class SeaweedFS:
             self.process.kill()
             self.process.wait()
             self.process = None
+        for port in PORTS.values():
+            for left in Path("/tmp").glob(f"seaweedfs-*{port}.sock"):
+                left.unlink()
 
 
 @pytest.fixture(scope="session")

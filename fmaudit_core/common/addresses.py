@@ -6,9 +6,10 @@ A message quotes no address that was refused: it may hold a password.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from fmaudit_core.common.local_paths import ADDRESS, address_problem
 
@@ -50,6 +51,15 @@ def _endpoint(text: str) -> str:
     return text.rstrip("/")
 
 
+def _path_or_bucket(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    found = _root(given)
+    return found if bucket_address(found) == found else Path(found)
+
+
+#: the type of a setting that is a path, or an object or a folder of objects in a bucket
+PathOrBucket = Annotated[Path | str, BeforeValidator(_path_or_bucket)]
 #: the type of a setting that is a folder or a bucket
 FolderOrBucket = Annotated[str, AfterValidator(_root)]
 #: the type of a setting that is the address of a store

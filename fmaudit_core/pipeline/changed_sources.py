@@ -57,6 +57,8 @@ def _slices_are_there(look: Snapshot) -> bool:
 def source_fingerprint(workspace: Workspace) -> str:
     """Return a digest of names, sizes and times of the cohort's tables; no table is read."""
     cohort = workspace.audit.cohort
+    if (table := workspace.table_in_bucket) is not None:
+        return digest(cohort, table[0].tag(table[1]))
     if not isinstance(cohort, InspectCohort):
         return digest(cohort, list(stat_texts([workspace.table.table])))
     try:

@@ -139,6 +139,9 @@ class Snapshot:
             held = self.workspace.image_index.studies().select("study_uid", "digest")
             uids = images.select("study_uid")
             return frame_digest(uids.join(held, on="study_uid", how="left", maintain_order="left"))
+        if self.workspace.images_in_bucket:
+            studies = self.workspace.bucket_images.find(images.get_column("image_path"))
+            return digest(sorted((name, study.digest) for name, study in studies.items()))
         root = self.workspace.images_root
         return files_digest(root, [str(on_disk(root, path)) for path in images.get_column("image_path")])
 

@@ -66,6 +66,8 @@ def unused_files(workspace: Workspace) -> list[Unused]:
     folders = {workspace.home, warehouse.root} if isinstance(warehouse, Warehouse) else {workspace.home}
     torn = sorted({path for folder in folders for path in half_written(folder)})
     found = [Unused("half-written files of processes that have ended", tuple(torn))]
+    copies = tuple(_other_folders(workspace.home / "scratch", set()))
+    found.append(Unused("copies of studies of processes that have ended", copies))
     specs, problems = workspace.registry.read()
     objects = (
         {} if isinstance(warehouse, Warehouse) else _objects(warehouse, None if problems else set(specs), workspace)

@@ -21,6 +21,7 @@ import fmaudit_core
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
+from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
 from fmaudit_core.setup.doctor_results import examine_results
@@ -203,11 +204,17 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     try:
         with needs_extra("imaging", "reading CT series"):
             from fmaudit_core.imaging.series import read_series
+        if workspace.images_in_bucket:  # all were found when the cohort was read
+            return Finding("images", "ok", f"{workspace.bucket_images.bucket}: every study has images"), []
         root = workspace.images_root
     except FmauditError as error:
         return Finding("images", "problem", error.what, error.fix), []
     sampled = workspace.study_images(studies.gather_every(max(1, studies.height // _SAMPLED_PATHS)))
-    paths = [one if isinstance(one, Path) else one.files() for one in sampled.values()]
+    paths = [
+        one.files() if isinstance(one, IndexedStudy) else one
+        for one in sampled.values()
+        if isinstance(one, Path | IndexedStudy)
+    ]
     lost = sum(not all(os.access(file, os.R_OK) for file in _each(path)) for path in paths)
     if lost:
         message = f"{lost} of {len(paths)} sampled images in {root} cannot be read."

@@ -89,6 +89,10 @@ class Bucket:
     def __str__(self) -> str:
         return self.address
 
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, str | None, str | None]]:
+        """Be sent to another process without the client, which that one makes for itself."""
+        return Bucket, (self.address, self.endpoint, self.region)
+
     def read(self, name: str) -> bytes | None:
         """Return the content of an object; None if there is none.
 
@@ -108,6 +112,11 @@ class Bucket:
             return bytes(found.bytes()), str(found.meta["e_tag"])
 
         return self._or_none(get)
+
+    def tag(self, name: str) -> str | None:
+        """Return the ETag of an object; None if there is none, or no bucket."""
+        found = self._or_none(lambda: self._obstore.head(self._store, name))
+        return None if found is None else str(found["e_tag"])
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
         """Return some bytes of an object that is there."""
@@ -130,7 +139,8 @@ class Bucket:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects of a folder and of those below it."""
-        for page in self._asked(lambda: list(self._obstore.list(self._store, prefix))):
+        pages = iter(self._obstore.list(self._store, prefix))
+        while (page := self._asked(lambda: next(pages, None))) is not None:
             for one in page:
                 yield StoredObject(one["path"], one["size"], one["e_tag"])
 

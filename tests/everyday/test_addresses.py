@@ -24,6 +24,8 @@ from tests.everyday.cohorts import studies, write_audit
 #: with a password, which must not reach a terminal or a log
 BUCKET = "s3://key:hunter2@bucket/audit?X-Amz-Signature=hunter2"
 SAID = "is an address (s3://...), and a path on this machine is needed: copy or mount the data, then give that path"
+#: paths that may also be in a bucket, without a key or a query
+IN_BUCKET = {("table", "table"), ("table", "images")}
 COHORTS = {
     "phantom": {"kind": "phantom"},
     "table": {"kind": "table", "table": "t.csv"},
@@ -113,7 +115,8 @@ def test_every_setting_that_is_a_path_refuses_an_address(tmp_path, keys, kind):
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError) as refused:
         load_audit(tmp_path / "audit.yaml")
-    assert f"{'.'.join(keys)}: {SAID}." in str(refused.value)
+    said = "is not of the form s3://bucket/prefix" if (kind, keys[-1]) in IN_BUCKET else f"{SAID}."
+    assert f"{'.'.join(keys)}: {said}" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
@@ -286,6 +289,25 @@ NO_ENDPOINT = "storage.endpoint: is not of the form https://host:port, without a
 )  # fmt: skip
 def test_a_root_or_store_that_cannot_be_used_is_refused_and_not_quoted(tmp_path, changes, message):
     write_audit(tmp_path, **changes)
+    with pytest.raises(ConfigError) as refused:
+        load_audit(tmp_path / "audit.yaml")
+    assert message in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"table": "s3://chest"}, "cohort.table: is a bucket, not an object in one"),
+        ({"table": "gs://chest/hunter2.csv"}, "cohort.table: is an address of a kind that cannot be used"),
+        ({"images": "https://key:hunter2@store/ct"}, "cohort.images: is an address of a kind that cannot be used"),
+        ({"events": "s3://chest/hunter2.csv"}, f"cohort.events: {SAID}"),
+    ],
+)
+def test_a_cohort_in_a_bucket_is_named_as_its_objects(tmp_path, changes, message):
+    write_audit(
+        tmp_path, cohort={"kind": "table", "table": "s3://chest/studies.csv", "images": "s3://chest/images"} | changes
+    )
     with pytest.raises(ConfigError) as refused:
         load_audit(tmp_path / "audit.yaml")
     assert message in str(refused.value)

@@ -21,13 +21,13 @@ class AuditWorkspace(dg.ConfigurableResource[Workspace]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
         """Hold the lease of the run that this process executes, by which others can tell whether it still does."""
         try:
-            home = self.open().home if context.run is not None else None
+            root = self.open().root if context.run is not None else None
         except FmauditError:  # the step reports it
-            home = None
-        if home is None or context.run is None or context.instance is None:
+            root = None
+        if root is None or context.run is None or context.instance is None:
             yield self
             return
-        with run_lease(context.instance, home, context.run.run_id):
+        with run_lease(context.instance, root, context.run.run_id):
             yield self
 
     def open(self) -> Workspace:

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Final
 
 import dagster as dg
 
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_core.storage.claims import Claim, ClaimFolder
+from fmaudit_core.storage.claims import Claim, Claims
 from fmaudit_core.storage.digests import digest
 from fmaudit_core.storage.leases import Lease, Leases, LeaseTimes, Lookout, repeated
 from fmaudit_core.storage.processes import lives, this_process
+from fmaudit_core.storage.root import Root
 
 #: which process executes a run
 PROCESS_TAG: Final = "fmaudit/process"
@@ -33,27 +33,27 @@ _UNDER_WAY: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, 
 
 
 @cache
-def leases_of(home: Path) -> Leases:
+def leases_of(root: Root) -> Leases:
     """Return the leases of a workspace; one object for a process, which remembers what it has seen."""
-    return Leases(ClaimFolder(home / "claims"), _process, lives, Lookout(TIMES))
+    return Leases(root.claims, _process, lives, Lookout(TIMES))
 
 
-def process_tags(home: Path) -> dict[str, str]:
+def process_tags(root: Root) -> dict[str, str]:
     """Return the tags of a run that this process executes."""
-    return {PROCESS_TAG: this_process(), WORKSPACE_TAG: _workspace(home)}
+    return {PROCESS_TAG: this_process(), WORKSPACE_TAG: _workspace(root)}
 
 
 @contextmanager
-def run_lease(instance: dg.DagsterInstance, home: Path, run_id: str) -> Iterator[None]:
+def run_lease(instance: dg.DagsterInstance, root: Root, run_id: str) -> Iterator[None]:
     """Hold the lease of a run, and end runs of other processes that are gone: this run may wait for their slots or claims."""
-    leases, name = leases_of(home), _name(run_id)
+    leases, name = leases_of(root), _name(run_id)
 
     def end_others() -> None:
         with suppress(Exception):  # a database that does not answer now; the next look may find it again
-            end_killed_runs(instance, home)
+            end_killed_runs(instance, root)
 
     lease = _own(leases, name, run_id)
-    instance.add_run_tags(run_id, process_tags(home))
+    instance.add_run_tags(run_id, process_tags(root))
     try:
         with repeated(end_others, leases.times.watch_s):
             if lease is None:
@@ -74,21 +74,21 @@ class Killed:
     why: str
 
 
-def killed_runs(instance: dg.DagsterInstance, home: Path) -> list[Killed]:
+def killed_runs(instance: dg.DagsterInstance, root: Root) -> list[Killed]:
     """Look at the runs that are recorded as running; return those whose process is gone.
 
     One of this machine is found at once, one of another machine after several looks, if its lease is not renewed meanwhile.
     """
-    leases, runs = leases_of(home), instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+    leases, runs = leases_of(root), instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
     leases.lookout.forget_others(_RUNS, {_name(run.run_id) for run in runs})
-    found = (_killed(leases, run, home) for run in runs if PROCESS_TAG in run.tags)
+    found = (_killed(leases, run, root) for run in runs if PROCESS_TAG in run.tags)
     return [one for one in found if one is not None]
 
 
-def end_killed_runs(instance: dg.DagsterInstance, home: Path) -> None:
+def end_killed_runs(instance: dg.DagsterInstance, root: Root) -> None:
     """Report runs whose process is gone as ended, and free their claims and slots: else the next run waits for ever."""
-    leases = leases_of(home)
-    for killed in killed_runs(instance, home):
+    leases = leases_of(root)
+    for killed in killed_runs(instance, root):
         run_id = killed.run.run_id
         name = _name(run_id)
         if leases.take_over(name, killed.claim, run=run_id) is None:
@@ -111,7 +111,7 @@ def _report_ended(instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) ->
         instance.report_run_failed(run, why)
 
 
-def _killed(leases: Leases, run: dg.DagsterRun, home: Path) -> Killed | None:
+def _killed(leases: Leases, run: dg.DagsterRun, root: Root) -> Killed | None:
     name, process = _name(run.run_id), run.tags[PROCESS_TAG]
     running, claim = lives(process), leases.claims.read(name)
     if running is False:
@@ -119,7 +119,7 @@ def _killed(leases: Leases, run: dg.DagsterRun, home: Path) -> Killed | None:
         if not is_its_own and leases.is_held(name, claim):
             return None  # another process is ending it
         return Killed(run, claim, "Its process was killed.")
-    if running or run.tags.get(WORKSPACE_TAG) != _workspace(home) or not leases.lookout.has_expired(name, claim.number):
+    if running or run.tags.get(WORKSPACE_TAG) != _workspace(root) or not leases.lookout.has_expired(name, claim.number):
         return None
     host = (claim.holder or {}).get("host", "another machine")
     why = (
@@ -138,7 +138,7 @@ def _own(leases: Leases, name: str, run_id: str) -> Lease | None:
     return None
 
 
-def _free_claims(claims: ClaimFolder, run_id: str) -> None:
+def _free_claims(claims: Claims, run_id: str) -> None:
     """Free the claims of a run, so that its process, should it come back, publishes nothing more."""
     for name in list(claims.names()):
         claim = claims.read(name)
@@ -150,8 +150,8 @@ def _name(run_id: str) -> str:
     return f"{_RUNS}{run_id}"
 
 
-def _workspace(home: Path) -> str:
-    return digest(str(home.resolve()))[:12]
+def _workspace(root: Root) -> str:
+    return digest(root.identity)[:12]
 
 
 def _process() -> Mapping[str, str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 #: encodings of names on patient CDs: Windows and Latin-1, then DOS
 _ENCODINGS: Final = ("cp1252", "latin-1", "cp850", "cp437")
+
+
+#: names -> those of them that have objects in a bucket
+ListedNames = Callable[[Sequence[str]], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ def locate(root: Path, name: str, suffixes: Sequence[str]) -> Located:
         return Located(relative.as_posix(), inside, exists)
     except (OSError, RuntimeError, ValueError):  # name too long, link to itself, NUL character: no such path
         return Located(name, inside=True, exists=False)
+
+
+def locate_listed(found: Collection[str], name: str, suffixes: Sequence[str]) -> Located:
+    """Return the images of a study in a bucket, where a name is inside its folder unless it leads out of it by its parts."""
+    texts = [f"{name}{suffix}" for suffix in suffixes]
+    inside = not name.startswith("/") and ".." not in name.split("/")
+    return Located(
+        next((one for one in texts if one in found), name), inside, not inside or any(one in found for one in texts)
+    )
 
 
 def on_disk(root: Path, relative: str) -> Path:

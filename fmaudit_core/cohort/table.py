@@ -14,14 +14,14 @@ import polars as pl
 
 from fmaudit_core.cohort.ages import band_of, read_ages
 from fmaudit_core.cohort.archive import KEYS, ReadArchive, studies_in_archive
-from fmaudit_core.cohort.images import locate
+from fmaudit_core.cohort.images import ListedNames, Located, locate, locate_listed
 from fmaudit_core.cohort.outcomes import check_classes, flow_of, label_flow
 from fmaudit_core.cohort.schema import MAX_AGE, Cohort, blank, broken_rules, validate_labels, validate_studies
 from fmaudit_core.cohort.splits import assign_split
 from fmaudit_core.common.errors import columns_missing, did_you_mean
 from fmaudit_core.common.local_paths import ADDRESS
 from fmaudit_core.common.vocabulary import RESERVED_ATTRIBUTES, SPLITS, identifying_levels
-from fmaudit_core.config import AgeBand, TableCohort
+from fmaudit_core.config import AgeBand, LocalTableCohort
 from fmaudit_core.tabular.errors import (
     CohortError,
     columns_named,
@@ -66,19 +66,20 @@ _IMAGE_RULES: Final = {
 
 
 def read_table_cohort(
-    section: TableCohort,
+    section: LocalTableCohort,
     *,
     tasks: Sequence[str],
     attributes: Sequence[str],
     covariates: Sequence[str] = (),
     age_bands: Sequence[AgeBand],
     archive: ReadArchive | None = None,
+    listed: ListedNames | None = None,
 ) -> Cohort:
     """Read and validate a cohort.
 
     Parameters
     ----------
-    section : TableCohort
+    section : LocalTableCohort
         The table, the image folder, and a mapping from our column names to the user's if they differ. The table needs
         `study_id`, `patient_id`, `age`, and a column per task and per attribute. `split`, `image` and `series_uid` (the series
         to use, blank if the rules choose) are optional. Without `split`, patients are split 70/10/20 by a hash of their id.
@@ -92,6 +93,8 @@ def read_table_cohort(
         Studies outside all bands are excluded and counted.
     archive : callable, optional
         Indexes the image folder; without it, images are found by name only.
+    listed : callable, optional
+        Finds images by name in a bucket, if they are in one.
 
     Raises
     ------
@@ -116,7 +119,8 @@ def read_table_cohort(
         found = studies_in_archive(raw, archive(section.images), where=where, notes=notes)
         raw = raw.with_columns(found, image_path=pl.lit(None, dtype=pl.String))
     else:
-        raw = raw.drop(KEYS, strict=False).with_columns(image_path=_image_paths(raw, section.images, where))
+        paths = _image_paths(raw, section.images, where) if listed is None else _listed_paths(raw, listed, where)
+        raw = raw.drop(KEYS, strict=False).with_columns(image_path=paths)
     studies = _studies(raw, levelled, age_bands)
     kept = studies.drop_nulls("age_band")
     if kept.is_empty():
@@ -147,7 +151,7 @@ def _check_names(tasks: Sequence[str], attributes: Sequence[str]) -> None:
         )
 
 
-def _read_as_ours(section: TableCohort, tasks: Sequence[str], attributes: Sequence[str]) -> pl.DataFrame:
+def _read_as_ours(section: LocalTableCohort, tasks: Sequence[str], attributes: Sequence[str]) -> pl.DataFrame:
     """Return the needed columns under our names, and `row`, with a missing split assigned and missing attributes left blank."""
     theirs = dict(section.columns)
     needed = ["study_id", "patient_id", "age", *tasks, *(name for name in attributes if name != "age_band")]
@@ -190,7 +194,7 @@ def _check_times(raw: pl.DataFrame, where: str) -> None:
         )
 
 
-def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[str], notes: Notes) -> pl.DataFrame:
+def _with_levels(raw: pl.DataFrame, section: LocalTableCohort, attributes: Sequence[str], notes: Notes) -> pl.DataFrame:
     """Return the attributes in normal form.
 
     An attribute with too many levels is refused, because a column of ids would show patients as subgroups on every page.
@@ -218,7 +222,7 @@ def _with_levels(raw: pl.DataFrame, section: TableCohort, attributes: Sequence[s
     return raw.with_columns(columns)
 
 
-def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes: Notes) -> pl.DataFrame:
+def _labels(raw: pl.DataFrame, section: LocalTableCohort, tasks: Sequence[str], notes: Notes) -> pl.DataFrame:
     """Return one row per study and task. An unknown word raises an error that names the word, its count and its rows."""
     problems, ids, read = [], ids_in_lower_case(raw), {}
     for task in tasks:
@@ -244,7 +248,7 @@ def _labels(raw: pl.DataFrame, section: TableCohort, tasks: Sequence[str], notes
     return pl.concat(long).sort("study_id", "task")
 
 
-def _is_archive(raw: pl.DataFrame, section: TableCohort, root: Path) -> bool:
+def _is_archive(raw: pl.DataFrame, section: LocalTableCohort, root: Path) -> bool:
     """Return whether studies are found by an index: names in the table and a folder per study go first, unless it is mapped."""
     keys = [name for name in KEYS if name in raw.columns]
     if not keys or "image" in raw.columns or not root.is_dir():
@@ -260,9 +264,35 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
         return pl.Series("image_path", [None] * raw.height, dtype=pl.String)
     if not root.is_dir():
         raise CohortError("is not a folder.", where=str(root), fix="Set `cohort: images:` to the folder of CT series.")
-    named = raw.get_column("image" if "image" in raw.columns else "study_id")
-    suffixes = ("",) if "image" in raw.columns else _IMAGE_SUFFIXES
+    named, suffixes = _named_images(raw)
     located = [locate(root, name, suffixes) for name in named]
+    fix = (
+        f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id. If its files "
+        "lie in another layout, map `study_uid` or `accession` under `cohort: columns:`."
+    )
+    return _checked_paths(raw, named, located, where, fix)
+
+
+def _listed_paths(raw: pl.DataFrame, listed: ListedNames, where: str) -> pl.Series:
+    """Return the image path of each study relative to the bucket's folder, checked to have objects."""
+    named, suffixes = _named_images(raw)
+    found = listed([f"{name}{suffix}" for name in named for suffix in suffixes])
+    located = [locate_listed(found, name, suffixes) for name in named]
+    fix = (
+        "Images are searched for in the bucket, by the column `image` if there is one, else by study_id: a folder of objects, or "
+        "one object. An archive in another layout must be mounted as a folder."
+    )
+    return _checked_paths(raw, named, located, where, fix)
+
+
+def _named_images(raw: pl.DataFrame) -> tuple[pl.Series, Sequence[str]]:
+    """Return the name of the images of each study, and the suffixes that a file of that name may have."""
+    if "image" in raw.columns:
+        return raw.get_column("image"), ("",)
+    return raw.get_column("study_id"), _IMAGE_SUFFIXES
+
+
+def _checked_paths(raw: pl.DataFrame, named: pl.Series, located: Sequence[Located], where: str, fix: str) -> pl.Series:
     address = named.str.contains(ADDRESS)
     checked = raw.select("row").with_columns(
         name=named,
@@ -272,12 +302,7 @@ def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
     )
     problems = broken_rules(checked, _IMAGE_RULES)
     if problems:
-        raise CohortError(
-            problems,
-            where=where,
-            fix=f"Images are searched for in {root.name}/, by the column `image` if there is one, else by study_id. If its files "
-            "lie in another layout, map `study_uid` or `accession` under `cohort: columns:`.",
-        )
+        raise CohortError(problems, where=where, fix=fix)
     return pl.Series("image_path", [one.path for one in located], dtype=pl.String)
 
 

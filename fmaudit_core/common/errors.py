@@ -10,7 +10,8 @@ FmauditError
 ├── FairnessError      fairness/errors.py the statistics cannot be computed from these predictions
 ├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
 ├── ReportError        report/errors.py the page cannot be written
-└── WarehouseError     storage/warehouse.py     a table is missing, corrupted or has another schema
+├── WarehouseError     storage/warehouse.py     a table is missing, corrupted or has another schema
+└── StoreError         storage/bucket.py        a bucket cannot be reached, or refuses
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ _EXTRA_OF: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(("dagster", "dagster_webserver"), "platform"),
     "h5py": "hdf5",
+    "obstore": "cloud",
     "sklearn": "ehr",
 }
 

@@ -35,7 +35,10 @@ def _message(problem: Any, model: type[BaseModel], whole: str) -> str:
     if problem["type"] == "missing":
         return f"{key}: is missing"
     given = problem["input"]
-    is_shown = isinstance(given, str | int | float | bool) and address_problem(str(given)) is None
+    # an address may hold a password
+    is_shown = (
+        isinstance(given, str | int | float | bool) and address_problem(text := str(given)) is None and "@" not in text
+    )
     shown = f" (given: {given!r})" if is_shown else ""
     return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
 

@@ -8,7 +8,15 @@ from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.audit import HOME_NAME, Audit
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
-from fmaudit_core.config.cohort import CohortSection, InspectCohort, LabelWords, LevelRules, PhantomCohort, TableCohort
+from fmaudit_core.config.cohort import (
+    CohortSection,
+    InspectCohort,
+    LabelWords,
+    LevelRules,
+    LocalTableCohort,
+    PhantomCohort,
+    TableCohort,
+)
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -20,6 +28,7 @@ from fmaudit_core.config.networks import NetworksSection
 from fmaudit_core.config.probes import Modality, ProbeKind, ProbesSection
 from fmaudit_core.config.reading import load_audit, validated
 from fmaudit_core.config.reaudit import ReauditSection
+from fmaudit_core.config.storage import StorageSection
 
 __all__ = [
     "CONFIG_NAME",
@@ -41,6 +50,7 @@ __all__ = [
     "InspectCohort",
     "LabelWords",
     "LevelRules",
+    "LocalTableCohort",
     "MitigationSection",
     "Modality",
     "NetworksSection",
@@ -48,6 +58,7 @@ __all__ = [
     "ProbeKind",
     "ProbesSection",
     "ReauditSection",
+    "StorageSection",
     "Strategy",
     "TableCohort",
     "audit_path_from_environment",

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from fmaudit_core.common.addresses import FolderOrBucket, bucket_address
 from fmaudit_core.common.errors import did_you_mean
 from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.common.vocabulary import (
@@ -32,6 +33,7 @@ from fmaudit_core.config.mitigation import MitigationSection
 from fmaudit_core.config.probes import ProbesSection
 from fmaudit_core.config.reaudit import ReauditSection
 from fmaudit_core.config.section import Section
+from fmaudit_core.config.storage import StorageSection
 
 HOME_NAME = ".fmaudit"
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -75,8 +77,12 @@ class Audit(Section):
     acquisition: AcquisitionSection = AcquisitionSection()
     #: the registry of encoders: a folder with one YAML per encoder
     encoders: LocalPath = Path("encoders")
-    #: the workspace: folder of all outputs of a run
+    #: the workspace: folder of all outputs of a run; with a `root`, only of what stays on this machine, such as slices
     home: LocalPath = Path(HOME_NAME)
+    #: where tables, embeddings, claims and the report are, if not in `home`: a folder, or a bucket as `s3://bucket/prefix`
+    root: FolderOrBucket | None = None
+    #: the store of a bucket
+    storage: StorageSection = StorageSection()
     #: from CT series to slices
     imaging: ImagingSection = ImagingSection()
     #: from slices to embeddings
@@ -95,6 +101,11 @@ class Audit(Section):
     automation: AutomationSection = AutomationSection()
     #: Kubernetes resources for encoding
     cluster: ClusterSection = ClusterSection()
+
+    @property
+    def bucket(self) -> str | None:
+        """Return the address of the bucket that holds the results; None if they are in a folder."""
+        return bucket_address(self.root) if self.root is not None else None
 
     @property
     def cohort_attributes(self) -> tuple[str, ...]:
@@ -189,6 +200,8 @@ class Audit(Section):
     def anchored_at(self, folder: Path) -> Audit:
         """Return a copy with every relative path resolved against `folder`."""
         update: dict[str, Any] = {"encoders": folder / self.encoders, "home": folder / self.home}
+        if self.root is not None and self.bucket is None:
+            update["root"] = str(folder / self.root)
         cohort = self.cohort
         given = {name: getattr(cohort, name) for name in type(cohort).model_fields}
         paths = {name: folder / value for name, value in given.items() if isinstance(value, Path)}

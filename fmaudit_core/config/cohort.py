@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from fmaudit_core.common.addresses import PathOrBucket
 from fmaudit_core.common.local_paths import LocalPath
 from fmaudit_core.config.section import Section
 
@@ -65,11 +67,11 @@ class TableCohort(Section):
 
     #: this kind of cohort
     kind: Literal["table"]
-    #: CSV or Parquet file with a row per study
-    table: LocalPath
-    #: folder with a folder or file per study, or an archive in any layout if the table has `study_uid` or `accession`; not needed
-    #: if the embeddings of every encoder were computed elsewhere
-    images: LocalPath | None = None
+    #: CSV or Parquet file with a row per study, also as `s3://bucket/studies.csv`
+    table: PathOrBucket
+    #: folder with a folder or file per study, also as `s3://bucket/folder`, or an archive in any layout if the table has
+    #: `study_uid` or `accession`; not needed if the embeddings of every encoder were computed elsewhere
+    images: PathOrBucket | None = None
     #: the medical record: a CSV or Parquet file with a row per event (patient_id, time, code, and optionally value); the table
     #: then needs a column `time`
     events: LocalPath | None = None
@@ -79,6 +81,20 @@ class TableCohort(Section):
     labels: LabelWords = LabelWords()
     #: how levels of attributes are read
     levels: LevelRules = LevelRules()
+
+    @field_validator("table")
+    @classmethod
+    def _is_object(cls, table: Path | str) -> Path | str:
+        if isinstance(table, str) and table.count("/") < len(["s3:", "", "bucket", "object"]) - 1:
+            raise ValueError("is a bucket, not an object in one: give s3://bucket/studies.csv")
+        return table
+
+
+class LocalTableCohort(TableCohort):
+    """A table cohort whose table is on this machine; its images too, unless they are in a bucket."""
+
+    table: LocalPath
+    images: LocalPath | None = None
 
 
 class InspectCohort(Section):

@@ -30,7 +30,9 @@ def home_from_environment() -> Path | None:
     ConfigError
         It is an address, not a path.
     """
-    return _path("FMAUDIT_HOME")
+    return _path(
+        "FMAUDIT_HOME", fix="Results may be in a bucket: set `root: s3://bucket/prefix` in audit.yaml instead."
+    )
 
 
 def report_url_from_environment() -> str | None:
@@ -38,10 +40,10 @@ def report_url_from_environment() -> str | None:
     return os.environ.get("FMAUDIT_REPORT_URL")
 
 
-def _path(variable: str) -> Path | None:
+def _path(variable: str, fix: str | None = None) -> Path | None:
     given = os.environ.get(variable)
     if not given:
         return None
     if (problem := address_problem(given)) is not None:
-        raise ConfigError(f"{problem}.", where=variable)
+        raise ConfigError(f"{problem}.", where=variable, fix=fix)
     return Path(given).absolute()

@@ -1,4 +1,4 @@
-"""Settings that a report may show: all except paths of the local machine."""
+"""Settings that a report may show: all except paths of the local machine and addresses."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from typing import Any, Final
 
 from fmaudit_core.config import Audit
 
-#: paths of the local machine, which are excluded
+#: paths and addresses, which are excluded
 _PLACES: Final[dict[str, Any]] = {
     "encoders": True,
     "home": True,
+    "root": True,
+    "storage": True,
     "cohort": {"table", "images", "events", "root", "ehr", "demographics"},
 }
 
 
 def public_config(audit: Audit) -> dict[str, Any]:
-    """Return the settings shown in a report, without local paths."""
+    """Return the settings shown in a report, without local paths and addresses."""
     return audit.model_dump(mode="json", exclude=_PLACES)

@@ -1,4 +1,4 @@
-"""Reader of embeddings: one DuckDB file per encoder, written by `embeddings_writer.py`.
+"""Reader of embeddings: one DuckDB file per encoder, or objects of a bucket, written by `embeddings_writer.py`.
 
 Connections are short-lived: DuckDB keeps one instance per open file and process, and files are replaced by rename.
 """
@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmaudit_core.encoders.errors import EncoderError
+from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
 from fmaudit_core.storage.warehouse import unreadable
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 
-def read_poolings(path: Path) -> list[str]:
+def read_poolings(path: EmbeddingsPath) -> list[str]:
     """Return the poolings of a file's study embeddings, sorted.
 
     Raises
@@ -34,7 +35,7 @@ def read_poolings(path: Path) -> list[str]:
     return [pooling for (pooling,) in rows]
 
 
-def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32Array]:
+def read_study_embeddings(path: EmbeddingsPath, pooling: str) -> tuple[list[str], Float32Array]:
     """Read the study embeddings of one encoder and pooling.
 
     Returns
@@ -54,14 +55,16 @@ def read_study_embeddings(path: Path, pooling: str) -> tuple[list[str], Float32A
     return ids, embeddings
 
 
-def read_slice_counts(path: Path) -> dict[str, int]:
+def read_slice_counts(path: EmbeddingsPath) -> dict[str, int]:
     """Return the number of slice embeddings per study, sorted by study; empty if an encoder has none."""
     query = "SELECT study_id, count(*) FROM slice_embeddings GROUP BY study_id ORDER BY study_id"
     with _opened(path) as connection:
         return dict(connection.execute(query).fetchall())
 
 
-def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
+def stream_slice_embeddings(
+    path: EmbeddingsPath, rows: int = 8_192
+) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
     """Yield all slice embeddings in blocks and in no guaranteed order; memory does not grow with their number.
 
     Returns
@@ -76,7 +79,7 @@ def stream_slice_embeddings(path: Path, rows: int = 8_192) -> Iterator[tuple[pa.
             yield ids.dictionary_encode(), index.to_numpy().astype(np.int64), flat.reshape(len(ids), -1)
 
 
-def read_study_ids(path: Path) -> list[str]:
+def read_study_ids(path: EmbeddingsPath) -> list[str]:
     """Return the studies that have an embedding, sorted.
 
     Raises
@@ -89,7 +92,7 @@ def read_study_ids(path: Path) -> list[str]:
     return [study_id for (study_id,) in rows]
 
 
-def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
+def check_embeddings(path: EmbeddingsPath, *, dim: int, studies: Sequence[str]) -> None:
     """Check the guarantees of a published file.
 
     Parameters
@@ -123,7 +126,7 @@ def check_embeddings(path: Path, *, dim: int, studies: Sequence[str]) -> None:
             raise EncoderError(f"{len(lost)} usable studies have no vector pooled by {pooling}.", where=path.name)
 
 
-def read_provenance(path: Path) -> dict[str, str]:
+def read_provenance(path: EmbeddingsPath) -> dict[str, str]:
     """Return the provenance of the embeddings: version, weights, spec, view, counts, libraries.
 
     Raises
@@ -135,7 +138,7 @@ def read_provenance(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT key, value FROM provenance ORDER BY key").fetchall())
 
 
-def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32Array]:
+def _rows(path: EmbeddingsPath, query: str, values: list[str]) -> tuple[list[str], Float32Array]:
     with _opened(path) as connection:
         table = connection.sql(query, params=values).to_arrow_table().combine_chunks()
     if table.num_rows == 0:
@@ -145,22 +148,30 @@ def _rows(path: Path, query: str, values: list[str]) -> tuple[list[str], Float32
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(path: EmbeddingsPath) -> Iterator[duckdb.DuckDBPyConnection]:
     try:
-        with path.open("rb") as file:
-            file.read(1)  # DuckDB reports a file that it may not read like one that is torn
+        with _file(path) if isinstance(path, Path) else path.opened() as connection:
+            yield connection
     except FileNotFoundError:
         raise EncoderError(
             "does not exist yet.", where=path.name, fix="Materialise study_embeddings, or run `fmaudit run`."
         ) from None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            yield connection
     except duckdb.Error as error:
         raise EncoderError(
             f"is not a readable file of embeddings ({str(error).splitlines()[0]}).",
             where=path.name,
             fix="Delete it and run `fmaudit run` again.",
         ) from error
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    try:
+        with path.open("rb") as file:
+            file.read(1)  # DuckDB reports a file that it may not read like one that is torn
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
+    with duckdb.connect(str(path), read_only=True) as connection:
+        yield connection

@@ -1,4 +1,4 @@
-"""Writer of embeddings: one DuckDB file per encoder.
+"""Writer of embeddings: one DuckDB file per encoder, or objects of a bucket.
 
 The content comes from `extract.py` or `imported.py`; for reading see `embeddings_reader.py`.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 import numpy as np
@@ -15,15 +17,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
 
 Float32Array = npt.NDArray[np.float32]
+
+
+class Sink(Protocol):
+    """What takes the rows of embeddings."""
+
+    def add(self, table: str, rows: pa.Table) -> None:
+        """Add rows with the columns of a table, in order."""
+        ...
 
 
 class EmbeddingsWriter:
     """A writer that fills one file of embeddings in blocks of studies, and counts what it has written."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
         self._studies: dict[str, int] = {}
         self.n_slices = self.n_failed = 0
         self.first_failure = ""
@@ -51,8 +62,7 @@ class EmbeddingsWriter:
     def add_failed(self, study_ids: Sequence[str], reasons: Sequence[str]) -> None:
         """Add studies without an embedding, with the reasons."""
         if study_ids:
-            rows = list(zip(study_ids, reasons, strict=True))
-            self._connection.executemany("INSERT INTO failed_studies VALUES (?, ?)", rows)
+            self._sink.add("failed_studies", _texts(study_id=study_ids, reason=reasons))
             self.first_failure = self.first_failure or reasons[0]
             self.n_failed += len(study_ids)
 
@@ -60,28 +70,49 @@ class EmbeddingsWriter:
         """Write the provenance of the embeddings, and the counts."""
         counts = {"n_studies": self.n_studies, "n_slices": self.n_slices, "n_failed": self.n_failed}
         recorded = dict(provenance) | {key: str(value) for key, value in counts.items()}
-        self._connection.executemany("INSERT INTO provenance VALUES (?, ?)", sorted(recorded.items()))
+        keys = sorted(recorded)
+        self._sink.add("provenance", _texts(key=keys, value=[recorded[key] for key in keys]))
 
     def _append(self, table: str, ids: Sequence[str], second: pa.Array, matrix: Float32Array) -> None:
         flat = np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), matrix.shape[1])
-        batch = pa.table({"study_id": pa.array(ids, pa.string()), "second": second, "embedding": vectors})
-        self._connection.register("batch", batch)
-        self._connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
-        self._connection.unregister("batch")
+        self._sink.add(
+            table, pa.table({"study_id": pa.array(ids, pa.string()), "second": second, "embedding": vectors})
+        )
+
+
+@dataclass(frozen=True)
+class _File:
+    """A sink that is a DuckDB file."""
+
+    connection: duckdb.DuckDBPyConnection
+
+    def add(self, table: str, rows: pa.Table) -> None:
+        self.connection.register("batch", rows)
+        self.connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
+        self.connection.unregister("batch")
 
 
 @contextmanager
-def written_embeddings(out: Path, dim: int) -> Iterator[EmbeddingsWriter]:
+def written_embeddings(out: EmbeddingsPath, dim: int) -> Iterator[EmbeddingsWriter]:
     """Yield a writer of a temporary file next to `out`; on success it is renamed to `out`, otherwise nothing appears.
 
-    The tables are `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)` (empty
-    if an encoder has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
+    In a bucket, it writes new objects, which are published together. The tables are
+    `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)` (empty if an encoder
+    has none), `failed_studies(study_id, reason)` and `provenance(key, value)`.
     """
+    if not isinstance(out, Path):
+        with out.written(dim) as objects:
+            yield EmbeddingsWriter(objects)
+        return
     with written_beside(out) as temporary, duckdb.connect(str(temporary)) as connection:
         vector = f"FLOAT[{dim}]"
         connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
         connection.execute(f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})")
         connection.execute("CREATE TABLE failed_studies(study_id VARCHAR, reason VARCHAR)")
         connection.execute("CREATE TABLE provenance(key VARCHAR, value VARCHAR)")
-        yield EmbeddingsWriter(connection)
+        yield EmbeddingsWriter(_File(connection))
+
+
+def _texts(**columns: Sequence[str]) -> pa.Table:
+    return pa.table({name: pa.array(list(cells), pa.string()) for name, cells in columns.items()})

@@ -38,6 +38,7 @@ from fmaudit_core.encoders.shards import Shard, finished_shards, load_shard, sav
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.window import SliceArray, View
+from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -78,7 +79,7 @@ def extract(
     store: SliceSource,
     studies: Sequence[str],
     work: Path,
-    out: Path,
+    out: EmbeddingsPath,
     section: ExtractionSection,
     version: str,
     progress: Progress = silent,
@@ -93,10 +94,10 @@ def extract(
         Study ids, in any order; they are embedded in sorted order.
     work : Path
         Folder for the shards of an unfinished extraction.
-    out : Path
-        The DuckDB file, replaced in one rename: tables `study_embeddings(study_id, pooling, embedding)`,
-        `slice_embeddings(study_id, slice_index, embedding)`, `failed_studies(study_id, reason)` and
-        `provenance(key, value)`.
+    out : EmbeddingsPath
+        The DuckDB file, replaced in one rename, or its place in a bucket: tables
+        `study_embeddings(study_id, pooling, embedding)`, `slice_embeddings(study_id, slice_index, embedding)`,
+        `failed_studies(study_id, reason)` and `provenance(key, value)`.
     section : ExtractionSection
         Device and batch size.
     version : str
@@ -199,7 +200,7 @@ def _read_ahead(
 
 
 def _publish(
-    out: Path, shards: Sequence[Path], spec: EncoderSpec, made_of: str, device: str, speed: float
+    out: EmbeddingsPath, shards: Sequence[Path], spec: EncoderSpec, made_of: str, device: str, speed: float
 ) -> ExtractionResult:
     """Stream the shards into a temporary DuckDB file next to `out`, then rename it."""
     batches: list[int] = []

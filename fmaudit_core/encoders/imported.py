@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +25,7 @@ from fmaudit_core.encoders.embeddings_writer import written_embeddings
 from fmaudit_core.encoders.errors import ImportedFileError, SpecError
 from fmaudit_core.encoders.extract import ExtractionResult, provenance
 from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile
+from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -33,7 +33,9 @@ NOT_IN_FILE: Final = "not in the imported file"
 _ROWS_AT_ONCE: Final = 4096
 
 
-def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, version: str) -> ExtractionResult:
+def import_embeddings(
+    spec: EncoderSpec, *, studies: Sequence[str], out: EmbeddingsPath, version: str
+) -> ExtractionResult:
     """Publish the embeddings of the cohort's studies from a spec's file.
 
     Parameters
@@ -41,8 +43,8 @@ def import_embeddings(spec: EncoderSpec, *, studies: Sequence[str], out: Path, v
     studies : sequence of str
         The cohort's studies. Those that are not in the file are recorded in `failed_studies`; rows of other studies are counted
         in `provenance` and left out.
-    out : Path
-        The DuckDB file, replaced in one rename; see `extract.extract`. It holds no slice embeddings.
+    out : EmbeddingsPath
+        The DuckDB file, replaced in one rename, or its place in a bucket; see `extract.extract`. It holds no slice embeddings.
 
     Raises
     ------

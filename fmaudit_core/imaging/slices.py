@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.worker_pool import performed
 from fmaudit_core.imaging.acquisition import acquisition_table
 from fmaudit_core.imaging.archive.index import IndexedStudy
+from fmaudit_core.imaging.bucket_images import BucketStudy
 from fmaudit_core.imaging.choice import judged, stored_at
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.rescale import Rescale
@@ -38,8 +39,8 @@ READER_REVISION: Final = 5
 _STUDIES_PER_JOB: Final = 2
 _STUDIES_BEFORE_ESTIMATE: Final = 8
 
-#: the CT of a study: its folder or file, or its files by the index of an archive
-StudyImages = Path | IndexedStudy
+#: the CT of a study: its folder or file, its files by the index of an archive, or its objects in a bucket
+StudyImages = Path | IndexedStudy | BucketStudy
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _file_name(study_id: str) -> str:
 def _fingerprint(ct: StudyImages, rescale: Rescale | None) -> tuple[str, int]:
     """Return the digest of a study's files (name, size, modification time), rescale and reader; and the files' bytes."""
     seen, n_bytes = hashlib.sha256(f"{READER_REVISION}{rescale or ''}".encode()), 0
-    if isinstance(ct, IndexedStudy):
+    if not isinstance(ct, Path):
         seen.update(ct.digest.encode())
         return seen.hexdigest()[:32], ct.n_bytes
     for path, status in files_below(ct):
@@ -257,6 +258,8 @@ def _make(job: _Job) -> None:
 
 
 def _found(job: _Job) -> Iterable[SeriesRead]:
+    if isinstance(job.images, BucketStudy):
+        return _copied_series(job.images, job.rescale)
     if isinstance(job.images, IndexedStudy):
         files = job.images.files()
         if files and not any(
@@ -268,8 +271,17 @@ def _found(job: _Job) -> Iterable[SeriesRead]:
                 fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",
             )
         return found_series(files, rescale=job.rescale)
-    if job.images.exists():
-        return found_series(job.images, rescale=job.rescale)
+    return _series_below(job.images, job.rescale)
+
+
+def _copied_series(study: BucketStudy, rescale: Rescale | None) -> Iterator[SeriesRead]:
+    with study.copied() as path:
+        yield from _series_below(path, rescale)
+
+
+def _series_below(path: Path, rescale: Rescale | None) -> Iterable[SeriesRead]:
+    if path.exists():
+        return found_series(path, rescale=rescale)
     return [SeriesRead(status="quarantined", reason="no_images", n_files=0)]
 
 

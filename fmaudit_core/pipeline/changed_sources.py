@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 from fmaudit_core.cohort.inspect_release.release_files import locate_release
 from fmaudit_core.cohort.schema import Cohort
@@ -17,8 +16,7 @@ from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.steps import Step, step_of
 from fmaudit_core.pipeline.versions import recorded_version
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.digests import digest, frame_digest
-from fmaudit_core.storage.report_layout import PAGE
+from fmaudit_core.storage.digests import digest, frame_digest, stat_texts
 
 
 def cohort_versions(cohort: Cohort) -> dict[str, str]:
@@ -59,23 +57,24 @@ def _slices_are_there(look: Snapshot) -> bool:
 def source_fingerprint(workspace: Workspace) -> str:
     """Return a digest of names, sizes and times of the cohort's tables; no table is read."""
     cohort = workspace.audit.cohort
+    if (table := workspace.table_in_bucket) is not None:
+        return digest(cohort, table[0].tag(table[1]))
     if not isinstance(cohort, InspectCohort):
-        return digest(cohort, list(_seen([workspace.table.table])))
+        return digest(cohort, list(stat_texts([workspace.table.table])))
     try:
         release = locate_release(cohort.root, images=cohort.images)
     except FmauditError as error:
         return digest(cohort, str(error))
     tables = (release.labels, release.splits, release.mapping, release.series, release.descriptions)
-    return digest(cohort, list(_seen(path for path in tables if path is not None)))
+    return digest(cohort, list(stat_texts(path for path in tables if path is not None)))
 
 
 def fingerprint(workspace: Workspace, usable: Iterable[EncoderSpec]) -> str:
-    """Return a digest of all that `next_steps` depends on, by names, sizes and times of files."""
-    warehouse, made_of = workspace.warehouse, [path for spec in usable for path in spec.located_files()]
-    published = [*warehouse.root.rglob("*.parquet"), *warehouse.root.glob("embeddings/*.duckdb")]
+    """Return a digest of all that `next_steps` depends on, by names, sizes and times of files, and ETags of objects."""
+    made_of = [path for spec in usable for path in spec.located_files()]
     registry = workspace.audit.encoders.glob("*.y*ml")
-    files = sorted(_seen([workspace.audit_yaml, workspace.reports / PAGE, *registry, *made_of, *published]))
-    return digest(files, None if warehouse.version("studies") else source_fingerprint(workspace))
+    seen = sorted([*stat_texts([workspace.audit_yaml, *registry, *made_of]), *workspace.root.seen()])
+    return digest(seen, None if workspace.warehouse.version("studies") else source_fingerprint(workspace))
 
 
 def usable_specs(registry: Registry) -> tuple[dict[str, EncoderSpec], dict[str, EncoderSpec], dict[str, str]]:
@@ -91,13 +90,3 @@ def usable_specs(registry: Registry) -> tuple[dict[str, EncoderSpec], dict[str, 
         except EncoderError as error:
             problems[name] = str(error)
     return specs, {name: spec for name, spec in specs.items() if name not in problems}, problems
-
-
-def _seen(paths: Iterable[Path]) -> Iterator[str]:
-    for path in paths:
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # not there yet, or replaced at this moment
-            yield f"{path}: none"
-        else:
-            yield f"{path}: {status.st_size} {status.st_mtime_ns}"

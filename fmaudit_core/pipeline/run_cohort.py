@@ -4,6 +4,7 @@ then read as a table. An archive of images is indexed before.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fmaudit_core.cohort.archive import Archive
@@ -14,6 +15,8 @@ from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import InspectCohort, PhantomCohort
 from fmaudit_core.pipeline.workspace import Workspace, index_of
+from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.tabular.errors import CohortError
 
 
 def is_drawn(workspace: Workspace) -> bool:
@@ -57,6 +60,12 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         counts = index.counts()
         return Archive(index.studies(), counts.passed_over, counts.n_duplicates)
 
+    def listed(names: Sequence[str]) -> Collection[str]:
+        images = workspace.bucket_images
+        images.update()
+        return images.find(names)
+
+    fetch_table(workspace)
     return read_table_cohort(
         workspace.table,
         tasks=audit.tasks,
@@ -64,4 +73,24 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         covariates=audit.cohort_covariates,
         age_bands=audit.age_bands,
         archive=archive,
+        listed=listed if workspace.images_in_bucket else None,
     )
+
+
+def fetch_table(workspace: Workspace) -> None:
+    """Copy the table of a cohort from its bucket to this machine, if it is in one.
+
+    Raises
+    ------
+    CohortError
+        The bucket does not hold it.
+    """
+    found = workspace.table_in_bucket
+    if found is None:
+        return
+    bucket, name = found
+    content = bucket.read(name)
+    if content is None:
+        raise CohortError("does not exist.", where=f"{bucket}/{name}", fix="Correct `cohort: table:` in audit.yaml.")
+    with written_beside(workspace.table.table, durable=False) as temporary:
+        temporary.write_bytes(content)

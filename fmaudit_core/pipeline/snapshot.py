@@ -139,6 +139,9 @@ class Snapshot:
             held = self.workspace.image_index.studies().select("study_uid", "digest")
             uids = images.select("study_uid")
             return frame_digest(uids.join(held, on="study_uid", how="left", maintain_order="left"))
+        if self.workspace.images_in_bucket:
+            studies = self.workspace.bucket_images.find(images.get_column("image_path"))
+            return digest(sorted((name, study.digest) for name, study in studies.items()))
         root = self.workspace.images_root
         return files_digest(root, [str(on_disk(root, path)) for path in images.get_column("image_path")])
 
@@ -183,15 +186,21 @@ class Snapshot:
         if found is None:
             raise WarehouseError(
                 "the slices of this encoder's view have not been made yet.",
-                where=str(self.workspace.warehouse.root),
+                where=str(self.workspace.warehouse),
                 fix="Materialise ct_slices, or run `fmaudit run`.",
             )
         return found
 
     def _version(self, table: str, cell: Cell) -> str | None:
-        if table == "study_embeddings":
-            return embeddings_version(self.workspace.warehouse.embeddings_path(cell.encoder))
-        return self.workspace.warehouse.version(table, cell)
+        warehouse = self.workspace.warehouse
+        path = warehouse.embeddings_path(cell.encoder)
+        if table == "study_embeddings" and isinstance(path, Path):
+            return embeddings_version(path)
+        return self.once(("published",), warehouse.versions)(table, cell)
+
+    def report_files(self) -> Collection[str]:
+        """Return the published files of the report."""
+        return self.once(("report",), self.workspace.root.report_files)
 
     def _study_columns(self, columns: tuple[str, ...]) -> pl.DataFrame:
         of_images = any(acquisition_column(name) is not None for name in columns)

@@ -31,7 +31,7 @@ def stale_tables(look: Snapshot, step: Step, cell: Cell = WHOLE) -> list[str]:
 
 def is_fresh(look: Snapshot, step: Step, cell: Cell = WHOLE) -> bool:
     """Return whether a cell of a step holds what it should: every table, and every file of the report."""
-    return not stale_tables(look, step, cell) and all((look.workspace.reports / file).exists() for file in step.files)
+    return not stale_tables(look, step, cell) and all(file in look.report_files() for file in step.files)
 
 
 def is_left_out(look: Snapshot, step: Step, name: str, cell: Cell = WHOLE) -> bool:

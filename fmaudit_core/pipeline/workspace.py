@@ -11,8 +11,17 @@ import polars as pl
 
 from fmaudit_core.cohort.acquisition_levels import check_levels, with_acquisition
 from fmaudit_core.cohort.images import on_disk
+from fmaudit_core.common.addresses import bucket_address
 from fmaudit_core.common.errors import needs_extra
-from fmaudit_core.config import Audit, ConfigError, InspectCohort, PhantomCohort, TableCohort, load_audit
+from fmaudit_core.config import (
+    Audit,
+    ConfigError,
+    InspectCohort,
+    LocalTableCohort,
+    PhantomCohort,
+    TableCohort,
+    load_audit,
+)
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_embeddings
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
@@ -23,10 +32,14 @@ from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
 from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.bucket_warehouse import BucketWarehouse
 from fmaudit_core.storage.digests import digest
+from fmaudit_core.storage.root import BucketRoot, FolderRoot, Root
 from fmaudit_core.storage.warehouse import Warehouse
 
 if TYPE_CHECKING:
+    from fmaudit_core.imaging.bucket_images import BucketImages
     from fmaudit_core.imaging.slices import SliceStore, StudyImages
 
 #: raised when the phantom is drawn or written in another way
@@ -52,13 +65,23 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """The folder that holds everything a run makes."""
+        """The folder that holds what a run makes on this machine; everything, unless there is a `root`."""
         return self.audit.home
 
     @cached_property
-    def warehouse(self) -> Warehouse:
+    def root(self) -> Root:
+        """Where the tables, embeddings, claims and the report are: `home`, another folder, or a bucket."""
+        if self.audit.bucket is None:
+            return FolderRoot(self.home if self.audit.root is None else Path(self.audit.root))
+        return BucketRoot(self._bucket(self.audit.bucket), self.home / "reports")
+
+    def _bucket(self, address: str) -> Bucket:
+        return Bucket(address, self.audit.storage.endpoint, self.audit.storage.region)
+
+    @property
+    def warehouse(self) -> Warehouse | BucketWarehouse:
         """Tables and embeddings."""
-        return Warehouse(self.home / "warehouse")
+        return self.root.warehouse
 
     @cached_property
     def slices(self) -> SliceStore:
@@ -87,6 +110,11 @@ class Workspace:
             held = index.images_of(index.studies())
             uids = studies.select("study_id", "study_uid").iter_rows()
             return {study: held.get(uid) or index.without_images(uid) for study, uid in uids}
+        if self.images_in_bucket:
+            images = self.bucket_images
+            found = images.find(studies.get_column("image_path"))
+            named = studies.select("study_id", "image_path").iter_rows()
+            return {study: found.get(path) or images.without_images(path) for study, path in named}
         root, paths = self.images_root, studies.select("study_id", "image_path").iter_rows()
         return {study: on_disk(root, path) for study, path in paths}
 
@@ -115,8 +143,8 @@ class Workspace:
 
     @property
     def reports(self) -> Path:
-        """The report's folder."""
-        return self.home / "reports"
+        """The report's folder on this machine."""
+        return self.root.reports
 
     @property
     def dagster_home(self) -> Path:
@@ -129,19 +157,50 @@ class Workspace:
         return self.home / "phantom" / digest(self.audit.cohort, self.audit.tasks, PHANTOM_REVISION)[:12]
 
     @property
-    def table(self) -> TableCohort:
-        """The cohort as a table and its images; a phantom is read like anybody's once it is drawn."""
+    def table(self) -> LocalTableCohort:
+        """The cohort as a table and its images; a phantom is read like anybody's once it is drawn.
+
+        A table in a bucket is that of the copy that `run_cohort` makes; images in a bucket are `bucket_images`.
+        """
         cohort = self.audit.cohort
         if isinstance(cohort, TableCohort):
-            return cohort
+            found = self.table_in_bucket
+            copy = None if found is None else self.home / "cohort" / digest(cohort.table)[:12] / found[1]
+            images = None if self.images_in_bucket else cohort.images
+            return LocalTableCohort.model_construct(
+                **{**dict(cohort), "table": copy or cohort.table, "images": images}  # fields as they were validated
+            )
         if isinstance(cohort, InspectCohort):
             raise ConfigError("INSPECT is not a single table.", where=str(self.audit_yaml))
-        return TableCohort(
+        return LocalTableCohort(
             kind="table",
             table=self.phantom / "studies.csv",
             images=self.phantom / "ct",
             events=self.phantom / "ehr_events.parquet",
         )
+
+    @property
+    def table_in_bucket(self) -> tuple[Bucket, str] | None:
+        """The folder and name of the cohort's table in a bucket; None if it is on this machine."""
+        cohort = self.audit.cohort
+        if not isinstance(cohort, TableCohort) or isinstance(cohort.table, Path):
+            return None
+        folder, _, name = cohort.table.rpartition("/")
+        return self._bucket(folder), name
+
+    @property
+    def images_in_bucket(self) -> bool:
+        """Whether the cohort's images are in a bucket."""
+        return isinstance(self.audit.cohort, TableCohort) and isinstance(self.audit.cohort.images, str)
+
+    @cached_property
+    def bucket_images(self) -> BucketImages:
+        """The cohort's images in a bucket; they are listed when the cohort is read."""
+        from fmaudit_core.imaging.bucket_images import BucketImages
+
+        images = self.audit.cohort.images if isinstance(self.audit.cohort, TableCohort) else None
+        bucket = self._bucket(bucket_address(str(images)) or "")
+        return BucketImages(bucket, self.home / "index" / digest(str(images))[:12], self.home / "scratch")
 
     @cached_property
     def record(self) -> Record | None:

@@ -22,6 +22,7 @@ from scipy.linalg import eigh
 
 from fmaudit_core.encoders.embeddings_reader import read_slice_counts, stream_slice_embeddings
 from fmaudit_core.probes.errors import ProbeError
+from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
 
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
@@ -150,13 +151,19 @@ class SliceBags:
 
 @contextmanager
 def slice_bags(
-    path: Path, studies: Collection[str], train: Collection[str], *, components: int, most_slices: int, folder: Path
+    path: EmbeddingsPath,
+    studies: Collection[str],
+    train: Collection[str],
+    *,
+    components: int,
+    most_slices: int,
+    folder: Path,
 ) -> Iterator[SliceBags]:
     """Yield the bags of those studies that have slice embeddings, sorted; they are available within the context.
 
     Parameters
     ----------
-    path : Path
+    path : EmbeddingsPath
         The encoder's file of embeddings.
     components : int
         Maximum number of components per slice; 0 keeps all information of the embedding.

@@ -11,10 +11,9 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -22,14 +21,14 @@ import fmaudit_core
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.common.vocabulary import how_many
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
+from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.window import View
-from fmaudit_core.pipeline.unused_files import half_written
 from fmaudit_core.pipeline.workspace import Workspace, open_workspace
+from fmaudit_core.setup.doctor_results import examine_results
+from fmaudit_core.setup.finding import Finding
 
 if TYPE_CHECKING:
     from fmaudit_core.imaging.series import SeriesRead
-
-Status = Literal["ok", "warning", "problem"]
 
 #: the oldest and the newest Python that is tested
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -43,42 +42,19 @@ _MB: Final = 1e6
 _PACKED: Final = 0.6
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check.
-
-    Parameters
-    ----------
-    about : str
-        Subject of the check, in a word or two.
-    message : str
-        Result of the check. Files and counts, never a patient or study.
-    fix : str, optional
-        Recommended action.
-    fixable : bool
-        Whether `fmaudit doctor --fix` can apply the fix.
-    """
-
-    about: str
-    status: Status
-    message: str
-    fix: str | None = None
-    fixable: bool = False
-
-
 def examine(audit_yaml: Path) -> Iterator[Finding]:
     """Yield findings on Python, the extras, the config, the registry, the cohort, the images, the disk and the warehouse."""
     yield _python()
     try:
         workspace = open_workspace(audit_yaml)
     except FmauditError as error:
-        yield _extras(None)
+        yield _extras({}, in_bucket=False)
         yield Finding(
             "audit.yaml", "problem", error.what if not error.where else f"{error.where}: {error.what}", error.fix
         )
         return
     specs = workspace.registry.specs()
-    yield _extras(specs)
+    yield _extras(specs, in_bucket=workspace.audit.bucket is not None)
     yield Finding(
         "audit.yaml",
         "ok",
@@ -100,8 +76,7 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
         finding, sample = _images(workspace, studies)
         yield finding
     yield _disk(workspace, specs, 0 if studies is None else studies.height, sample)
-    yield _warehouse(workspace)
-    yield _leftovers(workspace)
+    yield from examine_results(workspace.warehouse)
 
 
 def _python() -> Finding:
@@ -118,12 +93,12 @@ def _python() -> Finding:
     return Finding("python", "ok", message)
 
 
-def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
-    """Check the optional parts: those installed and those that a spec needs."""
-    parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
+def _extras(specs: dict[str, EncoderSpec], *, in_bucket: bool) -> Finding:
+    """Check the optional parts: those installed and those that a spec or the root needs."""
+    parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py", "cloud": "obstore"}
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
-    needed = {"platform"}
-    for spec in (specs or {}).values():
+    needed = {"platform", "cloud"} if in_bucket else {"platform"}
+    for spec in specs.values():
         if spec.sees_images:
             needed.add("imaging")
         if spec.adapter not in _LIGHT_ADAPTERS:
@@ -229,11 +204,17 @@ def _images(workspace: Workspace, studies: pl.DataFrame) -> tuple[Finding, list[
     try:
         with needs_extra("imaging", "reading CT series"):
             from fmaudit_core.imaging.series import read_series
+        if workspace.images_in_bucket:  # all were found when the cohort was read
+            return Finding("images", "ok", f"{workspace.bucket_images.bucket}: every study has images"), []
         root = workspace.images_root
     except FmauditError as error:
         return Finding("images", "problem", error.what, error.fix), []
     sampled = workspace.study_images(studies.gather_every(max(1, studies.height // _SAMPLED_PATHS)))
-    paths = [one if isinstance(one, Path) else one.files() for one in sampled.values()]
+    paths = [
+        one.files() if isinstance(one, IndexedStudy) else one
+        for one in sampled.values()
+        if isinstance(one, Path | IndexedStudy)
+    ]
     lost = sum(not all(os.access(file, os.R_OK) for file in _each(path)) for path in paths)
     if lost:
         message = f"{lost} of {len(paths)} sampled images in {root} cannot be read."
@@ -300,54 +281,3 @@ def _voxels(view: View, sample: list[SeriesRead]) -> float:
         plane = view.size_px**2 if view.size_px else y * x
         total += len(view.chosen(z)) * plane * view.channels * width
     return total
-
-
-def _warehouse(workspace: Workspace) -> Finding:
-    """Check that every view can be read."""
-    import duckdb
-
-    warehouse = workspace.warehouse
-    if not warehouse.tables():
-        return Finding("warehouse", "ok", "empty: nothing was run yet")
-    try:
-        broken = [
-            table
-            for table in warehouse.tables()
-            if any(warehouse.version(table, cell) is None for cell in warehouse.cells(table))
-        ]
-    except FmauditError as error:
-        return Finding("warehouse", "problem", f"{error.where}: {error.what}", error.fix)
-    if broken:
-        fix = (
-            f"Delete these folders in {warehouse.root} and run `fmaudit run` again: missing tables are computed again."
-        )
-        return Finding("warehouse", "problem", f"holds corrupt tables: {', '.join(broken)}.", fix)
-    try:
-        with warehouse.connect() as connection:
-            for table in warehouse.tables():
-                try:
-                    connection.execute(f'SELECT count(*) FROM "{table}"')
-                except duckdb.Error:
-                    broken.append(table)
-    except (duckdb.Error, FmauditError):
-        broken = ["the views, or an encoder's embeddings"]
-    if broken:
-        return Finding(
-            "warehouse",
-            "problem",
-            f"cannot be read: {', '.join(broken)}.",
-            "Delete these files and run `fmaudit run` again.",
-        )
-    return Finding("warehouse", "ok", f"{len(warehouse.tables())} tables can be read")
-
-
-def _leftovers(workspace: Workspace) -> Finding:
-    """Report files of killed writers: harmless, but they take space."""
-    left = half_written(workspace.warehouse.root)
-    size = sum(path.stat().st_size for path in left) / _MB
-    if left:
-        return Finding(
-            "leftovers", "warning", f"{len(left)} half-written files of killed runs, {size:,.1f} MB.",
-            "fmaudit gc --yes",
-        )  # fmt: skip
-    return Finding("leftovers", "ok", "none")

@@ -100,6 +100,7 @@ def opened(path: Path) -> Audited:
     config = path / CONFIG_NAME if path.is_dir() else path
     if config.suffix in (".yaml", ".yml") and config.is_file():
         workspace = open_workspace(config)
+        workspace.root.fetch_report()
         return Audited(path, _read_audit_summary(workspace.reports / JSON, fix="Run `fmaudit run` first."), workspace)
     summary = path / JSON if path.is_dir() else path
     fix = f"Give an audit's folder with its {CONFIG_NAME}, a report's folder, or an {JSON}."

@@ -55,8 +55,8 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
                 with temporary.open("rb") as written:
                     os.fsync(written.fileno())
             temporary.chmod(0o644)
-            if durable and (check := _check.get()) is not None:
-                check()
+            if durable:
+                check_publishing()
             temporary.replace(target)
     finally:
         with suppress(FileNotFoundError):
@@ -65,13 +65,19 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def checked_before_publishing(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before each rename of a durable file by this thread inside this context; what it raises keeps the old file."""
+    """Call `check` before this thread publishes anything durable inside this context; what it raises keeps the old version."""
     before = _check.get()
     _check.set(check)
     try:
         yield
     finally:
         _check.set(before)
+
+
+def check_publishing() -> None:
+    """Call the check of the context that this thread is in, if any: before a file is renamed, or a name points to new objects."""
+    if (check := _check.get()) is not None:
+        check()
 
 
 @contextmanager

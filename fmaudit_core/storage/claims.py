@@ -1,4 +1,5 @@
-"""Claims in a folder that several machines may share: who holds what, changed by compare-and-swap. Expiry: `leases.py`.
+"""Claims in a folder that several machines may share: who holds what, changed by compare-and-swap. Expiry: `leases.py`; in a
+bucket: `bucket_claims.py`.
 
 A claim is a folder of numbered files. Whoever creates the next number and then sees no higher one holds the claim, and removes
 the lower ones. Creating is exclusive (`O_EXCL`), which is atomic on local disks and on NFS; it also makes an NFS client read the
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from fmaudit_core.storage.atomic_write import disk_errors
 
@@ -41,9 +42,29 @@ class Claim:
     holder: Holder | None
 
 
+class Claims(Protocol):
+    """All claims of one audit, in a folder (`ClaimFolder`) or a bucket (`ClaimBucket`)."""
+
+    def read(self, name: str) -> Claim:
+        """Return a claim by its name, a relative path with `/`."""
+        ...
+
+    def replace(self, name: str, seen: int, holder: Holder | None) -> int | None:
+        """Give a claim another content, if it is still the one of number `seen`; return its new number, else None."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a claim that nobody will take again."""
+        ...
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all claims that are or were taken."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClaimFolder:
-    """All claims of one workspace.
+    """All claims of one workspace, in a folder.
 
     Parameters
     ----------

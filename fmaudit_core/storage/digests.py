@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,17 @@ def files_below(top: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 status = path.stat()
                 if stat.S_ISREG(status.st_mode):
                     yield path, status
+
+
+def stat_texts(paths: Iterable[Path]) -> Iterator[str]:
+    """Yield path, size and time of change of each file, or that it is not there."""
+    for path in paths:
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # not there yet, or replaced at this moment
+            yield f"{path}: none"
+        else:
+            yield f"{path}: {status.st_size} {status.st_mtime_ns}"
 
 
 def _plain(value: object) -> Any:

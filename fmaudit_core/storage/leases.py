@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fmaudit_core.common.errors import FmauditError
-from fmaudit_core.storage.claims import Claim, ClaimFolder, Holder
+from fmaudit_core.storage.claims import Claim, Claims, Holder
 
 #: seconds to wait for a thread that was asked to end, in case its disk or database does not answer
 _JOIN_S: Final = 5.0
@@ -99,7 +99,7 @@ class Lookout:
 class Lease:
     """A claim that this process holds."""
 
-    def __init__(self, claims: ClaimFolder, name: str, number: int, about: Callable[[], Holder]) -> None:
+    def __init__(self, claims: Claims, name: str, number: int, about: Callable[[], Holder]) -> None:
         self.name = name
         self.is_lost = False
         self._claims, self._number, self._about = claims, number, about
@@ -155,7 +155,7 @@ class Leases:
         Whether the process of a name is running; None if it cannot be seen from here.
     """
 
-    claims: ClaimFolder
+    claims: Claims
     process: Callable[[], Mapping[str, str]]
     lives: Callable[[str], bool | None]
     lookout: Lookout

@@ -2,14 +2,15 @@
 
 One Parquet file per table and cell (`<table>/encoder=<e>/task=<t>/part.parquet`), one DuckDB file of embeddings
 per encoder, and `fmaudit.duckdb` with a view over each table. The digest of a table's inputs is its *version*, written
-into the file itself: a copied or partly deleted workspace still records correctly what it holds.
+into the file itself: a copied or partly deleted workspace still records correctly what it holds. In a bucket:
+`bucket_warehouse.py`.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ import polars as pl
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.digests import stat_texts
 from fmaudit_core.tables.schemas import declared
 
 VIEWS_FILE = "fmaudit.duckdb"
@@ -58,14 +60,14 @@ class Published:
     """What a publish left behind."""
 
     table: str
-    path: Path
+    path: Path | str
     n_rows: int
     version: str
 
 
 @dataclass(frozen=True)
 class Warehouse:
-    """All tables of one workspace.
+    """All tables of one workspace, in a folder.
 
     Parameters
     ----------
@@ -74,6 +76,9 @@ class Warehouse:
     """
 
     root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
 
     def path(self, table: str, cell: Cell = WHOLE) -> Path:
         """Return the path of a table's Parquet file for one cell."""
@@ -130,13 +135,10 @@ class Warehouse:
         """
         path = self.path(table, cell)
         try:
-            return pl.read_parquet(path, hive_partitioning=False)
+            with path.open("rb") as file:  # polars opens a path several times, between which the file may be replaced
+                return pl.read_parquet(file)
         except FileNotFoundError:
-            raise WarehouseError(
-                f"table {table} ({cell}) has not been made yet.",
-                where=str(self.root),
-                fix="Run `fmaudit run`, or materialise it in the UI.",
-            ) from None
+            raise not_made(self, table, cell) from None
         except pl.exceptions.PolarsError as error:
             raise WarehouseError(
                 f"is torn ({error}).", where=str(path), fix="Delete the file and run `fmaudit run` again."
@@ -146,10 +148,7 @@ class Warehouse:
 
     def read_cells(self, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
         """Rows of several cells, one below the other, in the order given."""
-        frames = [self.read(table, cell) for cell in cells]
-        if not frames:
-            raise WarehouseError(f"no cell of table {table} was asked for.", where=str(self.root))
-        return pl.concat(frames, how="diagonal_relaxed")
+        return stacked(self, table, [self.read(table, cell) for cell in cells])
 
     def version(self, table: str, cell: Cell = WHOLE) -> str | None:
         """Return the version of a published cell; None if it is missing or torn.
@@ -161,11 +160,16 @@ class Warehouse:
         """
         path = self.path(table, cell)
         try:
-            return pl.read_parquet_metadata(path).get(_VERSION_KEY)
+            with path.open("rb") as file:
+                return pl.read_parquet_metadata(file).get(_VERSION_KEY)
         except (FileNotFoundError, pl.exceptions.PolarsError):
             return None
         except OSError as error:
             raise unreadable(path, error) from error
+
+    def versions(self) -> Callable[[str, Cell], str | None]:
+        """Return a function that finds the version of a cell: `version`, as one file is read as fast as many."""
+        return self.version
 
     def cells(self, table: str) -> list[Cell]:
         """Return the published cells of a table, sorted.
@@ -206,12 +210,16 @@ class Warehouse:
             Nothing has been published yet.
         """
         if not self.tables():
-            raise WarehouseError("holds no table yet.", where=str(self.root), fix="Run `fmaudit run` first.")
+            raise nothing_published(self)
         with duckdb.connect(":memory:") as connection:
             self._create_views(connection)
             for path in sorted((self.root / "embeddings").glob("*.duckdb")):
                 connection.execute(f'ATTACH {_quoted(str(path))} AS "{path.stem}" (READ_ONLY)')
             yield connection
+
+    def seen(self) -> Iterator[str]:
+        """Return path, size and time of change of every file of a table or of embeddings."""
+        return stat_texts([*self.root.rglob("*.parquet"), *self.root.glob("embeddings/*.duckdb")])
 
     def _create_views(self, connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(f"SET file_search_path = {_quoted(str(self.root.absolute()))}")
@@ -228,6 +236,27 @@ class Warehouse:
             return
         with written_beside(path) as temporary:
             frame.clear().write_parquet(temporary)
+
+
+def stacked(where: object, table: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of cells, one below the other."""
+    if not frames:
+        raise WarehouseError(f"no cell of table {table} was asked for.", where=str(where))
+    return pl.concat(frames, how="diagonal_relaxed")
+
+
+def not_made(where: object, table: str, cell: Cell) -> WarehouseError:
+    """Return the error of a cell that was never published."""
+    return WarehouseError(
+        f"table {table} ({cell}) has not been made yet.",
+        where=str(where),
+        fix="Run `fmaudit run`, or materialise it in the UI.",
+    )
+
+
+def nothing_published(where: object) -> WarehouseError:
+    """Return the error of a query before anything was published."""
+    return WarehouseError("holds no table yet.", where=str(where), fix="Run `fmaudit run` first.")
 
 
 def unreadable(path: Path, error: OSError) -> WarehouseError:

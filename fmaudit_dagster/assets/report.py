@@ -42,6 +42,7 @@ def audit_report(work: Work) -> Iterator[Result]:
     runs = runs_behind(work.context.instance, encoders) | {"audit_report": work.context.run.run_id}
     shown = report_input(work.workspace, work.look, runs)
     written = write_report(work.workspace.reports, shown)
+    work.workspace.root.publish_report([*written.all()[1:], written.page])
     advice = recommendations(written)
     yield work.publish(
         {

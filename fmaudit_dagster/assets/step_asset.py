@@ -16,6 +16,7 @@ from fmaudit_core.pipeline.steps import GPU, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.atomic_write import PublishError
+from fmaudit_core.storage.bucket import StoreError
 from fmaudit_core.storage.leases import LeaseLostError
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.configured import gpu_tags
@@ -148,8 +149,10 @@ def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
 
 
 def of_surroundings(error: BaseException) -> bool:
-    """Return whether a disk, a mount, memory, a device or the lease failed, rather than the data or a setting."""
-    if isinstance(error, OSError | MemoryError | PublishError | LeaseLostError) or type(error).__name__ in (
+    """Return whether a disk, a mount, a bucket, memory, a device or the lease failed, rather than the data or a setting."""
+    if isinstance(error, OSError | MemoryError | PublishError | LeaseLostError | StoreError) or type(
+        error
+    ).__name__ in (
         "OutOfMemoryError",
         "AcceleratorError",
     ):

@@ -12,7 +12,7 @@ from typing import Final
 import yaml
 
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.setup.doctor import Finding
+from fmaudit_core.setup.finding import Finding
 
 #: a daemon without a heartbeat for longer is not running
 _HEARTBEAT_S: Final = 60.0
@@ -79,12 +79,12 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     about = "storage"
     try:
         with dg.DagsterInstance.from_config(str(workspace.dagster_home)) as instance:
-            killed = killed_runs(instance, workspace.home)
+            killed = killed_runs(instance, workspace.root)
             n_runs = instance.get_runs_count()
             queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
             beats = [one.timestamp for one in instance.get_daemon_heartbeats().values()]
             if killed and fix_it:
-                end_killed_runs(instance, workspace.home)
+                end_killed_runs(instance, workspace.root)
     except (
         Exception
     ) as error:  # an old schema, a torn file, settings it does not know: each is an error of another kind

@@ -20,7 +20,7 @@ def gc(config: Path, confirmed: bool) -> None:
     """List the files of the workspace that nothing reads any more, and remove them with --yes.
 
     These are half-written files, results of encoders and tasks that are not audited any more, slices in views that no encoder
-    uses, and phantom cohorts of other settings. Nothing is removed while a step is running.
+    uses, phantom cohorts of other settings, and in a bucket old versions. Nothing is removed while a step is running.
     """
     from fmaudit_core.pipeline.unused_files import remove_unused, unused_files
 
@@ -32,10 +32,11 @@ def gc(config: Path, confirmed: bool) -> None:
     sizes = [one.n_bytes for one in found]
     for one, n_bytes in zip(found, sizes, strict=True):
         click.echo(f"{n_bytes / 1e6:12,.1f} MB  {one.kind}")
-        for path in one.paths[:_SHOWN]:
-            click.echo(f"{'':17}{path.relative_to(workspace.home)}")
-        if len(one.paths) > _SHOWN:
-            click.echo(f"{'':17}and {len(one.paths) - _SHOWN:,} more")
+        names = one.named(workspace.home)
+        for name in names[:_SHOWN]:
+            click.echo(f"{'':17}{name}")
+        if len(names) > _SHOWN:
+            click.echo(f"{'':17}and {len(names) - _SHOWN:,} more")
     if not found:
         click.echo("Nothing to remove.")
         return

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import webbrowser
 from pathlib import Path
-from typing import Final
 
 import click
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
 from fmaudit_dagster.cli.local_path import LocalPath
-
-_TABLES: Final = 'SELECT view_name AS "table" FROM duckdb_views() WHERE NOT internal ORDER BY 1'
 
 
 @click.command()
@@ -46,7 +43,9 @@ def report(config: Path, show: bool, compared: tuple[Path, Path] | None, out: Pa
             raise click.UsageError("--out goes with --compare A B.")
         from fmaudit_core.storage.report_layout import PAGE
 
-        page = workspace_of(config).reports / PAGE
+        workspace = workspace_of(config)
+        workspace.root.fetch_report()
+        page = workspace.reports / PAGE
         if not page.exists():
             raise FmauditError("there is no report yet.", where=str(page), fix="Run `fmaudit run` first.")
     click.echo(page)
@@ -64,14 +63,15 @@ def sql(config: Path, query: str | None) -> None:
     Rows that are wider than the terminal are printed one column a line.
     """
     import duckdb
+    import polars as pl
 
     from fmaudit_dagster.cli.print_rows import printed
 
     warehouse = workspace_of(config).warehouse
     with warehouse.connect() as connection:
         try:
-            result = connection.sql(query or _TABLES)
-            rows = result.pl() if result is not None else None
+            result = connection.sql(query) if query else None
+            rows = pl.DataFrame({"table": warehouse.tables()}) if not query else result.pl() if result else None
         except duckdb.Error as error:
             wording = " ".join(line.strip() for line in str(error).splitlines() if line.strip() and "^" not in line)
             raise FmauditError(

@@ -65,6 +65,7 @@ def run(
     no_encoder = not workspace.registry.specs()
     if not outcome.made and not outcome.failures and not no_encoder:
         click.echo("Everything is up to date: nothing to do.")
+    workspace.root.fetch_report()
     print_findings(workspace.reports)
     for cell, why in outcome.failures.items():
         click.echo(f"Failed: {cell}: {why}", err=True)

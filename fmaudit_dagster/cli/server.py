@@ -34,6 +34,7 @@ def serve(workspace: Workspace, *, port: int, read_only: bool) -> int:
     with opened(workspace):
         pass  # the folder, its settings and the encoders' partitions are there before anybody looks
     web = [sys.executable, "-m", "dagster_webserver", "-m", _MODULE, "-h", _HOST, "-p", str(port)]
+    workspace.root.fetch_report()
     workspace.reports.mkdir(parents=True, exist_ok=True)
     files = [sys.executable, "-m", "http.server", "-b", _HOST, "-d", str(workspace.reports), str(port + 1)]
     commands = [web + (["--read-only"] if read_only else []), files]

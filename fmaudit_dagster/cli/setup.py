@@ -16,7 +16,7 @@ from fmaudit_dagster.cli.local_path import LocalPath
 
 if TYPE_CHECKING:
     from fmaudit_core.ehr.record_look import RecordLook
-    from fmaudit_core.setup.doctor import Finding
+    from fmaudit_core.setup.finding import Finding
 
 _TITLES: Final = {"phantom": "Phantom cohort", "inspect": "INSPECT"}
 _MARKS: Final = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
@@ -237,7 +237,7 @@ def doctor(config: Path, port: int, fix_it: bool) -> None:
     for finding in examine(config):
         _say(finding)
         findings.append(finding)
-    if all(finding.about != "audit.yaml" or finding.status != "problem" for finding in findings):
+    if all(finding.about not in ("audit.yaml", "bucket") or finding.status != "problem" for finding in findings):
         from fmaudit_dagster.cli.doctor import examine_platform
 
         for finding in examine_platform(workspace_of(config), port=port, fix_it=fix_it):

@@ -116,8 +116,8 @@ def _start_worker(reports: "Queue[_Report]") -> None:
         return lambda done, total: reports.put((name, done, total))
 
     draw_bars(bar)
-    home = open_workspace(audit_path_from_environment()).home
-    _make = partial(made, defs.resolve_implicit_global_asset_job_def(), dg.DagsterInstance.get(), home)
+    root = open_workspace(audit_path_from_environment()).root
+    _make = partial(made, defs.resolve_implicit_global_asset_job_def(), dg.DagsterInstance.get(), root)
 
 
 def _made_in_worker(name: str, cell: Cell, assets: tuple[str, ...], version: str, *, forced: bool) -> Made:

@@ -68,7 +68,7 @@ def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
             instance.add_dynamic_partitions(str(ENCODER.name), new)
         for name in retired:
             instance.delete_dynamic_partition(str(ENCODER.name), name)
-        end_killed_runs(instance, workspace.home)
+        end_killed_runs(instance, workspace.root)
         yield instance
 
 

@@ -83,7 +83,7 @@ def run_audit(
     specs = workspace.registry.specs()
     chosen = _chosen(encoders, list(specs), "encoder")
     chosen_tasks = _chosen(tasks, list(workspace.audit.tasks), "task")
-    here = InProcess(defs.resolve_implicit_global_asset_job_def(), instance, workspace.home)
+    here = InProcess(defs.resolve_implicit_global_asset_job_def(), instance, workspace.root)
     run = _Run(workspace, instance, here, workers or here, specs, everything, listener)
     if run.sources():
         run.descendants(chosen, chosen_tasks)
@@ -212,7 +212,7 @@ class _Run:
         if self.listener is not None:
             self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
-        end_killed_runs(self.instance, self.workspace.home)
+        end_killed_runs(self.instance, self.workspace.root)
 
 
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:

@@ -190,7 +190,7 @@ def cohort_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) ->
 def killed_runs_sensor(context: dg.SensorEvaluationContext, audit: AuditWorkspace) -> dg.SkipReason:
     """End runs whose process is gone, so that queued runs do not wait for their places."""
     try:
-        end_killed_runs(context.instance, audit.open().home)
+        end_killed_runs(context.instance, audit.open().root)
     except FmauditError as error:
         return dg.SkipReason(str(error))
     return dg.SkipReason("runs whose process is gone were looked for.")

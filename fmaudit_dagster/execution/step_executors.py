@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
 
 from fmaudit_core.pipeline.stale_steps import StaleStep
+from fmaudit_core.storage.root import Root
 from fmaudit_dagster.execution.run_history import ATTENDED_TAG, FORCED_TAG, step_tags, why_failed
 from fmaudit_dagster.partitions import partition_key
 from fmaudit_dagster.run_leases import process_tags
@@ -52,8 +52,8 @@ class InProcess:
 
     capacity = 1
 
-    def __init__(self, job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path) -> None:
-        self._make = partial(made, job, instance, home)
+    def __init__(self, job: dg.JobDefinition, instance: dg.DagsterInstance, root: Root) -> None:
+        self._make = partial(made, job, instance, root)
 
     def submit(self, step: StaleStep, *, forced: bool) -> Future[Made]:
         """Make a step."""
@@ -62,10 +62,10 @@ class InProcess:
         return done
 
 
-def made(job: dg.JobDefinition, instance: dg.DagsterInstance, home: Path, step: StaleStep, *, forced: bool) -> Made:
+def made(job: dg.JobDefinition, instance: dg.DagsterInstance, root: Root, step: StaleStep, *, forced: bool) -> Made:
     """Make one step in this process; `forced` makes it although it may be fresh."""
     started, cpu = time.monotonic(), time.process_time()
-    tags = process_tags(home) | ({FORCED_TAG: "true"} if forced else {})
+    tags = process_tags(root) | ({FORCED_TAG: "true"} if forced else {})
     error, assets = _executed(job, instance, step, tags)
     return Made(error, assets, time.monotonic() - started, time.process_time() - cpu)
 

@@ -16,6 +16,6 @@ def step_lock(workspace: Workspace, step: Step, cell: Cell, run_id: str) -> Iter
 
     Inside this context nothing durable is published once the lease was taken over: `LeaseLostError`.
     """
-    held = leases_of(workspace.home).held("/".join((step.name, *cell.folders)), run=run_id)
+    held = leases_of(workspace.root).held("/".join((step.name, *cell.folders)), run=run_id)
     with held as lease, checked_before_publishing(lease.check):
         yield

@@ -13,14 +13,19 @@ from pydantic import BaseModel
 
 from fmaudit_core.common.local_paths import address_problem
 from fmaudit_core.config import Audit, ConfigError, load_audit
+from fmaudit_core.config.published import public_config
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.root import FolderRoot
 from fmaudit_dagster.cli.main import main
 from tests.everyday.cohorts import studies, write_audit
 
 #: with a password, which must not reach a terminal or a log
 BUCKET = "s3://key:hunter2@bucket/audit?X-Amz-Signature=hunter2"
 SAID = "is an address (s3://...), and a path on this machine is needed: copy or mount the data, then give that path"
+#: paths that may also be in a bucket, without a key or a query
+IN_BUCKET = {("table", "table"), ("table", "images")}
 COHORTS = {
     "phantom": {"kind": "phantom"},
     "table": {"kind": "table", "table": "t.csv"},
@@ -110,7 +115,8 @@ def test_every_setting_that_is_a_path_refuses_an_address(tmp_path, keys, kind):
     (tmp_path / "audit.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(ConfigError) as refused:
         load_audit(tmp_path / "audit.yaml")
-    assert f"{'.'.join(keys)}: {SAID}." in str(refused.value)
+    said = "is not of the form s3://bucket/prefix" if (kind, keys[-1]) in IN_BUCKET else f"{SAID}."
+    assert f"{'.'.join(keys)}: {said}" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
@@ -219,3 +225,97 @@ def test_a_workspace_with_plain_paths_opens_as_before(tmp_path, monkeypatch):
     assert open_workspace(tmp_path / "audit.yaml").home == tmp_path / ".fmaudit"
     monkeypatch.setenv("FMAUDIT_HOME", str(tmp_path / "elsewhere"))
     assert open_workspace(tmp_path / "audit.yaml").home == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        ("s3://audit", "s3://audit"),
+        ("s3://audit/prod/", "s3://audit/prod"),
+        ("  s3://audit/a/b_c=1.2 ", "s3://audit/a/b_c=1.2"),
+    ],
+)
+def test_a_root_may_be_a_bucket_and_the_home_stays_on_this_machine(tmp_path, given, root):
+    write_audit(
+        tmp_path, root=given, storage={"endpoint": "https://store.hospital.org:9000/", "region": "eu-central-1"}
+    )
+    workspace = open_workspace(tmp_path / "audit.yaml")
+    assert workspace.root.bucket == Bucket(root, "https://store.hospital.org:9000", "eu-central-1")
+    assert workspace.home == tmp_path / ".fmaudit"
+    assert workspace.reports == tmp_path / ".fmaudit/reports"
+    assert root not in str(public_config(workspace.audit))
+    assert "hospital" not in str(public_config(workspace.audit))
+
+
+def test_a_root_may_be_another_folder(tmp_path):
+    write_audit(tmp_path, root="results")
+    workspace = open_workspace(tmp_path / "audit.yaml")
+    assert workspace.root == FolderRoot(tmp_path / "results")
+    assert workspace.reports == tmp_path / "results/reports"
+    assert workspace.warehouse.path("studies") == tmp_path / "results/warehouse/studies/part.parquet"
+    assert workspace.slices.root == tmp_path / ".fmaudit/slices"
+    assert workspace.dagster_home == tmp_path / ".fmaudit/dagster"
+
+
+def test_without_a_root_everything_is_in_the_home(tmp_path):
+    write_audit(tmp_path)
+    workspace = open_workspace(tmp_path / "audit.yaml")
+    assert workspace.root == FolderRoot(tmp_path / ".fmaudit")
+    assert workspace.warehouse.embeddings_path("a") == tmp_path / ".fmaudit/warehouse/embeddings/a.duckdb"
+
+
+NO_BUCKET = "root: is not of the form s3://bucket/prefix: lower-case letters, digits, dots and hyphens"
+NO_ENDPOINT = "storage.endpoint: is not of the form https://host:port, without a user, password, path or query"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *[({"root": one}, NO_BUCKET) for one in (
+            BUCKET, "s3://key:hunter2@bucket", "s3://Bucket/hunter2", "s3://ab", "s3://", "s3:/bucket/hunter2", "S3://bucket",
+            "s3://bucket//hunter2", "s3://bucket/../hunter2", "s3://bucket/a b", "s3://bucket?X-Amz-Signature=hunter2",
+        )],
+        *[({"root": one}, "root: is an address of a kind that cannot be used") for one in (
+            "gs://bucket/hunter2", "az://c/hunter2", "s3a://bucket/hunter2", "https://key:hunter2@store/bucket", "hdfs://n/hunter2",
+        )],
+        ({"root": "file:///hunter2"}, "root: is a file:// address; give the path alone"),
+        *[({"storage": {"endpoint": one}}, NO_ENDPOINT) for one in (
+            "https://key:hunter2@store", "key:hunter2@store:9000", "https://store?X-Amz-Signature=hunter2", "ftp://key:hunter2@store",
+            "https://store/hunter2", "s3://hunter2",
+        )],
+        ({"storage": {"secret_access_key": "hunter2"}}, "storage.secret_access_key: unknown setting"),
+        ({"storage": {"region": "key:hunter2@x"}}, "storage.region: "),
+    ],
+)  # fmt: skip
+def test_a_root_or_store_that_cannot_be_used_is_refused_and_not_quoted(tmp_path, changes, message):
+    write_audit(tmp_path, **changes)
+    with pytest.raises(ConfigError) as refused:
+        load_audit(tmp_path / "audit.yaml")
+    assert message in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"table": "s3://chest"}, "cohort.table: is a bucket, not an object in one"),
+        ({"table": "gs://chest/hunter2.csv"}, "cohort.table: is an address of a kind that cannot be used"),
+        ({"images": "https://key:hunter2@store/ct"}, "cohort.images: is an address of a kind that cannot be used"),
+        ({"events": "s3://chest/hunter2.csv"}, f"cohort.events: {SAID}"),
+    ],
+)
+def test_a_cohort_in_a_bucket_is_named_as_its_objects(tmp_path, changes, message):
+    write_audit(
+        tmp_path, cohort={"kind": "table", "table": "s3://chest/studies.csv", "images": "s3://chest/images"} | changes
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_audit(tmp_path / "audit.yaml")
+    assert message in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_home_in_a_bucket_is_refused_with_the_setting_for_it(tmp_path, monkeypatch):
+    write_audit(tmp_path)
+    monkeypatch.setenv("FMAUDIT_HOME", "s3://audit/prod")
+    with pytest.raises(ConfigError, match=r"Results may be in a bucket: set `root: s3://bucket/prefix` in audit\.yaml"):
+        load_audit(tmp_path / "audit.yaml")

@@ -40,6 +40,7 @@ UNUSED = {
     "warehouse/fairness_gaps/encoder=hu_histogram/task=mortality_12m/part.parquet": "results of tasks that are not in audit.yaml",
     "slices/other/ab/one.slices": "slices in views of no registered encoder",
     "phantom/0123456789ab/studies.csv": "phantom cohorts of other settings",
+    "scratch/study.0123456789ab.77.abc/study/1.dcm": "copies of studies of processes that have ended",
     "warehouse/studies/.part.parquet.0123456789ab.77.0badc0de.tmp": "half-written files of processes that have ended",
     "reports/.index.html.0123456789ab.77.0badc0de.tmp": "half-written files of processes that have ended",
 }
@@ -83,6 +84,7 @@ def test_while_a_spec_cannot_be_read_nothing_of_encoders_is_removed(workspace):
     (workspace.audit.encoders / "gone.yaml").write_text("{")
     kinds = {one.kind for one in unused_files(workspace)}
     assert kinds == {
+        "copies of studies of processes that have ended",
         "half-written files of processes that have ended",
         "results of tasks that are not in audit.yaml",
         "phantom cohorts of other settings",

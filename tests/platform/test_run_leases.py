@@ -35,8 +35,8 @@ def clock(small):
         def __call__(self):
             return self.now
 
-    leases_of(small.home).lookout.clock = Clock()
-    return leases_of(small.home).lookout.clock
+    leases_of(small.root).lookout.clock = Clock()
+    return leases_of(small.root).lookout.clock
 
 
 def begun_elsewhere(instance, workspace, *, status=dg.DagsterRunStatus.STARTED, leased=True, **tags):
@@ -47,12 +47,12 @@ def begun_elsewhere(instance, workspace, *, status=dg.DagsterRunStatus.STARTED, 
     found = instance.create_run_for_job(
         job_def=definitions_for(workspace.audit_yaml).resolve_implicit_global_asset_job_def(),
         asset_selection=frozenset({dg.AssetKey("probe_fits")}),
-        tags=process_tags(workspace.home) | {PROCESS_TAG: ELSEWHERE, "dagster/partition": "hu_histogram"} | tags,
+        tags=process_tags(workspace.root) | {PROCESS_TAG: ELSEWHERE, "dagster/partition": "hu_histogram"} | tags,
         status=status,
     )
     assert WORKSPACE_TAG in found.tags
     if leased:
-        claims = leases_of(workspace.home).claims
+        claims = leases_of(workspace.root).claims
         for name in (f"runs/{found.run_id}", CLAIM):
             claims.replace(name, claims.read(name).number, AWAY | {"run": found.run_id})
     storage = instance.event_log_storage
@@ -64,10 +64,10 @@ def begun_elsewhere(instance, workspace, *, status=dg.DagsterRunStatus.STARTED, 
 def look(instance, workspace, clock, seconds, step=5.0):
     from fmaudit_dagster.run_leases import end_killed_runs
 
-    end_killed_runs(instance, workspace.home)
+    end_killed_runs(instance, workspace.root)
     for _ in range(int(seconds / step)):
         clock.now += step
-        end_killed_runs(instance, workspace.home)
+        end_killed_runs(instance, workspace.root)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_run_of_a_machine_that_is_gone_is_ended_within_ninety_seconds(small, c
         assert reason.startswith("Its process on node-7 did not renew its lease for 60 s")
         assert instance.event_log_storage.get_concurrency_info("gpu").claimed_slots == []
         assert running_steps(instance).run_ids == ()
-        claims = leases_of(small.home).claims
+        claims = leases_of(small.root).claims
         assert claims.read(CLAIM).holder is None
         assert not any(name.startswith("runs/") for name in claims.names())
 
@@ -102,7 +102,7 @@ def test_a_run_that_renews_its_lease_is_not_ended(small, clock):
 
     with opened(small) as instance:
         run_id = begun_elsewhere(instance, small)
-        claims, name = leases_of(small.home).claims, f"runs/{run_id}"
+        claims, name = leases_of(small.root).claims, f"runs/{run_id}"
         for _ in range(10):
             look(instance, small, clock, 20)
             claims.replace(name, claims.read(name).number, AWAY | {"run": run_id})
@@ -141,12 +141,12 @@ def test_a_run_that_ended_meanwhile_is_not_reported_again(small, clock, monkeypa
         run_id = begun_elsewhere(instance, small)
         seen = [
             run_leases.Killed(
-                instance.get_run_by_id(run_id), run_leases.leases_of(small.home).claims.read(f"runs/{run_id}"), ""
+                instance.get_run_by_id(run_id), run_leases.leases_of(small.root).claims.read(f"runs/{run_id}"), ""
             )
         ]
         monkeypatch.setattr(run_leases, "killed_runs", lambda *_: seen)
         instance.report_run_canceled(instance.get_run_by_id(run_id))
-        run_leases.end_killed_runs(instance, small.home)
+        run_leases.end_killed_runs(instance, small.root)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.CANCELED
 
 
@@ -158,12 +158,12 @@ def test_of_two_that_wait_one_ends_the_run(small, clock, monkeypatch):
         run_id = begun_elsewhere(instance, small)
         look(instance, small, clock, 55)
         clock.now += 10
-        seen = run_leases.killed_runs(instance, small.home)
+        seen = run_leases.killed_runs(instance, small.root)
         assert [one.run.run_id for one in seen] == [run_id]
         monkeypatch.setattr(run_leases, "killed_runs", lambda *_: seen)  # as the second has seen it
-        leases = run_leases.leases_of(small.home)
+        leases = run_leases.leases_of(small.root)
         assert leases.take_over(f"runs/{run_id}", seen[0].claim) is not None  # by the first
-        run_leases.end_killed_runs(instance, small.home)
+        run_leases.end_killed_runs(instance, small.root)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.STARTED
 
 
@@ -183,13 +183,13 @@ def test_a_run_killed_on_this_machine_is_ended_at_once_and_by_one(small, clock):
 
     with opened(small) as instance:
         run_id, gone = killed_here(instance, small)
-        claims, name = run_leases.leases_of(small.home).claims, f"runs/{run_id}"
+        claims, name = run_leases.leases_of(small.root).claims, f"runs/{run_id}"
         claims.replace(name, 0, {"process": gone})
         claims.replace(name, 1, {"process": this_process()})  # another thread is ending it
         look(instance, small, clock, 300)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.STARTED
         claims.replace(name, 2, {"process": gone})
-        run_leases.end_killed_runs(instance, small.home)
+        run_leases.end_killed_runs(instance, small.root)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
 
 
@@ -202,8 +202,8 @@ def test_a_database_that_fails_while_a_run_is_ended_is_asked_again(small, clock,
         with monkeypatch.context() as patch:
             patch.setattr(type(instance), "report_run_failed", mock.Mock(side_effect=ConnectionError))
             with pytest.raises(ConnectionError):
-                run_leases.end_killed_runs(instance, small.home)
-        run_leases.end_killed_runs(instance, small.home)
+                run_leases.end_killed_runs(instance, small.root)
+        run_leases.end_killed_runs(instance, small.root)
         assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE
 
 
@@ -263,7 +263,7 @@ def test_a_holder_that_comes_back_late_publishes_nothing(small, monkeypatch):
     fit, tried = probes.fit_encoder, []
 
     def slept(*args, **options):
-        claims = leases_of(small.home).claims
+        claims = leases_of(small.root).claims
         claims.replace(CLAIM, claims.read(CLAIM).number, AWAY)
         tried.append(1)
         return fit(*args, **options)
@@ -287,7 +287,7 @@ def test_a_run_has_a_lease_while_it_is_executed_and_leaves_none(small, monkeypat
     fit, seen = probes.fit_encoder, []
 
     def noting(*args, **options):
-        claims = leases_of(small.home).claims
+        claims = leases_of(small.root).claims
         seen.extend(
             (name.split("/")[0], claims.read(name).holder["run"]) for name in claims.names() if claims.read(name).holder
         )
@@ -298,7 +298,7 @@ def test_a_run_has_a_lease_while_it_is_executed_and_leaves_none(small, monkeypat
     (first, second) = sorted(seen)
     assert (first[0], second[0]) == ("probe_fits", "runs")
     assert first[1] == second[1]
-    claims = leases_of(small.home).claims
+    claims = leases_of(small.root).claims
     assert [name for name in claims.names() if claims.read(name).holder is not None] == []
 
 

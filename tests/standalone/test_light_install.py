@@ -11,7 +11,7 @@ import pytest
 #: imported in an interpreter that finds none of the packages of the extras
 WITHOUT = """
 import importlib, importlib.abc, sys
-EXTRAS = "PIL dagster gdcm h5py jpeg_ls nibabel pydicom pylibjpeg sklearn torch zstandard".split()
+EXTRAS = "PIL dagster gdcm h5py jpeg_ls nibabel obstore pydicom pylibjpeg sklearn torch zstandard".split()
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -40,10 +40,18 @@ raise MissingExtraError("x", done.output)
 """
 
 
-@pytest.mark.parametrize("body", [STORE, SERIES])
-def test_without_extras_all_that_needs_no_image_is_imported_and_the_rest_names_its_extra(body):
+BUCKET = """
+from pathlib import Path
+from fmaudit_core.pipeline.workspace import Workspace
+from fmaudit_core.config import Audit, PhantomCohort
+Workspace(Audit(cohort=PhantomCohort(kind="phantom"), root="s3://audit/prod"), Path("audit.yaml")).warehouse.tables()
+"""
+
+
+@pytest.mark.parametrize(("extra", "body"), [("imaging", STORE), ("imaging", SERIES), ("cloud", BUCKET)])
+def test_without_extras_all_that_needs_no_image_is_imported_and_the_rest_names_its_extra(extra, body):
     tried = f"try:\n{textwrap.indent(body, '    ')}\nexcept MissingExtraError as error:\n    print(error)"
     done = subprocess.run([sys.executable, "-c", WITHOUT + tried], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "needs the optional part `imaging`" in " ".join(done.stdout.split())
-    assert "pip install 'fmaudit[imaging]'" in " ".join(done.stdout.split())
+    assert f"needs the optional part `{extra}`" in " ".join(done.stdout.split())
+    assert f"pip install 'fmaudit[{extra}]'" in " ".join(done.stdout.split())

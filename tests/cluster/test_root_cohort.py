@@ -1,0 +1,135 @@
+"""A cohort in a bucket: its table, DICOM and NIfTI are read as from a folder, and nothing of them stays on this machine."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from fmaudit_core.imaging.bucket_images import BucketStudy
+from fmaudit_core.imaging.errors import ImagingError
+from fmaudit_core.pipeline.changed_sources import cohort_versions, source_changed, source_fingerprint
+from fmaudit_core.pipeline.run_cohort import read_cohort
+from fmaudit_core.pipeline.run_slices import build_slices
+from fmaudit_core.pipeline.snapshot import snapshot_of
+from fmaudit_core.pipeline.steps import step_of
+from fmaudit_core.pipeline.workspace import open_workspace
+from fmaudit_core.storage.bucket import Bucket, StoreError
+from fmaudit_core.storage.processes import process_space
+from fmaudit_core.tabular.errors import CohortError
+from tests.cluster.seaweedfs import ENDPOINT
+from tests.ct_files import volume_hu
+from tests.pipeline.test_archive import STUDIES, write_audit
+
+pytestmark = pytest.mark.cluster
+
+
+def publish(workspace):
+    cohort = read_cohort(workspace)
+    for name, frame in cohort.tables().items():
+        workspace.warehouse.publish(name, frame, version=cohort_versions(cohort)[name])
+    made = build_slices(snapshot_of(workspace))
+    for name, frame in {"slice_quality": made.quality, "acquisition": made.acquisition, "ct_views": made.views}.items():
+        workspace.warehouse.publish(name, frame, version=made.version)
+    return cohort, made
+
+
+@pytest.fixture
+def workspaces(seaweedfs, tmp_path):
+    """Twelve studies of DICOM, one of them replaced by NIfTI; then the same in a bucket."""
+    local = write_audit(tmp_path / "local", "study")
+    folder = local.audit_yaml.parent / "ct" / STUDIES[0]
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    affine = np.diag([-0.7, -0.7, 2.5, 1.0])
+    nib.Nifti1Image(volume_hu().transpose(2, 1, 0), affine).to_filename(folder.with_name(f"{STUDIES[0]}.nii.gz"))
+    (folder.with_name(STUDIES[1]) / ".hidden").write_bytes(b"x")
+    bucket = Bucket(f"s3://audit/{tmp_path.name}", ENDPOINT)
+    for path in (*(local.audit_yaml.parent / "ct").rglob("*"), local.audit_yaml.parent / "studies.csv"):
+        if path.is_file():
+            bucket.write(path.relative_to(local.audit_yaml.parent).as_posix(), path.read_bytes())
+    remote = tmp_path / "remote"
+    remote.mkdir()
+    (local.audit_yaml.parent / "encoders").rename(remote / "encoders")
+    raw = yaml.safe_load(local.audit_yaml.read_text())
+    raw["cohort"] |= {"table": f"{bucket}/studies.csv", "images": f"{bucket}/ct"}
+    raw |= {"storage": {"endpoint": ENDPOINT}, "imaging": {"workers": 2, "values": "any"}}
+    (remote / "audit.yaml").write_text(yaml.safe_dump(raw))
+    local.audit_yaml.write_text(
+        yaml.safe_dump(yaml.safe_load(local.audit_yaml.read_text()) | {"encoders": str(remote / "encoders")})
+    )
+    return open_workspace(local.audit_yaml), open_workspace(remote / "audit.yaml"), bucket
+
+
+def test_the_cohort_and_its_slices_are_those_of_a_folder(workspaces):
+    local, remote, bucket = workspaces
+    (cohort, made), (their_cohort, theirs) = publish(local), publish(remote)
+    assert their_cohort.studies.equals(cohort.studies)
+    assert their_cohort.labels.equals(cohort.labels)
+    assert their_cohort.studies.get_column("image_path").sort()[0] == f"{STUDIES[0]}.nii.gz"
+    assert theirs.quality.equals(made.quality)
+    assert theirs.acquisition.equals(made.acquisition)
+    assert set(made.quality.get_column("status")) == {"accepted"}
+    (view,) = snapshot_of(local).views_seen().values()
+    for study in STUDIES:
+        assert remote.slices.read(study, view).tobytes() == local.slices.read(study, view).tobytes()
+    assert list((remote.home / "scratch").iterdir()) == []
+    assert not [path for path in remote.home.rglob("*") if path.suffix in (".dcm", ".gz")]
+
+    look = snapshot_of(remote)
+    assert not source_changed(look, step_of("cohort"))
+    assert not source_changed(look, step_of("ct_slices"))
+    repaired = remote.repairing_slice_store()
+    (entry,) = [
+        path for path in (remote.home / "slices").rglob("*.slices") if path == repaired._entry(STUDIES[3], view)
+    ]
+    entry.write_bytes(b"torn")
+    assert repaired.read(STUDIES[3], view).tobytes() == local.slices.read(STUDIES[3], view).tobytes()
+
+    seen = source_fingerprint(remote)
+    name = next(one.name for one in bucket.list(f"ct/{STUDIES[5]}"))
+    bucket.write(name, bucket.read(name) + b"\0\0")
+    assert not source_changed(snapshot_of(remote), step_of("cohort"))  # which lists the images anew
+    assert source_changed(snapshot_of(remote), step_of("ct_slices"))
+    table = pl.read_csv(bucket.read("studies.csv")).with_columns(age=pl.lit(60))
+    bucket.write("studies.csv", table.write_csv().encode())
+    assert source_fingerprint(remote) != seen
+    assert source_changed(snapshot_of(remote), step_of("cohort"))
+
+
+def test_studies_without_objects_and_paths_out_of_the_folder_are_refused_by_row(workspaces):
+    _, remote, bucket = workspaces
+    table = pl.read_csv(bucket.read("studies.csv"), infer_schema=False)
+    images = [*STUDIES[:9], "../studies.csv", "nothing", "s3://other/ct"]
+    bucket.write("studies.csv", table.with_columns(image=pl.Series(images)).write_csv().encode())
+    with pytest.raises(CohortError) as refused:
+        read_cohort(remote)
+    text = str(refused.value)
+    assert "outside the cohort's folder" in text
+    assert "a study without images" in text
+    assert "is an address" in text
+    bucket.remove(["studies.csv"])
+    with pytest.raises(CohortError, match=r"studies\.csv: does not exist"):
+        read_cohort(remote)
+    with pytest.raises(ImagingError, match="the images have not been listed yet"):
+        open_workspace(remote.audit_yaml).bucket_images.__class__(bucket, remote.home / "none", remote.home).find(["a"])
+
+
+def test_a_bucket_that_refuses_is_no_fault_of_a_study(workspaces, monkeypatch):
+    _, remote, _ = workspaces
+    cohort = read_cohort(remote)
+    for name, frame in cohort.tables().items():
+        remote.warehouse.publish(name, frame, version="v1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreError, match="access to the bucket was refused"):
+        build_slices(snapshot_of(open_workspace(remote.audit_yaml)))
+    assert not list((remote.home / "slices").rglob("*.json"))
+    study = BucketStudy(Bucket("s3://nosuchbucket/ct", ENDPOINT), "a", "", 0, remote.home / "scratch")
+    monkeypatch.undo()
+    (remote.home / f"scratch/study.{process_space()}.{2**22 + 1}.killed").mkdir(parents=True)
+    with pytest.raises(StoreError), study.copied():
+        pass
+    assert list((remote.home / "scratch").iterdir()) == []

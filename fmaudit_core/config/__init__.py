@@ -9,6 +9,7 @@ from fmaudit_core.config.audit import HOME_NAME, Audit
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
 from fmaudit_core.config.cohort import CohortSection, InspectCohort, LabelWords, LevelRules, PhantomCohort, TableCohort
+from fmaudit_core.config.compute import ComputeSection
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -33,6 +34,7 @@ __all__ = [
     "AutomationSection",
     "ClusterSection",
     "CohortSection",
+    "ComputeSection",
     "ConfigError",
     "EhrSection",
     "ExtractionSection",

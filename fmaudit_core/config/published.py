@@ -1,4 +1,4 @@
-"""Settings that a report may show: all except paths of the local machine."""
+"""Settings that a report may show: all except paths of the local machine, and where the audit is computed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from fmaudit_core.config import Audit
 
-#: paths of the local machine, which are excluded
+#: paths and machines, which are excluded
 _PLACES: Final[dict[str, Any]] = {
+    "compute": True,
     "encoders": True,
     "home": True,
     "cohort": {"table", "images", "events", "root", "ehr", "demographics"},

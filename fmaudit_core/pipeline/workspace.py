@@ -65,7 +65,7 @@ class Workspace:
         """Slices, one entry per study and view; `repairing_slice_store` also makes torn ones again."""
         with needs_extra("imaging", "reading CT series"):
             from fmaudit_core.imaging.slices import SliceStore
-        return SliceStore(self.home / "slices")
+        return SliceStore(self.home / "slices", keep=self.audit.compute.keep_slices == "all")
 
     def repairing_slice_store(self) -> SliceStore:
         """Return the slice store with its source images, so that it can be built and a torn entry is recomputed on reading."""
@@ -78,7 +78,7 @@ class Workspace:
         named: dict[str, str] = {}
         if "series_uid" in studies.columns:
             named = dict(studies.select("study_id", "series_uid").filter(pl.col("series_uid") != "").iter_rows())
-        return replace(self.slices, images=images, rescales=rescales, named=named)
+        return replace(self.slices, images=images, rescales=rescales, named=named, images_root=self.images_root)
 
     def study_images(self, studies: pl.DataFrame) -> dict[str, StudyImages]:
         """Return where the CT of each study is: a path, or the study in the index of an archive."""

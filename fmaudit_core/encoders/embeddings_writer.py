@@ -33,6 +33,13 @@ class EmbeddingsWriter:
         """Return the number of studies with an embedding."""
         return max(self._studies.values(), default=0)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Add what is added inside this context in one transaction: each takes milliseconds of the disk."""
+        self._connection.begin()
+        yield
+        self._connection.commit()
+
     def add_studies(self, pooling: str, study_ids: Sequence[str], embeddings: Float32Array) -> None:
         """Add study embeddings, (studies, d), under one pooling."""
         if study_ids:

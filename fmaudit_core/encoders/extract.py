@@ -123,7 +123,8 @@ def _publish(
     with written_embeddings(out, spec.dim) as writer:
         for planned in shards:
             shard = load_shard(shard_path(folder, planned))
-            _insert(writer, shard, of_volumes=spec.view.volume is not None)
+            with writer.together():
+                _insert(writer, shard, of_volumes=spec.view.volume is not None)
             batches.update(shard.batches)
         if not writer.n_studies:
             shutil.rmtree(folder, ignore_errors=True)  # or the next run would find the same failures
@@ -150,7 +151,7 @@ def _insert(writer: EmbeddingsWriter, shard: Shard, *, of_volumes: bool) -> None
 
 def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
     """Return the provenance of embeddings: their inputs, the software and the device."""
-    recorded = {
+    return {
         "version": made_of,
         "encoder": spec.name,
         "spec": json.dumps(
@@ -164,10 +165,15 @@ def provenance(spec: EncoderSpec, made_of: str, device: str) -> dict[str, str]:
         "python": platform.python_version(),
         "device": device,
         "cpus": str(os.cpu_count()),
-    }
+    } | library_versions()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the installed libraries that embeddings may depend on."""
+    found = {}
     for library in _LIBRARIES:
         try:
-            recorded[library] = installed_version(library)
+            found[library] = installed_version(library)
         except PackageNotFoundError:
             continue
-    return recorded
+    return found

@@ -78,7 +78,7 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
         )
         return
     specs = workspace.registry.specs()
-    yield _extras(specs)
+    yield _extras(specs, on_ray=workspace.audit.compute.engine == "ray")
     yield Finding(
         "audit.yaml",
         "ok",
@@ -118,11 +118,13 @@ def _python() -> Finding:
     return Finding("python", "ok", message)
 
 
-def _extras(specs: dict[str, EncoderSpec] | None) -> Finding:
+def _extras(specs: dict[str, EncoderSpec] | None, *, on_ray: bool = False) -> Finding:
     """Check the optional parts: those installed and those that a spec needs."""
     parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py"}
+    if on_ray:
+        parts["ray"] = "ray"
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
-    needed = {"platform"}
+    needed = {"platform", *(["ray"] if on_ray else [])}
     for spec in (specs or {}).values():
         if spec.sees_images:
             needed.add("imaging")
@@ -275,7 +277,7 @@ def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, s
         return Finding(
             "disk", "problem", f"{workspace.home} is not writable.", "Set FMAUDIT_HOME to a writable folder."
         )
-    if (workspace.home / "slices").exists() or not sample:
+    if (workspace.home / "slices").exists() or not sample or workspace.audit.compute.keep_slices == "none":
         return Finding("disk", "ok", message)
     views = {spec.view.key(): spec.view for spec in specs.values() if spec.sees_images}
     voxels = sum(_voxels(view, sample) for view in views.values()) / len(sample)

@@ -94,7 +94,7 @@ class RayCluster:
         ClusterError
             Processes of the same jobs died repeatedly, or a node does not have the workspace.
         """
-        task = ray.remote(_perform).options(num_cpus=1, max_retries=_DEATHS)
+        task = ray.remote(_perform).options(num_cpus=1, max_retries=_DEATHS, enable_task_events=False)
         pending, queued = iter(jobs), _QUEUED_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting: deque[tuple[Any, list[Job]]] = deque()
         while True:
@@ -159,8 +159,10 @@ class _Run:
     def __post_init__(self) -> None:
         """Declare the task and the actor once: Ray sends each declaration to all nodes."""
         gpus, remote = self.compute.gpus, ray.remote
-        self.slicing = remote(_read_shard).options(num_cpus=1, num_returns=2, max_retries=0)
-        self.encoder = remote(_Encoder).options(num_gpus=gpus, num_cpus=0 if gpus else 1, scheduling_strategy="SPREAD")
+        self.slicing = remote(_read_shard).options(num_cpus=1, num_returns=2, max_retries=0, enable_task_events=False)
+        self.encoder = remote(_Encoder).options(
+            num_gpus=gpus, num_cpus=0 if gpus else 1, scheduling_strategy="SPREAD", enable_task_events=False
+        )
 
     def step(self) -> list[MadeShard]:
         """Submit what may be submitted, wait until something ends, and return the shards made; none when all are."""

@@ -24,13 +24,14 @@ CORE = {
     "encoders": "common config imaging storage",
     "cohort": "common config storage tables tabular",
     "ehr": "cohort common config storage tabular",
+    "engines": "common config encoders imaging",
     "probes": "cohort common config ehr encoders storage tables tabular",
     "fairness": "common config encoders probes tables tabular",
     "mitigation": "common config fairness probes tables",
     "reproduction": "common config encoders fairness mitigation tables",
     "report": "cohort common config encoders fairness mitigation probes reproduction storage tables",
-    "pipeline": "cohort common config ehr encoders fairness imaging mitigation probes report reproduction storage tables",
-    "setup": "cohort common config encoders imaging pipeline storage tabular",
+    "pipeline": "cohort common config ehr encoders engines fairness imaging mitigation probes report reproduction storage tables",
+    "setup": "cohort common config encoders engines imaging pipeline storage tabular",
     "standalone": "common config fairness pipeline probes report storage tabular",
 }
 REPORT = {

@@ -10,6 +10,7 @@ FmauditError
 ├── FairnessError      fairness/errors.py the statistics cannot be computed from these predictions
 ├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
 ├── ReportError        report/errors.py the page cannot be written
+├── ClusterError       engines/errors.py the Ray cluster cannot be used
 ├── WarehouseError     storage/warehouse.py     a table is missing, corrupted or has another schema
 └── StoreError         storage/bucket.py        a bucket cannot be reached, or refuses
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 
 class FmauditError(Exception):
@@ -44,11 +45,19 @@ class FmauditError(Exception):
         self.fix = fix
         super().__init__(self._paragraph())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what another process needs to restore it, whatever the arguments of the subclass are."""
+        return _restored, (type(self), self.args), self.__dict__
+
     def _paragraph(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{head} {self.fix}" if self.fix else head
         # a path may hold bytes that are no UTF-8, which no terminal or log can print
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _restored(kind: type[FmauditError], args: tuple[Any, ...]) -> FmauditError:
+    return kind.__new__(kind, *args)
 
 
 class UnknownNameError(FmauditError):
@@ -80,6 +89,7 @@ _EXTRA_OF: Final[Mapping[str, str]] = {
     **dict.fromkeys(("dagster", "dagster_webserver"), "platform"),
     "h5py": "hdf5",
     "obstore": "cloud",
+    "ray": "ray",
     "sklearn": "ehr",
 }
 

@@ -10,13 +10,21 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fmaudit_core.common.errors import FmauditError
 
 Job = TypeVar("Job")
 
 _QUEUED_PER_WORKER = 4
+
+
+class Perform(Protocol):
+    """A way to run independent jobs, such as `performed` with its `workers` given."""
+
+    def __call__(self, function: Callable[[Job], None], jobs: Iterable[Job], *, chunk: int) -> Iterator[Job]:
+        """Run jobs, `chunk` at a time, and yield each, in order, when it is done."""
+        ...
 
 
 class WorkerDiedError(FmauditError):
@@ -56,7 +64,7 @@ def performed(function: Callable[[Job], None], jobs: Iterable[Job], *, workers: 
         waiting: deque[tuple[Future[None], Sequence[Job]]] = deque()
         try:
             while batch := list(islice(pending, chunk)):
-                waiting.append((pool.submit(_perform_all, function, batch), batch))
+                waiting.append((pool.submit(perform_all, function, batch), batch))
                 if len(waiting) >= _QUEUED_PER_WORKER * workers:
                     yield from _oldest(waiting)
             while waiting:
@@ -83,7 +91,8 @@ def end_with_parent() -> None:
     Thread(target=wait, name="end with parent", daemon=True).start()
 
 
-def _perform_all(function: Callable[[Job], None], jobs: Sequence[Job]) -> None:
+def perform_all(function: Callable[[Job], None], jobs: Sequence[Job]) -> None:
+    """Run jobs one after another."""
     for job in jobs:
         function(job)
 

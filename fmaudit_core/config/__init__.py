@@ -17,6 +17,7 @@ from fmaudit_core.config.cohort import (
     PhantomCohort,
     TableCohort,
 )
+from fmaudit_core.config.compute import ComputeSection
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
 from fmaudit_core.config.errors import ConfigError
@@ -42,6 +43,7 @@ __all__ = [
     "AutomationSection",
     "ClusterSection",
     "CohortSection",
+    "ComputeSection",
     "ConfigError",
     "EhrSection",
     "ExtractionSection",

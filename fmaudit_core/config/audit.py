@@ -25,6 +25,7 @@ from fmaudit_core.config.ages import DEFAULT_AGE_BANDS, TABLE_AGE_BANDS, AgeBand
 from fmaudit_core.config.automation import AutomationSection
 from fmaudit_core.config.cluster import ClusterSection
 from fmaudit_core.config.cohort import CohortSection, TableCohort
+from fmaudit_core.config.compute import ComputeSection
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.extraction import ExtractionSection
 from fmaudit_core.config.fairness import FairnessSection
@@ -87,6 +88,8 @@ class Audit(Section):
     imaging: ImagingSection = ImagingSection()
     #: from slices to embeddings
     extraction: ExtractionSection = ExtractionSection()
+    #: where both are done
+    compute: ComputeSection = ComputeSection()
     #: from embeddings to predictions
     probes: ProbesSection = ProbesSection()
     #: from the medical record to features

@@ -1,4 +1,4 @@
-"""Settings that a report may show: all except paths of the local machine and addresses."""
+"""Settings that a report may show: all except paths of the local machine, addresses, and where the audit is computed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from fmaudit_core.config import Audit
 
-#: paths and addresses, which are excluded
+#: paths, addresses and machines, which are excluded
 _PLACES: Final[dict[str, Any]] = {
+    "compute": True,
     "encoders": True,
     "home": True,
     "root": True,

@@ -62,6 +62,14 @@ class Forward:
         self._found: list[list[Float32Array]] = []
         self._failed: dict[int, str] = {}
         self._failures_in_a_row = 0
+        #: one image that was encoded, and the last study that was not; None if a study was encoded since
+        self._encodable: SliceArray | None = None
+        self._refused: SliceArray | None = None
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the last study could not be encoded."""
+        return self._failures_in_a_row > 0
 
     def add(self, study_id: str, items: SliceArray) -> None:
         """Add one study's slices, (slices, channels, rows, columns), or its volume, (1, slices, 1, rows, columns)."""
@@ -88,9 +96,10 @@ class Forward:
         Raises
         ------
         ExtractionError
-            The output differs from the spec's dimension, or the encoder fails on everything.
+            The output differs from the spec's dimension, or the encoder fails on everything, or on what it encoded before.
         """
         self._flush()
+        self._check_after_failures(self._refused)
         ids = [one for at, one in enumerate(self._ids) if at not in self._failed]
         found = [np.concatenate(pieces) for at, pieces in enumerate(self._found) if at not in self._failed]
         failed = [(self._ids[at], why) for at, why in sorted(self._failed.items())]
@@ -160,9 +169,11 @@ class Forward:
             at += len(items)
             if np.isfinite(rows).all():
                 self._found[study].append(rows)
-                self._failures_in_a_row = 0
+                self._failures_in_a_row, self._refused = 0, None
+                if self._encodable is None:
+                    self._encodable = items[:1].copy()
             else:
-                self._fail(study, _NOT_FINITE)
+                self._fail(study, items, _NOT_FINITE)
 
     def _again(self, pieces: list[_Piece], refused: _Refused) -> None:
         """Halve the batch if memory ran out; otherwise retry study by study, to find the one that fails."""
@@ -178,12 +189,30 @@ class Forward:
                 if piece[0] not in self._failed:
                     self._settle([piece], self._attempt([piece]))
         else:
-            self._fail(pieces[0][0], refused.why)
+            self._fail(*pieces[0], refused.why)
 
-    def _fail(self, study: int, why: str) -> None:
+    def _check_after_failures(self, failed: SliceArray | None) -> None:
+        """Raise if the last studies failed and the encoder fails on an image that it encoded before, or on an empty one.
+
+        Then the studies are not the cause, and must not be recorded as failed.
+        """
+        known = self._encodable
+        if failed is None:
+            return
+        out = self._attempt([(0, np.zeros_like(failed[:1]) if known is None else known)])
+        if isinstance(out, _Refused) or (known is not None and not np.isfinite(out).all()):
+            why = out.why if isinstance(out, _Refused) else _NOT_FINITE
+            raise ExtractionError(
+                f"the encoder fails on {'an empty image' if known is None else 'an image that it encoded before'} too ({why}); "
+                "nothing was published.",
+                where=self._spec.name,
+                fix="Check the device. Finished studies are kept: run again.",
+            )
+
+    def _fail(self, study: int, items: SliceArray, why: str) -> None:
         if study in self._failed:
             return
-        self._failed[study] = why
+        self._failed[study], self._refused = why, items
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= HOPELESS:
             raise ExtractionError(

@@ -1,7 +1,13 @@
-"""Unfinished extractions: shards of whole studies, each written by rename, so that a kill loses at most one shard."""
+"""Shards of an extraction: the unit of work, of resumption, and of what engines share out.
+
+A shard is a number of consecutive studies of the sorted list. Its name contains its place and the digest of its studies, so
+every engine and every restart plan the same shards, and a shard of another list or size is never taken for one of this list.
+Each is written by rename: what is there is complete, and a kill loses at most the shards in progress.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.digests import digest
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -24,8 +31,6 @@ class Shard:
     embeddings : (sum of counts, d) float32
     batches : list of int
         Batch sizes used, in order: more than one if the device ran out of memory.
-    end : int
-        Number of studies of the run that are done including this shard.
     """
 
     study_ids: list[str]
@@ -34,20 +39,31 @@ class Shard:
     failed_ids: list[str]
     failed_reasons: list[str]
     batches: list[int]
-    end: int
 
 
-def finished_shards(folder: Path) -> list[Path]:
-    """Return the finished shards, consecutive from the first."""
-    found: list[Path] = []
-    while (path := shard_path(folder, len(found))).exists():
-        found.append(path)
-    return found
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard to make: its name, and the ids of its studies."""
+
+    name: str
+    study_ids: tuple[str, ...]
 
 
-def shard_path(folder: Path, index: int) -> Path:
+def planned_shards(studies: Sequence[str], size: int) -> list[PlannedShard]:
+    """Return the shards of a list of studies, `size` studies each, in sorted order."""
+    ordered = sorted(studies)
+    parts = [tuple(ordered[start : start + size]) for start in range(0, len(ordered), size)]
+    return [PlannedShard(f"shard-{at:06d}-{digest(ids)[:12]}", ids) for at, ids in enumerate(parts)]
+
+
+def finished_shards(folder: Path) -> Collection[str]:
+    """Return the names of the shards that a folder holds."""
+    return {path.stem for path in folder.glob("shard-*.npz")}
+
+
+def shard_path(folder: Path, shard: PlannedShard) -> Path:
     """Return the path of a shard."""
-    return folder / f"shard-{index:06d}.npz"
+    return folder / f"{shard.name}.npz"
 
 
 def save_shard(path: Path, shard: Shard) -> None:
@@ -61,7 +77,6 @@ def save_shard(path: Path, shard: Shard) -> None:
             failed_ids=np.array(shard.failed_ids, dtype=np.str_),
             failed_reasons=np.array(shard.failed_reasons, dtype=np.str_),
             batches=np.array(shard.batches, dtype=np.int64),
-            end=np.array(shard.end),
         )
 
 
@@ -75,5 +90,4 @@ def load_shard(path: Path) -> Shard:
             failed_ids=found["failed_ids"].tolist(),
             failed_reasons=found["failed_reasons"].tolist(),
             batches=found["batches"].tolist(),
-            end=int(found["end"]),
         )

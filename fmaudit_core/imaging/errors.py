@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from fmaudit_core.common.errors import FmauditError
 
@@ -19,6 +21,10 @@ class WindowError(ImagingError):
 
 class SliceStoreError(ImagingError):
     """An entry of the slice store is missing or damaged, or the store cannot be written."""
+
+
+class ImagesGoneError(ImagingError):
+    """The disk of the images or of the slices is not there: no study is at fault, so none may be recorded as failed."""
 
 
 class Defect(Exception):  # noqa: N818  # not an error of the run: the series is quarantined and counted
@@ -38,9 +44,19 @@ class Defect(Exception):  # noqa: N818  # not an error of the run: the series is
         super().__init__(reason)
 
 
+#: errors of mounts, networks and this process; not of one file
+_OF_SURROUNDINGS: Final = {
+    errno.ESTALE, errno.ENOTCONN, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
+    errno.ENODEV, errno.EMFILE, errno.ENFILE,
+}  # fmt: skip
+
+
 @contextmanager
 def damage_is(reason: str) -> Iterator[None]:
-    """Raise any error of a parser or decoder on a damaged file as a `Defect` with the given reason; suppress warnings."""
+    """Raise any error of a parser or decoder on a damaged file as a `Defect` with the given reason; suppress warnings.
+
+    Errors of a mount, a network or memory are raised as they are.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -50,5 +66,7 @@ def damage_is(reason: str) -> Iterator[None]:
         except BaseException as error:  # values are converted on access, and each library has its own errors
             # pylibjpeg-rle is written in Rust, whose panics are not an `Exception`; a Ctrl-C is not handled here
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            if isinstance(error, OSError) and error.errno in _OF_SURROUNDINGS:
                 raise
             raise Defect(reason) from error

@@ -12,19 +12,20 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.common.worker_pool import performed
+from fmaudit_core.common.worker_pool import Perform, performed
 from fmaudit_core.imaging.acquisition import acquisition_table
 from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.bucket_images import BucketStudy
 from fmaudit_core.imaging.choice import judged, stored_at
-from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.errors import ImagesGoneError, SliceStoreError
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import NO_RULES, SeriesRules
 from fmaudit_core.imaging.series import found_series
@@ -55,6 +56,7 @@ class _Job:
     rescale: Rescale | None
     rules: SeriesRules
     named: str
+    images_root: Path | None
 
     def entry_of(self, at: int) -> str:
         """Return the inputs of the entries of the series at a place in the record."""
@@ -83,12 +85,25 @@ class SliceStore:
         HU per stored unit and HU, if known from the cohort's tables; used only for NIfTI files whose values were never rescaled.
     named : mapping of study_id to series UID, optional
         The series to use, if the cohort's table names one.
+    images_root : Path, optional
+        Folder of all images. If it is missing or empty, a study without images is not at fault.
+    keep : bool
+        Whether slices are stored; otherwise `write` records the quality only, and `read` takes slices from the CT.
     """
 
     root: Path
     images: Mapping[str, StudyImages] = field(default_factory=dict)
     rescales: Mapping[str, Rescale] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
+    images_root: Path | None = None
+    keep: bool = True
+
+    def of(self, study_ids: Sequence[str]) -> SliceStore:
+        """Return the store with the images of some studies only, to be sent to another process."""
+        kept = {study: self.images[study] for study in study_ids if study in self.images}
+        rescales = {study: self.rescales[study] for study in study_ids if study in self.rescales}
+        named = {study: self.named[study] for study in study_ids if study in self.named}
+        return replace(self, images=kept, rescales=rescales, named=named)
 
     def build(
         self,
@@ -115,6 +130,7 @@ class SliceStore:
         views: Sequence[View],
         *,
         workers: int = 0,
+        perform: Perform | None = None,
         rules: SeriesRules = NO_RULES,
         progress: Progress = silent,
     ) -> None:
@@ -126,7 +142,9 @@ class SliceStore:
         views : sequence of View
             Views to store of each study; entries of other views stay unchanged.
         workers : int
-            Number of processes that read series; 0 uses one per core.
+            Number of processes of this machine that read series; 0 uses one per core.
+        perform : Perform, optional
+            Performs the reading instead, on other machines.
         rules : SeriesRules
             A series that violates a rule is quarantined with its name.
 
@@ -134,10 +152,12 @@ class SliceStore:
         ------
         SliceStoreError
             The disk cannot hold the slices.
+        ImagesGoneError
+            The folder of the images is missing or empty.
         WorkerDiedError
             A reading process died; finished studies are kept.
         """
-        unique = {view.key(): view for view in views}
+        unique = {view.key(): view for view in views if self.keep}
         jobs, missing, input_bytes = [], [], {}
         for study_id, ct in images:
             job, input_bytes[study_id] = self._job(study_id, ct, list(unique.values()), rules)
@@ -146,8 +166,8 @@ class SliceStore:
                 missing.append(job)
         done = len(jobs) - len(missing)
         progress(done, len(jobs))
-        read_bytes = 0
-        for count, job in enumerate(performed(_make, missing, workers=workers, chunk=_STUDIES_PER_JOB), start=1):
+        read_bytes, perform = 0, perform or partial(performed, workers=workers)
+        for count, job in enumerate(perform(_make, missing, chunk=_STUDIES_PER_JOB), start=1):
             progress(done + count, len(jobs))
             read_bytes += input_bytes[job.study_id]
             if count == _STUDIES_BEFORE_ESTIMATE:
@@ -179,6 +199,8 @@ class SliceStore:
         ------
         SliceStoreError
             The entry is missing or damaged and cannot be recreated.
+        ImagesGoneError
+            The folder of the images, or of the store, is missing or empty.
         """
         path = self._entry(study_id, view)
         try:
@@ -186,15 +208,19 @@ class SliceStore:
         except SliceStoreError:
             if study_id not in self.images:
                 raise
-        path.unlink(missing_ok=True)
         job, _ = self._job(study_id, self.images[study_id], [view], NO_RULES)
         record = _read_record(job.record)
         if record.get("made_of") != job.made_of:
+            _check_folders(self.root, self.images_root)
             raise SliceStoreError("its CT has changed since the slices were written.", where=str(path), fix=REBUILD)
-        for at, series in enumerate(_found(job)):
-            if at == record["stored"]:
-                _write_views(job, series, at)
-        return read_entry(path)
+        series = next((one for at, one in enumerate(_found(job)) if at == record["stored"]), None)
+        if series is None or series.volume_hu is None:
+            _check_folders(self.root, self.images_root)
+            raise SliceStoreError("its CT cannot be read any more.", where=str(path), fix=REBUILD)
+        slices = view.apply(series.volume_hu, series.spacing_zyx_mm)
+        if self.keep:
+            write_entry(path, slices, job.entry_of(record["stored"]))
+        return slices
 
     def _job(self, study_id: str, ct: StudyImages, views: Sequence[View], rules: SeriesRules) -> tuple[_Job, int]:
         """Return the work on a study, and the size of its CT on disk in bytes."""
@@ -202,7 +228,8 @@ class SliceStore:
         made_of, n_bytes = _fingerprint(ct, rescale)
         entries = tuple((view, self._entry(study_id, view)) for view in views)
         named = self.named.get(study_id, "")
-        return _Job(study_id, ct, made_of, entries, self._record(study_id), rescale, rules, named), n_bytes
+        record, root = self._record(study_id), self.images_root
+        return _Job(study_id, ct, made_of, entries, record, rescale, rules, named, root), n_bytes
 
     def _entry(self, study_id: str, view: View) -> Path:
         name = _file_name(study_id)
@@ -252,9 +279,22 @@ def _make(job: _Job) -> None:
         if stored_at(rows, job.rules, named=job.named) == at:  # whatever follows, no earlier one is chosen any more
             best = series
     stored = stored_at(rows, job.rules, named=job.named)
-    if stored is not None and best is not None:
+    if stored is None:
+        _check_folders(job.images_root)
+    elif best is not None:
         _write_views(job, best, stored)
     write_whole(job.record, json.dumps({"made_of": job.made_of, "stored": stored, "rows": rows}).encode())
+
+
+def _check_folders(*folders: Path | None) -> None:
+    """Raise if a study has no images, or no slices, because a folder has none of any study."""
+    for folder in folders:
+        if folder is not None and (not folder.is_dir() or next(folder.iterdir(), None) is None):
+            raise ImagesGoneError(
+                "is missing or empty.",
+                where=str(folder),
+                fix="Mount its disk on every machine that reads, then run again: finished studies are kept.",
+            )
 
 
 def _found(job: _Job) -> Iterable[SeriesRead]:
@@ -265,7 +305,7 @@ def _found(job: _Job) -> Iterable[SeriesRead]:
         if files and not any(
             path.exists() for path in files
         ):  # of a study that has images: it is the disk that is gone
-            raise SliceStoreError(
+            raise ImagesGoneError(
                 "all files of a study are gone since they were indexed.",
                 where=str(job.images.index.root),
                 fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",

@@ -28,13 +28,16 @@ def embed(workspace: Workspace, encoder: str, *, version: str, progress: Progres
         result = import_embeddings(spec, studies=studies, out=out, version=version)
         progress(len(studies), len(studies))
         return result
-    return extract(
-        spec,
-        store=workspace.repairing_slice_store(),
-        studies=studies,
-        work=workspace.extraction_folder,
-        out=out,
-        section=workspace.audit.extraction,
-        version=version,
-        progress=progress,
-    )
+    with workspace.opened_engine() as engine:
+        return extract(
+            spec,
+            store=workspace.repairing_slice_store(),
+            studies=studies,
+            work=workspace.extraction_folder,
+            out=out,
+            section=workspace.audit.extraction,
+            version=version,
+            shard_studies=workspace.audit.compute.shard_studies,
+            encode=engine.encode,
+            progress=progress,
+        )

@@ -25,12 +25,13 @@ def build_slices(look: Snapshot, *, progress: Progress = silent) -> Slices:
     """Write the slices of every study and view that the store does not hold yet."""
     store, versions = look.workspace.repairing_slice_store(), look.view_versions()
     rules = look.workspace.series_rules
-    store.write(
-        list(store.images.items()),
-        list(look.views_seen().values()),
-        workers=look.workspace.audit.imaging.workers,
-        rules=rules,
-        progress=progress,
-    )
+    with look.workspace.opened_engine() as engine:
+        store.write(
+            list(store.images.items()),
+            list(look.views_seen().values()),
+            perform=engine.perform,
+            rules=rules,
+            progress=progress,
+        )
     found = store.described(list(store.images), rules=rules)
     return Slices(found.quality, found.acquisition, look.view_table(versions), slices_version(versions))

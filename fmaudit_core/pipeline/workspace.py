@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_em
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
+from fmaudit_core.engines.engine import Engine, opened_engine
 from fmaudit_core.imaging.archive.index import INDEX_REVISION, ArchiveIndex
 from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
@@ -88,7 +90,7 @@ class Workspace:
         """Slices, one entry per study and view; `repairing_slice_store` also makes torn ones again."""
         with needs_extra("imaging", "reading CT series"):
             from fmaudit_core.imaging.slices import SliceStore
-        return SliceStore(self.home / "slices")
+        return SliceStore(self.home / "slices", keep=self.audit.compute.keep_slices == "all")
 
     def repairing_slice_store(self) -> SliceStore:
         """Return the slice store with its source images, so that it can be built and a torn entry is recomputed on reading."""
@@ -101,7 +103,11 @@ class Workspace:
         named: dict[str, str] = {}
         if "series_uid" in studies.columns:
             named = dict(studies.select("study_id", "series_uid").filter(pl.col("series_uid") != "").iter_rows())
-        return replace(self.slices, images=images, rescales=rescales, named=named)
+        return replace(self.slices, images=images, rescales=rescales, named=named, images_root=self.images_root)
+
+    def opened_engine(self) -> AbstractContextManager[Engine]:
+        """Return a context with the engine that reads and encodes slices."""
+        return opened_engine(self.audit.compute, home=self.home, workers=self.audit.imaging.workers)
 
     def study_images(self, studies: pl.DataFrame) -> dict[str, StudyImages]:
         """Return where the CT of each study is: a path, or the study in the index of an archive."""

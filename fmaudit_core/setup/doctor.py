@@ -48,13 +48,13 @@ def examine(audit_yaml: Path) -> Iterator[Finding]:
     try:
         workspace = open_workspace(audit_yaml)
     except FmauditError as error:
-        yield _extras({}, in_bucket=False)
+        yield _extras({}, in_bucket=False, on_ray=False)
         yield Finding(
             "audit.yaml", "problem", error.what if not error.where else f"{error.where}: {error.what}", error.fix
         )
         return
     specs = workspace.registry.specs()
-    yield _extras(specs, in_bucket=workspace.audit.bucket is not None)
+    yield _extras(specs, in_bucket=workspace.audit.bucket is not None, on_ray=workspace.audit.compute.engine == "ray")
     yield Finding(
         "audit.yaml",
         "ok",
@@ -93,11 +93,13 @@ def _python() -> Finding:
     return Finding("python", "ok", message)
 
 
-def _extras(specs: dict[str, EncoderSpec], *, in_bucket: bool) -> Finding:
-    """Check the optional parts: those installed and those that a spec or the root needs."""
+def _extras(specs: dict[str, EncoderSpec], *, in_bucket: bool, on_ray: bool) -> Finding:
+    """Check the optional parts: those installed and those that a spec, the root or the engine needs."""
     parts = {"imaging": "pydicom", "encoders": "torch", "platform": "dagster", "hdf5": "h5py", "cloud": "obstore"}
+    if on_ray:
+        parts["ray"] = "ray"
     there = {extra: find_spec(module) is not None for extra, module in parts.items()}
-    needed = {"platform", "cloud"} if in_bucket else {"platform"}
+    needed = {"platform", *(["cloud"] if in_bucket else []), *(["ray"] if on_ray else [])}
     for spec in specs.values():
         if spec.sees_images:
             needed.add("imaging")
@@ -256,7 +258,7 @@ def _disk(workspace: Workspace, specs: dict[str, EncoderSpec], n_studies: int, s
         return Finding(
             "disk", "problem", f"{workspace.home} is not writable.", "Set FMAUDIT_HOME to a writable folder."
         )
-    if (workspace.home / "slices").exists() or not sample:
+    if (workspace.home / "slices").exists() or not sample or workspace.audit.compute.keep_slices == "none":
         return Finding("disk", "ok", message)
     views = {spec.view.key(): spec.view for spec in specs.values() if spec.sees_images}
     voxels = sum(_voxels(view, sample) for view in views.values()) / len(sample)

@@ -6,7 +6,7 @@ import io
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -130,6 +130,10 @@ class EmbeddingsObjects:
         self.n_rows[table] += rows.num_rows
         if sum(one.nbytes for one in held) >= _OBJECT_BYTES:
             self._write(table, part)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Do nothing: rows are held until they fill an object."""
+        return nullcontext()
 
     def flush(self) -> None:
         """Write what is held."""

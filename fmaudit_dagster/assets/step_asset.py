@@ -11,6 +11,8 @@ import polars as pl
 
 from fmaudit_core.common.errors import FmauditError, missing_extra
 from fmaudit_core.common.progress import Progress
+from fmaudit_core.engines.errors import ClusterError
+from fmaudit_core.imaging.errors import ImagesGoneError
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.steps import GPU, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
@@ -149,13 +151,9 @@ def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
 
 
 def of_surroundings(error: BaseException) -> bool:
-    """Return whether a disk, a mount, a bucket, memory, a device or the lease failed, rather than the data or a setting."""
-    if isinstance(error, OSError | MemoryError | PublishError | LeaseLostError | StoreError) or type(
-        error
-    ).__name__ in (
-        "OutOfMemoryError",
-        "AcceleratorError",
-    ):
+    """Return whether a disk, a mount, a bucket, memory, a device, a cluster or the lease failed, not the data or a setting."""
+    kinds = (OSError, MemoryError, PublishError, LeaseLostError, StoreError, ImagesGoneError, ClusterError)
+    if isinstance(error, kinds) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
         return True
     cause = error.__cause__
     return isinstance(error, FmauditError) and cause is not None and of_surroundings(cause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -227,9 +228,10 @@ def _print_events(look: RecordLook) -> None:
     "--port", default=3000, show_default=True, type=click.IntRange(1, 65_534), help="The port of `fmaudit ui`."
 )
 @click.option("--fix", "fix_it", is_flag=True, help="Apply safe fixes.")
+@click.option("--cluster", is_flag=True, help="Look at every node of the Ray cluster of `compute:`, too.")
 @click.pass_obj
 @report_errors
-def doctor(config: Path, port: int, fix_it: bool) -> None:
+def doctor(config: Path, port: int, fix_it: bool, cluster: bool) -> None:
     """Look at everything an audit needs and report what is wrong and how to fix it. Exit code 1 where there is a problem."""
     from fmaudit_core.setup.doctor import examine
 
@@ -238,9 +240,13 @@ def doctor(config: Path, port: int, fix_it: bool) -> None:
         _say(finding)
         findings.append(finding)
     if all(finding.about not in ("audit.yaml", "bucket") or finding.status != "problem" for finding in findings):
+        from fmaudit_core.setup.cluster_doctor import examine_cluster
         from fmaudit_dagster.cli.doctor import examine_platform
 
-        for finding in examine_platform(workspace_of(config), port=port, fix_it=fix_it):
+        workspace = workspace_of(config)
+        for finding in chain(
+            examine_platform(workspace, port=port, fix_it=fix_it), examine_cluster(workspace) if cluster else ()
+        ):
             _say(finding)
             findings.append(finding)
     problems = sum(finding.status == "problem" for finding in findings)

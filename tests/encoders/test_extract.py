@@ -18,6 +18,7 @@ from fmaudit_core.encoders.embeddings_reader import read_provenance, read_study_
 from fmaudit_core.encoders.errors import EncoderError, ExtractionError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.encoders.shards import planned_shards
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.imaging.errors import SliceStoreError
 
@@ -38,7 +39,7 @@ class Source:
         return rng.integers(-1000, 1000, (self.slices + int(study_id[1:]) % 3, 1, 16, 16)).astype(np.int16)
 
 
-def run(tmp_path, source=None, studies=None, version="v1", spec=SPEC):
+def run(tmp_path, source=None, studies=None, version="v1", spec=SPEC, **options):
     return extract(
         spec,
         store=source or Source(),
@@ -47,6 +48,7 @@ def run(tmp_path, source=None, studies=None, version="v1", spec=SPEC):
         out=tmp_path / "out" / "one.duckdb",
         section=ExtractionSection(),
         version=version,
+        **options,
     )
 
 
@@ -124,7 +126,7 @@ def test_killed_in_the_middle_it_makes_the_very_same_rows(tmp_path):
     )
     work = tmp_path / "work" / SPEC.name / "v1"
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as process:
-        while not (work / "shard-000000.npz").exists():
+        while not list(work.glob("shard-000000-*.npz")):
             assert process.poll() is None
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "out" / "one.duckdb").exists()
@@ -163,3 +165,32 @@ def test_a_file_that_holds_no_embeddings_is_named(tmp_path):
         read_provenance(tmp_path / "x.duckdb")
     with pytest.raises(EncoderError, match="does not exist yet"):
         read_provenance(tmp_path / "y.duckdb")
+
+
+def test_what_is_in_a_shard_depends_on_the_list_alone(tmp_path):
+    studies = [f"s{i:02d}" for i in range(10)]
+    shards = planned_shards(studies[::-1], 4)
+    assert [shard.study_ids for shard in shards] == [tuple(studies[:4]), tuple(studies[4:8]), tuple(studies[8:])]
+    assert shards == planned_shards(studies, 4)
+    other = planned_shards(["r00", *studies[1:]], 4)
+    assert [one.name == two.name for one, two in zip(shards, other, strict=True)] == [False, True, True]
+    assert not {shard.name for shard in shards} & {shard.name for shard in planned_shards(studies, 3)}
+
+
+def test_finished_shards_of_another_size_or_list_are_not_used(tmp_path):
+    class Stopped(Source):
+        def read(self, study_id, view):
+            if len(self.read_ids) == 20:
+                raise MemoryError
+            return super().read(study_id, view)
+
+    with pytest.raises(MemoryError):
+        run(tmp_path, Stopped(), shard_studies=5)
+    left = {path.stem for path in (tmp_path / "work").rglob("*.npz")}
+    assert left
+    assert left < {shard.name for shard in planned_shards([f"s{i}" for i in range(40)], 5)}
+    source = Source()
+    run(tmp_path, source, shard_studies=6)
+    assert len(source.read_ids) == 40
+    run(tmp_path / "undisturbed")
+    assert tables(tmp_path / "out" / "one.duckdb") == tables(tmp_path / "undisturbed" / "out" / "one.duckdb")

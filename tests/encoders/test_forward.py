@@ -212,3 +212,23 @@ def test_few_studies_are_in_memory_however_many_there_are(run, device, spec, tmp
         most.append(source.most_alive)
     assert most[1] <= most[0] + 2
     assert most[1] < 40
+
+
+@pytest.mark.parametrize("how", ["nan", ValueError("device lost")], ids=["nan", "error"])
+def test_a_device_that_dies_at_the_end_of_a_shard_makes_no_failed_studies(run, tmp_path, how):
+    class Dying(Fake):
+        def encode(self, slices):
+            if slices.max() >= 14:
+                self.poison = slices.reshape(len(slices), -1)[:, 0]
+            return super().encode(slices)
+
+    with pytest.raises(ExtractionError, match="fails on an image that it encoded before too"):
+        run(Dying(how=how), n=40)
+    result, out = run(Fake(), n=40)
+    assert (result.n_studies, failures(out)) == (40, [])
+
+
+def test_a_device_that_is_dead_from_the_start_makes_no_failed_studies(run):
+    with pytest.raises(ExtractionError, match="fails on an empty image too"):
+        run(Fake(most=0), n=3)
+    assert run(Fake(), n=3)[0].n_studies == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.errors import Defect, ImagesGoneError, SliceStoreError, damage_is
 from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
@@ -257,3 +258,54 @@ def test_a_disk_that_is_too_small_is_told_at_once(tmp_path, cohort, monkeypatch)
     monkeypatch.setattr(slices.shutil, "disk_usage", lambda _: usage._replace(free=1))
     with pytest.raises(SliceStoreError, match=r"need about .* GB, but 0\.0 GB are free"):
         SliceStore(tmp_path / "store").build(images, [HU], workers=1)
+
+
+def test_slices_that_are_not_kept_are_the_same(tmp_path, cohort):
+    kept, passing = SliceStore(tmp_path / "kept"), SliceStore(tmp_path / "store", dict(cohort), keep=False)
+    assert passing.build(cohort, [LUNG, HU], workers=1).equals(kept.build(cohort, [LUNG, HU], workers=1))
+    for view in (LUNG, HU):
+        assert all(np.array_equal(passing.read(f"s{i}", view), kept.read(f"s{i}", view)) for i in range(4))
+    assert not entries(passing.root)
+    for _, folder in cohort:
+        (folder / "another.dcm").write_bytes(b"came later")
+    with pytest.raises(SliceStoreError, match="CT has changed"):
+        passing.read("s1", HU)
+
+
+def test_the_store_of_some_studies_has_what_they_need(tmp_path, cohort):
+    whole = SliceStore(tmp_path / "store", dict(cohort), {"s1": (1.0, 0.0), "s2": (2.0, 0.0)}, keep=False)
+    part = whole.of(["s1", "s3"])
+    assert (list(part.images), list(part.rescales), part.root, part.keep) == (["s1", "s3"], ["s1"], whole.root, False)
+
+
+@pytest.mark.parametrize("left", ["empty", "missing"])
+def test_without_the_folder_of_the_images_no_study_is_at_fault(tmp_path, cohort, left):
+    ct = tmp_path / "ct"
+    store = SliceStore(tmp_path / "store", dict(cohort), images_root=ct, keep=False)
+    store.build(cohort, [HU], workers=1)
+    ct.rename(tmp_path / "unmounted")
+    if left == "empty":
+        ct.mkdir()
+    for look in (lambda: store.read("s1", HU), lambda: store.build(cohort, [HU], workers=1)):
+        with pytest.raises(ImagesGoneError, match=r"ct: is missing or empty\. Mount its disk"):
+            look()
+    (tmp_path / "unmounted" / "s2").rename(tmp_path / "removed")
+    shutil.rmtree(ct, ignore_errors=True)
+    (tmp_path / "unmounted").rename(ct)
+    assert store.build(cohort, [HU], workers=1)["reason"].to_list()[2] == "no_images"
+    with pytest.raises(SliceStoreError, match="cannot be read any more"):
+        store.read("s2", HU)
+
+
+def test_without_its_folder_no_study_is_at_fault(tmp_path, cohort):
+    store = SliceStore(tmp_path / "store", dict(cohort))
+    with pytest.raises(ImagesGoneError, match="store: is missing or empty"):
+        store.read("s1", HU)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EMFILE], ids=["mount", "open files"])
+def test_an_error_of_the_mount_is_not_a_defect_of_a_file(number):
+    with pytest.raises(OSError, match="gone"), damage_is("unreadable"):
+        raise OSError(number, "gone")
+    with pytest.raises(Defect), damage_is("unreadable"):
+        raise OSError("not a gzip file")

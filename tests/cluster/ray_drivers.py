@@ -1,0 +1,188 @@
+"""What the tests of the Ray engine run on the cluster: `python -m tests.cluster.ray_drivers ADDRESS NAME ARGUMENTS`."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.config import ComputeSection, ExtractionSection
+from fmaudit_core.encoders import extract as extraction
+from fmaudit_core.encoders.adapter import load_encoder
+from fmaudit_core.encoders.errors import WeightsError
+from fmaudit_core.encoders.extract import extract
+from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.encoders.spec import EncoderSpec, load_spec
+from fmaudit_core.engines import ray_cluster
+from fmaudit_core.engines.engine import opened_engine
+from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.window import View
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.slices import SliceStore
+
+SPEC = load_spec(shipped_specs()["hu_histogram"])
+VOLUME = View.model_validate({"values": "int16", "volume": {"shape_zyx": [4, 4, 4]}})
+SHARD_STUDIES = 4
+
+
+def images_of(root: Path) -> list[tuple[str, Path]]:
+    return [(folder.name, folder) for folder in sorted((root / "ct").iterdir())]
+
+
+def broken(root: Path) -> str:
+    """The study that cannot be read."""
+    return images_of(root)[7][0]
+
+
+def settings(address: str, **others: object) -> ComputeSection:
+    given = {"engine": "ray", "address": address, "encoders": 2, "gpus": 0, "slicing_cpus": 2}
+    return ComputeSection.model_validate(given | {"shard_studies": SHARD_STUDIES} | others)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A store in which one study cannot be read."""
+
+    store: SliceStore
+    study_id: str
+
+    def read(self, study_id, view):
+        if study_id == self.study_id:
+            raise SliceStoreError("is truncated or corrupt.")
+        return self.store.read(study_id, view)
+
+    def of(self, study_ids):
+        return replace(self, store=self.store.of(study_ids))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A source that records which process read which study, and takes its time."""
+
+    source: Broken
+    trace: Path
+
+    def read(self, study_id, view):
+        time.sleep(0.05)
+        with (self.trace / f"slicer-{os.getpid()}").open("a") as file:
+            file.write(f"{study_id}\n")
+        return self.source.read(study_id, view)
+
+    def of(self, study_ids):
+        return replace(self, source=self.source.of(study_ids))
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads the encoder, and records the process that does."""
+
+    trace: Path
+    how: str
+
+    def __call__(self, spec, device):
+        (self.trace / f"actor-{os.getpid()}").touch()
+        if self.how == "no weights":
+            raise WeightsError("has another SHA-256.", where="model.safetensors")
+        return Deadly() if self.how == "deadly" else load_encoder(spec, device)
+
+
+class Deadly:
+    """An encoder that kills its process."""
+
+    device = "cpu"
+
+    def encode(self, slices):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def slices(address: str, root: Path, home: Path) -> None:
+    """Read the phantom's series on the cluster, the table of qualities into `quality.parquet`."""
+    from fmaudit_core.imaging.slices import SliceStore
+
+    home.mkdir()
+    store = SliceStore(home / "slices")
+    with opened_engine(settings(address), home=home) as engine:
+        store.write(images_of(root), [SPEC.view], perform=engine.perform)
+    store.described([study for study, _ in images_of(root)]).quality.write_parquet(home / "quality.parquet")
+
+
+def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") -> None:
+    """Encode the phantom on the cluster, traced; print the numbers of studies, or the error."""
+    from fmaudit_core.imaging.slices import SliceStore
+
+    trace = home / "trace"
+    trace.mkdir(exist_ok=True)
+    extraction.load_encoder = Loader(trace, how)
+    ray_cluster._DEATHS = 1 if how == "deadly" else ray_cluster._DEATHS
+    ct = home / "unmounted" if how == "unmounted" else root / "ct"
+    images = {study: ct / study for study, _ in images_of(root)}
+    store = SliceStore(home / "slices", images, images_root=ct, keep=how == "kept")
+    compute = settings(address)
+    with opened_engine(compute, home=home) as engine:
+        result = extract(
+            SPEC, store=Traced(Broken(store, broken(root)), trace), studies=list(images), work=home / "extraction", out=out,
+            section=ExtractionSection(), version="v", shard_studies=compute.shard_studies, encode=engine.encode,
+        )  # fmt: skip
+    print(result.n_studies, result.n_failed)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Any number of studies without a CT, a tiny volume each."""
+
+    def read(self, study_id, view):
+        return np.full((2, 1, 2, 2), int(study_id) % 256, np.int16)
+
+    def of(self, study_ids):
+        return self
+
+
+class Means:
+    device = "cpu"
+
+    def encode(self, slices):
+        return slices.mean(axis=(1, 3, 4), dtype=np.float32)
+
+
+def load_means(spec, device):
+    return Means()
+
+
+def many(address: str, home: Path, n_studies: str) -> None:
+    """Schedule many studies, and print this process's peak memory in MB, and the CPU time of a study in ms."""
+    home.mkdir()
+    extraction.load_encoder = load_means
+    compute = settings(address, shard_studies=64, slicing_cpus=4)
+    spec = EncoderSpec(name="means", adapter="means", dim=1, batch_size=64, view=VOLUME)
+    studies = [f"{at:06d}" for at in range(int(n_studies))]
+    times: list[tuple[float, float]] = []
+    with opened_engine(compute, home=home) as engine:
+        result = extract(
+            spec, store=Drawn(), studies=studies, work=home / "extraction", out=home / "out.duckdb",
+            section=ExtractionSection(), version="v", shard_studies=64, encode=engine.encode,
+            progress=lambda done, total: times.append((time.process_time(), peak_mb())),
+        )  # fmt: skip
+    assert result.n_studies == len(studies)
+    print(times[-1][1], (times[-1][0] - times[1][0]) / len(studies) * 1e3)
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+if __name__ == "__main__":
+    address, name, *arguments = sys.argv[1:]
+    paths = [Path(one) if "/" in one else one for one in arguments]
+    try:
+        {"slices": slices, "embed": embed, "many": many}[name](address, *paths)
+    except FmauditError as error:
+        print(f"{type(error).__name__}: {error}")

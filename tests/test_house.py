@@ -30,7 +30,9 @@ CORE = {
     "mitigation": "common config fairness probes tables",
     "reproduction": "common config encoders fairness mitigation tables",
     "report": "cohort common config encoders fairness mitigation probes reproduction storage tables",
-    "pipeline": "cohort common config ehr encoders engines fairness imaging mitigation probes report reproduction storage tables",
+    "pipeline": (
+        "cohort common config ehr encoders engines fairness imaging mitigation probes report reproduction storage tables tabular"
+    ),
     "setup": "cohort common config encoders engines imaging pipeline storage tabular",
     "standalone": "common config fairness pipeline probes report storage tabular",
 }

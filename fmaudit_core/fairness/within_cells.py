@@ -21,22 +21,26 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-N_PERMUTATIONS: Final = 499
+N_PERMUTATIONS: Final = 199
+
+
+#: permutations counted at once: their arrays stay in the processor's cache
+_CHUNK: Final = 50
 
 
 @dataclass(frozen=True)
 class WithinCells:
-    """Permuted labels of the n studies of one class.
+    """Permuted labels of units: the studies of one class of a patient, on one side.
 
     Parameters
     ----------
     fitted : Propensity
-    patient : (n,) int64, patient codes from 0
-    members : (B + 1, n) bool, the labels as they are first
+    unit : (n,) int64, unit of each study
+    members : (B + 1, k) bool, the labels of the units, as they are first
     """
 
     fitted: Propensity
-    patient: IntArray
+    unit: IntArray
     members: BoolArray
 
     @classmethod
@@ -46,6 +50,7 @@ class WithinCells:
         Parameters
         ----------
         covariates : (n, c) int64, levels
+        patient : (n,) int64, patient codes
         """
         # a patient on both sides (an age band) is one unit on each
         unit = np.unique(2 * patient + fitted.member, return_inverse=True)[1].ravel()
@@ -56,15 +61,15 @@ class WithinCells:
         label = np.zeros(len(counts), dtype=bool)
         label[unit] = fitted.member
         members = np.bincount(pattern, label)
-        if not ((members > 0) & (members < np.bincount(pattern))).any():
+        mixed = np.flatnonzero((members > 0) & (members < np.bincount(pattern)))
+        if not len(mixed):
             return None
         rng = np.random.default_rng(seed_of(seed, "within_cells"))
-        sorted_units = np.argsort(pattern, kind="stable")
-        keys = pattern[sorted_units] + rng.random((N_PERMUTATIONS, len(counts)))
-        permuted = np.empty((N_PERMUTATIONS + 1, len(counts)), dtype=bool)
-        permuted[0] = label
-        permuted[1:, sorted_units] = label[sorted_units][np.argsort(keys, axis=1)]
-        return cls(fitted, patient, permuted[:, unit])
+        permuted = np.tile(label, (N_PERMUTATIONS + 1, 1))
+        for one in mixed:
+            alike = np.flatnonzero(pattern == one)
+            permuted[1:, alike] = rng.permuted(permuted[1:, alike], axis=1)
+        return cls(fitted, unit, permuted)
 
     def p_value(self, event: BoolArray) -> float:
         """Return the permutation p of the adjusted difference in a rate, studentised in every permutation.
@@ -73,22 +78,38 @@ class WithinCells:
         ----------
         event : (n,) bool
         """
-        e, x = self.fitted.probability, self.fitted.design
-        inside = self.fitted.inside.astype(np.float64)
-        a = self.members.astype(np.float64)
-        y = event.astype(np.float64)
-        first, rest = a * ((1 - e) * inside), (1 - a) * e
-        totals = np.maximum(first.sum(axis=1), 1e-12), np.maximum(rest.sum(axis=1), 1e-12)
-        means = [(w @ y / total)[:, None] for w, total in zip((first, rest), totals, strict=True)]
-        off_first = a * (y - means[0]) / totals[0][:, None]
-        off_rest = (1 - a) * (y - means[1]) / totals[1][:, None]
-        influence = (1 - e) * inside * off_first - e * off_rest
-        of_propensity = (-e * (1 - e) * (off_first + off_rest)) @ x @ self.fitted.covariance
-        influence += inside * (a - e) * (of_propensity @ x.T)
-        order = np.argsort(self.patient, kind="stable")
-        starts = np.flatnonzero(np.diff(self.patient[order], prepend=-1))
-        by_patient = np.add.reduceat(influence[:, order], starts, axis=1)
-        variance = (by_patient**2).sum(axis=1)
-        difference = np.abs(means[0] - means[1])[:, 0]
-        statistic = np.divide(difference, np.sqrt(variance), out=np.zeros_like(difference), where=variance > 1e-18)
+        sums = self._sums(event.astype(np.float64))
+        chunks = range(0, len(self.members), _CHUNK)
+        statistic = np.concatenate([self._statistic(self.members[at : at + _CHUNK], sums) for at in chunks])
         return exceedance(statistic[1:], float(statistic[0]))
+
+    def _sums(self, y: Float64Array) -> Float64Array:
+        """Return sums over the studies of each unit, (k, 4 + 4 p): of the weights on both sides and their products with y, of the
+        design, of the design times the probability, and of the design times the weights' derivative and its product with y.
+        """
+        e, inside, x = self.fitted.probability, self.fitted.inside, self.fitted.design
+        first, slope = (1 - e) * inside, (e * (1 - e))[:, None] * x
+        columns = np.column_stack([first, first * y, e, e * y, x, e[:, None] * x, slope, slope * y[:, None]])
+        out = np.zeros((self.members.shape[1], columns.shape[1]))
+        np.add.at(out, self.unit, columns)
+        return out
+
+    def _statistic(self, members: BoolArray, sums: Float64Array) -> Float64Array:
+        """Return the difference over its standard error for labels (b, k), as `Weights.mean` has it, from sums by unit."""
+        a, p = members.astype(np.float64), self.fitted.design.shape[1]
+        first, first_y, rest, rest_y = sums[:, :4].T
+        x, of_e, slope, slope_y = (sums[:, 4 + at * p : 4 + (at + 1) * p] for at in range(4))
+        total, total_rest = np.maximum(a @ first, 1e-12), np.maximum((1 - a) @ rest, 1e-12)
+        mean, mean_rest = a @ first_y / total, (1 - a) @ rest_y / total_rest
+        of_first = (a @ slope_y - mean[:, None] * (a @ slope)) / total[:, None]
+        of_rest = ((1 - a) @ slope_y - mean_rest[:, None] * ((1 - a) @ slope)) / total_rest[:, None]
+        turn = -(of_first + of_rest) @ self.fitted.covariance
+        influence = a * ((first_y - mean[:, None] * first) / total[:, None] + turn @ x.T)
+        influence -= (1 - a) * (rest_y - mean_rest[:, None] * rest) / total_rest[:, None]
+        influence -= turn @ of_e.T
+        variance = np.einsum("bk,bk->b", influence, influence)
+        difference = np.abs(mean - mean_rest)
+        out: Float64Array = np.divide(
+            difference, np.sqrt(variance), out=np.zeros_like(difference), where=variance > 1e-18
+        )
+        return out

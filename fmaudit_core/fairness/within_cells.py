@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -22,10 +23,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 N_PERMUTATIONS: Final = 199
-
-
-#: permutations counted at once: their arrays stay in the processor's cache
-_CHUNK: Final = 50
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,7 @@ class WithinCells:
         ----------
         event : (n,) bool
         """
-        sums = self._sums(event.astype(np.float64))
-        chunks = range(0, len(self.members), _CHUNK)
-        statistic = np.concatenate([self._statistic(self.members[at : at + _CHUNK], sums) for at in chunks])
+        statistic = _statistics(self.members, self._sums(event.astype(np.float64)), self.fitted.covariance)
         return exceedance(statistic[1:], float(statistic[0]))
 
     def _sums(self, y: Float64Array) -> Float64Array:
@@ -94,22 +89,41 @@ class WithinCells:
         np.add.at(out, self.unit, columns)
         return out
 
-    def _statistic(self, members: BoolArray, sums: Float64Array) -> Float64Array:
-        """Return the difference over its standard error for labels (b, k), as `Weights.mean` has it, from sums by unit."""
-        a, p = members.astype(np.float64), self.fitted.design.shape[1]
-        first, first_y, rest, rest_y = sums[:, :4].T
-        x, of_e, slope, slope_y = (sums[:, 4 + at * p : 4 + (at + 1) * p] for at in range(4))
-        total, total_rest = np.maximum(a @ first, 1e-12), np.maximum((1 - a) @ rest, 1e-12)
-        mean, mean_rest = a @ first_y / total, (1 - a) @ rest_y / total_rest
-        of_first = (a @ slope_y - mean[:, None] * (a @ slope)) / total[:, None]
-        of_rest = ((1 - a) @ slope_y - mean_rest[:, None] * ((1 - a) @ slope)) / total_rest[:, None]
-        turn = -(of_first + of_rest) @ self.fitted.covariance
-        influence = a * ((first_y - mean[:, None] * first) / total[:, None] + turn @ x.T)
-        influence -= (1 - a) * (rest_y - mean_rest[:, None] * rest) / total_rest[:, None]
-        influence -= turn @ of_e.T
-        variance = np.einsum("bk,bk->b", influence, influence)
-        difference = np.abs(mean - mean_rest)
-        out: Float64Array = np.divide(
-            difference, np.sqrt(variance), out=np.zeros_like(difference), where=variance > 1e-18
-        )
-        return out
+
+@numba.njit(cache=True)
+def _statistics(members, sums, covariance):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return the difference over its standard error for labels (b, k), as `Weights.mean` has it, from sums by unit."""
+    n, k = members.shape
+    p = len(covariance)
+    x, of_e, slope, slope_y = 4, 4 + p, 4 + 2 * p, 4 + 3 * p
+    out = np.zeros(n)
+    for row in range(n):
+        totals, events = np.zeros(2), np.zeros(2)
+        slopes, slopes_y = np.zeros((2, p)), np.zeros((2, p))
+        for u in range(k):
+            side = 0 if members[row, u] else 1
+            totals[side] += sums[u, 2 * side]
+            events[side] += sums[u, 2 * side + 1]
+            for j in range(p):
+                slopes[side, j] += sums[u, slope + j]
+                slopes_y[side, j] += sums[u, slope_y + j]
+        if totals[0] <= 0 or totals[1] <= 0:
+            continue
+        means = events / totals
+        turn = np.zeros(p)
+        for side in range(2):
+            turn -= covariance @ ((slopes_y[side] - means[side] * slopes[side]) / totals[side])
+        variance = 0.0
+        for u in range(k):
+            side = 0 if members[row, u] else 1
+            influence = (sums[u, 2 * side + 1] - means[side] * sums[u, 2 * side]) / totals[side]
+            if side == 1:
+                influence = -influence
+            for j in range(p):
+                influence -= turn[j] * sums[u, of_e + j]
+                if side == 0:
+                    influence += turn[j] * sums[u, x + j]
+            variance += influence * influence
+        if variance > 1e-18:
+            out[row] = abs(means[0] - means[1]) / np.sqrt(variance)
+    return out

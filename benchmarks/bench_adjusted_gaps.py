@@ -181,7 +181,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="truths whose name contains this")
     given = parser.parse_args()
     print(
-        f"{'truth':<40}{'metric':>7}{'refused':>9}{'crude':>8}{'adjusted':>9}{'rejected':>9}{'covered':>9}{'explained':>10}"
+        f"{'truth':<40}{'metric':>7}{'refused':>9}{'crude':>10}{'adjusted':>10}{'rejected':>10}{'within':>10}{'covered':>10}"
+        f"{'explained':>10}"
     )
     for truth in TRUTHS:
         if given.only not in truth.name:

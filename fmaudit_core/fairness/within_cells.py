@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -21,22 +22,22 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-N_PERMUTATIONS: Final = 499
+N_PERMUTATIONS: Final = 199
 
 
 @dataclass(frozen=True)
 class WithinCells:
-    """Permuted labels of the n studies of one class.
+    """Permuted labels of units: the studies of one class of a patient, on one side.
 
     Parameters
     ----------
     fitted : Propensity
-    patient : (n,) int64, patient codes from 0
-    members : (B + 1, n) bool, the labels as they are first
+    unit : (n,) int64, unit of each study
+    members : (B + 1, k) bool, the labels of the units, as they are first
     """
 
     fitted: Propensity
-    patient: IntArray
+    unit: IntArray
     members: BoolArray
 
     @classmethod
@@ -46,6 +47,7 @@ class WithinCells:
         Parameters
         ----------
         covariates : (n, c) int64, levels
+        patient : (n,) int64, patient codes
         """
         # a patient on both sides (an age band) is one unit on each
         unit = np.unique(2 * patient + fitted.member, return_inverse=True)[1].ravel()
@@ -56,15 +58,15 @@ class WithinCells:
         label = np.zeros(len(counts), dtype=bool)
         label[unit] = fitted.member
         members = np.bincount(pattern, label)
-        if not ((members > 0) & (members < np.bincount(pattern))).any():
+        mixed = np.flatnonzero((members > 0) & (members < np.bincount(pattern)))
+        if not len(mixed):
             return None
         rng = np.random.default_rng(seed_of(seed, "within_cells"))
-        sorted_units = np.argsort(pattern, kind="stable")
-        keys = pattern[sorted_units] + rng.random((N_PERMUTATIONS, len(counts)))
-        permuted = np.empty((N_PERMUTATIONS + 1, len(counts)), dtype=bool)
-        permuted[0] = label
-        permuted[1:, sorted_units] = label[sorted_units][np.argsort(keys, axis=1)]
-        return cls(fitted, patient, permuted[:, unit])
+        permuted = np.tile(label, (N_PERMUTATIONS + 1, 1))
+        for one in mixed:
+            alike = np.flatnonzero(pattern == one)
+            permuted[1:, alike] = rng.permuted(permuted[1:, alike], axis=1)
+        return cls(fitted, unit, permuted)
 
     def p_value(self, event: BoolArray) -> float:
         """Return the permutation p of the adjusted difference in a rate, studentised in every permutation.
@@ -73,22 +75,55 @@ class WithinCells:
         ----------
         event : (n,) bool
         """
-        e, x = self.fitted.probability, self.fitted.design
-        inside = self.fitted.inside.astype(np.float64)
-        a = self.members.astype(np.float64)
-        y = event.astype(np.float64)
-        first, rest = a * ((1 - e) * inside), (1 - a) * e
-        totals = np.maximum(first.sum(axis=1), 1e-12), np.maximum(rest.sum(axis=1), 1e-12)
-        means = [(w @ y / total)[:, None] for w, total in zip((first, rest), totals, strict=True)]
-        off_first = a * (y - means[0]) / totals[0][:, None]
-        off_rest = (1 - a) * (y - means[1]) / totals[1][:, None]
-        influence = (1 - e) * inside * off_first - e * off_rest
-        of_propensity = (-e * (1 - e) * (off_first + off_rest)) @ x @ self.fitted.covariance
-        influence += inside * (a - e) * (of_propensity @ x.T)
-        order = np.argsort(self.patient, kind="stable")
-        starts = np.flatnonzero(np.diff(self.patient[order], prepend=-1))
-        by_patient = np.add.reduceat(influence[:, order], starts, axis=1)
-        variance = (by_patient**2).sum(axis=1)
-        difference = np.abs(means[0] - means[1])[:, 0]
-        statistic = np.divide(difference, np.sqrt(variance), out=np.zeros_like(difference), where=variance > 1e-18)
+        statistic = _statistics(self.members, self._sums(event.astype(np.float64)), self.fitted.covariance)
         return exceedance(statistic[1:], float(statistic[0]))
+
+    def _sums(self, y: Float64Array) -> Float64Array:
+        """Return sums over the studies of each unit, (k, 4 + 4 p): of the weights on both sides and their products with y, of the
+        design, of the design times the probability, and of the design times the weights' derivative and its product with y.
+        """
+        e, inside, x = self.fitted.probability, self.fitted.inside, self.fitted.design
+        first, slope = (1 - e) * inside, (e * (1 - e))[:, None] * x
+        columns = np.column_stack([first, first * y, e, e * y, x, e[:, None] * x, slope, slope * y[:, None]])
+        out = np.zeros((self.members.shape[1], columns.shape[1]))
+        np.add.at(out, self.unit, columns)
+        return out
+
+
+@numba.njit(cache=True)
+def _statistics(members, sums, covariance):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return the difference over its standard error for labels (b, k), as `Weights.mean` has it, from sums by unit."""
+    n, k = members.shape
+    p = len(covariance)
+    x, of_e, slope, slope_y = 4, 4 + p, 4 + 2 * p, 4 + 3 * p
+    out = np.zeros(n)
+    for row in range(n):
+        totals, events = np.zeros(2), np.zeros(2)
+        slopes, slopes_y = np.zeros((2, p)), np.zeros((2, p))
+        for u in range(k):
+            side = 0 if members[row, u] else 1
+            totals[side] += sums[u, 2 * side]
+            events[side] += sums[u, 2 * side + 1]
+            for j in range(p):
+                slopes[side, j] += sums[u, slope + j]
+                slopes_y[side, j] += sums[u, slope_y + j]
+        if totals[0] <= 0 or totals[1] <= 0:
+            continue
+        means = events / totals
+        turn = np.zeros(p)
+        for side in range(2):
+            turn -= covariance @ ((slopes_y[side] - means[side] * slopes[side]) / totals[side])
+        variance = 0.0
+        for u in range(k):
+            side = 0 if members[row, u] else 1
+            influence = (sums[u, 2 * side + 1] - means[side] * sums[u, 2 * side]) / totals[side]
+            if side == 1:
+                influence = -influence
+            for j in range(p):
+                influence -= turn[j] * sums[u, of_e + j]
+                if side == 0:
+                    influence += turn[j] * sums[u, x + j]
+            variance += influence * influence
+        if variance > 1e-18:
+            out[row] = abs(means[0] - means[1]) / np.sqrt(variance)
+    return out

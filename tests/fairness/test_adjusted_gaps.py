@@ -245,16 +245,19 @@ def test_permutations_within_cells_keep_the_propensity_and_the_observed_statisti
     member, covariates, patient, event, _ = sample(120)
     fitted = fit_propensity(member, covariates)
     found = WithinCells.of(fitted, covariates, patient, seed=1)
-    for labels in found.members[:20]:
+    of_studies = found.members[:, found.unit]
+    for labels in of_studies[:20]:
         assert fit_propensity(labels, covariates).probability == pytest.approx(fitted.probability, abs=1e-8)
         for one in np.unique(patient):
             assert len(set(labels[(patient == one) & member])) <= 1  # a patient's studies of a side move together
-    assert (found.members[1:] != member).any()
+    assert (of_studies[0] == member).all()
+    assert (of_studies[1:] != member).any()
     # the p counts statistics of fresh fits to the permuted labels
     statistics = []
-    for labels in found.members:
-        contrast = rate_contrast(Weights.of(fit_propensity(labels, covariates), OVERLAP), event, patient)
-        statistics.append(abs(contrast.difference) / np.sqrt(contrast.by_patient @ contrast.by_patient))
+    for labels in of_studies:
+        contrast = rate_contrast(Weights.of(fit_propensity(labels, covariates), OVERLAP), event, found.unit)
+        by_unit = contrast.by_patient
+        statistics.append(abs(contrast.difference) / np.sqrt(by_unit @ by_unit))
     expected = (1 + sum(one >= statistics[0] - 1e-9 for one in statistics[1:])) / len(statistics)
     assert found.p_value(event) == pytest.approx(expected)
 

@@ -91,22 +91,16 @@ def why_sentence(row: Row) -> str:
     ----------
     row : a row of `adjusted_gaps`
     """
-    metric, rounded = row["metric"], row["counts"] == "rounded"
     whom = f"{formatting.attribute_title(row['attribute'])}, {subgroup_title(row['subgroup'])}"
     names = _listed(row["covariates"])
     if row["status"] != "tested":
         return (
             f"{whom}: how much of the gap goes with {names} cannot be answered, because {_NO_OVERLAP[row['reason']]}."
         )
-
-    def told(name: str) -> Estimate:
-        ends = (row[name], row[f"{name}_low"], row[f"{name}_high"])
-        return formatting.difference_estimate(metric, *ends, rounded=rounded)
-
+    crude, adjusted, explained = (_difference(row, name) for name in ("crude", "adjusted", "explained"))
     text = (
-        f"{whom}: {formatting.metric_said(metric)} differs from the other subgroups by {told('crude')}. After standardising for "
-        f"{names}, {told('adjusted')} is left ({formatting.exploratory_p_text(row['adjusted_p'])}); {told('explained')} goes "
-        "with them."
+        f"{whom}: {formatting.metric_said(row['metric'])} differs from the other subgroups by {crude}. After standardising for "
+        f"{names}, {adjusted} is left ({formatting.exploratory_p_text(row['adjusted_p'])}); {explained} goes with them."
     )
     if row["share"] is not None:
         ends = formatting.between(100 * row["share_low"], 100 * row["share_high"], 0)
@@ -117,30 +111,29 @@ def why_sentence(row: Row) -> str:
 
 
 def _line(row: Row) -> WhyLine:
-    metric, rounded = row["metric"], row["counts"] == "rounded"
-
-    def told(name: str) -> Estimate:
-        ends = (row[name], row[f"{name}_low"], row[f"{name}_high"])
-        return formatting.difference_estimate(metric, *ends, rounded=rounded)
-
     size = row["n_effective"]
     before, after = (_plain(row[name]) for name in ("imbalance_before", "imbalance"))
     outside = "" if not row["outside"] else f"{formatting.percent(row['outside'], 0)} of studies have no counterpart"
     return WhyLine(
         attribute=formatting.attribute_title(row["attribute"]),
         subgroup=subgroup_title(row["subgroup"]),
-        metric=formatting.metric_title(metric),
-        crude=told("crude"),
-        adjusted=told("adjusted"),
+        metric=formatting.metric_title(row["metric"]),
+        crude=_difference(row, "crude"),
+        adjusted=_difference(row, "adjusted"),
         p=formatting.p_number(row["adjusted_p"]),
         p_within=formatting.p_number(row["adjusted_p_within"]),
-        explained=told("explained"),
+        explained=_difference(row, "explained"),
         share=_share(row["share"]),
-        att=told("att"),
+        att=_difference(row, "att"),
         n_effective=formatting.NONE if size is None else f"{size:,.0f}",
         imbalance=f"{before} to {after}",
         note=outside if row["status"] == "tested" else f"No answer: {_NO_OVERLAP[row['reason']]}",
     )
+
+
+def _difference(row: Row, name: str) -> Estimate:
+    ends = (row[name], row[f"{name}_low"], row[f"{name}_high"])
+    return formatting.difference_estimate(row["metric"], *ends, rounded=row["counts"] == "rounded")
 
 
 def _share(value: float | None) -> str:

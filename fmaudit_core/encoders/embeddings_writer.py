@@ -6,7 +6,7 @@ The content comes from `extract.py` or `imported.py`; for reading see `embedding
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,10 @@ class Sink(Protocol):
         """Add rows with the columns of a table, in order."""
         ...
 
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context in which rows are added at once, if that is faster."""
+        ...
+
 
 class EmbeddingsWriter:
     """A writer that fills one file of embeddings in blocks of studies, and counts what it has written."""
@@ -43,6 +47,10 @@ class EmbeddingsWriter:
     def n_studies(self) -> int:
         """Return the number of studies with an embedding."""
         return max(self._studies.values(), default=0)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Add what is added inside this context in one transaction: each takes milliseconds of the disk."""
+        return self._sink.together()
 
     def add_studies(self, pooling: str, study_ids: Sequence[str], embeddings: Float32Array) -> None:
         """Add study embeddings, (studies, d), under one pooling."""
@@ -91,6 +99,12 @@ class _File:
         self.connection.register("batch", rows)
         self.connection.execute(f"INSERT INTO {table} SELECT * FROM batch")
         self.connection.unregister("batch")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        self.connection.begin()
+        yield
+        self.connection.commit()
 
 
 @contextmanager

@@ -207,7 +207,8 @@ def _publish(
     with written_embeddings(out, spec.dim) as writer:
         for path in shards:
             shard = load_shard(path)
-            _insert(writer, shard, of_volumes=spec.view.volume is not None)
+            with writer.together():
+                _insert(writer, shard, of_volumes=spec.view.volume is not None)
             batches += shard.batches
         if not writer.n_studies:
             why = f" ({writer.first_failure})" if writer.first_failure else ""

@@ -6,7 +6,7 @@ import io
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -129,6 +129,10 @@ class EmbeddingsObjects:
         self.n_rows[table] += rows.num_rows
         if sum(one.nbytes for one in held) >= _OBJECT_BYTES:
             self._write(table, part)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context that changes nothing: rows are held anyway."""
+        return nullcontext()
 
     def flush(self) -> None:
         """Write what is held."""

@@ -13,10 +13,9 @@ from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
-from fmaudit_core.config import InspectCohort, PhantomCohort
+from fmaudit_core.config import ConfigError, InspectCohort, PhantomCohort
 from fmaudit_core.pipeline.workspace import Workspace, index_of
 from fmaudit_core.storage.atomic_write import written_beside
-from fmaudit_core.tabular.errors import CohortError
 
 
 def is_drawn(workspace: Workspace) -> bool:
@@ -82,7 +81,7 @@ def fetch_table(workspace: Workspace) -> None:
 
     Raises
     ------
-    CohortError
+    ConfigError
         The bucket does not hold it.
     """
     found = workspace.table_in_bucket
@@ -91,6 +90,6 @@ def fetch_table(workspace: Workspace) -> None:
     bucket, name = found
     content = bucket.read(name)
     if content is None:
-        raise CohortError("does not exist.", where=f"{bucket}/{name}", fix="Correct `cohort: table:` in audit.yaml.")
+        raise ConfigError("does not exist.", where=f"{bucket}/{name}", fix="Correct `cohort: table:` in audit.yaml.")
     with written_beside(workspace.table.table, durable=False) as temporary:
         temporary.write_bytes(content)

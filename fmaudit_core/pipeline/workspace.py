@@ -223,9 +223,11 @@ class Workspace:
         Raises
         ------
         ConfigError
-            The cohort names none, as one may whose encoders' embeddings were all computed elsewhere.
+            The cohort names none, as one may whose encoders' embeddings were all computed elsewhere; or they are in a bucket.
         """
         cohort = self.audit.cohort
+        if self.images_in_bucket:
+            raise ConfigError("the CT is in a bucket, and a folder is needed.", where=str(self.audit_yaml))
         root = cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
         if root is None:
             raise ConfigError(

@@ -217,6 +217,7 @@ class Bucket:
             "allow_http": (self.endpoint or "").startswith("http://"),
             "allow_invalid_certificates": False,  # also where the environment allows them
             "connect_timeout": timedelta(seconds=5),
+            "read_timeout": timedelta(seconds=20),  # of silence
             "timeout": timedelta(minutes=10),
         }
         return S3Store(

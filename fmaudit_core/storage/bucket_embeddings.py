@@ -13,7 +13,6 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fmaudit_core.storage.bucket import Bucket
 from fmaudit_core.storage.object_queries import ObjectQueries, object_queries
@@ -141,6 +140,8 @@ class EmbeddingsObjects:
             self._write(table, part)
 
     def _write(self, table: str, part: str) -> None:
+        import pyarrow.parquet as pq  # of a bucket only
+
         rows, buffer = pa.concat_tables(self._held.pop((table, part))), io.BytesIO()
         pq.write_table(rows, buffer, use_dictionary=["study_id", "pooling"], compression="zstd")
         name = f"{self.folder}/{table}/{len(self.objects):06d}.parquet"

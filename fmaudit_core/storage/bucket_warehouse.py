@@ -13,7 +13,6 @@ from typing import Final
 import duckdb
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fmaudit_core.storage.bucket import Bucket, StoredObject
 from fmaudit_core.storage.bucket_embeddings import FOLDER, BucketEmbeddings, add_embeddings
@@ -52,6 +51,8 @@ class BucketWarehouse:
 
     def publish(self, table: str, frame: pl.DataFrame, *, version: str, cell: Cell = WHOLE) -> Published:
         """Write one cell of a declared table as a new object, then replace the cell's pointer."""
+        import pyarrow.parquet as pq  # of a bucket only
+
         declared(table).check(frame)
         content = io.BytesIO()
         frame.write_parquet(content)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from fmaudit_core.storage.bucket import Bucket, StoreError
 
@@ -33,6 +32,8 @@ class ObjectQueries:
 
     def add(self, view: str, objects: Mapping[str, int], schema: pa.Schema) -> None:
         """Add a view over some objects, given with their sizes; nothing is read yet."""
+        import pyarrow.dataset as ds  # imports pandas where it is installed: most of a second
+
         parquet = ds.ParquetFileFormat()
         files = [_ObjectFile(self.bucket, name, size, self.failures) for name, size in objects.items()]
         fragments = [parquet.make_fragment(pa.PythonFile(file, mode="r")) for file in files]

@@ -220,7 +220,8 @@ def test_embeddings_are_written_and_read(root):
         for some in (order[:4], order[4:]):
             writer.add_studies("mean", [ids[at] for at in some], means[some])
             writer.add_studies("max", [ids[at] for at in some], top[some])
-        writer.add_slices(ids, [2] * 6, slices)
+        with writer.together():
+            writer.add_slices(ids, [2] * 6, slices)
         writer.add_failed(["torn"], ["it is torn"])
         writer.tell({"version": "v1", "encoder": "medsiglip"})
     assert path.exists()

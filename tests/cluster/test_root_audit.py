@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -20,6 +21,7 @@ from fmaudit_core.storage.bucket_warehouse import BucketWarehouse
 from fmaudit_dagster.cli.main import main
 from tests.cluster.seaweedfs import ENDPOINT, ENVIRONMENT, KEY, READER, READER_SECRET, SECRET
 from tests.everyday.cohorts import PLANTED, write_audit
+from tests.platform.test_sensors import look
 
 pytestmark = pytest.mark.cluster
 
@@ -28,6 +30,7 @@ SETTINGS = {
     "fairness": {"n_permutations": 99, "suppress_under": 5, "test_from": 10},
     "mitigation": {"enabled": False},
 }
+READ_ONLY = {"AWS_ACCESS_KEY_ID": READER, "AWS_SECRET_ACCESS_KEY": READER_SECRET}
 #: tables that tell of the machine, the run or the time
 OF_THE_RUN = {"report_files"}
 
@@ -132,8 +135,11 @@ def test_sql_gives_the_same_answers(audits):
         assert (here.exit_code, here.output) == (there.exit_code, there.output)
 
 
-def test_another_machine_gets_the_report(audits, tmp_path):
+def test_another_machine_gets_the_report_and_needs_to_read_only(audits, tmp_path, monkeypatch):
     config = in_bucket(tmp_path, "s3://audit/whole/prod")
+    for name, value in READ_ONLY.items():
+        monkeypatch.setenv(name, value)
+    assert "600" in call(config, "sql", "SELECT count(*) FROM studies").output
     printed = call(config, "report")
     assert printed.exit_code == 0
     page = Path(printed.stdout.strip())
@@ -181,6 +187,16 @@ def test_doctor_tries_conditional_puts(audits):
     assert not list(bucket.list("doctor"))
 
 
+def test_doctor_names_a_bucket_that_does_not_serve(seaweedfs):
+    (found,) = examine_results(BucketWarehouse(Bucket("s3://nosuchbucket/prod", ENDPOINT)))
+    assert (found.about, found.status, found.message) == (
+        "bucket",
+        "problem",
+        "s3://nosuchbucket/prod: the bucket does not exist.",
+    )
+    assert "audit.yaml" in found.fix
+
+
 @pytest.mark.parametrize("ignored", ["create", "replace"])
 def test_doctor_refuses_a_store_that_does_not_keep_the_conditions(seaweedfs, monkeypatch, ignored):
     """As some stores do, which take every put."""
@@ -192,7 +208,6 @@ def test_doctor_refuses_a_store_that_does_not_keep_the_conditions(seaweedfs, mon
 
 DENIED = "access to the bucket was refused ("
 REFUSED = f"{DENIED}403"
-READ_ONLY = {"AWS_ACCESS_KEY_ID": READER, "AWS_SECRET_ACCESS_KEY": READER_SECRET}
 UNREACHABLE = "the bucket cannot be reached: "
 #: what differs from a bucket that works: its address and store, the environment, and what is said
 CASES = {
@@ -281,3 +296,19 @@ def test_the_bucket_gone_in_the_middle_fails_by_name_and_goes_on_when_it_is_back
     again = run(config)
     assert again.returncode == 0, joined(again)
     equal_tables(*(open_workspace(one).warehouse for one in (audits[0], config)))
+
+
+def test_the_daemon_asks_for_what_is_lost_in_the_bucket(audits):
+    """Last: the audit lacks a table and its page afterwards."""
+    workspace = open_workspace(audits[1])
+    first = look(workspace, "registry_sensor")
+    assert isinstance(first, dg.SensorResult)
+    assert not first.run_requests
+    assert isinstance(look(workspace, "registry_sensor", first.cursor), dg.SkipReason)
+    bucket = workspace.root.bucket
+    bucket.remove(["reports/index.html"])
+    third = look(workspace, "registry_sensor", first.cursor)
+    assert [request.run_key.split(":")[0] for request in third.run_requests] == ["audit_report"]
+    bucket.remove([one.name for one in bucket.list("objects/fairness_gaps")])
+    fourth = look(workspace, "registry_sensor", first.cursor)
+    assert [request.run_key.split(":")[0] for request in fourth.run_requests] == ["fairness"]

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
+from fmaudit_core.config import ConfigError
 from fmaudit_core.imaging.bucket_images import BucketStudy
 from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.pipeline.changed_sources import cohort_versions, source_changed, source_fingerprint
@@ -112,7 +113,7 @@ def test_studies_without_objects_and_paths_out_of_the_folder_are_refused_by_row(
     assert "a study without images" in text
     assert "is an address" in text
     bucket.remove(["studies.csv"])
-    with pytest.raises(CohortError, match=r"studies\.csv: does not exist"):
+    with pytest.raises(ConfigError, match=r"studies\.csv: does not exist"):
         read_cohort(remote)
     with pytest.raises(ImagingError, match="the images have not been listed yet"):
         open_workspace(remote.audit_yaml).bucket_images.__class__(bucket, remote.home / "none", remote.home).find(["a"])

@@ -157,6 +157,36 @@ def load_means(spec, device):
     return Means()
 
 
+class Paced(Means):
+    """An encoder that leaves the processor alone, like one on a GPU."""
+
+    def encode(self, slices):
+        time.sleep(0.04 * len(slices))
+        return super().encode(slices)
+
+
+def load_paced(spec, device):
+    return Paced()
+
+
+def paced(address: str, home: Path) -> None:
+    """Print how much faster two encoders are than one, over the second half of the shards: both have started by then."""
+    extraction.load_encoder = load_paced
+    spec = EncoderSpec(name="paced", adapter="paced", dim=1, batch_size=4, view=VOLUME)
+    took = []
+    for encoders in (1, 2):
+        compute, times = settings(address, encoders=encoders), list[float]()
+        (home / str(encoders)).mkdir(parents=True)
+        with opened_engine(compute, home=home / str(encoders)) as engine:
+            extract(
+                spec, store=Drawn(), studies=[f"{at:03d}" for at in range(240)], work=home / str(encoders) / "extraction",
+                out=home / f"{encoders}.duckdb", section=ExtractionSection(), version="v", shard_studies=SHARD_STUDIES,
+                encode=engine.encode, progress=lambda done, total, times=times: times.append(time.perf_counter()),
+            )  # fmt: skip
+        took.append(times[-1] - times[len(times) // 2])
+    print(took[0] / took[1])
+
+
 def many(address: str, home: Path, n_studies: str) -> None:
     """Schedule many studies, and print this process's peak memory in MB, and the CPU time of a study in ms."""
     home.mkdir()
@@ -183,6 +213,6 @@ if __name__ == "__main__":
     address, name, *arguments = sys.argv[1:]
     paths = [Path(one) if "/" in one else one for one in arguments]
     try:
-        {"slices": slices, "embed": embed, "many": many}[name](address, *paths)
+        {"slices": slices, "embed": embed, "many": many, "paced": paced}[name](address, *paths)
     except FmauditError as error:
         print(f"{type(error).__name__}: {error}")

@@ -79,7 +79,7 @@ def _resources(look: ClusterLook, compute: ComputeSection) -> Finding:
     cpus += 0 if compute.gpus else compute.encoders
     there = f"{len(look.nodes)} nodes with {look.cpus:g} CPUs and {look.gpus:g} GPUs"
     message = f"{there}; the settings use up to {cpus:g} and {gpus:g}"
-    if look.gpus < compute.gpus or (not compute.gpus and look.cpus <= compute.encoders):
+    if look.cpus < 1 or look.gpus < compute.gpus or (not compute.gpus and look.cpus <= compute.encoders):
         return Finding("resources", "problem", f"{message}: nothing could start.", "Add nodes, or change `compute:`.")
     if look.cpus < cpus or look.gpus < gpus:
         return Finding("resources", "warning", f"{message}.", "The rest waits; add nodes, or change `compute:`.")

@@ -21,7 +21,7 @@ from fmaudit_core.encoders.errors import WeightsError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.engines import ray_cluster
+from fmaudit_core.engines import ray_shards
 from fmaudit_core.engines.engine import opened_engine
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.window import View
@@ -122,7 +122,7 @@ def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") ->
     trace = home / "trace"
     trace.mkdir(exist_ok=True)
     extraction.load_encoder = Loader(trace, how)
-    ray_cluster._DEATHS = 1 if how == "deadly" else ray_cluster._DEATHS
+    ray_shards.DEATHS = 1 if how == "deadly" else ray_shards.DEATHS
     ct = home / "unmounted" if how == "unmounted" else root / "ct"
     images = {study: ct / study for study, _ in images_of(root)}
     store = SliceStore(home / "slices", images, images_root=ct, keep=how == "kept")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from fmaudit_core.common.errors import FmauditError, needs_extra
 from fmaudit_core.config import ComputeSection
+from fmaudit_core.pipeline.run_cohort import is_drawn
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.setup.finding import Finding
 
@@ -25,9 +26,9 @@ def examine_cluster(workspace: Workspace) -> Iterator[Finding]:
     if compute.engine != "ray":
         yield Finding("cluster", "ok", "`compute: engine: local` uses this machine only")
         return
-    folders = [workspace.home]
+    folders = [next(path for path in (workspace.home, *workspace.home.parents) if path.exists())]
     try:
-        if any(spec.sees_images for spec in workspace.registry.specs().values()):
+        if is_drawn(workspace) and any(spec.sees_images for spec in workspace.registry.specs().values()):
             folders.append(workspace.images_root)
         with needs_extra("ray", "`compute: engine: ray`"):
             from fmaudit_core.engines.ray_cluster import connected
@@ -78,7 +79,7 @@ def _resources(look: ClusterLook, compute: ComputeSection) -> Finding:
     cpus += 0 if compute.gpus else compute.encoders
     there = f"{len(look.nodes)} nodes with {look.cpus:g} CPUs and {look.gpus:g} GPUs"
     message = f"{there}; the settings use up to {cpus:g} and {gpus:g}"
-    if look.gpus < compute.gpus or (not compute.gpus and look.cpus <= compute.encoders):
+    if look.cpus < 1 or look.gpus < compute.gpus or (not compute.gpus and look.cpus <= compute.encoders):
         return Finding("resources", "problem", f"{message}: nothing could start.", "Add nodes, or change `compute:`.")
     if look.cpus < cpus or look.gpus < gpus:
         return Finding("resources", "warning", f"{message}.", "The rest waits; add nodes, or change `compute:`.")

@@ -21,7 +21,7 @@ from fmaudit_core.encoders.errors import WeightsError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.engines import ray_cluster
+from fmaudit_core.engines import ray_shards
 from fmaudit_core.engines.engine import opened_engine
 from fmaudit_core.imaging.errors import SliceStoreError
 from fmaudit_core.imaging.window import View
@@ -122,7 +122,7 @@ def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") ->
     trace = home / "trace"
     trace.mkdir(exist_ok=True)
     extraction.load_encoder = Loader(trace, how)
-    ray_cluster._DEATHS = 1 if how == "deadly" else ray_cluster._DEATHS
+    ray_shards.DEATHS = 1 if how == "deadly" else ray_shards.DEATHS
     ct = home / "unmounted" if how == "unmounted" else root / "ct"
     images = {study: ct / study for study, _ in images_of(root)}
     store = SliceStore(home / "slices", images, images_root=ct, keep=how == "kept")
@@ -157,6 +157,36 @@ def load_means(spec, device):
     return Means()
 
 
+class Paced(Means):
+    """An encoder that leaves the processor alone, like one on a GPU."""
+
+    def encode(self, slices):
+        time.sleep(0.04 * len(slices))
+        return super().encode(slices)
+
+
+def load_paced(spec, device):
+    return Paced()
+
+
+def paced(address: str, home: Path) -> None:
+    """Print how much faster two encoders are than one, over the second half of the shards: both have started by then."""
+    extraction.load_encoder = load_paced
+    spec = EncoderSpec(name="paced", adapter="paced", dim=1, batch_size=4, view=VOLUME)
+    took = []
+    for encoders in (1, 2):
+        compute, times = settings(address, encoders=encoders), list[float]()
+        (home / str(encoders)).mkdir(parents=True)
+        with opened_engine(compute, home=home / str(encoders)) as engine:
+            extract(
+                spec, store=Drawn(), studies=[f"{at:03d}" for at in range(240)], work=home / str(encoders) / "extraction",
+                out=home / f"{encoders}.duckdb", section=ExtractionSection(), version="v", shard_studies=SHARD_STUDIES,
+                encode=engine.encode, progress=lambda done, total, times=times: times.append(time.perf_counter()),
+            )  # fmt: skip
+        took.append(times[-1] - times[len(times) // 2])
+    print(took[0] / took[1])
+
+
 def many(address: str, home: Path, n_studies: str) -> None:
     """Schedule many studies, and print this process's peak memory in MB, and the CPU time of a study in ms."""
     home.mkdir()
@@ -183,6 +213,6 @@ if __name__ == "__main__":
     address, name, *arguments = sys.argv[1:]
     paths = [Path(one) if "/" in one else one for one in arguments]
     try:
-        {"slices": slices, "embed": embed, "many": many}[name](address, *paths)
+        {"slices": slices, "embed": embed, "many": many, "paced": paced}[name](address, *paths)
     except FmauditError as error:
         print(f"{type(error).__name__}: {error}")

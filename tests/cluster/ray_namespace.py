@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: ways to make a namespace and to enter that of a process: as root, and as any user where the kernel lets them
 WAYS = ((("unshare", "-n"), ("nsenter", "-n")), (("unshare", "-rn"), ("nsenter", "-U", "--preserve-credentials", "-n")))
-_SURROUNDINGS = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+_SURROUNDINGS = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def way() -> tuple[tuple[str, ...], tuple[str, ...]] | None:

@@ -14,6 +14,7 @@ from fmaudit_core.config import ComputeSection, ConfigError, validated
 from fmaudit_core.config.published import public_config
 from fmaudit_core.encoders.errors import WeightsError
 from fmaudit_core.engines.engine import opened_engine
+from fmaudit_core.engines.errors import ClusterError
 from fmaudit_core.setup.cluster_doctor import judged_cluster
 
 AUDIT = {"cohort": {"kind": "phantom"}}
@@ -65,6 +66,24 @@ def test_without_ray_the_extra_is_named(monkeypatch, tmp_path):
         opened_engine(ComputeSection(engine="ray"), home=tmp_path),
     ):
         pass
+
+
+def test_an_address_where_nothing_listens_is_named_at_once(tmp_path):
+    pytest.importorskip("ray")
+    with (
+        pytest.raises(ClusterError, match=r"address: 127\.0\.0\.1:1: the Ray cluster cannot be used \(.*refused\)"),
+        opened_engine(ComputeSection(engine="ray", address="127.0.0.1:1"), home=tmp_path),
+    ):
+        pass
+
+
+def test_a_workspace_that_a_node_does_not_have_is_named(tmp_path):
+    pytest.importorskip("ray")
+    from fmaudit_core.engines.ray_results import check_shared
+
+    check_shared(tmp_path)
+    with pytest.raises(ClusterError, match="not the same folder on all nodes"):
+        check_shared(tmp_path / "home")
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ def test_the_cluster_is_reachable_from_this_machine_alone(nodes):
             assert space != ours, command
 
 
+def test_two_encoders_are_twice_as_fast_as_one(nodes, tmp_path):
+    speed = float(nodes.run("paced", tmp_path / "home"))
+    print(f"two encoders: {speed:.2f} times one")
+    assert speed >= 1.8
+
+
 def test_memory_of_the_driver_is_flat(nodes, tmp_path):
     peak, ms_a_study = map(float, nodes.run("many", tmp_path / "many", "200000").split())
     print(f"driver: {peak:.0f} MB for 200,000 studies, {ms_a_study:.3f} ms a study")

@@ -31,7 +31,7 @@ CORE = {
     "reproduction": "common config encoders fairness mitigation tables",
     "report": "cohort common config encoders fairness mitigation probes reproduction storage tables",
     "pipeline": (
-        "cohort common config ehr encoders engines fairness imaging mitigation probes report reproduction storage tables tabular"
+        "cohort common config ehr encoders engines fairness imaging mitigation probes report reproduction storage tables"
     ),
     "setup": "cohort common config encoders engines imaging pipeline storage tabular",
     "standalone": "common config fairness pipeline probes report storage tabular",

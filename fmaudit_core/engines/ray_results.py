@@ -1,4 +1,4 @@
-"""Results of work on a Ray cluster: what was lost, what failed, and the errors of a cluster."""
+"""Results of work on a Ray cluster: lost processes are distinguished from errors; and the errors of a cluster."""
 
 from __future__ import annotations
 

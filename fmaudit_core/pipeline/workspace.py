@@ -103,7 +103,8 @@ class Workspace:
         named: dict[str, str] = {}
         if "series_uid" in studies.columns:
             named = dict(studies.select("study_id", "series_uid").filter(pl.col("series_uid") != "").iter_rows())
-        return replace(self.slices, images=images, rescales=rescales, named=named, images_root=self.images_root)
+        root = None if self.images_in_bucket else self.images_root
+        return replace(self.slices, images=images, rescales=rescales, named=named, images_root=root)
 
     def opened_engine(self) -> AbstractContextManager[Engine]:
         """Return a context with the engine that reads and encodes slices."""

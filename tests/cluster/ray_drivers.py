@@ -191,14 +191,14 @@ def many(address: str, home: Path, n_studies: str) -> None:
     """Schedule many studies, and print this process's peak memory in MB, and the CPU time of a study in ms."""
     home.mkdir()
     extraction.load_encoder = load_means
-    compute = settings(address, shard_studies=64, slicing_cpus=4)
-    spec = EncoderSpec(name="means", adapter="means", dim=1, batch_size=64, view=VOLUME)
+    compute = settings(address, shard_studies=250, slicing_cpus=4)
+    spec = EncoderSpec(name="means", adapter="means", dim=1, batch_size=250, view=VOLUME)
     studies = [f"{at:06d}" for at in range(int(n_studies))]
     times: list[tuple[float, float]] = []
     with opened_engine(compute, home=home) as engine:
         result = extract(
             spec, store=Drawn(), studies=studies, work=home / "extraction", out=home / "out.duckdb",
-            section=ExtractionSection(), version="v", shard_studies=64, encode=engine.encode,
+            section=ExtractionSection(), version="v", shard_studies=compute.shard_studies, encode=engine.encode,
             progress=lambda done, total: times.append((time.process_time(), peak_mb())),
         )  # fmt: skip
     assert result.n_studies == len(studies)

@@ -54,7 +54,7 @@ class Namespace:
 
 def finished(process: subprocess.Popen[str]) -> str:
     """Wait for a driver, and return the last line that it printed."""
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err
     return (out.splitlines() or [""])[-1]
 

@@ -311,4 +311,4 @@ def test_the_daemon_asks_for_what_is_lost_in_the_bucket(audits):
     assert [request.run_key.split(":")[0] for request in third.run_requests] == ["audit_report"]
     bucket.remove([one.name for one in bucket.list("objects/fairness_gaps")])
     fourth = look(workspace, "registry_sensor", first.cursor)
-    assert [request.run_key.split(":")[0] for request in fourth.run_requests] == ["fairness"]
+    assert [request.run_key.split(":")[0] for request in fourth.run_requests] == ["fairness/theirs/pe"]

@@ -28,7 +28,7 @@ from fmaudit_core.imaging.archive.index import ArchiveIndex
 from fmaudit_core.imaging.archive.path_text import path_of_text, text_of_path
 from fmaudit_core.imaging.archive.reasons import PASSED_OVER
 from fmaudit_core.imaging.dicom import read_file
-from fmaudit_core.imaging.errors import Defect, ImagingError, SliceStoreError
+from fmaudit_core.imaging.errors import Defect, ImagesGoneError, ImagingError
 from fmaudit_core.imaging.series import read_series
 from fmaudit_core.imaging.slices import SliceStore
 from fmaudit_core.imaging.window import View
@@ -344,7 +344,7 @@ def test_a_disk_that_is_gone_quarantines_no_study(tmp_path):
     write_archive(tmp_path / "ct", "flat", studies=STUDIES[:1])
     index = indexed(tmp_path)
     (tmp_path / "ct").rename(tmp_path / "unmounted")
-    with pytest.raises(SliceStoreError, match="all files of a study are gone since they were indexed"):
+    with pytest.raises(ImagesGoneError, match="all files of a study are gone since they were indexed"):
         SliceStore(tmp_path / "store").build(images(index), [HU], workers=1)
 
 

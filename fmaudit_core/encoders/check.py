@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
 from fmaudit_core.encoders.checksums import sha256_of
+from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
@@ -147,9 +148,9 @@ def _probe(found: CheckResult, encoder: Encoder, spec: EncoderSpec, slices: Slic
         found.problems.append("its output has NaN, infinite or all-zero embeddings.")
         return
     found.facts["embedding"] = f"{spec.dim}-d, norm {norms.min():.4g} to {norms.max():.4g}"
-    agree = float(_cosines(once, encoder.encode(slices)).min())
-    alone = float(_cosines(once, np.concatenate([encoder.encode(one[None]) for one in slices])).min())
-    apart = float(_cosines(once[:-1], once[1:]).max())
+    agree = float(cosines(once, encoder.encode(slices)).min())
+    alone = float(cosines(once, np.concatenate([encoder.encode(one[None]) for one in slices])).min())
+    apart = float(cosines(once[:-1], once[1:]).max())
     found.facts["parity"] = f"cosine of two passes {agree:.7f}, of a slice alone and in a batch {alone:.7f}"
     if agree < AGREE_COSINE:
         found.problems.append(
@@ -169,7 +170,7 @@ def _compare_precision(
     found: CheckResult, spec: EncoderSpec, slices: SliceArray, once: Float32Array, device: str
 ) -> None:
     exact = load_encoder(spec.model_copy(update={"dtype": "float32"}), device).encode(slices)
-    cosine = float(_cosines(once, exact).min())
+    cosine = float(cosines(once, exact).min())
     found.facts["precision"] = f"cosine of {spec.dtype} and float32 {cosine:.5f}"
     if cosine < PRECISION_COSINE:
         found.problems.append(
@@ -214,13 +215,6 @@ def _memory(device: str) -> tuple[Callable[[], None], Callable[[], str]]:
         cuda: Any = torch.cuda
         return cuda.reset_peak_memory_stats, lambda: f"{cuda.max_memory_allocated() / 2**30:.2f} GiB of the GPU"
     return lambda: None, lambda: f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB of this process"
-
-
-def _cosines(a: Float32Array, b: Float32Array) -> npt.NDArray[np.float64]:
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
-    cosines: npt.NDArray[np.float64] = (a64 * b64).sum(axis=1) / np.maximum(lengths, 1e-300)
-    return cosines
 
 
 def _duration(seconds: float) -> str:

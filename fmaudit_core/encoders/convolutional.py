@@ -11,7 +11,6 @@ import logging
 import warnings
 from typing import Final
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -21,8 +20,9 @@ from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.exported import OnnxEncoder
 from fmaudit_core.encoders.onnx_graph import Graph
 from fmaudit_core.encoders.preprocessing import Preparation
+from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import EncoderSpec, Input
-from fmaudit_core.encoders.torch_network import TorchEncoder, placed
+from fmaudit_core.encoders.torch_network import TorchEncoder, n_parameters, placed
 
 #: largest cosine distance between the embeddings of torch and of the graph
 TOLERANCE: Final = 1e-5
@@ -64,9 +64,8 @@ def slice_encoder(network: nn.Module, spec: EncoderSpec, inputs: Input, device: 
 
 def mostly_convolutions(network: nn.Module) -> bool:
     """Return whether most parameters are those of convolutions; for other networks onnxruntime is no faster."""
-    of_all = sum(one.numel() for one in network.parameters())
     modules = [one for one in network.modules() if isinstance(one, _CONVOLUTIONS)]
-    return 2 * sum(one.weight.numel() for one in modules) > of_all
+    return 2 * sum(one.weight.numel() for one in modules) > n_parameters(network)
 
 
 @torch.inference_mode()
@@ -97,9 +96,7 @@ def converted(network: nn.Module, spec: EncoderSpec, inputs: Input) -> Encoder:
         message = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise EncoderError(f"its network cannot be converted for onnxruntime ({message}).", where=spec.name) from error
     graph = Graph(program.getvalue(), spec, item, "cpu", where=spec.name)
-    theirs, ours = network(example).numpy(), graph.run(example.numpy())
-    lengths = np.linalg.norm(theirs, axis=1) * np.linalg.norm(ours, axis=1)
-    distance = float(np.max(1 - (theirs * ours).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)))
+    distance = 1 - float(cosines(network(example).numpy(), graph.run(example.numpy())).min())
     if not distance < TOLERANCE:
         raise EncoderError(
             f"its embeddings under onnxruntime differ from torch's (cosine distance {distance:.1e}).",
@@ -107,5 +104,5 @@ def converted(network: nn.Module, spec: EncoderSpec, inputs: Input) -> Encoder:
             fix="Set `runtime: torch` in its spec.",
         )
     encoder = OnnxEncoder(graph, Preparation(inputs, spec, torch.device("cpu")))
-    encoder.n_parameters = sum(one.numel() for one in network.parameters())
+    encoder.n_parameters = n_parameters(network)
     return encoder

@@ -23,7 +23,7 @@ from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.onnx_graph import Graph
 from fmaudit_core.encoders.preprocessing import Preparation
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import Placement, TorchEncoder, needs_input, placed
+from fmaudit_core.encoders.torch_network import Placement, TorchEncoder, n_parameters, needs_input, placed
 from fmaudit_core.encoders.torchscript import read_program
 from fmaudit_core.imaging.volume import Grid
 from fmaudit_core.imaging.window import SliceArray
@@ -77,7 +77,7 @@ class VolumeProgram:
         self._program = program.requires_grad_(requires_grad=False).to(placement.device)
         self._placement, self.device = placement, str(placement)
         #: number of parameters of the network as loaded
-        self.n_parameters = sum(one.numel() for one in program.parameters())
+        self.n_parameters = n_parameters(program)
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
         """Embed volumes, (n, slices, 1, rows, columns) int16 HU, as (n, dim) float32."""

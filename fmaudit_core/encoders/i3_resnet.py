@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fmaudit_core.encoders.preprocessing import on_device
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import load_strictly, placed
+from fmaudit_core.encoders.torch_network import load_strictly, n_parameters, placed
 from fmaudit_core.imaging.window import SliceArray
 
 DIM: Final = 2048
@@ -93,7 +93,7 @@ class VolumeBackbone:
         self._placement = placed(spec, device)
         self.device = str(self._placement)
         #: number of parameters of the network as loaded
-        self.n_parameters = sum(one.numel() for one in network.parameters())
+        self.n_parameters = n_parameters(network)
         self._network = folded(network).requires_grad_(False).to(self._placement.device)
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:

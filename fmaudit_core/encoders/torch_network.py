@@ -66,7 +66,7 @@ class TorchEncoder:
         self._placement = placed(spec, device)
         self.device = str(self._placement)
         #: number of parameters of the network as loaded
-        self.n_parameters = sum(one.numel() for one in network.parameters())
+        self.n_parameters = n_parameters(network)
         # channels-last: about three times faster for convolutions on a CPU
         self._network = (
             network.eval().requires_grad_(False).to(self._placement.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
@@ -114,6 +114,11 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
     if meant_for_cuda:
         _log.warning("%s is meant for CUDA and falls back to the CPU, in float32, as its spec allows.", spec.name)
     return Placement(torch.device("cpu"), torch.float32, fell_back=meant_for_cuda)
+
+
+def n_parameters(network: nn.Module) -> int:
+    """Return the number of parameters of a network."""
+    return sum(one.numel() for one in network.parameters())
 
 
 def item_of(spec: EncoderSpec) -> str:

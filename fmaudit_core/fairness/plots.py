@@ -53,14 +53,11 @@ class Plots:
         rows = _chosen(self._metrics, score_set | {"metric": metric})
         figure, scale = go.Figure(), 100 if metric in RATES else 1
         places = rows.filter(pl.col("attribute") != OVERALL).select("attribute", "subgroup").unique(maintain_order=True)
-        labels = [f"{attribute_title(of)}: {group_title(of, level)}" for of, level in places.iter_rows()]
+        labels = _subgroup_labels(places)
         for (name, one), colour in _coloured(rows):
             joined = places.join(one, on=["attribute", "subgroup"], how="left", maintain_order="left")
             shown = joined.filter(pl.col("value").is_not_null())
-            at = [
-                f"{attribute_title(of)}: {group_title(of, level)}"
-                for of, level in shown.select("attribute", "subgroup").iter_rows()
-            ]
+            at = _subgroup_labels(shown.select("attribute", "subgroup"))
             value, low, high = (shown.get_column(end).to_numpy() * scale for end in ("value", "ci_low", "ci_high"))
             tested = shown.get_column("status").to_list()
             figure.add_scatter(
@@ -195,6 +192,10 @@ def _coloured(rows: pl.DataFrame) -> Sequence[tuple[tuple[str, pl.DataFrame], st
         parts = [task_title(one.item(0, name)) if name == "task" else str(one.item(0, name)) for name in several]
         found.append(((", ".join(parts) or "model", one), _COLOURS[at % len(_COLOURS)]))
     return found
+
+
+def _subgroup_labels(places: pl.DataFrame) -> list[str]:
+    return [f"{attribute_title(of)}: {group_title(of, level)}" for of, level in places.iter_rows()]
 
 
 def _p_of(row: dict[str, Any]) -> str:

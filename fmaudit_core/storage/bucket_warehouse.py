@@ -20,6 +20,7 @@ from fmaudit_core.storage.object_queries import object_queries
 from fmaudit_core.storage.pointers import (
     EMBEDDINGS,
     NAMES,
+    REQUESTS,
     Pointer,
     named_cell,
     pointer_name,
@@ -33,7 +34,6 @@ from fmaudit_core.tables.schemas import declared
 _OBJECTS: Final = "objects"
 #: a cell that is published while it is read points to another object
 _TRIES: Final = 3
-_REQUESTS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class BucketWarehouse:
 
     def read_cells(self, table: str, cells: Sequence[Cell]) -> pl.DataFrame:
         """Return the rows of several cells, one below the other, in the order given."""
-        with ThreadPoolExecutor(_REQUESTS, "cells") as pool:
+        with ThreadPoolExecutor(REQUESTS, "cells") as pool:
             return stacked(self, table, list(pool.map(lambda cell: self.read(table, cell), cells)))
 
     def version(self, table: str, cell: Cell = WHOLE) -> str | None:

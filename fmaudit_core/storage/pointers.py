@@ -26,7 +26,8 @@ NAMES: Final = "names"
 EMBEDDINGS: Final = "study_embeddings"
 _SUFFIX: Final = ".json"
 _WHOLE: Final = "whole"
-_REQUESTS: Final = 16
+#: requests to a store at the same time
+REQUESTS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_pointer(bucket: Bucket, table: str, cell: Cell) -> Pointer | None:
 def read_pointers(bucket: Bucket, table: str = "") -> dict[str, Pointer]:
     """Return all names, or those of one table, with what they point to. A name that has not changed is not read again."""
     found = list(bucket.list(f"{NAMES}/{table}".rstrip("/")))
-    with ThreadPoolExecutor(_REQUESTS, "names") as pool:
+    with ThreadPoolExecutor(REQUESTS, "names") as pool:
         pointers = list(pool.map(lambda one: _listed(bucket, one.name, one.tag), found))
     return {one.name: pointer for one, pointer in zip(found, pointers, strict=True) if pointer is not None}
 

@@ -107,7 +107,6 @@ class _Run:
     ended: dict[str, str] = field(default_factory=dict)
     #: (asset, cell) that were made again, where everything is
     again: set[tuple[str, Cell]] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
     making: dict[Future[Made], StaleStep] = field(default_factory=dict)
 
     def sources(self) -> bool:
@@ -172,13 +171,9 @@ class _Run:
             if not self.everything and not source_changed(self.look(), step.step):
                 return True
             if not running_steps(self.instance)(step):
-                return self._make(step, 0, 1, forced=True)
-
-    def _make(self, step: StaleStep, at: int, of: int, *, forced: bool) -> bool:
-        """Make one step in this process; return whether it was made."""
-        self._begin(step, at, of, forced=forced, alone=True)
-        self._collect()
-        return step.name not in self.failed
+                self._begin(step, 0, 1, forced=True, alone=True)
+                self._collect()
+                return _place(step) not in self.outcome.failures
 
     def _begin(self, step: StaleStep, at: int, of: int, *, forced: bool, alone: bool) -> None:
         if self.listener is not None:
@@ -200,8 +195,7 @@ class _Run:
             made.error or "it was made, and is stale again: its inputs change, or what it makes is lost."
         )
         if made.error is not None:
-            self.failed.add(step.name)
-            self.outcome.failures[f"{step.step.name} ({step.cell})"] = made.error
+            self.outcome.failures[_place(step)] = made.error
             return
         self.again |= {(asset, step.cell) for asset in step.assets}
         if made.assets:  # another run may have made it meanwhile
@@ -213,6 +207,11 @@ class _Run:
             self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
         end_killed_runs(self.instance, self.workspace.root)
+
+
+def _place(step: StaleStep) -> str:
+    """Return a step and its cell as a failure names them."""
+    return f"{step.step.name} ({step.cell})"
 
 
 def _chosen(asked: Sequence[str], there: list[str], kind: str) -> list[str]:

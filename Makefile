@@ -12,8 +12,9 @@ demo: $(VENV)/.demo-ready
 	test -f $(DEMO)/audit.yaml || $(BIN)/fmaudit -c $(DEMO)/audit.yaml init --phantom
 	$(BIN)/fmaudit -c $(DEMO)/audit.yaml run
 
+# one thread in each of the two processes of pytest
 test: $(VENV)/.test-ready check
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # a running webserver and daemon, with the tests that take minutes more
 test-daemon: $(VENV)/.test-ready

@@ -20,9 +20,9 @@ class PhantomCohort(Section):
     #: number of studies
     n_studies: int = Field(default=700, ge=60)
     #: slices per study
-    n_slices: int = Field(default=12, ge=4)
+    n_slices: int = Field(default=10, ge=4)
     #: rows and columns of a slice
-    matrix_px: int = Field(default=192, ge=64)
+    matrix_px: int = Field(default=144, ge=64)
     #: seed that determines the patients
     seed: int = 20_26
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from fmaudit_core.config.networks import NetworksSection
 from fmaudit_core.config.section import Section
@@ -25,6 +25,8 @@ class ProbesSection(Section):
     poolings: tuple[Literal["mean", "max", "median"], ...] = ("mean", "max")
     #: inputs of the probes; all except `ct` need a medical record and are skipped without one
     modalities: tuple[Modality, ...] = ("ct", "ehr", "ct+ehr")
+    #: largest number of training studies; of more, whole patients are drawn by a hash of their id. All of val and test are scored
+    max_training: int = Field(default=500_000, ge=100)
     #: training of the networks
     networks: NetworksSection = NetworksSection()
 

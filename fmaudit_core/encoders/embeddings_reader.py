@@ -5,8 +5,10 @@ Connections are short-lived: DuckDB keeps one instance per open file and process
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from operator import le
 from pathlib import Path
 
 import duckdb
@@ -20,6 +22,8 @@ from fmaudit_core.storage.warehouse import unreadable
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+_ROWS_AT_ONCE = 8_192
 
 
 def read_poolings(path: EmbeddingsPath) -> list[str]:
@@ -48,11 +52,66 @@ def read_study_embeddings(path: EmbeddingsPath, pooling: str) -> tuple[list[str]
     EncoderError
         The file is missing or not a file of embeddings, or holds nothing for that pooling.
     """
-    query = "SELECT study_id, embedding FROM study_embeddings WHERE pooling = ? ORDER BY study_id"
-    ids, embeddings = _rows(path, query, [pooling])
+    ids: list[str] = []
+    with _opened(path) as connection:
+        [(n,)] = connection.execute("SELECT count(*) FROM study_embeddings WHERE pooling = ?", [pooling]).fetchall()
+        embeddings = np.empty((0, 0), dtype=np.float32)
+        # written in place block by block: a second copy of a million embeddings would not fit
+        for some, block in _study_blocks(connection, pooling):
+            if not ids:
+                embeddings = np.empty((n, block.shape[1]), dtype=np.float32)
+            embeddings[len(ids) : len(ids) + len(some)] = block
+            ids += some
     if not ids:
         raise EncoderError(f"holds no embeddings pooled by {pooling}.", where=path.name)
-    return ids, embeddings
+    return _sorted_by_study(ids, embeddings)
+
+
+class PoolingsInTurn(Mapping[str, tuple[Sequence[str], Float32Array]]):
+    """Study embeddings of one encoder by pooling, read when they are asked for; only the last is held in memory.
+
+    Parameters
+    ----------
+    path : EmbeddingsPath
+    poolings : sequence of str
+        Those that can be asked for, in this order.
+    """
+
+    def __init__(self, path: EmbeddingsPath, poolings: Sequence[str]) -> None:
+        self._path, self._poolings = path, poolings
+        self._held: tuple[str, tuple[list[str], Float32Array]] | None = None
+
+    def __getitem__(self, pooling: str) -> tuple[list[str], Float32Array]:
+        """Read one pooling; see `read_study_embeddings`."""
+        if pooling not in self._poolings:
+            raise KeyError(pooling)
+        if self._held is None or self._held[0] != pooling:
+            self._held = None  # before the next is read
+            self._held = pooling, read_study_embeddings(self._path, pooling)
+        return self._held[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._poolings)
+
+    def __len__(self) -> int:
+        return len(self._poolings)
+
+
+def _study_blocks(connection: duckdb.DuckDBPyConnection, pooling: str) -> Iterator[tuple[list[str], Float32Array]]:
+    """Yield study ids and embeddings of one pooling, in the order in which they were written."""
+    found = connection.sql("SELECT study_id, embedding FROM study_embeddings WHERE pooling = ?", params=[pooling])
+    for batch in found.to_arrow_reader(_ROWS_AT_ONCE):
+        ids, vectors = batch.columns
+        if len(ids):
+            yield ids.to_pylist(), vectors.flatten().to_numpy().reshape(len(ids), -1)
+
+
+def _sorted_by_study(ids: list[str], embeddings: Float32Array) -> tuple[list[str], Float32Array]:
+    """Return both sorted by study; they usually are."""
+    if all(map(le, ids, islice(ids, 1, None))):
+        return ids, embeddings
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    return [ids[at] for at in order], embeddings[order]
 
 
 def read_slice_counts(path: EmbeddingsPath) -> dict[str, int]:
@@ -63,7 +122,7 @@ def read_slice_counts(path: EmbeddingsPath) -> dict[str, int]:
 
 
 def stream_slice_embeddings(
-    path: EmbeddingsPath, rows: int = 8_192
+    path: EmbeddingsPath, rows: int = _ROWS_AT_ONCE
 ) -> Iterator[tuple[pa.Array, IntArray, Float32Array]]:
     """Yield all slice embeddings in blocks and in no guaranteed order; memory does not grow with their number.
 
@@ -114,16 +173,22 @@ def check_embeddings(path: EmbeddingsPath, *, dim: int, studies: Sequence[str]) 
     if not poolings:
         raise EncoderError("has no studies.", where=path.name)
     for pooling in poolings:
-        ids, embeddings = read_study_embeddings(path, pooling)
-        if embeddings.shape[1] != dim:
-            raise EncoderError(
-                f"the vectors have {embeddings.shape[1]} dimensions, but the spec has dim {dim}.", where=path.name
-            )
-        if not np.isfinite(embeddings).all():
-            raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
-        lost = set(studies) - set(ids) - failed
+        lost = set(studies) - failed
+        with _opened(path) as connection:
+            for ids, block in _study_blocks(connection, pooling):
+                _check_block(block, dim, path)
+                lost.difference_update(ids)
         if lost:
             raise EncoderError(f"{len(lost)} usable studies have no vector pooled by {pooling}.", where=path.name)
+
+
+def _check_block(block: Float32Array, dim: int, path: EmbeddingsPath) -> None:
+    if block.shape[1] != dim:
+        raise EncoderError(
+            f"the vectors have {block.shape[1]} dimensions, but the spec has dim {dim}.", where=path.name
+        )
+    if not np.isfinite(block).all():
+        raise EncoderError("a vector holds NaN or infinite values.", where=path.name)
 
 
 def read_provenance(path: EmbeddingsPath) -> dict[str, str]:
@@ -136,15 +201,6 @@ def read_provenance(path: EmbeddingsPath) -> dict[str, str]:
     """
     with _opened(path) as connection:
         return dict(connection.execute("SELECT key, value FROM provenance ORDER BY key").fetchall())
-
-
-def _rows(path: EmbeddingsPath, query: str, values: list[str]) -> tuple[list[str], Float32Array]:
-    with _opened(path) as connection:
-        table = connection.sql(query, params=values).to_arrow_table().combine_chunks()
-    if table.num_rows == 0:
-        return [], np.empty((0, 0), dtype=np.float32)
-    flat = table.column("embedding").chunk(0).flatten().to_numpy()
-    return table.column("study_id").to_pylist(), flat.reshape(table.num_rows, -1)
 
 
 @contextmanager

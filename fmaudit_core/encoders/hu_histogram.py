@@ -12,9 +12,11 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
 #: 64 equal bins and two open-ended ones
-_EDGES_HU: Final = np.linspace(-1024.0, 1024.0, 65)
+_EDGES_HU: Final = np.arange(-1024, 1025, 32)
 #: air, lung, fat, soft tissue, contrast, bone
 _RANGES_HU: Final = ((-1100, -950), (-950, -600), (-200, -30), (0, 120), (150, 500), (500, 3000))
+_LOWEST_HU: Final = -1100
+_HIGHEST_HU: Final = 3000
 _TEXTURE_FIGURES: Final = 8
 DIM: Final = len(_EDGES_HU) + 1 + len(_RANGES_HU) + _TEXTURE_FIGURES
 
@@ -41,11 +43,11 @@ def load(spec: EncoderSpec, device: str) -> HuHistogram:  # noqa: ARG001  # noth
     return HuHistogram()
 
 
-def _figures(hu: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+def _figures(hu: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.float32]:
+    below = _counts_below(hu)
+    histogram = np.diff([0, *below[_EDGES_HU - _LOWEST_HU], hu.size]) / hu.size
+    shares = [(below[high - _LOWEST_HU] - below[low - _LOWEST_HU]) / hu.size for low, high in _RANGES_HU]
     flat = hu.astype(np.float32)
-    bins = np.searchsorted(_EDGES_HU, flat.ravel(), side="right")
-    histogram = np.bincount(bins, minlength=len(_EDGES_HU) + 1) / flat.size
-    shares = [((flat >= low) & (flat < high)).mean() for low, high in _RANGES_HU]
     down, across = np.gradient(flat / 1000.0)
     slope = np.hypot(down, across).ravel()
     texture = [
@@ -56,3 +58,9 @@ def _figures(hu: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         *np.percentile(slope, (50, 90, 95, 99)),
     ]
     return np.concatenate([histogram, shares, texture]).astype(np.float32)
+
+
+def _counts_below(hu: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.int64]:
+    """Return the number of pixels below each HU from the lowest edge to the highest."""
+    inside = np.clip(hu.ravel(), _LOWEST_HU - 1, _HIGHEST_HU).astype(np.int64) - (_LOWEST_HU - 1)
+    return np.cumsum(np.bincount(inside, minlength=_HIGHEST_HU - _LOWEST_HU + 2))[:-1]

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fmaudit_core.common.errors import MissingExtraError, needs_extra
 from fmaudit_core.encoders.checksums import sha256_of
@@ -111,7 +112,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
         message = (str(error).splitlines() or [""])[0][:160]
         raise ImportedFileError(f"cannot be read ({type(error).__name__}: {message}).", where=where) from error
     _check(ids, vectors, spec.dim, where)
-    return ids, vectors.astype(np.float32)
+    return ids, vectors.astype(np.float32, copy=False)
 
 
 def _file(spec: EncoderSpec) -> ImportedFile:
@@ -139,7 +140,8 @@ def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) 
     if twice:
         raise ImportedFileError(f"{_rows(twice)} of a study that is listed before.", where=where)
     with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
-        finite = np.isfinite(vectors.astype(np.float32)).all(axis=1)
+        blocks = (vectors[at : at + _ROWS_AT_ONCE] for at in range(0, len(vectors), _ROWS_AT_ONCE))
+        finite = np.concatenate([np.isfinite(block.astype(np.float32)).all(axis=1) for block in blocks])
     if not finite.all():
         bad = (np.flatnonzero(~finite) + 1).tolist()
         raise ImportedFileError(f"{_rows(bad)} with NaN, infinite or missing values.", where=where)
@@ -151,23 +153,45 @@ def _rows(rows: Sequence[int]) -> str:
 
 
 def _parquet(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:
-    frame = pl.read_parquet(file.path)
+    """Read block by block: a list of vectors in memory would take several times their size."""
+    import pyarrow.parquet as pq  # of this format only
+
+    content, where = pq.ParquetFile(file.path), str(file.path)
     for column in (file.study_id, file.embedding):
-        if column not in frame.columns:
-            raise ImportedFileError(f"has no column {column}.", where=str(file.path), fix=_NAMES)
-    vectors = frame.get_column(file.embedding)
-    if not isinstance(vectors.dtype, pl.List | pl.Array):
-        raise ImportedFileError(f"its column {file.embedding} does not hold lists of numbers.", where=str(file.path))
-    if isinstance(vectors.dtype, pl.Array):
-        vectors = vectors.arr.to_list()
-    lengths = vectors.list.len().fill_null(0).unique().to_list()
-    if len(lengths) > 1:
-        raise ImportedFileError("its vectors have different lengths, or some are missing.", where=str(file.path))
-    ids = frame.get_column(file.study_id).cast(pl.String).fill_null("").to_list()
-    flat = vectors.explode(empty_as_null=False)
-    if flat.dtype.is_numeric():
-        flat = flat.cast(pl.Float64).fill_null(float("nan"))
-    return ids, flat.to_numpy().reshape(len(ids), -1) if ids else np.empty((0, 0))
+        if column not in content.schema_arrow.names:
+            raise ImportedFileError(f"has no column {column}.", where=where, fix=_NAMES)
+    kind = content.schema_arrow.field(file.embedding).type
+    if not _is_list(kind):
+        raise ImportedFileError(f"its column {file.embedding} does not hold lists of numbers.", where=where)
+    if not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise ImportedFileError("its vectors are not numbers.", where=where)
+    ids: list[str] = []
+    vectors = np.empty((0, 0), dtype=np.float32)
+    for batch in content.iter_batches(_ROWS_AT_ONCE, columns=[file.study_id, file.embedding]):
+        block = _block(batch.column(file.embedding))
+        if block is None or (ids and block.shape[1] != vectors.shape[1]):
+            raise ImportedFileError("its vectors have different lengths, or some are missing.", where=where)
+        if not ids:
+            vectors = np.empty((content.metadata.num_rows, block.shape[1]), dtype=np.float32)
+        vectors[len(ids) : len(ids) + len(block)] = block
+        ids += ["" if one is None else one for one in batch.column(file.study_id).cast(pa.string()).to_pylist()]
+    return ids, vectors
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    found: bool = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return found
+
+
+def _block(column: pa.Array) -> npt.NDArray[np.float32] | None:
+    """Return lists of numbers as rows, NaN for a missing number; None if a list is missing or they differ in length."""
+    lengths = pc.list_value_length(column).unique().to_pylist()
+    if len(lengths) != 1 or lengths[0] is None:
+        return None
+    with np.errstate(over="ignore"):  # values beyond the range of float32 become infinite
+        flat = pc.fill_null(column.flatten().cast(pa.float64()), float("nan")).to_numpy()
+        block: npt.NDArray[np.float32] = flat.astype(np.float32).reshape(len(column), -1)
+    return block
 
 
 def _npz(file: ImportedFile) -> tuple[list[str], npt.NDArray[Any]]:

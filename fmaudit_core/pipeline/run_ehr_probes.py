@@ -56,7 +56,7 @@ def fit_of_record(workspace: Workspace) -> Fitted:
     """Fit the probes on the record alone, for every task."""
     audit, warehouse = workspace.audit, workspace.warehouse
     return fit_record(
-        queries.ehr_designs(workspace), warehouse.read("studies"), warehouse.read("labels"),
+        queries.ehr_designs(workspace), workspace.probed_studies(), warehouse.read("labels"),
         tasks=audit.tasks, c_grid=audit.probes.c_grid, settings=audit.ehr,
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def fuse(workspace: Workspace, encoder: str) -> Fitted:
     embeddings = workspace.embeddings(encoder)[pooling]
     fits, studies, labels = (
         warehouse.read("probe_fits", Cell(encoder)),
-        warehouse.read("studies"),
+        workspace.probed_studies(),
         warehouse.read("labels"),
     )
     ct = {}

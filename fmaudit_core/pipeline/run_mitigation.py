@@ -19,6 +19,7 @@ from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
+from fmaudit_core.probes.training_cap import capped_training
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.mitigation import MITIGATION_LADDER
 
@@ -48,7 +49,7 @@ def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
     audit, warehouse = workspace.audit, workspace.warehouse
     return embedded(
         workspace.embeddings(encoder)[workspace.primary_pooling(encoder)],
-        workspace.audited_studies(),
+        capped_training(workspace.audited_studies(), audit.probes.max_training),
         warehouse.read("labels"),
         tasks=audit.tasks,
         attributes=audit.attributes,
@@ -153,7 +154,7 @@ def _ladder(workspace: Workspace, encoder: str | None, progress: Progress) -> pl
     strategies = tuple(one for one in audit.mitigation.strategies if one in _ON_THE_LADDER)
     whole, pooling = embedded_studies(workspace, encoder), workspace.primary_pooling(encoder)
     rungs: list[pl.DataFrame] = []
-    studies, labels = workspace.warehouse.read("studies"), workspace.warehouse.read("labels")
+    studies, labels = workspace.probed_studies(), workspace.warehouse.read("labels")
     built = ladder(whole.x, narrowest=audit.mitigation.ladder_from, seed=audit.fairness.seed)
     n_rungs = len(widths(whole.x.shape[1], audit.mitigation.ladder_from))
     for width, x in built:
@@ -192,7 +193,7 @@ def _mitigated(
     audit, warehouse = workspace.audit, workspace.warehouse
     pooling = workspace.primary_pooling(encoder)
     embeddings: Embeddings = {pooling: (cohort.studies.get_column("study_id").to_list(), cohort.x)}
-    studies, labels = warehouse.read("studies"), warehouse.read("labels")
+    studies, labels = workspace.probed_studies(), warehouse.read("labels")
     predictions = {}
     validated = [task for task in tasks if cohort.validated(task)]
     for task in validated:

@@ -34,7 +34,7 @@ def probe_with_networks(workspace: Workspace, encoder: str, *, progress: Progres
     pooling, settings = workspace.primary_pooling(encoder), audit.probes.networks
     return fit_networks(
         workspace.embeddings(encoder)[pooling],
-        warehouse.read("studies"),
+        workspace.probed_studies(),
         warehouse.read("labels"),
         encoder=encoder,
         kinds=workspace.network_kinds(workspace.registry.spec(encoder)),

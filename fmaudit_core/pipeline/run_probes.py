@@ -24,7 +24,7 @@ def fit_encoder(workspace: Workspace, spec: EncoderSpec, *, progress: Progress =
     check_embeddings(path, dim=spec.dim, studies=studies)
     return fit_probes(
         workspace.embeddings(spec.name),
-        warehouse.read("studies"),
+        workspace.probed_studies(),
         warehouse.read("labels"),
         encoder=spec.name,
         tasks=audit.tasks,

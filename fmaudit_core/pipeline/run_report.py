@@ -26,6 +26,7 @@ from fmaudit_core.report.input.report_input import SLICE_QUALITY, ReportInput, c
 from fmaudit_core.reproduction.compare import compare_with_paper
 from fmaudit_core.reproduction.our_values import Audited
 from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_core.tables.cohort import COHORT_NOTES
 from fmaudit_core.tables.findings import MITIGATION_RECOMMENDATIONS
 
 #: tables of mitigation that the report shows: of an encoder and task, of an encoder, of all together
@@ -112,7 +113,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
         "label_flow": _whole(workspace, "label_flow"),
         "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
         "adjusted_gaps": _standardised(workspace, look),
-        "notes": _whole(workspace, "cohort_notes"),
+        "notes": _noted(workspace),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
         **{name: _of_cells(workspace, name, encoders) for name in _BY_ENCODER},
@@ -124,6 +125,19 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
     return {
         name: frame.filter(tasks) if "task" in frame.columns else frame for name, frame in found.items() if frame.width
     }
+
+
+def _noted(workspace: Workspace) -> pl.DataFrame:
+    """Return the notes of the cohort, and how many training studies no probe was trained on."""
+    notes, most = _whole(workspace, "cohort_notes"), workspace.audit.probes.max_training
+    left_out = workspace.warehouse.read("studies").height - workspace.probed_studies().height
+    if not left_out:
+        return notes
+    detail = f"at most {most:,} are used (`probes: max_training`); whole patients are drawn by a hash of their id"
+    row = COHORT_NOTES.frame(
+        [{"note": "training studies not used", "n": left_out, "unit": "studies", "detail": detail}]
+    )
+    return pl.concat([notes, row]) if notes.width else row
 
 
 def _standardised(workspace: Workspace, look: Snapshot) -> pl.DataFrame:

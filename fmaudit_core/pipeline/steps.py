@@ -49,7 +49,7 @@ class Settings:
     without: tuple[str, ...]
 
 
-#: steps that a GPU makes faster: one encoder at a time on one GPU
+#: steps that read slices: one encoder at a time on one GPU, and in the memory of one machine
 GPU: Final = "gpu"
 #: steps that read the cohort's own files
 SOURCES: Final = "sources"
@@ -100,6 +100,8 @@ class Step:
         Whether it reads files that are not published by a step.
     pool : str
         `GPU` or `SOURCES`: steps of one pool run one at a time; empty if it runs alongside any other.
+    gpu : bool
+        Whether a GPU makes it faster.
     files : tuple of str
         Files of the report that must be there.
     of_baselines, of_encoders : tuple of str
@@ -123,6 +125,7 @@ class Step:
     last: bool = False
     sources: bool = False
     pool: str = ""
+    gpu: bool = False
     files: tuple[str, ...] = ()
     of_baselines: tuple[str, ...] = ()
     of_encoders: tuple[str, ...] = ()
@@ -145,6 +148,11 @@ class Step:
         for name, step in self.input_steps.items():
             found.update([name] if name in step.assets else step.assets)
         return sorted(found)
+
+    @cached_property
+    def ancestors(self) -> frozenset[str]:
+        """Return the names of the steps that it is made from, directly or not."""
+        return frozenset(name for one in self.input_steps.values() for name in (one.name, *one.ancestors))
 
     @property
     def gathers(self) -> bool:
@@ -219,11 +227,12 @@ STEPS: Final = (
     ),
     Step(
         "study_embeddings", "embeddings", By.ENCODER, after=("ct_slices", "studies"), facts=(facts.encoder_input,),
-        when=facts.embeds, long=True, pool=GPU, revision=2,
+        when=facts.embeds, long=True, pool=GPU, gpu=True, revision=2,
     ),
     Step(
         "probe_fits", "probes", By.ENCODER, inputs=("study_embeddings", _PATIENTS, "labels"),
-        settings=("tasks", "probes.c_grid", "probes.poolings"), when=facts.embeds, with_input="study_embeddings",
+        settings=("tasks", "probes.c_grid", "probes.poolings", "probes.max_training"), when=facts.embeds,
+        with_input="study_embeddings",
     ),
     Step(
         "ehr_features", "cohort", facts=(facts.record_files,), when=facts.has_record, pool=SOURCES, revision=3,
@@ -234,7 +243,8 @@ STEPS: Final = (
     ),
     Step(
         "ehr_fits", "probes", inputs=("ehr_features", _PATIENTS, "labels"), when=facts.has_record,
-        tables=("ehr_fits", "ehr_selection", "ehr_coefficients"), settings=("tasks", "probes.c_grid", "ehr"),
+        tables=("ehr_fits", "ehr_selection", "ehr_coefficients"),
+        settings=("tasks", "probes.c_grid", "probes.max_training", "ehr"),
     ),
     Step(
         "fusion_fits", "probes", By.ENCODER, inputs=("probe_fits", "ehr_fits", "ehr_features", _PATIENTS, "labels"),
@@ -243,7 +253,7 @@ STEPS: Final = (
     Step(
         "neural_fits", "probes", By.ENCODER, inputs=("study_embeddings", _PATIENTS, "labels"), facts=(facts.networks,),
         tables=("neural_fits", "probe_seeds", "equal_attention"), when=facts.has_networks, long=True, revision=2,
-        settings=("tasks", "probes.networks", "fairness.seed"), pool=GPU,
+        settings=("tasks", "probes.networks", "probes.max_training", "fairness.seed"), pool=GPU, gpu=True,
     ),
     Step(
         "probe_predictions", "probes", By.ENCODER_TASK, facts=(facts.task_name, facts.baseline_file), settings=_POLICY,
@@ -265,7 +275,7 @@ STEPS: Final = (
     ),
     Step(
         "mitigation_scores", "mitigation", By.ENCODER, inputs=("probe_fits", _SUBGROUPS, "labels"), when=facts.is_mitigated,
-        tables=("mitigation_scores", "mitigation_runs", "mitigation_leakage"), pool=GPU, revision=5,
+        tables=("mitigation_scores", "mitigation_runs", "mitigation_leakage"), gpu=True, revision=5,
         settings=(
             *_SMALL, *_POLICY,
             Settings("mitigation", without=("enabled", "n_bootstrap", "control_shuffles", "ladder_from", "ladder_encoder")),

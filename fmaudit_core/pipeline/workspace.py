@@ -24,7 +24,7 @@ from fmaudit_core.config import (
     load_audit,
 )
 from fmaudit_core.ehr.source import Record, record_of
-from fmaudit_core.encoders.embeddings_reader import read_poolings, read_study_embeddings
+from fmaudit_core.encoders.embeddings_reader import PoolingsInTurn, read_poolings
 from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -34,6 +34,7 @@ from fmaudit_core.imaging.rescale import Rescale
 from fmaudit_core.imaging.rules import SeriesPattern, SeriesRules
 from fmaudit_core.probes.primary_score_set import PRIMARY_PROBE
 from fmaudit_core.probes.selection import Embeddings
+from fmaudit_core.probes.training_cap import capped_training
 from fmaudit_core.storage.bucket import Bucket
 from fmaudit_core.storage.bucket_warehouse import BucketWarehouse
 from fmaudit_core.storage.digests import digest
@@ -252,6 +253,10 @@ class Workspace:
         acquisition, at_least = self.warehouse.read("acquisition"), self.audit.fairness.suppress_under
         return with_acquisition(studies, acquisition, asked, self.audit.acquisition, at_least=at_least)
 
+    def probed_studies(self) -> pl.DataFrame:
+        """Return the studies that probes are trained and evaluated on; of the largest cohorts, not all for training."""
+        return capped_training(self.warehouse.read("studies"), self.audit.probes.max_training)
+
     def audited_studies(self) -> pl.DataFrame:
         """Return `levelled_studies` if every attribute can be compared.
 
@@ -275,9 +280,8 @@ class Workspace:
         return self.home / "ehr"
 
     def embeddings(self, encoder: str) -> Embeddings:
-        """Study embeddings of one encoder by pooling, those that are audited."""
-        path = self.warehouse.embeddings_path(encoder)
-        return {pooling: read_study_embeddings(path, pooling) for pooling in self.poolings(encoder)}
+        """Study embeddings of one encoder by pooling, those that are audited; one pooling in memory at a time."""
+        return PoolingsInTurn(self.warehouse.embeddings_path(encoder), self.poolings(encoder))
 
     def poolings(self, encoder: str) -> list[str]:
         """Poolings of one encoder that are audited: those configured, or all it has where it has none of them."""

@@ -146,7 +146,8 @@ def fit_logistic(
     sample = np.repeat(np.concatenate(by_vector, axis=1), len(grid), axis=1).astype(np.float64)
     ridge = 1.0 / np.tile(np.asarray(grid, dtype=np.float64), len(tasks) * len(strategies))
 
-    solved, iterations = minimise(SharedMatrix((x.astype(np.float64) - mean) / scale), y, sample, ridge)
+    features, x = _standardised(x, mean, scale), x[:0]  # frees what the caller does not keep
+    solved, iterations = minimise(SharedMatrix(features), y, sample, ridge)
     shape = (len(tasks), len(strategies), len(grid))
     unfinished = np.argwhere(iterations.reshape(shape) < 0)
     if len(unfinished):
@@ -192,6 +193,14 @@ def _check(
         for name, vector in vectors.items():
             if any(vector[target == outcome].sum() == 0 for outcome in (0.0, 1.0)):
                 raise ProbeError(f"no probe can be fitted for {task}: with the weights {name} only one class remains.")
+
+
+def _standardised(x: FloatArray, mean: Float64Array, scale: Float64Array) -> Float64Array:
+    """Return features with mean 0 and standard deviation 1, (n, d), in place: it is the largest array of a fit."""
+    out = x.astype(np.float64)
+    out -= mean
+    out /= scale
+    return out
 
 
 def standardisation(x: FloatArray) -> tuple[Float64Array, Float64Array]:

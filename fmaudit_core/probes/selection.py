@@ -73,17 +73,23 @@ def fit_probes(
         An embedding is not finite.
     """
     rows = []
-    training = {
-        pooling: aligned(ids, studies.filter(pl.col("split") == "train")) for pooling, (ids, _) in embeddings.items()
+    train = studies.filter(pl.col("split") == "train")
+    training = {pooling: aligned(ids, train) for pooling, (ids, _) in embeddings.items()}
+    targets = {
+        pooling: {task: target_of(of_pooling, labels, task) for task in tasks}
+        for pooling, of_pooling in training.items()
     }
-    targets = {pooling: {task: target_of(train, labels, task) for task in tasks} for pooling, train in training.items()}
     fittable = [task for task in tasks if all(_has_both_classes(of_pooling[task]) for of_pooling in targets.values())]
     if not fittable:
         raise _one_class_in_training(tasks, encoder)
     for done, (pooling, (_, matrix)) in enumerate(embeddings.items()):
         progress(done, len(embeddings))
-        x = matrix[training[pooling].get_column("at").to_numpy()]
-        fits = fit_logistic(x, {task: targets[pooling][task] for task in fittable}, c_grid=c_grid, emphasis=emphasis)
+        fits = fit_logistic(
+            matrix[training[pooling].get_column("at").to_numpy()],
+            {task: targets[pooling][task] for task in fittable},
+            c_grid=c_grid,
+            emphasis=emphasis,
+        )
         rows += [
             {
                 "encoder": encoder,

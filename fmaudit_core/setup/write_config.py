@@ -5,19 +5,23 @@ Proposals from a folder come from `propose_config.py`.
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fmaudit_core.config import ConfigError, validated
+from fmaudit_core.config import ConfigError, PhantomCohort, validated
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.setup.propose_config import Proposal
 
-#: on a small phantom, attention over slices takes seconds; for other cohorts neural probes are opt-in
-PHANTOM_PROBES = ("logistic", "abmil")
+#: what `--phantom` audits: attention over slices, and fewer tasks and networks than the defaults, so that it takes minutes
+PHANTOM_AUDIT = {
+    "tasks": ["pe", "mortality_12m", "readmission_12m", "pulmonary_hypertension_12m"],
+    "probes": {"kinds": ["logistic", "abmil"]},
+    "mitigation": {"alphas": [1.0], "seeds": 2},
+}
 #: a pretrained encoder, and the control of every audit
 FIRST_ENCODERS = ("efficientnet_lite0", "hu_histogram")
 
@@ -40,9 +44,10 @@ def write_audit(target: Path, cohort: Mapping[str, Any], *, name: str, tasks: Se
     content: dict[str, Any] = {"name": name, "cohort": dict(cohort)}
     if tasks:
         content["tasks"] = list(tasks)
-    if cohort.get("kind") == "phantom":
-        content["probes"] = {"kinds": list(PHANTOM_PROBES)}
     head = "# What is audited. Every other setting has the method's default; the README lists them.\n"
+    if cohort.get("kind") == "phantom":
+        content = {**content, **PHANTOM_AUDIT, **({"tasks": list(tasks)} if tasks else {})}
+        head += "# Fewer tasks, alphas and seeds than the defaults, so that the phantom is audited in minutes.\n"
     _written(target, head + yaml.safe_dump(content, sort_keys=False), sees_images=True)
 
 
@@ -71,6 +76,9 @@ def _written(target: Path, text: str, *, sees_images: bool) -> Path:
     registry.mkdir(parents=True, exist_ok=True)
     for encoder in FIRST_ENCODERS if sees_images else ():
         if not (registry / f"{encoder}.yaml").exists():
-            shutil.copyfile(shipped_specs()[encoder], registry / f"{encoder}.yaml")
+            spec = shipped_specs()[encoder].read_text(encoding="utf-8")
+            if isinstance(audit.cohort, PhantomCohort):  # at their own size slices are not interpolated, and cost less
+                spec = re.sub(r"size_px: \d+", f"size_px: {audit.cohort.matrix_px}", spec)
+            (registry / f"{encoder}.yaml").write_text(spec, encoding="utf-8")
     target.write_text(text, encoding="utf-8")
     return registry

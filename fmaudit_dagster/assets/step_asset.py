@@ -14,7 +14,7 @@ from fmaudit_core.common.progress import Progress
 from fmaudit_core.engines.errors import ClusterError
 from fmaudit_core.imaging.errors import ImagesGoneError
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
-from fmaudit_core.pipeline.steps import GPU, Step, step_of
+from fmaudit_core.pipeline.steps import Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.atomic_write import PublishError
@@ -104,7 +104,7 @@ def step_asset(
             partitions_def=PARTITIONS[step.by],
             can_subset=len(specs) > 1,
             pool=step.pool or None,
-            op_tags=gpu_tags() if step.pool == GPU else None,  # by which a cluster schedules it
+            op_tags=gpu_tags() if step.gpu else None,  # by which a cluster schedules it
             retry_policy=RETRIES,
         )
         def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result]:
@@ -167,5 +167,5 @@ def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[...
         metadata = {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[line])}
     return dg.AssetSpec(
         asset, deps=step.input_assets, group_name=step.group, kinds=kinds, owners=OWNERS, description=text, skippable=True,
-        tags={"fmaudit/compute": "gpu"} if step.pool == GPU else None, metadata=metadata,
+        tags={"fmaudit/compute": "gpu"} if step.gpu else None, metadata=metadata,
     )  # fmt: skip

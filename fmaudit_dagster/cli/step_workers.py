@@ -5,6 +5,7 @@ at a time. Leases keep processes apart, whoever started them.
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,12 +15,13 @@ from multiprocessing.queues import Queue
 from threading import Thread
 
 import dagster as dg
+from threadpoolctl import threadpool_limits
 
 from fmaudit_core.common.progress import Progress
 from fmaudit_core.common.worker_pool import end_with_parent
 from fmaudit_core.config import audit_path_from_environment
 from fmaudit_core.pipeline.stale_steps import StaleStep
-from fmaudit_core.pipeline.steps import step_of
+from fmaudit_core.pipeline.steps import GPU, step_of
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.execution.step_executors import Made, made
@@ -57,7 +59,10 @@ class WorkerProcesses:
 
     def _started(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self.capacity, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(self._reports,)
+            self.capacity,
+            multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(self._reports, self.capacity),
         )
 
 
@@ -102,13 +107,16 @@ def _without_broken_pool(begun: Future[Made]) -> Future[Made]:
     return named
 
 
-#: of a worker process, set when it starts
+#: of a worker process, set when it starts: what makes a step, all threads, and its share of them
 _make: Callable[..., Made] | None = None
+_threads = _share = 1
 
 
-def _start_worker(reports: "Queue[_Report]") -> None:
+def _start_worker(reports: "Queue[_Report]", processes: int) -> None:
     """Open Dagster's instance and the definitions of the audit; the environment names both."""
-    global _make  # one process, one instance
+    global _make, _threads, _share  # one process, one instance
+    _threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    _share = max(1, _threads // processes)
     end_with_parent()
     from fmaudit_dagster.definitions import defs
 
@@ -122,4 +130,9 @@ def _start_worker(reports: "Queue[_Report]") -> None:
 
 def _made_in_worker(name: str, cell: Cell, assets: tuple[str, ...], version: str, *, forced: bool) -> Made:
     assert _make is not None
-    return _make(StaleStep(step_of(name), cell, assets, version), forced=forced)
+    step = step_of(name)
+    # one step of the pool is made at a time, and it takes longest; threads of the others would only wait for each other
+    threads = _threads if step.pool == GPU else _share
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that the step loads
+    with threadpool_limits(threads):
+        return _make(StaleStep(step, cell, assets, version), forced=forced)

@@ -12,7 +12,7 @@ from fmaudit_core.common.errors import UnknownNameError, did_you_mean
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.pipeline.changed_sources import source_changed
 from fmaudit_core.pipeline.snapshot import Snapshot
-from fmaudit_core.pipeline.stale_steps import IsRunning, StaleStep, next_steps
+from fmaudit_core.pipeline.stale_steps import IsRunning, Next, StaleStep, next_steps
 from fmaudit_core.pipeline.steps import STEPS
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
@@ -126,8 +126,7 @@ class _Run:
                     self.look(), encoders=encoders, tasks=tasks, is_running=self._is_running(),
                     failure_reason=lambda step: self.ended.get(step.name),
                 )  # fmt: skip
-                # what gathers the cells of all encoders is made once, after them
-                queue = [one for one in found.steps if not one.step.gathers]
+                queue = [one for one in found.steps if not _awaits_cells(one, found)]
                 if not queue and not self.making:
                     queue = found.steps
                 of, look_again = len(queue), False
@@ -207,6 +206,12 @@ class _Run:
             self.listener(f"waiting for another run of {step.step.name}", step.cell, 0, 1)
         time.sleep(_PATIENCE_S)
         end_killed_runs(self.instance, self.workspace.root)
+
+
+def _awaits_cells(step: StaleStep, found: Next) -> bool:
+    """Return whether a step gathers cells of which some are still to be made: it is made once, after them."""
+    names = {one.step.name for one in (*found.steps, *found.pending)}
+    return step.step.gathers and not step.step.ancestors.isdisjoint(names)
 
 
 def _place(step: StaleStep) -> str:

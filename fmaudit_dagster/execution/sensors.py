@@ -16,7 +16,7 @@ from fmaudit_core.pipeline.changed_sources import fingerprint, source_changed, s
 from fmaudit_core.pipeline.run_cohort import is_drawn
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.stale_steps import StaleStep, next_steps
-from fmaudit_core.pipeline.steps import GPU, STEPS, step_of
+from fmaudit_core.pipeline.steps import STEPS, step_of
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
@@ -33,7 +33,7 @@ from fmaudit_dagster.resources import AuditWorkspace
 from fmaudit_dagster.run_leases import end_killed_runs
 
 #: assets that a cluster gives a GPU
-ON_GPU = frozenset(asset for step in STEPS if step.pool == GPU for asset in step.assets)
+ON_GPU = frozenset(asset for step in STEPS if step.gpu for asset in step.assets)
 #: marks the runs of a re-audit
 REAUDIT_TAG = "fmaudit/reaudit"
 _SETTINGS = automation()

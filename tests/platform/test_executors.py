@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 import yaml
 
 from fmaudit_core.common.progress import silent
-from fmaudit_core.pipeline.stale_steps import StaleStep
+from fmaudit_core.pipeline.stale_steps import Next, StaleStep
 from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.workspace import open_workspace
-from fmaudit_core.storage.warehouse import Cell
+from fmaudit_core.storage.warehouse import WHOLE, Cell
 from tests.platform.conftest import made, run
 
 
@@ -43,6 +43,30 @@ def test_several_steps_at_a_time_make_the_tables_of_one_after_the_other(small, t
         for cell in one.warehouse.cells(name):
             if name not in ("ct_views", "report_files"):
                 assert one.warehouse.read(name, cell).equals(other.warehouse.read(name, cell)), (name, cell)
+
+
+def test_what_gathers_cells_begins_once_those_it_is_made_from_are_made():
+    from fmaudit_dagster.execution.runner import _awaits_cells
+
+    findings, capacity, scores = (
+        StaleStep(step_of(name), cell, (name,))
+        for name, cell in (("audit_findings", WHOLE), ("mitigation_capacity", WHOLE), ("mitigation_scores", Cell("a")))
+    )
+    for left in (Next(steps=[scores]), Next(pending=[scores])):
+        assert _awaits_cells(capacity, left)
+        assert not _awaits_cells(findings, left)
+        assert not _awaits_cells(scores, left)
+
+
+def test_a_step_in_one_of_several_processes_takes_its_share_of_the_threads(monkeypatch):
+    from fmaudit_dagster.cli import step_workers
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(step_workers, "_threads", 8)
+    monkeypatch.setattr(step_workers, "_share", 4)
+    monkeypatch.setattr(step_workers, "_make", lambda step, forced: os.environ["OMP_NUM_THREADS"])
+    for name, threads in (("fairness", "4"), ("study_embeddings", "8")):
+        assert step_workers._made_in_worker(name, Cell("a", "pe"), (name,), "", forced=False) == threads
 
 
 def die(*_, **__):

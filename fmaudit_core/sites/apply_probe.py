@@ -14,7 +14,12 @@ from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.encoders.checksums import sha256_of
-from fmaudit_core.encoders.embeddings_reader import check_embeddings, read_poolings, read_study_embeddings
+from fmaudit_core.encoders.embeddings_reader import (
+    check_embeddings,
+    read_poolings,
+    read_provenance,
+    read_study_embeddings,
+)
 from fmaudit_core.encoders.imported import read_vectors
 from fmaudit_core.encoders.spec import EncoderSpec, ImportedFile
 from fmaudit_core.pipeline.snapshot import Snapshot
@@ -41,13 +46,14 @@ class Scored:
         Scored twice if there are validation studies: with the threshold as brought, and with one chosen here.
     attributes : sequence of str
     n_studies : int, studies that were scored
-    n_without_embedding, n_without_row : int
-        Rows of the table without an embedding, and embeddings without a row; none is scored.
+    n_without_label, n_without_embedding, n_without_row : int
+        Studies without a label, studies without an embedding, and embeddings of other studies; none is scored.
     """
 
     frame: pl.DataFrame
     attributes: Sequence[str]
     n_studies: int
+    n_without_label: int
     n_without_embedding: int
     n_without_row: int
 
@@ -79,20 +85,27 @@ def score_workspace(
             f"the outcome of the probe is {did_you_mean(probe.task.name, known)}; the tasks here are {', '.join(known)}.",
         )
     path = workspace.warehouse.embeddings_path(spec.name)
+    if read_provenance(path).get("spec_digest") != spec.digest():
+        raise SiteError(
+            "encoder_differs",
+            f"the embeddings of {spec.name} here are of an earlier spec.",
+            fix="Run `fmaudit run` first.",
+        )
     if probe.pooling not in (there := read_poolings(path)):
         raise SiteError(
             "pooling_differs", f"the probe reads embeddings pooled by {probe.pooling}; here are {', '.join(there)}."
         )
     check_embeddings(path, dim=spec.dim, studies=workspace.usable_studies(spec))
     ids, x = read_study_embeddings(path, probe.pooling)
-    labels = workspace.warehouse.read("labels").filter(task=probe.task.name).drop_nulls("label")
+    labels = workspace.warehouse.read("labels").filter(task=probe.task.name)
     attributes = workspace.audit.attributes
     table = workspace.audited_studies().select("study_id", "patient_id", "split", *attributes)
-    table = table.join(labels.select("study_id", y_true="label"), on="study_id").cast({"split": pl.String})
+    table = table.join(labels.select("study_id", y_true="label"), on="study_id", how="left").cast({"split": pl.String})
     if with_train:
         table = table.with_columns(split=pl.col("split").replace("train", "test"))
-    scores = pl.DataFrame({"study_id": ids, "y_score": probe.score(x)})
-    return _scored(table.filter(pl.col("split") != "train"), scores, probe, attributes, policy)
+    table = table.filter(pl.col("split") != "train")
+    scores = pl.DataFrame({"study_id": ids, "y_score": probe.score(x)}).join(table, on="study_id", how="semi")
+    return _scored(table, scores, probe, attributes, policy)
 
 
 def score_file(
@@ -207,8 +220,9 @@ def _same_encoder(look: Snapshot, probe: ProbeFile, name: str | None) -> Encoder
 
 
 def _scored(
-    table: pl.DataFrame, scores: pl.DataFrame, probe: ProbeFile, attributes: Sequence[str], policy: str | None
+    studies: pl.DataFrame, scores: pl.DataFrame, probe: ProbeFile, attributes: Sequence[str], policy: str | None
 ) -> Scored:
+    table = studies.filter(pl.col("y_true").is_not_null() & (pl.col("y_true").cast(pl.String) != ""))
     both = table.join(scores, on="study_id", how="inner", maintain_order="left")
     if both.is_empty():
         raise SiteError(
@@ -232,4 +246,11 @@ def _scored(
             threshold_source=pl.lit(None, dtype=pl.String),
         )
         rows = pl.concat([rows, rechosen])
-    return Scored(rows, attributes, both.height, table.height - both.height, scores.height - both.height)
+    return Scored(
+        frame=rows,
+        attributes=attributes,
+        n_studies=both.height,
+        n_without_label=studies.height - table.height,
+        n_without_embedding=table.height - both.height,
+        n_without_row=scores.join(studies, on="study_id", how="anti").height,
+    )

@@ -154,7 +154,7 @@ def assess_file(
     adjusted = adjusted_gaps(main, chosen, covariates, settings, mediators=mediators, gaps=judged)
     frames = found.tables() | ({"adjusted_gaps": adjusted} if covariates else {})
     tables = [_written(out / f"{table}.parquet", content) for table, content in frames.items()]
-    tables.append(_written(out / SITE_TABLE, site_estimates(main, chosen, settings)))
+    _written(out / SITE_TABLE, site_estimates(checked.test, chosen, settings))
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
     report = write_report(

@@ -146,8 +146,8 @@ def _usual(table: Path) -> list[str]:
 
 def _print_scored(scored: Scored, labels: str, predictions: Path) -> None:
     click.echo(
-        f"Studies scored: {scored.n_studies:,}. Without an embedding: {scored.n_without_embedding:,}. Embeddings of other "
-        f"studies: {scored.n_without_row:,}."
+        f"Studies scored: {scored.n_studies:,}. Not scored, without a label: {scored.n_without_label:,}, without an embedding: "
+        f"{scored.n_without_embedding:,}. Embeddings of other studies: {scored.n_without_row:,}."
     )
     click.echo(f"The probe was fitted on labels from: {labels}.")
     click.echo(f"Scores of single studies, not to be shared: {predictions}")

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fmaudit_core.pipeline.snapshot import snapshot_of
+from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.sites import export_probe as exporting
 from fmaudit_core.sites.apply_probe import RECHOSEN, score_file, score_workspace
@@ -101,11 +101,17 @@ def test_a_file_of_embeddings_and_a_table_give_the_same_scores(audit, probe, tmp
     table = studies().with_columns(
         split=pl.when(pl.col("age") < 30).then(pl.lit("Validation")).otherwise(pl.lit("test"))
     )
-    table.head(400).write_csv(tmp_path / "table.csv")
+    first = table.head(405).with_row_index().with_columns(pe=pl.when(pl.col("index") >= 400).then(None).otherwise("pe"))
+    first.drop("index").write_csv(tmp_path / "table.csv")
     scored = score_file(
         probe, audit / "theirs.npz", tmp_path / "table.csv", encoder="theirs", label="pe", attributes=["sex"]
     )
-    assert (scored.n_studies, scored.n_without_embedding, scored.n_without_row) == (400, 0, 200)
+    assert (scored.n_studies, scored.n_without_label, scored.n_without_embedding, scored.n_without_row) == (
+        400,
+        5,
+        0,
+        195,
+    )
     own = score_workspace(look_at(audit), probe, with_train=True).frame.filter(encoder="theirs")
     both = own.join(scored.frame.filter(encoder="theirs"), on="study_id", suffix="_here")
     assert both.height == 400
@@ -119,7 +125,7 @@ def test_without_a_split_every_study_is_evaluated_with_the_brought_threshold_alo
     said = call("apply", "probe", probe_path, "--embeddings", audit / "theirs.npz", "--table", tmp_path / "table.csv",
                 "--label", "pe", "--attributes", "sex", "--encoder", "theirs", "--policy", "youden", "--out", out)  # fmt: skip
     assert said.exit_code == 0, said.output
-    assert "Studies scored: 600." in said.output
+    assert "Studies scored: 600. Not scored, without a label: 0, without an embedding: 0." in said.output
     summary = json.loads((out / "audit.json").read_text())
     assert {row["encoder"] for row in summary["subgroup_metrics"]} == {"theirs"}
     assert summary["config"]["fairness"]["threshold_policy"] == "youden"
@@ -153,6 +159,14 @@ def test_a_probe_that_does_not_fit_is_refused_by_name(audit, probe_path, tmp_pat
     with pytest.raises(SiteError) as found:
         score_workspace(look_at(audit), changed(probe_path, tmp_path / "probe.json", change))
     assert found.value.name == name
+
+
+def test_embeddings_of_an_earlier_spec_are_refused(audit, probe):
+    look = look_at(audit)
+    changed_spec = look.encoders["theirs"].model_copy(update={"dtype": "float16"})
+    look = Snapshot(look.workspace, {"theirs": changed_spec})
+    with pytest.raises(SiteError, match="encoder_differs: the embeddings of theirs here are of an earlier spec"):
+        score_workspace(look, probe)
 
 
 def test_files_that_do_not_fit_the_probe_are_refused_by_name(audit, probe, probe_path, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fmaudit_core.common.vocabulary import SCORE_SET
@@ -47,28 +49,36 @@ def exported(tables, world, cells, effects):
     return [one.model_copy(update={"encoder": ""}).model_dump_json() for one in found]
 
 
-@quick
-@given(levels_of_one_attribute(), st.fixed_dictionaries({name: st.floats(1, 3) for name in "abc"}))
-def test_cohorts_with_other_hidden_counts_have_the_same_page_and_the_same_file(levels, effects):
-    worlds = {"true": levels} | {f"w{nth}": one for nth, one in enumerate(_neighbourhood(levels))}
+def alike(levels, effects, every=1):
+    """Cohorts with the same page, the counts that are hidden in them, and which of them have the same file."""
+    others = itertools.islice(_neighbourhood(levels), 0, None, every)
+    worlds = {"true": levels} | {f"w{nth}": one for nth, one in enumerate(others)}
     tables = disclose(_report(worlds))
-    hidden = _hidden(tables)
     mine = [_shown(table, "true") for table in _tables(tables)]
-    file = exported(tables, "true", levels, effects)
-    assert all(f'"subgroup":"{name}"' not in one for name in hidden for one in file)
+    file, hidden = exported(tables, "true", levels, effects), _hidden(tables)
     assert all(f'"{name}"' not in one for name in hidden for one in file)
-    alike = [
-        world
-        for world, cells in worlds.items()
-        if [_shown(table, world) for table in _tables(tables)] == mine
-        and exported(tables, world, cells, effects) == file
-    ]
-    for at in (0, 1):
-        possible = {sum(worlds[world][name,][at] for name in hidden) for world in alike}
-        assert not hidden or len(hidden) == len(levels) or len(possible) >= 5, possible
+    same = [world for world in worlds if [_shown(table, world) for table in _tables(tables)] == mine]
+    for world in same:
+        yield worlds[world], hidden, exported(tables, world, worlds[world], effects) == file
 
 
-@given(st.integers(0, 2), st.sampled_from(["female", "male"]))
+@settings(quick, max_examples=12)
+@given(levels_of_one_attribute(), st.fixed_dictionaries({name: st.floats(1, 3) for name in "abc"}))
+def test_cohorts_with_the_same_page_have_the_same_file(levels, effects):
+    """So a file tells nothing that the page does not: that the page leaves hidden counts open is searched for in its own test."""
+    assert all(is_same for _, _, is_same in alike(levels, effects, every=9))
+
+
+def test_the_same_file_leaves_hidden_counts_open():
+    levels = {("a",): (5, 140), ("b",): (60, 210), ("c",): (95, 330)}
+    found = list(alike(levels, {"a": 1.0, "b": 1.4, "c": 2.2}))
+    assert all(is_same for _, _, is_same in found)
+    possible = {sum(world[name,][0] for name in hidden) for world, hidden, _ in found}
+    assert len(possible) >= 5
+
+
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("name", ["female", "male"])
 def test_a_subgroup_that_a_site_hides_is_in_no_pooled_number(at, name):
     """Its own numbers are those of the other two sites, without a count, as each of two could subtract its own."""
     own = {"female": (0.2, 90), "male": (0.3, 110), "x": (0.4, 60), "y": (0.5, 70)}

@@ -1,6 +1,6 @@
 """What pooling over sites needs of each subgroup besides its value: its effective size, and which subgroups share patients.
 
-Contrasts between subgroups are made of these and of what may be shown: `site_contrasts.py`.
+Contrasts between subgroups are computed from these and from what may be shown: `site_contrasts.py`.
 """
 
 from __future__ import annotations

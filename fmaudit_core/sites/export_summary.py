@@ -1,7 +1,7 @@
 """A site's results for pooling, from what its own page shows: a workspace, or the output folder of `fmaudit assess`.
 
 Values and counts are those of audit.json, which passed the small-group rule. Of the estimates that only this export needs,
-effective sizes next to a withheld subgroup are made of the rounded counts, and correlations are rounded.
+effective sizes next to a withheld subgroup are computed from the rounded counts, and correlations are rounded.
 """
 
 from __future__ import annotations

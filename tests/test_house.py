@@ -35,6 +35,7 @@ CORE = {
     ),
     "setup": "cohort common config encoders engines imaging pipeline storage tabular",
     "standalone": "common config fairness pipeline probes report storage tabular",
+    "sites": "common config encoders fairness pipeline probes report standalone storage tabular",
 }
 REPORT = {
     "errors": "",
@@ -44,7 +45,7 @@ REPORT = {
     "text": "index input",
     "figures": "",
     "sections": "figures index text",
-    "documents": "disclosure index input sections text",
+    "documents": "disclosure figures index input sections text",
     "page": "index input sections text",
     "export": "documents index input page",
 }

@@ -26,6 +26,8 @@ from fmaudit_core.encoders import spec
 from fmaudit_core.imaging import rules, series
 from fmaudit_core.imaging.archive import reasons as passed_over
 from fmaudit_core.pipeline import steps
+from fmaudit_core.sites import errors as site_errors
+from fmaudit_core.sites import probe_file, summary_file
 from fmaudit_dagster import checks
 
 
@@ -78,6 +80,12 @@ def _steps() -> str:
     return "\n".join(["| step | partition | reads | publishes |", "|---|---|---|---|", *rows])
 
 
+def _site_errors() -> str:
+    """Every error of a file that sites exchange."""
+    rows = [f"| `{name}` | {said} |" for name, said in site_errors.ERRORS.items()]
+    return "\n".join(["| error | means |", "|---|---|", *rows])
+
+
 def _modules(package: ModuleType) -> list[str]:
     """Files of a package."""
     return sorted(str(path) for path in Path(str(package.__file__)).parent.glob("*.py"))
@@ -91,6 +99,9 @@ PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
     "archive": (_archive, (passed_over.__file__,)),
     "checks": (_checks, (checks.__file__,)),
     "steps": (_steps, (steps.__file__,)),
+    "probe-file": (lambda: settings.reference(probe_file.ProbeFile, level=3), (probe_file.__file__,)),
+    "summary-file": (lambda: settings.reference(summary_file.SiteSummary, level=3), (summary_file.__file__,)),
+    "site-errors": (_site_errors, (site_errors.__file__,)),
     "tables": (tables.reference, (tables.__file__, *_modules(declarations))),
 }
 _MARK: Final = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)

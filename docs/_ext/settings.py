@@ -59,8 +59,12 @@ def keys(model: type[BaseModel], key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Field -> what the source says of it."""
-    return _from_docstring(inspect.getdoc(model) or "") | _from_comments(model)
+    """Field -> what the source says of it, or of the field of a model that it extends."""
+    said: dict[str, str] = {}
+    for one in reversed(model.__mro__):
+        if issubclass(one, BaseModel) and one is not BaseModel:
+            said |= _from_docstring(inspect.getdoc(one) or "") | _from_comments(one)
+    return said
 
 
 def _from_comments(model: type[BaseModel]) -> dict[str, str]:

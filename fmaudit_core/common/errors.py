@@ -10,6 +10,7 @@ FmauditError
 ├── FairnessError      fairness/errors.py the statistics cannot be computed from these predictions
 ├── MitigationError    mitigation/errors.py a mitigation cannot be fitted or evaluated
 ├── ReportError        report/errors.py the page cannot be written
+├── SiteError          sites/errors.py a file from or for another site cannot be used
 ├── ClusterError       engines/errors.py the Ray cluster cannot be used
 ├── WarehouseError     storage/warehouse.py     a table is missing, corrupted or has another schema
 └── StoreError         storage/bucket.py        a bucket cannot be reached, or refuses

@@ -93,7 +93,11 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     MissingExtraError
         HDF5 without the extra that reads it.
     """
-    file = _file(spec)
+    return read_vectors(_file(spec), spec.dim)
+
+
+def read_vectors(file: ImportedFile, dim: int | None = None) -> tuple[list[str], Float32Array]:
+    """Read and check a file of embeddings, of any length if `dim` is not given; see `read_imported`."""
     where = str(file.path)
     reader = _READERS.get(file.path.suffix.lower())
     if reader is None:
@@ -111,7 +115,7 @@ def read_imported(spec: EncoderSpec) -> tuple[list[str], Float32Array]:
     except Exception as error:  # each format's library has its own errors for a damaged file
         message = (str(error).splitlines() or [""])[0][:160]
         raise ImportedFileError(f"cannot be read ({type(error).__name__}: {message}).", where=where) from error
-    _check(ids, vectors, spec.dim, where)
+    _check(ids, vectors, dim, where)
     return ids, vectors.astype(np.float32, copy=False)
 
 
@@ -121,15 +125,16 @@ def _file(spec: EncoderSpec) -> ImportedFile:
     return spec.embeddings
 
 
-def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int, where: str) -> None:
+def _check(ids: Sequence[str], vectors: npt.NDArray[Any], dim: int | None, where: str) -> None:
     """Check ids and vectors; messages give row numbers, never study ids."""
     if not len(ids):
         raise ImportedFileError("has no studies.", where=where)
     if vectors.dtype.kind not in "fiu":
         raise ImportedFileError("its vectors are not numbers.", where=where)
-    if vectors.ndim != 2 or vectors.shape[1] != dim:
+    if vectors.ndim != 2 or vectors.shape[1] != (dim or vectors.shape[1]):
         shape = " x ".join(map(str, vectors.shape))
-        raise ImportedFileError(f"its vectors have shape {shape}, but the spec needs {len(ids)} x {dim}.", where=where)
+        needed = "" if dim is None else f", but the spec needs {len(ids)} x {dim}"
+        raise ImportedFileError(f"its vectors have shape {shape}{needed}.", where=where)
     if len(ids) != len(vectors):
         raise ImportedFileError(f"it has {len(ids)} ids and {len(vectors)} vectors.", where=where)
     blank = [row for row, one in enumerate(ids, start=1) if not one]

@@ -75,7 +75,7 @@ def write_report(folder: Path, inputs: ReportInput) -> ReportFiles:
     written: dict[str, Path] = {}
     digests: dict[str, str] = {}
     for name, frame in frames.items():
-        content = _as_csv(frame)
+        content = as_csv(frame)
         written[name] = _published(folder / f"{name}.csv", content)
         digests[f"{name}.csv"] = hashlib.sha256(content).hexdigest()
     audit_summary = summary(inputs, shown, frames[_FINDINGS], digests)
@@ -108,7 +108,7 @@ def _published(path: Path, content: bytes) -> Path:
     return path
 
 
-def _as_csv(frame: pl.DataFrame) -> bytes:
+def as_csv(frame: pl.DataFrame) -> bytes:
     """Return a frame as CSV: lists joined, and an apostrophe before text that a spreadsheet would run as a formula."""
     joined = frame.with_columns(pl.col(pl.List(pl.String)).list.join("; "))
     # a number with a sign is no formula

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from fmaudit_core.fairness.findings import findings, judged_as_found
 from fmaudit_core.fairness.normal_form import DEFAULT_RULES, ROW, PredictionRules
 from fmaudit_core.fairness.predictions import REQUIRED, evaluated, refuse_missing_columns, refuse_reserved_names
 from fmaudit_core.fairness.score_warnings import withhold_verdicts
+from fmaudit_core.fairness.site_estimates import site_estimates
 from fmaudit_core.probes.primary_score_set import of_primary_pooling
 from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.input.report_input import ReportInput, count_studies
@@ -34,6 +35,8 @@ from fmaudit_core.tabular.text_cells import SAVE_AS, SUFFIXES, column_names, has
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
 _NUMBERS: Final = ("y_true", "y_score", "threshold")
+#: file of what `fmaudit export summary` needs besides audit.json
+SITE_TABLE: Final = "site_estimates.parquet"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def assess_file(
     threshold: float | None = None,
     name: str | None = None,
     rules: PredictionRules = DEFAULT_RULES,
+    provenance: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Assessed:
     """Assess a file of predictions and write the tables and the report page into `out`.
@@ -125,6 +129,8 @@ def assess_file(
         Columns that gaps are standardised for, and those of them that may follow from the subgroup.
     rules : PredictionRules, optional
         How labels and levels are read.
+    provenance : mapping of str to str, optional
+        What else is known of the predictions, for the page and audit.json.
 
     Raises
     ------
@@ -148,6 +154,7 @@ def assess_file(
     adjusted = adjusted_gaps(main, chosen, covariates, settings, mediators=mediators, gaps=judged)
     frames = found.tables() | ({"adjusted_gaps": adjusted} if covariates else {})
     tables = [_written(out / f"{table}.parquet", content) for table, content in frames.items()]
+    _written(out / SITE_TABLE, site_estimates(checked.test, chosen, settings))
     studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
     report = write_report(
@@ -167,7 +174,8 @@ def assess_file(
             adjusted_gaps=adjusted,
             studies=count_studies(studies, chosen),
             notes=found.notes,
-            provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__},
+            provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__}
+            | dict(provenance or {}),
         ),
     )
     return Assessed(found, tables, report)

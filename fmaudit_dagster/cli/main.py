@@ -8,7 +8,7 @@ import click
 
 from fmaudit_core import __version__
 from fmaudit_core.config import CONFIG_NAME, audit_path_from_environment
-from fmaudit_dagster.cli import archive_index, encoders, gc, planning, report_and_sql, run_and_ui, standalone
+from fmaudit_dagster.cli import archive_index, encoders, gc, planning, report_and_sql, run_and_ui, sites, standalone
 from fmaudit_dagster.cli import setup as setup_commands
 from fmaudit_dagster.cli.error_handling import report_errors
 from fmaudit_dagster.cli.local_path import LocalPath
@@ -41,6 +41,9 @@ for _command in (
     standalone.assess,
     standalone.series,
     planning.plan,
+    sites.export,
+    sites.apply,
+    sites.pool,
     archive_index.index,
     encoders.encoders,
     encoders.baseline,

@@ -21,7 +21,8 @@ class Missing(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Missing())
 from fmaudit_core.common.errors import MissingExtraError
 LIGHT = ("standalone.assess_file", "encoders.imported", "setup.doctor", "setup.propose_config", "pipeline.run_cohort",
-         "pipeline.run_embeddings", "pipeline.run_report", "pipeline.stale_steps")
+         "pipeline.run_embeddings", "pipeline.run_report", "pipeline.stale_steps", "sites.export_summary", "sites.write_pooled",
+         "sites.pooling", "sites.apply_probe")
 for module in LIGHT:
     importlib.import_module(f"fmaudit_core.{module}")
 import fmaudit_dagster.cli.main

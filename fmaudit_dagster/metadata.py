@@ -13,6 +13,8 @@ from fmaudit_core.storage.warehouse import Published
 from fmaudit_core.tables.schemas import declared
 
 OWNERS = ["team:ai-governance"]
+#: version of a partition for which there is nothing to make
+EMPTY = "empty"
 
 
 def made(
@@ -36,6 +38,11 @@ def made(
             **more,
         },
     )
+
+
+def empty_result(asset: dg.AssetKey, why: str) -> dg.MaterializeResult[Any]:
+    """Return the result of a partition for which an asset has nothing to make."""
+    return dg.MaterializeResult(asset_key=asset, data_version=dg.DataVersion(EMPTY), metadata={"nothing to make": why})
 
 
 def report_link(workspace: Workspace) -> dg.UrlMetadataValue:

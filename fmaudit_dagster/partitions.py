@@ -16,9 +16,15 @@ PARTITIONS = {By.WHOLE: None, By.ENCODER: ENCODER, By.ENCODER_TASK: ENCODER_BY_T
 
 def cell_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Cell:
     """Return the cell of the warehouse of a run's partition."""
-    if not context.has_partition_key:
-        return WHOLE
-    key = context.partition_key
+    return _cell(context.partition_key) if context.has_partition_key else WHOLE
+
+
+def cells_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[Cell]:
+    """Return the cells of a run of a range of partitions, in order."""
+    return [_cell(key) for key in context.partition_keys]
+
+
+def _cell(key: str) -> Cell:
     if isinstance(key, dg.MultiPartitionKey):
         by_dimension = key.keys_by_dimension
         return Cell(encoder=by_dimension["encoder"], task=by_dimension["task"])

@@ -56,9 +56,9 @@ PLATFORM = {
     "partitions": "configured",
     "run_leases": "",
     "resources": "run_leases",
-    "execution": "configured partitions resources run_leases",
+    "execution": "configured metadata partitions resources run_leases",
     "assets": "configured execution metadata partitions progress resources",
-    "checks": "partitions resources",
+    "checks": "execution partitions resources",
     "definitions": "assets checks execution resources",
     "cli": "definitions execution progress run_leases",
 }

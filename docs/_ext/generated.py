@@ -11,9 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import notebook
 import settings
 import tables
 from docutils import nodes
+from plotly.offline import get_plotlyjs
 from pydantic import BaseModel
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -91,8 +93,10 @@ def _modules(package: ModuleType) -> list[str]:
     return sorted(str(path) for path in Path(str(package.__file__)).parent.glob("*.py"))
 
 
+_NOTEBOOK: Final = Path(__file__).parents[1] / "tutorial" / "in-a-notebook.ipynb"
 #: name of a part -> its Markdown, and the files whose change makes the page out of date
 PARTS: Final[Mapping[str, tuple[Callable[[], str], tuple[str, ...]]]] = {
+    "notebook": (lambda: notebook.rendered(_NOTEBOOK), (str(_NOTEBOOK), notebook.__file__)),
     "configuration": (lambda: settings.reference(config.Audit, level=2), (*_modules(config), settings.__file__)),
     "encoder-spec": (lambda: settings.reference(spec.EncoderSpec, level=2), (*_modules(spec), settings.__file__)),
     "quarantine": (_quarantine, (series.__file__, rules.__file__)),
@@ -125,6 +129,12 @@ def _on_read(app: Sphinx, page: str, source: list[str]) -> None:
     source[0], files = filled(source[0], page)
     for file in files:
         app.env.note_dependency(file)
+
+
+def _write_plotly(app: Sphinx, error: Exception | None) -> None:
+    """Write the script that draws a notebook's figures into the site, which needs no network then."""
+    if error is None and app.builder.format == "html":
+        Path(app.outdir, notebook.PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")
 
 
 _NOT_A_CALL: Final = ("attribute", "data", "property")
@@ -164,6 +174,7 @@ def _type_of_a_signature(
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.connect("source-read", _on_read)
+    app.connect("build-finished", _write_plotly)
     app.connect("missing-reference", _type_of_a_signature)
     app.connect("autodoc-process-signature", _without_fields)
     app.connect("autodoc-process-docstring", _keep, priority=400)  # napoleon comes at 500

@@ -29,6 +29,7 @@ from fmaudit_core.config.networks import NetworksSection
 from fmaudit_core.config.probes import Modality, ProbeKind, ProbesSection
 from fmaudit_core.config.reading import load_audit, validated
 from fmaudit_core.config.reaudit import ReauditSection
+from fmaudit_core.config.report import ReportSection
 from fmaudit_core.config.storage import StorageSection
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "ProbeKind",
     "ProbesSection",
     "ReauditSection",
+    "ReportSection",
     "StorageSection",
     "Strategy",
     "TableCohort",

@@ -33,6 +33,7 @@ from fmaudit_core.config.imaging import ImagingSection
 from fmaudit_core.config.mitigation import MitigationSection
 from fmaudit_core.config.probes import ProbesSection
 from fmaudit_core.config.reaudit import ReauditSection
+from fmaudit_core.config.report import ReportSection
 from fmaudit_core.config.section import Section
 from fmaudit_core.config.storage import StorageSection
 
@@ -100,6 +101,8 @@ class Audit(Section):
     mitigation: MitigationSection = MitigationSection()
     #: the gate between this audit and the previous one
     reaudit: ReauditSection = ReauditSection()
+    #: the page
+    report: ReportSection = ReportSection()
     #: steps that start automatically
     automation: AutomationSection = AutomationSection()
     #: Kubernetes resources for encoding

@@ -11,6 +11,7 @@ _PLACES: Final[dict[str, Any]] = {
     "compute": True,
     "encoders": True,
     "home": True,
+    "report": True,
     "root": True,
     "storage": True,
     "cohort": {"table", "images", "events", "root", "ehr", "demographics"},

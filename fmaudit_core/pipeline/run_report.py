@@ -35,13 +35,20 @@ _BY_ENCODER: Final = ("mitigation_leakage", "demographic_probes")
 _WHOLE: Final = ("mitigation_capacity", "mitigation_interactions", "mitigation_ladder")
 
 
-def report_input(workspace: Workspace, look: Snapshot, runs: Mapping[str, str] | None = None) -> ReportInput:
+def report_input(
+    workspace: Workspace,
+    look: Snapshot,
+    runs: Mapping[str, str] | None = None,
+    cell_runs: Mapping[tuple[str, str, str], str] | None = None,
+) -> ReportInput:
     """Everything the page shows, as counts: no row about a study or a patient.
 
     Parameters
     ----------
     runs : mapping of str to str, optional
         Of what was made the id of the run that made it. Shown, and no part of the report's version.
+    cell_runs : mapping of (table, encoder, task) to str, optional
+        The same of single partitions.
     """
     warehouse, cells = workspace.warehouse, look.audited_cells()
     encoders = [
@@ -81,6 +88,7 @@ def report_input(workspace: Workspace, look: Snapshot, runs: Mapping[str, str] |
         encoders=encoders,
         provenance=_provenance(workspace, look),
         runs=runs or {},
+        cell_runs=cell_runs or {},
     )
 
 

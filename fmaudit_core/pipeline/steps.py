@@ -270,7 +270,7 @@ STEPS: Final = (
         settings=("attributes", "covariates", "mediators", "fairness"), when=facts.has_covariates,
     ),
     Step(
-        "demographic_probes", "embeddings", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,
+        "demographic_probes", "probes", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,
         settings=(*_SMALL, "mitigation.control_shuffles"), revision=2,
     ),
     Step(
@@ -308,7 +308,7 @@ STEPS: Final = (
             "demographic_probes", "mitigation_scores", "mitigation_results", "mitigation_capacity",
         ),
         tables=("report_files", "mitigation_recommendations", "paper_comparison"), optional=("mitigation_capacity",),
-        when=facts.is_audited, revision=11,
+        settings=("report.dagster_url",), when=facts.is_audited, revision=12,
     ),
 )  # fmt: skip
 

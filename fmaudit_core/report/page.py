@@ -26,6 +26,7 @@ from fmaudit_core.report.sections.mitigation import main_advice, mitigation_view
 from fmaudit_core.report.sections.mitigation_figures import mitigation_figure_sets
 from fmaudit_core.report.sections.modalities import modality_views
 from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, pair_views
+from fmaudit_core.report.sections.origin import origins
 from fmaudit_core.report.sections.outcomes import label_flow_views, note_views
 from fmaudit_core.report.sections.reproduction import paper_view
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_id, cell_view
@@ -91,6 +92,10 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "primary_metric": formatting.metric_title(index.primary_metric),
         "primary_said": formatting.metric_said(index.primary_metric),
         "cells": [cell_view(index, key) for key in index.keys],
+        "origins": {
+            cell_id(index, key): origins(inputs.cell_runs, audit.report.dagster_url, key.encoder, key.task)
+            for key in index.keys
+        },
         "encoders": [{**one, "role": index.role(one["name"])} for one in index.encoders],
         "tasks": [{"name": task, "title": formatting.task_title(task, index.task_titles)} for task in index.tasks],
         "attributes": [formatting.attribute_title(name) for name in audit.attributes],
@@ -122,6 +127,7 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "limits": limits(audit),
         "provenance": _provenance(inputs.provenance),
         "runs": sorted(inputs.runs.items()),
+        "dagster_url": audit.report.dagster_url,
         "any_withheld": withheld > 0,
         "any_unsaid": bool((tables.intersections.get_column("counts") == "unsaid").any()),
         "alpha": f"{audit.fairness.alpha:g}",

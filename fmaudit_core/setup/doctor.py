@@ -118,8 +118,12 @@ def _device(workspace: Workspace, specs: dict[str, EncoderSpec]) -> Iterator[Fin
     """Check that torch provides the device that the audit requests."""
     if find_spec("torch") is None:
         return
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # built for another Python, system or version of CUDA
+        message = f"torch is installed, but cannot be imported ({str(error).strip().partition(chr(10))[0][:200]})."
+        yield Finding("device", "problem", message, "pip install --force-reinstall torch torchvision")
+        return
     wanted, there = workspace.audit.extraction.device, torch.cuda.is_available()
     message = f"torch {torch.__version__}, " + (f"CUDA: {torch.cuda.get_device_name()}" if there else "no CUDA device")
     only = sorted(name for name, spec in specs.items() if spec.device == "cuda" and not spec.cpu_fallback)

@@ -7,8 +7,9 @@ import polars as pl
 from fmaudit_core.pipeline.run_findings import find
 from fmaudit_core.pipeline.run_report import recommendations, report_files, report_input
 from fmaudit_core.report.export import write_report
+from fmaudit_core.report.sections.origin import ORIGIN_TABLES
 from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
-from fmaudit_dagster.execution.run_history import runs_behind
+from fmaudit_dagster.execution.run_history import runs_behind, runs_of_cells
 from fmaudit_dagster.metadata import counted, report_link, trends
 
 
@@ -40,7 +41,8 @@ def audit_report(work: Work) -> Iterator[Result]:
     """
     encoders = [name for name, spec in work.look.encoders.items() if spec.embeds]
     runs = runs_behind(work.context.instance, encoders) | {"audit_report": work.context.run.run_id}
-    shown = report_input(work.workspace, work.look, runs)
+    cell_runs = runs_of_cells(work.context.instance, ORIGIN_TABLES, work.look.audited_cells())
+    shown = report_input(work.workspace, work.look, runs, cell_runs)
     written = write_report(work.workspace.reports, shown)
     work.workspace.root.publish_report([*written.all()[1:], written.page])
     advice = recommendations(written)

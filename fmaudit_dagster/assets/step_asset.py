@@ -4,33 +4,35 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from fmaudit_core.common.errors import FmauditError, missing_extra
+from fmaudit_core.common.errors import missing_extra
 from fmaudit_core.common.progress import Progress
-from fmaudit_core.engines.errors import ClusterError
-from fmaudit_core.imaging.errors import ImagesGoneError
+from fmaudit_core.pipeline.empty_cells import why_empty
 from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
-from fmaudit_core.pipeline.steps import Step, step_of
+from fmaudit_core.pipeline.steps import By, Step, step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.storage.atomic_write import PublishError
-from fmaudit_core.storage.bucket import StoreError
-from fmaudit_core.storage.leases import LeaseLostError
 from fmaudit_core.storage.warehouse import Cell
+from fmaudit_dagster.assets.cell_range import make_range
+from fmaudit_dagster.assets.failures import judge
 from fmaudit_dagster.configured import gpu_tags
-from fmaudit_dagster.execution.run_history import ATTENDED_TAG, FORCED_TAG, STEP_TAG, SURROUNDINGS_TAG, asset_history
+from fmaudit_dagster.execution.run_history import FORCED_TAG, STEP_TAG, asset_history
 from fmaudit_dagster.execution.step_lock import step_lock
-from fmaudit_dagster.metadata import OWNERS, made
+from fmaudit_dagster.metadata import OWNERS, empty_result, made
 from fmaudit_dagster.partitions import PARTITIONS, cell_of
 from fmaudit_dagster.progress import progress_of
 from fmaudit_dagster.resources import AuditWorkspace
 
 #: of a disk, a mount, memory or a device that fails for a while
 RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL)
+
+#: encoders that one run of a backfill encodes with, one after the other; several runs can use several GPUs
+ENCODED_TOGETHER = 4
 
 Result = dg.MaterializeResult[Any]
 
@@ -106,16 +108,18 @@ def step_asset(
             pool=step.pool or None,
             op_tags=gpu_tags() if step.gpu else None,  # by which a cluster schedules it
             retry_policy=RETRIES,
+            backfill_policy=_backfill_policy(step),
         )
-        def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result]:
-            workspace, cell = audit.open(), cell_of(context)
+        def run(context: dg.AssetExecutionContext, audit: AuditWorkspace) -> Iterator[Result | dg.AssetMaterialization]:
+            workspace = audit.open()
+            of_cell = partial(_results, context, workspace, step, make)
             try:
-                with step_lock(workspace, step, cell, context.run.run_id):
-                    work = _work(context, workspace, step, cell)
-                    if work is not None:
-                        yield from make(work)
+                if context.has_partition_key_range:
+                    yield from make_range(context, step, of_cell)
+                else:
+                    yield from of_cell(cell_of(context))
             except Exception as error:
-                _judge(context, missing_extra(error, f"the step {step.name}") or error)
+                judge(context, missing_extra(error, f"the step {step.name}") or error)
                 raise
 
         return run
@@ -123,40 +127,46 @@ def step_asset(
     return declare
 
 
-def _work(context: dg.AssetExecutionContext, workspace: Workspace, step: Step, cell: Cell) -> Work | None:
+def _backfill_policy(step: Step) -> dg.BackfillPolicy | None:
+    """Return how many partitions a backfill makes in one run: all of them, but a few encoders of a step that encodes.
+
+    Steps of different policies are in different runs: an encoder that fails stops nothing that reads the others.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # its interface may change; the version is pinned
+        if step.by == By.WHOLE:
+            return None
+        encodes = step.name == "study_embeddings"
+        return dg.BackfillPolicy.multi_run(ENCODED_TOGETHER) if encodes else dg.BackfillPolicy.single_run()
+
+
+def _results(
+    context: dg.AssetExecutionContext,
+    workspace: Workspace,
+    step: Step,
+    make: Callable[[Work], Iterator[Result]],
+    cell: Cell,
+) -> Iterator[Result]:
+    """Make one cell of a step while its lock is held; nothing if another run did it meanwhile."""
+    with step_lock(workspace, step, cell, context.run.run_id):
+        look = snapshot_of(workspace)
+        if cell.encoder and cell.encoder not in look.encoders:
+            workspace.registry.spec(cell.encoder)  # its error lists those that are registered
+        if (why := why_empty(look, step, cell)) is not None:
+            yield from (empty_result(key, why) for key in context.selected_asset_keys)
+        elif (work := _work(context, look, step, cell)) is not None:
+            yield from make(work)
+
+
+def _work(context: dg.AssetExecutionContext, look: Snapshot, step: Step, cell: Cell) -> Work | None:
     """Return the work to do once the lock is held; None if another run did it meanwhile and the run does not force it."""
-    look = snapshot_of(workspace)
     if step.sources:
         return Work(context, step, look, cell, "")
     if STEP_TAG in context.run.tags and FORCED_TAG not in context.run.tags:
-        confirmed = Snapshot(workspace, look.encoders, asset_history(context.instance))
+        confirmed = Snapshot(look.workspace, look.encoders, asset_history(context.instance))
         if is_fresh(confirmed, step, cell):
             return None
     return Work(context, step, look, cell, expected_version(look, step, cell))
-
-
-def _judge(context: dg.AssetExecutionContext, error: Exception) -> None:
-    """Mark the run whose surroundings failed, which is tried again; a failure of the data waits for other data.
-
-    Raises
-    ------
-    Failure
-        The data failed, somebody waits for the run, or its lease was taken over: it was reported as ended and holds no slot.
-    """
-    retryable = of_surroundings(error)
-    if retryable:
-        context.instance.add_run_tags(context.run.run_id, {SURROUNDINGS_TAG: "true"})
-    if not retryable or isinstance(error, LeaseLostError) or ATTENDED_TAG in context.run.tags:
-        raise dg.Failure(str(error), allow_retries=False) from error
-
-
-def of_surroundings(error: BaseException) -> bool:
-    """Return whether a disk, a mount, a bucket, memory, a device, a cluster or the lease failed, not the data or a setting."""
-    kinds = (OSError, MemoryError, PublishError, LeaseLostError, StoreError, ImagesGoneError, ClusterError)
-    if isinstance(error, kinds) or type(error).__name__ in ("OutOfMemoryError", "AcceleratorError"):
-        return True
-    cause = error.__cause__
-    return isinstance(error, FmauditError) and cause is not None and of_surroundings(cause)
 
 
 def _spec(step: Step, asset: str, kinds: set[str], text: str, make: Callable[..., Any]) -> dg.AssetSpec:

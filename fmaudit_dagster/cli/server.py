@@ -39,7 +39,7 @@ def serve(workspace: Workspace, *, port: int, read_only: bool) -> int:
     files = [sys.executable, "-m", "http.server", "-b", _HOST, "-d", str(workspace.reports), str(port + 1)]
     commands = [web + (["--read-only"] if read_only else []), files]
     if not read_only:
-        commands.append([sys.executable, "-m", "dagster._daemon", "run", "-m", _MODULE])
+        commands.append([sys.executable, "-m", "fmaudit_dagster.cli.daemon", "run", "-m", _MODULE])
     surroundings = environment(workspace) | {"FMAUDIT_REPORT_URL": report_address(port)}
     # each in a group of its own, so that its own children end with it
     servers = [

@@ -1,8 +1,8 @@
 """Dagster's records of a step: the version of its last run, whether it is running, whether it has failed."""
 
 import functools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import dagster as dg
 
@@ -21,7 +21,7 @@ FORCED_TAG = "fmaudit/forced"
 ATTENDED_TAG = "fmaudit/attended"
 #: marks a failed run whose disk, mount, memory or device failed, not its data
 SURROUNDINGS_TAG = "fmaudit/surroundings"
-_DATA_VERSION = "dagster/data_version"
+DATA_VERSION_TAG = "dagster/data_version"
 
 _AT_WORK = [
     dg.DagsterRunStatus.QUEUED,
@@ -33,6 +33,8 @@ _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRu
 _NO_FAULT_OF_THE_STEP = ("START_TIMEOUT", "UNEXPECTED_TERMINATION", "RUN_WORKER_RESTART")
 #: how often a step is tried for one version, if its runs were killed, their surroundings failed, or its tables were lost
 _ATTEMPTS = 3
+#: backfills that may not have ended, the latest first
+_RECENT_BACKFILLS = 20
 
 
 def step_tags(step: StaleStep) -> dict[str, str]:
@@ -48,13 +50,13 @@ def asset_history(instance: dg.DagsterInstance) -> RunHistory:
     @functools.cache
     def recorded(asset: str) -> Mapping[str, str]:
         if step_of_asset(asset).by == By.WHOLE:
-            found = _latest(instance, asset, WHOLE)
+            found = latest_materialization(instance, asset, WHOLE)
             materialization = found.asset_materialization if found else None
-            return {"": ((materialization.tags or {}) if materialization else {}).get(_DATA_VERSION, "")}
+            return {"": ((materialization.tags or {}) if materialization else {}).get(DATA_VERSION_TAG, "")}
         tags = instance.event_log_storage.get_latest_tags_by_partition(
-            dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, [_DATA_VERSION]
+            dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG]
         )
-        return {partition: of.get(_DATA_VERSION, "") for partition, of in tags.items()}
+        return {partition: of.get(DATA_VERSION_TAG, "") for partition, of in tags.items()}
 
     return lambda asset, cell: recorded(asset).get(str(partition_key(cell) or "")) or None
 
@@ -66,11 +68,26 @@ def runs_behind(instance: dg.DagsterInstance, encoders: Iterable[str]) -> dict[s
     """
     asked = [(name, Cell()) for name in ("studies", "labels", "audit_findings")]
     asked += [("study_embeddings", Cell(name)) for name in encoders]
-    found = {f"{asset} ({cell})" if cell.encoder else asset: _latest(instance, asset, cell) for asset, cell in asked}
+    found = {
+        f"{asset} ({cell})" if cell.encoder else asset: latest_materialization(instance, asset, cell)
+        for asset, cell in asked
+    }
     return {what: record.run_id for what, record in found.items() if record is not None}
 
 
-def _latest(instance: dg.DagsterInstance, asset: str, cell: Cell) -> dg.EventLogRecord | None:
+def runs_of_cells(
+    instance: dg.DagsterInstance, tables: Iterable[str], cells: Sequence[Cell]
+) -> dict[tuple[str, str, str], str]:
+    """Return the run that last made each table of each cell: (table, encoder, task) -> run id."""
+    latest = {(table, cell): latest_materialization(instance, table, cell) for table in tables for cell in cells}
+    return {
+        (table, cell.encoder, cell.task): record.run_id
+        for (table, cell), record in latest.items()
+        if record is not None
+    }
+
+
+def latest_materialization(instance: dg.DagsterInstance, asset: str, cell: Cell) -> dg.EventLogRecord | None:
     """Return the last materialisation of a cell."""
     key = partition_key(cell)
     filters = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=None if key is None else [str(key)])
@@ -95,6 +112,13 @@ def running_steps(instance: dg.DagsterInstance) -> RunningSteps:
     """Return the steps that are running, whoever requested them."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_AT_WORK))
     return RunningSteps(tuple(sorted(run.run_id for run in runs)), frozenset(_made_by(runs)))
+
+
+def with_backfills(running: RunningSteps, instance: dg.DagsterInstance) -> RunningSteps:
+    """Return what is running, with the assets of backfills that have not ended: the daemon has runs of them still to request."""
+    active = (one for one in instance.get_backfills(limit=_RECENT_BACKFILLS) if one.status.value == "REQUESTED")
+    awaited = {(key.to_user_string(), "*") for one in active for key in one.asset_selection or ()}
+    return replace(running, making=running.making | awaited)
 
 
 def _made_by(runs: Iterable[dg.DagsterRun]) -> Iterable[tuple[str, str]]:

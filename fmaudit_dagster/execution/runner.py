@@ -16,6 +16,7 @@ from fmaudit_core.pipeline.stale_steps import IsRunning, Next, StaleStep, next_s
 from fmaudit_core.pipeline.steps import STEPS
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
+from fmaudit_dagster.execution.recorded_cells import unrecorded_empty_cells
 from fmaudit_dagster.execution.run_history import asset_history, running_steps
 from fmaudit_dagster.execution.step_executors import InProcess, Made, StepExecutor
 from fmaudit_dagster.run_leases import end_killed_runs
@@ -87,6 +88,8 @@ def run_audit(
     run = _Run(workspace, instance, here, workers or here, specs, everything, listener)
     if run.sources():
         run.descendants(chosen, chosen_tasks)
+    for event in unrecorded_empty_cells(Snapshot(workspace, specs, asset_history(instance))):
+        instance.report_runless_asset_event(event)
     return run.outcome
 
 

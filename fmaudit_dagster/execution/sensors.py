@@ -21,12 +21,14 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest
 from fmaudit_dagster.configured import automation, gpu_run_tags
 from fmaudit_dagster.execution.instance import partition_changes
+from fmaudit_dagster.execution.recorded_cells import unrecorded_empty_cells
 from fmaudit_dagster.execution.run_history import (
     asset_history,
     running_steps,
     step_tags,
     times_ended,
     why_spent,
+    with_backfills,
 )
 from fmaudit_dagster.partitions import ENCODER, partition_key
 from fmaudit_dagster.resources import AuditWorkspace
@@ -63,7 +65,7 @@ def _look(
     context: dg.SensorEvaluationContext, workspace: Workspace, cursor: _Cursor
 ) -> dg.SensorResult | dg.SkipReason:
     instance = context.instance
-    running = running_steps(instance)
+    running = with_backfills(running_steps(instance), instance)
     specs, usable, problems = usable_specs(workspace.registry)
     new, retired = partition_changes(instance, specs, problems)
     due = _last_reaudit(instance)
@@ -75,8 +77,9 @@ def _look(
     if cursor.get("quiet") == seen:
         return dg.SkipReason(_skip_message(cursor.get("reported", {}), waits=bool(running.run_ids)))
 
+    snapshot = Snapshot(workspace, specs, asset_history(instance))
     found = next_steps(
-        Snapshot(workspace, specs, asset_history(instance)),
+        snapshot,
         encoders=list(usable),
         tasks=workspace.audit.tasks,
         is_running=running,
@@ -90,6 +93,7 @@ def _look(
     return dg.SensorResult(
         run_requests=[_request(instance, step) for step in found.steps],
         dynamic_partitions_requests=_partition_requests(new, retired),
+        asset_events=unrecorded_empty_cells(snapshot),
         skip_reason=None if found.steps else _skip_message(reported, waits=not found.idle),
         cursor=json.dumps(later),
     )

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -197,6 +198,48 @@ def test_the_doctor_names_each_ailment_and_its_cure(tmp_path):
     config.unlink()
     assert "fmaudit init" in findings(config)["audit.yaml", "problem"]
     assert call("-c", config, "doctor").exit_code == 1
+
+
+def test_the_doctor_names_a_package_that_is_there_and_cannot_be_imported(monkeypatch):
+    import builtins
+
+    from fmaudit_core.config import Audit, PhantomCohort
+    from fmaudit_core.pipeline.workspace import Workspace
+    from fmaudit_core.setup import doctor
+
+    imported = builtins.__import__
+
+    def broken(name, *rest, **more):
+        if name == "torch":
+            raise OSError("libcudart.so.13: cannot open shared object file\nmore")
+        return imported(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", broken)
+    workspace = Workspace(Audit(cohort=PhantomCohort(kind="phantom")), Path("audit.yaml"))
+    (found,) = doctor._device(workspace, {})
+    assert found.status == "problem"
+    assert "cannot be imported (libcudart.so.13: cannot open shared object file)" in found.message
+    assert "--force-reinstall" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("python", "status", "said"),
+    [
+        ((3, 10), "problem", "3.11, 3.12 or 3.13"),
+        ((3, 12), "ok", ""),
+        ((3, 14), "warning", "tested on Python 3.11 to 3.13"),
+    ],
+)
+def test_the_doctor_tells_a_python_that_is_too_old_from_one_that_is_not_tested(monkeypatch, python, status, said):
+    from fmaudit_core.setup import doctor
+
+    said_by = {"python_version": ".".join(map(str, python)), "system": "Linux", "machine": "x86_64"}
+    platform = SimpleNamespace(**{name: (lambda value=value: value) for name, value in said_by.items()})
+    monkeypatch.setattr(doctor, "platform", platform)
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(version_info=(*python, 0)))
+    found = doctor._python()
+    assert found.status == status
+    assert said in (found.fix or "")
 
 
 def test_the_doctor_looks_for_images_and_reads_a_few(tmp_path):

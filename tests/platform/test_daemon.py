@@ -19,11 +19,12 @@ import yaml
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.pipeline.snapshot import snapshot_of
-from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, STEPS, step_of
 from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
-from tests.platform.conftest import run, write_audit
-from tests.platform.test_ui import free_port
+from fmaudit_dagster.metadata import EMPTY
+from tests.platform.conftest import made, run, write_audit
+from tests.platform.test_ui import ask, free_port
 
 pytestmark = pytest.mark.timeout(600)
 #: takes minutes more: `make test-daemon`
@@ -35,8 +36,8 @@ CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES}
 
 
 @pytest.fixture(scope="module")
-def landing(tmp_path_factory):
-    """An audited workspace of one encoder, its servers at work; what they say goes to a file."""
+def served(tmp_path_factory):
+    """An audited workspace of one encoder, and the address of its UI; what its servers say goes to a file."""
     workspace = write_audit(
         tmp_path_factory.mktemp("landing"),
         tasks=["pe"],
@@ -47,26 +48,34 @@ def landing(tmp_path_factory):
     )
     (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
     assert run(workspace).failures == {}
-    with serving(workspace):
-        yield workspace
+    with serving(workspace) as address:
+        yield workspace, address
+
+
+@pytest.fixture(scope="module")
+def landing(served):
+    """The same workspace alone."""
+    return served[0]
 
 
 @contextmanager
 def serving(workspace):
-    with server(workspace) as process:
+    """The address of a workspace's UI while its servers are at work."""
+    port = free_port()
+    with server(workspace, port) as process:
         try:
-            yield
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=40)
 
 
 @contextmanager
-def server(workspace):
+def server(workspace, port):
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "ui"]
     with (
         (workspace.home / "said.log").open("ab") as said,
-        subprocess.Popen([*command, "--port", str(free_port())], stdout=said, stderr=said) as process,
+        subprocess.Popen([*command, "--port", str(port)], stdout=said, stderr=said) as process,
     ):
         yield process
 
@@ -135,6 +144,7 @@ def materialized(workspace):
             (key.to_user_string(), one.partition_key, one.asset_materialization.tags["dagster/data_version"])
             for key in instance.all_asset_keys()
             for one in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=500).records
+            if one.asset_materialization.tags["dagster/data_version"] != EMPTY  # there was nothing to make
         ]
     return Counter(records)
 
@@ -166,6 +176,46 @@ def test_a_spec_that_lands_is_audited_whatever_else_is_in_the_registry(landing):
     time.sleep(6)  # some more looks at the registry
     for name in ("broken.yaml", "study_embeddings/failing"):
         assert said(landing).count(f"{name} is passed over") == 1, name
+
+
+LAUNCH_BACKFILL = """
+mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+def backfill(address, assets, **chosen):
+    """Launch a backfill as the UI does, and wait for its end: its runs, and how it ended."""
+    params = {"assetSelection": [{"path": [name]} for name in assets], **chosen}
+    launched = ask(address, LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    with dg.DagsterInstance.get() as instance:
+        wait_for(lambda: instance.get_backfill(launched["backfillId"]).status.value not in ("REQUESTED", "FAILING"))
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched["backfillId"]}))
+        return runs, instance.get_backfill(launched["backfillId"]).status.value
+
+
+def test_a_backfill_is_a_run_for_each_range_of_partitions_with_a_record_for_each_of_them(served):
+    landing, address = served
+    before, keys = materialized(landing), [f"{name}|pe" for name in sorted(audited(landing))]
+    assert len(keys) == 2
+    stamps = [landing.warehouse.path("subgroup_metrics", Cell(*key.split("|"))).stat().st_mtime_ns for key in keys]
+    runs, ended = backfill(address, ["probe_predictions", *FAIRNESS_TABLES], partitionNames=keys)
+    assert ended == "COMPLETED_SUCCESS"
+    # nine assets of two partitions: two ranges, as the encoder that failed lies between the two
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
+    made = materialized(landing) - before
+    assert set(made.values()) == {1}
+    assert {(asset, key) for asset, key, _ in made} == {
+        (asset, key) for asset in ("probe_predictions", *FAIRNESS_TABLES) for key in keys
+    }
+    again = [landing.warehouse.path("subgroup_metrics", Cell(*key.split("|"))).stat().st_mtime_ns for key in keys]
+    assert all(new > old for new, old in zip(again, stamps, strict=True))
 
 
 @long
@@ -250,3 +300,36 @@ def test_a_command_line_beside_the_daemon_makes_nothing_twice_and_a_retired_enco
             assert "two" not in instance.get_dynamic_partitions("encoder")
         assert landing.warehouse.version("fairness_gaps", Cell("two", "pe")) is not None
         assert '"retired encoders, results kept": "two"' in (landing.reports / "audit.json").read_text()
+
+
+@pytest.fixture
+def empty(tmp_path):
+    """A workspace in which nothing was made yet, and its UI; what lands is left alone."""
+    workspace = write_audit(
+        tmp_path,
+        automation={"landing": False, "reaudit": False},
+        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+        mitigation={"enabled": False},
+        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
+    )
+    with serving(workspace) as address:
+        yield workspace, address
+
+
+@long
+def test_everything_is_made_from_the_ui_in_an_empty_workspace_by_a_few_runs(empty):
+    workspace, address = empty
+    assets = [asset for step in STEPS for asset in step.assets]
+    begun = time.monotonic()
+    runs, ended = backfill(address, assets, allPartitions=True)
+    print(f"{len(runs)} runs in {time.monotonic() - begun:.0f} s")
+    assert ended == "COMPLETED_SUCCESS"
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    # sources, encoders, their probes, cells by task, findings; what is ready early goes ahead
+    assert len(runs) <= 10
+    assert (workspace.reports / "index.html").stat().st_size > 100_000
+    with dg.DagsterInstance.get() as instance:
+        for asset in ("study_embeddings", "neural_fits"):
+            assert len(instance.get_materialized_partitions(dg.AssetKey(asset))) == 2
+        assert len(instance.get_materialized_partitions(dg.AssetKey("subgroup_metrics"))) == 4
+    assert made(run(workspace)) == []

@@ -394,6 +394,7 @@ def test_the_ui_tells_what_every_column_means(audited):
             key.to_user_string(): record.asset_materialization.metadata["dagster/column_schema"].value
             for key in set(instance.all_asset_keys()) - {dg.AssetKey("study_embeddings")}  # a database, not a table
             for record in instance.fetch_materializations(dg.AssetRecordsFilter(asset_key=key), limit=1).records
+            if "nothing to make" not in record.asset_materialization.metadata
         }
     assert len(schemas) > 20
     silent = [(asset, one.name) for asset, told in schemas.items() for one in told.columns if not one.description]

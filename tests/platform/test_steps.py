@@ -62,6 +62,14 @@ def test_dagster_has_every_declared_step_with_its_inputs_and_partitions():
             assert "step_asset.py" not in reference.file_path
 
 
+def test_the_folded_graph_has_a_dozen_boxes_at_most_in_the_order_of_the_data():
+    groups = list(dict.fromkeys(step.group for step in STEPS))
+    assert len(groups) <= 12
+    for step in STEPS:
+        for source in step.input_steps.values():
+            assert groups.index(source.group) <= groups.index(step.group), f"{step.name} reads {source.name}"
+
+
 def failing(monkeypatch, error):
     tried = []
 
@@ -127,9 +135,9 @@ def test_a_failure_of_the_surroundings_is_tried_again_in_its_run_and_in_later_on
     ],
 )
 def test_what_failed_is_told_from_the_error(error, of_surroundings):
-    from fmaudit_dagster.assets import step_asset
+    from fmaudit_dagster.assets import failures
 
-    assert step_asset.of_surroundings(error) == of_surroundings
+    assert failures.of_surroundings(error) == of_surroundings
 
 
 def test_a_run_that_was_asked_for_staleness_makes_nothing_where_another_was_first(small):
@@ -220,14 +228,13 @@ def test_what_failed_in_a_cohort_is_tried_again_when_its_table_changed(small):
     assert keys[0] != keys[1]
 
 
-def check(workspace, name, **more):
+def check(workspace, name):
     from fmaudit_dagster import checks
 
-    return getattr(checks, name)(audit=resource(workspace), **more)
-
-
-def context():
-    return dg.build_asset_check_context()
+    of_cells = {"embeddings_are_finite_and_whole": Cell("hu_histogram"), "every_known_label_is_scored": CELL}
+    if name in of_cells:
+        return getattr(checks, name)(workspace, of_cells[name])
+    return getattr(checks, name)(audit=resource(workspace))
 
 
 def test_every_check_passes_on_an_audit_that_is_whole(small):
@@ -240,10 +247,7 @@ def test_every_check_passes_on_an_audit_that_is_whole(small):
         "no_subgroup_got_worse", "one_label_per_study_and_task",
     ]  # fmt: skip
     for name in names:
-        asked = (
-            {"context": context()} if name in ("embeddings_are_finite_and_whole", "every_known_label_is_scored") else {}
-        )
-        assert check(small, name, **asked).passed, name
+        assert check(small, name).passed, name
 
 
 def tamper(workspace, table, change, cell=WHOLE):
@@ -265,8 +269,7 @@ def tamper(workspace, table, change, cell=WHOLE):
 )  # fmt: skip
 def test_a_check_fails_on_what_it_is_there_for(small, name, table, cell, change):
     tamper(small, table, change, cell)
-    asked = {"context": context()} if name == "every_known_label_is_scored" else {}
-    assert not check(small, name, **asked).passed
+    assert not check(small, name).passed
 
 
 def test_a_subgroup_that_got_worse_fails_the_gate_of_a_re_audit(small, monkeypatch):
@@ -280,7 +283,7 @@ def test_embeddings_that_lack_a_study_and_encoders_that_lack_findings_fail_their
 
     with duckdb.connect(str(small.warehouse.embeddings_path("hu_histogram"))) as connection:
         connection.execute("DELETE FROM study_embeddings WHERE study_id = (SELECT min(study_id) FROM study_embeddings)")
-    assert not check(small, "embeddings_are_finite_and_whole", context=context()).passed
+    assert not check(small, "embeddings_are_finite_and_whole").passed
     small.warehouse.path("fairness_gaps", CELL).unlink()
     found = check(small, "every_encoder_is_audited")
     assert (found.passed, found.description) == (False, "hu_histogram lacks statistics for 1 task(s)")

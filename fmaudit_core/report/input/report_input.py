@@ -191,6 +191,8 @@ class ReportInput:
         Input digests and versions.
     runs : mapping of str to str, optional
         Of what was made the id of the run that made it.
+    cell_runs : mapping of (table, encoder, task) to str, optional
+        The same of single partitions.
     generated_at : str, optional
         Shown as given; without it the page carries no date.
 
@@ -233,6 +235,7 @@ class ReportInput:
     encoders: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
+    cell_runs: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     generated_at: str | None = None
 
     def __post_init__(self) -> None:

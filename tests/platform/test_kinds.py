@@ -164,7 +164,7 @@ def test_ct_native_encoders_are_audited_from_exported_and_local_files(tmp_path):
     }
     raws = {"volumes": volumes.model_dump(mode="json", exclude_defaults=True)}
     grid = raws["volumes"]["view"]["volume"]
-    cut = {"patch_zyx": grid["shape_zyx"], "shape_zyx": None, "multiple_of": [6, 8, 10], "overlap": 0.5}
+    cut = {"patch_zyx": grid["shape_zyx"], "shape_zyx": None, "multiple_of": [6, 8, 10], "spacing_zyx_mm": [25, 25, 25]}
     raws["patches"] = raws["volumes"] | {"view": {"values": "int16", "volume": grid | cut}}
     for name, raw in (("in_hu", hu), ("three_windows", windows)):
         network = randomise(timm.create_model("test_vit", pretrained=False, num_classes=0, **raw["options"]))

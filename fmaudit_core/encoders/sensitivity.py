@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from fmaudit_core.encoders.adapter import Encoder
 from fmaudit_core.encoders.alterations import ALTERATIONS, Scan, items_of
+from fmaudit_core.encoders.sensitivity_words import PATIENTS
 from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
 
 #: increased if the same encoder and scans would give other numbers
 SENSITIVITY_REVISION: Final = 1
-#: the row of the distance between different patients
-PATIENTS: Final = "another_patient"
 #: patients whose distance is below this are alike; rounding moves a cosine by less
 _ALIKE: Final = 1e-6
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.encoders.sensitivity import PATIENTS
-
+#: the row of the distance between different patients
+PATIENTS: Final = "another_patient"
 #: an alteration that moves an embedding by a smaller share of the distance between patients is hardly seen; our choice
 HARDLY: Final = 0.1
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fmaudit_core.encoders.alterations import ALTERATIONS, Scan, items_of
-from fmaudit_core.encoders.sensitivity import PATIENTS, measure_sensitivity
-from fmaudit_core.encoders.sensitivity_words import sensitivity_sentence
+from fmaudit_core.encoders.sensitivity import measure_sensitivity
+from fmaudit_core.encoders.sensitivity_words import PATIENTS, sensitivity_sentence
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.volume import Grid
 from fmaudit_core.imaging.window import View

@@ -1,7 +1,8 @@
 """Adapters: overhead of `encode` (resize, normalise, forward, to NumPy) over the bare forward pass, measured in turns.
 
 The published sizes are also loaded from files in the published layouts, with random weights, and compared with another
-implementation. Convolutional networks: slices per second of onnxruntime and of torch, in turns.
+implementation. Convolutional networks: slices per second of onnxruntime and of torch, in turns. Views: the time of windows and
+resizing over that of a loop with Pillow, with equal pixels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,7 +32,7 @@ from fmaudit_core.encoders.medimageinsight import ARCHITECTURES
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.imaging.window import SliceArray
+from fmaudit_core.imaging.window import SliceArray, View, to_window
 from tests.encoders import checkpoints
 
 SO400M = {
@@ -173,7 +175,7 @@ def apart(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def small(rounds: int) -> bool:
     """Measure every adapter at the size of a common network."""
-    fits = True
+    fits = resizing(rounds)
     print("encode over the bare forward pass (batches of 8 slices of 512 px, resized on the device)")
     for label, build in SMALL.items():
         with tempfile.TemporaryDirectory() as name:
@@ -184,6 +186,45 @@ def small(rounds: int) -> bool:
         for label, spec in (("lite0", lite0), ("ResNet-50", SMALL["timm (ResNet-50)"](Path(name)).spec(view=WINDOWS))):
             fits &= runtimes(label, spec, rounds)
     return fits
+
+
+def with_pillow(view: View, volume_hu: np.ndarray) -> np.ndarray:
+    """Return what a view gives, by a loop over its slices and windows with Pillow."""
+    size = (view.size_px, view.size_px)
+    if view.values == "int16":
+        planes = [Image.fromarray(one.astype(np.float32)).resize(size, Image.Resampling.BICUBIC) for one in volume_hu]
+        return np.rint(np.stack([np.asarray(one) for one in planes])).astype(np.int16)[:, None]
+    grey = [to_window(volume_hu, centre_hu=one.centre_hu, width_hu=one.width_hu) for one in view.channel_windows]
+    resized = [
+        [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BICUBIC)) for one in of_window]
+        for of_window in grey
+    ]
+    return np.stack([np.stack(one) for one in resized], axis=1)
+
+
+def resizing(rounds: int) -> bool:
+    """Print the processor time of views by Pillow and by fmaudit, measured in turns; return whether the pixels are equal."""
+    rng = np.random.default_rng(0)
+    radius = np.hypot(*np.mgrid[-1:1:512j, -1:1:512j])
+    volume = (np.digitize(radius, (0.3, 0.7, 0.9)) * -300 + rng.normal(100, 30, (16, 512, 512))).astype(np.int16)
+    equal = True
+    print("views of slices of 512 px, windows and resizing, on one core")
+    for view in (View(**WINDOWS, size_px=224), View(**WINDOWS, size_px=480), View(values="int16", size_px=224)):
+        works = (lambda one=view: with_pillow(one, volume), lambda one=view: one.apply(volume))
+        equal &= np.array_equal(*(work() for work in works))
+        busy: list[list[float]] = [[], []]
+        for turn in range(rounds):
+            for which in (0, 1) if turn % 2 else (1, 0):
+                start = time.process_time()
+                works[which]()
+                busy[which].append(time.process_time() - start)
+        theirs, ours = (statistics.median(one) / len(volume) * 1e3 for one in busy)
+        what = "HU" if view.values == "int16" else f"{view.channels} windows"
+        print(
+            f"  {what} to {view.size_px} px: Pillow {theirs:6.2f} ms a slice, fmaudit {ours:6.2f}, ratio {theirs / ours:5.2f}"
+        )
+    print(f"  equal pixels: {'yes' if equal else 'NO'}", flush=True)
+    return equal
 
 
 def runtimes(label: str, spec: EncoderSpec, rounds: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,5 +14,5 @@ class ExtractionSection(Section):
 
     #: `auto` uses CUDA if available
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    #: overrides the batch size of every spec
-    batch_size: int | None = Field(default=None, ge=1)
+    #: overrides the batch size of every spec; `auto` finds on a GPU the fastest one, from that of the spec upwards
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 
 from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.encoders.adapter import Encoder, load_encoder
+from fmaudit_core.encoders.alterations import Scan
 from fmaudit_core.encoders.checksums import sha256_of
+from fmaudit_core.encoders.sensitivity import Sensitivity, measure_sensitivity
 from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import IMPORTED, EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
@@ -36,7 +38,7 @@ class CohortSize:
     """The number of studies and items that an encoder has to embed."""
 
     n_studies: int
-    #: slices of its view, or volumes; None if no series has been read yet
+    #: slices of its view, volumes or patches; None if no series has been read yet
     n_items: int | None
 
 
@@ -50,20 +52,27 @@ class CheckResult:
         Reported properties, in order.
     problems : list of str
         Reasons why the encoder must not be used; empty if it may be used.
+    sensitivity : list of Sensitivity
+        Effect of alterations of the CT; empty if not measured.
     """
 
     facts: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    sensitivity: list[Sensitivity] = field(default_factory=list)
 
 
-def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize | None = None) -> CheckResult:
-    """Load an encoder, check its output, and measure its speed.
+def check_encoder(
+    spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize | None = None, scans: Iterable[Scan] | None = None
+) -> CheckResult:
+    """Load an encoder, check its output, and measure its speed and its sensitivity.
 
     Parameters
     ----------
     device : "auto", "cpu" or "cuda"
     cohort : CohortSize, optional
         Used to estimate the total time.
+    scans : iterable of Scan, optional
+        One per patient, two or more: alterations of them are compared. Without them, the sensitivity is not measured.
 
     Raises
     ------
@@ -109,17 +118,28 @@ def check_encoder(spec: EncoderSpec, *, device: str = "auto", cohort: CohortSize
     except FmauditError:
         raise
     except Exception as error:  # a third party's adapter may raise anything
-        message = (str(error).strip().splitlines() or [""])[0][:200]
-        found.problems.append(f"it fails on synthetic slices: {type(error).__name__}: {message}")
+        found.problems.append(f"it fails on synthetic slices: {_first_line(error)}")
+    if not found.problems and scans is not None:
+        try:
+            found.sensitivity = measure_sensitivity(encoder, spec, scans)
+        except FmauditError:
+            raise
+        except Exception as error:  # as above
+            found.problems.append(f"it fails on scans: {_first_line(error)}")
     return found
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+
+
 def probe_slices(spec: EncoderSpec) -> SliceArray:
-    """Generate slices, or volumes, through the spec's own view: all different, and the same in every call."""
+    """Generate slices, volumes or patches, through the spec's own view: all different, and the same in every call."""
     rng = np.random.default_rng(2026)
     if spec.view.volume is not None:
         volumes = [spec.view.apply(_drawn(rng, 64, 256), (4.0, 1.5, 1.5)) for _ in range(_PROBE_VOLUMES)]
-        return np.stack(volumes).astype(np.int16, copy=False)
+        items = [list(spec.view.items(one)) for one in volumes]
+        return np.concatenate([one[len(one) // 2] for one in items])  # of patches one in the middle
     slices = spec.view.apply(_drawn(rng, _PROBE_SLICES * spec.view.stride, 512))[:_PROBE_SLICES]
     return slices if spec.input is None else spec.input.of_study(slices)
 
@@ -195,10 +215,12 @@ def _measure(
         encoder.encode(batch)
         done += n
     rate = done / (time.perf_counter() - started)
-    items = "volumes" if spec.view.volume else "slices"
+    items = "patches" if spec.view.of_patches else f"{spec.view.item}s"
     found.facts["throughput"] = f"{rate:,.3g} {items} per second, in batches of {n}"
     found.facts["peak memory"] = peak()
     if cohort is None:
+        return
+    if cohort.n_items is None and spec.view.of_patches:
         return
     n_items = cohort.n_items if cohort.n_items is not None else cohort.n_studies * ASSUMED_SLICES
     assumed = "" if cohort.n_items is not None else f", assuming {ASSUMED_SLICES} per study: none has been read yet"

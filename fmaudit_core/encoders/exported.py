@@ -1,7 +1,7 @@
 """Networks exported to one file that needs no Python class: TorchScript or ONNX, of slices or of whole volumes.
 
-A program of slices gets preprocessed slices (the spec's `input`). A program of volumes gets HU on the view's grid and does the
-rest itself: clipping, windows, normalisation, the order of the axes.
+A program of slices gets preprocessed slices (the spec's `input`). A program of volumes, or of patches, gets HU on the view's grid
+and does the rest itself: clipping, windows, normalisation, the order of the axes.
 
 An ONNX file is a graph of operators and holds no code. Tensors in other files, which its SHA-256 would not cover, are refused. A
 TorchScript file is not a pickle, but it is a program: it cannot reach Python or start a process, yet torch's own operators can
@@ -21,9 +21,16 @@ from torch import nn
 from fmaudit_core.encoders.adapter import Encoder
 from fmaudit_core.encoders.errors import SpecError
 from fmaudit_core.encoders.onnx_graph import Graph
-from fmaudit_core.encoders.preprocessing import Preparation
+from fmaudit_core.encoders.preprocessing import Preparation, on_device
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import Placement, TorchEncoder, n_parameters, needs_input, placed
+from fmaudit_core.encoders.torch_network import (
+    Placement,
+    TorchEncoder,
+    n_parameters,
+    needs_input,
+    of_volumes_on,
+    placed,
+)
 from fmaudit_core.encoders.torchscript import read_program
 from fmaudit_core.imaging.volume import Grid
 from fmaudit_core.imaging.window import SliceArray
@@ -66,7 +73,7 @@ def _of_volumes(spec: EncoderSpec, path: Path, grid: Grid, device: str) -> Encod
             fix="Remove `input`, and let the exported program clip and normalise.",
         )
     if spec.variant == "onnx":
-        return VolumeGraph(Graph(path.read_bytes(), spec, (1, *grid.shape_zyx), device, where=str(path)))
+        return VolumeGraph(Graph(path.read_bytes(), spec, (1, *grid.item_zyx), device, where=str(path)))
     return VolumeProgram(read_program(path, spec), placed(spec, device))
 
 
@@ -74,14 +81,15 @@ class VolumeProgram:
     """A frozen TorchScript program that embeds whole volumes in HU."""
 
     def __init__(self, program: nn.Module, placement: Placement) -> None:
-        self._program = program.requires_grad_(requires_grad=False).to(placement.device)
+        self._program = of_volumes_on(program, placement)
         self._placement, self.device = placement, str(placement)
         #: number of parameters of the network as loaded
         self.n_parameters = n_parameters(program)
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
         """Embed volumes, (n, slices, 1, rows, columns) int16 HU, as (n, dim) float32."""
-        return self._placement.embedded(self._program, torch.from_numpy(_hu(slices)).to(self._placement.device))
+        there = on_device(slices.swapaxes(1, 2), self._placement.device)
+        return self._placement.embedded(self._program, there.to(torch.float32))
 
 
 class VolumeGraph:

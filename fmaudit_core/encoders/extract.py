@@ -104,8 +104,9 @@ def extract(
     progress(done, len(studies))
     started, encoded, device = time.monotonic(), 0, "none: resumed whole"
     if missing:
-        batch = section.batch_size or spec.batch_size
-        encoding = Encoding(spec, store, folder, section.device, batch, load_encoder)
+        given = section.batch_size
+        batch = given if isinstance(given, int) else spec.batch_size
+        encoding = Encoding(spec, store, folder, section.device, batch, load_encoder, find_batch=given == "auto")
         with closing(encode(encoding, missing)) as making:
             for made in making:
                 device, encoded, done = made.device, encoded + made.n_items, done + len(made.shard.study_ids)
@@ -131,7 +132,7 @@ def _publish(
         for planned in shards:
             shard = load_shard(shard_path(folder, planned))
             with writer.together():
-                _insert(writer, shard, of_volumes=spec.view.volume is not None)
+                _insert(writer, shard, of_volumes=not spec.has_slices)
             batches.update(shard.batches)
         if not writer.n_studies:
             shutil.rmtree(folder, ignore_errors=True)  # or the next run would find the same failures

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fmaudit_core.encoders.adapter import Encoder
+from fmaudit_core.encoders.batch_trial import fastest_batch
 from fmaudit_core.encoders.errors import ExtractionError
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import SliceArray
@@ -49,12 +50,16 @@ class Forward:
     encoder : Encoder
     spec : EncoderSpec
     batch : int
-        Batch size in slices, or volumes; halved permanently if the device runs out of memory.
+        Batch size in slices, volumes or patches; halved permanently if the device runs out of memory.
+    find_batch : bool
+        On a GPU, find the fastest batch size, from `batch` upwards, with the items of the first study.
     """
 
-    def __init__(self, encoder: Encoder, spec: EncoderSpec, batch: int) -> None:
+    def __init__(self, encoder: Encoder, spec: EncoderSpec, batch: int, *, find_batch: bool = False) -> None:
         self._encoder, self._spec, self.batch = encoder, spec, batch
         on_gpu = encoder.device.startswith("cuda")
+        #: whether the batch size is still to be found
+        self.finds_batch = find_batch and on_gpu
         self._pool = ThreadPoolExecutor(_LANES_CUDA, "forward") if on_gpu else None
         self._waiting: list[_Piece] = []
         self._running: deque[tuple[Future[Float32Array | _Refused], list[_Piece]]] = deque()
@@ -71,18 +76,24 @@ class Forward:
         """Return whether the last study could not be encoded."""
         return self._failures_in_a_row > 0
 
-    def add(self, study_id: str, items: SliceArray) -> None:
-        """Add one study's slices, (slices, channels, rows, columns), or its volume, (1, slices, 1, rows, columns)."""
-        if self._spec.input is not None:
-            items = self._spec.input.of_study(items)
+    def add(self, study_id: str, *blocks: SliceArray) -> None:
+        """Add one study's slices, (slices, channels, rows, columns), its volume, (1, slices, 1, rows, columns), or its patches.
+
+        Patches are blocks of one, which are copied a batch at a time.
+        """
         at = len(self._ids)
         self._ids.append(study_id)
         self._found.append([])
-        if self._waiting and self._waiting[0][1].shape[1:] != items.shape[1:]:
-            self._flush()
-        self._waiting.append((at, items))
-        while sum(len(piece) for _, piece in self._waiting) >= self.batch:
-            self._send(self._cut(self.batch))
+        for items in blocks if self._spec.input is None else map(self._spec.input.of_study, blocks):
+            if self.finds_batch:
+                self.finds_batch = False
+                self.batch = fastest_batch(self._passes, items, self.batch)
+                _give_memory_back()
+            if self._waiting and self._waiting[0][1].shape[1:] != items.shape[1:]:
+                self._flush()
+            self._waiting.append((at, items))
+            while sum(len(piece) for _, piece in self._waiting) >= self.batch:
+                self._send(self._cut(self.batch))
 
     def taken(self) -> tuple[list[str], list[Float32Array], list[tuple[str, str]]]:
         """Finish the waiting batches, and return all studies since the last call.
@@ -157,6 +168,10 @@ class Forward:
                 where=self._spec.name,
             )
         return out.astype(np.float32, copy=False)
+
+    def _passes(self, items: SliceArray) -> bool:
+        """Return whether a forward pass over a batch succeeds; its embeddings are not kept."""
+        return not isinstance(self._attempt([(0, items)]), _Refused)
 
     def _settle(self, pieces: list[_Piece], out: Float32Array | _Refused) -> None:
         """Assign the embeddings of one batch to their studies; a failed batch is retried in smaller parts."""

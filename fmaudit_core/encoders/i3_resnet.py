@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fmaudit_core.encoders.preprocessing import on_device
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import load_strictly, n_parameters, placed
+from fmaudit_core.encoders.torch_network import load_strictly, n_parameters, of_volumes_on, placed
 from fmaudit_core.imaging.window import SliceArray
 
 DIM: Final = 2048
@@ -94,7 +94,7 @@ class VolumeBackbone:
         self.device = str(self._placement)
         #: number of parameters of the network as loaded
         self.n_parameters = n_parameters(network)
-        self._network = folded(network).requires_grad_(False).to(self._placement.device)
+        self._network = of_volumes_on(folded(network), self._placement)
 
     def encode(self, slices: SliceArray) -> npt.NDArray[np.float32]:
         """Embed volumes, (n, slices, 1, rows, columns) int16 HU in RAS, as (n, 2048) float32."""

@@ -12,7 +12,7 @@ import torch
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import item_of, needs_dim, placed
+from fmaudit_core.encoders.torch_network import needs_dim, placed
 
 #: below a file, so that it cannot exist
 _NOWHERE: Final = str(Path(__file__) / "no tensors outside the file")
@@ -72,12 +72,12 @@ class Graph:
             isinstance(a, int) and a != b for a, b in zip(shape[1:], item, strict=True)
         ):
             raise SpecError(
-                f"the ONNX graph's input is {shape}, but the spec's {item_of(self._spec)} is {item}.",
+                f"the ONNX graph's input is {shape}, but the spec's {self._spec.view.item} is {item}.",
                 where=self._spec.name,
             )
         if len(given[0].shape) != 2:
             raise SpecError(
-                f"the ONNX graph does not return one vector per {item_of(self._spec)}.", where=self._spec.name
+                f"the ONNX graph does not return one vector per {self._spec.view.item}.", where=self._spec.name
             )
         if isinstance(given[0].shape[1], int):
             needs_dim(self._spec, given[0].shape[1])

@@ -13,6 +13,8 @@ Pooling = Literal["mean", "max", "median"]
 POOLINGS: Final[tuple[Pooling, ...]] = ("mean", "max", "median")
 #: probes that read slices -> the pooling they perform
 OF_SLICES: Final = {"abmil": "attention", "lrcn": "lrcn"}
+#: probes that read slices as a sequence from the feet to the head; patches are none
+IN_SEQUENCE: Final = ("lrcn",)
 #: the embedding of an encoder that reads the whole volume
 VOLUME: Final = "volume"
 #: study embeddings computed elsewhere

@@ -63,9 +63,11 @@ class Encoding:
     device : str
         See `adapter.load_encoder`.
     batch : int
-        Slices, or volumes, per forward pass.
+        Slices, volumes or patches per forward pass.
     load : callable
         Loads the encoder.
+    find_batch : bool
+        On a GPU, find the fastest batch size, from `batch` upwards.
     """
 
     spec: EncoderSpec
@@ -74,6 +76,7 @@ class Encoding:
     device: str
     batch: int
     load: Callable[[EncoderSpec, str], Encoder]
+    find_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class ShardEncoder:
     def __init__(self, work: Encoding) -> None:
         encoder = work.load(work.spec, work.device)
         self.device = encoder.device
-        self._work, self._forward = work, Forward(encoder, work.spec, work.batch)
+        self._work = work
+        self._forward = Forward(encoder, work.spec, work.batch, find_batch=work.find_batch)
         self._in_doubt: list[Path] = []
 
     def make(self, shard: PlannedShard, studies: Iterable[ReadStudy]) -> MadeShard:
@@ -124,12 +128,12 @@ class ShardEncoder:
     def _encoded(self, studies: Iterable[ReadStudy]) -> Shard:
         spec, forward = self._work.spec, self._forward
         unread: list[tuple[str, str]] = []
-        batches = [forward.batch]
+        batches = [] if forward.finds_batch else [forward.batch]
         for study_id, found in studies:
             if isinstance(found, SliceStoreError):
                 unread.append((study_id, found.what))
             else:
-                forward.add(study_id, found[None] if spec.view.volume is not None else found)
+                forward.add(study_id, *spec.view.items(found))
             _note(batches, forward.batch)
         ids, embeddings, failed = forward.taken()
         _note(batches, forward.batch)
@@ -164,7 +168,7 @@ def read_study(source: SliceSource, study_id: str, view: View) -> ReadStudy:
 
 def _note(batches: list[int], batch: int) -> None:
     """Add a batch size that differs from the last."""
-    if batch != batches[-1]:
+    if not batches or batch != batches[-1]:
         batches.append(batch)
 
 

@@ -103,7 +103,7 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
     if device == "cuda" and not there:
         raise EncoderError("CUDA was requested, but torch finds no GPU.", where=spec.name, fix="Set `device: auto`.")
     if there and device != "cpu":
-        return Placement(torch.device("cuda"), _DTYPES[spec.dtype], fell_back=False)
+        return Placement(torch.device("cuda"), _precision(spec), fell_back=False)
     meant_for_cuda = spec.device == "cuda"
     if meant_for_cuda and not spec.cpu_fallback:
         raise EncoderError(
@@ -116,14 +116,32 @@ def placed(spec: EncoderSpec, device: str) -> Placement:
     return Placement(torch.device("cpu"), torch.float32, fell_back=meant_for_cuda)
 
 
+def _precision(spec: EncoderSpec) -> torch.dtype:
+    """Return the precision on CUDA: the spec's, or float32 for bfloat16 on a GPU that only emulates it."""
+    if spec.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        _log.warning("%s runs in float32: this GPU has no bfloat16.", spec.name)
+        return torch.float32
+    return _DTYPES[spec.dtype]
+
+
+def of_volumes_on(network: nn.Module, placement: Placement) -> nn.Module:
+    """Return a network of volumes on its device, frozen; in half precision on CUDA, with channels last."""
+    network = network.requires_grad_(requires_grad=False).to(placement.device)
+    return channels_last(network) if placement.device.type == "cuda" and placement.dtype != torch.float32 else network
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """Return a network whose convolutions keep channels last in memory: tensor cores compute them without a transposition."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for one in network.parameters():
+        if one.ndim in formats:
+            one.data = one.data.contiguous(memory_format=formats[one.ndim])
+    return network
+
+
 def n_parameters(network: nn.Module) -> int:
     """Return the number of parameters of a network."""
     return sum(one.numel() for one in network.parameters())
-
-
-def item_of(spec: EncoderSpec) -> str:
-    """Return what one item of an encoder is: "slice" or "volume"."""
-    return "slice" if spec.view.volume is None else "volume"
 
 
 def needs_input(spec: EncoderSpec, published: str) -> Input:

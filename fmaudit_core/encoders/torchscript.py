@@ -13,7 +13,7 @@ from torch import nn
 
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.spec import EncoderSpec
-from fmaudit_core.encoders.torch_network import item_of, needs_dim
+from fmaudit_core.encoders.torch_network import needs_dim
 
 _CODE: Final = re.compile(r"^[^/]+/code/.+\.py$")
 #: operators that read or write files, and namespaces outside tensor computation
@@ -42,7 +42,7 @@ class Program(nn.Module):
             raise EncoderError(f"the TorchScript program failed: {message}", where=self._spec.name) from error
         if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != len(images):
             raise SpecError(
-                f"the TorchScript program does not return one vector per {item_of(self._spec)}.", where=self._spec.name
+                f"the TorchScript program does not return one vector per {self._spec.view.item}.", where=self._spec.name
             )
         needs_dim(self._spec, out.shape[1])
         return out

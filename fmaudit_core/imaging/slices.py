@@ -31,7 +31,8 @@ from fmaudit_core.imaging.rules import NO_RULES, SeriesRules
 from fmaudit_core.imaging.series import found_series
 from fmaudit_core.imaging.series_read import SeriesRead
 from fmaudit_core.imaging.slice_entry import REBUILD, is_whole, read_entry, write_entry, write_whole
-from fmaudit_core.imaging.window import SliceArray, View
+from fmaudit_core.imaging.volume import Spacing
+from fmaudit_core.imaging.window import Int16Array, SliceArray, View
 from fmaudit_core.storage.digests import files_below
 from fmaudit_core.tables.cohort import SLICE_QUALITY
 
@@ -208,19 +209,35 @@ class SliceStore:
         except SliceStoreError:
             if study_id not in self.images:
                 raise
-        job, _ = self._job(study_id, self.images[study_id], [view], NO_RULES)
+        volume_hu, spacing_zyx_mm, made_of = self._volume(study_id, where=path)
+        slices = view.apply(volume_hu, spacing_zyx_mm)
+        if self.keep:
+            write_entry(path, slices, made_of)
+        return slices
+
+    def volume(self, study_id: str) -> tuple[Int16Array, Spacing]:
+        """Return the volume of the series whose slices are stored, (slices, rows, columns) int16 HU, and its spacing in mm.
+
+        Raises
+        ------
+        SliceStoreError, ImagesGoneError
+            See `read`.
+        """
+        volume_hu, spacing_zyx_mm, _ = self._volume(study_id, where=self._record(study_id))
+        return volume_hu, spacing_zyx_mm
+
+    def _volume(self, study_id: str, where: Path) -> tuple[Int16Array, Spacing, str]:
+        """Return the volume of the stored series, its spacing, and the inputs of its entries."""
+        job, _ = self._job(study_id, self.images[study_id], [], NO_RULES)
         record = _read_record(job.record)
         if record.get("made_of") != job.made_of:
             _check_folders(self.root, self.images_root)
-            raise SliceStoreError("its CT has changed since the slices were written.", where=str(path), fix=REBUILD)
+            raise SliceStoreError("its CT has changed since the slices were written.", where=str(where), fix=REBUILD)
         series = next((one for at, one in enumerate(_found(job)) if at == record["stored"]), None)
-        if series is None or series.volume_hu is None:
+        if series is None or series.volume_hu is None or series.spacing_zyx_mm is None:
             _check_folders(self.root, self.images_root)
-            raise SliceStoreError("its CT cannot be read any more.", where=str(path), fix=REBUILD)
-        slices = view.apply(series.volume_hu, series.spacing_zyx_mm)
-        if self.keep:
-            write_entry(path, slices, job.entry_of(record["stored"]))
-        return slices
+            raise SliceStoreError("its CT cannot be read any more.", where=str(where), fix=REBUILD)
+        return series.volume_hu, series.spacing_zyx_mm, job.entry_of(record["stored"])
 
     def _job(self, study_id: str, ct: StudyImages, views: Sequence[View], rules: SeriesRules) -> tuple[_Job, int]:
         """Return the work on a study, and the size of its CT on disk in bytes."""

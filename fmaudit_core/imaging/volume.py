@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fmaudit_core.imaging.patches import patch_corners
 from fmaudit_core.storage.digests import key_of
 
 Int16Array = npt.NDArray[np.int16]
@@ -17,6 +19,7 @@ Spacing = tuple[float, float, float]
 #: HU outside a volume
 AIR_HU: Final = -1024
 _Side = Annotated[int, Field(ge=4, le=1024)]
+_Sides = tuple[_Side, _Side, _Side]
 _Millimetres = Annotated[float, Field(gt=0.05, lt=50.0)]
 
 
@@ -25,8 +28,8 @@ class Grid(BaseModel):
 
     Parameters
     ----------
-    shape_zyx : three ints
-        Slices, rows and columns.
+    shape_zyx : three ints, optional
+        Slices, rows and columns; required unless `multiple_of` is given.
     orientation : "LPS" or "RAS"
         Direction of increasing columns and rows: left and posterior, or right and anterior. Slices always run to the head.
     crop_above_hu : int, optional
@@ -34,26 +37,37 @@ class Grid(BaseModel):
     spacing_zyx_mm : three floats, optional
         If None, the volume is resized to `shape_zyx` by averages over voxels (area interpolation). Otherwise it is
         interpolated linearly at this spacing, then cropped about the centre or padded.
-    anchor : "centre" or "first_voxel"
-        Where the points of the new spacing start: about the centre of the volume, or at its first voxel, as in MONAI's
-        `Spacing`, which many CT encoders were trained with. Then round((n - 1) * spacing / new spacing) + 1 points are kept,
-        and cropped or padded by whole voxels.
+    anchor : "centre", "first_voxel" or "whole_voxels"
+        Where the points of the new spacing lie: the centre of the grid at that of the volume; or from the first voxel on, as in
+        MONAI's `Spacing`, round((n - 1) * spacing / new spacing) + 1 points; or about the centre of the volume, as in torchio's
+        `Resample`, floor(n * spacing / new spacing) points. The last two are cropped or padded by whole voxels.
     pad_hu : int, HU
         Value outside the volume.
+    patch_zyx : three ints, optional
+        Slices, rows and columns of the patches that the encoder reads instead of the whole volume. Their embeddings are kept, as
+        those of slices are, and pooled per study.
+    overlap : float
+        Share of a patch that its neighbour covers too; the last patch along an axis is flush with the end.
+    multiple_of : three ints, optional
+        For patches of a volume at its own extent: padded on both sides to the next multiple of these sides.
 
     References
     ----------
-    MONAI's `Spacing` (bilinear, border) and `ResizeWithPadOrCrop`, for `anchor: first_voxel`.
+    MONAI's `Spacing` (bilinear, border) and `ResizeWithPadOrCrop`, for `anchor: first_voxel`; torchio 1's `Resample` (linear) and
+    `CropOrPad`, for `anchor: whole_voxels`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shape_zyx: tuple[_Side, _Side, _Side]
+    shape_zyx: _Sides | None = None
     orientation: Literal["LPS", "RAS"] = "LPS"
     crop_above_hu: int | None = Field(default=None, ge=-32768, le=32766)
     spacing_zyx_mm: tuple[_Millimetres, _Millimetres, _Millimetres] | None = None
-    anchor: Literal["centre", "first_voxel"] = "centre"
+    anchor: Literal["centre", "first_voxel", "whole_voxels"] = "centre"
     pad_hu: int = Field(default=AIR_HU, ge=-32768, le=32767)
+    patch_zyx: _Sides | None = None
+    overlap: float = Field(default=0.0, ge=0.0, le=0.9)
+    multiple_of: _Sides | None = None
 
     @model_validator(mode="after")
     def _resampled(self) -> Self:
@@ -61,9 +75,87 @@ class Grid(BaseModel):
             raise ValueError("`anchor` and `pad_hu` apply to a grid with `spacing_zyx_mm`")
         return self
 
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if (self.shape_zyx is None) == (self.multiple_of is None):
+            raise ValueError("a grid needs `shape_zyx`, or for patches of a volume at its own extent `multiple_of`")
+        if self.multiple_of is not None and (self.spacing_zyx_mm is None or self.patch_zyx is None):
+            raise ValueError("`multiple_of` needs `spacing_zyx_mm` and `patch_zyx`")
+        if self.patch_zyx is None:
+            if self.overlap:
+                raise ValueError("`overlap` needs `patch_zyx`")
+        elif any(side > size for side, size in zip(self.patch_zyx, self._least_zyx, strict=True)):
+            raise ValueError("`patch_zyx` must not be larger than `shape_zyx` or `multiple_of`")
+        return self
+
+    @property
+    def _least_zyx(self) -> _Sides:
+        """Return the shape of the smallest volume."""
+        found = self.shape_zyx or self.multiple_of
+        assert found is not None
+        return found
+
+    @property
+    def item_zyx(self) -> _Sides:
+        """Return the shape of what an encoder reads at once: the whole volume, or a patch."""
+        return self.patch_zyx or self._least_zyx
+
     def key(self) -> dict[str, object]:
         """Return what determines the values, for a digest."""
-        return key_of(self, added=("anchor", "pad_hu"))
+        return key_of(self, added=("anchor", "pad_hu", "patch_zyx", "overlap", "multiple_of"))
+
+    def shape_of(self, shape_zyx: Sequence[int], spacing_zyx_mm: Sequence[float]) -> _Sides:
+        """Return the shape on this grid of a volume of some shape and spacing."""
+        if self.shape_zyx is not None:
+            return self.shape_zyx
+        assert self.spacing_zyx_mm is not None
+        assert self.multiple_of is not None
+        z, y, x = (
+            -(-self._points(n, have, want) // of) * of
+            for n, have, want, of in zip(shape_zyx, spacing_zyx_mm, self.spacing_zyx_mm, self.multiple_of, strict=True)
+        )
+        return z, y, x
+
+    def n_items(self, shape_zyx: Sequence[int], spacing_zyx_mm: Sequence[float]) -> int:
+        """Return the number of patches of a volume of some shape and spacing; 1 for an encoder of whole volumes."""
+        if self.patch_zyx is None:
+            return 1
+        return sum(1 for _ in patch_corners(self.shape_of(shape_zyx, spacing_zyx_mm), self.patch_zyx, self.overlap))
+
+    def items(self, volume: Int16Array) -> Iterator[Int16Array]:
+        """Yield what an encoder reads of a volume on this grid, one by one and without a copy.
+
+        Parameters
+        ----------
+        volume : (slices, 1, rows, columns) int16
+
+        Returns
+        -------
+        Iterator of (1, slices, 1, rows, columns): the volume, or its patches from the feet upwards, then along the rows
+        """
+        if self.patch_zyx is None:
+            yield volume[None]
+            return
+        slices, rows, columns = self.patch_zyx
+        for z, y, x in patch_corners((len(volume), *volume.shape[2:]), self.patch_zyx, self.overlap):
+            yield volume[None, z : z + slices, :, y : y + rows, x : x + columns]
+
+    def _points(self, n: int, have: float, want: float) -> int:
+        """Return the number of points at the new spacing of an axis of `n` voxels."""
+        if self.anchor == "first_voxel":
+            return int(np.round((n - 1) / (want / have) + 1.0))
+        return max(1, int(n * have / want) if self.anchor == "whole_voxels" else round(n * have / want))
+
+    def _along(self, volume: Float32Array, axis: int, have: float, want: float, size: int) -> Float32Array:
+        """Return the volume at the new spacing along one axis, `size` voxels."""
+        n, step = volume.shape[axis], want / have
+        if self.anchor == "centre":
+            return _interpolated(volume, axis, step, size, self.pad_hu)
+        points = self._points(n, have, want)
+        if self.anchor == "first_voxel":
+            return _fitted(_at(volume, axis, np.arange(points) * step), axis, size, self.pad_hu, up=False)
+        at = (np.arange(points) - (points - 1) / 2) * step + (n - 1) / 2
+        return _fitted(_at(volume, axis, at), axis, size, self.pad_hu, up=True)
 
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> Int16Array:
         """Resample one volume to the grid.
@@ -76,7 +168,7 @@ class Grid(BaseModel):
 
         Returns
         -------
-        `shape_zyx` int16 HU, rounded half to even
+        `shape_of` the volume, int16 HU, rounded half to even
 
         Raises
         ------
@@ -88,19 +180,16 @@ class Grid(BaseModel):
         if self.orientation == "RAS":
             volume_hu = volume_hu[:, ::-1, ::-1]
         if self.spacing_zyx_mm is None:
-            out = volume_hu.astype(np.float32)
+            out, shape = volume_hu.astype(np.float32), self._least_zyx
             # the axis that shrinks most comes first, which leaves less work for the others
-            for axis in sorted(range(3), key=lambda axis: self.shape_zyx[axis] / volume_hu.shape[axis]):
-                out = _averaged(out, axis, self.shape_zyx[axis])
+            for axis in sorted(range(3), key=lambda axis: shape[axis] / volume_hu.shape[axis]):
+                out = _averaged(out, axis, shape[axis])
         elif spacing_zyx_mm is None:
             raise ValueError("the volume's spacing is needed to resample it")
         else:
-            out = volume_hu.astype(np.float32)
+            out, shape = volume_hu.astype(np.float32), self.shape_of(volume_hu.shape, spacing_zyx_mm)
             for axis, (have, want) in enumerate(zip(spacing_zyx_mm, self.spacing_zyx_mm, strict=True)):
-                if self.anchor == "centre":
-                    out = _interpolated(out, axis, want / have, self.shape_zyx[axis], self.pad_hu)
-                else:
-                    out = _fitted(_from_first_voxel(out, axis, want / have), axis, self.shape_zyx[axis], self.pad_hu)
+                out = self._along(out, axis, have, want, shape[axis])
         return np.rint(np.clip(out, -32768, 32767)).astype(np.int16)
 
 
@@ -133,12 +222,6 @@ def _interpolated(volume: Float32Array, axis: int, step: float, size: int, pad_h
     return out
 
 
-def _from_first_voxel(volume: Float32Array, axis: int, step: float) -> Float32Array:
-    """Return linear interpolations from the first voxel on, `step` voxels apart; the last point may lie half a step beyond."""
-    n = volume.shape[axis]
-    return _at(volume, axis, np.arange(int(np.round((n - 1) / step + 1.0))) * step)
-
-
 def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.floating[Any]]) -> Float32Array:
     """Return linear interpolations at the positions `at`, in voxels, along one axis; clamped to the volume."""
     n = volume.shape[axis]
@@ -150,12 +233,15 @@ def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.floating[Any]]) -> F
     return np.moveaxis(out, 0, axis)
 
 
-def _fitted(volume: Float32Array, axis: int, size: int, pad_hu: int) -> Float32Array:
-    """Return the volume cropped about the centre, or padded on both sides, to `size` along one axis, by whole voxels."""
+def _fitted(volume: Float32Array, axis: int, size: int, pad_hu: int, *, up: bool) -> Float32Array:
+    """Return the volume cropped about the centre, or padded on both sides, to `size` along one axis, by whole voxels.
+
+    Of an odd number of voxels, one more is cropped or padded at the start if `up`; otherwise MONAI's rule decides.
+    """
     n = volume.shape[axis]
     if n >= size:
-        start = n // 2 - size // 2
+        start = (n - size + 1) // 2 if up else n // 2 - size // 2
         return np.take(volume, np.arange(start, start + size), axis=axis)
-    before = (size - n) // 2
+    before = (size - n + up) // 2
     width = [(before, size - n - before) if one == axis else (0, 0) for one in range(volume.ndim)]
     return np.pad(volume, width, constant_values=pad_hu)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.imaging.errors import WindowError
 from fmaudit_core.imaging.volume import Grid, Spacing
 
@@ -123,7 +123,7 @@ class View(BaseModel):
     values : "uint8" or "int16"
         8-bit grey, or unchanged 16-bit HU (then `windows` does not apply and there is one channel).
     size_px : int, optional
-        Slices are resized to this many rows and columns (bicubic with antialiasing, squashed); None keeps their size.
+        Slices are resized to this many rows and columns (Pillow's bicubic with antialiasing, squashed); None keeps their size.
     stride : int
         Every n-th slice, counted from the feet.
     max_slices : int, optional
@@ -167,6 +167,18 @@ class View(BaseModel):
         return tuple(WINDOWS[one] if isinstance(one, str) else one.window() for one in self.windows)
 
     @property
+    def of_patches(self) -> bool:
+        """Return whether it is a view of volumes in patches."""
+        return self.volume is not None and self.volume.patch_zyx is not None
+
+    @property
+    def item(self) -> str:
+        """Return what an encoder embeds one by one: "slice", "volume" or "patch"."""
+        if self.volume is None:
+            return "slice"
+        return "patch" if self.of_patches else "volume"
+
+    @property
     def channels(self) -> int:
         """Return the number of channels of each slice."""
         return len(self.windows) if self.values == "uint8" else 1
@@ -192,6 +204,24 @@ class View(BaseModel):
             kept = kept[np.linspace(0, len(kept) - 1, self.max_slices).round().astype(np.intp)]
         return kept
 
+    def items(self, stored: SliceArray) -> Iterator[SliceArray]:
+        """Yield what an encoder reads of one study, in blocks along the first axis.
+
+        Parameters
+        ----------
+        stored : array
+            As returned by `apply`.
+
+        Returns
+        -------
+        Iterator of all slices, (slices, channels, rows, columns); of the volume, (1, slices, 1, rows, columns); or of its
+        patches, one by one
+        """
+        if self.volume is None:
+            yield stored
+        else:
+            yield from self.volume.items(stored.astype(np.int16, copy=False))
+
     def apply(self, volume_hu: Int16Array, spacing_zyx_mm: Spacing | None = None) -> SliceArray:
         """Return the slices of a volume in this view.
 
@@ -209,30 +239,22 @@ class View(BaseModel):
             return self.volume.apply(volume_hu, spacing_zyx_mm)[:, None]
         chosen = self.chosen(len(volume_hu))
         kept = volume_hu if len(chosen) == len(volume_hu) else volume_hu[chosen]
-        if self.values == "int16":
-            return kept[:, None] if self.size_px is None else _resized_hu(kept, self.size_px)[:, None]
         size = self.size_px
-        shape = kept.shape[1:] if size is None else (size, size)
-        out = np.empty((len(kept), self.channels, *shape), dtype=np.uint8)
-        for channel, window in enumerate(self.channel_windows):
-            grey = to_window(kept, centre_hu=window.centre_hu, width_hu=window.width_hu)
-            if size is None or grey.shape[1:] == (size, size):
-                out[:, channel] = grey
-            else:
-                for index, one in enumerate(grey):
-                    out[index, channel] = _resized(one, size)
-        return out
+        if size is None or kept.shape[1:] == (size, size):
+            return self._as_it_is(kept)
+        from fmaudit_core.imaging.resize import (
+            resized_hu,
+            resized_windows,
+        )  # numba is loaded only if slices are resized
 
+        if self.values == "int16":
+            return resized_hu(kept, size)[:, None]
+        tables = np.stack([_lookup_table(one.centre_hu, one.width_hu) for one in self.channel_windows])
+        return resized_windows(kept, tables, size)
 
-def _resized(plane: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    with needs_extra("imaging", "resizing slices"):
-        from PIL import Image
-    return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _resized_hu(volume_hu: Int16Array, size: int) -> Int16Array:
-    out = np.empty((len(volume_hu), size, size), dtype=np.int16)
-    for index, one in enumerate(volume_hu):
-        grey = _resized(one.astype(np.float32), size)
-        out[index] = np.rint(np.clip(np.asarray(grey), -32768, 32767)).astype(np.int16)
-    return out
+    def _as_it_is(self, slices_hu: Int16Array) -> SliceArray:
+        """Return slices at their own size."""
+        if self.values == "int16":
+            return slices_hu[:, None]
+        grey = [to_window(slices_hu, centre_hu=one.centre_hu, width_hu=one.width_hu) for one in self.channel_windows]
+        return np.stack(grey, axis=1)

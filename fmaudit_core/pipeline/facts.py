@@ -103,7 +103,14 @@ def family(look: Snapshot, _: Cell) -> Sequence[object]:
 def shown(look: Snapshot, _: Cell) -> Sequence[object]:
     """Return what the report shows of each encoder and of the settings."""
     encoders = {
-        name: (spec.digest(), spec.label, spec.licence, spec.source, spec.control)
+        name: (
+            spec.digest(),
+            spec.label,
+            spec.licence,
+            spec.source,
+            spec.control,
+            look.version("encoder_sensitivity", Cell(name)),
+        )
         for name, spec in look.encoders.items()
     }
     return encoders, public_config(look.workspace.audit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -100,15 +101,23 @@ def previous_predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.Data
 
 
 def cohort_size(workspace: Workspace, view: View) -> CohortSize | None:
-    """Return the studies and slices, or volumes, that an encoder with that view has to embed; None if unknown."""
+    """Return the studies and slices, volumes or patches, that an encoder with that view has to embed; None if unknown."""
     warehouse = workspace.warehouse
     if warehouse.version("slice_quality") is not None:
-        used = warehouse.read("slice_quality").filter(pl.col("used")).get_column("n_slices")
-        return CohortSize(len(used), len(used) if view.volume else sum(len(view.chosen(n)) for n in used))
+        used = warehouse.read("slice_quality").filter(pl.col("used"))
+        return CohortSize(used.height, sum(_n_items(view, row) for row in used.iter_rows(named=True)))
     if warehouse.version("studies") is not None:
         n_studies = warehouse.read("studies").height
-        return CohortSize(n_studies, n_studies if view.volume else None)
+        return CohortSize(n_studies, n_studies if view.item == "volume" else None)
     return None
+
+
+def _n_items(view: View, series: Mapping[str, Any]) -> int:
+    """Return the number of slices, volumes or patches of a row of `slice_quality`."""
+    if view.volume is None:
+        return len(view.chosen(series["n_slices"]))
+    shape = (series["n_slices"], series["rows"], series["columns"])
+    return view.volume.n_items(shape, (series["spacing_mm"], series["in_plane_mm"], series["in_plane_mm"]))
 
 
 def unscored(workspace: Workspace, cell: Cell) -> int:

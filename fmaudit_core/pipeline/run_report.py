@@ -123,6 +123,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
         "adjusted_gaps": _standardised(workspace, look),
         "notes": _noted(workspace),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
+        "encoder_sensitivity": _sensitivity(workspace, look),
         **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
         **{name: _of_cells(workspace, name, encoders) for name in _BY_ENCODER},
         **{name: _whole(workspace, name) if compared else pl.DataFrame() for name in _WHOLE},
@@ -151,6 +152,15 @@ def _noted(workspace: Workspace) -> pl.DataFrame:
 def _standardised(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
     """Return the gaps standardised for covariates; without columns if none is declared."""
     return _of_cells(workspace, "adjusted_gaps", look.audited_cells()) if workspace.audit.covariates else pl.DataFrame()
+
+
+def _sensitivity(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
+    """Return what was measured of the audited encoders under their present specs; without columns if none was."""
+    found = _of_cells(workspace, "encoder_sensitivity", [Cell(name) for name in look.encoders])
+    specs = pl.DataFrame(
+        [(name, spec.digest()) for name, spec in look.encoders.items()], ["encoder", "spec_digest"], orient="row"
+    )
+    return found.join(specs, on=["encoder", "spec_digest"], how="semi", maintain_order="left") if found.width else found
 
 
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -25,7 +25,7 @@ from fmaudit_core.config import (
 )
 from fmaudit_core.ehr.source import Record, record_of
 from fmaudit_core.encoders.embeddings_reader import PoolingsInTurn, read_poolings
-from fmaudit_core.encoders.pooling import OF_SLICES, audited_poolings
+from fmaudit_core.encoders.pooling import IN_SEQUENCE, OF_SLICES, audited_poolings
 from fmaudit_core.encoders.registry import Registry
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.engines.engine import Engine, opened_engine
@@ -296,12 +296,14 @@ class Workspace:
     def network_kinds(self, spec: EncoderSpec) -> list[str]:
         """Probes of one encoder that are networks: those configured and able to read what it gives.
 
-        A control sets a bar, so it is read linearly only. Whole volumes and imported embeddings have no slices.
+        A control sets a bar, so it is read linearly only. Whole volumes and imported embeddings have no slices, and patches of
+        volumes no sequence.
         """
         if spec.control or not spec.embeds:
             return []
         kinds = [kind for kind in self.audit.probes.kinds if kind != PRIMARY_PROBE]
-        return [kind for kind in kinds if kind not in OF_SLICES or spec.has_slices]
+        unable = () if spec.has_slices and not spec.view.of_patches else IN_SEQUENCE if spec.has_slices else OF_SLICES
+        return [kind for kind in kinds if kind not in unable]
 
     def training_device(self) -> str:
         """Where networks are trained: as configured, else on a GPU where torch finds one."""

@@ -29,6 +29,7 @@ from fmaudit_core.report.sections.model_pairs import more_pairs, pair_figures, p
 from fmaudit_core.report.sections.origin import origins
 from fmaudit_core.report.sections.outcomes import label_flow_views, note_views
 from fmaudit_core.report.sections.reproduction import paper_view
+from fmaudit_core.report.sections.sensitivity import sensitivity_views
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_id, cell_view
 from fmaudit_core.report.sections.summary import executive_summary
 from fmaudit_core.report.sections.why import why_section
@@ -113,6 +114,7 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "more_pairs": more_pairs(index),
         "modalities": modality_views(index, inputs.modality_comparisons),
         "aggregations": aggregation_views(index),
+        "sensitivity": sensitivity_views(index, inputs.encoder_sensitivity),
         "auroc_margin": formatting.margin_text("auroc", audit.fairness.auroc_margin),
         "help": main_advice(index, mitigation_index),
         "mitigation": mitigation_view(index, mitigation_index),

@@ -279,8 +279,9 @@ def _voxels(view: View, sample: list[SeriesRead]) -> float:
     """Return the uncompressed size of a view over some series, in bytes."""
     width = 2 if view.values == "int16" else 1
     if view.volume is not None:
-        z, y, x = view.volume.shape_zyx
-        return float(len(sample) * z * y * x * width)
+        facts = [one.facts() for one in sample]
+        shapes = [view.volume.shape_of(one["shape_zyx"], one["spacing_zyx_mm"]) for one in facts]
+        return float(sum(z * y * x for z, y, x in shapes) * width)
     total = 0.0
     for one in sample:
         z, y, x = one.facts()["shape_zyx"]

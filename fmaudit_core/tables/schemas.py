@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.tables import cohort, ehr, fairness, findings, mitigation, probes
+from fmaudit_core.tables import cohort, ehr, encoders, fairness, findings, mitigation, probes
 from fmaudit_core.tables.table import Table, TableError
 
 #: name -> table, in the order of the asset graph
 TABLES: Final[dict[str, Table]] = {
     table.name: table
-    for module in (cohort, ehr, probes, fairness, mitigation, findings)
+    for module in (cohort, ehr, encoders, probes, fairness, mitigation, findings)
     for table in vars(module).values()
     if isinstance(table, Table)
 }

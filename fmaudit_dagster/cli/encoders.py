@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +13,10 @@ from fmaudit_core.common.errors import UnknownNameError, did_you_mean
 from fmaudit_core.common.local_paths import address_problem
 from fmaudit_dagster.cli.error_handling import registered, report_errors, workspace_of
 from fmaudit_dagster.cli.local_path import LocalPath
+
+if TYPE_CHECKING:
+    from fmaudit_core.encoders.sensitivity import Sensitivity
+    from fmaudit_core.pipeline.run_sensitivity import Scans
 
 
 @click.group()
@@ -79,17 +85,27 @@ def encoders_add(config: Path, spec: str, weights: Path | None) -> None:
 
 @encoders.command("check")
 @click.argument("name", shell_complete=registered)
+@click.option("--quick", is_flag=True, help="Do not measure how far alterations of the CT move its embedding.")
 @click.pass_obj
 @report_errors
-def encoders_check(config: Path, name: str) -> None:
-    """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used."""
+def encoders_check(config: Path, name: str, *, quick: bool) -> None:
+    """Prove the weights of encoder NAME, load it, probe it, and time it on this device. Exit code 1 if it must not be used.
+
+    It also measures how far the embedding moves if the CT is flipped, resampled, shifted or compressed, compared with another
+    patient. The measurement of a registered encoder is kept, and the next report shows it.
+    """
     from fmaudit_core.encoders.check import check_encoder
     from fmaudit_core.pipeline import queries
+    from fmaudit_core.pipeline.run_sensitivity import publish_sensitivity, sensitivity_scans
 
     workspace = workspace_of(config)
     spec = workspace.registry.named(name)
+    scans = sensitivity_scans(workspace) if spec.sees_images and not quick else None
     found = check_encoder(
-        spec, device=workspace.audit.extraction.device, cohort=queries.cohort_size(workspace, spec.view)
+        spec,
+        device=workspace.audit.extraction.device,
+        cohort=queries.cohort_size(workspace, spec.view),
+        scans=scans.scans if scans else None,
     )
     for label, fact in found.facts.items():
         click.echo(f"{label:<14}{fact}")
@@ -97,7 +113,22 @@ def encoders_check(config: Path, name: str) -> None:
         click.echo(f"problem       {problem}", err=True)
     if found.problems:
         sys.exit(1)
+    if scans is not None:
+        _show_sensitivity(found.sensitivity, scans)
+        if name in workspace.registry.specs():
+            publish_sensitivity(workspace, spec, found.sensitivity, scans)
     click.echo(f"{name} is fit for use.")
+
+
+def _show_sensitivity(found: Sequence[Sensitivity], scans: Scans) -> None:
+    from fmaudit_core.encoders.sensitivity_words import sensitivity_sentence
+
+    of = "of this cohort" if scans.source == "cohort" else "of the phantom, because no CT of the cohort was read yet"
+    click.echo(f"sensitivity   cosine with the unaltered CT, mean of {scans.n} patients {of}")
+    for one in found:
+        cosine = "      -" if one.cosine is None else f"{one.cosine:7.4f}"
+        sentence = sensitivity_sentence(one.alteration, one.status, one.relative_distance)
+        click.echo(f"  {cosine}     {sentence}")
 
 
 @click.group()

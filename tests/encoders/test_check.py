@@ -17,8 +17,9 @@ from fmaudit_core.encoders.adapter import ENTRY_POINT_GROUP, load_encoder
 from fmaudit_core.encoders.check import CohortSize, check_encoder, probe_slices
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from fmaudit_core.encoders.registry import Registry, shipped_specs
+from fmaudit_core.encoders.similarity import cosines
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
-from fmaudit_core.encoders.torch_network import placed
+from fmaudit_core.encoders.torch_network import Placement, channels_last, placed
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_dagster.cli.main import main
 from tests.encoders import checkpoints
@@ -316,5 +317,44 @@ def test_a_cpu_computes_in_float32_and_cuda_in_the_specs_precision(monkeypatch):
     assert str(placed(spec, "cpu")) == "cpu"
     assert placed(spec, "cpu").dtype == torch.float32
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert str(placed(spec, "auto")) == "cuda, bfloat16"
     assert placed(spec, "cpu").dtype == torch.float32
+
+
+def test_a_gpu_without_bfloat16_computes_in_float32_and_says_so(monkeypatch, caplog):
+    spec = EncoderSpec(name="x", adapter="timm", dim=1, dtype="bfloat16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    with caplog.at_level(logging.WARNING):
+        assert str(placed(spec, "auto")) == "cuda, float32"
+    assert "this GPU has no bfloat16" in caplog.text
+    assert str(placed(spec.model_copy(update={"dtype": "float16"}), "auto")) == "cuda, float16"
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"), [((torch.nn.Conv2d(3, 4, 3),), (2, 3, 8, 8)), ((torch.nn.Conv3d(1, 4, 3),), (2, 1, 6, 8, 8))]
+)
+def test_channels_last_changes_the_layout_alone(layers, shape):
+    network = torch.nn.Sequential(*layers, torch.nn.Flatten(1), torch.nn.LazyLinear(5)).eval()
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        want = network(values)
+        got = channels_last(network)(values)
+    assert torch.allclose(got, want, atol=1e-6)
+    layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    assert network[0].weight.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_gives_float32_embeddings_close_to_those_of_full_precision(dtype):
+    """As on CUDA: the placement decides the precision, here on the CPU."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(1)).eval()
+    values = torch.randn(3, 1, 6, 8, 8)
+    exact, lower = (
+        Placement(torch.device("cpu"), one, fell_back=False).embedded(network, values) for one in (torch.float32, dtype)
+    )
+    assert lower.dtype == np.float32
+    assert not np.array_equal(exact, lower)
+    assert cosines(exact, lower).min() > check_module.PRECISION_COSINE

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from fmaudit_core.encoders import check as check_module
 from fmaudit_core.encoders.adapter import load_encoder
+from fmaudit_core.encoders.check import CohortSize, check_encoder
 from fmaudit_core.encoders.errors import EncoderError, SpecError, WeightsError
 from tests.encoders import checkpoints
 from tests.encoders.checkpoints import IMAGENET, Case
@@ -158,3 +160,98 @@ def test_a_program_of_volumes_that_does_not_fit_its_spec_is_told(tmp_path):
         load_encoder(case.spec(dim=7), "cpu")
     with pytest.raises(SpecError, match="does not return one vector per volume"):
         load_encoder(of_volumes(tmp_path, Image(), "torchscript").spec(), "cpu").encode(volumes())
+
+
+PATCHES = {
+    "values": "int16",
+    "volume": {"shape_zyx": [9, 16, 20], "patch_zyx": [6, 8, 10], "overlap": 0.5, "spacing_zyx_mm": [3, 1.5, 1.5]},
+}
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_program_of_patches_has_their_size(tmp_path, monkeypatch, variant):
+    monkeypatch.setattr(check_module, "_TIMED_SECONDS", 0.05)
+    spec = of_volumes(tmp_path, checkpoints.randomise(Volumes()).eval(), variant).spec(view=PATCHES)
+    assert spec.poolings == ("mean", "max", "median")
+    assert spec.has_slices
+    stored = np.random.default_rng(0).integers(-1024, 1500, (9, 1, 16, 20), dtype=np.int16)
+    patches = np.concatenate(list(spec.view.items(stored)))
+    assert patches.shape == (2 * 3 * 3, 6, 1, 8, 10)
+    assert load_encoder(spec, "cpu").encode(patches).shape == (18, 5)
+    found = check_encoder(spec, device="cpu", cohort=CohortSize(3, None))
+    assert found.problems == []
+    assert "patches per second" in found.facts["throughput"]
+    assert "this cohort" not in found.facts  # their number is known once series were read
+
+
+def test_a_graph_for_patches_of_another_size_is_told(tmp_path):
+    other = PATCHES | {"volume": PATCHES["volume"] | {"patch_zyx": [6, 8, 8]}}
+    spec = of_volumes(tmp_path, Volumes().eval(), "onnx").spec(view=other)
+    with pytest.raises(SpecError, match=r"the spec's patch is \(1, 6, 8, 8\)"):
+        load_encoder(spec, "cpu")
+
+
+class Tokens(torch.nn.Module):
+    def forward(self, hu):
+        return hu.flatten(2)
+
+
+class Gone(torch.nn.Module):
+    """Divides by zero, as a normalisation without a guard does."""
+
+    def forward(self, hu):
+        found = hu.mean(dim=(2, 3, 4)).repeat(1, 5)
+        return found / (found - found)
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_program_that_gives_tokens_instead_of_a_vector_is_refused(tmp_path, variant):
+    spec = of_volumes(tmp_path, Tokens(), variant).spec()
+    with pytest.raises(SpecError, match="does not return one vector per volume"):
+        load_encoder(spec, "cpu").encode(volumes())
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_program_that_gives_nan_fails_its_check(tmp_path, variant):
+    found = check_encoder(of_volumes(tmp_path, Gone(), variant).spec(), device="cpu")
+    assert found.problems == ["its output has NaN, infinite or all-zero embeddings."]
+
+
+def test_a_graph_of_another_rank_is_refused(tmp_path):
+    """A graph of slices given for volumes, and of volumes for slices."""
+    of_slices = checkpoints.onnx_graph(tmp_path)
+    raw = {"name": "x", "adapter": "exported", "variant": "onnx", "dim": 5, "view": VOLUMES}
+    with pytest.raises(SpecError, match=r"input is \['n', 3, 32, 32\], but the spec's volume is \(1, 6, 8, 10\)"):
+        load_encoder(Case(of_slices.path, raw, {}, None, "", None).spec(), "cpu")
+    of_volume = of_volumes(tmp_path, Volumes().eval(), "onnx")
+    raw = {"name": "x", "adapter": "exported", "variant": "onnx", "dim": 5, "input": {"size_px": 32, **IMAGENET}}
+    with pytest.raises(SpecError, match=r"the spec's slice is \(3, 32, 32\)"):
+        load_encoder(Case(of_volume.path, raw, {}, None, "", None).spec(view=THREE), "cpu")
+
+
+def test_a_program_of_slices_fails_on_volumes_in_words(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    spec = of_volumes(tmp_path, module, "torchscript").spec()
+    with pytest.raises(EncoderError, match="the TorchScript program failed"):
+        load_encoder(spec, "cpu").encode(volumes())
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "onnx"])
+def test_a_pickled_network_is_no_export_and_is_not_opened(tmp_path, variant):
+    path = tmp_path / "pickled"
+    torch.save({"network": Volumes()}, path)
+    raw = {"name": "x", "adapter": "exported", "variant": variant, "dim": 5, "view": VOLUMES}
+    with pytest.raises(WeightsError, match=r"holds no TorchScript program|the ONNX graph cannot be loaded"):
+        load_encoder(Case(path, raw, {}, None, "", None).spec(), "cpu")
+
+
+def test_a_graph_with_an_operator_of_another_library_is_refused(tmp_path):
+    import onnx
+
+    graph = onnx.load_from_string(checkpoints.onnx_bytes(np.eye(3, 5, dtype=np.float32)))
+    graph.graph.node[0].op_type, graph.graph.node[0].domain = "Run", "my.library"
+    graph.opset_import.append(onnx.helper.make_opsetid("my.library", 1))
+    case = checkpoints.onnx_graph(tmp_path)
+    case.path.write_bytes(graph.SerializeToString())
+    with pytest.raises(WeightsError, match="the ONNX graph cannot be loaded"):
+        load_encoder(case.spec(view=THREE), "cpu")

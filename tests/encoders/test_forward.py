@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from fmaudit_core.config import ExtractionSection
+from fmaudit_core.encoders.batch_trial import fastest_batch
 from fmaudit_core.encoders.embeddings_reader import (
     check_embeddings,
     read_poolings,
     read_provenance,
     read_study_embeddings,
+    stream_slice_embeddings,
 )
 from fmaudit_core.encoders.errors import ExtractionError
 from fmaudit_core.encoders.extract import extract
@@ -67,7 +70,7 @@ class Source:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    def run(encoder, n=20, spec=SPEC, source=None):
+    def run(encoder, n=20, spec=SPEC, source=None, section=None):
         monkeypatch.setattr("fmaudit_core.encoders.extract.load_encoder", lambda *_: encoder)
         out = tmp_path / "out.duckdb"
         result = extract(
@@ -76,7 +79,7 @@ def run(tmp_path, monkeypatch):
             studies=[f"s{i:03d}" for i in range(n)],
             work=tmp_path / "work",
             out=out,
-            section=ExtractionSection(),
+            section=section or ExtractionSection(),
             version="v",
         )
         return result, out
@@ -232,3 +235,121 @@ def test_a_device_that_is_dead_from_the_start_makes_no_failed_studies(run):
     with pytest.raises(ExtractionError, match="fails on an empty image too"):
         run(Fake(most=0), n=3)
     assert run(Fake(), n=3)[0].n_studies == 3
+
+
+PATCHES = VOLUMES.model_copy(
+    update={
+        "view": View.model_validate(
+            {"values": "int16", "volume": {"shape_zyx": [8, 8, 8], "patch_zyx": [4, 4, 4], "overlap": 0.5}}
+        )
+    }
+)
+
+
+class Ramps(Source):
+    """A volume in which every voxel has another value."""
+
+    def read(self, study_id, view):
+        self.read_ids.append(study_id)
+        return (np.arange(8**3) + int(study_id[1:])).reshape(8, 1, 8, 8).astype(np.int16)
+
+
+@BOTH
+def test_patches_are_embedded_as_slices_are(run, device):
+    encoder = Fake(device)
+    result, out = run(encoder, n=5, spec=PATCHES, source=Ramps())
+    assert (result.n_studies, result.n_slices) == (5, 5 * 27)
+    assert max(encoder.batches) == 4
+    assert read_poolings(out) == ["max", "mean", "median"]
+    volume = Ramps().read("s003", PATCHES.view)
+    patches = [volume[z : z + 4, 0, y : y + 4, x : x + 4] for z in (0, 2, 4) for y in (0, 2, 4) for x in (0, 2, 4)]
+    want = np.array([[one.mean(), one.max(), one[0, 0, 0]] for one in patches], np.float32)
+    rows = [(index, vector) for of, index, vector in stream(out) if of == "s003"]
+    assert np.array_equal(np.array([vector for _, vector in sorted(rows, key=lambda row: row[0])]), want)
+    assert embedded(out, "mean")["s003"] == pytest.approx(want.mean(axis=0).tolist())
+    assert embedded(out, "max")["s003"] == want.max(axis=0).tolist()
+    check_embeddings(out, dim=3, studies=[f"s{i:03d}" for i in range(5)])
+
+
+def stream(out):
+    return [
+        (of, int(at), vector)
+        for ids, index, vectors in stream_slice_embeddings(out)
+        for of, at, vector in zip(ids.to_pylist(), index, vectors, strict=True)
+    ]
+
+
+def test_patches_of_a_stopped_extraction_are_resumed_to_the_same_rows(run):
+    class Stopped(Ramps):
+        def read(self, study_id, view):
+            if len(self.read_ids) == 40:
+                raise MemoryError
+            return super().read(study_id, view)
+
+    with pytest.raises(MemoryError):
+        run(Fake(), n=60, spec=PATCHES, source=Stopped())
+    again = Ramps()
+    _, out = run(Fake(), n=60, spec=PATCHES, source=again)
+    assert 0 < len(again.read_ids) < 60
+    resumed = sorted((of, at, tuple(vector)) for of, at, vector in stream(out))
+    out.unlink()
+    _, out = run(Fake(), n=60, spec=PATCHES, source=Ramps())
+    assert sorted((of, at, tuple(vector)) for of, at, vector in stream(out)) == resumed
+
+
+def test_a_patch_that_fails_fails_its_study_alone(run):
+    # patches start at multiples of 2: of the volume that starts at 1, one starts with 1 + 64 * 2 + 8 * 4 + 2
+    result, out = run(Fake(poison=163, how=ValueError("odd")), n=3, spec=PATCHES, source=Ramps())
+    assert failures(out) == [("s001", "ValueError: odd")]
+    assert (result.n_studies, result.n_slices) == (2, 2 * 27)
+
+
+@BOTH
+def test_where_memory_runs_out_patches_are_halved_too(run, device):
+    result, out = run(Fake(device, most=1), n=3, spec=PATCHES, source=Ramps())
+    assert result.batch_size == "4 > 1"
+    assert result.n_slices == 3 * 27
+    assert failures(out) == []
+
+
+class Timed(Fake):
+    """A GPU that takes one second per batch, and more per slice beyond 20 of them; its clock is that of the work done."""
+
+    def __init__(self, **options):
+        super().__init__("cuda:0", **options)
+        self.now = 0.0
+
+    def encode(self, slices):
+        out = super().encode(slices)
+        self.now += 1.0 + 0.1 * max(0, len(slices) - 20)
+        return out
+
+
+def test_the_fastest_batch_is_found_by_doubling_while_it_pays():
+    gpu, items = Timed(), np.zeros((3, 1, 4, 4), np.int16)
+
+    def passes(batch):
+        gpu.encode(batch)
+        return True
+
+    # 8, 16 and 32 slices take 1, 1 and 2.2 seconds: 32 are slower per slice than 16
+    assert fastest_batch(passes, items, 8, clock=lambda: gpu.now) == 16
+    assert gpu.batches == [8, 8, 16, 16, 32, 32]
+    gpu = Timed()
+    assert fastest_batch(lambda batch: len(batch) <= 8 and passes(batch), items, 4, clock=lambda: gpu.now) == 8
+    assert fastest_batch(lambda batch: False, items, 4) == 4
+
+
+def test_a_gpu_finds_its_batch_once_and_a_cpu_keeps_the_specs(run, monkeypatch):
+    gpu = Timed(most=16)
+    monkeypatch.setattr("fmaudit_core.encoders.forward.fastest_batch", partial(fastest_batch, clock=lambda: gpu.now))
+    result, out = run(gpu, n=60, section=ExtractionSection(batch_size="auto"))
+    assert result.batch_size == "16"
+    assert read_provenance(out)["batch_size"] == "16"
+    assert gpu.batches[:5] == [8, 8, 16, 16, 32]  # 32 do not fit
+    assert max(gpu.batches[5:]) == 16
+    assert gpu.batches.count(16) > 10
+    assert embedded(out) == {f"s{i:03d}": [i, i, i] for i in range(60)}
+    cpu = Fake()
+    result, _ = run(cpu, section=ExtractionSection(batch_size="auto"))
+    assert result.batch_size == "8"

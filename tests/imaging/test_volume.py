@@ -115,6 +115,48 @@ def test_a_grid_from_the_first_voxel_equals_monai(shape, spacing, wanted, size):
     assert np.abs(ours - theirs).max() <= 0.5 + 1e-3  # ours are whole HU
 
 
+def by_torchio(volume, spacing, wanted, size):
+    """torchio 1: `Resample` keeps the centre and floor(n have / want) points, `CropOrPad` whole voxels, one more at the start.
+
+    `transforms/preprocessing/spatial/resample.py`, get_reference_image, and `crop_or_pad.py`, _get_six_bounds_parameters, of
+    torchio 1.2.1, which COLIPRI 0.1.3 is used with; here by SimpleITK, in which torchio resamples too.
+    """
+    image = sitk.GetImageFromArray(volume.astype(np.float64))
+    image.SetSpacing(spacing[::-1])
+    old, have, want = (np.array(one, float)[::-1] for one in (volume.shape, spacing, wanted))
+    new = np.maximum(np.floor(old * have / want), 1)
+    reference = sitk.Image(new.astype(int).tolist(), sitk.sitkFloat64)
+    reference.SetSpacing(want.tolist())
+    reference.SetOrigin(((old - 1) * have / 2 - (new - 1) / 2 * want).tolist())
+    resample = sitk.ResampleImageFilter()
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetReferenceImage(reference)
+    out = sitk.GetArrayFromImage(resample.Execute(image))
+    for axis, side in enumerate(size):
+        more = side - out.shape[axis]
+        first, last = int(np.ceil(abs(more) / 2)), abs(more) // 2
+        if more > 0:
+            out = np.pad(out, [(first, last) if one == axis else (0, 0) for one in range(3)], constant_values=-1000)
+        else:
+            out = out.take(range(first, out.shape[axis] - last), axis=axis)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "wanted", "size"),
+    [
+        ((40, 61, 53), (2.5, 0.8, 0.8), (2.0, 2.0, 2.0), (44, 30, 24)),  # odd and even numbers cropped and padded
+        ((31, 40, 40), (1.25, 0.7, 0.9), (2.0, 2.0, 2.0), (24, 9, 30)),
+        ((20, 33, 30), (5.0, 1.0, 1.0), (1.5, 0.75, 0.75), (71, 40, 64)),
+        ((21, 9, 10), (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (8, 10, 11)),
+    ],
+)
+def test_a_grid_of_whole_voxels_equals_torchio(shape, spacing, wanted, size):
+    volume = noise(shape)
+    ours = Grid(shape_zyx=size, spacing_zyx_mm=wanted, anchor="whole_voxels", pad_hu=-1000).apply(volume, spacing)
+    assert np.abs(ours - by_torchio(volume, spacing, wanted, size)).max() <= 0.5 + 1e-3
+
+
 def test_anchor_and_padding_belong_to_a_spacing():
     with pytest.raises(ValueError, match="apply to a grid with `spacing_zyx_mm`"):
         Grid(shape_zyx=(4, 4, 4), anchor="first_voxel")
@@ -124,3 +166,78 @@ def test_the_key_of_a_grid_is_that_of_versions_without_anchor_and_padding():
     grid = Grid(shape_zyx=(4, 4, 4), spacing_zyx_mm=(1, 1, 1))
     assert set(grid.key()) == {"shape_zyx", "orientation", "crop_above_hu", "spacing_zyx_mm"}
     assert grid.model_copy(update={"anchor": "first_voxel"}).key() != grid.key()
+
+
+PATCHES = {"spacing_zyx_mm": [3, 1.5, 1.5], "patch_zyx": [4, 8, 8]}
+
+
+@settings(max_examples=60)
+@given(st.tuples(st.integers(4, 9), st.integers(4, 9)), st.integers(0, 30), st.sampled_from([0.0, 0.25, 0.5, 0.8]))
+def test_patches_lie_where_monais_sliding_window_has_them(sides, more, overlap):
+    from monai.data.utils import dense_patch_slices
+
+    (rows, columns), patch = (sides[0] + more, sides[1] + more // 2), (4, *sides)
+    grid = Grid(shape_zyx=(4, rows, columns), patch_zyx=patch, overlap=overlap)
+    steps = [
+        n if n == side else int(side * (1 - overlap)) or 1 for n, side in zip((4, rows, columns), patch, strict=True)
+    ]
+    volume = noise((4, 1, rows, columns))
+    got = list(grid.items(volume))
+    want = [volume[:, 0][at] for at in dense_patch_slices((4, rows, columns), patch, steps)]
+    assert len(got) == len(want) == grid.n_items((1, 1, 1), (1, 1, 1))
+    assert all(np.array_equal(one[0, :, 0], other) for one, other in zip(got, want, strict=True))
+
+
+def test_patches_are_read_without_a_copy_and_cover_the_volume():
+    view = View.model_validate({"values": "int16", "volume": {"shape_zyx": [10, 20, 20], **PATCHES, "overlap": 0.5}})
+    stored = view.apply(noise((12, 30, 30)), (3.0, 1.5, 1.5))
+    assert stored.shape == (10, 1, 20, 20)
+    patches = list(view.items(stored))
+    assert {one.shape for one in patches} == {(1, 4, 1, 8, 8)}
+    assert all(np.shares_memory(one, stored) for one in patches)
+    seen = np.zeros(stored.shape, bool)
+    for z, y, x in ((z, y, x) for z in (0, 2, 4, 6) for y in (0, 4, 8, 12) for x in (0, 4, 8, 12)):
+        seen[z : z + 4, :, y : y + 8, x : x + 8] = True
+    assert len(patches) == 64
+    assert seen.all()
+
+
+@pytest.mark.parametrize("anchor", ["first_voxel", "whole_voxels"])
+def test_a_volume_at_its_own_extent_is_padded_to_a_multiple(anchor):
+    grid = Grid.model_validate(PATCHES | {"multiple_of": [4, 8, 16], "anchor": anchor, "pad_hu": -1000})
+    volume = noise((11, 40, 40)).clip(-900, None)
+    got = grid.apply(volume, (3.0, 1.5, 1.5))
+    assert got.shape == grid.shape_of(volume.shape, (3.0, 1.5, 1.5)) == (12, 40, 48)
+    inside = got[got > -1000]
+    assert np.array_equal(np.sort(inside), np.sort(volume.ravel()))
+    assert grid.shape_of(volume.shape, (6.0, 0.75, 3.0))[1:] == (24, 80)
+    assert grid.n_items(volume.shape, (3.0, 1.5, 1.5)) == 3 * 5 * 6
+    centred = grid.model_copy(update={"anchor": "centre"})
+    assert centred.apply(volume, (3.0, 1.5, 1.5)).shape == (12, 40, 48)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"spacing_zyx_mm": [1, 1, 1]}, "needs `shape_zyx`, or"),
+        ({"shape_zyx": [8, 8, 8], "multiple_of": [4, 4, 4]}, "needs `shape_zyx`, or"),
+        ({"multiple_of": [8, 8, 8], "spacing_zyx_mm": [1, 1, 1]}, "`multiple_of` needs"),
+        ({"multiple_of": [8, 8, 8], "patch_zyx": [4, 4, 4]}, "`multiple_of` needs"),
+        ({"shape_zyx": [8, 8, 8], "overlap": 0.5}, "`overlap` needs `patch_zyx`"),
+        ({"shape_zyx": [8, 8, 8], "patch_zyx": [4, 4, 9]}, "must not be larger"),
+        ({"shape_zyx": [8, 8, 8], "patch_zyx": [4, 4, 4], "overlap": 0.95}, "less than or equal to 0.9"),
+    ],
+)
+def test_patches_that_are_none_are_refused(grid, message):
+    with pytest.raises(ValidationError, match=message):
+        Grid.model_validate(grid)
+
+
+def test_other_patches_are_another_view_and_whole_volumes_keep_their_digest():
+    whole = {"values": "int16", "volume": {"shape_zyx": [8, 16, 16], "spacing_zyx_mm": [3, 1.5, 1.5]}}
+    cut = whole | {"volume": whole["volume"] | {"patch_zyx": [4, 8, 8]}}
+    lapped = whole | {"volume": cut["volume"] | {"overlap": 0.5}}
+    views = [View.model_validate(one) for one in (whole, cut, lapped)]
+    assert len({view.key() for view in views}) == 3
+    assert [view.item for view in views] == ["volume", "patch", "patch"]
+    assert set(views[0].volume.key()) == {"shape_zyx", "orientation", "crop_above_hu", "spacing_zyx_mm"}

@@ -7,6 +7,7 @@ import importlib.metadata
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 import timm
 import yaml
@@ -139,11 +140,15 @@ def test_without_ct_an_audit_of_imports_runs_whole_and_an_encoder_of_ct_is_told(
 
 
 def test_ct_native_encoders_are_audited_from_exported_and_local_files(tmp_path):
-    """A 3D network exported to TorchScript, a network of slices in HU, and one of three windows by numbers."""
+    """A 3D network exported to TorchScript, of volumes and of patches, one of slices in HU, and one of three windows."""
     workspace = write_audit(
         tmp_path,
         cohort={"kind": "phantom", "n_studies": 80, "n_slices": 4, "matrix_px": 64},
-        tasks=["pe"], probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]}, mitigation={"enabled": False},
+        tasks=["pe"], mitigation={"enabled": False},
+        probes={
+            "kinds": ["logistic", "abmil", "lrcn"], "c_grid": [0.01, 1.0], "poolings": ["mean", "max"],
+            "networks": {"seeds": 1, "epochs": 2, "components": 4},
+        },
     )  # fmt: skip
     registry = workspace.audit.encoders
     (registry / "efficientnet_lite0.yaml").unlink()
@@ -158,6 +163,9 @@ def test_ct_native_encoders_are_audited_from_exported_and_local_files(tmp_path):
         "input": {"size_px": 32, "mean": [0.5] * 3, "std": [0.5] * 3},
     }
     raws = {"volumes": volumes.model_dump(mode="json", exclude_defaults=True)}
+    grid = raws["volumes"]["view"]["volume"]
+    cut = {"patch_zyx": grid["shape_zyx"], "shape_zyx": None, "multiple_of": [6, 8, 10], "spacing_zyx_mm": [25, 25, 25]}
+    raws["patches"] = raws["volumes"] | {"view": {"values": "int16", "volume": grid | cut}}
     for name, raw in (("in_hu", hu), ("three_windows", windows)):
         network = randomise(timm.create_model("test_vit", pretrained=False, num_classes=0, **raw["options"]))
         path = tmp_path / f"{name}.safetensors"
@@ -171,6 +179,11 @@ def test_ct_native_encoders_are_audited_from_exported_and_local_files(tmp_path):
     warehouse = workspace.warehouse
     assert read_poolings(warehouse.embeddings_path("volumes")) == ["volume"]
     assert {read_provenance(warehouse.embeddings_path(name))["n_studies"] for name in raws} == {"80"}
+    compared = warehouse.read("spatial_aggregation").filter(pl.col("auroc").is_not_null())
+    by_encoder = {name: set(compared.filter(encoder=name)["aggregation"]) for name in raws}
+    assert by_encoder["in_hu"] == {"mean", "max", "attention", "lrcn"}
+    assert by_encoder["patches"] == {"mean", "max", "attention"}  # patches have no order for a recurrent network
+    assert by_encoder["volumes"] == set()
     audited = set(warehouse.read("subgroup_metrics", Cell("in_hu", "pe"))["encoder"])
     assert audited == {"in_hu"}
     views = set(warehouse.read("ct_views")["windows"])

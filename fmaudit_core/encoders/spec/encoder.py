@@ -55,7 +55,7 @@ class EncoderSpec(Part):
     dim : int
         Length of an embedding.
     batch_size : int
-        Slices, or volumes, per forward pass.
+        Slices, volumes or patches per forward pass.
     control : bool
         Whether this is a control that every real encoder must beat.
     dtype : str
@@ -185,8 +185,8 @@ class EncoderSpec(Part):
 
     @property
     def has_slices(self) -> bool:
-        """Return whether slice embeddings exist; False for whole volumes and for embeddings computed elsewhere."""
-        return self.sees_images and self.view.volume is None
+        """Return whether embeddings of slices, or patches, exist; False for whole volumes and embeddings computed elsewhere."""
+        return self.sees_images and (self.view.volume is None or self.view.of_patches)
 
     @property
     def poolings(self) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ class EncoderSpec(Part):
             return ()
         if self.embeddings is not None:
             return (self.embeddings.pooling,)
-        return (VOLUME,) if self.view.volume is not None else POOLINGS
+        return POOLINGS if self.has_slices else (VOLUME,)
 
     @property
     def sha256(self) -> str:

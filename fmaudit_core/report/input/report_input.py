@@ -13,6 +13,7 @@ from fmaudit_core.config import Audit
 from fmaudit_core.report.errors import ReportError
 from fmaudit_core.tables import cohort, fairness
 from fmaudit_core.tables.cohort import COHORT_FLOW, COHORT_NOTES
+from fmaudit_core.tables.encoders import ENCODER_SENSITIVITY
 from fmaudit_core.tables.fairness import (
     CROSS_GROUP_AUROC,
     FAIRNESS_GAPS,
@@ -80,6 +81,7 @@ COMPARISONS: Final = MODEL_COMPARISONS.schema
 CHANGES: Final = AUDIT_CHANGES.schema
 MODALITIES: Final = MODALITY_COMPARISONS.schema
 SPATIAL: Final = SPATIAL_AGGREGATION.schema
+SENSITIVITY: Final = ENCODER_SENSITIVITY.schema
 MITIGATION: Final = MITIGATION_RESULTS.part(
     f"{' '.join(RUN)} attribute status reason chosen interpretable levelling_down "
     "auroc auroc_before auroc_delta auroc_delta_low auroc_delta_high gap_before gap_after reduction ci_low ci_high "
@@ -141,6 +143,7 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "mitigation_interactions": INTERACTIONS,
     "mitigation_ladder": LADDER,
     "spatial_aggregation": SPATIAL,
+    "encoder_sensitivity": SENSITIVITY,
 }
 _ABOUT_ONE_PERSON: Final = (
     "study_id",
@@ -170,6 +173,8 @@ class ReportInput:
         What to check before a verdict is read; see `fairness/score_warnings.py`.
     adjusted_gaps : frame of `ADJUSTED`, optional
         Gaps before and after standardising for covariates; see `fairness/adjusted_gaps.py`.
+    encoder_sensitivity : frame of `SENSITIVITY`, optional
+        How far alterations of a CT move embeddings; see `encoders/sensitivity.py`.
     modality_comparisons : frame of `MODALITIES`
         What CT, the medical record and both tell, over all studies.
     studies : frame of `STUDIES`
@@ -215,6 +220,7 @@ class ReportInput:
     audit_changes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CHANGES))
     modality_comparisons: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=MODALITIES))
     spatial_aggregation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SPATIAL))
+    encoder_sensitivity: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SENSITIVITY))
     score_warnings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=WARNINGS))
     adjusted_gaps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADJUSTED))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))

@@ -112,6 +112,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
         "label_flow": _whole(workspace, "label_flow"),
         "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
         "adjusted_gaps": _standardised(workspace, look),
+        **_explored(workspace, look),
         "notes": _whole(workspace, "cohort_notes"),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         **{name: _of_cells(workspace, name, cells) for name in _BY_CELL},
@@ -129,6 +130,17 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
 def _standardised(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
     """Return the gaps standardised for covariates; without columns if none is declared."""
     return _of_cells(workspace, "adjusted_gaps", look.audited_cells()) if workspace.audit.covariates else pl.DataFrame()
+
+
+def _explored(workspace: Workspace, look: Snapshot) -> dict[str, pl.DataFrame]:
+    """Return the tables of the exploratory steps; without columns if a step is switched off."""
+    cells = [cell for cell in look.audited_cells() if look.encoders[cell.encoder].embeds]
+    asked = {
+        "training_counts": ("training_counts", "learning_curves"),
+        "discovered_subgroups": ("discovered_subgroups", "discovered_traits"),
+    }
+    tables = [name for step, names in asked.items() if getattr(workspace.audit.exploration, step) for name in names]
+    return {name: _of_cells(workspace, name, cells) for name in tables}
 
 
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from fmaudit_core.config import audit_path_from_environment
 from fmaudit_dagster.assets.cohort import cohort
 from fmaudit_dagster.assets.ehr import ehr_features, ehr_fits, fusion_fits
 from fmaudit_dagster.assets.embeddings import study_embeddings
-from fmaudit_dagster.assets.fairness import adjusted_gaps, fairness
+from fmaudit_dagster.assets.fairness import adjusted_gaps, discovered_subgroups, fairness, training_counts
 from fmaudit_dagster.assets.imaging import ct_slices
 from fmaudit_dagster.assets.mitigation import (
     demographic_probes,
@@ -34,6 +34,8 @@ ASSETS = [
     probe_predictions,
     fairness,
     adjusted_gaps,
+    training_counts,
+    discovered_subgroups,
     demographic_probes,
     mitigation_scores,
     mitigation_results,

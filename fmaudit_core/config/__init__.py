@@ -21,6 +21,7 @@ from fmaudit_core.config.compute import ComputeSection
 from fmaudit_core.config.ehr import EhrSection
 from fmaudit_core.config.environment import CONFIG_NAME, audit_path_from_environment, report_url_from_environment
 from fmaudit_core.config.errors import ConfigError
+from fmaudit_core.config.exploration import ExplorationSection
 from fmaudit_core.config.extraction import ExtractionSection
 from fmaudit_core.config.fairness import FairnessSection
 from fmaudit_core.config.imaging import ImagingSection
@@ -47,6 +48,7 @@ __all__ = [
     "ComputeSection",
     "ConfigError",
     "EhrSection",
+    "ExplorationSection",
     "ExtractionSection",
     "FairnessSection",
     "ImagingSection",

@@ -27,6 +27,7 @@ from fmaudit_core.config.cluster import ClusterSection
 from fmaudit_core.config.cohort import CohortSection, TableCohort
 from fmaudit_core.config.compute import ComputeSection
 from fmaudit_core.config.ehr import EhrSection
+from fmaudit_core.config.exploration import ExplorationSection
 from fmaudit_core.config.extraction import ExtractionSection
 from fmaudit_core.config.fairness import FairnessSection
 from fmaudit_core.config.imaging import ImagingSection
@@ -97,6 +98,8 @@ class Audit(Section):
     ehr: EhrSection = EhrSection()
     #: from predictions to findings
     fairness: FairnessSection = FairnessSection()
+    #: exploratory steps after the findings
+    exploration: ExplorationSection = ExplorationSection()
     #: strategies that may reduce gaps
     mitigation: MitigationSection = MitigationSection()
     #: the gate between this audit and the previous one

@@ -50,6 +50,16 @@ def has_covariates(look: Snapshot, _: Cell) -> bool:
     return bool(look.workspace.audit.covariates)
 
 
+def is_refitted(look: Snapshot, cell: Cell) -> bool:
+    """Return whether an encoder's probes are refitted with equal training counts."""
+    return embeds(look, cell) and look.workspace.audit.exploration.training_counts
+
+
+def is_searched(look: Snapshot, cell: Cell) -> bool:
+    """Return whether subgroups that nobody named are searched for among an encoder's studies."""
+    return embeds(look, cell) and look.workspace.audit.exploration.discovered_subgroups
+
+
 def is_audited(look: Snapshot, _: Cell) -> bool:
     """Return whether there are any statistics."""
     return bool(look.audited_cells())

@@ -121,6 +121,7 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
         "label_flow": _whole(workspace, "label_flow"),
         "score_warnings": _of_cells(workspace, "score_warnings", look.audited_cells()),
         "adjusted_gaps": _standardised(workspace, look),
+        **_explored(workspace, look),
         "notes": _noted(workspace),
         "baselines": _of_cells(workspace, "baseline_joins", predicted),
         "encoder_sensitivity": _sensitivity(workspace, look),
@@ -161,6 +162,17 @@ def _sensitivity(workspace: Workspace, look: Snapshot) -> pl.DataFrame:
         [(name, spec.digest()) for name, spec in look.encoders.items()], ["encoder", "spec_digest"], orient="row"
     )
     return found.join(specs, on=["encoder", "spec_digest"], how="semi", maintain_order="left") if found.width else found
+
+
+def _explored(workspace: Workspace, look: Snapshot) -> dict[str, pl.DataFrame]:
+    """Return the tables of the exploratory steps; without columns if a step is switched off."""
+    cells = [cell for cell in look.audited_cells() if look.encoders[cell.encoder].embeds]
+    asked = {
+        "training_counts": ("training_counts", "learning_curves"),
+        "discovered_subgroups": ("discovered_subgroups", "discovered_traits"),
+    }
+    tables = [name for step, names in asked.items() if getattr(workspace.audit.exploration, step) for name in names]
+    return {name: _of_cells(workspace, name, cells) for name in tables}
 
 
 def _recommended(workspace: Workspace, found: Mapping[str, pl.DataFrame]) -> pl.DataFrame:

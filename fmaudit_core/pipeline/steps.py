@@ -205,6 +205,10 @@ _SMALL: Final = (
     "attributes", "fairness.primary_pooling", "fairness.seed", "fairness.confidence", "fairness.suppress_under",
     "fairness.test_from", "fairness.auroc_margin",
 )  # fmt: skip
+_TRAINED: Final = Columns(("study_id", "patient_id", "split"), attributes=True)
+_EXPLORED: Final = (
+    "fairness.primary_pooling", "fairness.seed", "fairness.confidence", "fairness.suppress_under", "fairness.test_from",
+)  # fmt: skip
 #: scores in addition to those of the logistic probes on CT, which do not wait for them if they fail
 FURTHER_FITS: Final = ("ehr_fits", "fusion_fits", "neural_fits")
 COHORT_TABLES: Final = ("studies", "labels", "cohort_flow", "label_flow", "cohort_notes")
@@ -270,6 +274,17 @@ STEPS: Final = (
         settings=("attributes", "covariates", "mediators", "fairness"), when=facts.has_covariates,
     ),
     Step(
+        "training_counts", "fairness", By.ENCODER_TASK, inputs=("probe_predictions", "study_embeddings", "labels", _TRAINED),
+        tables=("training_counts", "learning_curves"), settings=("attributes", *_EXPLORED, *_POLICY), when=facts.is_refitted,
+    ),
+    Step(
+        "discovered_subgroups", "fairness", By.ENCODER_TASK,
+        inputs=("probe_predictions", "study_embeddings", "labels", _TRAINED, _COVARIATES, ACQUISITION, "ehr_features"),
+        optional=("ehr_features",),
+        tables=("discovered_subgroups", "discovered_traits", "discovered_members"), when=facts.is_searched,
+        settings=("attributes", "covariates", "acquisition", "ehr.day_before", "fairness.alpha", *_EXPLORED, *_POLICY),
+    ),
+    Step(
         "demographic_probes", "probes", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,
         settings=(*_SMALL, "mitigation.control_shuffles"), revision=2,
     ),
@@ -304,8 +319,9 @@ STEPS: Final = (
     Step(
         "audit_report", "report", with_input="audit_findings", last=True, files=(PAGE,), facts=(facts.shown,),
         inputs=(
-            "audit_findings", "cohort", "ct_slices", "study_embeddings", "fairness", "adjusted_gaps", "probe_predictions",
-            "demographic_probes", "mitigation_scores", "mitigation_results", "mitigation_capacity",
+            "audit_findings", "cohort", "ct_slices", "study_embeddings", "fairness", "adjusted_gaps", "training_counts",
+            "discovered_subgroups", "probe_predictions", "demographic_probes", "mitigation_scores", "mitigation_results",
+            "mitigation_capacity",
         ),
         tables=("report_files", "mitigation_recommendations", "paper_comparison"), optional=("mitigation_capacity",),
         settings=("report.dagster_url",), when=facts.is_audited, revision=12,

@@ -136,6 +136,15 @@ def _remove_old(folder: Path, current: set[Path]) -> None:
 
 def _frames(inputs: ReportInput, shown: ReportData) -> dict[str, pl.DataFrame]:
     tables = shown.tables
+    further = {
+        "adjusted_gaps": tables.adjusted,
+        "training_counts": tables.training_counts,
+        "learning_curves": tables.learning_curves,
+        "discovered_subgroups": tables.regions,
+        "discovered_traits": tables.traits,
+        "paper_comparison": tables.paper,
+        "label_flow": tables.label_flow,
+    }
     return {
         _FINDINGS: with_report_sentences(shown),
         "fairness_gaps": tables.gaps,
@@ -150,9 +159,7 @@ def _frames(inputs: ReportInput, shown: ReportData) -> dict[str, pl.DataFrame]:
         "modality_comparisons": inputs.modality_comparisons,
         "score_warnings": tables.warnings,
         **{name: frame for name, frame in tables.mitigation.tables().items() if frame.height},
-        **({"adjusted_gaps": tables.adjusted} if tables.adjusted.height else {}),
-        **({"paper_comparison": tables.paper} if tables.paper.height else {}),
-        **({"label_flow": tables.label_flow} if tables.label_flow.height else {}),
+        **{name: frame for name, frame in further.items() if frame.height},
         "spatial_aggregation": tables.aggregations,
         "cohort_counts": tables.studies,
         "cohort_flow": inputs.flow,

@@ -32,6 +32,8 @@ from fmaudit_core.report.sections.reproduction import paper_view
 from fmaudit_core.report.sections.sensitivity import sensitivity_views
 from fmaudit_core.report.sections.subgroups import cell_figures, cell_id, cell_view
 from fmaudit_core.report.sections.summary import executive_summary
+from fmaudit_core.report.sections.training_counts import training_count_views
+from fmaudit_core.report.sections.who_else import who_else_views
 from fmaudit_core.report.sections.why import why_section
 from fmaudit_core.report.text.methods import limits, methods
 from fmaudit_core.report.text.templating import environment
@@ -104,6 +106,8 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "variants": [variant_title(variant) or "as given" for variant in index.variants],
         "q_map": q_map(index),
         "why": why_section(index, tables.adjusted),
+        "training_counts": training_count_views(index, tables.training_counts, tables.learning_curves),
+        "who_else": who_else_views(index, tables.regions, tables.traits),
         "overview": encoders_view(index),
         "pairs": pair_views(index),
         "changes": changes_views(index),

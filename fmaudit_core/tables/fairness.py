@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fmaudit_core.tables.columns import number, text
+from fmaudit_core.tables.columns import integer, number, text
 from fmaudit_core.tables.table import COUNTS, ENCODER_AND_TASK, ESTIMATE, SCORE_SET, declare
 
 #: columns of a gap, here and among the findings
@@ -104,4 +104,68 @@ ADJUSTED_GAPS: Final = declare(
             "`one_study` with over a tenth of the weight"
         ),
     },
+)
+TRAINING_COUNTS: Final = declare(
+    "training_counts",
+    "A subgroup against the other tested ones, with the probe refitted on equal training counts and on as many at random.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup",
+    rest=(
+        "status n_pos n_neg n_pos_each n_neg_each n_seeds gap_all gap_random gap_equal gap_contrast gap_contrast_low "
+        "gap_contrast_high gap_contrast_p subgroup_change subgroup_change_low subgroup_change_high rest_change "
+        "rest_change_low rest_change_high"
+    ),
+    special={
+        "status": text(
+            "`tested`, or `few_training` if a subgroup has too few training studies with or without the outcome"
+        ),
+        "n_pos": integer("training studies of the subgroup with the outcome"),
+        "n_neg": integer("training studies of the subgroup without the outcome"),
+    },
+)
+LEARNING_CURVES: Final = declare(
+    "learning_curves",
+    "UDR in a subgroup with the probe refitted on fewer training studies, equally many of every subgroup.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} attribute subgroup step",
+    rest="n_pos n_neg value lowest highest",
+    special={
+        "step": integer("1 to 5: fifths of the smallest subgroup's training studies"),
+        "n_pos": integer("training studies of each subgroup with the outcome"),
+        "n_neg": integer("training studies of each subgroup without the outcome"),
+        "value": number("UDR, mean over the draws"),
+    },
+)
+DISCOVERED_SUBGROUPS: Final = declare(
+    "discovered_subgroups",
+    "A region that nobody named: found without test studies, tested on them. Without one, a row gives the detectable size.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} region",
+    rest=(
+        "finder region status confirmed rule share n n_pos udr foretold rest_udr rest_foretold excess excess_low excess_high "
+        "p_value p_adjusted stability detectable"
+    ),
+    special={
+        "status": text("`tested`; `few` patients on one side; `none` if nothing stood out"),
+        "share": number("of a direction, the share of studies that it is the top of"),
+        "n": integer("test studies of the region"),
+        "n_pos": integer("those with the outcome"),
+        "p_value": number("one-sided p for no more excess misses than in the rest"),
+        "p_adjusted": number("the same, corrected over the regions (Holm)"),
+    },
+)
+DISCOVERED_TRAITS: Final = declare(
+    "discovered_traits",
+    "What patients of a region have more often than the others, on test.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} region column level",
+    rest="share_inside share_outside odds_ratio odds_low odds_high q_value",
+    special={"q_value": number("false discovery rate over all levels looked at in the region")},
+)
+DISCOVERED_MEMBERS: Final = declare(
+    "discovered_members",
+    "A study of a region. Never part of a report.",
+    per=ENCODER_AND_TASK,
+    key=f"{SCORE_SET} region study_id",
+    rest="split",
 )

@@ -9,7 +9,10 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.fairness.adjusted_gaps import adjusted_gaps as standardise
 from fmaudit_core.fairness.assess import Assessment
+from fmaudit_core.fairness.discovery import discover
+from fmaudit_core.fairness.training_counts import training_counts as refit
 from fmaudit_core.pipeline import queries
+from fmaudit_core.pipeline.run_exploration import probed_studies, searched_studies
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_score_set
 from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
@@ -57,6 +60,29 @@ def adjusted_gaps(work: Work) -> Iterator[Result]:
         gaps=workspace.warehouse.read("fairness_gaps", work.cell),
     )
     yield work.publish({"adjusted_gaps": found}, outcome=counted(found, "status"))
+
+
+@step_asset("training_counts", kinds={"numpy", "parquet"})
+def training_counts(work: Work) -> Iterator[Result]:
+    """Gaps with the probe refitted on equal training counts of every subgroup, and on as many studies at random."""
+    audit = work.workspace.audit
+    found = refit(probed_studies(work.workspace, work.cell), audit.attributes, audit.fairness)
+    frames = {"training_counts": found.counts, "learning_curves": found.curves}
+    yield work.publish(frames, outcome=counted(found.counts, "status"))
+
+
+@step_asset("discovered_subgroups", kinds={"numpy", "parquet"})
+def discovered_subgroups(work: Work) -> Iterator[Result]:
+    """Subgroups that nobody named: found in training and validation, tested on test, described."""
+    found = discover(searched_studies(work.workspace, work.cell), work.workspace.audit.fairness)
+    frames = {
+        "discovered_subgroups": found.subgroups,
+        "discovered_traits": found.traits,
+        "discovered_members": found.members,
+    }
+    yield work.publish(
+        frames, outcome=counted(found.subgroups, "status"), confirmed=int(found.subgroups["confirmed"].sum())
+    )
 
 
 def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:

@@ -111,11 +111,23 @@ def test_gaps_are_adjusted_only_where_covariates_are_declared(workspace: Workspa
     audit = workspace.audit.model_copy(update={"covariates": ("sex",)})
     declared = Workspace(audit=audit, audit_yaml=workspace.audit_yaml)
     due = [one.name for one in asked(declared, {spec.name: spec}).steps]
-    assert due == ["adjusted_gaps/hu_histogram/pe"]
+    # rules over metadata are searched for in covariates too
+    assert due == ["adjusted_gaps/hu_histogram/pe", "discovered_subgroups/hu_histogram/pe"]
     publish_all(declared, {spec.name: spec}, but=("study_embeddings",))
     assert asked(declared, {spec.name: spec}).idle
     marked = Workspace(audit=audit.model_copy(update={"mediators": ("sex",)}), audit_yaml=workspace.audit_yaml)
     assert [one.name for one in asked(marked, {spec.name: spec}).steps] == ["adjusted_gaps/hu_histogram/pe"]
+
+
+def test_exploratory_steps_that_are_switched_off_are_never_due(workspace: Workspace, spec: EncoderSpec) -> None:
+    for step in ("training_counts", "discovered_subgroups"):
+        workspace.warehouse.path(step, CELL).unlink()
+        assert [one.name for one in asked(workspace, {spec.name: spec}).steps] == [f"{step}/hu_histogram/pe"]
+        off = workspace.audit.exploration.model_copy(update={step: False})
+        audit = workspace.audit.model_copy(update={"exploration": off})
+        left_out = Workspace(audit=audit, audit_yaml=workspace.audit_yaml)
+        assert f"{step}/hu_histogram/pe" not in names(asked(left_out, {spec.name: spec}))
+        publish_all(workspace, {spec.name: spec}, but=("study_embeddings",))
 
 
 def test_only_the_lost_assets_of_several_are_made_again(workspace: Workspace, spec: EncoderSpec) -> None:

@@ -307,7 +307,8 @@ def test_lineage_reads_from_studies_to_report(audited):
         "studies", "labels", "cohort_flow", "acquisition", "ct_slices", "study_embeddings", "probe_fits", "ehr_features",
         "ehr_fits", "fusion_fits", "neural_fits", "probe_predictions",
         *FAIRNESS_TABLES, "audit_findings", "audit_report", "label_flow", "cohort_notes", "demographic_probes",
-        "adjusted_gaps", "mitigation_scores", "mitigation_results", "mitigation_capacity",
+        "adjusted_gaps", "training_counts", "discovered_subgroups", "mitigation_scores", "mitigation_results",
+        "mitigation_capacity",
     }  # fmt: skip
     for key in above:
         node = graph.get(key)
@@ -324,6 +325,20 @@ def test_the_report_has_every_table_the_engine_makes(audited):
     page = (workspace.reports / "index.html").read_text()
     assert "Two models on the same patients" in page
     assert page.count('<table class="calibration">') == len(CELLS) * 2  # poolings
+
+
+def test_the_exploratory_steps_are_in_the_report_and_no_member_of_a_region_is(audited):
+    workspace = audited[0]
+    for table in ("training_counts", "discovered_subgroups", "discovered_members"):
+        assert workspace.warehouse.cells(table) == CELLS
+    counts = workspace.warehouse.read_cells("training_counts", CELLS)
+    assert set(counts["attribute"]) <= set(workspace.audit.attributes)
+    assert counts.height
+    page = (workspace.reports / "index.html").read_text()
+    assert 'id="who-else"' in page
+    assert "How much of each gap goes with the numbers of training studies" in page
+    assert (workspace.reports / "discovered_subgroups.csv").exists()
+    assert not (workspace.reports / "discovered_members.csv").exists()
 
 
 def test_the_report_tells_the_runs_that_made_it(audited):

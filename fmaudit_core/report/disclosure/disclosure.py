@@ -18,6 +18,12 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.findings import judged_as_found
 from fmaudit_core.fairness.score_warnings import NONE_OR_ALL_CALLED, STUDIES_PER_PATIENT, message
 from fmaudit_core.report.disclosure.adjusted_gaps import shown_adjusted_gaps
+from fmaudit_core.report.disclosure.exploration import (
+    shown_curves,
+    shown_regions,
+    shown_training_counts,
+    shown_traits,
+)
 from fmaudit_core.report.disclosure.intersections import shown_intersections
 from fmaudit_core.report.disclosure.mitigation import Mitigation, shown_mitigation
 from fmaudit_core.report.disclosure.outcomes import shown_label_flow, shown_notes
@@ -84,6 +90,8 @@ class Disclosed:
         With messages in the page's words.
     adjusted : frame
         With `counts` as in metrics.
+    training_counts, learning_curves, regions, traits : frames
+        In whole percent and in tens.
     """
 
     metrics: pl.DataFrame
@@ -104,6 +112,10 @@ class Disclosed:
     paper: pl.DataFrame
     warnings: pl.DataFrame
     adjusted: pl.DataFrame
+    training_counts: pl.DataFrame
+    learning_curves: pl.DataFrame
+    regions: pl.DataFrame
+    traits: pl.DataFrame
 
 
 def disclose(inputs: ReportInput) -> Disclosed:
@@ -113,6 +125,7 @@ def disclose(inputs: ReportInput) -> Disclosed:
     protected = protected_levels(inputs.subgroup_calibration, _SUBGROUP, protected, settings)
     metrics = _metrics(inputs.subgroup_metrics, protected)
     studies = _studies(inputs.studies, protected, inputs.subgroup_metrics, settings.suppress_under)
+    regions = shown_regions(inputs.discovered_subgroups, protected)
     return Disclosed(
         metrics=metrics,
         gaps=_rounded_spreads(judged_as_found(inputs.fairness_gaps, inputs.audit_findings), protected),
@@ -132,6 +145,10 @@ def disclose(inputs: ReportInput) -> Disclosed:
         aggregations=_aggregations(inputs.spatial_aggregation, settings.suppress_under),
         warnings=_warnings(inputs.score_warnings, protected),
         adjusted=shown_adjusted_gaps(inputs.adjusted_gaps, inputs.audit_findings, protected, settings),
+        training_counts=shown_training_counts(inputs.training_counts, protected, settings),
+        learning_curves=shown_curves(inputs.learning_curves, protected),
+        regions=regions,
+        traits=shown_traits(inputs.discovered_traits, regions, protected),
     )
 
 

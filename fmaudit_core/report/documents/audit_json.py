@@ -130,5 +130,8 @@ def _beside_findings(tables: Disclosed) -> dict[str, list[dict[str, Any]]]:
         "model_comparisons": tables.comparisons.filter(attribute=OVERALL).to_dicts(),
         "spatial_aggregation": tables.aggregations.to_dicts(),
         "adjusted_gaps": tables.adjusted.to_dicts(),
+        "training_counts": tables.training_counts.to_dicts(),
+        "discovered_subgroups": tables.regions.to_dicts(),
+        "discovered_traits": tables.traits.to_dicts(),
         "worse_than_before": tables.changes.filter("worse").to_dicts(),
     }

@@ -77,6 +77,10 @@ CROSS: Final = CROSS_GROUP_AUROC.schema
 INTERSECTIONS: Final = fairness.INTERSECTIONS.schema
 WARNINGS: Final = SCORE_WARNINGS.schema
 ADJUSTED: Final = fairness.ADJUSTED_GAPS.schema
+TRAINING: Final = fairness.TRAINING_COUNTS.schema
+CURVES: Final = fairness.LEARNING_CURVES.schema
+DISCOVERED: Final = fairness.DISCOVERED_SUBGROUPS.schema
+TRAITS: Final = fairness.DISCOVERED_TRAITS.schema
 COMPARISONS: Final = MODEL_COMPARISONS.schema
 CHANGES: Final = AUDIT_CHANGES.schema
 MODALITIES: Final = MODALITY_COMPARISONS.schema
@@ -130,6 +134,10 @@ _TABLES: Final[Mapping[str, pl.Schema]] = {
     "modality_comparisons": MODALITIES,
     "score_warnings": WARNINGS,
     "adjusted_gaps": ADJUSTED,
+    "training_counts": TRAINING,
+    "learning_curves": CURVES,
+    "discovered_subgroups": DISCOVERED,
+    "discovered_traits": TRAITS,
     "label_flow": LABEL_FLOW,
     "notes": NOTES,
     "baselines": BASELINE_JOINS.schema,
@@ -223,6 +231,10 @@ class ReportInput:
     encoder_sensitivity: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SENSITIVITY))
     score_warnings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=WARNINGS))
     adjusted_gaps: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ADJUSTED))
+    training_counts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAINING))
+    learning_curves: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CURVES))
+    discovered_subgroups: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DISCOVERED))
+    discovered_traits: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TRAITS))
     studies: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STUDIES))
     flow: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=FLOW))
     slice_quality: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICE_QUALITY))

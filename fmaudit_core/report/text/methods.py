@@ -9,6 +9,9 @@ from typing import Final
 from fmaudit_core.common.vocabulary import THRESHOLD_GIVEN
 from fmaudit_core.config import Audit
 from fmaudit_core.fairness.calibration_tests import MIN_PATIENTS
+from fmaudit_core.fairness.discovery import MOST_REGIONS, UNSTABLE
+from fmaudit_core.fairness.region_search import RESAMPLES
+from fmaudit_core.fairness.training_counts import SEEDS
 from fmaudit_core.report.index.report_data import ReportData
 from fmaudit_core.report.input.report_input import ReportInput
 from fmaudit_core.report.text.templating import environment
@@ -33,6 +36,12 @@ def methods(inputs: ReportInput, shown: ReportData) -> list[tuple[str, str]]:
         predicted=not inputs.baselines.is_empty(),
         sources=sorted(shown.index.threshold_sources()),
         min_patients=MIN_PATIENTS,
+        refitted=not shown.tables.training_counts.is_empty(),
+        searched=not shown.tables.regions.is_empty(),
+        seeds=SEEDS,
+        most_regions=MOST_REGIONS,
+        resamples=RESAMPLES,
+        unstable=UNSTABLE,
     )
     parts = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:])
     return [(heading, _joined(paragraph)) for heading, _, paragraph in parts]

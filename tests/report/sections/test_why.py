@@ -108,7 +108,7 @@ def test_a_share_is_shown_of_a_disparity_only(shown):
 
 def test_the_section_is_folded_and_absent_without_covariates(inputs, shown):
     why = why_section(shown.index, shown.tables.adjusted)
-    html = environment().get_template("sections/why.html.jinja").render(why=why)
+    html = environment().get_template("sections/why.html.jinja").render(why=why, training_counts=[])
     assert "<details" in html
     assert "open" not in re.search(r"<details[^>]*>", html)[0]
     assert len(why.views) == 1

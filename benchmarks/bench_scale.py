@@ -116,9 +116,8 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
         per_study.append(seconds / n)
         within = "within" if memory <= LIMIT_GB else "BEYOND"
-        print(
-            f"{n:>10,} studies {seconds:8.1f} s {1e3 * seconds / n:7.3f} ms a study, {memory:.1f} GB at most ({within} {LIMIT_GB:g})"
-        )
+        print(f"{n:>10,} studies {seconds:8.1f} s {1e3 * seconds / n:7.3f} ms a study,", end=" ")
+        print(f"peak memory {memory:5.1f} GB ({within} {LIMIT_GB:g})")
     print(f"cost of a study, largest cohort / smallest: {per_study[-1] / per_study[0]:.2f}")
 
 

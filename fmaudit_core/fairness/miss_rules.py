@@ -121,6 +121,8 @@ def find_rules(
                 if np.isfinite(z[at]) and len(key) > len(rule):
                     grown[key] = Rule(key, float(z[at]) - _GAIN * (len(key) - 1))
         best = sorted(grown.values(), key=lambda one: (-one.z, one.at))[:_BEAM]
+        if not best:  # no region is large enough, as may happen in a resample
+            break
         found |= {one.at: one for one in best}
         beam = [one.at for one in best]
     return _distinct(conditions, sorted(found.values(), key=lambda one: (-one.z, one.at)), most)

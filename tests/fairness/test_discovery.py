@@ -160,6 +160,13 @@ def test_rules_are_found_with_their_conditions_and_enough_patients():
     assert [one.at for one in weighted] == [one.at for one in drawn_again]
 
 
+def test_where_no_region_is_large_enough_there_is_no_rule():
+    levels = {"site": np.array(["a", "b"] * 20)}
+    conditions = conditions_of(levels, {"site": ["a", "b"]})
+    ones = np.ones(40)
+    assert find_rules(conditions, np.zeros(40), ones.astype(bool), ones, least=25, most=2) == []
+
+
 def test_levels_that_may_not_be_asked_are_in_no_condition():
     columns = {"race": np.array(["a", "b", "c"] * 20), "yes": np.array(["yes", "no"] * 30)}
     names = conditions_of(columns, {"race": ["a"], "yes": ["no", "yes"]}).names

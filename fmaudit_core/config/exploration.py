@@ -10,5 +10,5 @@ class ExplorationSection(Section):
 
     #: refit the probes with equal training counts of every subgroup, and compare gaps with refits of the same size at random
     training_counts: bool = True
-    #: search for subgroups that nobody named and that are missed more often than their scores foretell
+    #: search for subgroups that nobody named and that are missed more often than their scores predict
     discovered_subgroups: bool = True

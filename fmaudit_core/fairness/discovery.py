@@ -50,7 +50,7 @@ class Discovered:
 
 
 def discover(searched: Searched, settings: FairnessSection) -> Discovered:
-    """Search for regions that are missed more often than their scores foretell."""
+    """Search for regions that are missed more often than their scores predict."""
     search, test = sides_of(searched)
     seed = seed_of(settings.seed, f"{searched.key['task']}/discovered_subgroups")
     regions = []
@@ -85,7 +85,7 @@ def _tested(regions: Sequence[Region], test: Scored, settings: FairnessSection) 
             "n_pos": int(sides[0].y_true.sum()),
             "udr": found.region.udr,
         }
-        row |= {"foretold": found.region.foretold, "rest_udr": found.rest.udr, "rest_foretold": found.rest.foretold}
+        row |= {"expected": found.region.expected, "rest_udr": found.rest.udr, "rest_expected": found.rest.expected}
         rows.append(row | {"excess": found.value, "excess_low": low, "excess_high": high, "p_value": found.p_value()})
         p_values.append(found.p_value())
     adjusted = holm(np.array(p_values))

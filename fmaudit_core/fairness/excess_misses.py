@@ -1,4 +1,4 @@
-"""Excess misses of a region: its UDR less the UDR that its own recalibrated scores foretell.
+"""Excess misses of a region: its UDR less the UDR that its own recalibrated scores predict.
 
 Regions differ in how severe disease is, so their UDR differs even if the model is right about every study. Scores contain the
 severity: among studies with calibrated scores p, a share sum(p u) / sum(p) of the disease is expected to be missed, if u
@@ -75,7 +75,7 @@ def recalibration_slope(y_true: BoolArray, score: Float64Array, patient: IntArra
 
 @dataclass(frozen=True)
 class Excess:
-    """Observed and foretold UDR of some studies.
+    """Observed and expected UDR of some studies.
 
     Parameters
     ----------
@@ -83,23 +83,23 @@ class Excess:
     """
 
     udr: float
-    foretold: float
+    expected: float
     influence: Float64Array
 
     @property
     def value(self) -> float:
         """Return the excess."""
-        return self.udr - self.foretold
+        return self.udr - self.expected
 
 
 def excess_misses(studies: Scored) -> Excess:
     """Return the excess misses of studies with both outcomes; the influence includes the recalibration."""
     y, u, p = studies.y_true.astype(np.float64), studies.uncalled.astype(np.float64), studies.probability
-    udr, foretold = float(y @ u / y.sum()), float(p @ u / p.sum())
+    udr, expected = float(y @ u / y.sum()), float(p @ u / p.sum())
     curve = p * (1 - p)
-    of_shift = curve @ (u - foretold) / p.sum()
-    influence = y * (u - udr) / y.sum() - p * (u - foretold) / p.sum() - of_shift * (y - p) / curve.sum()
-    return Excess(udr, foretold, influence)
+    of_shift = curve @ (u - expected) / p.sum()
+    influence = y * (u - udr) / y.sum() - p * (u - expected) / p.sum() - of_shift * (y - p) / curve.sum()
+    return Excess(udr, expected, influence)
 
 
 def miss_residuals(studies: Scored) -> Float64Array:

@@ -1,4 +1,4 @@
-"""A direction in the embedding along which misses exceed what scores foretell: the finder `direction` of hidden subgroups.
+"""A direction in the embedding along which misses exceed what scores predict: the finder `direction` of hidden subgroups.
 
 A ridge regression of the residuals of misses on the embedding, after what goes with the score is projected out: along the
 score's own direction disease looks milder, which is no excess. The region is the top of the direction. Clusters of the

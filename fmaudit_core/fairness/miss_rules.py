@@ -1,4 +1,4 @@
-"""Rules over metadata under which misses exceed what scores foretell: the finder `rules` of hidden subgroups.
+"""Rules over metadata under which misses exceed what scores predict: the finder `rules` of hidden subgroups.
 
 A rule is one to three conditions that hold together, such as "scanner is B and sex is female". Rules are grown condition by
 condition, the best few at a time (a beam, as in subgroup discovery; Clark & Niblett 1989, Friedman & Fisher 1999).

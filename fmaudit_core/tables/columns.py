@@ -163,13 +163,13 @@ COLUMNS: Final = {
     "rule": texts("conditions that hold together in a region of `rules`"),
     "stability": number("mean Jaccard overlap with the regions found in resampled patients; below 0.4 is unstable"),
     "udr": number("share of the region's positives that are missed"),
-    "foretold": number("share that the region's own recalibrated scores foretell"),
+    "expected": number("share that the region's own recalibrated scores predict"),
     "rest_udr": number("share missed among the other studies"),
-    "rest_foretold": number("share that their recalibrated scores foretell"),
-    "excess": number("missed less foretold in the region, less the same in the rest"),
+    "rest_expected": number("share that their recalibrated scores predict"),
+    "excess": number("missed less expected in the region, less the same in the rest"),
     "excess_low": number("lower end of its interval"),
     "excess_high": number("upper end of its interval"),
-    "confirmed": boolean("whether the region is missed more often than foretold on test, corrected over the regions"),
+    "confirmed": boolean("whether the region is missed more often than expected on test, corrected over the regions"),
     "detectable": number(
         "excess of a tenth of the studies that the test finds with power 0.8, if the finder meets them exactly"
     ),

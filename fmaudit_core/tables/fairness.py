@@ -142,7 +142,7 @@ DISCOVERED_SUBGROUPS: Final = declare(
     per=ENCODER_AND_TASK,
     key=f"{SCORE_SET} region",
     rest=(
-        "finder region status confirmed rule share n n_pos udr foretold rest_udr rest_foretold excess excess_low excess_high "
+        "finder region status confirmed rule share n n_pos udr expected rest_udr rest_expected excess excess_low excess_high "
         "p_value p_adjusted stability detectable"
     ),
     special={

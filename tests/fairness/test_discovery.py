@@ -42,12 +42,12 @@ def scored(n_patients=400, seed=0, shift=0.0):
     return Scored(y, log_odds, log_odds < 0.0, patient)
 
 
-def test_the_excess_is_what_was_missed_less_what_scores_foretell():
+def test_the_excess_is_what_was_missed_less_what_scores_predict():
     studies = scored()
     found, p = excess_misses(studies), studies.probability
     assert p.sum() == pytest.approx(studies.y_true.sum())
     assert found.udr == pytest.approx(studies.uncalled[studies.y_true].mean())
-    assert found.foretold == pytest.approx(p[studies.uncalled].sum() / p.sum())
+    assert found.expected == pytest.approx(p[studies.uncalled].sum() / p.sum())
     assert found.influence.sum() == pytest.approx(0, abs=1e-9)
 
 

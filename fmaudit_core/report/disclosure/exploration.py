@@ -16,7 +16,7 @@ from fmaudit_core.report.input.report_input import CURVES, DISCOVERED, TRAINING,
 
 _TRAINING_COUNTS: Final = ("n_pos", "n_neg", "n_pos_each", "n_neg_each")
 _REGION: Final = (
-    "n", "n_pos", "udr", "foretold", "rest_udr", "rest_foretold", "excess", "excess_low", "excess_high", "p_value", "p_adjusted",
+    "n", "n_pos", "udr", "expected", "rest_udr", "rest_expected", "excess", "excess_low", "excess_high", "p_value", "p_adjusted",
     "stability", "share",
 )  # fmt: skip
 WITHHELD: Final = "withheld"

@@ -27,7 +27,7 @@ class RegionLine:
 
     region: str
     missed: str
-    foretold: str
+    expected: str
     rest: str
     excess: Estimate
     p: str
@@ -70,12 +70,12 @@ def who_else_views(index: ScoreSetIndex, regions: pl.DataFrame, traits: pl.DataF
 def region_sentence(row: Row) -> str:
     """Return a confirmed region in words."""
     whom, excess = _whom(row), _excess(row)
-    missed, foretold, rest, rest_foretold = (
-        formatting.percent(row[name], 0) for name in ("udr", "foretold", "rest_udr", "rest_foretold")
+    missed, expected, rest, rest_expected = (
+        formatting.percent(row[name], 0) for name in ("udr", "expected", "rest_udr", "rest_expected")
     )
     text = (
-        f"{whom}: {missed} of the disease is missed there, where the scores foretell {foretold}; among the other studies {rest}, "
-        f"where they foretell {rest_foretold}. That is {excess} beyond what the scores foretell "
+        f"{whom}: {missed} of the disease is missed there, where the scores predict {expected}; among the other studies {rest}, "
+        f"where they predict {rest_expected}. That is {excess} beyond what the scores predict "
         f"({formatting.p_text(row['p_adjusted'], 'adjusted p')})."
     )
     return text + (
@@ -90,7 +90,7 @@ def nothing_sentence(row: Row) -> str:
         return f"{text} The test part is too small to test any."
     return (
         f"{text} A tenth of the studies would have been confirmed with a probability of 80% if it were missed "
-        f"{formatting.points(row['detectable'], 0)} more often than foretold, and if the search had met it exactly. Smaller "
+        f"{formatting.points(row['detectable'], 0)} more often than expected, and if the search had met it exactly. Smaller "
         "subgroups, and those that do not show in the embedding or in the metadata, need larger differences."
     )
 
@@ -123,8 +123,8 @@ def _line(row: Row, traits: Sequence[Row]) -> RegionLine:
     return RegionLine(
         region=_whom(row),
         missed=formatting.percent(row["udr"], 0),
-        foretold=formatting.percent(row["foretold"], 0),
-        rest=f"{formatting.percent(row['rest_udr'], 0)}, {formatting.percent(row['rest_foretold'], 0)}",
+        expected=formatting.percent(row["expected"], 0),
+        rest=f"{formatting.percent(row['rest_udr'], 0)}, {formatting.percent(row['rest_expected'], 0)}",
         excess=_excess(row),
         p=formatting.p_number(row["p_adjusted"]),
         n_pos=formatting.count(row["n_pos"], "rounded"),

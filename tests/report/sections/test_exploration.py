@@ -31,7 +31,7 @@ FEW = dict.fromkeys(name for name in COUNTS if re.match(r"gap|subgroup_|rest|n_s
 }  # fmt: skip
 REGION = {
     "finder": "direction", "region": 1, "status": "tested", "confirmed": True, "rule": [], "share": 0.1, "n": 317, "n_pos": 64,
-    "udr": 0.6094, "foretold": 0.3811, "rest_udr": 0.3012, "rest_foretold": 0.3127, "excess": 0.2398, "excess_low": 0.1207,
+    "udr": 0.6094, "expected": 0.3811, "rest_udr": 0.3012, "rest_expected": 0.3127, "excess": 0.2398, "excess_low": 0.1207,
     "excess_high": 0.3589, "p_value": 0.00002, "p_adjusted": 0.00006, "stability": 0.61, "detectable": 0.1544,
 }  # fmt: skip
 RULE = REGION | {"finder": "rules", "region": 2, "share": None, "stability": 0.31}
@@ -102,11 +102,11 @@ def test_few_training_studies_are_said_without_a_number():
     assert not re.search(r"\d", counts_sentence(counts("sex", "male", **FEW)))
 
 
-def test_regions_are_described_with_what_scores_foretell():
+def test_regions_are_described_with_what_scores_predict():
     assert region_sentence(REGION) == (
         "A tenth of the studies, those furthest along a direction in the embedding: 61% of the disease is missed "
-        "there, where the scores foretell 38%; among the other studies 30%, where they foretell 31%. That is +24 "
-        "points (12 to 36) beyond what the scores foretell (adjusted p < 0.001)."
+        "there, where the scores predict 38%; among the other studies 30%, where they predict 31%. That is +24 "
+        "points (12 to 36) beyond what the scores predict (adjusted p < 0.001)."
     )
     text = region_sentence(RULE | {"rule": ["sex = female", "record.I26 = no", "acquisition.kernel != soft"]})
     assert text.startswith(
@@ -116,7 +116,7 @@ def test_regions_are_described_with_what_scores_foretell():
 
 
 def test_nothing_found_carries_what_could_have_been_found():
-    assert "missed 15 points more often than foretold" in nothing_sentence(REGION)
+    assert "missed 15 points more often than expected" in nothing_sentence(REGION)
     assert not re.search(r"\d", nothing_sentence(REGION | {"detectable": None}))
 
 

@@ -18,6 +18,8 @@ REASONS: Final[dict[Condition, str]] = {
     facts.is_fused: "this model is not combined with a medical record.",
     facts.has_networks: "no neural probe is trained on this model; a control has the linear probe only.",
     facts.has_covariates: "audit.yaml declares no covariates.",
+    facts.is_refitted: "equal training counts are switched off in audit.yaml, or this model has no embeddings.",
+    facts.is_searched: "the search for subgroups is switched off in audit.yaml, or this model has no embeddings.",
     facts.is_mitigated: _UNMITIGATED,
     facts.is_compared: _UNMITIGATED,
     facts.is_audited: "no model is registered.",

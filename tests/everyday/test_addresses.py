@@ -177,7 +177,7 @@ def paths_of_commands(command=main, *names):
 )
 def test_every_option_and_argument_that_is_a_path_refuses_an_address(tmp_path, monkeypatch, names, parameter):
     monkeypatch.chdir(tmp_path)
-    given = [BUCKET] * parameter.nargs
+    given = [BUCKET] * max(parameter.nargs, 1)  # of any number, one
     option = [parameter.opts[0], *given] if isinstance(parameter, click.Option) else given
     said = call(*names, *option) if names else call(*option, "doctor")
     assert said.exit_code == 2, said.output

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fmaudit_core.config import FairnessSection, MitigationSection
+from fmaudit_core.config import FairnessSection, MitigationSection, ProbesSection
 from fmaudit_core.fairness import assess
 from fmaudit_core.mitigation import adversarial
 from fmaudit_core.mitigation.dataset import embedded
@@ -346,11 +346,13 @@ def test_a_task_that_validation_has_one_class_of_does_not_stop_the_others():
         attributes=ATTRIBUTES,
         fairness=FAIRNESS,
         mitigation=MitigationSection(strategies=strategies, n_bootstrap=99),
+        probes=ProbesSection(),
     )
     workspace = SimpleNamespace(
         audit=settings,
         warehouse=SimpleNamespace(read=lambda name, cell=None: tables[name]),
         audited_studies=lambda: tables["studies"],
+        probed_studies=lambda: tables["studies"],
         embeddings=lambda encoder: {"mean": embeddings},
         primary_pooling=lambda encoder: "mean",
         training_device=lambda: "cpu",

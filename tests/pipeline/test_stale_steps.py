@@ -255,7 +255,10 @@ def test_other_edges_make_again_what_compares_by_them_and_no_slices_or_probes(
     publish_all(before, registry, frames={"studies": studies, "acquisition": known})
     assert asked(before, registry).idle
     due = names(asked(by_images(before, 1, 2.5), registry))
-    assert due == ["fairness/hu_histogram/pe", "demographic_probes/hu_histogram", "mitigation_scores/hu_histogram"]
+    assert due == [
+        "fairness/hu_histogram/pe", "training_counts/hu_histogram/pe", "discovered_subgroups/hu_histogram/pe",
+        "demographic_probes/hu_histogram", "mitigation_scores/hu_histogram",
+    ]  # fmt: skip
 
 
 def test_facts_that_were_never_read_ask_for_the_series_first(workspace: Workspace, spec: EncoderSpec) -> None:

@@ -29,6 +29,8 @@ AUDIT = {
 }
 
 
+#: exploratory steps, which read nearly everything
+EXPLORED = {"training_counts", "discovered_subgroups"}
 #: side of the slices: a network of real weights in a tenth of the time
 SIZE_PX = 64
 

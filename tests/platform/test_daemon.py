@@ -23,7 +23,7 @@ from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, STEPS, step_of
 from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.metadata import EMPTY
-from tests.platform.conftest import made, run, write_audit
+from tests.platform.conftest import EXPLORED, made, run, write_audit
 from tests.platform.test_ui import ask, free_port
 
 pytestmark = pytest.mark.timeout(600)
@@ -32,7 +32,7 @@ long = pytest.mark.daemon
 #: several chains on a busy machine
 PATIENCE = 300
 WHOLE_ENCODER = ("study_embeddings", "probe_fits", "fusion_fits")
-CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES}
+CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES, *EXPLORED}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 from tests.encoders.checkpoints import randomise, save_safetensors
 from tests.encoders.test_exported import Volumes, of_volumes
-from tests.platform.conftest import AUDIT, made, run, write_audit
+from tests.platform.conftest import AUDIT, EXPLORED, made, run, write_audit
 
 
 class Blocks:
@@ -64,7 +64,7 @@ def imported(workspace, vectors, ids=None):
 
 def descendants(encoder):
     cells = [Cell(encoder, task) for task in AUDIT["tasks"]]
-    by_task = ("probe_predictions", *FAIRNESS_TABLES, "mitigation_results")
+    by_task = ("probe_predictions", *FAIRNESS_TABLES, *EXPLORED, "mitigation_results")
     whole = ("study_embeddings", "probe_fits", "fusion_fits", "demographic_probes", "mitigation_scores")
     return {f"{asset} {cell}" for cell in cells for asset in by_task} | {f"{asset} {Cell(encoder)}" for asset in whole}
 

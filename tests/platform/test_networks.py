@@ -17,7 +17,7 @@ from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
 from fmaudit_core.pipeline.versions import stale_tables
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
-from tests.platform.conftest import made, run
+from tests.platform.conftest import EXPLORED, made, run
 
 NETWORKS = {"seeds": 2, "shapes": [[8], [12, 6]], "epochs": 3, "patience": 2, "components": 16}
 ENCODER = "efficientnet_lite0"
@@ -49,7 +49,7 @@ def test_networks_join_as_score_sets_and_the_findings_speak_of_the_logistic_prob
     redone = made(outcome)
     assert f"neural_fits {ENCODER}" in redone
     assert {line.split()[0] for line in redone} == {
-        "neural_fits", "probe_predictions", *FAIRNESS_TABLES, "audit_findings", "audit_report",
+        "neural_fits", "probe_predictions", *FAIRNESS_TABLES, *EXPLORED, "audit_findings", "audit_report",
     }  # fmt: skip
     assert not [line for line in redone if "hu_histogram" in line]
 

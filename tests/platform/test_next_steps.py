@@ -148,11 +148,12 @@ def test_a_cluster_is_asked_for_what_the_audit_says(section, expected):
     assert gpu_tags(ClusterSection.model_validate(section)).get("dagster-k8s/config") == expected
 
 
-def test_what_may_run_on_a_gpu_waits_in_one_pool_and_asks_a_cluster_for_one():
+def test_what_reads_slices_waits_in_one_pool_and_what_may_run_on_a_gpu_asks_a_cluster_for_one():
     from fmaudit_dagster.definitions import ASSETS
     from fmaudit_dagster.execution.sensors import ON_GPU
 
     tagged = [one for one in ASSETS if any("fmaudit/compute" in tags for tags in one.tags_by_key.values())]
     assert {one.key.to_user_string() for one in tagged} == ON_GPU
-    assert {one.op.pool for one in tagged} == {"gpu"}
+    # the small networks of mitigations may share a GPU; what reads slices waits for it
+    assert {one.key.to_user_string() for one in tagged if one.op.pool != "gpu"} == {"mitigation_scores"}
     assert all("dagster-k8s/config" in one.op.tags for one in tagged)

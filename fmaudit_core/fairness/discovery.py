@@ -86,8 +86,8 @@ def _tested(regions: Sequence[Region], test: Scored, settings: FairnessSection) 
             "udr": found.region.udr,
         }
         row |= {"expected": found.region.expected, "rest_udr": found.rest.udr, "rest_expected": found.rest.expected}
-        rows.append(row | {"excess": found.value, "excess_low": low, "excess_high": high, "p_value": found.p_value()})
         p_values.append(found.p_value())
+        rows.append(row | {"excess": found.value, "excess_low": low, "excess_high": high, "p_value": p_values[-1]})
     adjusted = holm(np.array(p_values))
     return [
         row | {"confirmed": bool(p <= settings.alpha), "p_adjusted": None if np.isnan(p) else float(p)}

@@ -6,7 +6,6 @@ hidden subgroup: it follows from the contrasts of the shown ones.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from scipy.special import logit
 
 from fmaudit_core.fairness.random_effects import RESOLUTION
+from fmaudit_core.fairness.studentised import arcsine
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -90,11 +90,11 @@ def site_contrasts(
 
 
 def _scaled(metric: str, one: Shown) -> float:
-    """Return a value on the scale of its test; see `studentised.py`."""
+    """Return a value on the scale of its test."""
     n = one.n_effective
     if metric == "auroc":
         return float(logit(min(max(one.value, 0.5 / n), 1 - 0.5 / n)))
-    return math.asin(math.sqrt((one.value * n + 0.375) / (n + 0.75)))
+    return float(arcsine(np.asarray(one.value), np.asarray(n)))
 
 
 def _null_variance(metric: str, shown: Sequence[Shown], size: Float64Array) -> Float64Array:

@@ -95,8 +95,13 @@ def scaled_rate(rate: Float64Array, n_effective: Float64Array, patients: Float64
     """
     known = (patients >= 2) & np.isfinite(rate)
     n, p = np.where(known, n_effective, 1.0), np.where(known, rate, 0.5)
-    t = np.arcsin(np.sqrt((p * n + 0.375) / (n + 0.75)))
-    return Scaled(t, np.where(known, 1 / (4 * n + 2), np.inf))
+    return Scaled(arcsine(p, n), np.where(known, 1 / (4 * n + 2), np.inf))
+
+
+def arcsine(rate: Float64Array, n_effective: Float64Array) -> Float64Array:
+    """Return rates on the arcsine scale; see `scaled_rate`."""
+    out: Float64Array = np.arcsin(np.sqrt((rate * n_effective + 0.375) / (n_effective + 0.75)))
+    return out
 
 
 def back(metric: str, t: Float64Array) -> Float64Array:

@@ -71,6 +71,12 @@ class Probed:
         out: BoolArray = self.studies.get_column("y_true").to_numpy()
         return out
 
+    @property
+    def patient(self) -> IntArray:
+        """Return the patients, (n,) int64 codes from 1."""
+        out: IntArray = self.studies.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy()
+        return out
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -131,8 +137,7 @@ def training_counts(probed: Probed, attributes: Sequence[str], settings: Fairnes
 def _attribute(probed: Probed, name: str, settings: FairnessSection) -> _Attribute | None:
     """Return an attribute with its draws; None if fewer than two of its subgroups are tested."""
     level = probed.studies.get_column(name)
-    patient = probed.studies.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy()
-    test, train = probed.inside("test"), probed.inside("train")
+    patient, test, train = probed.patient, probed.inside("test"), probed.inside("train")
     levels = [
         one
         for one in level.unique().sort().to_list()
@@ -173,7 +178,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     train, positive = probed.inside("train"), probed.inside("test") & probed.y_true
     of_test = attribute.place[positive]
-    codes = probed.studies.get_column("patient_id").rank("dense").cast(pl.Int64).to_numpy()[positive]
+    codes = probed.patient[positive]
     for at, level in enumerate(attribute.levels):
         own = train & (attribute.place == at)
         n_pos = int((own & probed.y_true).sum())

@@ -242,10 +242,8 @@ class View(BaseModel):
         size = self.size_px
         if size is None or kept.shape[1:] == (size, size):
             return self._as_it_is(kept)
-        from fmaudit_core.imaging.resize import (
-            resized_hu,
-            resized_windows,
-        )  # numba is loaded only if slices are resized
+        # numba is loaded only if slices are resized
+        from fmaudit_core.imaging.resize import resized_hu, resized_windows
 
         if self.values == "int16":
             return resized_hu(kept, size)[:, None]

@@ -17,7 +17,12 @@ from fmaudit_core.pipeline.snapshot import Snapshot, snapshot_of
 from fmaudit_core.pipeline.steps import FURTHER_FITS, step_of
 from fmaudit_core.pipeline.versions import is_left_out
 from fmaudit_core.pipeline.workspace import Workspace
-from fmaudit_core.probes.primary_score_set import of_primary_probe, of_primary_score_set
+from fmaudit_core.probes.primary_score_set import (
+    PRIMARY_MODALITY,
+    PRIMARY_PROBE,
+    of_primary_probe,
+    of_primary_score_set,
+)
 from fmaudit_core.storage.warehouse import PREVIOUS, Cell
 
 
@@ -43,6 +48,13 @@ def ehr_designs(workspace: Workspace) -> dict[str, Design]:
         windows_days=settings.windows_days,
         most=settings.max_columns,
     )
+
+
+def chosen_c(workspace: Workspace, cell: Cell, pooling: str) -> float:
+    """Return the C that validation chose for the primary probe of a cell, in one pooling."""
+    tried = workspace.warehouse.read("probe_selection", cell)
+    chosen = tried.filter(pl.col("chosen"), probe=PRIMARY_PROBE, modality=PRIMARY_MODALITY, pooling=pooling)
+    return float(chosen.get_column("c").item())
 
 
 def predictions(workspace: Workspace, cells: Sequence[Cell]) -> pl.DataFrame:

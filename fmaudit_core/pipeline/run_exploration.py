@@ -11,12 +11,12 @@ import polars as pl
 from fmaudit_core.cohort.acquisition_levels import with_acquisition
 from fmaudit_core.common.vocabulary import ACQUISITION, ACQUISITION_NUMBERS, ACQUISITION_TEXTS, SCORE_SET
 from fmaudit_core.ehr.cutoffs import cutoff_of
-from fmaudit_core.encoders.embeddings_reader import read_study_embeddings
 from fmaudit_core.fairness.region_search import Searched
 from fmaudit_core.fairness.seeding import seed_of
 from fmaudit_core.fairness.small_groups import metric_status
 from fmaudit_core.fairness.thresholds import choose_threshold
 from fmaudit_core.fairness.training_counts import Probed
+from fmaudit_core.pipeline.queries import chosen_c
 from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.versions import is_left_out
@@ -24,7 +24,6 @@ from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.cross_fitting import cross_fitted
 from fmaudit_core.probes.primary_score_set import of_primary_score_set
 from fmaudit_core.probes.selection import aligned
-from fmaudit_core.probes.training_cap import capped_training
 from fmaudit_core.storage.warehouse import Cell
 
 #: prefix of a record code among the columns of metadata
@@ -38,19 +37,17 @@ Float32Array = npt.NDArray[np.float32]
 Levels = dict[str, npt.NDArray[np.str_]]
 
 
-def probed_studies(workspace: Workspace, cell: Cell) -> Probed:
+def studies_of_probe(workspace: Workspace, cell: Cell) -> Probed:
     """Return all studies of the cell's primary probe with a known outcome, and the C that validation chose."""
     key = _primary(workspace, cell).select(SCORE_SET).row(0, named=True)
-    ids, matrix = read_study_embeddings(workspace.warehouse.embeddings_path(cell.encoder), key["pooling"])
+    ids, matrix = workspace.embeddings(cell.encoder)[key["pooling"]]
     labels = workspace.warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
     columns = ["study_id", "patient_id", "split", *workspace.audit.attributes]
-    cohort = capped_training(workspace.audited_studies(), workspace.audit.probes.max_training)
+    cohort = workspace.capped(workspace.audited_studies())
     studies = cohort.select(columns).join(labels.select("study_id", y_true="label"), on="study_id")
     rows = aligned(ids, studies)
-    chosen = workspace.warehouse.read("probe_selection", cell).filter(
-        pl.col("chosen"), probe=key["probe"], modality=key["modality"], pooling=key["pooling"]
-    )
-    return Probed(matrix[rows.get_column("at").to_numpy()], rows.drop("at"), chosen.get_column("c").item(), key)
+    x, c = matrix[rows.get_column("at").to_numpy()], chosen_c(workspace, cell, key["pooling"])
+    return Probed(x, rows.drop("at"), c, key)
 
 
 def _primary(workspace: Workspace, cell: Cell) -> pl.DataFrame:
@@ -65,7 +62,7 @@ def searched_studies(workspace: Workspace, cell: Cell) -> Searched:
     Training studies are scored by probes that did not see their patient, with a threshold chosen on these scores. If they are too
     few for that, they are left out.
     """
-    probed = probed_studies(workspace, cell)
+    probed = studies_of_probe(workspace, cell)
     studies, x = _with_scores(workspace, probed, _primary(workspace, cell))
     ids = studies.get_column("study_id")
     levels = _metadata(workspace, ids)
@@ -82,7 +79,7 @@ def _with_scores(workspace: Workspace, probed: Probed, scores: pl.DataFrame) -> 
     rest = studies.filter(pl.Series(~train)).join(
         scores.select("study_id", "y_score", "threshold"), on="study_id", how="left", maintain_order="left"
     )
-    y, patient = probed.y_true[train], studies.get_column("patient_id").rank("dense").to_numpy()[train].astype(np.int64)
+    y, patient = probed.y_true[train], probed.patient[train]
     if metric_status(y, patient, settings)["auroc"] != "tested":
         return rest, probed.x[~train]
     seed = seed_of(settings.seed, f"{probed.key['task']}/cross_fitted")

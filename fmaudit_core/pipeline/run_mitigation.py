@@ -19,7 +19,6 @@ from fmaudit_core.mitigation.evaluate import evaluate
 from fmaudit_core.mitigation.fit import Mitigated, baselines, mitigate
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.probes.selection import Embeddings, choose_and_predict, fit_probes
-from fmaudit_core.probes.training_cap import capped_training
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.mitigation import MITIGATION_LADDER
 
@@ -49,7 +48,7 @@ def embedded_studies(workspace: Workspace, encoder: str) -> Embedded:
     audit, warehouse = workspace.audit, workspace.warehouse
     return embedded(
         workspace.embeddings(encoder)[workspace.primary_pooling(encoder)],
-        capped_training(workspace.audited_studies(), audit.probes.max_training),
+        workspace.capped(workspace.audited_studies()),
         warehouse.read("labels"),
         tasks=audit.tasks,
         attributes=audit.attributes,

@@ -140,7 +140,8 @@ def _beside(workspace: Workspace, look: Snapshot) -> dict[str, Any]:
 def _noted(workspace: Workspace) -> pl.DataFrame:
     """Return the notes of the cohort, and how many training studies no probe was trained on."""
     notes, most = _whole(workspace, "cohort_notes"), workspace.audit.probes.max_training
-    left_out = workspace.warehouse.read("studies").height - workspace.probed_studies().height
+    studies = workspace.warehouse.read("studies")
+    left_out = studies.height - workspace.capped(studies).height
     if not left_out:
         return notes
     detail = f"at most {most:,} are used (`probes: max_training`); whole patients are drawn by a hash of their id"

@@ -255,7 +255,11 @@ class Workspace:
 
     def probed_studies(self) -> pl.DataFrame:
         """Return the studies that probes are trained and evaluated on; of the largest cohorts, not all for training."""
-        return capped_training(self.warehouse.read("studies"), self.audit.probes.max_training)
+        return self.capped(self.warehouse.read("studies"))
+
+    def capped(self, studies: pl.DataFrame) -> pl.DataFrame:
+        """Return studies without the training studies beyond `probes: max_training`."""
+        return capped_training(studies, self.audit.probes.max_training)
 
     def audited_studies(self) -> pl.DataFrame:
         """Return `levelled_studies` if every attribute can be compared.

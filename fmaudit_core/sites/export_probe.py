@@ -14,6 +14,7 @@ from fmaudit_core.config import FairnessSection
 from fmaudit_core.encoders.embeddings_reader import read_study_ids
 from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.fairness.thresholds import choose_threshold
+from fmaudit_core.pipeline.queries import chosen_c
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.versions import is_fresh
@@ -103,10 +104,9 @@ def encoder_identity(spec: EncoderSpec) -> EncoderIdentity:
 def chosen_fit(workspace: Workspace, encoder: str, task: str) -> dict[str, Any]:
     """Return the row of `probe_fits` whose scores are the primary ones: primary pooling, C chosen on validation."""
     pooling = workspace.primary_pooling(encoder)
-    tried = workspace.warehouse.read("probe_selection", Cell(encoder, task))
-    chosen = tried.filter(pl.col("chosen"), probe=PRIMARY_PROBE, modality=PRIMARY_MODALITY, pooling=pooling)
-    fits = workspace.warehouse.read("probe_fits", Cell(encoder)).filter(task=task, pooling=pooling, strategy="none")
-    return fits.filter(pl.col("c") == chosen.get_column("c")[0]).row(0, named=True)
+    c = chosen_c(workspace, Cell(encoder, task), pooling)
+    fits = workspace.warehouse.read("probe_fits", Cell(encoder))
+    return fits.filter(task=task, pooling=pooling, strategy="none", c=c).row(0, named=True)
 
 
 def _chosen_on_validation(workspace: Workspace, cell: Cell, fit: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _chosen_on_validation(workspace: Workspace, cell: Cell, fit: dict[str, Any])
     )
     y_true, y_score = scores.get_column("y_true").to_numpy(), scores.get_column("y_score").to_numpy()
     embedded = read_study_ids(warehouse.embeddings_path(cell.encoder))
-    trained = warehouse.read("studies").filter(pl.col("study_id").is_in(embedded), split="train")
+    trained = workspace.probed_studies().filter(pl.col("study_id").is_in(embedded), split="train")
     labels = warehouse.read("labels").filter(task=cell.task).join(trained, on="study_id", how="semi")
     least, own = settings.suppress_under, settings.threshold_policy
     policies = sorted(get_args(Policy), key=lambda policy: policy != own)

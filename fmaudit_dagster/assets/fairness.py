@@ -12,7 +12,7 @@ from fmaudit_core.fairness.assess import Assessment
 from fmaudit_core.fairness.discovery import discover
 from fmaudit_core.fairness.training_counts import training_counts as refit
 from fmaudit_core.pipeline import queries
-from fmaudit_core.pipeline.run_exploration import probed_studies, searched_studies
+from fmaudit_core.pipeline.run_exploration import searched_studies, studies_of_probe
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.probes.primary_score_set import is_primary_probe, of_primary_score_set
 from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
@@ -66,7 +66,7 @@ def adjusted_gaps(work: Work) -> Iterator[Result]:
 def training_counts(work: Work) -> Iterator[Result]:
     """Gaps with the probe refitted on equal training counts of every subgroup, and on as many studies at random."""
     audit = work.workspace.audit
-    found = refit(probed_studies(work.workspace, work.cell), audit.attributes, audit.fairness)
+    found = refit(studies_of_probe(work.workspace, work.cell), audit.attributes, audit.fairness)
     frames = {"training_counts": found.counts, "learning_curves": found.curves}
     yield work.publish(frames, outcome=counted(found.counts, "status"))
 

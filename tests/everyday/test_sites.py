@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -20,6 +21,7 @@ from fmaudit_core.sites.export_summary import export_summary
 from fmaudit_core.sites.pooling import pool
 from fmaudit_core.sites.probe_file import ProbeFile
 from fmaudit_core.sites.summary_file import SiteSummary
+from fmaudit_core.storage.warehouse import Cell
 from tests.everyday.cohorts import PLANTED, studies
 from tests.everyday.test_identifiers import call, leaks
 
@@ -72,6 +74,18 @@ def test_a_probe_fits_its_schema_and_tells_what_it_was_made_from(probe_path, pro
     assert probe.threshold().target == 0.2
     assert probe.threshold("youden").target is None
     assert probe.counts.n_train > 10 * 8
+
+
+def test_training_studies_beyond_the_cap_are_not_counted(audit):
+    workspace = open_workspace(audit / "audit.yaml")
+    probes = workspace.audit.probes.model_copy(update={"max_training": 200})
+    capped = replace(workspace, audit=workspace.audit.model_copy(update={"probes": probes}))
+    train = capped.probed_studies().filter(split="train")
+    assert train.height <= 200 < workspace.probed_studies().filter(split="train").height
+    fit = exporting.chosen_fit(capped, "theirs", "pe") | {"n_train": train.height}
+    counts = exporting._chosen_on_validation(capped, Cell("theirs", "pe"), fit)["counts"]
+    positive = capped.warehouse.read("labels").filter(task="pe").join(train, on="study_id", how="semi")["label"].sum()
+    assert (counts.n_train, counts.n_train_positive) == (train.height, positive)
 
 
 def test_a_probe_at_home_gives_the_scores_thresholds_and_numbers_of_its_own_audit(audit, probe, applied):

@@ -353,6 +353,7 @@ def test_a_task_that_validation_has_one_class_of_does_not_stop_the_others():
         warehouse=SimpleNamespace(read=lambda name, cell=None: tables[name]),
         audited_studies=lambda: tables["studies"],
         probed_studies=lambda: tables["studies"],
+        capped=lambda studies: studies,
         embeddings=lambda encoder: {"mean": embeddings},
         primary_pooling=lambda encoder: "mean",
         training_device=lambda: "cpu",

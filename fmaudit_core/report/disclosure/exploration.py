@@ -10,6 +10,7 @@ from typing import Final
 
 import polars as pl
 
+from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.report.disclosure.small_group_rounding import DECIMALS, flag_protected
 from fmaudit_core.report.input.report_input import CURVES, DISCOVERED, TRAINING, TRAITS
@@ -57,7 +58,7 @@ def shown_regions(rows: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
 def shown_traits(rows: pl.DataFrame, regions: pl.DataFrame, protected: pl.DataFrame) -> pl.DataFrame:
     """Return traits of regions that may be shown; none of an attribute with a small group."""
     kept = rows.select(TRAITS.names()).filter(~pl.col("column").is_in(_attributes(protected)))
-    by = ["encoder", "task", "probe", "modality", "pooling", "strategy", "region"]
+    by = [*SCORE_SET, "region"]
     kept = kept.join(regions.filter(status="tested").select(by), on=by, how="semi", maintain_order="left")
     odds = [pl.col(name).round(1).alias(name) for name in ("odds_ratio", "odds_low", "odds_high")]
     shares = [pl.col(name).round(DECIMALS).alias(name) for name in ("share_inside", "share_outside")]

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from fmaudit_core.common.formatting import task_title
 from fmaudit_core.common.vocabulary import DIAGNOSIS_TASK, MODEL, OVERALL, SCORE_SET, VARIANT
 from fmaudit_core.config import Audit
 from fmaudit_core.fairness.score_warnings import withheld
@@ -58,16 +59,16 @@ class ScoreSetIndex:
         self.audit: Audit = inputs.audit
         self.encoders: list[Row] = _encoders(inputs)
         self._titles = {one["name"]: one["title"] for one in self.encoders}
-        self._metrics = _by_key(tables.metrics)
-        self._sweeps = _by_key(tables.sweep)
-        self._findings = _by_key(_all_findings(tables))
-        self._calibration = _by_key(tables.calibration)
-        self._cross = _by_key(tables.cross)
-        self._intersections = _by_key(tables.intersections)
+        self._metrics = by_key(tables.metrics)
+        self._sweeps = by_key(tables.sweep)
+        self._findings = by_key(_all_findings(tables))
+        self._calibration = by_key(tables.calibration)
+        self._cross = by_key(tables.cross)
+        self._intersections = by_key(tables.intersections)
         self._comparisons = tables.comparisons.rows(named=True)
-        self._changes = _by_key(tables.changes)
+        self._changes = by_key(tables.changes)
         self._aggregations = tables.aggregations.rows(named=True)
-        self._warnings = _by_key(tables.warnings)
+        self._warnings = by_key(tables.warnings)
         self._withheld = {
             (Key.of(row), row["metric"]): str(row["reason"]) for row in withheld(tables.warnings).iter_rows(named=True)
         }
@@ -272,6 +273,10 @@ class ScoreSetIndex:
         """Return the title of an encoder with its role."""
         return f"{self.encoder_title(encoder)}{self.role(encoder)}"
 
+    def outcome(self, key: Key) -> str:
+        """Return the title of a score set's task."""
+        return task_title(key.task, self.task_titles)
+
     def has_threshold(self, key: Key) -> bool:
         """Return whether a score set has an operating threshold; without, AUROC alone is reported."""
         return not any(row["status"] == NO_THRESHOLD for row in self._metrics.get(key, []))
@@ -298,7 +303,8 @@ def _index(names: Sequence[str], name: str) -> int:
     return list(names).index(name) if name in names else len(names)
 
 
-def _by_key(frame: pl.DataFrame) -> dict[Key, list[Row]]:
+def by_key(frame: pl.DataFrame) -> dict[Key, list[Row]]:
+    """Return the rows of each score set, in their order."""
     out: dict[Key, list[Row]] = {}
     for row in frame.iter_rows(named=True):
         out.setdefault(Key.of(row), []).append(row)

@@ -54,7 +54,7 @@ def _model(index: ScoreSetIndex, key: Key, rows: list[Row]) -> ModelChanges:
     shown = sorted(worse, key=lambda row: -abs(row["change"])) + others[:_MOST]
     return ModelChanges(
         encoder=index.encoder_title(key.encoder),
-        outcome=formatting.task_title(key.task, index.task_titles),
+        outcome=index.outcome(key),
         n_worse=len(worse),
         sentence=_sentence(worse, len(others)),
         rows=[_line(row) for row in shown],

@@ -221,7 +221,7 @@ def cell_view(index: ScoreSetIndex, key: Key) -> CellView:
     ]
     return CellView(
         id=cell_id(index, key),
-        title=f"{index.encoder_title(key.encoder)} · {formatting.task_title(key.task, index.task_titles)}",
+        title=f"{index.encoder_title(key.encoder)} · {index.outcome(key)}",
         variant=variant_title(dict(zip(VARIANT, key.variant, strict=True))),
         overall=_subgroup_view(index, key, OVERALL, "all"),
         groups=groups,

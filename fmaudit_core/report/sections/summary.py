@@ -178,7 +178,7 @@ def _warnings(index: ScoreSetIndex) -> list[ModelWarning]:
     tasks = sorted(index.tasks, key=lambda task: task != index.main_task)
     keys = [key for task in tasks for one in index.encoders if (key := index.main_key(one["name"], task))]
     return [
-        ModelWarning(index.named(key.encoder), formatting.task_title(key.task, index.task_titles), warning_view(row))
+        ModelWarning(index.named(key.encoder), index.outcome(key), warning_view(row))
         for key in keys
         for row in index.warnings(key)
     ]

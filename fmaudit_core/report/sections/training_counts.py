@@ -11,7 +11,7 @@ import polars as pl
 from fmaudit_core.common import formatting
 from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.common.vocabulary import subgroup_title
-from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex, by_key
 
 _UDR: Final = "udr"
 
@@ -47,13 +47,11 @@ class CountsView:
 
 def training_count_views(index: ScoreSetIndex, counts: pl.DataFrame, curves: pl.DataFrame) -> list[CountsView]:
     """Return a view per encoder and task with refits."""
-    by_key: dict[Key, list[Row]] = {}
-    for row in counts.iter_rows(named=True):
-        by_key.setdefault(Key.of(row), []).append(row)
+    of_key = by_key(counts)
     values: dict[tuple[Key, str, str], list[float]] = {}
     for row in curves.sort("step").iter_rows(named=True):
         values.setdefault((Key.of(row), row["attribute"], row["subgroup"]), []).append(row["value"])
-    return [_view(index, key, by_key[key], values) for key in index.keys if key in by_key]
+    return [_view(index, key, of_key[key], values) for key in index.keys if key in of_key]
 
 
 def _view(
@@ -65,7 +63,7 @@ def _view(
         if (index.finding(key, row["attribute"], _UDR) or {}).get("worst_subgroup") == row["subgroup"]
     ]
     lines = [_line(row, curves.get((key, row["attribute"], row["subgroup"]), [])) for row in rows]
-    outcome = formatting.task_title(key.task, index.task_titles)
+    outcome = index.outcome(key)
     return CountsView(index.named(key.encoder), outcome, sentences, lines)
 
 

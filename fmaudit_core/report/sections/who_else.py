@@ -13,7 +13,7 @@ from fmaudit_core.common import formatting
 from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.common.vocabulary import subgroup_title
 from fmaudit_core.fairness.discovery import UNSTABLE
-from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex, by_key
 
 _UDR: Final = "udr"
 _RECORD: Final = "record."
@@ -49,20 +49,18 @@ class WhoElseView:
 
 def who_else_views(index: ScoreSetIndex, regions: pl.DataFrame, traits: pl.DataFrame) -> list[WhoElseView]:
     """Return a view per encoder and task that was searched."""
-    by_key: dict[Key, list[Row]] = {}
-    for row in regions.sort("region").iter_rows(named=True):
-        by_key.setdefault(Key.of(row), []).append(row)
+    of_key = by_key(regions.sort("region"))
     of_region: dict[tuple[Key, int], list[Row]] = {}
     for row in traits.iter_rows(named=True):
         of_region.setdefault((Key.of(row), row["region"]), []).append(row)
     views = []
     for key in index.keys:
-        if key not in by_key:
+        if key not in of_key:
             continue
-        rows = by_key[key]
+        rows = of_key[key]
         sentences = [region_sentence(row) for row in rows if row["confirmed"]] or [nothing_sentence(rows[0])]
         lines = [_line(row, of_region.get((key, row["region"]), [])) for row in rows if row["status"] != "none"]
-        outcome = formatting.task_title(key.task, index.task_titles)
+        outcome = index.outcome(key)
         views.append(WhoElseView(index.named(key.encoder), outcome, sentences, lines))
     return views
 

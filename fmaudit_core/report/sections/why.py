@@ -11,7 +11,7 @@ import polars as pl
 from fmaudit_core.common import formatting
 from fmaudit_core.common.formatting import Estimate
 from fmaudit_core.common.vocabulary import subgroup_title
-from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex
+from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex, by_key
 
 #: why two groups cannot be compared -> the page's words
 _NO_OVERLAP: Final = {
@@ -62,10 +62,8 @@ class Why:
 
 def why_section(index: ScoreSetIndex, adjusted: pl.DataFrame) -> Why | None:
     """Return the section; None if no covariate was declared or nothing could be compared."""
-    by_key: dict[Key, list[Row]] = {}
-    for row in adjusted.iter_rows(named=True):
-        by_key.setdefault(Key.of(row), []).append(row)
-    views = [_view(index, key, by_key[key]) for key in index.keys if key in by_key]
+    of_key = by_key(adjusted)
+    views = [_view(index, key, of_key[key]) for key in index.keys if key in of_key]
     if not views:
         return None
     audit = index.audit
@@ -79,9 +77,7 @@ def _view(index: ScoreSetIndex, key: Key, rows: Sequence[Row]) -> WhyView:
         finding = index.finding(key, row["attribute"], primary) or {}
         if row["metric"] == primary and finding.get("worst_subgroup") == row["subgroup"]:
             sentences.append(why_sentence(row))
-    return WhyView(
-        index.named(key.encoder), formatting.task_title(key.task, index.task_titles), sentences, list(map(_line, rows))
-    )
+    return WhyView(index.named(key.encoder), index.outcome(key), sentences, list(map(_line, rows)))
 
 
 def why_sentence(row: Row) -> str:

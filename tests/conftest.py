@@ -19,22 +19,38 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CHROMIUM = Path("/usr/bin/chromium")
 
 
+#: modules that the tests themselves import; none of them reads an audit.yaml
+IMPORTED = pytest.StashKey[set]()
+
+
+def pytest_collection_finish(session):
+    session.config.stash[IMPORTED] = set(sys.modules)
+
+
 @pytest.fixture(autouse=True)
-def _no_platform_left_behind(request):
-    """Definitions are of one audit.yaml for a whole process: a test elsewhere leaves those of its own to none after it."""
+def _no_platform_elsewhere(request):
+    """Definitions are of one audit.yaml for a whole process.
+
+    Outside `tests/platform`, a test begins without them and leaves none; those of the platform's own tests, which may have run
+    before it in this process, are put away for its time.
+    """
     if "platform" in request.path.parts:
         yield
         return
-    modules, surroundings = set(sys.modules), dict(os.environ)
+    imported = request.config.stash[IMPORTED]
+    modules, surroundings = _take_platform(imported)
     yield
-    for name in set(sys.modules) - modules:
-        if name.startswith("fmaudit_dagster."):
-            del sys.modules[name]
-    for name in ("FMAUDIT_CONFIG", "DAGSTER_HOME"):
-        if name in surroundings:
-            os.environ[name] = surroundings[name]
-        else:
-            os.environ.pop(name, None)
+    _take_platform(imported)
+    sys.modules.update(modules)
+    os.environ.update(surroundings)
+
+
+def _take_platform(imported):
+    """Modules and variables of the definitions that are loaded; none is afterwards."""
+    loaded = [name for name in sys.modules if name.startswith("fmaudit_dagster.") and name not in imported]
+    modules = {name: sys.modules.pop(name) for name in loaded}
+    surroundings = {name: os.environ.pop(name) for name in ("FMAUDIT_CONFIG", "DAGSTER_HOME") if name in os.environ}
+    return modules, surroundings
 
 
 @pytest.fixture(autouse=True, scope="session")

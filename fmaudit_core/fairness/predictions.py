@@ -189,7 +189,8 @@ def refuse_missing_columns(needed: Sequence[str], found: Sequence[str]) -> None:
     """Refuse predictions without a needed column, with the columns that they have."""
     missing = [did_you_mean(name, found) for name in needed if name not in found]
     if missing:
-        raise FairnessError(f"{columns_missing(missing)}; the columns are {columns_named(found)}.")
+        shown = [name for name in found if name != ROW]
+        raise FairnessError(f"{columns_missing(missing)}; the columns are {columns_named(shown)}.")
 
 
 def checked_predictions(

@@ -147,11 +147,19 @@ def _read_parquet(
     columns = []
     for name, own in names.items():
         column = frame.get_column(own).alias(name)
-        if only is None and (column.dtype.is_nested() or column.dtype == pl.Binary):
+        if only is None and (column.dtype.is_nested() or not _is_text(column)):
             continue
         kept = name in numbers and (column.dtype.is_numeric() or column.dtype == pl.Boolean)
         columns.append(column if kept else text_of(column, where=table.name))
     return pl.DataFrame(columns), pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
+
+
+def _is_text(column: pl.Series) -> bool:
+    """Return whether bytes are text, as some programs write it; other columns always are."""
+    try:
+        return column.dtype != pl.Binary or bool(column.cast(pl.String).is_not_null().any())
+    except pl.exceptions.PolarsError:
+        return False
 
 
 def _unreadable(table: Path, error: Exception) -> CohortError:

@@ -1,4 +1,4 @@
-"""`make demo` after installation: a phantom cohort from its drawing to the report, against the two and a half minutes it may take.
+"""`make demo` after installation: a phantom cohort from its drawing to the report, in at most two and a half minutes.
 
     python benchmarks/bench_demo.py              # three demos, each in a new folder, and a second run after each
     python benchmarks/bench_demo.py --runs 1
@@ -30,7 +30,7 @@ def main() -> int:
         print(f"demo {first:6.1f} s, second run {again:4.1f} s")
     first, again = (statistics.median(column) for column in zip(*times, strict=True))
     print(
-        f"median of {options.runs} on {os.cpu_count()} cores: {first:.1f} s, {first / LIMIT_S:.2f} x the {LIMIT_S:g} s it may take; "
+        f"median of {options.runs} on {os.cpu_count()} cores: {first:.1f} s, {first / LIMIT_S:.2f} x {LIMIT_S:g} s; "
         f"second run {again:.1f} s, {again / LIMIT_AGAIN_S:.2f} x {LIMIT_AGAIN_S:g} s"
     )
     return int(first > LIMIT_S or again > LIMIT_AGAIN_S)

@@ -27,6 +27,7 @@ from fmaudit_core.storage.processes import has_ended, process_space
 _OBJECTS: Final = "objects.parquet"
 _SCHEMA: Final = {"name": pl.String, "n_bytes": pl.Int64, "tag": pl.String}
 _REQUESTS: Final = 16
+_PREFIX: Final = "study."
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class BucketStudy:
         StoreError
             The bucket does not answer: no fault of the study.
         """
+        _remove_left(self.scratch)
         found = [one.name for one in self.bucket.list(self.name) if is_shown(one.name)]
         if found:
             with copied_objects(self.bucket, found, below=self.name, scratch=self.scratch) as folder:
@@ -68,6 +70,13 @@ class BucketStudy:
             parent, _, name = self.name.rpartition("/")
             with copied_objects(self.bucket, [self.name], below=parent, scratch=self.scratch) as folder:
                 yield folder / name
+
+
+def _remove_left(scratch: Path) -> None:
+    """Remove copies of processes of this machine that were killed; those of others are removed by `fmaudit gc`."""
+    for left in scratch.glob(f"{_PREFIX}{process_space()}.*"):
+        if has_ended(left.name.split(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
@@ -79,12 +88,9 @@ def copied_objects(bucket: Bucket, names: Sequence[str], *, below: str, scratch:
     StoreError
         The bucket does not answer: no fault of the study.
     """
+    _remove_left(scratch)
     scratch.mkdir(parents=True, exist_ok=True)
-    ours = f"study.{process_space()}"
-    for left in scratch.glob(f"{ours}.*"):  # of a process that was killed; others are removed by `fmaudit gc`
-        if has_ended(left.name.split(".")[2]):
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{ours}.{os.getpid()}.", dir=scratch) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{process_space()}.{os.getpid()}.", dir=scratch) as temporary:
         folder = Path(temporary) / "study"
 
         def copy(name: str) -> None:

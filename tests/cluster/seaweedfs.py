@@ -99,11 +99,16 @@ class SeaweedFS:
 def left_in(inside: str) -> list[str]:
     """Return the commands of processes that are still in a namespace of networks after some seconds."""
     until = time.monotonic() + _WAIT_S / 4
-    while left := [command for command in map(_command, Path("/proc").glob("[0-9]*")) if command[0] == inside]:
+    while left := [
+        command
+        for space, command in map(_command, Path("/proc").glob("[0-9]*"))
+        if space == inside
+        and "multiprocessing.resource_tracker" not in command  # Python's own, as long as this process
+    ]:
         if time.monotonic() > until:
-            return [command for _, command in left]
+            break
         time.sleep(0.2)
-    return []
+    return left
 
 
 def _command(process: Path) -> tuple[str, str]:
@@ -129,7 +134,8 @@ def namespace():
     yield ours
     os.close(ours)
     os.close(own)
-    assert not left_in(inside), "servers of the tests were left running"
+    left = left_in(inside)
+    assert not left, f"left running: {left}"
 
 
 @pytest.fixture(scope="module")

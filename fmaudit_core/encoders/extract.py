@@ -89,7 +89,7 @@ def extract(
     encode : Encode
         The engine; the rows do not depend on it.
     also : sequence of (EncoderSpec, version)
-        Other encoders of the same studies, whose shards are made of the same slices, for their own extraction to find.
+        Other encoders of the same studies, whose shards are made from the same slices, for their own extraction to find.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -138,13 +139,13 @@ class ShardEncoder:
         try:
             for study in studies:
                 self._add(study)
-                self._attempted(others, lambda one, study=study: one._add(study))
+                self._attempted(others, partial(ShardEncoder._add, study=study))
             made = self._taken()
         except ExtractionError:  # failures before it in the same row of failures were not the studies' either
             self._doubt()
             raise
         self._save(shard, made)
-        self._attempted(others, lambda one: one._save(shard, one._taken()))
+        self._attempted(others, partial(ShardEncoder._finish, shard=shard))
         return MadeShard(shard, len(made.embeddings), self.device)
 
     def close(self) -> None:
@@ -163,6 +164,9 @@ class ShardEncoder:
                 one.close()
                 others.remove(one)
                 self._others.remove(one)
+
+    def _finish(self, shard: PlannedShard) -> None:
+        self._save(shard, self._taken())
 
     def _save(self, shard: PlannedShard, made: Shard) -> None:
         path = shard_path(self._work.folder, shard)

@@ -48,7 +48,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
             covariates=audit.cohort_covariates,
             age_bands=audit.age_bands,
             cache=workspace.ehr_cache,
-            listed=_listed_images(workspace).names() if workspace.images_in_bucket else None,
+            objects=_listed_images(workspace).names() if workspace.images_in_bucket else None,
             progress=progress,
         )
     if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fmaudit_core.imaging.slices import SliceStore
 
 SPEC = load_spec(shipped_specs()["hu_histogram"])
+#: another encoder, of other slices
+OTHER = SPEC.model_copy(update={"name": "other", "view": SPEC.view.model_copy(update={"stride": 2})})
 VOLUME = View.model_validate({"values": "int16", "volume": {"shape_zyx": [4, 4, 4]}})
 SHARD_STUDIES = 4
 
@@ -59,6 +61,9 @@ class Broken:
             raise SliceStoreError("is truncated or corrupt.")
         return self.store.read(study_id, view)
 
+    def read_views(self, study_id, views):
+        return [self.read(study_id, view) for view in views]
+
     def of(self, study_ids):
         return replace(self, store=self.store.of(study_ids))
 
@@ -71,10 +76,13 @@ class Traced:
     trace: Path
 
     def read(self, study_id, view):
+        return self.read_views(study_id, [view])[0]
+
+    def read_views(self, study_id, views):
         time.sleep(0.05)
         with (self.trace / f"slicer-{os.getpid()}").open("a") as file:
             file.write(f"{study_id}\n")
-        return self.source.read(study_id, view)
+        return self.source.read_views(study_id, views)
 
     def of(self, study_ids):
         return replace(self, source=self.source.of(study_ids))
@@ -115,7 +123,10 @@ def slices(address: str, root: Path, home: Path) -> None:
 
 
 def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") -> None:
-    """Encode the phantom on the cluster, traced; print the numbers of studies, or the error."""
+    """Encode the phantom on the cluster, traced; print the numbers of studies, or the error.
+
+    `together` also makes the shards of another encoder, whose own extraction `other` then reads nothing.
+    """
     from fmaudit_core.imaging.slices import SliceStore
 
     trace = home / "trace"
@@ -128,8 +139,9 @@ def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") ->
     compute = settings(address)
     with opened_engine(compute, home=home) as engine:
         result = extract(
-            SPEC, store=Traced(Broken(store, broken(root)), trace), studies=list(images), work=home / "extraction", out=out,
-            section=ExtractionSection(), version="v", shard_studies=compute.shard_studies, encode=engine.encode,
+            OTHER if how == "other" else SPEC, store=Traced(Broken(store, broken(root)), trace), studies=list(images),
+            work=home / "extraction", out=out, section=ExtractionSection(), version="v", encode=engine.encode,
+            shard_studies=compute.shard_studies, also=[(OTHER, "v")] if how == "together" else (),
         )  # fmt: skip
     print(result.n_studies, result.n_failed)
 

@@ -113,6 +113,23 @@ def test_rows_are_those_of_one_machine_bit_for_bit(nodes, phantom, home, tmp_pat
     assert len(reads(home)) == N_STUDIES
 
 
+def test_encoders_that_are_stale_together_read_each_study_once(nodes, phantom, home, tmp_path):
+    from tests.cluster.ray_drivers import OTHER, Broken, broken, images_of
+
+    only_records(home, phantom)
+    assert nodes.run("embed", phantom, home, tmp_path / "ray.duckdb", "together") == ALL
+    assert nodes.run("embed", phantom, home, tmp_path / "other.duckdb", "other") == ALL
+    assert len(reads(home)) == N_STUDIES
+    images = dict(images_of(phantom))
+    store = Broken(SliceStore(home / "slices", images, keep=False), broken(phantom))
+    extract(
+        OTHER, store=store, studies=list(images), work=tmp_path / "alone", out=tmp_path / "alone.duckdb",
+        section=ExtractionSection(), version="v", shard_studies=4,
+    )  # fmt: skip
+    assert tables(tmp_path / "ray.duckdb") == tables(phantom / "local.duckdb")
+    assert tables(tmp_path / "other.duckdb") == tables(tmp_path / "alone.duckdb")
+
+
 @pytest.mark.parametrize("who", ["actor", "slicer"])
 def test_a_killed_process_loses_and_doubles_nothing(nodes, phantom, home, tmp_path, who):
     with nodes.driver("embed", phantom, home, tmp_path / "ray.duckdb") as process:

@@ -75,7 +75,7 @@ def read_inspect_cohort(
     covariates: Sequence[str] = (),
     age_bands: Sequence[AgeBand],
     cache: Path,
-    listed: Collection[str] | None = None,
+    objects: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> Cohort:
     """Read and validate the cohort of an INSPECT download.
@@ -93,8 +93,8 @@ def read_inspect_cohort(
     cache : Path
         Folder for data that is expensive to read twice (the unpacked archive of the medical record and its persons), and for the
         names of missing volumes.
-    listed : collection of str, optional
-        Names of all objects of the volumes, if they are in a bucket.
+    objects : collection of str, optional
+        Names of all objects of the folder of volumes, if they are in a bucket.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def read_inspect_cohort(
     """
     _check_attributes([*attributes, *covariates])
     columns = task_columns(tasks)
-    release, notes = locate_release(section.root, images=section.images, listed=listed), Notes()
+    release, notes = locate_release(section.root, images=section.images, listed=objects), Notes()
     notes.add(f"release {release.layout}", 1, "files", release.labels.name)
     for lacking in optional_tables_missing(release):
         notes.add(f"not there: {lacking}", 1, "files")

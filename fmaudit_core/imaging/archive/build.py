@@ -210,7 +210,8 @@ def _read_part(part: _Part) -> None:
 
 
 def _headers_on_disk(root: Path, files: Sequence[_Listed]) -> list[_Row]:
-    rows, failures = [], 0
+    rows: list[_Row] = []
+    failures = 0
     for text, n_bytes, mtime_ns in files:
         try:
             header = file_header(root / path_of_text(text))

@@ -20,7 +20,7 @@ INDEX_REVISION: Final = 1
 _FILES, _STUDIES = "files.parquet", "studies.parquet"
 #: modalities of DICOM PS3.3 C.7.3.1.1.1
 _MODALITY: Final = r"^[A-Z][A-Z0-9]{1,9}$"
-#: columns of the files of an index, a row per file, sorted by study and path; of an object, `mtime_ns` is made of its ETag
+#: columns of the files of an index, a row per file, sorted by study and path; of an object, `mtime_ns` is a number for its ETag
 FILES: Final = {
     "path": pl.String,
     "bytes": pl.Int64,

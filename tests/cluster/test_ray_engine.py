@@ -196,6 +196,12 @@ def test_two_encoders_are_twice_as_fast_as_one(nodes, tmp_path):
     assert speed >= 1.8
 
 
+def test_workers_need_no_more_processor_time_than_one_machine(nodes, tmp_path):
+    local, ray = map(float, nodes.run("cost", tmp_path / "home").split())
+    print(f"one process: {local:.1f} ms a study; all of Ray's: {ray:.1f} ms")
+    assert ray <= 1.05 * local
+
+
 def test_memory_of_the_driver_is_flat(nodes, tmp_path):
     peak, ms_a_study = map(float, nodes.run("many", tmp_path / "many", "200000").split())
     print(f"driver: {peak:.0f} MB for 200,000 studies, {ms_a_study:.3f} ms a study")

@@ -157,7 +157,8 @@ def test_the_reference_tells_type_default_and_bounds():
     text = settings.reference(Audit, level=2)
     assert "| `fairness.alpha` | number, above 0.0, below 0.5 | `0.05` |" in text
     assert "| `age_bands` | list of text like `18-40` | `[18-40, 41-60, 61-74, 75-90]` |" in text
-    assert "| `cohort.images` | path | none |" in text
+    assert "| `cohort.ehr` | path | none |" in text
+    assert "| `cohort.images` | path or text | none |" in text
 
 
 def test_the_reference_lists_every_table_and_column():

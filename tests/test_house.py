@@ -24,7 +24,7 @@ CORE = {
     "encoders": "common config imaging storage",
     "cohort": "common config storage tables tabular",
     "ehr": "cohort common config storage tabular",
-    "engines": "common config encoders imaging",
+    "engines": "common config encoders imaging storage",
     "probes": "cohort common config ehr encoders storage tables tabular",
     "fairness": "common config encoders probes tables tabular",
     "mitigation": "common config fairness probes tables",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -45,8 +44,8 @@ class Archive:
     n_duplicates: int = 0
 
 
-#: makes the index of a folder, or brings it up to date
-ReadArchive = Callable[[Path], Archive]
+#: makes the index of the images, or brings it up to date
+ReadArchive = Callable[[], Archive]
 
 
 def studies_in_archive(raw: pl.DataFrame, archive: Archive, *, where: str, notes: Notes) -> pl.Series:

@@ -92,7 +92,7 @@ def read_table_cohort(
     age_bands : sequence of AgeBand
         Studies outside all bands are excluded and counted.
     archive : callable, optional
-        Indexes the image folder; without it, images are found by name only.
+        Indexes the images; without it, images are found by name only.
     listed : callable, optional
         Finds images by name in a bucket, if they are in one.
 
@@ -115,8 +115,8 @@ def read_table_cohort(
     raw = _with_levels(raw, section, levelled, notes)
     notes.add("open ages", ages.n_open, "studies", "such as >89 or 90+; read as the nearest age inside")
     note_similar_ids(raw, notes)
-    if archive is not None and section.images is not None and _is_archive(raw, section, section.images):
-        found = studies_in_archive(raw, archive(section.images), where=where, notes=notes)
+    if archive is not None and _is_archive(raw, section, listed):
+        found = studies_in_archive(raw, archive(), where=where, notes=notes)
         raw = raw.with_columns(found, image_path=pl.lit(None, dtype=pl.String))
     else:
         paths = _image_paths(raw, section.images, where) if listed is None else _listed_paths(raw, listed, where)
@@ -250,14 +250,17 @@ def _labels(raw: pl.DataFrame, section: LocalTableCohort, tasks: Sequence[str], 
     return pl.concat(long).sort("study_id", "task")
 
 
-def _is_archive(raw: pl.DataFrame, section: LocalTableCohort, root: Path) -> bool:
+def _is_archive(raw: pl.DataFrame, section: LocalTableCohort, listed: ListedNames | None) -> bool:
     """Return whether studies are found by an index: names in the table and a folder per study go first, unless it is mapped."""
-    keys = [name for name in KEYS if name in raw.columns]
-    if not keys or "image" in raw.columns or not root.is_dir():
+    keys, root = [name for name in KEYS if name in raw.columns], section.images
+    if not keys or "image" in raw.columns or (listed is None and (root is None or not root.is_dir())):
         return False
     if any(name in section.columns for name in keys):
         return True
-    return not any(locate(root, name, _IMAGE_SUFFIXES).exists for name in raw.get_column("study_id"))
+    names = raw.get_column("study_id")
+    if listed is not None:
+        return not listed([f"{name}{suffix}" for name in names for suffix in _IMAGE_SUFFIXES])
+    return root is not None and not any(locate(root, name, _IMAGE_SUFFIXES).exists for name in names)
 
 
 def _image_paths(raw: pl.DataFrame, root: Path | None, where: str) -> pl.Series:
@@ -282,7 +285,7 @@ def _listed_paths(raw: pl.DataFrame, listed: ListedNames, where: str) -> pl.Seri
     located = [locate_listed(found, name, suffixes) for name in named]
     fix = (
         "Images are searched for in the bucket, by the column `image` if there is one, else by study_id: a folder of objects, or "
-        "one object. An archive in another layout must be mounted as a folder."
+        "one object. If its objects have other names, map `study_uid` or `accession` under `cohort: columns:`."
     )
     return _checked_paths(raw, named, located, where, fix)
 

@@ -51,7 +51,14 @@ def _endpoint(text: str) -> str:
     return text.rstrip("/")
 
 
-def _path_or_bucket(given: Any) -> Any:
+def path_or_bucket(given: Any) -> Any:
+    """Return the normal address of a bucket as text, another text as `Path`, and anything else as it is.
+
+    Raises
+    ------
+    ValueError
+        The text is an address that cannot be used.
+    """
     if not isinstance(given, str):
         return given
     found = _root(given)
@@ -59,7 +66,7 @@ def _path_or_bucket(given: Any) -> Any:
 
 
 #: the type of a setting that is a path, or an object or a folder of objects in a bucket
-PathOrBucket = Annotated[Path | str, BeforeValidator(_path_or_bucket)]
+PathOrBucket = Annotated[Path | str, BeforeValidator(path_or_bucket)]
 #: the type of a setting that is a folder or a bucket
 FolderOrBucket = Annotated[str, AfterValidator(_root)]
 #: the type of a setting that is the address of a store

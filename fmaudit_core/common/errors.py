@@ -88,6 +88,7 @@ _EXTRA_OF: Final[Mapping[str, str]] = {
         ("onnxruntime", "open_clip", "safetensors", "timm", "torch", "torchvision", "transformers"), "encoders"
     ),
     **dict.fromkeys(("dagster", "dagster_webserver"), "platform"),
+    "dagster_postgres": "postgres",
     "h5py": "hdf5",
     "obstore": "cloud",
     "ray": "ray",

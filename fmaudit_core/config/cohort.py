@@ -69,8 +69,8 @@ class TableCohort(Section):
     kind: Literal["table"]
     #: CSV or Parquet file with a row per study, also as `s3://bucket/studies.csv`
     table: PathOrBucket
-    #: folder with a folder or file per study, also as `s3://bucket/folder`, or an archive in any layout if the table has
-    #: `study_uid` or `accession`; not needed if the embeddings of every encoder were computed elsewhere
+    #: folder with a folder or file per study, or an archive in any layout if the table has `study_uid` or `accession`; also as
+    #: `s3://bucket/folder`; not needed if the embeddings of every encoder were computed elsewhere
     images: PathOrBucket | None = None
     #: the medical record: a CSV or Parquet file with a row per event (patient_id, time, code, and optionally value); the table
     #: then needs a column `time`
@@ -104,8 +104,8 @@ class InspectCohort(Section):
     kind: Literal["inspect"]
     #: folder of the download
     root: LocalPath
-    #: folder of the volumes, if not in the download
-    images: LocalPath | None = None
+    #: folder of the volumes, if not in the download, also as `s3://bucket/folder`
+    images: PathOrBucket | None = None
     #: whether to accept a partial download of the volumes; otherwise a download that lacks more than one in fifty is refused
     partial: bool = False
     #: folder of OMOP tables or of MEDS data, if not in the download

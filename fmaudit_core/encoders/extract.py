@@ -63,6 +63,7 @@ def extract(
     version: str,
     shard_studies: int = ComputeSection().shard_studies,
     encode: Encode = encode_here,
+    also: Sequence[tuple[EncoderSpec, str]] = (),
     progress: Progress = silent,
 ) -> ExtractionResult:
     """Embed studies with one encoder and publish its DuckDB file.
@@ -87,6 +88,8 @@ def extract(
         Number of studies of a shard.
     encode : Encode
         The engine; the rows do not depend on it.
+    also : sequence of (EncoderSpec, version)
+        Other encoders of the same studies, whose shards are made from the same slices, for their own extraction to find.
 
     Raises
     ------
@@ -102,15 +105,20 @@ def extract(
     missing = [shard for shard in shards if shard.name not in finished]
     done = len(studies) - sum(len(shard.study_ids) for shard in missing)
     progress(done, len(studies))
-    started, encoded, device = time.monotonic(), 0, "none: resumed whole"
+    started, encoded, device = time.monotonic(), 0, ""
     if missing:
         given = section.batch_size
-        batch = given if isinstance(given, int) else spec.batch_size
-        encoding = Encoding(spec, store, folder, section.device, batch, load_encoder, find_batch=given == "auto")
+
+        def encoding_of(one: EncoderSpec, into: Path, also: tuple[Encoding, ...] = ()) -> Encoding:
+            batch = given if isinstance(given, int) else one.batch_size
+            return Encoding(one, store, into, section.device, batch, load_encoder, given == "auto", also)
+
+        encoding = encoding_of(spec, folder, tuple(encoding_of(one, work / one.name / of) for one, of in also))
         with closing(encode(encoding, missing)) as making:
             for made in making:
                 device, encoded, done = made.device, encoded + made.n_items, done + len(made.shard.study_ids)
                 progress(done, len(studies))
+    device = device or load_shard(shard_path(folder, shards[0])).device or "none: resumed whole"
     speed = encoded / max(time.monotonic() - started, 1e-9)
     result = _publish(out, folder, shards, spec, version, device, speed)
     shutil.rmtree(work / spec.name, ignore_errors=True)

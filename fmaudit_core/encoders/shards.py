@@ -31,6 +31,8 @@ class Shard:
     embeddings : (sum of counts, d) float32
     batches : list of int
         Batch sizes used, in order: more than one if the device ran out of memory.
+    device : str
+        Where it was made; empty in a shard of an earlier version.
     """
 
     study_ids: list[str]
@@ -39,6 +41,7 @@ class Shard:
     failed_ids: list[str]
     failed_reasons: list[str]
     batches: list[int]
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def save_shard(path: Path, shard: Shard) -> None:
             failed_ids=np.array(shard.failed_ids, dtype=np.str_),
             failed_reasons=np.array(shard.failed_reasons, dtype=np.str_),
             batches=np.array(shard.batches, dtype=np.int64),
+            device=np.array(shard.device, dtype=np.str_),
         )
 
 
@@ -90,4 +94,5 @@ def load_shard(path: Path) -> Shard:
             failed_ids=found["failed_ids"].tolist(),
             failed_reasons=found["failed_reasons"].tolist(),
             batches=found["batches"].tolist(),
+            device=str(found["device"]) if "device" in found else "",
         )

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import ray
@@ -21,7 +21,7 @@ from fmaudit_core.encoders.shard_encoder import Encoding, MadeShard, ReadStudy, 
 from fmaudit_core.encoders.shards import PlannedShard, shard_path
 from fmaudit_core.engines.errors import ClusterError
 from fmaudit_core.engines.ray_results import DEATHS, DIED, check_shared, not_shared, result, too_many_deaths
-from fmaudit_core.imaging.window import View
+from fmaudit_core.imaging.window import SliceArray, View
 
 #: shards given to an actor: one that it encodes, and one whose slices come to its node meanwhile
 _GIVEN: Final = 2
@@ -90,7 +90,7 @@ class ShardRun:
         while self.to_read and len(self.reading) + len(self.read) < room:
             shard = self.to_read.popleft()
             source = self.work.source.of(shard.study_ids)
-            ended, studies = self.slicing.remote(source, self.work.spec.view, shard.study_ids)
+            ended, studies = self.slicing.remote(source, self.work.views, shard.study_ids)
             self.reading[ended] = shard, studies
         while len(self.actors) < min(self.compute.encoders, len(self.read) + len(self.reading) + len(self.encoding)):
             self._start()
@@ -102,7 +102,7 @@ class ShardRun:
                     self.encoding[actor.handle.make.remote(shard, studies)] = shard, actor
 
     def _start(self) -> None:
-        actor = _Actor(self.encoder.remote(replace(self.work, source=self.work.source.of(()))))
+        actor = _Actor(self.encoder.remote(self.work.of(())))
         self.actors.append(actor)
         self.loading[actor.handle.load.remote()] = actor
 
@@ -171,10 +171,14 @@ class _Encoder:
     def make(self, shard: PlannedShard, studies: Sequence[ReadStudy]) -> MadeShard:
         check_shared(self._work.folder)
         # arrays from the object store are read-only, and a network may want to write to its input
-        writable = ((one, found if isinstance(found, Exception) else found.copy()) for one, found in studies)
+        writable = ((one, found if isinstance(found, Exception) else _copied(found)) for one, found in studies)
         return self._encoder.make(shard, writable)
 
 
-def _read_shard(source: SliceSource, view: View, study_ids: Sequence[str]) -> tuple[None, list[ReadStudy]]:
+def _copied(slices: Mapping[str, SliceArray]) -> dict[str, SliceArray]:
+    return {view: one.copy() for view, one in slices.items()}
+
+
+def _read_shard(source: SliceSource, views: Sequence[View], study_ids: Sequence[str]) -> tuple[None, list[ReadStudy]]:
     """Return that the slices of a shard were read, and them: who waits for the former does not fetch the latter."""
-    return None, [read_study(source, study_id, view) for study_id in study_ids]
+    return None, [read_study(source, study_id, views) for study_id in study_ids]

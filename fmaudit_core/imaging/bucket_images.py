@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +21,13 @@ import polars as pl
 
 from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.storage.atomic_write import written_beside
-from fmaudit_core.storage.bucket import Bucket, StoredObject
+from fmaudit_core.storage.bucket import Bucket
 from fmaudit_core.storage.processes import has_ended, process_space
 
 _OBJECTS: Final = "objects.parquet"
 _SCHEMA: Final = {"name": pl.String, "n_bytes": pl.Int64, "tag": pl.String}
 _REQUESTS: Final = 16
+_PREFIX: Final = "study."
 
 
 @dataclass(frozen=True)
@@ -60,29 +61,48 @@ class BucketStudy:
         StoreError
             The bucket does not answer: no fault of the study.
         """
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        ours = f"study.{process_space()}"
-        for left in self.scratch.glob(f"{ours}.*"):  # of a process that was killed; others are removed by `fmaudit gc`
-            if has_ended(left.name.split(".")[2]):
-                shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f"{ours}.{os.getpid()}.", dir=self.scratch) as folder:
-            target = Path(folder) / "study"
-            found = [one for one in self.bucket.list(self.name) if _is_shown(one.name)]
-            if found:
-                with ThreadPoolExecutor(_REQUESTS, "images") as pool:
-                    list(pool.map(lambda one: self._copy(one, target), found))
-            elif (content := self.bucket.read(self.name)) is not None:
-                target = target / Path(self.name).name  # its suffix tells the format
-                target.parent.mkdir()
-                target.write_bytes(content)
-            yield target
+        _remove_left(self.scratch)
+        found = [one.name for one in self.bucket.list(self.name) if is_shown(one.name)]
+        if found:
+            with copied_objects(self.bucket, found, below=self.name, scratch=self.scratch) as folder:
+                yield folder
+        else:  # its suffix tells the format
+            parent, _, name = self.name.rpartition("/")
+            with copied_objects(self.bucket, [self.name], below=parent, scratch=self.scratch) as folder:
+                yield folder / name
 
-    def _copy(self, one: StoredObject, target: Path) -> None:
-        content = self.bucket.read(one.name)
-        if content is not None:
-            path = target / one.name.removeprefix(f"{self.name}/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+
+def _remove_left(scratch: Path) -> None:
+    """Remove copies of processes of this machine that were killed; those of others are removed by `fmaudit gc`."""
+    for left in scratch.glob(f"{_PREFIX}{process_space()}.*"):
+        if has_ended(left.name.split(".")[2]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def copied_objects(bucket: Bucket, names: Sequence[str], *, below: str, scratch: Path) -> Iterator[Path]:
+    """Yield a folder with copies of objects, named relative to `below`, which is removed afterwards; lost ones are not in it.
+
+    Raises
+    ------
+    StoreError
+        The bucket does not answer: no fault of the study.
+    """
+    _remove_left(scratch)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{process_space()}.{os.getpid()}.", dir=scratch) as temporary:
+        folder = Path(temporary) / "study"
+
+        def copy(name: str) -> None:
+            content = bucket.read(name)
+            if content is not None:
+                path = folder / (name.removeprefix(f"{below}/") if below else name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+        with ThreadPoolExecutor(_REQUESTS, "images") as pool:
+            list(pool.map(copy, names))
+        yield folder
 
 
 @dataclass(frozen=True)
@@ -104,10 +124,23 @@ class BucketImages:
 
     def update(self) -> None:
         """List all objects, and keep the list."""
-        listed = ((one.name, one.n_bytes, one.tag) for one in self.bucket.list("") if _is_shown(one.name))
+        listed = ((one.name, one.n_bytes, one.tag) for one in self.bucket.list("") if is_shown(one.name))
         frame = pl.DataFrame(listed, schema=_SCHEMA, orient="row").sort("name")
         with written_beside(self.folder / _OBJECTS, durable=False) as temporary:
             frame.write_parquet(temporary)
+
+    def names(self) -> list[str]:
+        """Return the names of all objects, sorted.
+
+        Raises
+        ------
+        ImagingError
+            The objects were not listed yet.
+        """
+        try:
+            return pl.read_parquet(self.folder / _OBJECTS, columns=["name"], glob=False).get_column("name").to_list()
+        except FileNotFoundError:
+            raise self._not_listed() from None
 
     def find(self, names: Iterable[str]) -> dict[str, BucketStudy]:
         """Return the studies of some names that have objects: of a folder all below it, else the object itself.
@@ -128,11 +161,7 @@ class BucketImages:
                 for at in range(1, depth + 2)
             ]
         except FileNotFoundError:
-            raise ImagingError(
-                "the images have not been listed yet.",
-                where=str(self.bucket),
-                fix="Run `fmaudit run`, or materialise the cohort in the UI.",
-            ) from None
+            raise self._not_listed() from None
         rows = pl.concat(found).sort("study", "name")
         return {str(study): self._study(str(study), of) for (study,), of in rows.group_by("study", maintain_order=True)}
 
@@ -140,11 +169,18 @@ class BucketImages:
         """Return a study that has no objects."""
         return BucketStudy(self.bucket, name, "", 0, self.scratch)
 
+    def _not_listed(self) -> ImagingError:
+        return ImagingError(
+            "the images have not been listed yet.",
+            where=str(self.bucket),
+            fix="Run `fmaudit run`, or materialise the cohort in the UI.",
+        )
+
     def _study(self, name: str, objects: pl.DataFrame) -> BucketStudy:
         digest = hashlib.sha256(objects.select("name", "n_bytes", "tag").write_ndjson().encode()).hexdigest()[:32]
         return BucketStudy(self.bucket, name, digest, int(objects.get_column("n_bytes").sum()), self.scratch)
 
 
-def _is_shown(name: str) -> bool:
+def is_shown(name: str) -> bool:
     """Return whether no part of a name is hidden, as for files; nor one that leads out of the folder of a copy."""
     return not any(part.startswith(".") or not part for part in name.split("/"))

@@ -58,8 +58,12 @@ def is_nifti(path: Path) -> bool:
 
     Voxels without a header may be DICOM: scanners also use the suffix .img.
     """
-    name = path.name.lower()
-    return name.endswith((*SUFFIXES, *_HEADERS)) or is_second_of_pair(path)
+    return is_named_nifti(path.name) or is_second_of_pair(path)
+
+
+def is_named_nifti(name: str) -> bool:
+    """Return whether a name is that of a NIfTI file, or of a header with or without its voxels."""
+    return name.lower().endswith((*SUFFIXES, *_HEADERS))
 
 
 def is_voxels(path: Path) -> bool:

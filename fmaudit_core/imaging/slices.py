@@ -203,16 +203,27 @@ class SliceStore:
         ImagesGoneError
             The folder of the images, or of the store, is missing or empty.
         """
-        path = self._entry(study_id, view)
+        return self.read_views(study_id, [view])[0]
+
+    def read_views(self, study_id: str, views: Sequence[View]) -> list[SliceArray]:
+        """Return the slices of one study in several views; its CT is read at most once, if one of them is not stored.
+
+        Raises
+        ------
+        SliceStoreError, ImagesGoneError
+            See `read`.
+        """
+        paths = [self._entry(study_id, view) for view in views]
         try:
-            return read_entry(path)
+            return [read_entry(path) for path in paths]
         except SliceStoreError:
             if study_id not in self.images:
                 raise
-        volume_hu, spacing_zyx_mm, made_of = self._volume(study_id, where=path)
-        slices = view.apply(volume_hu, spacing_zyx_mm)
+        volume_hu, spacing_zyx_mm, made_of = self._volume(study_id, where=paths[0])
+        slices = [view.apply(volume_hu, spacing_zyx_mm) for view in views]
         if self.keep:
-            write_entry(path, slices, made_of)
+            for path, one in zip(paths, slices, strict=True):
+                write_entry(path, one, made_of)
         return slices
 
     def volume(self, study_id: str) -> tuple[Int16Array, Spacing]:
@@ -318,17 +329,21 @@ def _found(job: _Job) -> Iterable[SeriesRead]:
     if isinstance(job.images, BucketStudy):
         return _copied_series(job.images, job.rescale)
     if isinstance(job.images, IndexedStudy):
-        files = job.images.files()
-        if files and not any(
+        return _indexed_series(job.images, job.rescale)
+    return _series_below(job.images, job.rescale)
+
+
+def _indexed_series(study: IndexedStudy, rescale: Rescale | None) -> Iterator[SeriesRead]:
+    with study.opened() as files:
+        if study.digest and not any(
             path.exists() for path in files
         ):  # of a study that has images: it is the disk that is gone
             raise ImagesGoneError(
                 "all files of a study are gone since they were indexed.",
-                where=str(job.images.index.root),
+                where=str(study.index.root),
                 fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",
             )
-        return found_series(files, rescale=job.rescale)
-    return _series_below(job.images, job.rescale)
+        yield from found_series(files, rescale=rescale)
 
 
 def _copied_series(study: BucketStudy, rescale: Rescale | None) -> Iterator[SeriesRead]:

@@ -64,7 +64,8 @@ def source_fingerprint(workspace: Workspace) -> str:
     if not isinstance(cohort, InspectCohort):
         return digest(cohort, list(stat_texts([workspace.table.table])))
     try:
-        release = locate_release(cohort.root, images=cohort.images)
+        names = workspace.bucket_images.names() if workspace.images_in_bucket else None
+        release = locate_release(cohort.root, images=cohort.images, listed=names)
     except FmauditError as error:
         return digest(cohort, str(error))
     tables = (release.labels, release.splits, release.mapping, release.series, release.descriptions)

@@ -5,7 +5,7 @@ then read as a table. An archive of images is indexed before.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fmaudit_core.cohort.archive import Archive
 from fmaudit_core.cohort.inspect_release.reader import read_inspect_cohort
@@ -14,8 +14,11 @@ from fmaudit_core.cohort.table import read_table_cohort
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.config import ConfigError, InspectCohort, PhantomCohort
-from fmaudit_core.pipeline.workspace import Workspace, index_of
+from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.atomic_write import written_beside
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.bucket_images import BucketImages
 
 
 def is_drawn(workspace: Workspace) -> bool:
@@ -32,8 +35,11 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         The tables, their columns, rows or image paths are wrong; says which and where.
     ImagingError
         The folder of images holds no DICOM, or cannot be read.
+    StoreError
+        The bucket of the table or images does not answer or refuses.
     """
     audit = workspace.audit
+
     if isinstance(audit.cohort, InspectCohort):
         return read_inspect_cohort(
             audit.cohort,
@@ -42,6 +48,7 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
             covariates=audit.cohort_covariates,
             age_bands=audit.age_bands,
             cache=workspace.ehr_cache,
+            objects=_listed_images(workspace).names() if workspace.images_in_bucket else None,
             progress=progress,
         )
     if isinstance(audit.cohort, PhantomCohort) and not is_drawn(workspace):
@@ -51,18 +58,16 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
             workspace.phantom, audit.cohort, tasks=audit.tasks, progress=progress, workers=audit.imaging.workers
         )
 
-    def archive(root: Path) -> Archive:
+    def archive() -> Archive:
         with needs_extra("imaging", "reading an archive of images"):
             from fmaudit_core.imaging.archive.build import update_index
-        index = index_of(root, workspace.home)
+        index = workspace.image_index
         update_index(index, workers=audit.imaging.workers, progress=progress)
         counts = index.counts()
         return Archive(index.studies(), counts.passed_over, counts.n_duplicates)
 
     def listed(names: Sequence[str]) -> Collection[str]:
-        images = workspace.bucket_images
-        images.update()
-        return images.find(names)
+        return _listed_images(workspace).find(names)
 
     fetch_table(workspace)
     return read_table_cohort(
@@ -74,6 +79,13 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         archive=archive,
         listed=listed if workspace.images_in_bucket else None,
     )
+
+
+def _listed_images(workspace: Workspace) -> BucketImages:
+    """List the images of a cohort in a bucket, and return them."""
+    images = workspace.bucket_images
+    images.update()
+    return images
 
 
 def fetch_table(workspace: Workspace) -> None:

@@ -12,7 +12,6 @@ import polars as pl
 
 from fmaudit_core.cohort.acquisition_levels import check_levels, with_acquisition
 from fmaudit_core.cohort.images import on_disk
-from fmaudit_core.common.addresses import bucket_address
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_core.config import (
     Audit,
@@ -76,9 +75,10 @@ class Workspace:
         """Where the tables, embeddings, claims and the report are: `home`, another folder, or a bucket."""
         if self.audit.bucket is None:
             return FolderRoot(self.home if self.audit.root is None else Path(self.audit.root))
-        return BucketRoot(self._bucket(self.audit.bucket), self.home / "reports")
+        return BucketRoot(self.bucket(self.audit.bucket), self.home / "reports")
 
-    def _bucket(self, address: str) -> Bucket:
+    def bucket(self, address: str) -> Bucket:
+        """Return a bucket of the store of this audit."""
         return Bucket(address, self.audit.storage.endpoint, self.audit.storage.region)
 
     @property
@@ -194,21 +194,28 @@ class Workspace:
         if not isinstance(cohort, TableCohort) or isinstance(cohort.table, Path):
             return None
         folder, _, name = cohort.table.rpartition("/")
-        return self._bucket(folder), name
+        return self.bucket(folder), name
 
     @property
     def images_in_bucket(self) -> bool:
         """Whether the cohort's images are in a bucket."""
-        return isinstance(self.audit.cohort, TableCohort) and isinstance(self.audit.cohort.images, str)
+        return self._images_bucket is not None
+
+    @property
+    def _images_bucket(self) -> Bucket | None:
+        cohort = self.audit.cohort
+        images = None if isinstance(cohort, PhantomCohort) else cohort.images
+        return self.bucket(images) if isinstance(images, str) else None
 
     @cached_property
     def bucket_images(self) -> BucketImages:
         """The cohort's images in a bucket; they are listed when the cohort is read."""
         from fmaudit_core.imaging.bucket_images import BucketImages
 
-        images = self.audit.cohort.images if isinstance(self.audit.cohort, TableCohort) else None
-        bucket = self._bucket(bucket_address(str(images)) or "")
-        return BucketImages(bucket, self.home / "index" / digest(str(images))[:12], self.home / "scratch")
+        bucket = self._images_bucket
+        if bucket is None:
+            raise ConfigError("the CT is not in a bucket.", where=str(self.audit_yaml))
+        return BucketImages(bucket, self.home / "index" / digest(bucket.address)[:12], self.home / "scratch")
 
     @cached_property
     def record(self) -> Record | None:
@@ -230,8 +237,8 @@ class Workspace:
         cohort = self.audit.cohort
         if self.images_in_bucket:
             raise ConfigError("the CT is in a bucket, and a folder is needed.", where=str(self.audit_yaml))
-        root = cohort.images or cohort.root if isinstance(cohort, InspectCohort) else self.table.images
-        if root is None:
+        root = self.table.images if not isinstance(cohort, InspectCohort) else cohort.images or cohort.root
+        if not isinstance(root, Path):
             raise ConfigError(
                 "the cohort names no CT, and some encoder looks at it.",
                 where=str(self.audit_yaml),
@@ -276,7 +283,7 @@ class Workspace:
     @property
     def image_index(self) -> ArchiveIndex:
         """The index of the images, where they are an archive in any layout; it is made when the cohort is read."""
-        return index_of(self.images_root, self.home)
+        return index_of(self._images_bucket or self.images_root, self.home)
 
     @property
     def ehr_cache(self) -> Path:
@@ -326,9 +333,10 @@ class Workspace:
         return self.warehouse.read("slice_quality").filter("used").get_column("study_id").to_list()
 
 
-def index_of(images: Path, home: Path) -> ArchiveIndex:
-    """Return the index of a folder of images that a workspace keeps; another folder has another index."""
-    return ArchiveIndex(images, home / "index" / digest(str(images.resolve()), INDEX_REVISION)[:12])
+def index_of(images: Path | Bucket, home: Path) -> ArchiveIndex:
+    """Return the index of a folder or bucket of images that a workspace keeps; another folder has another index."""
+    where = str(images.resolve()) if isinstance(images, Path) else images.address
+    return ArchiveIndex(images, home / "index" / digest(where, INDEX_REVISION)[:12], home / "scratch")
 
 
 def open_workspace(audit_yaml: Path) -> Workspace:

@@ -12,6 +12,7 @@ from fmaudit_core.config import ComputeSection
 from fmaudit_core.pipeline.run_cohort import is_drawn
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.setup.finding import Finding
+from fmaudit_core.storage.bucket import Bucket
 
 if TYPE_CHECKING:
     from fmaudit_core.engines.ray_nodes import ClusterLook, NodeLook
@@ -21,21 +22,28 @@ _CLOCK_S: Final = 5.0
 
 
 def examine_cluster(workspace: Workspace) -> Iterator[Finding]:
-    """Yield findings on the nodes of the cluster: their versions, resources, folders and clocks. Nothing is written."""
+    """Yield findings on the nodes of the cluster: their versions, resources, folders, images and clocks. Nothing is written."""
     compute = workspace.audit.compute
     if compute.engine != "ray":
         yield Finding("cluster", "ok", "`compute: engine: local` uses this machine only")
         return
     folders = [next(path for path in (workspace.home, *workspace.home.parents) if path.exists())]
     try:
-        if is_drawn(workspace) and any(spec.sees_images for spec in workspace.registry.specs().values()):
+        images = workspace.bucket_images.bucket if workspace.images_in_bucket else None
+        if (
+            images is None
+            and is_drawn(workspace)
+            and any(spec.sees_images for spec in workspace.registry.specs().values())
+        ):
             folders.append(workspace.images_root)
         with needs_extra("ray", "`compute: engine: ray`"):
             from fmaudit_core.engines.ray_cluster import connected
             from fmaudit_core.engines.ray_nodes import inodes, look_at_cluster
         with connected(compute.address):
-            look = look_at_cluster(folders)
+            look = look_at_cluster(folders, images)
         yield from judged_cluster(look, compute, folders, inodes(folders))
+        if images is not None:
+            yield _images(look.nodes, images)
     except FmauditError as error:
         yield Finding("cluster", "problem", f"{error.where}: {error.what}" if error.where else error.what, error.fix)
 
@@ -54,6 +62,14 @@ def judged_cluster(
         yield Finding("clocks", "warning", f"differ from this machine's: {message}.", fix)
     else:
         yield Finding("clocks", "ok", f"agree within {_CLOCK_S:.0f} s")
+
+
+def _images(nodes: Sequence[NodeLook], images: Bucket) -> Finding:
+    refused = [f"{node.address}: {node.images}" for node in nodes if node.images]
+    if refused:
+        fix = "Set the credentials in the environment of `ray start` on every node, and let the nodes reach the store."
+        return Finding("images", "problem", f"{images} cannot be read on {' '.join(refused)}", fix)
+    return Finding("images", "ok", f"{images} can be read on all nodes")
 
 
 def _versions(nodes: Sequence[NodeLook]) -> Finding:

@@ -51,6 +51,10 @@ class StoreError(FmauditError):
     """A bucket cannot be reached, or refuses."""
 
 
+class ObjectLostError(StoreError):
+    """An object that was there is not there any more."""
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """An object as listed.
@@ -188,7 +192,7 @@ class Bucket:
         if code and code[1] == "NoSuchBucket":
             return StoreError("the bucket does not exist.", where=self.address, fix=_ADDRESS)
         if code and code[1] == "NoSuchKey":
-            return StoreError(
+            return ObjectLostError(
                 "an object that a table lists is lost.", where=self.address, fix="`fmaudit run` makes it again."
             )
         if "AccessDenied" in text or (

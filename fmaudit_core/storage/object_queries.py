@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from fmaudit_core.storage.bucket import Bucket, StoreError
+from fmaudit_core.storage.object_file import ObjectFile
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class ObjectQueries:
         import pyarrow.dataset as ds  # imports pandas where it is installed: most of a second
 
         parquet = ds.ParquetFileFormat()
-        files = [_ObjectFile(self.bucket, name, size, self.failures) for name, size in objects.items()]
+        files = [ObjectFile(self.bucket, name, size, self.failures) for name, size in objects.items()]
         fragments = [parquet.make_fragment(pa.PythonFile(file, mode="r")) for file in files]
         self.connection.register(
             view, ds.FileSystemDataset(fragments, schema, parquet) if fragments else schema.empty_table()
@@ -59,37 +58,3 @@ def object_queries(bucket: Bucket) -> Iterator[ObjectQueries]:
             if queries.failures:
                 raise queries.failures[0] from error
             raise
-
-
-class _ObjectFile(io.RawIOBase):
-    """An object as a file that is read by range."""
-
-    def __init__(self, bucket: Bucket, name: str, size: int, failures: list[StoreError]) -> None:
-        super().__init__()
-        self._bucket, self._name, self._size, self._failures = bucket, name, size, failures
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        wanted = self._size - self._at if size < 0 else min(size, self._size - self._at)
-        if wanted <= 0:
-            return b""
-        try:
-            content = self._bucket.read_range(self._name, self._at, wanted)
-        except StoreError as error:
-            self._failures.append(error)
-            raise
-        self._at += len(content)
-        return content

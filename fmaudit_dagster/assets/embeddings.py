@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from fmaudit_core.pipeline.run_embeddings import embed
+from fmaudit_core.pipeline.run_embeddings import embed, read_together
 from fmaudit_dagster.assets.step_asset import Result, Work, step_asset
 from fmaudit_dagster.metadata import bars
 
@@ -14,7 +14,10 @@ def study_embeddings(work: Work) -> Iterator[Result]:
     """One vector per study and pooling from one frozen encoder, and its slice embeddings."""
     encoder = work.cell.encoder
     spec = work.look.encoders[encoder]
-    result = embed(work.workspace, encoder, version=work.version, progress=work.progress(f"encoding with {encoder}"))
+    result = embed(
+        work.workspace, encoder, version=work.version, together=read_together(work.look, encoder),
+        progress=work.progress(f"encoding with {encoder}"),
+    )  # fmt: skip
     yield dg.MaterializeResult(
         data_version=dg.DataVersion(result.version),
         metadata={

@@ -11,14 +11,14 @@ import click
 
 from fmaudit_core.common.errors import needs_extra
 from fmaudit_dagster.cli.error_handling import report_errors, workspace_of
-from fmaudit_dagster.cli.local_path import LocalPath
+from fmaudit_dagster.cli.local_path import FolderOrBucket, LocalPath
 
 if TYPE_CHECKING:
     from fmaudit_core.imaging.archive.index import Counts
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=LocalPath())
+@click.argument("folder", metavar="DIR", type=FolderOrBucket())
 @click.option(
     "--out",
     type=LocalPath(dir_okay=False),
@@ -29,21 +29,27 @@ if TYPE_CHECKING:
 )
 @click.pass_obj
 @report_errors
-def index(config: Path, folder: Path, out: Path | None, workers: int) -> None:
+def index(config: Path, folder: Path | str, out: Path | None, workers: int) -> None:
     """Count the studies, series and modalities below DIR, and what is passed over. No identifier is printed.
 
-    DIR may have any layout. Every header is read once: the index is kept in the workspace, where `fmaudit run` uses it.
+    DIR may have any layout, and may be in a bucket, as s3://bucket/folder: its store is that of audit.yaml, else that of the
+    environment. Every header is read once: the index is kept in the workspace, where `fmaudit run` uses it.
     """
     from fmaudit_core.config import HOME_NAME
     from fmaudit_core.config.environment import home_from_environment
     from fmaudit_core.pipeline.workspace import index_of
     from fmaudit_core.storage.atomic_write import written_beside
+    from fmaudit_core.storage.bucket import Bucket
     from fmaudit_dagster.cli.progress_bars import one_bar
 
     with needs_extra("imaging", "fmaudit index"):
         from fmaudit_core.imaging.archive.build import update_index
-    home = workspace_of(config).home if config.is_file() else home_from_environment() or config.parent / HOME_NAME
-    found = index_of(folder.absolute(), home)
+    workspace = workspace_of(config) if config.is_file() else None
+    home = workspace.home if workspace else home_from_environment() or config.parent / HOME_NAME
+    if isinstance(folder, Path):
+        found = index_of(folder.absolute(), home)
+    else:
+        found = index_of(workspace.bucket(folder) if workspace else Bucket(folder), home)
     with one_bar("reading headers") as progress:
         update_index(found, workers=workers, progress=progress)
     _print_counts(found.counts())

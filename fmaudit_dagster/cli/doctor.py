@@ -7,12 +7,16 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from fmaudit_core.common.errors import FmauditError
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.setup.finding import Finding
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 #: a daemon without a heartbeat for longer is not running
 _HEARTBEAT_S: Final = 60.0
@@ -44,11 +48,13 @@ def examine_platform(workspace: Workspace, *, port: int, fix_it: bool) -> Iterat
 
 
 def _settings(workspace: Workspace, *, fix_it: bool) -> Finding:
-    from fmaudit_dagster.execution.instance import SETTINGS
+    from fmaudit_dagster.execution.instance import SETTINGS, has_postgresql
 
     path = workspace.dagster_home / "dagster.yaml"
     if not path.exists():
         return Finding("dagster.yaml", "ok", "not there; the next run writes it")
+    if has_postgresql(path):  # another file would put the runs on this machine
+        return Finding("dagster.yaml", "ok", "your own, with PostgreSQL")
     wanted = yaml.safe_load(SETTINGS)
     try:
         there = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -74,27 +80,24 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     """Return the findings, with whether a daemon is running."""
     import dagster as dg
 
+    from fmaudit_dagster.execution.instance import has_postgresql, opened_instance
     from fmaudit_dagster.run_leases import end_killed_runs, killed_runs
 
     about = "storage"
     try:
-        with dg.DagsterInstance.from_config(str(workspace.dagster_home)) as instance:
+        with opened_instance(workspace.dagster_home) as instance:
             killed = killed_runs(instance, workspace.root)
             n_runs = instance.get_runs_count()
             queued = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
             beats = [one.timestamp for one in instance.get_daemon_heartbeats().values()]
             if killed and fix_it:
                 end_killed_runs(instance, workspace.root)
-    except (
-        Exception
-    ) as error:  # an old schema, a torn file, settings it does not know: each is an error of another kind
-        wording = (str(error).strip().splitlines() or [""])[0][:200]
-        fix = (
-            f"DAGSTER_HOME={workspace.dagster_home} dagster instance migrate; or move the folder away: results stay, the "
-            "history of runs goes."
-        )
-        yield Finding(about, "problem", f"cannot be opened ({type(error).__name__}: {wording}).", fix), False
+            postgresql = _postgresql(instance) if has_postgresql(workspace.dagster_home / "dagster.yaml") else None
+    except FmauditError as error:
+        yield Finding(about, "problem", error.what, error.fix), False
         return
+    if postgresql is not None:
+        yield postgresql, False
     alive = bool(beats) and time.time() - max(beats) < _HEARTBEAT_S
     if killed and not fix_it:
         wording = f"{n_runs:,} runs; {len(killed)} recorded as running although their process was killed."
@@ -111,6 +114,23 @@ def _storage(workspace: Workspace, *, fix_it: bool) -> Iterator[tuple[Finding, b
     else:
         wording = "not running: new encoders are not audited automatically; `fmaudit ui` starts it"
         yield Finding("daemon", "ok", wording), alive
+
+
+def _postgresql(instance: dg.DagsterInstance) -> Finding:
+    """Look at the database that holds the runs: its version, and whether others on the network can read along."""
+    with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]  # of storages that are databases
+        server = connection.exec_driver_sql("SHOW server_version").scalar_one()
+        address, encrypted = connection.exec_driver_sql(
+            "SELECT host(inet_server_addr()), ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        ).one()
+    message = f"PostgreSQL {str(server).split()[0]} can be reached"
+    if encrypted or address in (None, "127.0.0.1", "::1"):
+        return Finding("postgresql", "ok", f"{message}{' with TLS' if encrypted else ', on this machine'}")
+    return Finding(
+        "postgresql", "warning", f"{message}, but without TLS.",
+        "Add `params: {sslmode: verify-full, sslrootcert: ...}` to `postgres_db`, or make sure that nobody else can read this "
+        "network.",
+    )  # fmt: skip
 
 
 def _port(port: int, *, daemon: bool) -> Finding:

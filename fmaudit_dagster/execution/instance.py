@@ -1,12 +1,17 @@
-"""Dagster's own storage for one workspace: its folder and its settings."""
+"""Dagster's own storage for one workspace: its folder and its settings, and the errors of a database that does not serve."""
 
+import logging
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import dagster as dg
+import yaml
+from sqlalchemy.exc import SQLAlchemyError
 
+from fmaudit_core.common.errors import FmauditError, missing_extra
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_dagster.partitions import ENCODER
 from fmaudit_dagster.run_leases import end_killed_runs
@@ -38,6 +43,25 @@ concurrency:
 """
 
 
+_WIDTH: Final = 300
+#: errors of a database that are no longer those of SQLAlchemy
+_OF_STORAGE: Final = ("DagsterPostgresException", "DagsterInstanceSchemaOutdated")
+
+
+class RunStorageError(FmauditError):
+    """Dagster's storage of runs cannot be opened, or does not serve any more."""
+
+
+def has_postgresql(settings: Path) -> bool:
+    """Return whether a dagster.yaml keeps the runs in PostgreSQL."""
+    try:
+        content = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    storage = content.get("storage") if isinstance(content, dict) else None
+    return isinstance(storage, dict) and "postgres" in storage
+
+
 def environment(workspace: Workspace) -> dict[str, str]:
     """Return the environment variables of a process of this workspace."""
     return {
@@ -59,10 +83,68 @@ def prepare(workspace: Workspace) -> None:
 
 
 @contextmanager
+def opened_instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance of a folder.
+
+    Raises
+    ------
+    RunStorageError
+        Its storage cannot be opened, or a database does not serve any more.
+    """
+    retries = logging.getLogger()
+    try:
+        retries.addFilter(_is_no_retry)
+        instance = dg.DagsterInstance.from_config(str(home))
+    except Exception as error:  # an old schema, a torn file, unknown settings, a database: each has errors of its own
+        raise _storage_error(home, error) from None
+    finally:
+        retries.removeFilter(_is_no_retry)
+    with instance:
+        try:
+            yield instance
+        except Exception as error:
+            if isinstance(error, SQLAlchemyError) or type(error).__name__ in _OF_STORAGE:
+                raise _storage_error(home, error) from None
+            raise
+
+
+def _is_no_retry(record: logging.LogRecord) -> bool:
+    """Return whether a message is another one than that of a repeated connection, of many lines: the error follows."""
+    return "Retrying failed database connection" not in record.msg
+
+
+def _storage_error(home: Path, error: BaseException) -> FmauditError:
+    """Return the error of a storage in words: its cause, without the lines that libraries add."""
+    settings = home / "dagster.yaml"
+    causes = [error]
+    while (cause := causes[-1].__cause__ or getattr(causes[-1], "orig", None)) is not None:
+        causes.append(cause)
+    for one in causes:
+        if (extra := missing_extra(one, f"the storage of {settings}")) is not None:
+            return extra
+    lines = (str(causes[-1]).strip() or str(error).strip() or type(error).__name__).splitlines()
+    what = f"Dagster's storage of runs cannot be opened ({type(causes[-1]).__name__}: {lines[0][:_WIDTH]})."
+    if has_postgresql(settings):
+        fix = (
+            "Check that the database runs and can be reached from here, and the variables that this file names, such as "
+            "DAGSTER_PG_PASSWORD. Then run again: what is finished is kept."
+        )
+    else:
+        fix = f"DAGSTER_HOME={home} dagster instance migrate; or move the folder away: results stay, the history of runs goes."
+    return RunStorageError(what, where=str(settings), fix=fix)
+
+
+@contextmanager
 def opened(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
-    """Open the workspace's Dagster instance, with the encoder partitions of the registry."""
+    """Open the workspace's Dagster instance, with the encoder partitions of the registry.
+
+    Raises
+    ------
+    RunStorageError
+        See `opened_instance`.
+    """
     prepare(workspace)
-    with dg.DagsterInstance.get() as instance:
+    with opened_instance(workspace.dagster_home) as instance:
         new, retired = partition_changes(instance, *workspace.registry.read())
         if new:
             instance.add_dynamic_partitions(str(ENCODER.name), new)

@@ -1,5 +1,6 @@
-"""What the tests of this folder share: the store that they start."""
+"""What the tests of this folder share: the servers that they start."""
 
+from tests.cluster.postgresql import postgresql
 from tests.cluster.seaweedfs import loopback, namespace, prefix, seaweedfs
 
-__all__ = ["loopback", "namespace", "prefix", "seaweedfs"]
+__all__ = ["loopback", "namespace", "postgresql", "prefix", "seaweedfs"]

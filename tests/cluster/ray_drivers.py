@@ -19,16 +19,21 @@ from fmaudit_core.encoders.adapter import load_encoder
 from fmaudit_core.encoders.errors import WeightsError
 from fmaudit_core.encoders.extract import extract
 from fmaudit_core.encoders.registry import shipped_specs
+from fmaudit_core.encoders.shard_encoder import encode_here
 from fmaudit_core.encoders.spec import EncoderSpec, load_spec
 from fmaudit_core.engines import ray_shards
 from fmaudit_core.engines.engine import opened_engine
 from fmaudit_core.imaging.errors import SliceStoreError
+from fmaudit_core.imaging.series import found_series
 from fmaudit_core.imaging.window import View
+from tests.ct_files import volume_hu, write_series
 
 if TYPE_CHECKING:
     from fmaudit_core.imaging.slices import SliceStore
 
 SPEC = load_spec(shipped_specs()["hu_histogram"])
+#: another encoder, of other slices
+OTHER = SPEC.model_copy(update={"name": "other", "view": SPEC.view.model_copy(update={"stride": 2})})
 VOLUME = View.model_validate({"values": "int16", "volume": {"shape_zyx": [4, 4, 4]}})
 SHARD_STUDIES = 4
 
@@ -59,6 +64,9 @@ class Broken:
             raise SliceStoreError("is truncated or corrupt.")
         return self.store.read(study_id, view)
 
+    def read_views(self, study_id, views):
+        return [self.read(study_id, view) for view in views]
+
     def of(self, study_ids):
         return replace(self, store=self.store.of(study_ids))
 
@@ -71,10 +79,13 @@ class Traced:
     trace: Path
 
     def read(self, study_id, view):
+        return self.read_views(study_id, [view])[0]
+
+    def read_views(self, study_id, views):
         time.sleep(0.05)
         with (self.trace / f"slicer-{os.getpid()}").open("a") as file:
             file.write(f"{study_id}\n")
-        return self.source.read(study_id, view)
+        return self.source.read_views(study_id, views)
 
     def of(self, study_ids):
         return replace(self, source=self.source.of(study_ids))
@@ -115,7 +126,10 @@ def slices(address: str, root: Path, home: Path) -> None:
 
 
 def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") -> None:
-    """Encode the phantom on the cluster, traced; print the numbers of studies, or the error."""
+    """Encode the phantom on the cluster, traced; print the numbers of studies, or the error.
+
+    `together` also makes the shards of another encoder, whose own extraction `other` then reads nothing.
+    """
     from fmaudit_core.imaging.slices import SliceStore
 
     trace = home / "trace"
@@ -128,8 +142,9 @@ def embed(address: str, root: Path, home: Path, out: Path, how: str = "kept") ->
     compute = settings(address)
     with opened_engine(compute, home=home) as engine:
         result = extract(
-            SPEC, store=Traced(Broken(store, broken(root)), trace), studies=list(images), work=home / "extraction", out=out,
-            section=ExtractionSection(), version="v", shard_studies=compute.shard_studies, encode=engine.encode,
+            OTHER if how == "other" else SPEC, store=Traced(Broken(store, broken(root)), trace), studies=list(images),
+            work=home / "extraction", out=out, section=ExtractionSection(), version="v", encode=engine.encode,
+            shard_studies=compute.shard_studies, also=[(OTHER, "v")] if how == "together" else (),
         )  # fmt: skip
     print(result.n_studies, result.n_failed)
 
@@ -186,6 +201,79 @@ def paced(address: str, home: Path) -> None:
     print(took[0] / took[1])
 
 
+#: slices as a network wants them
+SLICES = View(size_px=224)
+
+
+@dataclass(frozen=True)
+class Metered:
+    """Studies that all have the CT of a folder; each process records its processor time."""
+
+    ct: Path
+    trace: Path
+
+    def read(self, study_id, view):
+        (series,) = found_series(self.ct)
+        slices = view.apply(series.volume_hu)
+        note_cpu(self.trace, "slicer")
+        return slices
+
+    def of(self, study_ids):
+        return self
+
+
+@dataclass(frozen=True)
+class MeteredMeans:
+    trace: Path
+    device: str = "cpu"
+
+    def encode(self, slices):
+        note_cpu(self.trace, "actor")
+        return slices.mean(axis=(2, 3), dtype=np.float32)[:, :1]
+
+
+@dataclass(frozen=True)
+class MeteredLoader:
+    trace: Path
+
+    def __call__(self, spec, device):
+        return MeteredMeans(self.trace)
+
+
+def note_cpu(trace: Path, who: str) -> None:
+    with (trace / f"{who}-{os.getpid()}").open("a") as file:
+        file.write(f"{time.process_time()}\n")
+
+
+def ms_a_study(trace: Path, who: str) -> float:
+    """Return the processor time between two studies of the processes of a kind; what they do at their start is not in it."""
+    noted = [[float(one) for one in path.read_text().split()] for path in trace.glob(f"{who}-*")]
+    return 1e3 * sum(one[-1] - one[0] for one in noted) / sum(len(one) - 1 for one in noted)
+
+
+def cost(address: str, home: Path) -> None:
+    """Print the processor time of a study in ms, with the engine of one process and on the cluster: the least of some rounds."""
+    spec = EncoderSpec(name="means", adapter="means", dim=1, batch_size=24, view=SLICES)
+    compute = settings(address, encoders=1, slicing_cpus=1, shard_studies=8)
+    found: dict[str, list[float]] = {"local": [], "ray": []}
+    write_series(home / "ct", volume_hu(24, size=512))
+    with opened_engine(compute, home=home) as engine:
+        for at in range(2):
+            for name, encode in (("local", encode_here), ("ray", engine.encode)):
+                folder = home / f"{name}{at}"
+                trace = folder / "trace"
+                trace.mkdir(parents=True)
+                extraction.load_encoder = MeteredLoader(trace)
+                extract(
+                    spec, store=Metered(home / "ct", trace), studies=[f"{one:03d}" for one in range(32)],
+                    work=folder / "extraction", out=folder / "out.duckdb", section=ExtractionSection(), version="v",
+                    shard_studies=compute.shard_studies, encode=encode,
+                )  # fmt: skip
+                parts = ("slicer",) if name == "local" else ("slicer", "actor")  # one process does both
+                found[name].append(sum(ms_a_study(trace, part) for part in parts))
+    print(min(found["local"]), min(found["ray"]))
+
+
 def many(address: str, home: Path, n_studies: str) -> None:
     """Schedule many studies, and print this process's peak memory in MB, and the CPU time of a study in ms."""
     home.mkdir()
@@ -214,6 +302,6 @@ if __name__ == "__main__":
     address, name, *arguments = sys.argv[1:]
     paths = [Path(one) if "/" in one else one for one in arguments]
     try:
-        {"slices": slices, "embed": embed, "many": many, "paced": paced}[name](address, *paths)
+        {"slices": slices, "embed": embed, "many": many, "paced": paced, "cost": cost}[name](address, *paths)
     except FmauditError as error:
         print(f"{type(error).__name__}: {error}")

@@ -96,6 +96,29 @@ class SeaweedFS:
                 left.unlink()
 
 
+def left_in(inside: str) -> list[str]:
+    """Return the commands of processes that are still in a namespace of networks after some seconds."""
+    until = time.monotonic() + _WAIT_S / 4
+    while left := [
+        command
+        for space, command in map(_command, Path("/proc").glob("[0-9]*"))
+        if space == inside
+        and "multiprocessing.resource_tracker" not in command  # Python's own, as long as this process
+    ]:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    return left
+
+
+def _command(process: Path) -> tuple[str, str]:
+    """Return the namespace of networks of a process, and its command; nothing if it has ended."""
+    try:
+        return str((process / "ns/net").readlink()), (process / "cmdline").read_text().replace("\0", " ")[:200]
+    except OSError:
+        return "", ""
+
+
 @pytest.fixture(scope="session")
 def namespace():
     """File descriptor of a new network namespace; without the right to make one the tests say so and are skipped."""
@@ -106,10 +129,13 @@ def namespace():
     with socket.socket() as device:
         fcntl.ioctl(device, _SIOCSIFFLAGS, struct.pack("16sh", b"lo", _IFF_UP | _IFF_RUNNING))
     ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    inside = str(Path("/proc/thread-self/ns/net").readlink())
     libc.setns(own, _CLONE_NEWNET)
     yield ours
     os.close(ours)
     os.close(own)
+    left = left_in(inside)
+    assert not left, f"left running: {left}"
 
 
 @pytest.fixture(scope="module")

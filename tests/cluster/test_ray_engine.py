@@ -113,6 +113,23 @@ def test_rows_are_those_of_one_machine_bit_for_bit(nodes, phantom, home, tmp_pat
     assert len(reads(home)) == N_STUDIES
 
 
+def test_encoders_that_are_stale_together_read_each_study_once(nodes, phantom, home, tmp_path):
+    from tests.cluster.ray_drivers import OTHER, Broken, broken, images_of
+
+    only_records(home, phantom)
+    assert nodes.run("embed", phantom, home, tmp_path / "ray.duckdb", "together") == ALL
+    assert nodes.run("embed", phantom, home, tmp_path / "other.duckdb", "other") == ALL
+    assert len(reads(home)) == N_STUDIES
+    images = dict(images_of(phantom))
+    store = Broken(SliceStore(home / "slices", images, keep=False), broken(phantom))
+    extract(
+        OTHER, store=store, studies=list(images), work=tmp_path / "alone", out=tmp_path / "alone.duckdb",
+        section=ExtractionSection(), version="v", shard_studies=4,
+    )  # fmt: skip
+    assert tables(tmp_path / "ray.duckdb") == tables(phantom / "local.duckdb")
+    assert tables(tmp_path / "other.duckdb") == tables(tmp_path / "alone.duckdb")
+
+
 @pytest.mark.parametrize("who", ["actor", "slicer"])
 def test_a_killed_process_loses_and_doubles_nothing(nodes, phantom, home, tmp_path, who):
     with nodes.driver("embed", phantom, home, tmp_path / "ray.duckdb") as process:
@@ -177,6 +194,12 @@ def test_two_encoders_are_twice_as_fast_as_one(nodes, tmp_path):
     speed = float(nodes.run("paced", tmp_path / "home"))
     print(f"two encoders: {speed:.2f} times one")
     assert speed >= 1.8
+
+
+def test_workers_need_no_more_processor_time_than_one_machine(nodes, tmp_path):
+    local, ray = map(float, nodes.run("cost", tmp_path / "home").split())
+    print(f"one process: {local:.1f} ms a study; all of Ray's: {ray:.1f} ms")
+    assert ray <= 1.05 * local
 
 
 def test_memory_of_the_driver_is_flat(nodes, tmp_path):

@@ -36,7 +36,7 @@ def read(tmp_path):
         )
         return read_table_cohort(
             section, tasks=TASKS, attributes=ATTRIBUTES, age_bands=DEFAULT_AGE_BANDS,
-            archive=lambda root: Archive(studies, passed_over or {}, 2 if passed_over else 0),
+            archive=lambda: Archive(studies, passed_over or {}, 2 if passed_over else 0),
         )  # fmt: skip
 
     return reader

@@ -194,3 +194,76 @@ def test_finished_shards_of_another_size_or_list_are_not_used(tmp_path):
     assert len(source.read_ids) == 40
     run(tmp_path / "undisturbed")
     assert tables(tmp_path / "out" / "one.duckdb") == tables(tmp_path / "undisturbed" / "out" / "one.duckdb")
+
+
+class Together(Source):
+    """A source that counts how often it opens a CT."""
+
+    def read_views(self, study_id, views):
+        slices = self.read(study_id, views[0])
+        return [slices if view == SPEC.view else slices[::-1].copy() for view in views]
+
+
+OTHER = SPEC.model_copy(update={"name": "reversed", "view": SPEC.view.model_copy(update={"stride": 2})})
+
+
+def alone(tmp_path, spec=OTHER, **options):
+    """Extract the second encoder by itself, of the slices that it gets together with the first one."""
+
+    class Reversed(Source):
+        def read(self, study_id, view):
+            return super().read(study_id, view)[::-1].copy()
+
+    run(tmp_path / "alone", Reversed(), spec=spec, **options)
+    return tables(tmp_path / "alone" / "out" / "one.duckdb")
+
+
+def test_encoders_that_are_stale_together_read_each_study_once(tmp_path):
+    source = Together()
+    run(tmp_path, source, also=[(OTHER, "v2")])
+    assert sorted(source.read_ids) == sorted(f"s{i}" for i in range(40))
+    first = tables(tmp_path / "out" / "one.duckdb")
+    result = run(tmp_path, source, spec=OTHER, version="v2")
+    assert len(source.read_ids) == 40
+    assert (result.n_studies, result.n_failed, result.device) == (39, 1, "cpu")
+    assert tables(tmp_path / "out" / "one.duckdb") == alone(tmp_path, version="v2")
+    run(tmp_path, Source())
+    assert first == tables(tmp_path / "out" / "one.duckdb")
+
+
+def test_an_encoder_that_fails_along_with_another_leaves_it_alone_and_reports_by_itself(tmp_path, monkeypatch):
+    class Failing:
+        device = "cpu"
+
+        def encode(self, slices):
+            raise RuntimeError("is broken")
+
+    def load(spec, device):
+        if spec.name == "missing":
+            raise ExtractionError("has no weights.", where=spec.name)
+        return Failing() if spec.name == "broken" else adapter.load_encoder(spec, device)
+
+    monkeypatch.setattr("fmaudit_core.encoders.extract.load_encoder", load)
+    broken, missing = (OTHER.model_copy(update={"name": name}) for name in ("broken", "missing"))
+    source = Together()
+    run(tmp_path, source, also=[(broken, "v2"), (missing, "v2"), (OTHER, "v2")])
+    assert not list((tmp_path / "work").glob("broken/**/*.npz"))
+    for spec, message in ((broken, "fails on|failed on"), (missing, "has no weights")):
+        with pytest.raises(ExtractionError, match=message):
+            run(tmp_path, source, spec=spec, version="v2")
+    before = len(source.read_ids)
+    run(tmp_path, source, spec=OTHER, version="v2")
+    assert len(source.read_ids) == before
+    assert tables(tmp_path / "out" / "one.duckdb") == alone(tmp_path, version="v2")
+
+
+def test_shards_that_another_encoder_has_are_not_made_again(tmp_path):
+    source = Together()
+    run(tmp_path, source, also=[(OTHER, "v2")])
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("reversed/**/*.npz")}
+    assert len(made) == 3
+    next(iter(made)).unlink()
+    run(tmp_path, source, also=[(OTHER, "v2")], version="v3")
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("reversed/**/*.npz")}
+    assert again.keys() == made.keys()
+    assert sum(again[path] == made[path] for path in made) == 2

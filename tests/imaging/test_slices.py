@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fmaudit_core.imaging import slices
 from fmaudit_core.imaging.errors import Defect, ImagesGoneError, SliceStoreError, damage_is
 from fmaudit_core.imaging.rules import SeriesRules
 from fmaudit_core.imaging.slices import SliceStore
@@ -309,3 +310,21 @@ def test_an_error_of_the_mount_is_not_a_defect_of_a_file(number):
         raise OSError(number, "gone")
     with pytest.raises(Defect), damage_is("unreadable"):
         raise OSError("not a gzip file")
+
+
+def test_several_views_read_the_ct_once(tmp_path, cohort, monkeypatch):
+    stored, streamed = (
+        SliceStore(tmp_path / "stored"),
+        SliceStore(tmp_path / "streamed", images=dict(cohort), keep=False),
+    )
+    stored.build(cohort, [LUNG, HU], workers=1)
+    streamed.build(cohort, [LUNG, HU], workers=1)
+    opened = []
+    found_series = slices.found_series
+    monkeypatch.setattr(
+        slices, "found_series", lambda path, **given: opened.append(path) or found_series(path, **given)
+    )
+    found = streamed.read_views("s1", [LUNG, HU])
+    assert len(opened) == 1
+    assert [one.tobytes() for one in found] == [stored.read("s1", view).tobytes() for view in (LUNG, HU)]
+    assert not list(streamed.root.rglob("*.slices"))

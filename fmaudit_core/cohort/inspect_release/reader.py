@@ -6,7 +6,7 @@ patients. Splits and outcomes are those of the release and are never recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,6 +75,7 @@ def read_inspect_cohort(
     covariates: Sequence[str] = (),
     age_bands: Sequence[AgeBand],
     cache: Path,
+    objects: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> Cohort:
     """Read and validate the cohort of an INSPECT download.
@@ -92,6 +93,8 @@ def read_inspect_cohort(
     cache : Path
         Folder for data that is expensive to read twice (the unpacked archive of the medical record and its persons), and for the
         names of missing volumes.
+    objects : collection of str, optional
+        Names of all objects of the folder of volumes, if they are in a bucket.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def read_inspect_cohort(
     """
     _check_attributes([*attributes, *covariates])
     columns = task_columns(tasks)
-    release, notes = locate_release(section.root, images=section.images), Notes()
+    release, notes = locate_release(section.root, images=section.images, listed=objects), Notes()
     notes.add(f"release {release.layout}", 1, "files", release.labels.name)
     for lacking in optional_tables_missing(release):
         notes.add(f"not there: {lacking}", 1, "files")
@@ -136,7 +139,7 @@ def read_inspect_cohort(
         studies=validate_studies(studies, where=where),
         labels=validate_labels(labels, where=where),
         flow=flow_of(steps, labels, tasks),
-        images_root=release.images_root,
+        images_root=release.images_root if isinstance(release.images_root, Path) else None,
         label_flow=label_flow(studies, labels, attributes),
         notes=notes.frame(),
     )

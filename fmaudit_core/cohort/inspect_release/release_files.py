@@ -53,7 +53,8 @@ class Release:
     series, descriptions : Path or None
         Only in v2025-06.
     volumes : mapping of volume name without suffix to path relative to `images_root`
-    images_root : Path
+    images_root : Path or str
+        A folder, or the address of a bucket.
     old_record : bool
         Whether the medical record of 0.2.0 is present, which is not read.
     """
@@ -65,19 +66,21 @@ class Release:
     series: Path | None
     descriptions: Path | None
     volumes: Mapping[str, str]
-    images_root: Path
+    images_root: Path | str
     old_record: bool = False
 
 
-def locate_release(root: Path, *, images: Path | None = None) -> Release:
+def locate_release(root: Path, *, images: Path | str | None = None, listed: Collection[str] | None = None) -> Release:
     """Find the files of a download. If there are several dated files, use the newest.
 
     Parameters
     ----------
     root : Path
         The download, or its `full/` folder.
-    images : Path, optional
-        Folder of the volumes, if not in the download.
+    images : Path or str, optional
+        Folder of the volumes, if not in the download; the address of a bucket is only named.
+    listed : collection of str, optional
+        Names of all objects below that address, if they are in a bucket.
 
     Raises
     ------
@@ -90,14 +93,14 @@ def locate_release(root: Path, *, images: Path | None = None) -> Release:
     best = max(found, key=lambda one: sum(role in one for role in _NEEDED))
     images_root = images or root
     if not best and (master := _master(root)) is not None:
-        volumes, folder = _volumes(images, root, master.parent)
+        volumes, folder = _volumes(images, listed, root, master.parent)
         if not volumes:
             raise _partial(root, [f"{folder}/*.nii.gz (the CT volumes)"], images)
         old_record = (master.parent / _OLD_RECORD).is_dir() or (root / _OLD_RECORD).is_dir()
         return Release("0.2.0", master, master, master, None, None, volumes, images_root, old_record)
     folder_of_tables = next(iter(best.values())).parent if best else root
     march = any(path.name.lower().startswith("final_") for path in best.values())
-    volumes, folder = _volumes(images, root, folder_of_tables)
+    volumes, folder = _volumes(images, listed, root, folder_of_tables)
     lacking = [_named(role, march=march) for role in _NEEDED if role not in best]
     lacking += [] if volumes else [f"{folder}/PE*.nii.gz (the CT volumes)"]
     if lacking:
@@ -183,9 +186,13 @@ def _master(root: Path) -> Path | None:
     return next((files[name] for name in _MASTER_FILES if name in files), None)
 
 
-def _volumes(images: Path | None, root: Path, tables_folder: Path) -> tuple[dict[str, str], str]:
+def _volumes(
+    images: Path | str | None, listed: Collection[str] | None, root: Path, tables_folder: Path
+) -> tuple[dict[str, str], str]:
     """Return the volumes by name, with paths relative to the image root, and the name of the folder searched."""
-    if images is not None:
+    if listed is not None:
+        return _listed_volumes(listed), str(images)
+    if isinstance(images, Path):
         tops, base = [images, *(images / name for name in VOLUME_FOLDERS)], images
     else:
         tops, base = [folder / name for folder in dict.fromkeys((tables_folder, root)) for name in VOLUME_FOLDERS], root
@@ -193,7 +200,23 @@ def _volumes(images: Path | None, root: Path, tables_folder: Path) -> tuple[dict
         found = _volumes_in(top, base)
         if found:
             return found, top.name
-    return {}, images.name if images is not None else VOLUME_FOLDERS[0]
+    return {}, images.name if isinstance(images, Path) else VOLUME_FOLDERS[0]
+
+
+def _listed_volumes(listed: Collection[str]) -> dict[str, str]:
+    """Find the volumes among the names of objects: in the folder itself, else in one of the names of a release."""
+    for top in ("", *(f"{name}/" for name in VOLUME_FOLDERS)):
+        inside = [name for name in listed if name.startswith(top) and "/" not in name[len(top) :]]
+        found = {volume: name for name in inside if (volume := _volume_of(name[len(top) :])) is not None}
+        if found:
+            return found
+    return {}
+
+
+def _volume_of(name: str) -> str | None:
+    """Return the name of a volume without suffix; None if it is another file."""
+    suffix = next((one for one in VOLUME_SUFFIXES if name.lower().endswith(one)), None)
+    return None if suffix is None or name.startswith(".") else name[: -len(suffix)]
 
 
 def _volumes_in(top: Path, base: Path) -> dict[str, str]:
@@ -204,9 +227,9 @@ def _volumes_in(top: Path, base: Path) -> dict[str, str]:
     found = {}
     with os.scandir(top) as entries:
         for entry in entries:
-            suffix = next((one for one in VOLUME_SUFFIXES if entry.name.lower().endswith(one)), None)
-            if suffix and not entry.name.startswith(".") and entry.is_file():
-                found[entry.name[: -len(suffix)]] = f"{prefix}{entry.name}"
+            volume = _volume_of(entry.name)
+            if volume is not None and entry.is_file():
+                found[volume] = f"{prefix}{entry.name}"
     return found
 
 
@@ -215,8 +238,9 @@ def _named(role: str, *, march: bool) -> str:
     return f"{march_stem}_*.csv ({purpose})" if march else f"{stem}_*.tsv ({purpose})"
 
 
-def _partial(root: Path, lacking: Sequence[str], images: Path | None) -> CohortError:
-    looked = "" if images is None else f"; volumes were searched for in {images.name}/"
+def _partial(root: Path, lacking: Sequence[str], images: Path | str | None) -> CohortError:
+    where = images.name if isinstance(images, Path) else images
+    looked = "" if where is None else f"; volumes were searched for in {where}/"
     return CohortError(
         f"is not a complete INSPECT download. Missing: {'; '.join(lacking)}{looked}.",
         where=str(root),

@@ -10,7 +10,8 @@ import errno
 import fcntl
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,14 @@ import polars as pl
 
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.worker_pool import performed
-from fmaudit_core.imaging.archive.file_header import file_header
+from fmaudit_core.imaging.archive.file_header import file_header, object_header
 from fmaudit_core.imaging.archive.index import FILES, ArchiveIndex, damaged
 from fmaudit_core.imaging.archive.listing import cannot_read, write_listing
 from fmaudit_core.imaging.archive.path_text import path_of_text
 from fmaudit_core.imaging.archive.reasons import NOT_READ
 from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.storage.atomic_write import written_beside
+from fmaudit_core.storage.bucket import Bucket, ObjectLostError
 
 _FILES_PER_PART: Final = 1_024
 #: to start a process costs as much as to read some thousand headers
@@ -37,6 +39,8 @@ _MEMORY, _THREADS = "256MB", 2
 _ROWS_PER_GROUP: Final = 16_384
 #: after so many failures in a row it is the disk that cannot be read, not its files
 _FAILURES_IN_A_ROW: Final = 16
+#: of a process at a time
+_REQUESTS: Final = 16
 _OF_ONE_FILE: Final = (errno.EACCES, errno.EPERM, errno.ENOENT)
 
 #: `known` are the rows of earlier runs that hold; `fresh` the files to read; `current` the index as it should be
@@ -62,18 +66,22 @@ FROM read_parquet({files}, hive_partitioning = false) WHERE reason = '' GROUP BY
 """
 
 
+#: path as text, bytes and time of change of a file as they were listed; and the same with its header, a row of `FILES`
+_Listed = tuple[str, int, int]
+_Row = tuple[str | int, ...]
+
+
 @dataclass(frozen=True)
 class _Part:
     """Files to read, and the part of the index to write."""
 
-    root: Path
+    root: Path | Bucket
     target: Path
-    #: path as text, bytes and time of change as they were listed
-    files: tuple[tuple[str, int, int], ...]
+    files: tuple[_Listed, ...]
 
 
 def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = silent) -> None:
-    """Index a folder in any layout, or bring its index up to date.
+    """Index a folder or bucket in any layout, or bring its index up to date.
 
     Parameters
     ----------
@@ -88,11 +96,13 @@ def update_index(index: ArchiveIndex, *, workers: int = 0, progress: Progress = 
     ------
     ImagingError
         Not a folder, no DICOM study in it, or it cannot be read.
+    StoreError
+        The bucket does not answer or refuses; what was read is kept.
     WorkerDiedError
         A reading process died; what was read is kept.
     """
     root, folder = index.root, index.folder
-    if not root.is_dir():
+    if isinstance(root, Path) and not root.is_dir():
         raise ImagingError("is not a folder.", where=str(root), fix="Give the folder of images that a PACS exported.")
     with _locked(folder), _emptied(folder / "work") as work:
         write_listing(root, work / "listing")
@@ -183,7 +193,7 @@ def _open(connection: duckdb.DuckDBPyConnection, index: ArchiveIndex, work: Path
     )
 
 
-def _parts(root: Path, parts: Path, fresh: Path, n_fresh: int) -> Iterator[_Part]:
+def _parts(root: Path | Bucket, parts: Path, fresh: Path, n_fresh: int) -> Iterator[_Part]:
     """Yield the parts to read, few files at a time."""
     parts.mkdir(parents=True, exist_ok=True)
     run = secrets.token_hex(4)
@@ -194,19 +204,39 @@ def _parts(root: Path, parts: Path, fresh: Path, n_fresh: int) -> Iterator[_Part
 
 def _read_part(part: _Part) -> None:
     """Read the headers of some files; one that cannot be opened has no row, so that it is tried again next time."""
-    rows, failures = [], 0
-    for text, n_bytes, mtime_ns in part.files:
+    rows = _headers_on_disk(part.root, part.files) if isinstance(part.root, Path) else _headers(part.root, part.files)
+    with written_beside(part.target) as temporary:
+        pl.DataFrame(rows, schema=FILES, orient="row").write_parquet(temporary)
+
+
+def _headers_on_disk(root: Path, files: Sequence[_Listed]) -> list[_Row]:
+    rows: list[_Row] = []
+    failures = 0
+    for text, n_bytes, mtime_ns in files:
         try:
-            header = file_header(part.root / path_of_text(text))
+            header = file_header(root / path_of_text(text))
         except OSError as error:
             failures += error.errno not in _OF_ONE_FILE
             if failures == _FAILURES_IN_A_ROW:
-                raise cannot_read(part.root, error) from error
+                raise cannot_read(root, error) from error
         else:
             failures = 0
             rows.append((text, n_bytes, mtime_ns, *header))
-    with written_beside(part.target) as temporary:
-        pl.DataFrame(rows, schema=FILES, orient="row").write_parquet(temporary)
+    return rows
+
+
+def _headers(bucket: Bucket, files: Sequence[_Listed]) -> list[_Row]:
+    """Return the rows of objects; requests wait for the store, so that several are under way."""
+
+    def row(one: _Listed) -> _Row | None:
+        text, n_bytes, changed = one
+        try:
+            return (text, n_bytes, changed, *object_header(bucket, path_of_text(text), n_bytes))
+        except ObjectLostError:  # since it was listed
+            return None
+
+    with ThreadPoolExecutor(_REQUESTS, "headers") as pool:
+        return [found for found in pool.map(row, files) if found is not None]
 
 
 def _is_published(connection: duckdb.DuckDBPyConnection, index: ArchiveIndex, n_files: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from fmaudit_core.imaging import nifti
 from fmaudit_core.imaging.containers import DICOM_START, kind_of_bytes, starts_as_dicom
 from fmaudit_core.imaging.errors import Defect, damage_is
 from fmaudit_core.imaging.header import text
+from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.object_file import ObjectFile
 
 #: attributes of the index and those that identify a DICOM object, by tag
 _NAMES: Final = {
@@ -30,6 +33,8 @@ _NAMES: Final = {
 _LAST: Final = max(_NAMES)
 _META_GROUP, _SYNTAX, _MEDIA_CLASS = 0x0002, 0x00020010, 0x00020002
 _START: Final = 512
+#: bytes of an object that one request asks for: nearly all headers begin with what is kept here
+_REQUESTED: Final = 16_384
 
 
 class FileHeader(NamedTuple):
@@ -54,13 +59,35 @@ def file_header(path: Path) -> FileHeader:
     if nifti.is_nifti(path):
         return FileHeader(reason="nifti")
     with path.open("rb") as file:
-        try:
-            with damage_is("unreadable"):
-                return _read(file)
-        except Defect as defect:
-            if isinstance(defect.__cause__, OSError) and defect.__cause__.errno:
-                raise defect.__cause__ from None
-            return FileHeader(reason=defect.reason)
+        return _header(file)
+
+
+def object_header(bucket: Bucket, name: str, n_bytes: int) -> FileHeader:
+    """Return the identifiers of an object, or the reason why it belongs to no study. Only its start is read.
+
+    Raises
+    ------
+    StoreError
+        The bucket does not answer or refuses.
+    """
+    if nifti.is_named_nifti(name):
+        return FileHeader(reason="nifti")
+    file = ObjectFile(bucket, name, n_bytes)
+    with io.BufferedReader(file, _REQUESTED) as buffered:
+        found = _header(buffered)
+    if file.failures:
+        raise file.failures[0]
+    return found
+
+
+def _header(file: BinaryIO) -> FileHeader:
+    try:
+        with damage_is("unreadable"):
+            return _read(file)
+    except Defect as defect:
+        if isinstance(defect.__cause__, OSError) and defect.__cause__.errno:
+            raise defect.__cause__ from None
+        return FileHeader(reason=defect.reason)
 
 
 def _read(file: BinaryIO) -> FileHeader:

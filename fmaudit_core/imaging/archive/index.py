@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -9,14 +11,16 @@ from typing import Final
 import polars as pl
 
 from fmaudit_core.imaging.archive.path_text import path_of_text
+from fmaudit_core.imaging.bucket_images import copied_objects
 from fmaudit_core.imaging.errors import ImagingError
+from fmaudit_core.storage.bucket import Bucket
 
 #: increased when other columns are kept, or the same files give other rows
 INDEX_REVISION: Final = 1
 _FILES, _STUDIES = "files.parquet", "studies.parquet"
 #: modalities of DICOM PS3.3 C.7.3.1.1.1
 _MODALITY: Final = r"^[A-Z][A-Z0-9]{1,9}$"
-#: columns of the files of an index, a row per file, sorted by study and path
+#: columns of the files of an index, a row per file, sorted by study and path; of an object, `mtime_ns` is a number for its ETag
 FILES: Final = {
     "path": pl.String,
     "bytes": pl.Int64,
@@ -37,7 +41,7 @@ class IndexedStudy:
     Parameters
     ----------
     digest : str
-        Of paths, sizes and times of change of its files; empty if the archive has none.
+        Of paths, sizes and times of change, or ETags, of its files; empty if the archive has none.
     n_bytes : int
         Size of its files.
     """
@@ -47,8 +51,27 @@ class IndexedStudy:
     digest: str = ""
     n_bytes: int = 0
 
+    @contextmanager
+    def opened(self) -> Iterator[list[Path]]:
+        """Yield the files of the study, sorted by path; of a bucket copies, removed afterwards, of those that are still there.
+
+        Raises
+        ------
+        StoreError
+            The bucket does not answer or refuses: no fault of the study.
+        """
+        root = self.index.root
+        if isinstance(root, Path) or not self.digest:
+            yield self.files()
+            return
+        names = [path_of_text(text) for text in self.index.paths_of(self.study_uid)]
+        with copied_objects(
+            root, names, below="", scratch=self.index.scratch or self.index.folder / "scratch"
+        ) as folder:
+            yield [path for path in (folder / name for name in names) if path.exists()]
+
     def files(self) -> list[Path]:
-        """Return the files of the study, sorted by path; none if the archive has none."""
+        """Return the files of the study on this machine, sorted by path; none if the archive has none."""
         return self.index.files_of(self.study_uid) if self.digest else []
 
 
@@ -83,14 +106,17 @@ class ArchiveIndex:
 
     Parameters
     ----------
-    root : Path
-        The folder that was indexed.
+    root : Path or Bucket
+        The folder, or the folder of a bucket, that was indexed.
     folder : Path
         Where the index is kept.
+    scratch : Path, optional
+        Folder for copies of studies of a bucket; below `folder` if there is none.
     """
 
-    root: Path
+    root: Path | Bucket
     folder: Path
+    scratch: Path | None = None
 
     @property
     def files(self) -> Path:
@@ -129,10 +155,22 @@ class ArchiveIndex:
         ImagingError
             The index has not been made, or is damaged.
         """
+        if not isinstance(self.root, Path):
+            raise TypeError("objects of a bucket are copied first: IndexedStudy.opened")
+        return [self.root / path_of_text(text) for text in self.paths_of(study_uid)]
+
+    def paths_of(self, study_uid: str) -> list[str]:
+        """Return the paths of the files of a study below the folder, as text, sorted.
+
+        Raises
+        ------
+        ImagingError
+            The index has not been made, or is damaged.
+        """
         rows = self._scanned(
             pl.scan_parquet(self.files, glob=False).filter(pl.col("study_uid") == study_uid).select("path")
         )
-        return [self.root / path_of_text(text) for text in rows.get_column("path")]
+        return rows.get_column("path").to_list()
 
     def counts(self) -> Counts:
         """Return what is in the archive, without any identifier."""

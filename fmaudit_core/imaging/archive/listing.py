@@ -1,11 +1,13 @@
-"""Listing of a folder: every file with its size and time of change, without reading any.
+"""Listing of a folder or of a bucket: every file or object with its size and time of change, without reading any.
 
-Links to folders are not followed, so there are no loops. A link to a file counts as that file if it lies in the folder too.
+An object has a number made of its ETag in place of a time: another one for another content. Links to folders are not followed, so
+there are no loops. A link to a file counts as that file if it lies in the folder too.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from fmaudit_core.imaging.archive.path_text import text_of_path
+from fmaudit_core.imaging.bucket_images import is_shown
 from fmaudit_core.imaging.errors import ImagingError
+from fmaudit_core.storage.bucket import Bucket
 
 _ROWS_PER_PART: Final = 16_384
 _SCHEMA: Final = {"path": pl.String, "bytes": pl.Int64, "mtime_ns": pl.Int64, "reason": pl.String}
@@ -38,17 +42,19 @@ class Listed(NamedTuple):
     reason: str
 
 
-def write_listing(root: Path, parts: Path) -> None:
-    """Write the listing of a folder as Parquet parts, so that memory depends on its largest subfolder only.
+def write_listing(root: Path | Bucket, parts: Path) -> None:
+    """Write the listing of a folder or bucket as Parquet parts, so that memory depends on its largest subfolder only.
 
     Raises
     ------
     ImagingError
         The folder, or the disk it is on, cannot be read.
+    StoreError
+        The bucket does not answer or refuses.
     """
     rows: list[Listed] = []
     at = 0
-    for row in listed(root):
+    for row in listed(root) if isinstance(root, Path) else listed_objects(root):
         rows.append(row)
         if len(rows) == _ROWS_PER_PART:
             _write(rows, parts, at)
@@ -91,6 +97,23 @@ def listed(root: Path) -> Iterator[Listed]:
             else:
                 yield _entry(entry, path, top)
         pending += reversed(inner)
+
+
+def listed_objects(bucket: Bucket) -> Iterator[Listed]:
+    """Yield the objects of a bucket, sorted as the store sorts them.
+
+    Raises
+    ------
+    StoreError
+        The bucket does not answer or refuses.
+    """
+    for one in bucket.list(""):
+        text = text_of_path(one.name.encode())
+        if is_shown(one.name):
+            tag = hashlib.sha256(one.tag.encode()).digest()
+            yield Listed(text, one.n_bytes, int.from_bytes(tag[:8]) >> 1, "")
+        else:
+            yield Listed(text, 0, 0, "hidden")
 
 
 def _entry(entry: os.DirEntry[bytes], path: bytes, top: bytes) -> Listed:

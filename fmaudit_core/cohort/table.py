@@ -32,7 +32,7 @@ from fmaudit_core.tabular.errors import (
 )
 from fmaudit_core.tabular.labels import read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels
-from fmaudit_core.tabular.notes import Notes, note_labels, note_levels, note_similar_ids
+from fmaudit_core.tabular.notes import Notes, note_changing_people, note_labels, note_levels, note_similar_ids
 from fmaudit_core.tabular.scan import moment
 from fmaudit_core.tabular.text_cells import column_names, read_cells
 from fmaudit_core.tabular.words import normal_splits, shortened_ids, without_missing_words
@@ -219,7 +219,9 @@ def _with_levels(raw: pl.DataFrame, section: LocalTableCohort, attributes: Seque
         if name in attributes:
             note_levels(name, levels, notes, "studies")
         columns.append(levels.column)
-    return raw.with_columns(columns)
+    raw = raw.with_columns(columns)
+    note_changing_people(raw, [name for name in attributes if name != "age_band"], notes)
+    return raw
 
 
 def _labels(raw: pl.DataFrame, section: LocalTableCohort, tasks: Sequence[str], notes: Notes) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from fmaudit_core.ehr.source import Record
 from fmaudit_core.ehr.time_forms import named_forms
 from fmaudit_core.tabular.delimited import find_layout, is_regular, refuse_repeated_names
 from fmaudit_core.tabular.errors import rows_named
-from fmaudit_core.tabular.scan import PARQUET, is_table, rows_of_other_width, scan_header
+from fmaudit_core.tabular.scan import PARQUET, ends_early, is_table, rows_of_other_width, scan_header
 from fmaudit_core.tabular.text_cells import SUFFIXES
 from fmaudit_core.tabular.text_check import check_text, header_is_data
 
@@ -71,6 +71,12 @@ def _check_layout(path: Path) -> None:
             f"{rows_named(rows)}: more cells than the header's.",
             where=path.name,
             fix="Text that holds the separator needs quotes.",
+        )
+    if ends_early(path):
+        raise EhrError(
+            "its last line has fewer cells than the header and no line end, so the file may be truncated.",
+            where=path.name,
+            fix="Export or download it again; remove a line below the table.",
         )
 
 
@@ -166,6 +172,12 @@ def _too_many_lost(events: pl.LazyFrame, record: Record, patients: pl.DataFrame,
 
 
 def _of_nobody(events: pl.LazyFrame, record: Record, patients: pl.DataFrame, look: RecordLook) -> EhrError:
+    if look.n_rows + look.n_others == 0:
+        return EhrError(
+            "holds no event of the cohort's patients: it has no rows.",
+            where=record.path.name,
+            fix="Export the events of the cohort's patients.",
+        )
     fix = "The record must use the cohort's patient ids; `cohort_notes` lists the tables that were read."
     count = ""
     if not record.numbered:

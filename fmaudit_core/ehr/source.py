@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import polars as pl
+import polars.selectors as cs
+from polars.selectors import Selector
 
 from fmaudit_core.cohort.inspect_release.demographics import codes_of_people, people_of_omop
 from fmaudit_core.cohort.inspect_release.release_files import VOLUME_FOLDERS
@@ -43,6 +45,8 @@ _MORE: Final = (_VALUE, _END, _TABLE, _ORIGIN, _VISIT, _NOTE)
 _COLUMNS: Final = ("patient", "time", "end", "code", "value", "table", "origin", "visit", "written", "written_end")
 #: text of a time that is not recorded; ``\\N`` is MySQL's NULL
 _NO_TIME_WORDS: Final = tuple(sorted(MISSING_WORDS))
+#: text of a value that is not recorded; other words may be results, such as "not detected"
+_NO_VALUE_WORDS: Final = ("", "na", "n/a", "nan", "none", "null", "\\n", "<na>", "#n/a", "-", ".")
 #: missing ids and codes, as exports write them; NA is the code of sodium
 _NOT_GIVEN: Final = ("", "nan", "NaN", "None", "null", "NULL", "<NA>", "#N/A")
 #: OMOP tables with events -> prefix of their columns
@@ -120,6 +124,9 @@ def events_of(
     """
     if record.form == "events":
         rows, comma = scan_table(record.path, [*_EVENT, *_MORE]), decimal_comma(record.path)
+        _refuse_nested(rows.collect_schema(), record.path.name)
+        # spreadsheets leave blank rows
+        rows = rows.filter(pl.any_horizontal(pl.all().is_not_null())).with_columns(_coded_text().cast(pl.String))
         return _tidy(rows, record.path.name, numbered=False, comma=comma)
     if record.form == "omop":
         tables = find_omop(record.path)
@@ -129,6 +136,19 @@ def events_of(
         return pl.concat([*parts, _omop_persons(tables)] if demographics else parts)
     dataset = open_meds(record.path, unpack_into=unpack_into, progress=progress)
     return _tidy(dataset.events(_MORE).rename({"subject_id": "patient"}), record.path.name, numbered=True, comma=False)
+
+
+def _coded_text() -> Selector:
+    """Return the columns whose text Parquet holds as codes."""
+    return cs.categorical() | cs.enum()
+
+
+def _refuse_nested(schema: pl.Schema, where: str) -> None:
+    nested = [f"{name} holds {dtype}" for name, dtype in schema.items() if dtype.is_nested()]
+    if nested:
+        raise EhrError(
+            f"{'; '.join(nested)}.", where=where, fix="Write one event per row, with text or numbers in each column."
+        )
 
 
 def _tidy(events: pl.LazyFrame, where: str, *, numbered: bool, comma: bool) -> pl.LazyFrame:
@@ -175,8 +195,10 @@ def _value(schema: pl.Schema, where: str, *, comma: bool) -> pl.Expr:
     """Return values as numbers; text that is not a number is NaN, and is counted later."""
     value, dtype = pl.col("value"), schema["value"]
     if dtype == pl.String:
+        value = pl.when(~value.str.to_lowercase().is_in(_NO_VALUE_WORDS)).then(value)
         number = (value.str.replace(",", ".", literal=True) if comma else value).cast(pl.Float32, strict=False)
-        return pl.when(value.is_not_null() & number.is_null()).then(math.nan).otherwise(number).alias("value")
+        unread = value.is_not_null() & ~number.is_finite().fill_null(value=False)
+        return pl.when(unread).then(math.nan).otherwise(number).alias("value")
     if not (dtype.is_numeric() or dtype in (pl.Null, pl.Boolean)):
         raise EhrError(
             f"the column of values holds {dtype}.",

@@ -14,10 +14,10 @@ from fmaudit_core.fairness.errors import FairnessError
 from fmaudit_core.tabular.errors import CohortError, ids_in_lower_case, rows_named, words_named
 from fmaudit_core.tabular.labels import ReadLabels, read_labels
 from fmaudit_core.tabular.levels import LevelsError, normal_levels
-from fmaudit_core.tabular.notes import Notes, note_labels, note_levels
+from fmaudit_core.tabular.notes import Notes, note_changing_people, note_labels, note_levels
 from fmaudit_core.tabular.numbers import read_numbers, why_unreadable
 from fmaudit_core.tabular.text_cells import text_of
-from fmaudit_core.tabular.words import normal_splits, without_missing_words
+from fmaudit_core.tabular.words import MISSING_NUMBERS, normal_splits, without_missing_words
 
 #: number by which the user finds a row; kept until the predictions are checked
 ROW: Final = "__row__"
@@ -78,13 +78,17 @@ def normal_form(
         frame = _with_labels(frame, rules, notes)
         numbers = [name for name in ("y_score", "threshold") if name in frame.columns]
         frame = frame.with_columns(_numbers(frame, name, rules) for name in numbers)
-        return frame.with_columns(_levels(frame, name, rules, notes) for name in attributes)
+        frame = frame.with_columns(_levels(frame, name, rules, notes) for name in attributes)
     except CohortError as error:
         raise FairnessError(error.what, where=error.where, fix=error.fix) from error
+    note_changing_people(frame, attributes, notes)
+    return frame
 
 
 def _id_text(column: pl.Series) -> pl.Series:
-    return column if column.dtype.is_integer() else without_missing_words(text_of(column)).replace("", None)
+    if column.dtype.is_integer():
+        return column.set(column.is_in(MISSING_NUMBERS), None) if column.dtype.is_signed_integer() else column
+    return without_missing_words(text_of(column)).replace("", None)
 
 
 def _with_labels(frame: pl.DataFrame, rules: PredictionRules, notes: Notes) -> pl.DataFrame:

@@ -39,10 +39,12 @@ class Evaluated:
     ----------
     test : frame with `threshold` and `threshold_source` (``given`` or ``validation``)
     draws : bootstrap thresholds over validation patients, by score set; empty if thresholds are treated as fixed
+    studies : frame with `study_id`, `patient_id`, `split` and the attributes, a row per study of any split
     """
 
     test: pl.DataFrame
     draws: Draws
+    studies: pl.DataFrame
 
 
 def evaluated(
@@ -88,7 +90,8 @@ def evaluated(
     draws = {}
     if settings.threshold_uncertainty:  # given thresholds are treated as fixed
         draws = threshold_draws(checked.filter(pl.col("threshold_source") == THRESHOLD_OF_VALIDATION), settings)
-    return Evaluated(checked.filter(pl.col("split") == "test"), draws)
+    studies = checked.select("study_id", "patient_id", "split", *attributes).unique("study_id", maintain_order=True)
+    return Evaluated(checked.filter(pl.col("split") == "test"), draws, studies)
 
 
 def _check_thresholds(checked: pl.DataFrame) -> None:
@@ -186,7 +189,8 @@ def refuse_missing_columns(needed: Sequence[str], found: Sequence[str]) -> None:
     """Refuse predictions without a needed column, with the columns that they have."""
     missing = [did_you_mean(name, found) for name in needed if name not in found]
     if missing:
-        raise FairnessError(f"{columns_missing(missing)}; the columns are {columns_named(found)}.")
+        shown = [name for name in found if name != ROW]
+        raise FairnessError(f"{columns_missing(missing)}; the columns are {columns_named(shown)}.")
 
 
 def checked_predictions(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fmaudit_core.common.matrix_rows import rows_of
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_fit import fit_intercept
 from fmaudit_core.fairness.excess_misses import Scored, log_odds_of, miss_residuals, recalibration_slope
@@ -112,13 +113,21 @@ def sides_of(searched: Searched) -> tuple[Side, Side]:
         residual[rows] = miss_residuals(replace(of_split, log_odds=log_odds[rows]))
     test, rows = np.flatnonzero(split == "test"), np.concatenate(within)
     log_odds[test] = slope * every.log_odds[test]  # the slope of validation, which is last
-    mean, spread = searched.x[rows].mean(axis=0), searched.x[rows].std(axis=0)
+    of_search = rows_of(searched.x, rows)
+    mean, spread = of_search.mean(axis=0), of_search.std(axis=0)
     scale = np.where(spread > 0, spread, np.inf).astype(np.float32)
     calibrated = replace(every, log_odds=log_odds)
     search, tested = (
-        Side(of, (searched.x[of] - mean) / scale, _recoded(calibrated.only(of)), residual[of]) for of in (rows, test)
+        Side(of, _standardised(rows_of(searched.x, of), mean, scale), _recoded(calibrated.only(of)), residual[of])
+        for of in (rows, test)
     )
     return search, tested
+
+
+def _standardised(x: Float32Array, mean: Float32Array, scale: Float32Array) -> Float32Array:
+    out = x - mean
+    out /= scale
+    return out
 
 
 def _recoded(studies: Scored) -> Scored:

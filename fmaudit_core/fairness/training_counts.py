@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy.special import stdtr
 
+from fmaudit_core.common.matrix_rows import rows_of
 from fmaudit_core.common.vocabulary import SCORE_SET
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.cluster_sizes import n_patients
@@ -163,9 +164,11 @@ def _missed(probed: Probed, attributes: Sequence[_Attribute], settings: Fairness
     drawn = {name: studies for one in attributes for name, studies in one.weights()}
     weights = {_ALL: np.ones(int(train.sum()))} | {name: one.astype(np.float64) for name, one in drawn.items()}
     task = probed.key["task"]
-    fits = fit_logistic(probed.x[train], {task: y[train].astype(np.float64)}, c_grid=(probed.c,), weights=weights)
+    fits = fit_logistic(
+        rows_of(probed.x, train), {task: y[train].astype(np.float64)}, c_grid=(probed.c,), weights=weights
+    )
     columns = fits.coefficients[0, :, 0], fits.intercepts[0, :, 0]
-    of_val, of_positives = logits(probed.x[val], *columns), logits(probed.x[test & y], *columns)
+    of_val, of_positives = logits(rows_of(probed.x, val), *columns), logits(probed.x[test & y], *columns)
     thresholds = [choose_threshold(y[val], score, settings, where=task) for score in of_val.T]
     return {
         name: of_positives[:, at] < threshold

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import polars as pl
 
 from fmaudit_core.cohort.acquisition_levels import with_acquisition
-from fmaudit_core.common.vocabulary import ACQUISITION, ACQUISITION_NUMBERS, ACQUISITION_TEXTS, SCORE_SET
+from fmaudit_core.common.matrix_rows import rows_of
+from fmaudit_core.common.vocabulary import ACQUISITION, ACQUISITION_NUMBERS, ACQUISITION_TEXTS, SCORE_SET, SPLITS
 from fmaudit_core.ehr.cutoffs import cutoff_of
 from fmaudit_core.fairness.region_search import Searched
 from fmaudit_core.fairness.seeding import seed_of
@@ -38,14 +39,15 @@ Levels = dict[str, npt.NDArray[np.str_]]
 
 
 def studies_of_probe(workspace: Workspace, cell: Cell) -> Probed:
-    """Return all studies of the cell's primary probe with a known outcome, and the C that validation chose."""
+    """Return all studies of the cell's primary probe with a known outcome, split by split, and the C that validation chose."""
     key = _primary(workspace, cell).select(SCORE_SET).row(0, named=True)
     ids, matrix = workspace.embeddings(cell.encoder)[key["pooling"]]
     labels = workspace.warehouse.read("labels").filter((pl.col("task") == cell.task) & pl.col("label").is_not_null())
     columns = ["study_id", "patient_id", "split", *workspace.audit.attributes]
     cohort = workspace.capped(workspace.audited_studies())
     studies = cohort.select(columns).join(labels.select("study_id", y_true="label"), on="study_id")
-    rows = aligned(ids, studies)
+    # the embeddings of a split lie together, so that none of the copies of a million are made
+    rows = aligned(ids, studies).sort(pl.col("split").cast(pl.Enum(SPLITS)), "study_id")
     x, c = matrix[rows.get_column("at").to_numpy()], chosen_c(workspace, cell, key["pooling"])
     return Probed(x, rows.drop("at"), c, key)
 
@@ -81,12 +83,12 @@ def _with_scores(workspace: Workspace, probed: Probed, scores: pl.DataFrame) -> 
     )
     y, patient = probed.y_true[train], probed.patient[train]
     if metric_status(y, patient, settings)["auroc"] != "tested":
-        return rest, probed.x[~train]
+        return rest, rows_of(probed.x, ~train)
     seed = seed_of(settings.seed, f"{probed.key['task']}/cross_fitted")
-    score = cross_fitted(probed.x[train], y, patient - 1, c=probed.c, seed=seed)
+    score = cross_fitted(rows_of(probed.x, train), y, patient - 1, c=probed.c, seed=seed)
     threshold = choose_threshold(y, score, settings, where=probed.key["task"])
     first = studies.filter(pl.Series(train)).with_columns(y_score=pl.Series(score), threshold=pl.lit(threshold))
-    return pl.concat([first, rest]), np.concatenate([probed.x[train], probed.x[~train]])
+    return pl.concat([first, rest]), probed.x
 
 
 def _metadata(workspace: Workspace, ids: pl.Series) -> Levels:

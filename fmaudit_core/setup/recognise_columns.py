@@ -27,17 +27,19 @@ _KNOWN_AS: Final[Mapping[str, tuple[str, ...]]] = {
         "studyid", "study", "accessionnumber", "accessionno", "accessionnum", "accessionnr", "accessionid", "accession", "accno",
         "accnum", "accnumber", "acc", "examid", "examno", "examnumber", "exam", "examinationid", "studyinstanceuid", "studyuid",
         "studyno", "studynumber", "studykey", "scanid", "ctid", "orderid", "ordernumber", "procedureid", "caseid", "impressionid",
+        "imagingoccurrenceid", "imageid", "imageindex", "untersuchungsid", "untersuchungsnummer", "auftragsnummer",
+        "numeroexamen", "numerodexamen", "numerodeestudio", "recordid",
     ),
     "patient_id": (
         "patientid", "patid", "ptid", "patient", "mrn", "patientmrn", "patmrnid", "mrnid", "mrnhash", "hashedmrn",
         "medicalrecordnumber", "medicalrecordno", "medrecno", "empi", "patientno", "patientnumber", "patientnum", "patno",
         "patnr", "patientkey", "patientidentifier", "personid", "person", "subjectid", "subject", "participantid", "participant",
-        "pid",
+        "pid", "patientenid", "patientennummer", "ipp", "idpatient", "idpaciente",
     ),
     "age": (
         "age", "patientage", "patage", "ptage", "ageyears", "ageyrs", "agey", "ageinyears", "patientageyears", "ageatstudy",
         "ageatscan", "ageatexam", "ageatexamination", "ageatimaging", "ageatct", "ageatacquisition", "ageattimeofstudy",
-        "ageattimeofscan", "alter", "edad",
+        "ageattimeofscan", "ageatdiagnosis", "ageatenrollment", "ageatbaseline", "anchorage", "alter", "edad",
     ),
     "sex": (
         "sex", "gender", "patientsex", "patientgender", "patsex", "patgender", "ptsex", "ptgender", "biologicalsex", "sexatbirth",
@@ -76,9 +78,10 @@ _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 #: parts of a name that say nothing of what the column holds
 _ASIDE: Final = re.compile(r"[\u2019']s\b|\(.*?\)|\[.*?\]")
 _DATE_WORDS: Final = frozenset({"date", "time", "datetime", "timestamp", "dttm", "dob", "birth", "birthdate"})
-_PERSON_WORDS: Final = frozenset(
-    {"physician", "radiologist", "doctor", "operator", "reader", "nurse", "ssn", "mrn", "phone", "email"}
-)
+_PERSON_WORDS: Final = frozenset({
+    "physician", "radiologist", "doctor", "operator", "reader", "nurse", "technologist", "attending", "resident", "provider",
+    "surgeon", "author", "initials", "by", "ssn", "mrn", "phone", "email", "zip", "zipcode", "postcode", "postal", "plz",
+})  # fmt: skip
 _ID_WORDS: Final = frozenset(
     {"id", "ids", "uid", "guid", "uuid", "accession", "name", "number", "no", "num", "nr", "key", "address"}
 )
@@ -134,7 +137,7 @@ def recognised(path: Path, cells: pl.DataFrame, *, by_name: Collection[str] = ()
     for column in (one for one in cells.columns if one not in taken):
         one = cells.get_column(column)
         if _are_labels(one):
-            name = safe_name(column, (*table.columns, *_RESERVED), fallback="task")
+            name = safe_name(column, (*table.columns, *_RESERVED), fallback="outcome")
             table.columns[name] = column
             tasks.append(name)
     table.tasks = sorted(tasks, key=lambda task: (TASKS.index(task) if task in TASKS else len(TASKS), task))
@@ -160,8 +163,8 @@ def safe_name(column: str, taken: Collection[str], *, fallback: str = "column") 
 
 
 def plain(name: str) -> str:
-    """Return a name in lower-case letters and digits only, to compare spellings."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """Return a name in lower-case letters without accents and digits only, to compare spellings."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name).lower())
 
 
 def _own_columns(table: RecognisedTable, by_name: Collection[str]) -> None:

@@ -29,12 +29,15 @@ from fmaudit_core.report.export import ReportFiles, write_report
 from fmaudit_core.report.input.report_input import ReportInput, count_studies
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.tabular.errors import CohortError, columns_named
+from fmaudit_core.tabular.kept_columns import Forms
 from fmaudit_core.tabular.notes import Notes
 from fmaudit_core.tabular.text_cells import SAVE_AS, SUFFIXES, column_names, has_decimal_comma, read_cells
 
 #: columns of a predictions file that are never an attribute
 _NOT_ATTRIBUTES: Final = {*REQUIRED, *SCORE_SET, "threshold", "threshold_source", "age"}
-_NUMBERS: Final = ("y_true", "y_score", "threshold")
+_SCORES: Final = ("y_score", "threshold")
+#: ids stay text, because there are as many of them as rows
+_FORMS: Final = Forms(numbers=("y_true", *_SCORES), scores=_SCORES, levels=True, text=("study_id", "patient_id"))
 #: file of what `fmaudit export summary` needs besides audit.json
 SITE_TABLE: Final = "site_estimates.parquet"
 
@@ -56,7 +59,10 @@ class Assessed:
 
 
 def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.DataFrame:
-    """Read the rows of a CSV or Parquet file as text; labels, scores and thresholds keep a numeric type of Parquet.
+    """Read the rows of a CSV or Parquet file in the smallest form that keeps every cell as written.
+
+    Ids are text; other columns are an Enum of their levels; scores and thresholds are Float64 if every cell is a number or
+    blank. Labels, scores and thresholds keep a numeric type of Parquet.
 
     Parameters
     ----------
@@ -75,7 +81,7 @@ def read_predictions(path: Path, attributes: Sequence[str] | None = None) -> pl.
     _check_file(path)
     only = None if attributes is None else {*_NOT_ATTRIBUTES, *attributes}
     with _errors_at(path):
-        frame, rows = read_cells(path, only=only, numbers=_NUMBERS, expected=REQUIRED)
+        frame, rows = read_cells(path, only=only, forms=_FORMS, expected=REQUIRED)
     return frame.with_columns(rows.alias(ROW))
 
 
@@ -140,7 +146,7 @@ def assess_file(
     settings, notes = settings or FairnessSection(), Notes()
     frame, chosen = _read_chosen(predictions, attributes, covariates)
     levelled = list(dict.fromkeys((*chosen, *covariates)))
-    rules = replace(rules, decimal_comma=has_decimal_comma(predictions))
+    rules = replace(rules, decimal_comma=has_decimal_comma(predictions, REQUIRED))
     with _errors_at(predictions):
         _check_covariates(frame, covariates, mediators)
         checked = evaluated(frame, levelled, settings, threshold, rules=rules, notes=notes)
@@ -155,7 +161,6 @@ def assess_file(
     frames = found.tables() | ({"adjusted_gaps": adjusted} if covariates else {})
     tables = [_written(out / f"{table}.parquet", content) for table, content in frames.items()]
     _written(out / SITE_TABLE, site_estimates(checked.test, chosen, settings))
-    studies = frame.unique("study_id", keep="first", maintain_order=True)
     digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
     report = write_report(
         out,
@@ -172,7 +177,7 @@ def assess_file(
             model_comparisons=found.model_comparisons,
             score_warnings=found.score_warnings,
             adjusted_gaps=adjusted,
-            studies=count_studies(studies, chosen),
+            studies=count_studies(checked.studies, chosen),
             notes=found.notes,
             provenance={"sha256 of the predictions": digest, "fmaudit": fmaudit_core.__version__}
             | dict(provenance or {}),

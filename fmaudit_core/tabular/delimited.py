@@ -1,4 +1,4 @@
-"""Delimited text as columns of text: by polars if the file is regular, else cell by cell with the reason for a refusal."""
+"""Layout of a delimited file: its separator and its header, or the reason why it has none. `batches.py` reads the rows."""
 
 from __future__ import annotations
 
@@ -11,18 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import polars as pl
-
-from fmaudit_core.common.vocabulary import how_many
-from fmaudit_core.tabular.errors import CohortError, starting_with_rows
-from fmaudit_core.tabular.file_bytes import FileBytes, count_byte, ends_with, inspect_bytes, refuse_other_formats
-from fmaudit_core.tabular.words import ENDS, trimmed
+from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.file_bytes import count_byte, ends_with, inspect_bytes, refuse_other_formats
+from fmaudit_core.tabular.words import trimmed
 
 #: in order of preference
 SEPARATORS: Final = ",;\t|"
 _SEPARATOR_NAMES: Final = "comma, semicolon, tab or |"
-_BATCH: Final = 50_000
-_SHOWN_RAGGED: Final = 1_000
 #: rows below the header in which its cells are searched for
 _LOOKED_AT: Final = 200
 
@@ -71,7 +66,7 @@ def find_layout(table: Path, expected: Collection[str] = ()) -> Layout:
     declared = re.fullmatch(r'"?sep=(.)"?', lines[0].strip(), re.IGNORECASE)  # first line written by Excel
     first = lines[1] if declared and len(lines) > 1 else lines[0]
     separator = declared[1] if declared else max(SEPARATORS, key=first.count)
-    rows = _rows(table, separator)
+    rows = csv_rows(table, separator)
     try:
         cells = next(itertools.islice(rows, 1 if declared else 0, None))[1]
     except StopIteration:
@@ -110,85 +105,7 @@ def is_regular(table: Path, layout: Layout) -> bool:
     return not count_byte(table, '"') and count_byte(table, layout.separator) == lines * (len(layout.header) - 1)
 
 
-def read_delimited(table: Path, layout: Layout, only: Collection[str] | None = None) -> tuple[pl.DataFrame, pl.Series]:
-    """Return columns as trimmed text (blank cells are null) and the row number of each row; blank rows are included.
-
-    Raises
-    ------
-    CohortError
-        The file is not UTF-8 text, a row is shorter or longer than the header, or a quotation mark is not closed.
-    """
-    found = inspect_bytes(table, layout.separator)
-    at = [i for i, name in enumerate(layout.header) if name and (only is None or name in only)]
-    read = _read_regular(table, layout, at, found)
-    frame, rows = read if read is not None else _read_irregular(table, layout, at)
-    if found.blanks or found.quotes:
-        frame = frame.select(pl.all().str.strip_chars(ENDS))
-    return frame, rows
-
-
-def _read_regular(
-    table: Path, layout: Layout, at: Sequence[int], found: FileBytes
-) -> tuple[pl.DataFrame, pl.Series] | None:
-    """Return the columns of a file without quotation marks whose rows all have the header's width; None for another file."""
-    if found.quotes or found.lone_returns or len(layout.header) < 2:
-        return None
-    names = [str(i) for i in range(len(layout.header))]
-    last = names[-1]
-    try:
-        frame = pl.read_csv(
-            table,
-            has_header=False,
-            skip_lines=layout.header_row,
-            schema=dict.fromkeys(names, pl.String),
-            columns=sorted({*at, len(names) - 1}),
-            separator=layout.separator,
-            quote_char=None,
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    if frame.get_column(last).null_count():  # blank cells, or rows that end early
-        of_header = 1 + (layout.header_row == 2)  # the line `sep=;` has one separator, if it is not a comma
-        expected = (frame.height + 1) * (len(names) - 1) + of_header - 1
-        if count_byte(table, layout.separator) != expected:
-            return None
-    frame = frame.select(pl.col(names[i]).alias(layout.header[i]) for i in at)
-    first = layout.header_row + 1
-    return frame, pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True)
-
-
-def _read_irregular(table: Path, layout: Layout, at: Sequence[int]) -> tuple[pl.DataFrame, pl.Series]:
-    width, parts, numbers = len(layout.header), list[pl.DataFrame](), list[pl.Series]()
-    ragged: dict[int, int] = {}  # row -> number of its cells
-    schema = {layout.header[i]: pl.String for i in at}
-    body = ((row, cells) for row, cells in _rows(table, layout.separator) if row > layout.header_row)
-    while batch := list(itertools.islice(body, _BATCH)):
-        filled = [(row, _without_blank_end(cells, width)) for row, cells in batch if any(map(str.strip, cells))]
-        ragged |= {row: len(cells) for row, cells in filled if len(cells) != width}
-        if not ragged:
-            columns = {layout.header[i]: [cells[i] for _, cells in filled] for i in at}
-            parts.append(pl.DataFrame(columns, schema))
-            numbers.append(pl.Series([row for row, _ in filled], dtype=pl.Int64))
-        elif len(ragged) > _SHOWN_RAGGED:
-            break
-    if ragged:
-        raise CohortError(
-            f"{starting_with_rows(list(ragged))}: {_how_ragged(set(ragged.values()))} the header's {width}.",
-            where=table.name,
-            fix="A blank cell still needs its separator; text that holds the separator needs quotes; comments and totals "
-            "do not belong in the file.",
-        )
-    frame = pl.concat([pl.DataFrame(schema=schema), *parts])
-    return frame.with_columns(pl.all().replace("", None)), pl.concat([pl.Series(dtype=pl.Int64), *numbers])
-
-
-def _how_ragged(widths: set[int]) -> str:
-    if len(widths) == 1:
-        return f"{how_many(min(widths), 'cell')} instead of"
-    return "fewer or more cells than"
-
-
-def _rows(table: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(table: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a file with their numbers, from 1; a blank line is a row without cells."""
     with table.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
@@ -203,11 +120,6 @@ def _rows(table: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
         except UnicodeDecodeError:
             inspect_bytes(table, separator)
             raise
-
-
-def _without_blank_end(cells: list[str], width: int) -> list[str]:
-    """Return the cells of a row without blank ones beyond the header's width."""
-    return cells[:width] if not any(map(str.strip, cells[width:])) else cells
 
 
 def _check_header(layout: Layout, expected: Collection[str], table: Path, below: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,7 +10,7 @@ import polars as pl
 
 from fmaudit_core.common.vocabulary import UNKNOWN
 from fmaudit_core.tabular.labels import ReadLabels
-from fmaudit_core.tabular.levels import Levels
+from fmaudit_core.tabular.levels import Levels, is_of_people
 
 #: units of notes whose singular is not the word without its last letter
 _ONE: Final = {"studies": "study"}
@@ -44,6 +45,13 @@ def note_sentences(notes: pl.DataFrame) -> list[str]:
 def note_levels(name: str, levels: Levels, notes: Notes, unit: str) -> None:
     """Add what was done to the levels of an attribute: not recorded, or merged."""
     notes.add(f"{name} not recorded", levels.n_missing, unit, f"level {UNKNOWN}, never tested: {levels.missing_text()}")
+    codes = ", ".join(f"{code} {n:,}" for code, n in sorted(levels.codes.items()))
+    notes.add(
+        f"{name} has levels that may be codes of not recorded",
+        sum(levels.codes.values()),
+        unit,
+        f"{codes}; tested like others: write NA if they are",
+    )
     for kept, *others in levels.merged:
         notes.add(
             f"{name} merged by case and spacing", len(others), "spellings", f"{kept!r}: {', '.join(map(repr, others))}"
@@ -59,16 +67,38 @@ def note_labels(name: str, labels: ReadLabels, notes: Notes, unit: str) -> None:
 
 
 def note_similar_ids(frame: pl.DataFrame, notes: Notes) -> None:
-    """Add how many ids of patients in different splits differ by case or ``.0`` only: they may be the same patient.
+    """Add how many ids of patients in different splits differ by case, spacing, Unicode form or ``.0`` only.
+
+    They may be the same patient.
 
     Parameters
     ----------
     frame : frame with `patient_id` and `split` as text
     """
     ids = frame.select("patient_id", "split").unique()
-    lower = pl.col("patient_id").cast(pl.String).str.to_lowercase().str.replace(r"^(\d+)\.0+$", "${1}")
+    lower = pl.col("patient_id").cast(pl.String).str.normalize("NFKC").str.to_lowercase()
+    lower = lower.str.replace_all(r"\s", "").str.replace(r"^(\d+)\.0+$", "${1}")
     alike = ids.group_by(lower.alias("lower")).agg(n=pl.col("patient_id").n_unique(), splits=pl.col("split").n_unique())
     n = alike.filter((pl.col("n") > 1) & (pl.col("splits") > 1)).height
     notes.add(
-        "patient ids that differ by case or .0 only, in different splits", n, "ids", "they may be the same patient"
+        "patient ids that differ by case, spacing or .0 only, in different splits",
+        n,
+        "ids",
+        "they may be the same patient",
     )
+
+
+def note_changing_people(frame: pl.DataFrame, attributes: Sequence[str], notes: Notes) -> None:
+    """Add how many patients have two known levels of an attribute such as sex or race: two people may have one id.
+
+    Parameters
+    ----------
+    frame : frame with `patient_id`, and attributes in normal form
+    """
+    for name in filter(is_of_people, attributes):
+        known = frame.lazy().filter(pl.col(name) != UNKNOWN).select("patient_id", level=name)
+        by_patient = known.group_by("patient_id").agg(
+            pl.col("level").min().alias("first"), pl.col("level").max().alias("last")
+        )
+        n = by_patient.filter(pl.col("first") != pl.col("last")).select(pl.len()).collect().item()
+        notes.add(f"{name} differs between rows of one patient", n, "patients", "two people may have one id")

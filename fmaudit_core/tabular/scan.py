@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO, cast
 
 import polars as pl
 
@@ -180,9 +180,8 @@ def rows_of_other_width(path: Path, *, longer: bool = False) -> list[int]:
     """
     if not _is_delimited(path):
         return []
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+        with _opened_text(path) as file:
             rows = csv.reader(file, delimiter=_separator(path))
             width = len(next(rows, []))
             if longer:
@@ -192,9 +191,44 @@ def rows_of_other_width(path: Path, *, longer: bool = False) -> list[int]:
         raise _unreadable(path.name, error) from error
 
 
+def ends_early(path: Path) -> bool:
+    """Return whether the last line of a delimited file has fewer cells than the header and no line end.
+
+    A truncated file ends so, and its last code or value would be a wrong one.
+    """
+    if not _is_delimited(path):
+        return False
+    cells: list[str] = []
+    with _opened_text(path) as file:
+        lines = _Lines(file)
+        rows = csv.reader(lines, delimiter=_separator(path))
+        width = len(next(rows, []))
+        for row in rows:
+            cells = row
+    return 0 < len(cells) < width and not lines.last.endswith(("\n", "\r"))
+
+
+class _Lines:
+    """The lines of a file, with the last one kept."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self.last = file, ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._file:
+            self.last = line
+            yield line
+
+
 def newest(found: Sequence[Path]) -> Path:
     """Return the file with the latest date stamp in its name."""
     return max(found, key=lambda path: path.name.lower())
+
+
+def _opened_text(path: Path) -> TextIO:
+    if path.suffix.lower() == ".gz":
+        return cast("TextIO", gzip.open(path, "rt", encoding="utf-8", errors="replace", newline=""))
+    return path.open(encoding="utf-8", errors="replace", newline="")
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -217,12 +251,10 @@ def _is_delimited(path: Path) -> bool:
 
 def _separator(path: Path) -> str:
     """Return the most frequent of tab, comma, semicolon and | in the header: some TSVs of a release are CSVs."""
-    if path.suffix.lower() == ".gz":
-        return "\t" if ".tsv" in path.name.lower() else ","
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             head = file.readline(1 << 16)
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise _unreadable(path.name, error) from error
     return max(("\t", ",", ";", "|"), key=lambda one: head.count(one.encode()))
 

@@ -1,19 +1,22 @@
 """The one reader of a user's own table, CSV or Parquet: text as text, each row with its number.
 
-`cohort/table.py` and `fairness/normal_form.py` interpret the cells. `delimited.py` reads text files.
-`scan.py` is for the tables of releases.
+`cohort/table.py` and `fairness/normal_form.py` interpret the cells. `batches.py` reads text files,
+`kept_columns.py` holds what was read. `scan.py` is for the tables of releases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from fmaudit_core.tabular.delimited import clean_header, find_layout, read_delimited, refuse_repeated_names
+from fmaudit_core.tabular.batches import read_batches
+from fmaudit_core.tabular.delimited import clean_header, find_layout, refuse_repeated_names
 from fmaudit_core.tabular.errors import CohortError
+from fmaudit_core.tabular.kept_columns import AS_TEXT, Forms, kept
 from fmaudit_core.tabular.words import ENDS
 
 _PARQUET: Final = (".parquet", ".pq")
@@ -46,25 +49,25 @@ def column_names(table: Path, expected: Collection[str] = ()) -> list[str]:
         raise _unreadable(table, error) from error
 
 
-def has_decimal_comma(table: Path) -> bool:
+def has_decimal_comma(table: Path, expected: Collection[str] = ()) -> bool:
     """Return whether 0,5 may mean 0.5 in a table: it is text whose separator is not a comma."""
-    return _kind(table) in _DELIMITED and find_layout(table).decimal_comma
+    return _kind(table) in _DELIMITED and find_layout(table, expected).decimal_comma
 
 
 def read_cells(
-    table: Path, *, only: Collection[str] | None = None, numbers: Collection[str] = (), expected: Collection[str] = ()
+    table: Path, *, only: Collection[str] | None = None, forms: Forms = AS_TEXT, expected: Collection[str] = ()
 ) -> tuple[pl.DataFrame, pl.Series]:
     """Read cells as trimmed text, so that ids like ``007``, ``7E5`` or ``123.0`` stay as written; missing cells are empty.
 
     Rows without content and columns without a name, which spreadsheets leave behind, are ignored, and so are nested columns of
-    Parquet.
+    Parquet. A CSV is read in batches of rows: beyond the frame that is returned, the memory in use does not grow with the file.
 
     Parameters
     ----------
     only : collection of str, optional
         Columns to read; all if not given.
-    numbers : collection of str
-        Columns that keep a numeric or Boolean type of Parquet.
+    forms : Forms, optional
+        Columns that are kept as numbers or codes; the values stay the same.
     expected : collection of str
         Names that the caller needs; see `column_names`.
 
@@ -81,15 +84,12 @@ def read_cells(
     """
     try:
         if _kind(table) in _PARQUET:
-            frame, rows = _read_parquet(table, only, numbers)
+            frame, rows = kept(lambda _: iter([_read_parquet(table, only, forms.numbers)]), forms)
         else:
-            frame, rows = read_delimited(table, find_layout(table, expected), only)
+            layout = find_layout(table, expected)
+            frame, rows = kept(partial(read_batches, table, layout, only), forms, comma=layout.decimal_comma)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(table, error) from error
-    frame = frame.with_columns(pl.col(pl.String).fill_null(""))
-    if frame.width and all(_may_be_blank(column) for column in frame):
-        filled = frame.select(any=pl.any_horizontal(_filled(column) for column in frame)).get_column("any")
-        frame, rows = frame.filter(filled), rows.filter(filled)
     if frame.is_empty():
         raise CohortError("has no studies.", where=table.name)
     return frame, rows
@@ -130,6 +130,8 @@ def _parquet_columns(table: Path) -> dict[str, str]:
     """Return the columns of a Parquet file: trimmed name -> name in the file."""
     try:
         theirs = list(pl.read_parquet_schema(table))
+    except pl.exceptions.DuplicateError as error:
+        raise CohortError("a column appears twice.", where=table.name, fix="Rename or remove one of them.") from error
     except (OSError, pl.exceptions.PolarsError) as error:
         raise _unreadable(table, error) from error
     ours = clean_header(theirs)
@@ -145,20 +147,19 @@ def _read_parquet(
     columns = []
     for name, own in names.items():
         column = frame.get_column(own).alias(name)
-        if only is None and (column.dtype.is_nested() or column.dtype == pl.Binary):
+        if only is None and (column.dtype.is_nested() or not _is_text(column)):
             continue
         kept = name in numbers and (column.dtype.is_numeric() or column.dtype == pl.Boolean)
         columns.append(column if kept else text_of(column, where=table.name))
     return pl.DataFrame(columns), pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
 
 
-def _may_be_blank(column: pl.Series) -> bool:
-    return bool((column == "").any()) if column.dtype == pl.String else column.null_count() > 0
-
-
-def _filled(column: pl.Series) -> pl.Expr:
-    of = pl.col(column.name)
-    return (of != "") if column.dtype == pl.String else of.is_not_null()
+def _is_text(column: pl.Series) -> bool:
+    """Return whether bytes are text, as some programs write it; other columns always are."""
+    try:
+        return column.dtype != pl.Binary or bool(column.cast(pl.String).is_not_null().any())
+    except pl.exceptions.PolarsError:
+        return False
 
 
 def _unreadable(table: Path, error: Exception) -> CohortError:

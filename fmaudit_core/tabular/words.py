@@ -26,9 +26,20 @@ MISSING_WORDS: Final = frozenset(
         "refused", "refused to answer", "prefer not to say", "prefer not to answer", "choose not to disclose", "?", "-", "--",
         "unbekannt", "keine angabe", "k.a.", "inconnu", "inconnue", "non renseign\u00e9", "desconocido", "desconocida",
         "desconhecido", "ignorado", "sconosciuto", "onbekend", "ok\u00e4nd", "\u4e0d\u660e", "\u672a\u77e5",
+        "unkn", "undefined", "undetermined", "not collected", "not entered", "not determined", "n.d.", "data not available",
+        "information not available", "unable to answer", "patient unable to answer", "pt declined", "pt refused",
+        "choose not to answer", "redacted", "masked", "suppressed", "withheld",
         ".", "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!",
     )
 )  # fmt: skip
+#: ids that databases write for "not recorded"
+MISSING_NUMBERS: Final = (-1, -9, -99, -999, -9999, -99999)
+#: characters that look alike in print -> one of them: dashes, apostrophes
+LOOK_ALIKE: Final = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-") | dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'")
+)
+#: characters around a word that mean nothing: ``*Unknown``, ``[null]``, ``???``
+_AROUND: Final = "*?.!()[]{}<>\"' "
 #: joins two words of one cell: ``Unknown/Not specified``, ``unknown or not reported``
 _JOINED: Final = re.compile(r"\s*(?:/|,|;|\bor\b|\band\b)\s*")
 SPLIT_WORDS: Final[Mapping[str, str]] = {
@@ -46,8 +57,13 @@ SPLIT_WORDS: Final[Mapping[str, str]] = {
     "hold_out": "test",
 }
 LABEL_WORDS: Final[Mapping[str, bool | None]] = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "positive", "pos"), True),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "negative", "neg"), False),
+    **dict.fromkeys(
+        ("1", "1.0", "true", "t", "yes", "y", "positive", "pos", "present", "checked", "ja", "oui", "si", "s\u00ed"),
+        True,
+    ),
+    **dict.fromkeys(
+        ("0", "0.0", "false", "f", "no", "n", "negative", "neg", "absent", "unchecked", "nein", "non"), False
+    ),
     **dict.fromkeys(("", "na", "n/a", "nan", "null", "none", "censored", "censor", "unknown"), None),
 }
 
@@ -63,9 +79,14 @@ def word_key(text: str) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a cell means "not recorded", in one word or in several: ``Unknown/Not specified``."""
+    """Return whether a cell means "not recorded", in one word or in several: ``[null]``, ``Unknown/Not specified``."""
     key = word_key(text)
-    return key in MISSING_WORDS or all(part in MISSING_WORDS - {""} for part in _JOINED.split(key))
+    return _is_missing_word(key) or all(part and _is_missing_word(part) for part in _JOINED.split(key))
+
+
+def _is_missing_word(key: str) -> bool:
+    plain = key.translate(LOOK_ALIKE).strip(_AROUND)
+    return bool({key, plain, plain.replace("-", " ")} & MISSING_WORDS)
 
 
 def split_of(word: str) -> str | None:
@@ -95,8 +116,9 @@ def shortened_ids(study: str = "study_id", patient: str = "patient_id") -> pl.Ex
 def without_missing_words(ids: pl.Series) -> pl.Series:
     """Return ids with blank in place of words that mean "not recorded": several rows ``nan`` are not one patient.
 
-    ``####`` is what a spreadsheet writes for a number that is wider than its column.
+    ``####`` is what a spreadsheet writes for a number that is wider than its column; -1 and -9999 are codes of databases.
     """
     lower = ids.str.to_lowercase()
-    missing = (lower.is_in(list(MISSING_WORDS)) | lower.str.contains("^#{3,}$")).fill_null(value=False)
+    missing = lower.is_in(list(MISSING_WORDS)) | lower.str.contains(r"^(#{3,}|-(1|9{1,5})(\.0+)?)$")
+    missing = missing.fill_null(value=False)
     return ids if not missing.any() else ids.set(missing, "")

@@ -313,7 +313,7 @@ def test_a_long_note_where_a_label_belongs_is_not_repeated_whole(read):
 
 
 def test_completed_years_decide_the_age_band(tmp_path):
-    cohort = written(tmp_path, with_line(2, "s00,p00,train,40.9,f,a,0"))
+    cohort = written(tmp_path, with_line(2, "s00,p00,train,40.9,female,a,0"))
     assert cohort.studies.row(0, named=True)["age"] == 40
     assert cohort.studies.row(0, named=True)["age_band"] == "18-40"
 

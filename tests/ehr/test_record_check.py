@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -268,3 +269,45 @@ def test_a_day_beyond_the_twelfth_shows_its_order(day, form):
     wanted = "month or day first" if day.day <= 12 else "month first" if form.startswith("%m") else "day first"
     assert told.startswith(wanted)
     assert named_forms({told: 7}) == f"7 with {told}"
+
+
+def test_a_file_that_ends_in_the_middle_of_a_row_is_refused(tmp_path):
+    path = write(tmp_path, rows())
+    whole = path.read_text()
+    path.write_text(whole.rstrip("\n")[:-4])
+    assert "its last line has fewer cells than the header and no line end" in refused(path)
+    path.write_text(whole.rstrip("\n"))
+    read(path)
+    path.write_text(whole + 'pat3,2020-02-05,DX/I26,"1\n2"')
+    read(path)
+
+
+def test_blank_rows_of_a_spreadsheet_are_no_events(tmp_path):
+    single = read(write(tmp_path, rows(), name="a.csv"))
+    double = read(write(tmp_path, [f"{row}\n,,," for row in rows()] + [""] * 99, name="b.csv"))
+    assert double.features.equals(single.features)
+
+
+def test_text_held_as_codes_and_other_separators_of_compressed_files_are_read(tmp_path):
+    want = read(write(tmp_path, rows()))
+    table = pl.read_csv(tmp_path / "events.csv", infer_schema=False)
+    table.cast(pl.Categorical).write_parquet(tmp_path / "events.parquet")
+    (tmp_path / "events.csv.gz").write_bytes(gzip.compress(table.write_csv(separator=";").encode()))
+    for name in ("events.parquet", "events.csv.gz"):
+        assert read(tmp_path / name).features.equals(want.features)
+    table.with_columns(pl.concat_list("code")).write_parquet(tmp_path / "nested.parquet")
+    assert "code holds List(String). Write one event per row" in refused(tmp_path / "nested.parquet")
+    write(tmp_path, [])
+    assert "it has no rows. Export the events" in refused(tmp_path / "events.csv")
+
+
+def test_values_that_are_not_recorded_are_none_and_infinite_ones_are_no_numbers(tmp_path):
+    words = ["NULL", "-", "N/A", "inf", "<5", "7"]
+    lines = [f"pat{i},2020-02-05,LAB/X,{words[i % len(words)]}" for i in range(N)]
+    value = checked(
+        Record("events", write(tmp_path, lines)), STUDIES, EhrSection(), cache=tmp_path / "cache"
+    ).events.select("value")
+    value = value.collect().get_column("value")
+    assert value.null_count() == sum(i % 6 < 3 for i in range(N))
+    assert value.is_nan().sum() == sum(i % 6 in (3, 4) for i in range(N))
+    assert value.fill_nan(None).max() == 7

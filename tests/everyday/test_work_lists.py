@@ -305,3 +305,39 @@ def test_a_step_that_needs_an_extra_says_which(tmp_path, monkeypatch):
     assert "pip install 'fmaudit[encoders]'" in text
     assert "No module" not in text
     assert "halted" not in text
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("record_id", "mrn", "age_at_scan", "sex"),
+        ("Image Index", "Patient ID", "Patient Age", "Patient Gender"),
+        ("study_id", "subject_id", "anchor_age", "gender"),
+        ("imaging_occurrence_id", "person_id", "age", "Sex (M/F)"),
+        ("Untersuchungs-ID", "Patienten-ID", "Alter", "Geschlecht"),
+        ("Num\u00e9ro d'examen", "IPP", "\u00c2ge", "Sexe"),
+        (
+            "(0008,0050) Accession Number",
+            "(0010,0020) Patient ID",
+            "(0010,1010) Patient Age",
+            "(0010,0040) Patient Sex",
+        ),
+    ],
+)
+def test_names_of_other_registries_and_languages_are_recognised(tmp_path, names):
+    ours = ("study_id", "patient_id", "age", "sex")
+    theirs = ("AccessionNumber", "MRN", "PatientAge", "PatientSex")
+    _, audit = proposed(tmp_path, work_list().rename(dict(zip(theirs, names, strict=True))))
+    mapped = {one: own for one, own in zip(ours, names, strict=True) if one != own}
+    assert mapped.items() <= audit["cohort"]["columns"].items()
+
+
+def test_staff_and_postal_codes_are_no_attributes_and_a_label_without_latin_letters_is_an_outcome(tmp_path):
+    rng = np.random.default_rng(2)
+    table = work_list().rename({"Lung nodule": "\u80ba\u7ed3\u8282"})
+    table = table.with_columns(ReadBy=pl.Series(rng.choice(["x", "y"], N)), Zip=pl.Series(rng.choice(["1", "2"], N)))
+    proposal, audit = proposed(tmp_path, table)
+    assert audit["tasks"] == ["outcome"]
+    assert audit["attributes"] == ["sex", "age_band", "manufacturer"]
+    for column in ("ReadBy", "Zip"):
+        assert f"`{column}` is not an attribute: dates, or a name or number of people." in proposal.guessed

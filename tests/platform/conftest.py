@@ -61,10 +61,7 @@ def audited(tmp_path_factory):
 @pytest.fixture
 def copied(audited, tmp_path):
     """A copy of the audited workspace that a test may change."""
-    source = audited[0].audit_yaml.parent
-    target = tmp_path / "copy"
-    shutil.copytree(source, target, copy_function=shutil.copy2)
-    return open_workspace(target / "audit.yaml")
+    return copy_of(audited[0], tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +85,13 @@ def small_source(tmp_path_factory):
 @pytest.fixture
 def small(small_source, tmp_path):
     """A copy of it that a test may change."""
-    shutil.copytree(small_source.audit_yaml.parent, tmp_path / "copy", copy_function=shutil.copy2)
-    return open_workspace(tmp_path / "copy" / "audit.yaml")
+    return copy_of(small_source, tmp_path)
+
+
+def copy_of(workspace, folder):
+    """A copy of a workspace, with all it has made, in a folder."""
+    shutil.copytree(workspace.audit_yaml.parent, folder / "copy", copy_function=shutil.copy2)
+    return open_workspace(folder / "copy" / "audit.yaml")
 
 
 def run(workspace, **options):

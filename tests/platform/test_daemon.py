@@ -19,18 +19,17 @@ import yaml
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
 from fmaudit_core.pipeline.snapshot import snapshot_of
-from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, STEPS, step_of
+from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
 from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.metadata import EMPTY
 from tests.platform.conftest import EXPLORED, made, run, write_audit
+from tests.platform.dagster_ui import backfilled, browser_page, keep_picture, materialize_everything, wait_for
 from tests.platform.test_ui import ask, free_port
 
 pytestmark = pytest.mark.timeout(600)
 #: takes minutes more: `make test-daemon`
 long = pytest.mark.daemon
-#: several chains on a busy machine
-PATIENCE = 300
 WHOLE_ENCODER = ("study_embeddings", "probe_fits", "fusion_fits")
 CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES, *EXPLORED}
 
@@ -108,13 +107,6 @@ def weights(workspace, name, scale):
     return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def wait_for(there):
-    deadline = time.monotonic() + PATIENCE
-    while not there():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(1)
-
-
 def audited(workspace):
     return set(workspace.warehouse.read("audit_findings")["encoder"])
 
@@ -182,22 +174,10 @@ LAUNCH_BACKFILL = """
 mutation($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
     __typename
-    ... on LaunchBackfillSuccess { backfillId }
     ... on PythonError { message }
   }
 }
 """
-
-
-def backfill(address, assets, **chosen):
-    """Launch a backfill as the UI does, and wait for its end: its runs, and how it ended."""
-    params = {"assetSelection": [{"path": [name]} for name in assets], **chosen}
-    launched = ask(address, LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    with dg.DagsterInstance.get() as instance:
-        wait_for(lambda: instance.get_backfill(launched["backfillId"]).status.value not in ("REQUESTED", "FAILING"))
-        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": launched["backfillId"]}))
-        return runs, instance.get_backfill(launched["backfillId"]).status.value
 
 
 def test_a_backfill_is_a_run_for_each_range_of_partitions_with_a_record_for_each_of_them(served):
@@ -205,10 +185,13 @@ def test_a_backfill_is_a_run_for_each_range_of_partitions_with_a_record_for_each
     before, keys = materialized(landing), [f"{name}|pe" for name in sorted(audited(landing))]
     assert len(keys) == 2
     stamps = [landing.warehouse.path("subgroup_metrics", Cell(*key.split("|"))).stat().st_mtime_ns for key in keys]
-    runs, ended = backfill(address, ["probe_predictions", *FAIRNESS_TABLES], partitionNames=keys)
-    assert ended == "COMPLETED_SUCCESS"
+    assets = [{"path": [name]} for name in ("probe_predictions", *FAIRNESS_TABLES)]
+    with backfilled() as outcome:
+        launched = ask(address, LAUNCH_BACKFILL, params={"assetSelection": assets, "partitionNames": keys})
+        assert launched["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched
+    assert outcome["ended"] == "COMPLETED_SUCCESS"
     # nine assets of two partitions: two ranges, as the encoder that failed lies between the two
-    assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
+    assert [run.status for run in outcome["runs"]] == [dg.DagsterRunStatus.SUCCESS] * 2
     made = materialized(landing) - before
     assert set(made.values()) == {1}
     assert {(asset, key) for asset, key, _ in made} == {
@@ -317,13 +300,18 @@ def empty(tmp_path):
 
 
 @long
-def test_everything_is_made_from_the_ui_in_an_empty_workspace_by_a_few_runs(empty):
+@pytest.mark.browser
+def test_everything_is_made_from_the_page_of_an_empty_workspace_by_a_few_runs(empty, chromium):
     workspace, address = empty
-    assets = [asset for step in STEPS for asset in step.assets]
-    begun = time.monotonic()
-    runs, ended = backfill(address, assets, allPartitions=True)
-    print(f"{len(runs)} runs in {time.monotonic() - begun:.0f} s")
-    assert ended == "COMPLETED_SUCCESS"
+    with browser_page(chromium) as page:
+        with backfilled() as outcome:
+            materialize_everything(page, address)
+        page.goto(f"{address}/assets/subgroup_metrics?view=partitions")
+        page.get_by_text("Materialized (4)").wait_for()
+        page.get_by_text("Failed (0)").wait_for()
+        keep_picture(page, "everything")
+    runs = outcome["runs"]
+    assert outcome["ended"] == "COMPLETED_SUCCESS"
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     # sources, encoders, their probes, cells by task, findings; what is ready early goes ahead
     assert len(runs) <= 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,9 +10,12 @@ import sys
 import time
 import urllib.request
 
+import dagster as dg
 import pytest
 
 from fmaudit_core.storage.warehouse import Cell
+from tests.platform.conftest import copy_of
+from tests.platform.dagster_ui import backfilled, browser_page, keep_picture, materialize_all_partitions
 
 pytestmark = pytest.mark.browser
 CELL = Cell("hu_histogram", "pe")
@@ -43,9 +45,13 @@ def free_port():
             return port
 
 
-@pytest.fixture
-def served(copied):
+@pytest.fixture(scope="module")
+def served(audited, tmp_path_factory):
     """The UI of a copy of the audited workspace; ends with all its children."""
+    from fmaudit_dagster.execution.instance import prepare
+
+    copied = copy_of(audited[0], tmp_path_factory.mktemp("served"))
+    prepare(copied)
     port = free_port()
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(copied.audit_yaml), "ui", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
@@ -73,32 +79,22 @@ def ask(address, query, **variables):
     return json.loads(urllib.request.urlopen(request, timeout=60).read())["data"]
 
 
-def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the_same_rows(served, chromium, tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the_same_rows(served, chromium):
     workspace, address = served
-    with sync_playwright() as play:
-        browser = play.chromium.launch(
-            executable_path=str(chromium),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with browser_page(chromium) as page:
         page.goto(f"{address}/asset-groups")
         for group in ("cohort", "imaging", "embeddings", "probes", "fairness", "report"):
-            page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+            page.get_by_text(group, exact=True).first.wait_for()
         page.goto(f"{address}/assets/audit_report?view=lineage&lineageScope=upstream&lineageDepth=10")
         for asset in ("studies", "study_embeddings", "fairness_gaps", "audit_findings"):
-            page.get_by_text(asset, exact=True).first.wait_for(timeout=60_000)
+            page.get_by_text(asset, exact=True).first.wait_for()
         page.goto(f"{address}/assets/fairness_gaps?view=partitions&partition={CELL.encoder}%7C{CELL.task}")
-        page.get_by_text("dagster/row_count").first.wait_for(timeout=60_000)
+        page.get_by_text("dagster/row_count").first.wait_for()
         assert page.get_by_text("Materialized", exact=True).count()
-        folder = os.environ.get("FMAUDIT_SCREENSHOTS")
-        if folder:
-            page.screenshot(path=f"{folder}/partition.png")
+        keep_picture(page, "partition")
         port = int(address.rsplit(":", 1)[1]) + 1
         page.goto(f"http://127.0.0.1:{port}/index.html")  # the report, where the UI's links lead
-        page.locator("#summary").wait_for(timeout=60_000)
-        browser.close()
+        page.locator("#summary").wait_for()
 
     before = workspace.warehouse.read("fairness_gaps", CELL)
     path = workspace.warehouse.path("fairness_gaps", CELL)
@@ -129,3 +125,20 @@ def test_the_graph_and_a_partition_are_shown_and_a_run_from_the_server_makes_the
         time.sleep(0.5)
     assert path.stat().st_mtime_ns > stamp
     assert workspace.warehouse.read("fairness_gaps", CELL).equals(before)
+
+
+def test_all_partitions_of_an_asset_are_made_from_its_page_by_a_run_for_each_encoder(served, chromium):
+    workspace, address = served
+    cells = workspace.warehouse.cells("subgroup_metrics")
+    assert len(cells) == 4
+    stamps = {cell: workspace.warehouse.path("subgroup_metrics", cell).stat().st_mtime_ns for cell in cells}
+    with browser_page(chromium) as page:
+        with backfilled() as outcome:
+            materialize_all_partitions(page, address, "subgroup_metrics")
+        page.goto(f"{address}/assets/subgroup_metrics?view=partitions")
+        page.get_by_text("Materialized (4)").wait_for()
+        keep_picture(page, "partitions")
+    assert outcome["ended"] == "COMPLETED_SUCCESS"
+    assert [run.status for run in outcome["runs"]] == [dg.DagsterRunStatus.SUCCESS] * 2
+    for cell, stamp in stamps.items():
+        assert workspace.warehouse.path("subgroup_metrics", cell).stat().st_mtime_ns > stamp, cell

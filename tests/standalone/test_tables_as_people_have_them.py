@@ -212,3 +212,45 @@ def test_rows_without_a_model_are_refused(tmp_path):
     told = run(tmp_path)
     assert told.exit_code == 1
     assert "encoder is missing in" in " ".join(told.output.split())
+
+
+def test_the_page_counts_studies_in_their_normal_form(tmp_path):
+    frame = PLAIN.with_columns(
+        split=pl.col("split").replace({"test": "Testing", "val": "validation"}),
+        group=pl.col("group").replace({"unknown": "N/A"}),
+        y_true=pl.when(pl.col("study_id") != PLAIN["study_id"][0]).then("y_true"),
+    )
+    frame.write_csv(tmp_path / "p.csv")
+    told = run(tmp_path, "--unlabelled", "exclude")
+    assert told.exit_code == 0, told.output
+    counted = pl.read_csv(tmp_path / "out" / "cohort_counts.csv")
+    assert set(counted["split"]) == {"test", "val"}
+    assert set(counted["subgroup"]) == {*PLAIN["group"]}
+    assert counted["n_studies"].sum() == PLAIN.height - 1
+
+
+def test_codes_placeholders_and_people_that_change_are_told(tmp_path):
+    twice = (
+        PLAIN.filter(pl.col("patient_id").is_duplicated() & (pl.col("split") == "test"))["patient_id"].unique().sort()
+    )
+    sex = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("f")).otherwise(pl.lit("m"))
+    frame = PLAIN.with_columns(
+        sex=pl.when(pl.col("patient_id").is_in(twice[:3].to_list())).then(sex).otherwise(pl.lit("f"))
+    )
+    frame = frame.with_columns(sex=pl.when(pl.int_range(pl.len()) < 4).then(pl.lit("9")).otherwise("sex"))
+    found = assess(frame, attributes=["sex", "group"], settings=FEW)
+    notes = dict(found.notes.select("note", "n").iter_rows())
+    assert notes["sex has levels that may be codes of not recorded"] == 4
+    changing = frame.group_by("patient_id").agg(pl.col("sex").n_unique()).filter(pl.col("sex") > 1).height
+    assert notes["sex differs between rows of one patient"] == changing > 0
+    for codes in (pl.Series([-9999] * 2, dtype=pl.Int64), pl.Series(["-9999"] * 2)):
+        rows = pl.concat([codes, pl.int_range(PLAIN.height - 2, eager=True).cast(codes.dtype)]).alias("patient_id")
+        with pytest.raises(FairnessError, match="patient_id is missing in 2 rows: 1 and 2"):
+            assess(PLAIN.with_columns(rows), attributes=["group"], settings=FEW)
+
+
+def test_a_header_that_recurs_far_below_is_a_row_that_cannot_be_read(tmp_path):
+    rows = PLAIN.write_csv().splitlines()
+    (tmp_path / "p.csv").write_text("\n".join([*rows[:150], rows[0], *rows[150:]]))
+    told = " ".join(run(tmp_path).output.split())
+    assert "y_true holds labels other than 0 and 1: 'y_true' (row 151)" in told

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fmaudit_core.cohort.ages import read_ages
@@ -108,6 +110,13 @@ def test_parquet_keeps_ids_exactly_and_passes_over_nested_columns(tmp_path):
         read_cells(tmp_path / "f.parquet")
 
 
+def test_parquet_with_a_column_twice_is_told(tmp_path):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["f"]), pa.array(["m"])], ["study_id", "sex", "sex"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(CohortError, match="a column appears twice"):
+        column_names(tmp_path / "t.parquet")
+
+
 def test_levels_have_one_normal_form():
     words = [
         "male",
@@ -132,12 +141,32 @@ def test_levels_have_one_normal_form():
     "word",
     [
         ".", "#VALUE!", "(blank)", "\\N", "Unknown/Not specified", "UNKNOWN OR NOT REPORTED", "Patient refused", "Not Applicable",
-        "Prefer not to answer", "nan\u200b", "U", "Keine Angabe", "non renseigné", "\u672a\u77e5",
+        "Prefer not to answer", "nan\u200b", "U", "Keine Angabe", "non renseigné", "\u672a\u77e5", "[null]", "*Unspecified",
+        "???", "\u2014", "not-recorded", "Unk.", "Unknown sex", "REDACTED", "Pt declined", "-9", "-99.0", "-9999",
+        "UN", "NI", "ASKU",
     ],
 )  # fmt: skip
 def test_words_of_other_systems_for_not_recorded(word):
     found = normal_levels("PatientSex", pl.Series("n", ["f", word]), merge=False)
     assert found.column.to_list() == ["f", "unknown"]
+
+
+def test_codes_that_may_mean_not_recorded_stay_levels_and_are_counted():
+    for words, codes in (
+        (["0", "1", "-1", "-1"], {"-1": 2}),
+        (["f", "m", "9", "m"], {"9": 1}),
+        (["0", "1", "2", "9"], {}),
+        (["-1", "-2", "-3", "-3"], {}),
+        (["north", "south", "north", "NA"], {}),
+    ):
+        found = normal_levels("site", pl.Series("site", words), merge=False)
+        assert found.codes == codes
+        assert set(found.column) - {"unknown"} == set(words) - {"NA"}
+    assert normal_levels("gender_concept_id", pl.Series("n", ["8507", "0"]), merge=False).column.to_list() == [
+        "8507",
+        "unknown",
+    ]
+    assert normal_levels("site", pl.Series("n", ["NI", "UN", "0"]), merge=False).n_missing == 0
 
 
 def test_words_that_are_groups_stay_groups():
@@ -149,13 +178,27 @@ def test_words_that_are_groups_stay_groups():
     "pair",
     [
         ("\u0130stanbul", "istanbul"), ("Isparta", "\u0131sparta"), ("Stra\u00dfe", "STRASSE"), ("ea\u200bst", "east"),
-        ("the\u00a0east", "the east"), ("\uff4eorth", "north"), ("1", "1.0"),
+        ("the\u00a0east", "the east"), ("\uff4eorth", "north"), ("1", "1.0"), ("18-29", "18\u201329"),
+        ("North_East", "North East"), ("C\u00f4te d'Ivoire", "C\u00f4te d\u2019Ivoire"),
     ],
 )  # fmt: skip
 def test_levels_that_look_alike_are_no_two_groups(pair):
     with pytest.raises(LevelsError, match="differ by case or spacing only"):
         normal_levels("n", pl.Series("n", [*pair, "b"]), merge=False)
     assert normal_levels("n", pl.Series("n", [*pair, "b"]), merge=True).column.n_unique() == 2
+
+
+def test_a_sex_in_two_spellings_is_refused_or_merged():
+    column = pl.Series("n", ["F", "female", "female", "M", "U"])
+    with pytest.raises(LevelsError, match=r"F is female, M is male\): 'female', 'F'"):
+        normal_levels("PatientSex", column, merge=False)
+    assert normal_levels("PatientSex", column, merge=True).column.to_list() == ["female"] * 3 + ["M", "unknown"]
+    assert normal_levels("ward", column, merge=False).column.n_unique() == 4
+
+
+def test_levels_that_only_look_a_bit_alike_are_groups():
+    words = ["1-2", "12", "1_2", "a/b", "ab", "<1", ">1"]
+    assert normal_levels("site", pl.Series("site", words), merge=False).column.to_list() == words
 
 
 def test_invisible_characters_at_the_ends_are_no_part_of_ids_levels_and_names(tmp_path):
@@ -167,6 +210,11 @@ def test_invisible_characters_at_the_ends_are_no_part_of_ids_levels_and_names(tm
 def test_ids_that_a_spreadsheet_could_not_show_are_missing(tmp_path):
     frame, _ = read(tmp_path, "study_id,sex\n########,f\n#1,m\n")
     assert without_missing_words(frame["study_id"]).to_list() == ["", "#1"]
+
+
+def test_ids_that_databases_write_for_missing_are_no_patient():
+    ids = pl.Series(["-1", "-9999", "-99.0", "0", "9999", "-7312345", "-19"])
+    assert without_missing_words(ids).to_list() == ["", "", "", "0", "9999", "-7312345", "-19"]
 
 
 def test_splits_in_the_words_of_others():
@@ -189,7 +237,8 @@ def test_levels_that_differ_by_case_or_spacing_are_refused_or_merged():
     [
         pl.Series([1, 0]), pl.Series([1.0, 0.0]), pl.Series([True, False]), pl.Series(["1", " 0"]), pl.Series(["TRUE", "False "]),
         pl.Series(["yes", "No"]), pl.Series(["Positive", "NEGATIVE"]), pl.Series(["1.0", "0.00"]),
-        pl.Series("n", ["1,0", "0,0"]),
+        pl.Series("n", ["1,0", "0,0"]), pl.Series(["Checked", "Unchecked"]), pl.Series(["present", "Absent"]),
+        pl.Series(["ja", "nein"]),
     ],
 )  # fmt: skip
 def test_every_form_of_a_label(column):

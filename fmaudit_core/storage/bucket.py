@@ -42,7 +42,9 @@ _CREDENTIALS: Final = (
     "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones) in the environment; the key must "
     "be allowed to list, read, write and delete below the prefix."
 )
-_ADDRESS: Final = "Check its address and `storage:` in audit.yaml, and whether the store runs. Then run again: what is finished is kept."
+_ADDRESS: Final = (
+    "Check its address and `storage:` in audit.yaml, and that the store runs. Run again: finished work is kept."
+)
 
 
 class StoreError(FmauditError):

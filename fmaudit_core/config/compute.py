@@ -28,8 +28,8 @@ class ComputeSection(Section):
     #: studies of a shard, the unit of work: a kill loses at most the shards in progress. With `ray` the slices of a shard are in
     #: memory at once, so large slices need a small number
     shard_studies: int = Field(default=16, ge=1, le=4096)
-    #: `all` stores the slices of each study, so that another encoder with the same view does not read the CT again; `none` reads
-    #: the CT for each encoder, if slices need more disk than there is
+    #: `all` stores the slices of each study, so that another encoder with the same view does not read the CT again; `none` stores
+    #: none, if they need more disk than there is: the CT is read once for up to four encoders that are not up to date together
     keep_slices: Literal["all", "none"] = "all"
 
     @field_validator("address")

@@ -43,7 +43,7 @@ _CREDENTIALS: Final = (
     "be allowed to list, read, write and delete below the prefix."
 )
 _ADDRESS: Final = (
-    "Check `root:` and `storage:` in audit.yaml, and whether the store runs. Then run again: what is finished is kept."
+    "Check its address and `storage:` in audit.yaml, and that the store runs. Run again: finished work is kept."
 )
 
 

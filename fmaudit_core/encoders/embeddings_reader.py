@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
+from fmaudit_core.storage.duckdb_memory import CONFIG
 from fmaudit_core.storage.warehouse import unreadable
 
 Float32Array = npt.NDArray[np.float32]
@@ -229,5 +230,5 @@ def _file(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise
     except OSError as error:
         raise unreadable(path, error) from error
-    with duckdb.connect(str(path), read_only=True) as connection:
+    with duckdb.connect(str(path), read_only=True, config=CONFIG) as connection:
         yield connection

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fmaudit_core.storage.atomic_write import written_beside
 from fmaudit_core.storage.bucket_embeddings import EmbeddingsPath
+from fmaudit_core.storage.duckdb_memory import CONFIG
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -120,7 +121,7 @@ def written_embeddings(out: EmbeddingsPath, dim: int) -> Iterator[EmbeddingsWrit
         with out.written(dim) as objects:
             yield EmbeddingsWriter(objects)
         return
-    with written_beside(out) as temporary, duckdb.connect(str(temporary)) as connection:
+    with written_beside(out) as temporary, duckdb.connect(str(temporary), config=CONFIG) as connection:
         vector = f"FLOAT[{dim}]"
         connection.execute(f"CREATE TABLE study_embeddings(study_id VARCHAR, pooling VARCHAR, embedding {vector})")
         connection.execute(f"CREATE TABLE slice_embeddings(study_id VARCHAR, slice_index INTEGER, embedding {vector})")

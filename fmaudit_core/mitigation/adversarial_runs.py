@@ -149,9 +149,9 @@ def _choose(
 ) -> dict[tuple[str, str], float]:
     """Choose alpha per task and attribute: the lowest worst-group UDR on validation within the AUROC margin; mark the rows.
 
-    Of equal ones the largest is chosen. If no alpha is within the margin, the one with the highest AUROC is chosen; if no subgroup of validation has enough patients,
-    the largest alpha within the margin. Both criteria are means over the seeds that stayed finite. An alpha for which more than
-    half of the seeds diverged is chosen only if this holds for all.
+    Of equal ones the largest is chosen. If no alpha is within the margin, the one with the highest AUROC is chosen; if no
+    subgroup of validation has enough patients, the largest alpha within the margin. Both criteria are means over the seeds that
+    stayed finite. An alpha for which more than half of the seeds diverged is chosen only if this holds for all.
     """
     by_aim: dict[tuple[str, str], dict[float, list[dict[str, Any]]]] = {}
     for row in rows:

@@ -21,12 +21,11 @@ import polars as pl
 
 from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.storage.atomic_write import written_beside
-from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.bucket import REQUESTS, Bucket
 from fmaudit_core.storage.processes import has_ended, process_space
 
 _OBJECTS: Final = "objects.parquet"
 _SCHEMA: Final = {"name": pl.String, "n_bytes": pl.Int64, "tag": pl.String}
-_REQUESTS: Final = 16
 _PREFIX: Final = "study."
 
 
@@ -61,7 +60,7 @@ class BucketStudy:
         StoreError
             The bucket does not answer: no fault of the study.
         """
-        _remove_left(self.scratch)
+        _remove_left(self.scratch)  # also if the store does not answer
         found = [one.name for one in self.bucket.list(self.name) if is_shown(one.name)]
         if found:
             with copied_objects(self.bucket, found, below=self.name, scratch=self.scratch) as folder:
@@ -100,7 +99,7 @@ def copied_objects(bucket: Bucket, names: Sequence[str], *, below: str, scratch:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
 
-        with ThreadPoolExecutor(_REQUESTS, "images") as pool:
+        with ThreadPoolExecutor(REQUESTS, "images") as pool:
             list(pool.map(copy, names))
         yield folder
 

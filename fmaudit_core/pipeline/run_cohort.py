@@ -39,7 +39,6 @@ def read_cohort(workspace: Workspace, *, progress: Progress = silent) -> Cohort:
         The bucket of the table or images does not answer or refuses.
     """
     audit = workspace.audit
-
     if isinstance(audit.cohort, InspectCohort):
         return read_inspect_cohort(
             audit.cohort,

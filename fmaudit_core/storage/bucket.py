@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 _T = TypeVar("_T")
+#: requests of a process to a store at the same time
+REQUESTS: Final = 16
 #: about 3 s for a store that restarts; a longer outage is reported
 _RETRIES: Final = {
     "max_retries": 4,

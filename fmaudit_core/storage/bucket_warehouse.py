@@ -14,13 +14,12 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from fmaudit_core.storage.bucket import Bucket, StoredObject
+from fmaudit_core.storage.bucket import REQUESTS, Bucket, StoredObject
 from fmaudit_core.storage.bucket_embeddings import FOLDER, BucketEmbeddings, add_embeddings
 from fmaudit_core.storage.object_queries import object_queries
 from fmaudit_core.storage.pointers import (
     EMBEDDINGS,
     NAMES,
-    REQUESTS,
     Pointer,
     named_cell,
     pointer_name,

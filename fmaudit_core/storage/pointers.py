@@ -17,7 +17,7 @@ from typing import Final
 import pyarrow as pa
 
 from fmaudit_core.storage.atomic_write import PublishError, check_publishing
-from fmaudit_core.storage.bucket import Bucket
+from fmaudit_core.storage.bucket import REQUESTS, Bucket
 from fmaudit_core.storage.warehouse import Cell, WarehouseError
 
 #: folder of all names
@@ -26,8 +26,6 @@ NAMES: Final = "names"
 EMBEDDINGS: Final = "study_embeddings"
 _SUFFIX: Final = ".json"
 _WHOLE: Final = "whole"
-#: requests to a store at the same time
-REQUESTS: Final = 16
 
 
 @dataclass(frozen=True)

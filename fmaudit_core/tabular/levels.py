@@ -23,7 +23,8 @@ _NINES: Final = re.compile(r"-9{1,5}(\.0+)?")
 _CODE: Final = re.compile(r"-?\d+(\.0+)?")
 #: codes of "not recorded" in columns on people: HL7 v2 (table 0001), HL7 v3 (null flavours), PCORnet
 _NULL_CODES: Final = frozenset({"u", "un", "ni", "asku", "nask", "nav", "msk"})
-_PEOPLE: Final = ("sex", "gender", "race", "ethni", "hispanic")
+_SEX: Final = ("sex", "gender")
+_PEOPLE: Final = (*_SEX, "race", "ethni", "hispanic")
 _BETWEEN_LETTERS: Final = re.compile(r"(?<=[^\W\d_])_+(?=[^\W\d_])")
 #: words that may stand with `unknown`: ``Unknown racial group``
 _UNKNOWN_WHAT: Final = frozenset(
@@ -161,7 +162,7 @@ def _not_recorded(name: str, word: str) -> bool:
 def _alike(name: str, counts: Mapping[str, int]) -> list[tuple[str, ...]]:
     """Return the levels by how they read without case and spacing, the most frequent spelling of each first."""
     found: dict[str, list[str]] = {}
-    short = _SEXES if _is_of_sex(name) else {}
+    short = _SEXES if _names_one_of(name, _SEX) else {}
     for level in sorted(counts, key=lambda one: (-counts[one], one)):
         key = _alike_key(level)
         found.setdefault(short.get(key, key), []).append(level)
@@ -170,11 +171,11 @@ def _alike(name: str, counts: Mapping[str, int]) -> list[tuple[str, ...]]:
 
 def is_of_people(name: str) -> bool:
     """Return whether an attribute is a property of a person by its name, such as sex or race, which seldom changes."""
-    return any(part in name.casefold() for part in _PEOPLE)
+    return _names_one_of(name, _PEOPLE)
 
 
-def _is_of_sex(name: str) -> bool:
-    return any(part in name.casefold() for part in ("sex", "gender"))
+def _names_one_of(name: str, parts: Sequence[str]) -> bool:
+    return any(part in name.casefold() for part in parts)
 
 
 def _alike_key(level: str) -> str:

@@ -29,7 +29,7 @@ from fmaudit_core.imaging.archive.path_text import path_of_text
 from fmaudit_core.imaging.archive.reasons import NOT_READ
 from fmaudit_core.imaging.errors import ImagingError
 from fmaudit_core.storage.atomic_write import written_beside
-from fmaudit_core.storage.bucket import Bucket, ObjectLostError
+from fmaudit_core.storage.bucket import REQUESTS, Bucket, ObjectLostError
 
 _FILES_PER_PART: Final = 1_024
 #: to start a process costs as much as to read some thousand headers
@@ -39,8 +39,6 @@ _MEMORY, _THREADS = "256MB", 2
 _ROWS_PER_GROUP: Final = 16_384
 #: after so many failures in a row it is the disk that cannot be read, not its files
 _FAILURES_IN_A_ROW: Final = 16
-#: of a process at a time
-_REQUESTS: Final = 16
 _OF_ONE_FILE: Final = (errno.EACCES, errno.EPERM, errno.ENOENT)
 
 #: `known` are the rows of earlier runs that hold; `fresh` the files to read; `current` the index as it should be
@@ -235,7 +233,7 @@ def _headers(bucket: Bucket, files: Sequence[_Listed]) -> list[_Row]:
         except ObjectLostError:  # since it was listed
             return None
 
-    with ThreadPoolExecutor(_REQUESTS, "headers") as pool:
+    with ThreadPoolExecutor(REQUESTS, "headers") as pool:
         return [found for found in pool.map(row, files) if found is not None]
 
 

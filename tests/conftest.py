@@ -42,6 +42,9 @@ def _no_platform_elsewhere(request):
     yield
     _take_platform(imported)
     sys.modules.update(modules)
+    for name, module in modules.items():  # `import package.module as name` reads the package's attribute
+        package, _, attribute = name.rpartition(".")
+        setattr(sys.modules[package], attribute, module)
     os.environ.update(surroundings)
 
 

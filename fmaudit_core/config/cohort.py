@@ -18,13 +18,23 @@ class PhantomCohort(Section):
     #: this kind of cohort
     kind: Literal["phantom"]
     #: number of studies
-    n_studies: int = Field(default=700, ge=60)
+    n_studies: int = Field(default=900, ge=60)
     #: slices per study
-    n_slices: int = Field(default=10, ge=4)
+    n_slices: int = Field(default=8, ge=4)
     #: rows and columns of a slice
     matrix_px: int = Field(default=144, ge=64)
     #: seed that determines the patients
     seed: int = 20_26
+    #: how much of the age disparity goes with the scanner. `none`: emboli of the youngest are small, and all ages are scanned
+    #: on the poor scanner alike. `part`: half of their emboli are small, and they are mostly scanned on the poor scanner.
+    #: `whole`: their emboli are as large as those of others, and they are mostly scanned on the poor scanner
+    scanner_gap: Literal["none", "part", "whole"] = "none"
+    #: share of the patients with the hidden disease, which is recorded in the image and in a code of the medical record only, and
+    #: whose emboli are small; 0 for none
+    hidden_share: float = Field(default=0.25, ge=0.0, le=0.5)
+    #: hospital: `b` and `c` have other patients than `a`, another prevalence, another use of the scanners and a smaller age
+    #: disparity
+    site: Literal["a", "b", "c"] = "a"
 
 
 class LabelWords(Section):

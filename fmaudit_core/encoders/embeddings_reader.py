@@ -139,6 +139,16 @@ def stream_slice_embeddings(
             yield ids.dictionary_encode(), index.to_numpy().astype(np.int64), flat.reshape(len(ids), -1)
 
 
+def read_slice_embeddings(path: EmbeddingsPath, studies: Sequence[str]) -> dict[str, Float32Array]:
+    """Return the slice embeddings of some studies, (slices, d) float32 from the feet upwards, by study."""
+    query = "SELECT study_id, embedding FROM slice_embeddings WHERE study_id IN (SELECT unnest(?)) ORDER BY study_id, slice_index"
+    rows: dict[str, list[npt.NDArray[np.float32]]] = {}
+    with _opened(path) as connection:
+        for study_id, embedding in connection.execute(query, [list(studies)]).fetchall():
+            rows.setdefault(study_id, []).append(np.asarray(embedding, dtype=np.float32))
+    return {study_id: np.stack(found) for study_id, found in rows.items()}
+
+
 def read_study_ids(path: EmbeddingsPath) -> list[str]:
     """Return the studies that have an embedding, sorted.
 

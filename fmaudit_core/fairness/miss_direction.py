@@ -23,7 +23,7 @@ BoolArray = npt.NDArray[np.bool_]
 SHARES: Final = (0.1, 0.2, 0.3)
 #: penalties that are tried, relative to the mean eigenvalue of the Gram matrix
 _RIDGES: Final = (1.0, 5.0, 25.0)
-_FOLDS: Final = 5
+FOLDS: Final = 5
 #: smallest mean eigenvalue: an embedding without variation has no direction
 _LEAST: Final = 1e-12
 
@@ -45,10 +45,9 @@ class Choice:
 
 def choose(x: Float32Array, log_odds: Float64Array, residual: Float64Array, patient: IntArray, seed: int) -> Choice:
     """Choose penalty and size on (n, d) standardised studies; each study is placed by a fit without its patient."""
-    rng = np.random.default_rng(seed)
-    fold = rng.permutation(int(patient.max()) + 1)[patient] % _FOLDS
+    fold = folds_of(patient, seed)
     along = np.empty((len(_RIDGES), len(x)))
-    for one in range(_FOLDS):
+    for one in range(FOLDS):
         inside, out = fold != one, fold == one
         for at, weights in enumerate(fit_directions(x[inside], log_odds[inside], residual[inside], _RIDGES)):
             along[at, out] = weights.along(x[out], log_odds[out])
@@ -58,6 +57,12 @@ def choose(x: Float32Array, log_odds: Float64Array, residual: Float64Array, pati
         for share in SHARES
     ]
     return max(tried, key=lambda one: one.z)
+
+
+def folds_of(patient: IntArray, seed: int) -> IntArray:
+    """Return the fold of each study, (n,) int64 from 0: a patient's studies are in the same one."""
+    out: IntArray = np.random.default_rng(seed).permutation(int(patient.max()) + 1)[patient] % FOLDS
+    return out
 
 
 @dataclass(frozen=True)

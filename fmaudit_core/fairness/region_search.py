@@ -18,7 +18,7 @@ from fmaudit_core.common.matrix_rows import rows_of
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_fit import fit_intercept
 from fmaudit_core.fairness.excess_misses import Scored, log_odds_of, miss_residuals, recalibration_slope
-from fmaudit_core.fairness.miss_direction import Choice, choose, fit_directions, top
+from fmaudit_core.fairness.miss_direction import FOLDS, Choice, choose, fit_directions, folds_of, separation, top
 from fmaudit_core.fairness.miss_rules import Condition, Conditions, Rule, conditions_of, find_rules, jaccard
 from fmaudit_core.fairness.small_groups import metric_status
 
@@ -33,7 +33,7 @@ RULES: Final = "rules"
 MOST_RULES: Final = 2
 #: resamples of the patients in which the finders are run again
 RESAMPLES: Final = 10
-#: standard errors that a region must stand out by where it is searched for
+#: standard errors that a region must stand out by out of fold where it is searched for
 _LEAST_Z: Final = 1.0
 
 
@@ -141,7 +141,7 @@ def proposed_regions(
     rng = np.random.default_rng(seed)
     n = int(search.scored.patient.max()) + 1
     resamples = [rng.multinomial(n, np.full(n, 1 / n))[search.scored.patient] for _ in range(RESAMPLES)]
-    return [*_direction(search, test, resamples, seed), *_rules(searched, search, test, resamples, settings)]
+    return [*_direction(search, test, resamples, seed), *_rules(searched, search, test, resamples, settings, seed)]
 
 
 def _direction(search: Side, test: Side, resamples: Sequence[IntArray], seed: int) -> list[Region]:
@@ -161,19 +161,26 @@ def _top(chosen: Choice, search: Side, of: Side, rows: IntArray | slice = slice(
 
 
 def _rules(
-    searched: Searched, search: Side, test: Side, resamples: Sequence[IntArray], settings: FairnessSection
+    searched: Searched, search: Side, test: Side, resamples: Sequence[IntArray], settings: FairnessSection, seed: int
 ) -> list[Region]:
-    """Return the best rules that stand out."""
+    """Return the best rules, as many as stand out out of fold."""
     conditions, of_test = _conditions(searched, search, test, settings)
     if not conditions.names:
         return []
     first = _first_positive(search.scored)
 
-    def found(weight: Float64Array) -> list[Rule]:
-        least, most = settings.test_from, MOST_RULES
-        return find_rules(conditions, search.residual, first, weight, least=least, most=most)
+    def found(weight: Float64Array, share: float = 1.0) -> list[Rule]:
+        least = round(share * settings.test_from)
+        return find_rules(conditions, search.residual, first, weight, least=least, most=MOST_RULES)
 
-    rules = [rule for rule in found(np.ones(len(first))) if rule.z >= _LEAST_Z]
+    # the best of hundreds of rules stands out where it was found, whether or not there is anything to find
+    inside = np.zeros((MOST_RULES, len(first)), dtype=bool)
+    fold = folds_of(search.scored.patient, seed)
+    for one in range(FOLDS):
+        for place, rule in enumerate(found((fold != one).astype(np.float64), 1 - 1 / FOLDS)):
+            inside[place] |= (fold == one) & conditions.region(rule.at)
+    stand_out = [separation(search.residual, one) >= _LEAST_Z for one in inside]
+    rules = [rule for rule, kept in zip(found(np.ones(len(first))), stand_out, strict=False) if kept]
     again = [found(times.astype(np.float64)) for times in resamples] if rules else []
     regions = []
     for rule in rules:

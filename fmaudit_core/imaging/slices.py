@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from fmaudit_core.common.worker_pool import Perform, performed
 from fmaudit_core.imaging.acquisition import acquisition_table
 from fmaudit_core.imaging.archive.index import IndexedStudy
 from fmaudit_core.imaging.bucket_images import BucketStudy
+from fmaudit_core.imaging.burnt_in import is_free_of_text
 from fmaudit_core.imaging.choice import judged, stored_at
 from fmaudit_core.imaging.errors import ImagesGoneError, SliceStoreError
 from fmaudit_core.imaging.rescale import Rescale
@@ -237,6 +239,15 @@ class SliceStore:
         volume_hu, spacing_zyx_mm, _ = self._volume(study_id, where=self._record(study_id))
         return volume_hu, spacing_zyx_mm
 
+    def is_free_of_text(self, study_id: str) -> bool:
+        """Return whether no image of the series whose slices are stored can hold burnt-in text; see `burnt_in.py`."""
+        record = _read_record(self._record(study_id))
+        if study_id not in self.images or record.get("stored") is None:
+            return False
+        series_uid = record["rows"][record["stored"]]["series_uid"]
+        with _opened_files(self.images[study_id]) as files:
+            return is_free_of_text(files, series_uid)
+
     def _volume(self, study_id: str, where: Path) -> tuple[Int16Array, Spacing, str]:
         """Return the volume of the stored series, its spacing, and the inputs of its entries."""
         job, _ = self._job(study_id, self.images[study_id], [], NO_RULES)
@@ -344,6 +355,18 @@ def _indexed_series(study: IndexedStudy, rescale: Rescale | None) -> Iterator[Se
                 fix="Check its disk or mount, then run `fmaudit run` again: finished studies are kept.",
             )
         yield from found_series(files, rescale=rescale)
+
+
+@contextmanager
+def _opened_files(images: StudyImages) -> Iterator[list[Path]]:
+    """Yield the files of a study's CT; of a bucket, of a copy that is removed afterwards."""
+    if isinstance(images, IndexedStudy):
+        yield images.files()
+    elif isinstance(images, BucketStudy):
+        with images.copied() as path:
+            yield [file for file, _ in files_below(path)] if path.exists() else []
+    else:
+        yield [file for file, _ in files_below(images)] if images.exists() else []
 
 
 def _copied_series(study: BucketStudy, rescale: Rescale | None) -> Iterator[SeriesRead]:

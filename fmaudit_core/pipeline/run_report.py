@@ -15,6 +15,7 @@ import polars as pl
 import fmaudit_core
 from fmaudit_core.encoders.embeddings_reader import read_provenance
 from fmaudit_core.mitigation.recommend import recommend
+from fmaudit_core.pipeline.run_montages import montages
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.stale_steps import StaleStep
 from fmaudit_core.pipeline.steps import STEPS, step_of
@@ -41,7 +42,7 @@ def report_input(
     runs: Mapping[str, str] | None = None,
     cell_runs: Mapping[tuple[str, str, str], str] | None = None,
 ) -> ReportInput:
-    """Everything the page shows, as counts: no row about a study or a patient.
+    """Everything the page shows, as counts: no row about a study or a patient, and slices only if the audit asks for them.
 
     Parameters
     ----------
@@ -85,6 +86,7 @@ def report_input(
         studies=count_studies(workspace.audited_studies(), workspace.audit.attributes),
         flow=warehouse.read("cohort_flow"),
         slice_quality=_series(workspace, look),
+        montages=montages(workspace, look),
         encoders=encoders,
         provenance=_provenance(workspace, look),
         runs=runs or {},

@@ -324,7 +324,7 @@ STEPS: Final = (
             "mitigation_capacity",
         ),
         tables=("report_files", "mitigation_recommendations", "paper_comparison"), optional=("mitigation_capacity",),
-        settings=("report.dagster_url",), when=facts.is_audited, revision=12,
+        settings=("report.dagster_url", "report.images"), when=facts.is_audited, revision=12,
     ),
 )  # fmt: skip
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fmaudit_core.imaging.slices import SliceStore, StudyImages
 
 #: raised when the phantom is drawn or written in another way
-PHANTOM_REVISION = 2
+PHANTOM_REVISION = 3
 #: thicker slices of INSPECT are quarantined unless the audit says otherwise
 INSPECT_MAX_SPACING_MM = 5.0
 

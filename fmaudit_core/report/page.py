@@ -107,7 +107,9 @@ def _context(inputs: ReportInput, shown: ReportData) -> dict[str, Any]:
         "q_map": q_map(index),
         "why": why_section(index, tables.adjusted),
         "training_counts": training_count_views(index, tables.training_counts, tables.learning_curves),
-        "who_else": who_else_views(index, tables.regions, tables.traits),
+        "who_else": who_else_views(
+            index, tables.regions, tables.traits, inputs.montages if audit.report.images else {}
+        ),
         "overview": encoders_view(index),
         "pairs": pair_views(index),
         "changes": changes_views(index),

@@ -16,9 +16,11 @@ from fmaudit_core.config import ConfigError, PhantomCohort, validated
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.setup.propose_config import Proposal
 
-#: what `--phantom` audits: attention over slices, and fewer tasks and networks than the defaults, so that it takes minutes
+#: what `--phantom` audits: attention over slices, gaps standardised for the scanner, and fewer tasks and networks than the
+#: defaults, so that it takes minutes
 PHANTOM_AUDIT = {
     "tasks": ["pe", "mortality_12m", "readmission_12m", "pulmonary_hypertension_12m"],
+    "covariates": ["acquisition.model"],
     "probes": {"kinds": ["logistic", "abmil"]},
     "mitigation": {"alphas": [1.0], "seeds": 2},
 }

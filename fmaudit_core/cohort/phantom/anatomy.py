@@ -6,6 +6,7 @@ lowest slice to 1 at the highest. Attenuations are tissue values at 120 kVp; con
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ from fmaudit_core.cohort.phantom.plan import Artery, StudyPlan
 
 Float32Array = npt.NDArray[np.float32]
 Int16Array = npt.NDArray[np.int16]
+BoolArray = npt.NDArray[np.bool_]
 
 FIELD_OF_VIEW_MM: Final = 340.0
 #: the drawn part of the chest, from the heart's base to above the aortic arch
@@ -32,6 +34,10 @@ MEDIASTINUM_HU: Final = 25.0
 MYOCARDIUM_HU: Final = 110.0
 BONE_HU: Final = 420.0
 SPONGY_BONE_HU: Final = 210.0
+FIBROSIS_HU: Final = -420.0
+#: squared distance from the middle of a lung where fibrosis begins, 1 at the pleura
+FIBROSIS_FROM: Final = 0.45
+_RIBS_FROM, _RIBS_TO = 0.9, 1.05
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,10 @@ class Tube:
 
 #: x is positive on the left; the right arteries mirror the left ones
 ARTERIES: Final[dict[Artery, Tube]] = {
-    "interlobar_right": Tube((-50, 4, 0.25), (-68, 26, -0.8), (16.0, 12.0)),
-    "interlobar_left": Tube((54, 8, 0.25), (72, 30, -0.8), (15.5, 11.5)),
-    "upper_right": Tube((-44, -4, 0.2), (-58, -18, 0.95), (13.0, 9.5)),
-    "upper_left": Tube((50, -2, 0.2), (62, -16, 0.95), (13.0, 9.5)),
+    "interlobar_right": Tube((-50, 4, 0.25), (-68, 26, -0.8), (20.0, 15.0)),
+    "interlobar_left": Tube((54, 8, 0.25), (72, 30, -0.8), (19.5, 14.5)),
+    "upper_right": Tube((-44, -4, 0.2), (-58, -18, 0.95), (16.5, 12.0)),
+    "upper_left": Tube((50, -2, 0.2), (62, -16, 0.95), (16.5, 12.0)),
     "basal_right": Tube((-84, 30, -0.1), (-98, 54, -1.0), (4.2, 3.0)),
     "basal_left": Tube((88, 32, -0.1), (102, 56, -1.0), (4.2, 3.0)),
 }
@@ -96,6 +102,44 @@ def embolus_slices(study: StudyPlan, n_slices: int) -> list[npt.NDArray[np.intp]
     return found
 
 
+@dataclass(frozen=True)
+class Part:
+    """The part of the volume that an ellipse reaches.
+
+    Parameters
+    ----------
+    at : index of the part in the volume
+    hu : view of it
+    distance : squared distance from the centre, 1 at the edge
+    inside : bool, of the shape of the view
+    """
+
+    at: tuple[slice, slice, slice]
+    hu: Float32Array
+    distance: Float32Array
+    inside: BoolArray
+
+    def fill(self, hu: float | Float32Array, where: BoolArray | bool = True) -> None:
+        """Set the attenuation inside the ellipse, where the mask holds."""
+        self.hu[self.inside & where] = hu
+
+
+def _reached(along: Float32Array, middle: float | Float32Array, half: float | Float32Array) -> BoolArray:
+    """Return which coordinates lie within an ellipse in some slice."""
+    low, high = float(np.min(middle - half)), float(np.max(middle + half))
+    return np.asarray((along.ravel() >= low) & (along.ravel() <= high))
+
+
+def _span(inside: BoolArray) -> slice:
+    """Return the smallest range that holds all that is inside."""
+    found = np.flatnonzero(inside)
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
+
+
+def _in_slices(value: float | Float32Array, heights: slice) -> float | Float32Array:
+    return value[heights] if isinstance(value, np.ndarray) and len(value) > 1 else value
+
+
 class _Canvas:
     """The volume being drawn, with the patient coordinates of its voxels."""
 
@@ -122,10 +166,26 @@ class _Canvas:
         y: float | Float32Array,
         half_x: float | Float32Array,
         half_y: float | Float32Array,
-    ) -> Float32Array:
-        """Return the squared distance from the centre of an ellipse, 1 at its edge. Position and size may differ by slice."""
-        across: Float32Array = ((self.x - x) / half_x) ** 2
-        return across + ((self.y - y) / half_y) ** 2
+        shown: BoolArray | None = None,
+    ) -> Part:
+        """Return the part of the volume around an ellipse, and the squared distance from its centre there, 1 at its edge.
+
+        Parameters
+        ----------
+        x, y, half_x, half_y : float or (slices, 1, 1), mm; position and size may differ by slice
+        shown : (slices, 1, 1) bool, optional
+            Slices that it is in.
+        """
+        heights = slice(None) if shown is None else _span(shown.ravel())
+        rows = _span(_reached(self.y, y, half_y))
+        columns = _span(_reached(self.x, x, half_x))
+        x, y, half_x, half_y = (_in_slices(value, heights) for value in (x, y, half_x, half_y))
+        across: Float32Array = ((self.x[:, :, columns] - x) / half_x) ** 2
+        distance = across + ((self.y[:, rows] - y) / half_y) ** 2
+        at = (heights, rows, columns)
+        hu = self.hu[at]
+        inside = np.broadcast_to(distance < 1, hu.shape)
+        return Part(at, hu, distance, inside if shown is None else inside & shown[heights])
 
     def blotches(self, rng: np.random.Generator, every: int) -> Float32Array:
         """Return uniform noise in [0, 1) with grains of `every` pixels."""
@@ -134,10 +194,11 @@ class _Canvas:
         return coarse.repeat(every, axis=1).repeat(every, axis=2)[:, :rows, :columns]
 
     def scanned(self) -> Int16Array:
-        """Return the volume as a scanner records it: edges smoothed over a pixel, noise added, and air outside the circle."""
+        """Return the volume as its scanner records it: edges smoothed, noise added, and air outside the circle."""
         v = self.hu
-        v[:, 1:-1] = 0.25 * v[:, :-2] + 0.5 * v[:, 1:-1] + 0.25 * v[:, 2:]
-        v[:, :, 1:-1] = 0.25 * v[:, :, :-2] + 0.5 * v[:, :, 1:-1] + 0.25 * v[:, :, 2:]
+        for _ in range(self.study.scanner.machine.smoothings):
+            v[:, 1:-1] = 0.25 * v[:, :-2] + 0.5 * v[:, 1:-1] + 0.25 * v[:, 2:]
+            v[:, :, 1:-1] = 0.25 * v[:, :, :-2] + 0.5 * v[:, :, 1:-1] + 0.25 * v[:, :, 2:]
         v += self.study.scanner.noise_hu * self.scan.standard_normal(v.shape, dtype=np.float32)
         v = np.where(self.in_circle, v, AIR_HU)
         return np.clip(np.rint(v), -1024, 3000).astype(np.int16)
@@ -146,8 +207,7 @@ class _Canvas:
 def _draw_trunk(canvas: _Canvas) -> None:
     """Draw the body from skin to muscle: fat, breasts in front, and the muscle of the chest wall."""
     habitus = canvas.study.habitus
-    body = canvas.ellipse(0, 0, habitus.half_width_mm, habitus.half_depth_mm)
-    canvas.hu[np.broadcast_to(body < 1, canvas.hu.shape)] = canvas.fat_hu
+    canvas.ellipse(0, 0, habitus.half_width_mm, habitus.half_depth_mm).fill(canvas.fat_hu)
     if habitus.breast_mm:
         fullness = np.clip(1.0 - canvas.height**2, 0.05, 1.0)
         for side in (-1, 1):
@@ -157,13 +217,13 @@ def _draw_trunk(canvas: _Canvas) -> None:
                 62.0,
                 habitus.breast_mm * fullness + 1,
             )
-            canvas.hu[(front < 1) & (canvas.hu == AIR_HU)] = canvas.fat_hu + 25
-    wall = canvas.ellipse(0, 0, habitus.half_width_mm - habitus.fat_mm, habitus.half_depth_mm - habitus.fat_mm)
-    canvas.hu[np.broadcast_to(wall < 1, canvas.hu.shape)] = canvas.muscle_hu
+            front.fill(canvas.fat_hu + 25, front.hu == AIR_HU)
+    width, depth = habitus.half_width_mm - habitus.fat_mm, habitus.half_depth_mm - habitus.fat_mm
+    canvas.ellipse(0, 0, width, depth).fill(canvas.muscle_hu)
 
 
 def _draw_lungs(canvas: _Canvas) -> None:
-    """Draw both lungs with vessels, holes of emphysema, and effusion at the back."""
+    """Draw both lungs with vessels, holes of emphysema, the mesh of fibrosis, and effusion at the back."""
     habitus, signs = canvas.study.habitus, canvas.study.signs
     inner_x, inner_y = habitus.half_width_mm - habitus.fat_mm - 16, habitus.half_depth_mm - habitus.fat_mm - 14
     taper = np.sqrt(np.clip(1.0 - 0.45 * np.clip(canvas.height, 0, None) ** 2, 0.2, 1.0))
@@ -171,45 +231,49 @@ def _draw_lungs(canvas: _Canvas) -> None:
     level = LUNG_HU + 25 * float(canvas.patient.standard_normal())
     share_of_holes = float(np.clip(0.04 + 0.07 * signs.emphysema, 0.0, 0.4))
     depth_mm = float(np.clip(9.0 * signs.effusion, 0.0, 34.0))
+    # a generator of its own: a patient without the disease looks the same whether or not others have it
+    mesh = canvas.blotches(np.random.default_rng((*canvas.study.patient_seed, 8)), 2) if canvas.study.fibrosis else None
     for side in (-1, 1):
-        lung = canvas.ellipse(side * 0.55 * inner_x, 2.0, 0.42 * inner_x * taper, 0.86 * inner_y * taper) < 1
-        canvas.hu[lung] = level
-        canvas.hu[lung & (grain > 0.93)] = VESSEL_IN_LUNG_HU
-        canvas.hu[lung & (holes < share_of_holes)] = EMPHYSEMA_HU
+        lung = canvas.ellipse(side * 0.55 * inner_x, 2.0, 0.42 * inner_x * taper, 0.86 * inner_y * taper)
+        lung.fill(level)
+        lung.fill(VESSEL_IN_LUNG_HU, grain[lung.at] > 0.93)
+        lung.fill(EMPHYSEMA_HU, holes[lung.at] < share_of_holes)
+        if mesh is not None:  # it begins at the pleura
+            lung.fill(FIBROSIS_HU, (mesh[lung.at] > 0.55) & (lung.distance > FIBROSIS_FROM))
         if depth_mm > 2:
             floor = 0.86 * inner_y * taper + 2.0 - depth_mm * np.clip(0.55 - 0.75 * canvas.height, 0.0, 1.0)
-            canvas.hu[lung & (canvas.y > floor)] = EFFUSION_HU
+            lung.fill(EFFUSION_HU, canvas.y[:, lung.at[1]] > floor)
 
 
 def _draw_heart_and_vessels(canvas: _Canvas) -> None:
     """Draw mediastinum, heart, aorta, and the pulmonary arteries with their emboli."""
     signs, contrast = canvas.study.signs, canvas.study.scanner.contrast_hu
-    canvas.hu[canvas.ellipse(2, 8, 42 - 6 * np.abs(canvas.height), 62) < 1] = canvas.mediastinum_hu
+    canvas.ellipse(2, 8, 42 - 6 * np.abs(canvas.height), 62).fill(canvas.mediastinum_hu)
     size = 1.0 + 0.11 * signs.heart_size
     bulge = np.sqrt(np.clip(1.0 - ((canvas.height + 0.75) / 0.85) ** 2, 0.0, 1.0)) + 1e-3
-    canvas.hu[canvas.ellipse(22, -22, 60 * size * bulge, 46 * size * bulge) < 1] = MYOCARDIUM_HU
+    canvas.ellipse(22, -22, 60 * size * bulge, 46 * size * bulge).fill(MYOCARDIUM_HU)
     for x, y, half in ((2, -30, 24), (40, -14, 22)):
-        canvas.hu[canvas.ellipse(x, y, half * size * bulge, half * size * bulge) < 1] = (
-            0.2 + canvas.study.scanner.contrast_left
-        ) * contrast
+        chamber = canvas.ellipse(x, y, half * size * bulge, half * size * bulge)
+        chamber.fill((0.2 + canvas.study.scanner.contrast_left) * contrast)
     aorta = canvas.study.scanner.contrast_left * contrast
-    canvas.hu[(canvas.ellipse(-14, -14, 15, 15) < 1) & (canvas.height > -0.2) & (canvas.height < 0.75)] = aorta
-    canvas.hu[np.broadcast_to(canvas.ellipse(22, 48, 12, 12) < 1, canvas.hu.shape)] = aorta
-    canvas.hu[(canvas.ellipse(2, 16, 34, 13) < 1) & (np.abs(canvas.height - 0.82) < 0.1)] = aorta
+    canvas.ellipse(-14, -14, 15, 15, (canvas.height > -0.2) & (canvas.height < 0.75)).fill(aorta)
+    canvas.ellipse(22, 48, 12, 12).fill(aorta)
+    canvas.ellipse(2, 16, 34, 13, np.abs(canvas.height - 0.82) < 0.1).fill(aorta)
     wide = 1.0 + 0.14 * signs.trunk_size
-    trunk = (canvas.ellipse(18, -22, 14 * wide, 14 * wide) < 1) & (np.abs(canvas.height - 0.2) < 0.28)
-    branches = (canvas.ellipse(2, -4, 58, 9 * wide) < 1) & (np.abs(canvas.height - 0.25) < 0.14)
-    canvas.hu[trunk | branches] = contrast
+    canvas.ellipse(18, -22, 14 * wide, 14 * wide, np.abs(canvas.height - 0.2) < 0.28).fill(contrast)
+    canvas.ellipse(2, -4, 58, 9 * wide, np.abs(canvas.height - 0.25) < 0.14).fill(contrast)
     for tube in ARTERIES.values():
         middle_x, middle_y, radius, runs = _discs(canvas, tube)
-        canvas.hu[(canvas.ellipse(middle_x, middle_y, radius, radius) < 1) & runs] = contrast
+        canvas.ellipse(middle_x, middle_y, radius, radius, runs).fill(contrast)
     _draw_veins_and_nodes(canvas)
+    blending = canvas.study.scanner.machine.blending
     for embolus, shown in zip(canvas.study.emboli, embolus_slices(canvas.study, len(canvas.hu)), strict=True):
         middle_x, middle_y, radius, _ = _discs(canvas, ARTERIES[embolus.artery])
-        clot = canvas.ellipse(middle_x, middle_y, radius * embolus.fill, radius * embolus.fill) < 1
         held = np.zeros(canvas.height.shape, dtype=bool)
         held[shown] = True
-        canvas.hu[clot & held] = embolus.hu
+        canvas.ellipse(middle_x, middle_y, radius * embolus.fill, radius * embolus.fill, held).fill(
+            blending * contrast + (1 - blending) * embolus.hu
+        )
 
 
 def _draw_veins_and_nodes(canvas: _Canvas) -> None:
@@ -217,21 +281,18 @@ def _draw_veins_and_nodes(canvas: _Canvas) -> None:
     filled = (0.1 + canvas.study.scanner.contrast_left) * canvas.study.scanner.contrast_hu
     for x, y in ((-62, -12), (66, -8), (-38, 30), (42, 34)):
         half = 6.5 * float(canvas.patient.uniform(0.7, 1.3))
-        canvas.hu[(canvas.ellipse(x, y, half, half) < 1) & (canvas.height < 0.1) & (canvas.hu < 0)] = filled
+        vein = canvas.ellipse(x, y, half, half, canvas.height < 0.1)
+        vein.fill(filled, vein.hu < 0)
     for _ in range(int(canvas.patient.integers(0, 7))):
         side = 1 if canvas.patient.random() < 0.5 else -1
         lateral, behind = canvas.patient.uniform(28, 92), canvas.patient.uniform(-30, 48)
         half_x, half_y = canvas.patient.uniform(6, 14, 2)
         at, reach = canvas.patient.uniform(-0.8, 0.8), canvas.patient.uniform(0.1, 0.5)
-        node = (
-            (canvas.ellipse(side * lateral, behind, half_x, half_y) < 1)
-            & (np.abs(canvas.height - at) < reach)
-            & (canvas.hu < 0)
-        )
-        canvas.hu[node] = canvas.patient.uniform(30, 80)
+        node = canvas.ellipse(side * lateral, behind, half_x, half_y, np.abs(canvas.height - at) < reach)
+        node.fill(canvas.patient.uniform(30, 80), node.hu < 0)
 
 
-def _discs(canvas: _Canvas, tube: Tube) -> tuple[Float32Array, Float32Array, Float32Array, npt.NDArray[np.bool_]]:
+def _discs(canvas: _Canvas, tube: Tube) -> tuple[Float32Array, Float32Array, Float32Array, BoolArray]:
     """Return centre, radius and presence of a tube in every slice."""
     (x0, y0, h0), (x1, y1, h1) = tube.start, tube.end
     along = np.clip((canvas.height - h0) / (h1 - h0), 0.0, 1.0)
@@ -246,11 +307,14 @@ def _draw_bones(canvas: _Canvas) -> None:
     kept = float(np.clip(1.0 - 0.22 * canvas.study.signs.bone_loss, 0.25, 1.5))
     back = habitus.half_depth_mm - habitus.fat_mm
     spine = canvas.ellipse(0, back - 32, 20, 17)
-    canvas.hu[np.broadcast_to(spine < 1, canvas.hu.shape)] = SPONGY_BONE_HU * kept
-    canvas.hu[np.broadcast_to((spine > 0.8) & (spine < 1), canvas.hu.shape)] = BONE_HU * (0.5 + 0.5 * kept)
-    canvas.hu[np.broadcast_to(canvas.ellipse(0, 0.06 * back + back - 14, 7, 14) < 1, canvas.hu.shape)] = BONE_HU * kept
-    canvas.hu[np.broadcast_to(canvas.ellipse(0, 12 - back, 16, 6) < 1, canvas.hu.shape)] = BONE_HU * kept
-    wall = canvas.ellipse(0, 0, habitus.half_width_mm - habitus.fat_mm - 9, back - 7)
-    angle = np.arctan2(canvas.y, canvas.x)
-    ribs = (wall > 0.9) & (wall < 1.05) & (np.cos(9 * angle + 7 * canvas.height) > 0.55)
-    canvas.hu[ribs] = BONE_HU * kept
+    spine.fill(SPONGY_BONE_HU * kept)
+    spine.fill(BONE_HU * (0.5 + 0.5 * kept), spine.distance > 0.8)
+    canvas.ellipse(0, 0.06 * back + back - 14, 7, 14).fill(BONE_HU * kept)
+    canvas.ellipse(0, 12 - back, 16, 6).fill(BONE_HU * kept)
+    # the ribs lie from 0.9 to 1.05 of the wall's squared distance
+    outer = math.sqrt(_RIBS_TO)
+    wall = canvas.ellipse(0, 0, outer * (habitus.half_width_mm - habitus.fat_mm - 9), outer * (back - 7))
+    rows, columns = np.nonzero((wall.distance[0] > _RIBS_FROM / _RIBS_TO) & (wall.distance[0] < 1))
+    y, x = canvas.y[0, wall.at[1], 0][rows], canvas.x[0, 0, wall.at[2]][columns]
+    height, at = np.nonzero(np.cos(9 * np.arctan2(y, x) + 7 * canvas.height[:, 0]) > 0.55)
+    wall.hu[height, rows[at], columns[at]] = BONE_HU * kept

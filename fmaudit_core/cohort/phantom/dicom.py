@@ -12,7 +12,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from fmaudit_core.cohort.phantom.anatomy import FIELD_OF_VIEW_MM, HEIGHT_MM
-from fmaudit_core.cohort.phantom.plan import StudyPlan, Syntax
+from fmaudit_core.cohort.phantom.plan import StudyPlan
+from fmaudit_core.cohort.phantom.scanners import MANUFACTURER, Syntax
 
 Int16Array = npt.NDArray[np.int16]
 
@@ -51,8 +52,9 @@ def _common(study: StudyPlan, shape: tuple[int, ...]) -> Dataset:
     dataset.StudyTime = dataset.SeriesTime = dataset.AcquisitionTime = dataset.ContentTime = when.strftime("%H%M%S")
     dataset.AccessionNumber = ""
     dataset.Modality = "CT"
-    dataset.Manufacturer = "fmaudit"
-    dataset.ManufacturerModelName = "phantom"
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = scanner.machine.model
+    dataset.ConvolutionKernel = scanner.machine.kernel
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "SYNTHETIC CT PULMONARY ANGIOGRAM"
     dataset.PatientName = study.patient_id.replace("-", "^")

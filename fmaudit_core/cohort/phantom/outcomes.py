@@ -47,6 +47,8 @@ DEATH_CODE: Final = "MEDS_DEATH"
 INPATIENT_CODE: Final = "Visit/IP"
 OUTPATIENT_CODE: Final = "Visit/OP"
 HYPERTENSION_CODE: Final = "ICD10CM/I27.20"
+#: the only record of the hidden disease
+FIBROSIS_CODE: Final = "ICD10CM/J84.10"
 EMBOLISM_CODE: Final = "ICD10CM/I26.99"
 ANTICOAGULANT_CODE: Final = "RxNorm/1364430"
 
@@ -230,6 +232,8 @@ def _events_around(study: StudyPlan, rng: np.random.Generator) -> list[_Event]:
         "LOINC/59408-5": min(100.0, 96 - 1.2 * signs.emphysema - 0.8 * signs.effusion + 1.5 * noise[6]),  # SpO2, %
     }
     events += [(before(1.2, 6), code, round(float(value), 2)) for code, value in values.items()]
+    if study.fibrosis:
+        events.append((before(2, 900), FIBROSIS_CODE, None))
     if study.has_pe:  # known only because of this scan
         events.append((study.time + timedelta(hours=3), EMBOLISM_CODE, None))
         events.append((study.time + timedelta(hours=5), ANTICOAGULANT_CODE, None))

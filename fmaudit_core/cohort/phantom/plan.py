@@ -10,6 +10,10 @@ Planted effects, recorded in truth.parquet:
 - **Null: race_ethnicity.** No drawn feature depends on it, and it is balanced over age bands and embolism within each
   split. Its levels have unequal sizes; one is so small that it is suppressed.
 - **sex** changes body habitus (build, fat, breasts) and nothing else.
+- **Hidden: fibrosis.** A share of the patients has a lung disease that is recorded in the image and in a code of the medical
+  record only. Their emboli are as small as those of the youngest, at every age. It is balanced over age, sex, race and embolism.
+- **Scanners** (`scanners.py`) differ in image quality. Whether they differ in who is scanned on them, and so in how much of the
+  age disparity goes with them, is a setting; so is the hospital.
 - Heart size, effusion, emphysema, bone density and the pulmonary trunk vary between patients, worsen with age, and
   determine the prognostic labels, but not embolism. **Embolism is focal, mortality diffuse**: an embolus is visible in
   few slices; emphysema and bone loss, which cause death, are visible in every slice.
@@ -17,15 +21,16 @@ Planted effects, recorded in truth.parquet:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Final, Literal
 
 import numpy as np
 
+from fmaudit_core.cohort.phantom.quotas import apportion, spread
+from fmaudit_core.cohort.phantom.scanners import GOOD, POOR, Machine, Scanner, poor_share, scanner_of
 from fmaudit_core.common.vocabulary import SPLITS, UNKNOWN, Split
 from fmaudit_core.config import PhantomCohort
 
@@ -63,14 +68,20 @@ RACE_SHARES: Final = {
 }
 SEX_SHARES: Final = {"female": 0.54, "male": 0.46}
 
+#: prevalence of embolism at a hospital relative to the first, and share of small emboli among the youngest relative to it
+_PREVALENCE: Final[Mapping[str, float]] = {"a": 1.0, "b": 0.8, "c": 1.15}
+_SMALL_AT: Final[Mapping[str, float]] = {"a": 1.0, "b": 0.6, "c": 0.1}
+#: share of small emboli among the youngest, by how much of the age disparity goes with the scanner
+_SMALL_EMBOLI: Final[Mapping[str, float]] = {"none": 1.0, "part": 0.5, "whole": 0.0}
+#: hospitals have other seeds
+_SITES: Final = ("a", "b", "c")
+_SEEDS_APART: Final = 1_000_003
+
 #: studies per patient, as a repeating pattern: 1.2 studies per patient
 _STUDIES_PER_PATIENT: Final = (1, 1, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 1)
 
-Syntax = Literal["explicit", "implicit", "rle", "jpeg2000", "jpegls"]
-_SYNTAXES: Final[tuple[Syntax, ...]] = (
-    "explicit", "rle", "implicit", "jpeg2000", "explicit", "rle", "explicit", "implicit", "jpeg2000", "jpegls",
-)  # fmt: skip
 Artery = Literal["interlobar_right", "interlobar_left", "upper_right", "upper_left", "basal_right", "basal_left"]
+_CENTRAL: Final[tuple[Artery, ...]] = ("interlobar_right", "interlobar_left", "upper_right", "upper_left")
 
 
 @dataclass(frozen=True)
@@ -122,23 +133,6 @@ class Embolus:
 
 
 @dataclass(frozen=True)
-class Scanner:
-    """Scanner settings of a series: encoding, orientation, noise and contrast."""
-
-    syntax: Syntax
-    slope: float
-    signed_with_padding: bool
-    feet_first: bool
-    numbered_backwards: bool
-    kvp: int
-    noise_hu: float
-    #: attenuation of the contrast in the pulmonary arteries
-    contrast_hu: float
-    #: fraction of it in the left heart and the aorta
-    contrast_left: float
-
-
-@dataclass(frozen=True)
 class StudyPlan:
     """All planned properties of a study before it is drawn."""
 
@@ -151,6 +145,8 @@ class StudyPlan:
     sex: str
     race_ethnicity: str
     has_pe: bool
+    #: the hidden disease: in the image, and in a code of the medical record
+    fibrosis: bool
     #: severity of illness, visible in the EHR but in no image
     severity: float
     habitus: Habitus
@@ -164,18 +160,30 @@ class StudyPlan:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A study not yet assigned to a patient: its age band, and whether it shows an embolism."""
+    """A study not yet assigned to a patient: its age band, and whether it shows an embolism.
+
+    Its machine, and whether its emboli are small, follow from who the patient is.
+    """
 
     band: Band
     has_pe: bool
+    machine: Machine = GOOD
+    small_emboli: bool = False
+
+    @property
+    def youngest(self) -> bool:
+        return self.band is BANDS[0]
 
 
 @dataclass(frozen=True)
 class _Person:
-    """A patient before attributes are assigned: the slots of the patient's studies in order of time."""
+    """A patient: the slots of the patient's studies in order of time, and attributes once they are assigned."""
 
     split: Split
     slots: tuple[_Slot, ...]
+    sex: str = ""
+    race: str = ""
+    fibrosis: bool = False
 
     @property
     def ever_pe(self) -> bool:
@@ -190,41 +198,68 @@ def plan_cohort(section: PhantomCohort) -> list[StudyPlan]:
     list of StudyPlan
         Sorted by `study_id`, which is unrelated to split, age and disease.
     """
-    rng = np.random.default_rng([section.seed, 1])
-    people = [person for split in SPLITS for person in _people(split, section.n_studies, rng)]
+    seed = seed_at(section)
+    rng = np.random.default_rng([seed, 1])
+    people = [person for split in SPLITS for person in _people(split, section, rng)]
     sexes = _balanced(people, SEX_SHARES, rng)
     races = _balanced(people, RACE_SHARES, rng)
     patient_numbers = rng.permutation(len(people))
     study_numbers = iter(rng.permutation(section.n_studies))
+    people = [replace(one, sex=sex, race=race) for one, sex, race in zip(people, sexes, races, strict=True)]
+    people = _with_planted(people, section, np.random.default_rng([seed, 6]))
 
     studies: list[StudyPlan] = []
-    for person, sex, race, number in zip(people, sexes, races, patient_numbers, strict=True):
+    for person, number in zip(people, patient_numbers, strict=True):
         numbers = [int(next(study_numbers)) for _ in person.slots]
-        studies += _studies_of(person, sex, race, int(number), numbers, section.seed)
+        studies += _studies_of(person, _patient_id(section, int(number)), int(number), numbers, seed)
     return sorted(studies, key=lambda study: study.study_id)
 
 
-def apportion(total: int, shares: Sequence[float]) -> list[int]:
-    """Split `total` by `shares`, with the largest remainders rounded up so that the parts sum to `total`.
+def seed_at(section: PhantomCohort) -> int:
+    """Return the seed of the cohort at its hospital."""
+    return section.seed + _SEEDS_APART * _SITES.index(section.site)
 
-    References
-    ----------
-    Hare-Niemeyer method.
+
+def _patient_id(section: PhantomCohort, number: int) -> str:
+    hospital = "" if section.site == _SITES[0] else section.site.upper()
+    return f"PHANTOM-{hospital}{number + 1:05d}"
+
+
+def _with_planted(people: Sequence[_Person], section: PhantomCohort, rng: np.random.Generator) -> list[_Person]:
+    """Return the patients with their lung disease, and their studies with machine and kind of emboli.
+
+    Each is spread evenly over split, embolism, age band, sex and race, in this order.
     """
-    exact = [total * share / sum(shares) for share in shares]
-    counts = [math.floor(value) for value in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
-    for i in by_remainder[: total - sum(counts)]:
-        counts[i] += 1
-    return counts
+    tie = rng.random(len(people))
+    keys = [(one.split, one.ever_pe, one.slots[0].band.low, one.sex, one.race, tie[i]) for i, one in enumerate(people)]
+    ill = spread([section.hidden_share] * len(people), keys)
+    slots = [(i, slot) for i, one in enumerate(people) for slot in one.slots]
+    tie = rng.random(len(slots))
+    of_slots = [
+        (people[i].split, slot.has_pe, slot.band.low, ill[i], people[i].sex, people[i].race, tie[at])
+        for at, (i, slot) in enumerate(slots)
+    ]
+    on_poor = spread(
+        [poor_share(section.site, section.scanner_gap, youngest=slot.youngest) for _, slot in slots], of_slots
+    )
+    small_share = _SMALL_EMBOLI[section.scanner_gap] * _SMALL_AT[section.site]
+    # the machine is part of the order, so that it does not go with the kind of emboli
+    with_machine = [(*of_slots[at][:3], on_poor[at], *of_slots[at][3:]) for at in range(len(slots))]
+    small = spread([small_share * (slot.youngest and slot.has_pe) for _, slot in slots], with_machine)
+    drawn: list[list[_Slot]] = [[] for _ in people]
+    for at, (i, slot) in enumerate(slots):
+        machine = POOR if on_poor[at] else GOOD
+        drawn[i].append(replace(slot, machine=machine, small_emboli=small[at] or ill[i]))
+    return [replace(one, fibrosis=ill[i], slots=tuple(drawn[i])) for i, one in enumerate(people)]
 
 
-def _people(split: Split, n_studies: int, rng: np.random.Generator) -> list[_Person]:
+def _people(split: Split, section: PhantomCohort, rng: np.random.Generator) -> list[_Person]:
     """Create the patients of one split, whose studies meet the quotas of age band and embolism exactly."""
-    n_split = dict(zip(SPLITS, apportion(n_studies, [SPLIT_SHARES[name] for name in SPLITS]), strict=True))[split]
+    of_splits = apportion(section.n_studies, [SPLIT_SHARES[name] for name in SPLITS])
+    n_split = dict(zip(SPLITS, of_splits, strict=True))[split]
     queues: list[list[_Slot]] = []
     for band, n_band in zip(BANDS, apportion(n_split, [band.share for band in BANDS]), strict=True):
-        n_pe = min(max(round(n_band * band.prevalence), 1), n_band - 1)
+        n_pe = min(max(round(n_band * band.prevalence * _PREVALENCE[section.site]), 1), n_band - 1)
         queues.append([_Slot(band, bool(pe)) for pe in rng.permutation([True] * n_pe + [False] * (n_band - n_pe))])
 
     people = []
@@ -266,12 +301,12 @@ def _balanced(people: Sequence[_Person], shares: Mapping[str, float], rng: np.ra
 
 
 def _studies_of(
-    person: _Person, sex: str, race: str, number: int, study_numbers: Sequence[int], seed: int
+    person: _Person, patient_id: str, number: int, study_numbers: Sequence[int], seed: int
 ) -> list[StudyPlan]:
     patient_seed = (seed, 2, number)
     rng = np.random.default_rng(patient_seed)
     birth, times = _dates(person, rng)
-    habitus = _habitus(sex, rng)
+    habitus = _habitus(person.sex, rng)
     traits = rng.standard_normal(5)
     severity = float(rng.standard_normal())
     studies = []
@@ -282,18 +317,19 @@ def _studies_of(
         studies.append(
             StudyPlan(
                 study_id=f"study-{study_number + 1:05d}",
-                patient_id=f"PHANTOM-{number + 1:05d}",
+                patient_id=patient_id,
                 split=person.split,
                 time=time,
                 birth=birth,
                 age=age,
-                sex=sex,
-                race_ethnicity=race,
+                sex=person.sex,
+                race_ethnicity=person.race,
                 has_pe=slot.has_pe,
+                fibrosis=person.fibrosis,
                 severity=severity,
                 habitus=habitus,
                 signs=_signs(age, traits + 0.25 * study_rng.standard_normal(5)),
-                scanner=_scanner(study_number, study_rng),
+                scanner=scanner_of(slot.machine, study_number, study_rng),
                 emboli=_emboli(slot, study_rng) if slot.has_pe else (),
                 patient_seed=patient_seed,
                 study_seed=study_seed,
@@ -351,24 +387,9 @@ def _signs(age: int, traits: np.ndarray) -> Signs:
     )
 
 
-def _scanner(study_number: int, rng: np.random.Generator) -> Scanner:
-    """Draw the scanner from the study number, which is independent of all planted effects."""
-    return Scanner(
-        syntax=_SYNTAXES[study_number % len(_SYNTAXES)],
-        slope=0.5 if study_number % 13 == 4 else 1.0,
-        signed_with_padding=study_number % 6 == 3,
-        feet_first=study_number % 17 == 5,
-        numbered_backwards=study_number % 11 == 7,
-        kvp=(100, 120, 120)[study_number % 3],
-        noise_hu=float(rng.uniform(10, 18)),
-        contrast_hu=float(rng.uniform(300, 450)),
-        contrast_left=float(rng.uniform(0.35, 0.85)),
-    )
-
-
 def _emboli(slot: _Slot, rng: np.random.Generator) -> tuple[Embolus, ...]:
-    """Draw the filling defects of one study: one subsegmental in the 18-40 band, three or four central ones in the others."""
-    if slot.band is BANDS[0]:
+    """Draw the filling defects of one study: a subsegmental one if emboli are small, else one in each central artery."""
+    if slot.small_emboli:
         artery: Artery = "basal_right" if rng.random() < 0.5 else "basal_left"
         return (
             Embolus(
@@ -379,17 +400,13 @@ def _emboli(slot: _Slot, rng: np.random.Generator) -> tuple[Embolus, ...]:
                 hu=float(rng.uniform(50, 80)),
             ),
         )
-    central: tuple[Artery, ...] = ("interlobar_right", "interlobar_left", "upper_right", "upper_left")
-    first = int(rng.integers(0, 2))
-    others = [i for i in range(len(central)) if i != first]
-    chosen = [first, *rng.permutation(others)[: int(rng.integers(2, 4))]]
     return tuple(
         Embolus(
-            artery=central[int(i)],
+            artery=artery,
             along=float(rng.uniform(0.3, 0.7)),
             length_slices=int(rng.integers(5, 8)),
-            fill=float(rng.uniform(0.8, 0.98)),
-            hu=float(rng.uniform(30, 70)),
+            fill=float(rng.uniform(0.9, 0.99)),
+            hu=float(rng.uniform(20, 60)),
         )
-        for i in chosen
+        for artery in _CENTRAL
     )

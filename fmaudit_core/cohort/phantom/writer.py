@@ -15,8 +15,8 @@ import polars as pl
 
 from fmaudit_core.cohort.phantom.anatomy import draw, embolus_slices
 from fmaudit_core.cohort.phantom.dicom import write_series
-from fmaudit_core.cohort.phantom.outcomes import RECORD_ADDS, draw_courses, ehr_events, labels_of
-from fmaudit_core.cohort.phantom.plan import DISPARITY_ATTRIBUTE, NULL_ATTRIBUTE, StudyPlan, plan_cohort
+from fmaudit_core.cohort.phantom.outcomes import FIBROSIS_CODE, RECORD_ADDS, draw_courses, ehr_events, labels_of
+from fmaudit_core.cohort.phantom.plan import DISPARITY_ATTRIBUTE, NULL_ATTRIBUTE, StudyPlan, plan_cohort, seed_at
 from fmaudit_core.common.progress import Progress, silent
 from fmaudit_core.common.worker_pool import performed
 from fmaudit_core.config import PhantomCohort
@@ -54,17 +54,17 @@ def write_phantom(
     tasks : sequence of str
         Tasks in `studies.csv`. `truth.parquet` always has all tasks.
     """
-    plan = plan_cohort(section)
+    plan, seed = plan_cohort(section), seed_at(section)
     jobs = [_Drawing(one, folder / "ct" / one.study_id, section.n_slices, section.matrix_px) for one in plan]
     missing = [job for job in jobs if not job.folder.exists()]
     done = len(jobs) - len(missing)
     progress(done, len(jobs))
     for count, _ in enumerate(performed(_draw, missing, workers=workers, chunk=_STUDIES_PER_CHUNK), start=1):
         progress(done + count, len(jobs))
-    courses = draw_courses(plan, section.seed)
+    courses = draw_courses(plan, seed)
     labels = [labels_of(one, courses[one.patient_id]) for one in plan]
     _write_parquet(folder / "truth.parquet", _truth(plan, labels, section))
-    _write_parquet(folder / "ehr_events.parquet", ehr_events(plan, courses, section.seed))
+    _write_parquet(folder / "ehr_events.parquet", ehr_events(plan, courses, seed))
     with written_beside(folder / "studies.csv") as temporary:
         _table(plan, labels, tasks).write_csv(temporary)
 
@@ -111,6 +111,11 @@ def _truth(plan: Sequence[StudyPlan], labels: Sequence[dict[str, bool | None]], 
             "race_ethnicity": one.race_ethnicity,
             "planted_disparity": DISPARITY_ATTRIBUTE,
             "planted_null": NULL_ATTRIBUTE,
+            "planted_gap_of_scanners": section.scanner_gap,
+            "hidden_code": FIBROSIS_CODE if section.hidden_share else None,
+            "fibrosis": one.fibrosis,
+            "site": section.site,
+            "scanner": one.scanner.machine.model,
             "n_emboli": len(one.emboli),
             "embolus_slices": sorted({int(i) for each in embolus_slices(one, section.n_slices) for i in each}),
             "largest_fill": max((embolus.fill for embolus in one.emboli), default=None),

@@ -197,6 +197,8 @@ class ReportInput:
     paper_comparison : frame, optional
         Published figures next to this audit's; see `reproduction/`.
     mitigation_results and the other tables of `mitigation/` : frames, optional
+    montages : mapping of (encoder, task, region) to PNG in base64, optional
+        Slices of the regions of `discovered_subgroups`; shown only where the region is, and only with `report: images: true`.
     encoders : sequence of mappings
         `name`, and where known `title`, `dim`, `weights_sha256`, `licence`, `source`, `control`, `n_studies`,
         and `baseline` of a model that is audited by its predictions alone.
@@ -250,6 +252,7 @@ class ReportInput:
     mitigation_capacity: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CAPACITY))
     mitigation_interactions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERACTIONS))
     mitigation_ladder: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LADDER))
+    montages: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
     encoders: Sequence[Mapping[str, Any]] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,14 @@ class RegionLine:
 
 
 @dataclass(frozen=True)
+class RegionMontage:
+    """Slices of a region: the region as text, and a PNG in base64."""
+
+    region: str
+    png: str
+
+
+@dataclass(frozen=True)
 class WhoElseView:
     """The regions of one encoder and task: sentences on those that were confirmed, or that none was, and every row."""
 
@@ -45,10 +53,16 @@ class WhoElseView:
     outcome: str
     sentences: Sequence[str]
     lines: Sequence[RegionLine]
+    montages: Sequence[RegionMontage] = ()
 
 
-def who_else_views(index: ScoreSetIndex, regions: pl.DataFrame, traits: pl.DataFrame) -> list[WhoElseView]:
-    """Return a view per encoder and task that was searched."""
+def who_else_views(
+    index: ScoreSetIndex,
+    regions: pl.DataFrame,
+    traits: pl.DataFrame,
+    montages: Mapping[tuple[str, str, int], str] | None = None,
+) -> list[WhoElseView]:
+    """Return a view per encoder and task that was searched; montages of regions that are shown, by encoder, task and region."""
     of_key = by_key(regions.sort("region"))
     of_region: dict[tuple[Key, int], list[Row]] = {}
     for row in traits.iter_rows(named=True):
@@ -61,7 +75,12 @@ def who_else_views(index: ScoreSetIndex, regions: pl.DataFrame, traits: pl.DataF
         sentences = [region_sentence(row) for row in rows if row["confirmed"]] or [nothing_sentence(rows[0])]
         lines = [_line(row, of_region.get((key, row["region"]), [])) for row in rows if row["status"] != "none"]
         outcome = index.outcome(key)
-        views.append(WhoElseView(index.named(key.encoder), outcome, sentences, lines))
+        pictures = [
+            RegionMontage(_whom(row), png)
+            for row in rows
+            if row["status"] == "tested" and (png := (montages or {}).get((key.encoder, key.task, row["region"])))
+        ]
+        views.append(WhoElseView(index.named(key.encoder), outcome, sentences, lines, pictures))
     return views
 
 

@@ -10,6 +10,7 @@ import jsonschema
 import polars as pl
 import pytest
 
+from fmaudit_core.config import ReportSection
 from fmaudit_core.report.documents.audit_json import schema_text, summary, with_report_sentences
 from fmaudit_core.report.index.report_data import index_report_data
 from fmaudit_core.report.input.report_input import CURVES, DISCOVERED, TRAINING, TRAITS
@@ -159,6 +160,14 @@ def test_both_sections_are_folded_and_absent_without_rows(inputs, shown):
     assert training_count_views(tables.index, tables.tables.training_counts, tables.tables.learning_curves) == []
     assert who_else_views(tables.index, tables.tables.regions, tables.tables.traits) == []
     assert 'id="who-else"' not in render_page(bare, tables)
+
+
+def test_a_montage_is_shown_only_with_a_region_that_is_and_only_if_the_audit_asks_for_images(inputs):
+    pngs = {("lite0", "pe", region): f"PNG{region}" for region in (1, 2, 3)}
+    for images, wanted in ((True, [True, True, False]), (False, [False, False, False])):
+        audit = inputs.audit.model_copy(update={"report": ReportSection(images=images)})
+        html = render_page(dataclasses.replace(inputs, audit=audit, montages=pngs))
+        assert [f"data:image/png;base64,{png}" in html for png in pngs.values()] == wanted
 
 
 def test_audit_json_has_every_row_and_its_schema_describes_them(inputs, shown):

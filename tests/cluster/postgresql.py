@@ -23,12 +23,22 @@ PORT = 5432
 ENVIRONMENT = {"DAGSTER_PG_HOST": "127.0.0.1", "DAGSTER_PG_USER": USER, "DAGSTER_PG_PASSWORD": PASSWORD}
 _ACCOUNT = "postgres"
 _WAIT_S = 60
+#: of a certificate that signs itself, for the server's address
+_CERTIFICATE = (
+    "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+    "-subj", "/CN=fmaudit test", "-addext", "subjectAltName=IP:127.0.0.1",
+)  # fmt: skip
 
 
 def programs() -> Path | None:
     """Return the folder of the newest PostgreSQL here; None if there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
+
+
+def certify(certificate: Path, key: Path, *, account: tuple[str, ...] = ()) -> None:
+    """Write a certificate for the server's address, which only those trust who are given it, and its key."""
+    subprocess.run([*account, *_CERTIFICATE, "-keyout", key, "-out", certificate], check=True, capture_output=True)
 
 
 @dataclass
@@ -50,10 +60,18 @@ class PostgreSQL:
         options = (f"--pwfile={password}", f"--username={USER}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-sync")
         self._run("initdb", "--pgdata", self.folder / "data", *options, "--locale=C")
         password.unlink()
+        certify(self.certificate, self.folder / "server.key", account=self._account())
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "server.crt"
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        settings = {"listen_addresses": "127.0.0.1", "port": PORT, "unix_socket_directories": "", "fsync": "off"}
+        settings = {
+            "listen_addresses": "127.0.0.1", "port": PORT, "unix_socket_directories": "", "fsync": "off",
+            "ssl": "on", "ssl_cert_file": self.certificate, "ssl_key_file": self.folder / "server.key",
+        }  # fmt: skip
         given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

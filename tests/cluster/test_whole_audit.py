@@ -162,6 +162,34 @@ def test_a_database_that_does_not_serve_is_named_in_a_sentence(audits, changes, 
         assert hidden not in text
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_tls_to_the_database_is_verified(postgresql, tmp_path, trusted):
+    """The documentation's line for networks that are not trusted, with the server's own certificate and with another."""
+    params = re.search(r"add `params: (\{.*?\})` to `postgres_db`", PAGE.read_text(encoding="utf-8"))
+    assert params is not None
+    settings = yaml.safe_load(settings_of_dagster())
+    certificate = shutil.copyfile(postgresql.certificate, tmp_path / "root.crt")
+    if not trusted:
+        database.certify(certificate, tmp_path / "key")
+    params = yaml.safe_load(params[1]) | {"sslrootcert": str(certificate)}
+    assert params["sslmode"] == "verify-full"
+    settings["storage"]["postgres"]["postgres_db"]["params"] = params
+    config = tmp_path / "audit.yaml"
+    config.write_text(yaml.safe_dump({"name": "Hospital", "cohort": {"kind": "phantom"}}))
+    home = tmp_path / ".fmaudit/dagster"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    environment = {**os.environ, "COLUMNS": "200"}
+    ran = subprocess.run(
+        command(config, "doctor"), capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    text = joined(ran)
+    assert (re.search(r"PostgreSQL [\d.]+ can be reached with TLS", text) is not None) is trusted, text
+    assert ("certificate verify failed" in text) is not trusted, text
+    assert "Traceback" not in text
+    assert database.PASSWORD not in text
+
+
 def test_no_secret_is_in_a_file_an_object_a_row_or_the_output(audits, postgresql):
     config, printed = audits[1:]
     kept = [path.read_bytes() for path in config.parent.rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ demo: $(VENV)/.demo-ready
 
 # one thread in each of the two processes of pytest
 test: $(VENV)/.test-ready check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # a running webserver and daemon, with the tests that take minutes more
 test-daemon: $(VENV)/.test-ready

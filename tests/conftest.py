@@ -19,6 +19,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CHROMIUM = Path("/usr/bin/chromium")
 
 
+#: folders of the longest files, which begin first, so that no process of pytest works alone at the end
+LONGEST = ("cluster", "platform", "everyday", "report")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: 0 if item.path.relative_to(Path(__file__).parent).parts[0] in LONGEST else 1)
+
+
 #: modules that the tests themselves import; none of them reads an audit.yaml
 IMPORTED = pytest.StashKey[set]()
 

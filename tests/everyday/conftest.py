@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.everyday.cohorts import studies, vectors, write_audit, write_embeddings, write_spec
+from tests.made_once import made_once
 
 
 def fmaudit(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -26,9 +27,12 @@ def fmaudit(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of an audit whose ids can be recognised, and what its run said."""
-    folder = tmp_path_factory.mktemp("planted")
-    write_audit(folder)
-    return folder, fmaudit("-c", folder / "audit.yaml", "run")
+
+    def make(folder: Path) -> subprocess.CompletedProcess[str]:
+        write_audit(folder)
+        return fmaudit("-c", folder / "audit.yaml", "run")
+
+    return made_once(tmp_path_factory, "planted", make)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import yaml
 
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.pipeline.workspace import open_workspace
+from tests.made_once import made_once
 
 AUDIT = {
     "name": "A small phantom",
@@ -49,13 +50,14 @@ def write_audit(folder, **changes):
 
 @pytest.fixture(scope="session")
 def audited(tmp_path_factory):
-    """A workspace whose audit was run whole, by the command line's runner, in this process."""
+    """A workspace whose audit was run whole, by the command line's runner, in this process or another of pytest."""
     from fmaudit_dagster.execution.instance import prepare
 
-    workspace = write_audit(tmp_path_factory.mktemp("audited"))
+    folder, outcome = made_once(tmp_path_factory, "audited", lambda folder: run_prepared(write_audit(folder)))
+    workspace = open_workspace(folder / "audit.yaml")
     prepare(workspace)
     assert os.environ["FMAUDIT_CONFIG"] == str(workspace.audit_yaml)
-    return workspace, run(workspace)
+    return workspace, outcome
 
 
 @pytest.fixture
@@ -67,19 +69,19 @@ def copied(audited, tmp_path):
 @pytest.fixture(scope="session")
 def small_source(tmp_path_factory):
     """A small audited workspace: one encoder, one task, no mitigation; every step forced, on an empty workspace."""
-    from fmaudit_dagster.execution.instance import prepare
 
-    workspace = write_audit(
-        tmp_path_factory.mktemp("small"),
-        tasks=["pe"],
-        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
-        mitigation={"enabled": False},
-        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
-    )
-    (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
-    prepare(workspace)
-    assert run(workspace, everything=True).failures == {}
-    return workspace
+    def make(folder):
+        workspace = write_audit(
+            folder,
+            tasks=["pe"],
+            probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+            mitigation={"enabled": False},
+            cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
+        )
+        (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
+        assert run_prepared(workspace, everything=True).failures == {}
+
+    return open_workspace(made_once(tmp_path_factory, "small", make)[0] / "audit.yaml")
 
 
 @pytest.fixture
@@ -105,6 +107,14 @@ def run(workspace, **options):
         assert ASSETS
         assert CHECKS
         return run_audit(workspace, instance, definitions_for(workspace.audit_yaml), **options)
+
+
+def run_prepared(workspace, **options):
+    """A first run: definitions are of this workspace from here on."""
+    from fmaudit_dagster.execution.instance import prepare
+
+    prepare(workspace)
+    return run(workspace, **options)
 
 
 def made(outcome):

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_dagster.cli.main import main
 from tests.ct_files import write_series
-from tests.platform.conftest import AUDIT, write_audit
+from tests.platform.conftest import AUDIT, run_prepared, write_audit
 
 
 def call(*arguments):
@@ -158,8 +158,11 @@ def tables(workspace):
     }
 
 
-def test_killed_at_several_moments_it_ends_with_the_same_tables(audited, tmp_path):
-    workspace = write_audit(tmp_path)
+def test_killed_at_several_moments_it_ends_with_the_same_tables(tmp_path):
+    fewer = {"tasks": ["pe"], "mitigation": {"enabled": False}}  # neither is worked on at any of the moments
+    reference = write_audit(tmp_path / "undisturbed", **fewer)
+    assert run_prepared(reference).failures == {}
+    workspace = write_audit(tmp_path / "killed", **fewer)
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "run", "--jobs", "2"]
 
     def appears(inside, pattern, at_least):
@@ -184,11 +187,12 @@ def test_killed_at_several_moments_it_ends_with_the_same_tables(audited, tmp_pat
             deadline = time.monotonic() + 400
             while not moment() and process.poll() is None:
                 assert time.monotonic() < deadline
-                time.sleep(0.005)
+                time.sleep(0.05)
             os.kill(process.pid, signal.SIGKILL)
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    undisturbed, resumed = tables(audited[0]), tables(workspace)
+    undisturbed, resumed = tables(reference), tables(workspace)
+    assert len(undisturbed) > 40
     assert undisturbed.keys() == resumed.keys()
     for key, frame in undisturbed.items():
         if key[0] == "probe_fits":  # coefficients are lists; their scores stand in probe_predictions

@@ -18,7 +18,7 @@ def made_once(
 ) -> tuple[Path, Any]:
     """Return a copy of the folder that `make` fills, and what `make` returned, which must survive pickle.
 
-    The first process that asks makes it; the others wait for that. The folder of all of them is that of pytest-xdist's own recipe.
+    The first process that asks makes it, in the folder that pytest-xdist's documentation recommends; the others wait for that.
     """
     shared = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

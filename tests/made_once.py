@@ -13,9 +13,7 @@ import pytest
 from filelock import FileLock
 
 
-def made_once(
-    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
-) -> tuple[Path, Any]:
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
     """Return a copy of the folder that `make` fills, and what `make` returned, which must survive pickle.
 
     The first process that asks makes it, in the folder that pytest-xdist's documentation recommends; the others wait for that.

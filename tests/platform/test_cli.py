@@ -165,29 +165,31 @@ def test_killed_at_several_moments_it_ends_with_the_same_tables(tmp_path):
     workspace = write_audit(tmp_path / "killed", **fewer)
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "run", "--jobs", "2"]
 
-    def appears(inside, pattern, at_least):
+    def appears(top, inside, pattern, at_least):
         def there():  # os.walk passes over folders that vanish while it looks
             found = (
                 path
-                for path, folders, files in os.walk(workspace.home)
+                for path, folders, files in os.walk(workspace.home / top)
                 for path in map(f"{path}/".__add__, folders + files)
             )
             return sum(inside in path and fnmatch(Path(path).name, pattern) for path in found) >= at_least
 
         return there
 
-    moments = [
-        appears("/ct/", "study-*", 40),  # drawing
-        appears("/slices/", "*.slices", 60),  # slicing
-        appears("/extraction/", "shard-*.npz", 1),  # encoding
-        appears("/fairness_gaps/", "part.parquet", 1),  # publishing the statistics
-    ]
-    for moment in moments:
+    moments = {
+        "drawing": appears("phantom", "/ct/", "study-*", 40),
+        "slicing": appears("slices", "/slices/", "*.slices", 60),
+        "encoding": appears("extraction", "/extraction/", "shard-*.npz", 1),
+        "publishing the statistics": appears("warehouse", "/fairness_gaps/", "part.parquet", 1),
+    }
+    for name, moment in moments.items():
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 400
-            while not moment() and process.poll() is None:
+            while not moment():
+                assert process.poll() is None, f"it ended, and was not seen {name}"
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
+            assert process.poll() is None, f"it ended before it was killed {name}"
             os.kill(process.pid, signal.SIGKILL)
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -115,7 +115,15 @@ def beside(inputs: ReportInput, tmp_path_factory: pytest.TempPathFactory) -> dic
         verdict=pl.when(attribute="sex").then(pl.lit("disparity")).otherwise("verdict")
     )
     write_report(folder / "second", dataclasses.replace(inputs, audit_findings=other))
-    untested = compare(folder / "first", folder / "second")
+    whole = compare(folder / "first", folder / "second")
+    # every task has the same kinds of row: a good and a weak encoder, a control, both poolings, a subgroup that is withheld
+    untested = dataclasses.replace(
+        whole,
+        rows=[one for one in whole.rows if one["task"] == "pe"],
+        findings=[one for one in whole.findings if one["task"] == "pe"],
+    )
+    assert {one["encoder"] for one in untested.rows} == {one["name"] for one in inputs.encoders}
+    assert "withheld" in {one["counts"] for one in untested.rows}
     judged = [
         row
         | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 import weakref
 from functools import partial
 
@@ -295,6 +296,26 @@ def test_patches_of_a_stopped_extraction_are_resumed_to_the_same_rows(run):
     out.unlink()
     _, out = run(Fake(), n=60, spec=PATCHES, source=Ramps())
     assert sorted((of, at, tuple(vector)) for of, at, vector in stream(out)) == resumed
+
+
+def test_memory_holds_volumes_and_batches_but_not_all_patches(run):
+    class Large(Source):
+        def read(self, study_id, view):
+            return np.ones((48, 1, 64, 64), np.int16)
+
+    grid = {"shape_zyx": [48, 64, 64], "patch_zyx": [8, 16, 16], "overlap": 0.75}
+    spec = VOLUMES.model_copy(update={"view": View.model_validate({"values": "int16", "volume": grid})})
+    volume_bytes, patches_bytes = 2 * 48 * 64 * 64, 21 * 13 * 13 * 2 * 8 * 16 * 16
+    assert patches_bytes > 30 * volume_bytes
+    run(Fake(), n=1, spec=spec, source=Large())  # what is imported is not counted
+    tracemalloc.start()
+    try:
+        result, _ = run(Fake(), n=3, spec=spec, source=Large())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.n_slices == 3 * 21 * 13 * 13
+    assert peak < 15 * volume_bytes
 
 
 def test_a_patch_that_fails_fails_its_study_alone(run):

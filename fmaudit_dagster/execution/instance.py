@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,10 @@ def opened_instance(home: Path) -> Iterator[dg.DagsterInstance]:
             raise
 
 
+#: Dagster's words for a variable that its settings name
+_UNSET: Final = re.compile(r'environment variable "(\w+)" which is not set')
+
+
 def _is_no_retry(record: logging.LogRecord) -> bool:
     """Return whether a message is another one than that of a repeated connection, of many lines: the error follows."""
     return "Retrying failed database connection" not in record.msg
@@ -122,6 +127,9 @@ def _storage_error(home: Path, error: BaseException) -> FmauditError:
     for one in causes:
         if (extra := missing_extra(one, f"the storage of {settings}")) is not None:
             return extra
+    if unset := sorted(set(_UNSET.findall(str(error)))):
+        what = f"it reads {', '.join(unset)} from the environment, where no such variable is set."
+        return RunStorageError(what, where=str(settings), fix="Set what is missing and run again: what is finished is kept.")
     lines = (str(causes[-1]).strip() or str(error).strip() or type(error).__name__).splitlines()
     what = f"Dagster's storage of runs cannot be opened ({type(causes[-1]).__name__}: {lines[0][:_WIDTH]})."
     if has_postgresql(settings):

@@ -143,7 +143,10 @@ def test_the_doctor_tries_every_server_of_the_cluster(audits):
     ("changes", "message"),
     [
         ({"DAGSTER_PG_PASSWORD": "hunter2hunter2"}, "password authentication failed"),
-        ({"DAGSTER_PG_PASSWORD": None}, "DAGSTER_PG_PASSWORD"),
+        (
+            {"DAGSTER_PG_PASSWORD": None},
+            "it reads DAGSTER_PG_PASSWORD from the environment, where no such variable is set",
+        ),
     ],
     ids=["wrong", "unset"],
 )

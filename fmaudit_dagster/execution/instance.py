@@ -129,7 +129,9 @@ def _storage_error(home: Path, error: BaseException) -> FmauditError:
             return extra
     if unset := sorted(set(_UNSET.findall(str(error)))):
         what = f"it reads {', '.join(unset)} from the environment, where no such variable is set."
-        return RunStorageError(what, where=str(settings), fix="Set what is missing and run again: what is finished is kept.")
+        return RunStorageError(
+            what, where=str(settings), fix="Set what is missing and run again: what is finished is kept."
+        )
     lines = (str(causes[-1]).strip() or str(error).strip() or type(error).__name__).splitlines()
     what = f"Dagster's storage of runs cannot be opened ({type(causes[-1]).__name__}: {lines[0][:_WIDTH]})."
     if has_postgresql(settings):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -117,7 +117,7 @@ def _report(worlds: Mapping[str, Cells]) -> ReportInput:
         rows = [level | _counted(pair) for level, pair in zip(levels, pairs, strict=True)]
         metrics += [key | level | row for level, pair in zip(levels, pairs, strict=True) for row in _measured(pair)]
         calibration += [key | {name: one for name, one in row.items() if name != "value"} for row in rows]
-        comparisons += [key | other | row | {"metric": "udr"} for row in rows]
+        comparisons += [key | other | row | {"metric": metric} for row in rows for metric in ("auroc", "udr", "fpr")]
         for size in range(2, depth + 1):
             for places in itertools.combinations(range(depth), size):
                 named = {"attribute": " x ".join(ATTRIBUTES[place] for place in places), "depth": size}
@@ -179,6 +179,7 @@ def _hidden(tables: Disclosed) -> set[str]:
 
 @quick
 @given(levels_of_one_attribute())
+@example({("a",): (128, 14), ("b",): (0, 14), ("c",): (128, 177)})
 def test_the_same_numbers_are_shown_of_cohorts_with_other_protected_counts(
     levels: dict[tuple[str, ...], Counts],
 ) -> None:

@@ -9,7 +9,6 @@ scanner, with `whole` nothing but a part within chance is left; the hidden subgr
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,10 +18,11 @@ import numpy.typing as npt
 import polars as pl
 import yaml
 
+from fmaudit_core.cohort.ages import band_of
 from fmaudit_core.cohort.phantom.anatomy import draw
 from fmaudit_core.cohort.phantom.outcomes import FIBROSIS_CODE
-from fmaudit_core.cohort.phantom.plan import BANDS, StudyPlan, plan_cohort
-from fmaudit_core.config import FairnessSection, PhantomCohort
+from fmaudit_core.cohort.phantom.plan import StudyPlan, plan_cohort
+from fmaudit_core.config import DEFAULT_AGE_BANDS, FairnessSection, PhantomCohort
 from fmaudit_core.encoders.adapter import load_encoder
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import EncoderSpec
@@ -35,6 +35,7 @@ from fmaudit_core.fairness.region_search import Searched
 from fmaudit_core.fairness.thresholds import choose_threshold
 from fmaudit_core.probes.cross_fitting import cross_fitted
 from fmaudit_core.probes.selection import choose_and_predict, fit_probes
+from fmaudit_core.setup.write_config import at_own_size
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -42,7 +43,7 @@ TASK: Final = "pe"
 ATTRIBUTES: Final = ("age_band", "race_ethnicity", "sex")
 MODEL: Final = "acquisition.model"
 HIDDEN_RULE: Final = f"record.{FIBROSIS_CODE} = yes"
-YOUNGEST: Final = f"{BANDS[0].low}-{BANDS[0].high}"
+YOUNGEST: Final = DEFAULT_AGE_BANDS[0].label
 _C_GRID: Final = tuple(10.0**at for at in range(-4, 2))
 #: frequencies of record codes that go with nothing
 _CODES: Final = (0.15, 0.2, 0.2, 0.25, 0.27, 0.38, 0.5)
@@ -86,10 +87,8 @@ class Found:
 
 def embedded(section: PhantomCohort, encoder: str) -> Embedded:
     """Draw a cohort and embed it with a bundled encoder, at the slices' own size as in the demo."""
-    text = re.sub(
-        r"size_px: \d+", f"size_px: {section.matrix_px}", shipped_specs()[encoder].read_text(encoding="utf-8")
-    )
-    spec = EncoderSpec.model_validate(yaml.safe_load(text))
+    text = shipped_specs()[encoder].read_text(encoding="utf-8")
+    spec = EncoderSpec.model_validate(yaml.safe_load(at_own_size(text, section)))
     network, plan = load_encoder(spec, "cpu"), plan_cohort(section)
     volumes = (draw(one, n_slices=section.n_slices, matrix_px=section.matrix_px) for one in plan)
     vectors = [network.encode(spec.view.apply(one)).mean(axis=0) for one in volumes]
@@ -116,7 +115,6 @@ def audited(cohort: Embedded, settings: FairnessSection) -> Found:
 
 
 def _studies(plan: Sequence[StudyPlan]) -> pl.DataFrame:
-    bands = [next(f"{one.low}-{one.high}" for one in BANDS if one.low <= study.age <= one.high) for study in plan]
     rng = np.random.default_rng(0)
     codes = {f"record.other {i}": np.where(rng.random(len(plan)) < p, "yes", "no") for i, p in enumerate(_CODES)}
     return pl.DataFrame(
@@ -125,7 +123,7 @@ def _studies(plan: Sequence[StudyPlan]) -> pl.DataFrame:
             "patient_id": [one.patient_id for one in plan],
             "split": [one.split for one in plan],
             "y_true": [one.has_pe for one in plan],
-            "age_band": bands,
+            "age_band": [one.age for one in plan],
             "sex": [one.sex for one in plan],
             "race_ethnicity": [one.race_ethnicity for one in plan],
             MODEL: [one.scanner.machine.model for one in plan],
@@ -133,7 +131,7 @@ def _studies(plan: Sequence[StudyPlan]) -> pl.DataFrame:
             f"record.{FIBROSIS_CODE}": ["yes" if one.fibrosis else "no" for one in plan],
             **codes,
         }
-    )
+    ).with_columns(age_band=band_of(pl.col("age_band"), DEFAULT_AGE_BANDS))
 
 
 def _scored(studies: pl.DataFrame, x: Float32Array, settings: FairnessSection) -> tuple[pl.DataFrame, Float32Array]:

@@ -361,10 +361,11 @@ def _indexed_series(study: IndexedStudy, rescale: Rescale | None) -> Iterator[Se
 def _opened_files(images: StudyImages) -> Iterator[list[Path]]:
     """Yield the files of a study's CT; of a bucket, of a copy that is removed afterwards."""
     if isinstance(images, IndexedStudy):
-        yield images.files()
+        with images.opened() as files:
+            yield files
     elif isinstance(images, BucketStudy):
-        with images.copied() as path:
-            yield [file for file, _ in files_below(path)] if path.exists() else []
+        with images.copied() as path, _opened_files(path) as files:
+            yield files
     else:
         yield [file for file, _ in files_below(images)] if images.exists() else []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.pipeline.snapshot import Snapshot
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.warehouse import Cell
+
+if TYPE_CHECKING:
+    from fmaudit_core.imaging.slices import SliceStore
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -36,30 +39,41 @@ def montages(workspace: Workspace, look: Snapshot) -> dict[tuple[str, str, int],
     """
     if not (workspace.audit.report.images and workspace.audit.exploration.discovered_subgroups):
         return {}
+    cells = [
+        cell
+        for cell in look.audited_cells()
+        if _has_slices(look.encoders[cell.encoder])
+        and workspace.warehouse.version("discovered_subgroups", cell) is not None
+    ]
+    if not cells:
+        return {}
+    store = workspace.repairing_slice_store()
+    patients = dict(workspace.audited_studies().select("study_id", "patient_id").iter_rows())
     found = {}
-    for cell in look.audited_cells():
-        spec = look.encoders[cell.encoder]
-        if not spec.embeds or not spec.has_slices or spec.view.of_patches:
-            continue
-        if workspace.warehouse.version("discovered_subgroups", cell) is not None:
-            for region, png in _of_cell(workspace, cell, spec).items():
-                found[cell.encoder, cell.task, region] = base64.b64encode(png).decode("ascii")
+    for cell in cells:
+        for region, png in _of_cell(workspace, cell, look.encoders[cell.encoder], store, patients).items():
+            found[cell.encoder, cell.task, region] = base64.b64encode(png).decode("ascii")
     return found
 
 
-def _of_cell(workspace: Workspace, cell: Cell, spec: EncoderSpec) -> dict[int, bytes]:
+def _has_slices(spec: EncoderSpec) -> bool:
+    return spec.embeds and spec.has_slices and not spec.view.of_patches
+
+
+def _of_cell(
+    workspace: Workspace, cell: Cell, spec: EncoderSpec, store: SliceStore, patients: Mapping[str, str]
+) -> dict[int, bytes]:
     with needs_extra("imaging", "reading slices"):
         from fmaudit_core.imaging.picture import grey_slice, montage_png
-    warehouse, store = workspace.warehouse, workspace.repairing_slice_store()
+    warehouse, embeddings = workspace.warehouse, workspace.embeddings(cell.encoder)
     tested = warehouse.read("discovered_subgroups", cell).filter(status="tested").select("region", "pooling")
     members = warehouse.read("discovered_members", cell).filter(pl.col("split").is_in(_SEARCHED))
-    patients = dict(workspace.audited_studies().select("study_id", "patient_id").iter_rows())
     found = {}
     for region, pooling in tested.iter_rows():
         inside = members.filter(region=region).get_column("study_id").to_list()
         if len({patients[one] for one in inside}) < workspace.audit.fairness.suppress_under:
             continue
-        ids, matrix = workspace.embeddings(cell.encoder)[pooling]
+        ids, matrix = embeddings[pooling]
         nearest, centre, scale = _nearest(ids, matrix, inside)
         chosen = _one_per_patient(nearest, patients, store.is_free_of_text)
         embedded = read_slice_embeddings(warehouse.embeddings_path(cell.encoder), chosen)

@@ -68,6 +68,11 @@ def write_proposal(target: Path, proposal: Proposal) -> None:
             path.write_text(one.spec(registry), encoding="utf-8")
 
 
+def at_own_size(spec: str, cohort: PhantomCohort) -> str:
+    """Return a shipped spec, as text, for slices as large as the phantom's: they are not interpolated, and cost less."""
+    return re.sub(r"size_px: \d+", f"size_px: {cohort.matrix_px}", spec)
+
+
 def _written(target: Path, text: str, *, sees_images: bool) -> Path:
     """Write the text, and the first encoders if there is CT; return the registry's folder."""
     if target.exists():
@@ -79,8 +84,8 @@ def _written(target: Path, text: str, *, sees_images: bool) -> Path:
     for encoder in FIRST_ENCODERS if sees_images else ():
         if not (registry / f"{encoder}.yaml").exists():
             spec = shipped_specs()[encoder].read_text(encoding="utf-8")
-            if isinstance(audit.cohort, PhantomCohort):  # at their own size slices are not interpolated, and cost less
-                spec = re.sub(r"size_px: \d+", f"size_px: {audit.cohort.matrix_px}", spec)
+            if isinstance(audit.cohort, PhantomCohort):
+                spec = at_own_size(spec, audit.cohort)
             (registry / f"{encoder}.yaml").write_text(spec, encoding="utf-8")
     target.write_text(text, encoding="utf-8")
     return registry

@@ -195,27 +195,17 @@ def attempts(nodes, name, folder):
     for at in range(3):
         home = folder / f"attempt-{at}"
         home.mkdir()
-        yield [float(one) for one in nodes.run(name, home / "home").split()]
+        figures = [float(one) for one in nodes.run(name, home / "home").split()]
+        print(name, *figures)
+        yield figures
 
 
 def test_two_encoders_are_twice_as_fast_as_one(nodes, tmp_path):
-    speeds = []
-    for (speed,) in attempts(nodes, "paced", tmp_path):
-        print(f"two encoders: {speed:.2f} times one")
-        speeds.append(speed)
-        if speed >= 1.8:
-            return
-    pytest.fail(f"two encoders were {speeds} times as fast as one")
+    assert any(speed >= 1.8 for (speed,) in attempts(nodes, "paced", tmp_path))
 
 
 def test_workers_need_no_more_processor_time_than_one_machine(nodes, tmp_path):
-    ratios = []
-    for local, ray in attempts(nodes, "cost", tmp_path):
-        print(f"one process: {local:.1f} ms a study; all of Ray's: {ray:.1f} ms")
-        ratios.append(ray / local)
-        if ratios[-1] <= 1.05:
-            return
-    pytest.fail(f"workers needed {ratios} times the processor time of one process")
+    assert any(ray <= 1.05 * local for local, ray in attempts(nodes, "cost", tmp_path))
 
 
 def test_memory_of_the_driver_is_flat(nodes, tmp_path):

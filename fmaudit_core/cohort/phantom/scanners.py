@@ -47,14 +47,14 @@ MANUFACTURER: Final = "fmaudit"
 #: share of studies on the poor machine by hospital, if all ages are scanned alike
 _ALIKE: Final[Mapping[str, float]] = {"a": 0.15, "b": 0.10, "c": 0.25}
 #: the same of the youngest and of others, if the age disparity goes with the scanner in part or as a whole
-_BY_AGE: Final[Mapping[str, tuple[float, float]]] = {"part": (0.85, 0.15), "whole": (0.85, 0.15)}
+_YOUNGEST, _OTHERS = 0.85, 0.15
 
 
 def poor_share(site: str, scanner_gap: str, *, youngest: bool) -> float:
     """Return the share of studies on the poor machine."""
     if scanner_gap == "none":
         return _ALIKE[site]
-    return _BY_AGE[scanner_gap][0 if youngest else 1]
+    return _YOUNGEST if youngest else _OTHERS
 
 
 @dataclass(frozen=True)

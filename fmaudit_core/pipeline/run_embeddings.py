@@ -23,9 +23,10 @@ MOST_TOGETHER: Final = 4
 def read_together(look: Snapshot, encoder: str) -> dict[str, str]:
     """Return other encoders whose embeddings are not up to date either, with their versions to be, if slices are not kept.
 
-    Their shards are made along with those of `encoder`, so that the CT of each study is read once.
+    Their shards are made along with those of `encoder`, so that the CT of each study is read once. None for embeddings that were
+    computed elsewhere: nothing is read for them, and the part `imaging` may not be installed.
     """
-    if look.workspace.slices.keep:
+    if look.workspace.audit.compute.keep_slices == "all" or not look.encoders[encoder].sees_images:
         return {}
     step, found = step_of("study_embeddings"), dict[str, str]()
     for name, spec in look.encoders.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import yaml
 
@@ -13,6 +15,7 @@ from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
+from tests.everyday.cohorts import write_spec
 from tests.pipeline.test_archive import STUDIES, read_and_publish, write_audit
 
 STEP = step_of("study_embeddings")
@@ -67,3 +70,14 @@ def test_few_encoders_are_in_memory_at_once_and_none_where_slices_are_stored(wor
     raw = yaml.safe_load(workspace.audit_yaml.read_text()) | {"compute": {"keep_slices": "all"}}
     workspace.audit_yaml.write_text(yaml.safe_dump(raw))
     assert read_together(snapshot_of(open_workspace(workspace.audit_yaml)), "second") == {}
+
+
+@pytest.mark.parametrize("keep_slices", ["all", "none"])
+def test_embeddings_computed_elsewhere_read_no_ct_and_need_no_part_that_can(workspace, monkeypatch, keep_slices):
+    (workspace.home / "theirs.npz").write_bytes(b"")
+    write_spec(workspace.audit.encoders, workspace.home / "theirs.npz")
+    raw = yaml.safe_load(workspace.audit_yaml.read_text()) | {"compute": {"keep_slices": keep_slices}}
+    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
+    look = snapshot_of(open_workspace(workspace.audit_yaml))
+    monkeypatch.setitem(sys.modules, "fmaudit_core.imaging.slices", None)  # as where it is not installed
+    assert read_together(look, "theirs") == {}

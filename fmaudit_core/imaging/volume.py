@@ -37,10 +37,11 @@ class Grid(BaseModel):
     spacing_zyx_mm : three floats, optional
         If None, the volume is resized to `shape_zyx` by averages over voxels (area interpolation). Otherwise it is
         interpolated linearly at this spacing, then cropped about the centre or padded.
-    anchor : "centre", "first_voxel" or "whole_voxels"
+    anchor : "centre", "first_voxel", "origin" or "whole_voxels"
         Where the points of the new spacing lie: the centre of the grid at that of the volume; or from the first voxel on, as in
-        MONAI's `Spacing`, round((n - 1) * spacing / new spacing) + 1 points; or about the centre of the volume, as in torchio's
-        `Resample`, floor(n * spacing / new spacing) points. The last two are cropped or padded by whole voxels.
+        MONAI's `Spacing`, round((n - 1) * spacing / new spacing) + 1 points; or from there on, as SimpleITK resamples an image
+        that keeps its origin and extent, round(n * spacing / new spacing) points; or about the centre of the volume, as in
+        torchio's `Resample`, floor(n * spacing / new spacing) points. The last three are cropped or padded by whole voxels.
     pad_hu : int, HU
         Value outside the volume.
     patch_zyx : three ints, optional
@@ -53,8 +54,8 @@ class Grid(BaseModel):
 
     References
     ----------
-    MONAI's `Spacing` (bilinear, border) and `ResizeWithPadOrCrop`, for `anchor: first_voxel`; torchio 1's `Resample` (linear) and
-    `CropOrPad`, for `anchor: whole_voxels`.
+    MONAI's `Spacing` (bilinear, border) and `ResizeWithPadOrCrop`, for `anchor: first_voxel`; SimpleITK's `ResampleImageFilter`
+    (linear), for `anchor: origin`; torchio 1's `Resample` (linear) and `CropOrPad`, for `anchor: whole_voxels`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +64,7 @@ class Grid(BaseModel):
     orientation: Literal["LPS", "RAS"] = "LPS"
     crop_above_hu: int | None = Field(default=None, ge=-32768, le=32766)
     spacing_zyx_mm: tuple[_Millimetres, _Millimetres, _Millimetres] | None = None
-    anchor: Literal["centre", "first_voxel", "whole_voxels"] = "centre"
+    anchor: Literal["centre", "first_voxel", "origin", "whole_voxels"] = "centre"
     pad_hu: int = Field(default=AIR_HU, ge=-32768, le=32767)
     patch_zyx: _Sides | None = None
     overlap: float = Field(default=0.0, ge=0.0, le=0.9)
@@ -154,6 +155,10 @@ class Grid(BaseModel):
         points = self._points(n, have, want)
         if self.anchor == "first_voxel":
             return _fitted(_at(volume, axis, np.arange(points) * step), axis, size, self.pad_hu, up=False)
+        if self.anchor == "origin":
+            at = np.arange(points) * step
+            out = _padded(_at(volume, axis, at), axis, at >= n - 0.5, self.pad_hu)
+            return _fitted(out, axis, size, self.pad_hu, up=False)
         at = (np.arange(points) - (points - 1) / 2) * step + (n - 1) / 2
         return _fitted(_at(volume, axis, at), axis, size, self.pad_hu, up=True)
 
@@ -217,9 +222,13 @@ def _interpolated(volume: Float32Array, axis: int, step: float, size: int, pad_h
     """Return linear interpolations at `size` centred points, `step` voxels apart; padding beyond the outer voxels' edges."""
     n = volume.shape[axis]
     at = (np.arange(size) - (size - 1) / 2) * step + (n - 1) / 2
-    out = _at(volume, axis, at)
-    np.moveaxis(out, axis, 0)[(at < -0.5) | (at > n - 0.5)] = pad_hu
-    return out
+    return _padded(_at(volume, axis, at), axis, (at < -0.5) | (at > n - 0.5), pad_hu)
+
+
+def _padded(volume: Float32Array, axis: int, outside: npt.NDArray[np.bool_], pad_hu: int) -> Float32Array:
+    """Return the volume, whose places `outside` along one axis were set to the padding."""
+    np.moveaxis(volume, axis, 0)[outside] = pad_hu
+    return volume
 
 
 def _at(volume: Float32Array, axis: int, at: npt.NDArray[np.floating[Any]]) -> Float32Array:

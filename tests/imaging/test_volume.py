@@ -157,6 +157,56 @@ def test_a_grid_of_whole_voxels_equals_torchio(shape, spacing, wanted, size):
     assert np.abs(ours - by_torchio(volume, spacing, wanted, size)).max() <= 0.5 + 1e-3
 
 
+def by_simpleitk(volume, spacing, wanted, size):
+    """The grid of Pillar-0: `ResampleImageFilter` from the origin of the scan, then cropped or padded about the centre.
+
+    One more voxel is cropped or padded at the end, as in `rate_eval/datasets/rve_dataset.py`, load_cached_volume, of its authors.
+    """
+    image = sitk.GetImageFromArray(volume.astype(np.float64))
+    image.SetSpacing(spacing[::-1])
+    image.SetOrigin((-120.5, 80.25, -900.0))
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(
+        [round(n * have / want) for n, have, want in zip(image.GetSize(), spacing[::-1], wanted[::-1], strict=True)]
+    )
+    resample.SetOutputSpacing(wanted[::-1])
+    resample.SetOutputOrigin(image.GetOrigin())
+    resample.SetInterpolator(sitk.sitkLinear)
+    resample.SetDefaultPixelValue(AIR_HU)
+    out = sitk.GetArrayFromImage(resample.Execute(image))
+    for axis, side in enumerate(size):
+        more = side - out.shape[axis]
+        if more > 0:
+            width = [(more // 2, more - more // 2) if one == axis else (0, 0) for one in range(3)]
+            out = np.pad(out, width, constant_values=AIR_HU)
+        else:
+            out = out.take(range(-more // 2, -more // 2 + side), axis=axis)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "size"),
+    [
+        ((40, 61, 53), (2.5, 0.8, 0.8), (64, 32, 40)),
+        ((61, 50, 50), (1.0, 0.6875, 0.6875), (48, 24, 28)),
+        ((20, 33, 30), (5.0, 1.25, 1.25), (90, 40, 24)),
+        ((21, 40, 41), (3.0, 0.7, 0.9), (50, 22, 30)),
+    ],
+)
+def test_a_grid_from_the_origin_equals_simpleitk(shape, spacing, size):
+    volume, wanted = noise(shape), (1.25, 1.25, 1.25)
+    ours = Grid(shape_zyx=size, spacing_zyx_mm=wanted, anchor="origin").apply(volume, spacing)
+    assert np.abs(ours - by_simpleitk(volume, spacing, wanted, size)).max() <= 0.5 + 1e-3
+
+
+def test_a_grid_from_the_origin_has_as_many_slices_as_the_example_of_the_authors_of_pillar0():
+    """`data/rve_example/volumes/EXAMPLE_ACCESSION/metadata.json` of `rate-evals`: 404 slices of 1 mm, 269 of 1.5 mm."""
+    grid = Grid(shape_zyx=(300, 4, 4), spacing_zyx_mm=(1.5, 1.0, 1.0), anchor="origin")
+    got = grid.apply(np.full((404, 4, 4), 50, np.int16), (1.0, 1.0, 1.0))
+    assert (got == 50).all(axis=(1, 2)).sum() == 269
+    assert (got == AIR_HU).all(axis=(1, 2)).sum() == 300 - 269
+
+
 def test_anchor_and_padding_belong_to_a_spacing():
     with pytest.raises(ValueError, match="apply to a grid with `spacing_zyx_mm`"):
         Grid(shape_zyx=(4, 4, 4), anchor="first_voxel")
@@ -202,7 +252,7 @@ def test_patches_are_read_without_a_copy_and_cover_the_volume():
     assert seen.all()
 
 
-@pytest.mark.parametrize("anchor", ["first_voxel", "whole_voxels"])
+@pytest.mark.parametrize("anchor", ["first_voxel", "origin", "whole_voxels"])
 def test_a_volume_at_its_own_extent_is_padded_to_a_multiple(anchor):
     grid = Grid.model_validate(PATCHES | {"multiple_of": [4, 8, 16], "anchor": anchor, "pad_hu": -1000})
     volume = noise((11, 40, 40)).clip(-900, None)

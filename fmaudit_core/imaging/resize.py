@@ -227,10 +227,16 @@ def _hu_pass(image, first, weights, out):  # type: ignore[no-untyped-def]  # pra
                 found += image[line + 2, i] * c
                 sums[i] = found + image[line + 3, i] * d
             tap += 4
-        while tap < taps:
+        while tap + 2 <= taps:
+            a, b, line = weights[at, tap], weights[at, tap + 1], first[at] + tap
+            for i in range(m):
+                found = sums[i] + image[line, i] * a
+                sums[i] = found + image[line + 1, i] * b
+            tap += 2
+        if tap < taps:
             a, line = weights[at, tap], first[at] + tap
             for i in range(m):
-                sums[i] += image[line, i] * a
-            tap += 1
-        for i in range(m):
-            out[at, i] = sums[i]
+                out[at, i] = sums[i] + image[line, i] * a
+        else:
+            for i in range(m):
+                out[at, i] = sums[i]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import polars as pl
+
 from fmaudit_core.cohort.inspect_release.release_files import locate_release
 from fmaudit_core.cohort.schema import Cohort
 from fmaudit_core.common.errors import FmauditError
+from fmaudit_core.common.vocabulary import ACQUISITION
 from fmaudit_core.config import InspectCohort
 from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.encoders.registry import Registry
@@ -30,6 +33,11 @@ def slices_version(views: dict[str, str]) -> str:
     return digest("ct_slices", step_of("ct_slices").revision, views)
 
 
+def acquisition_version(acquisition: pl.DataFrame) -> str:
+    """Return the version of the facts of headers: the digest of their content."""
+    return digest(ACQUISITION, step_of(ACQUISITION).revision, frame_digest(acquisition))
+
+
 def source_changed(look: Snapshot, step: Step) -> bool:
     """Return whether the cohort's tables or images differ from what was published; reads the tables, and looks at every image.
 
@@ -44,7 +52,10 @@ def source_changed(look: Snapshot, step: Step) -> bool:
         expected = cohort_versions(read_cohort(look.workspace))
         return any(recorded_version(look, step, name) != version for name, version in expected.items())
     want = slices_version(look.view_versions())
-    return any(recorded_version(look, step, name) != want for name in step.tables) or not _slices_are_there(look)
+    recorded = {name: recorded_version(look, step, name) for name in step.tables}
+    # the facts of headers follow from the same images; their version is that of their content
+    lost = recorded.pop(ACQUISITION) is None
+    return lost or any(version != want for version in recorded.values()) or not _slices_are_there(look)
 
 
 def _slices_are_there(look: Snapshot) -> bool:

@@ -18,7 +18,7 @@ _TEXTS = {
 def ct_slices(work: Work) -> Iterator[Result]:
     """Read every series once: slices in the views of all registered encoders, and the facts of its header."""
     made = build_slices(work.look, progress=work.progress("reading CT series"))
-    versions = {"acquisition": made.version}
+    versions = {"acquisition": made.acquisition_version}
     yield from work.publish_each({"acquisition": made.acquisition}, {}, versions)
     if not work.selected("ct_slices"):
         return

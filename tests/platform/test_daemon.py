@@ -72,6 +72,7 @@ def serving(workspace):
 @contextmanager
 def server(workspace, port):
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "ui"]
+    workspace.home.mkdir(exist_ok=True)
     with (
         (workspace.home / "said.log").open("ab") as said,
         subprocess.Popen([*command, "--port", str(port)], stdout=said, stderr=said) as process,

@@ -31,6 +31,15 @@ def serve(workspace: Workspace, *, port: int, read_only: bool) -> int:
     """
     for one in (port, port + 1):
         _needs_free(one)
+    # before the first server: an interruption while they start ends them too
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     with opened(workspace):
         pass  # the folder, its settings and the encoders' partitions are there before anybody looks
     web = [sys.executable, "-m", "dagster_webserver", "-m", _MODULE, "-h", _HOST, "-p", str(port)]
@@ -45,14 +54,6 @@ def serve(workspace: Workspace, *, port: int, read_only: bool) -> int:
     servers = [
         subprocess.Popen(command, env=surroundings, cwd=workspace.home, start_new_session=True) for command in commands
     ]
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     try:
         while not stopping and all(server.poll() is None for server in servers):
             time.sleep(0.2)

@@ -22,10 +22,11 @@ from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
 from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
+from fmaudit_dagster.execution.instance import prepare
 from fmaudit_dagster.metadata import EMPTY
 from tests.platform.conftest import EXPLORED, made, run, write_audit
 from tests.platform.dagster_ui import backfilled, browser_page, keep_picture, materialize_everything, wait_for
-from tests.platform.test_ui import ask, free_port
+from tests.platform.test_ui import answering, ask, free_port
 
 pytestmark = pytest.mark.timeout(600)
 #: takes minutes more: `make test-daemon`
@@ -63,7 +64,9 @@ def serving(workspace):
     port = free_port()
     with server(workspace, port) as process:
         try:
-            yield f"http://127.0.0.1:{port}"
+            address = f"http://127.0.0.1:{port}"
+            answering(process, address)
+            yield address
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=40)
@@ -72,7 +75,6 @@ def serving(workspace):
 @contextmanager
 def server(workspace, port):
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(workspace.audit_yaml), "ui"]
-    workspace.home.mkdir(exist_ok=True)
     with (
         (workspace.home / "said.log").open("ab") as said,
         subprocess.Popen([*command, "--port", str(port)], stdout=said, stderr=said) as process,
@@ -296,6 +298,7 @@ def empty(tmp_path):
         mitigation={"enabled": False},
         cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
     )
+    prepare(workspace)  # which also makes its folder
     with serving(workspace) as address:
         yield workspace, address
 

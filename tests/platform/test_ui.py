@@ -56,21 +56,26 @@ def served(audited, tmp_path_factory):
     command = [sys.executable, "-m", "fmaudit_dagster.cli", "-c", str(copied.audit_yaml), "ui", "--port", str(port)]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/server_info", timeout=2).read()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read().decode()
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+        answering(process, address)
         yield copied, address
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=40) == 0
     for one in (port, port + 1):  # nothing is left listening
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", one)) != 0
+
+
+def answering(process, address):
+    """Wait until a server of the UI answers."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/server_info", timeout=2).read()
+            return
+        except OSError:
+            assert process.poll() is None, process.stderr and process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
 
 
 def ask(address, query, **variables):

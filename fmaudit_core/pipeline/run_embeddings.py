@@ -26,7 +26,7 @@ def read_together(look: Snapshot, encoder: str) -> dict[str, str]:
     Their shards are made along with those of `encoder`, so that the CT of each study is read once. None for embeddings that were
     computed elsewhere: nothing is read for them, and the part `imaging` may not be installed.
     """
-    if look.workspace.audit.compute.keep_slices == "all" or not look.encoders[encoder].sees_images:
+    if not look.encoders[encoder].sees_images or look.workspace.slices.keep:
         return {}
     step, found = step_of("study_embeddings"), dict[str, str]()
     for name, spec in look.encoders.items():

@@ -28,19 +28,13 @@ from fmaudit_dagster.cli.main import main
 from tests.cluster.seaweedfs import ENDPOINT
 from tests.cohort.inspect_release.inspect_twin import Twin
 from tests.ct_files import volume_hu
-from tests.pipeline.test_archive import STUDIES, write_audit
+from tests.pipeline.test_archive import STUDIES, build_and_publish, read_and_publish, write_audit
 
 pytestmark = pytest.mark.cluster
 
 
 def publish(workspace):
-    cohort = read_cohort(workspace)
-    for name, frame in cohort.tables().items():
-        workspace.warehouse.publish(name, frame, version=cohort_versions(cohort)[name])
-    made = build_slices(snapshot_of(workspace))
-    for name, frame in {"slice_quality": made.quality, "acquisition": made.acquisition, "ct_views": made.views}.items():
-        workspace.warehouse.publish(name, frame, version=made.version)
-    return cohort, made
+    return read_and_publish(workspace), build_and_publish(workspace)
 
 
 @pytest.fixture

@@ -52,6 +52,14 @@ def read_and_publish(workspace):
     return cohort
 
 
+def build_and_publish(workspace):
+    made = build_slices(snapshot_of(workspace))
+    for name, frame in {"slice_quality": made.quality, "ct_views": made.views}.items():
+        workspace.warehouse.publish(name, frame, version=made.version)
+    workspace.warehouse.publish("acquisition", made.acquisition, version=made.acquisition_version)
+    return made
+
+
 @pytest.fixture
 def workspace(tmp_path):
     return write_audit(tmp_path / "archive", "nested")

@@ -9,14 +9,13 @@ import yaml
 
 from fmaudit_core.imaging import slices
 from fmaudit_core.pipeline.run_embeddings import MOST_TOGETHER, embed, read_together
-from fmaudit_core.pipeline.run_slices import build_slices
 from fmaudit_core.pipeline.snapshot import snapshot_of
 from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.versions import expected_version, is_fresh
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
 from tests.everyday.cohorts import write_spec
-from tests.pipeline.test_archive import STUDIES, read_and_publish, write_audit
+from tests.pipeline.test_archive import STUDIES, build_and_publish, read_and_publish, write_audit
 
 STEP = step_of("study_embeddings")
 
@@ -34,9 +33,7 @@ def workspace(tmp_path):
         (histogram.with_name(f"{name}.yaml")).write_text(yaml.safe_dump(spec | {"name": name, "view": view}))
     workspace = open_workspace(config)
     read_and_publish(workspace)
-    made = build_slices(snapshot_of(workspace))
-    for name, frame in {"slice_quality": made.quality, "acquisition": made.acquisition, "ct_views": made.views}.items():
-        workspace.warehouse.publish(name, frame, version=made.version)
+    build_and_publish(workspace)
     return workspace
 
 

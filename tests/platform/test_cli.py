@@ -76,7 +76,10 @@ def test_a_wrong_audit_is_told_by_its_key(tmp_path, change, said):
     assert said in result.stderr.replace("\n", " ")
 
 
-def test_series_tells_one_object_per_series_and_draws_it(tmp_path):
+def test_series_tells_one_object_per_series_and_draws_it(tmp_path, monkeypatch):
+    # the rules for series are those of the process's audit, which other tests have set
+    monkeypatch.delenv("FMAUDIT_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
     write_series(tmp_path / "ct")
     result = call("series", tmp_path / "ct", "--json", "--png", tmp_path / "ct.png")
     assert result.exit_code == 0

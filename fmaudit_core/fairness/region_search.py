@@ -33,8 +33,8 @@ RULES: Final = "rules"
 MOST_RULES: Final = 2
 #: resamples of the patients in which the finders are run again
 RESAMPLES: Final = 10
-#: standard errors that a region must stand out by out of fold where it is searched for
-_LEAST_Z: Final = 1.0
+#: standard errors that a region must stand out by, out of fold where it is searched for: one-sided 5 %
+_LEAST_Z: Final = 1.645
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ def proposed_regions(
 
 def _direction(search: Side, test: Side, resamples: Sequence[IntArray], seed: int) -> list[Region]:
     """Return the top of the direction, if it stands out out of fold."""
-    chosen = choose(search.x, search.scored.log_odds, search.residual, search.scored.patient, seed)
-    if chosen.z < _LEAST_Z:
+    chosen, z = choose(search.x, search.scored, search.residual, seed)
+    if z < _LEAST_Z:
         return []
     within, of_test = (_top(chosen, search, side) for side in (search, test))
     again = [_top(chosen, search, test, np.repeat(np.arange(len(times)), times)) for times in resamples]
@@ -156,8 +156,8 @@ def _direction(search: Side, test: Side, resamples: Sequence[IntArray], seed: in
 
 
 def _top(chosen: Choice, search: Side, of: Side, rows: IntArray | slice = slice(None)) -> BoolArray:
-    fitted = fit_directions(search.x[rows], search.scored.log_odds[rows], search.residual[rows], (chosen.ridge,))
-    return top(fitted[0].along(of.x, of.scored.log_odds), chosen.share)
+    (fitted,) = fit_directions(search.x[rows], search.scored.log_odds[rows], search.residual[rows], (chosen,))
+    return top(fitted.along(of.x, of.scored.log_odds), chosen.share)
 
 
 def _rules(

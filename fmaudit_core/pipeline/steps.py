@@ -283,6 +283,7 @@ STEPS: Final = (
         optional=("ehr_features",),
         tables=("discovered_subgroups", "discovered_traits", "discovered_members"), when=facts.is_searched,
         settings=("attributes", "covariates", "acquisition", "ehr.day_before", "fairness.alpha", *_EXPLORED, *_POLICY),
+        revision=2,
     ),
     Step(
         "demographic_probes", "probes", By.ENCODER, inputs=("probe_fits", _SUBGROUPS), when=facts.is_mitigated,

@@ -22,9 +22,9 @@ from fmaudit_core.fairness.excess_misses import (
     recalibration_slope,
     standard_error,
 )
-from fmaudit_core.fairness.miss_direction import choose, fit_directions, separation, top
+from fmaudit_core.fairness.miss_direction import Choice, choose, fit_directions, separation, top
 from fmaudit_core.fairness.miss_rules import conditions_of, find_rules, jaccard
-from fmaudit_core.fairness.region_search import DIRECTION, RULES, Searched
+from fmaudit_core.fairness.region_search import DIRECTION, RULES, Searched, sides_of
 from fmaudit_core.fairness.region_traits import traits_of
 
 #: two thirds of the patients of the benchmark
@@ -106,7 +106,7 @@ def test_a_direction_is_a_ridge_regression_and_uncorrelated_with_the_score(dim):
     x[:, 0] += score
     residual = rng.normal(size=500)
     x -= x.mean(axis=0)
-    (found,) = fit_directions(x, score, residual, (3.0,))
+    (found,) = fit_directions(x, score, residual, [Choice(3.0, 0.2, twice=False)])
     along = found.along(x, score)
     assert abs(np.corrcoef(along, score)[0, 1]) < 0.01
     centred = score - score.mean()
@@ -117,16 +117,40 @@ def test_a_direction_is_a_ridge_regression_and_uncorrelated_with_the_score(dim):
     assert top(along, 0.2).sum() == 100
 
 
-def test_the_size_of_a_region_is_chosen_out_of_fold():
-    searched, member = drawn(PLANTED, np.random.default_rng(0))
-    rng = np.random.default_rng(1)
-    patient = np.arange(len(member))
-    score = rng.normal(size=len(member))
-    telling = choose(searched.x, score, member + 0.5 * rng.normal(size=len(member)), patient, 0)
-    blank = choose(searched.x, score, rng.normal(size=len(member)), patient, 0)
-    assert telling.z > 20
-    assert telling.share == 0.1
-    assert blank.z < 4
+def test_the_size_of_a_region_is_chosen_out_of_fold_by_what_is_tested():
+    search, _ = sides_of(drawn(PLANTED, np.random.default_rng(0))[0])
+    chosen, z = choose(search.x, search.scored, search.residual, 0)
+    assert z > 4
+    assert chosen.share == 0.1
+    assert choose(search.x, search.scored, np.random.default_rng(1).permutation(search.residual), 0)[1] < 3
+
+
+def test_a_second_regression_turns_the_direction_towards_a_cluster_and_stays_where_there_is_none():
+    rng = np.random.default_rng(0)
+    member, score = rng.random(6_000) < 0.1, rng.normal(size=6_000)
+    x = rng.normal(size=(6_000, 30)).astype(np.float32)
+    residual = member + 3 * rng.normal(size=6_000)
+    choices = [Choice(1.0, 0.1, twice) for twice in (False, True)]
+
+    def cosines(features, of):
+        once, twice = (
+            one.weights / np.linalg.norm(one.weights) for one in fit_directions(features, score, residual, choices)
+        )
+        return once @ of, twice @ of, once @ twice
+
+    cluster = x.copy()
+    cluster[:, 3] += 3 * member
+    once, twice, _ = cosines(cluster - cluster.mean(axis=0), np.eye(30)[3])
+    assert once < 0.95
+    assert twice > once + 0.03
+    assert cosines(x, np.eye(30)[3])[2] > 0.98
+
+
+def test_regions_of_one_outcome_do_not_stand_out():
+    rng = np.random.default_rng(0)
+    x, log_odds = rng.normal(size=(400, 3)).astype(np.float32), rng.normal(size=400)
+    lone = Scored(np.arange(400) == 7, log_odds, log_odds < 0.0, np.arange(400))
+    assert choose(x, lone, x[:, 0].astype(np.float64), 0)[1] == -np.inf
 
 
 def test_rules_are_found_with_their_conditions_and_enough_patients():

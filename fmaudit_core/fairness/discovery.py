@@ -88,7 +88,7 @@ def _tested(regions: Sequence[Region], test: Scored, settings: FairnessSection) 
         row |= {"expected": found.region.expected, "rest_udr": found.rest.udr, "rest_expected": found.rest.expected}
         p_values.append(found.p_value())
         rows.append(row | {"excess": found.value, "excess_low": low, "excess_high": high, "p_value": p_values[-1]})
-    adjusted = holm(np.array(p_values))
+    adjusted = holm(np.array(p_values), np.array([region.z**2 for region in regions]))
     return [
         row | {"confirmed": bool(p <= settings.alpha), "p_adjusted": None if np.isnan(p) else float(p)}
         for row, p in zip(rows, adjusted, strict=True)

@@ -8,6 +8,7 @@ without the residuals found next to nothing in simulations.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,8 +24,6 @@ Float64Array = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: shares of the studies that a region may have
-SHARES: Final = (0.1, 0.2, 0.3)
 #: penalties that are tried, relative to the mean eigenvalue of the Gram matrix
 _RIDGES: Final = (1.0, 5.0, 25.0)
 #: penalty of the second regression, whose target is known of every study
@@ -50,11 +49,10 @@ class Choice:
     twice: bool
 
 
-_TRIED: Final = tuple(Choice(ridge, share, twice) for ridge in _RIDGES for share in SHARES for twice in (False, True))
-
-
-def choose(x: Float32Array, scored: Scored, residual: Float64Array, seed: int) -> tuple[Choice, float]:
-    """Choose how to fit (n, d) standardised studies, each placed by a fit without its patient.
+def choose(
+    x: Float32Array, scored: Scored, residual: Float64Array, shares: Sequence[float], seed: int
+) -> tuple[Choice, float]:
+    """Choose how to fit (n, d) standardised studies, each placed by a fit without its patient, for one of some shares.
 
     The choice is by what is tested later; chosen by residuals, regions are too large to be confirmed.
 
@@ -63,14 +61,15 @@ def choose(x: Float32Array, scored: Scored, residual: Float64Array, seed: int) -
     Choice, and the excess misses of its region less those of the rest, in standard errors
     """
     fold, log_odds = folds_of(scored.patient, seed), scored.log_odds
-    along = np.empty((len(_TRIED), len(x)))
+    tried = [Choice(*one) for one in itertools.product(_RIDGES, shares, (False, True))]
+    along = np.empty((len(tried), len(x)))
     for one in range(FOLDS):
         inside, out = fold != one, fold == one
-        for at, fitted in enumerate(fit_directions(x[inside], log_odds[inside], residual[inside], _TRIED)):
+        for at, fitted in enumerate(fit_directions(x[inside], log_odds[inside], residual[inside], tried)):
             along[at, out] = fitted.along(x[out], log_odds[out])
-    z = [_excess_z(scored, top(along[at], one.share)) for at, one in enumerate(_TRIED)]
+    z = [_excess_z(scored, top(along[at], one.share)) for at, one in enumerate(tried)]
     best = int(np.argmax(z))
-    return _TRIED[best], z[best]
+    return tried[best], z[best]
 
 
 def folds_of(patient: IntArray, seed: int) -> IntArray:

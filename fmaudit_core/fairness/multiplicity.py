@@ -105,12 +105,21 @@ def _exceedances(null, order, observed, as_extreme, of_null):  # type: ignore[no
         as_extreme[j] = above
 
 
-def holm(p: Float64Array) -> Float64Array:
-    """Return Holm's (1979) family-wise adjusted p, valid under any dependence. NaN stays NaN and is not counted."""
+def holm(p: Float64Array, weights: Float64Array | None = None) -> Float64Array:
+    """Return Holm's (1979) family-wise adjusted p, valid under any dependence. NaN stays NaN and is not counted.
+
+    Parameters
+    ----------
+    p : (k,) float64
+    weights : (k,) float64, above 0; equal if None
+        How the error is shared between the hypotheses (Holm 1979, section 4). They must not depend on the data that p is of.
+    """
+    of = np.ones(len(p)) if weights is None else weights
     out = np.full(len(p), np.nan)
     at = np.flatnonzero(~np.isnan(p))
-    order = at[np.argsort(p[at], kind="stable")]
-    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(at), 0, -1)), 1.0)
+    order = at[np.argsort(p[at] / of[at], kind="stable")]
+    remaining = np.cumsum(of[order][::-1])[::-1]
+    out[order] = np.minimum(np.maximum.accumulate(p[order] / of[order] * remaining), 1.0)
     return out
 
 

@@ -6,6 +6,7 @@ that what is missed among them is what is missed in new patients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,6 +18,7 @@ import polars as pl
 from fmaudit_core.common.matrix_rows import rows_of
 from fmaudit_core.config import FairnessSection
 from fmaudit_core.fairness.calibration_fit import fit_intercept
+from fmaudit_core.fairness.cluster_sizes import n_patients
 from fmaudit_core.fairness.excess_misses import Scored, log_odds_of, miss_residuals, recalibration_slope
 from fmaudit_core.fairness.miss_direction import FOLDS, Choice, choose, fit_directions, folds_of, separation, top
 from fmaudit_core.fairness.miss_rules import Condition, Conditions, Rule, conditions_of, find_rules, jaccard
@@ -33,6 +35,10 @@ RULES: Final = "rules"
 MOST_RULES: Final = 2
 #: resamples of the patients in which the finders are run again
 RESAMPLES: Final = 10
+#: shares of the studies that a region of the embedding may have
+_SHARES: Final = (0.05, 0.1, 0.2, 0.3)
+#: patients with the outcome that such a region is expected to have in test, in those that it must have to be tested
+_ENOUGH: Final = 1.4
 #: standard errors that a region must stand out by, out of fold where it is searched for: one-sided 5 %
 _LEAST_Z: Final = 1.645
 
@@ -65,12 +71,14 @@ class Region:
     within, test : bool arrays
     share : float, of a direction: the share of studies it is the top of
     rule : sequence of Condition, of a rule
+    z : float, standard errors that it stands out by, out of fold where it was searched for
     stability : float, mean overlap with the regions of resampled patients, on test
     """
 
     finder: str
     within: BoolArray
     test: BoolArray
+    z: float
     stability: float
     share: float | None = None
     rule: Sequence[Condition] = field(default_factory=tuple)
@@ -141,18 +149,29 @@ def proposed_regions(
     rng = np.random.default_rng(seed)
     n = int(search.scored.patient.max()) + 1
     resamples = [rng.multinomial(n, np.full(n, 1 / n))[search.scored.patient] for _ in range(RESAMPLES)]
-    return [*_direction(search, test, resamples, seed), *_rules(searched, search, test, resamples, settings, seed)]
+    return [
+        *_direction(search, test, resamples, settings, seed),
+        *_rules(searched, search, test, resamples, settings, seed),
+    ]
 
 
-def _direction(search: Side, test: Side, resamples: Sequence[IntArray], seed: int) -> list[Region]:
+def _direction(
+    search: Side, test: Side, resamples: Sequence[IntArray], settings: FairnessSection, seed: int
+) -> list[Region]:
     """Return the top of the direction, if it stands out out of fold."""
-    chosen, z = choose(search.x, search.scored, search.residual, seed)
+    searched, tested = (n_patients(side.scored.patient) for side in (search, test))
+    expected = (
+        tested * search.scored.n_patients / searched
+    )  # patients of test with the outcome; their labels are not looked at
+    least = math.ceil(100 * _ENOUGH * settings.test_from / expected) / 100
+    shares = sorted({max(one, least) for one in _SHARES})
+    chosen, z = choose(search.x, search.scored, search.residual, shares, seed)
     if z < _LEAST_Z:
         return []
     within, of_test = (_top(chosen, search, side) for side in (search, test))
     again = [_top(chosen, search, test, np.repeat(np.arange(len(times)), times)) for times in resamples]
     stability = float(np.mean([jaccard(of_test, one) for one in again]))
-    return [Region(DIRECTION, within, of_test, stability, share=chosen.share)]
+    return [Region(DIRECTION, within, of_test, z, stability, share=chosen.share)]
 
 
 def _top(chosen: Choice, search: Side, of: Side, rows: IntArray | slice = slice(None)) -> BoolArray:
@@ -179,15 +198,16 @@ def _rules(
     for one in range(FOLDS):
         for place, rule in enumerate(found((fold != one).astype(np.float64), 1 - 1 / FOLDS)):
             inside[place] |= (fold == one) & conditions.region(rule.at)
-    stand_out = [separation(search.residual, one) >= _LEAST_Z for one in inside]
-    rules = [rule for rule, kept in zip(found(np.ones(len(first))), stand_out, strict=False) if kept]
+    stand_out = [separation(search.residual, one) for one in inside]
+    proposed = zip(found(np.ones(len(first))), stand_out, strict=False)
+    rules = [(rule, z) for rule, z in proposed if z >= _LEAST_Z]
     again = [found(times.astype(np.float64)) for times in resamples] if rules else []
     regions = []
-    for rule in rules:
+    for rule, z in rules:
         test_region = of_test.region(rule.at)
         nearest = [max((jaccard(test_region, of_test.region(one.at)) for one in of), default=0.0) for of in again]
         named = [conditions.names[at] for at in rule.at]
-        regions.append(Region(RULES, conditions.region(rule.at), test_region, float(np.mean(nearest)), rule=named))
+        regions.append(Region(RULES, conditions.region(rule.at), test_region, z, float(np.mean(nearest)), rule=named))
     return regions
 
 

@@ -151,7 +151,9 @@ DISCOVERED_SUBGROUPS: Final = declare(
         "n": integer("test studies of the region"),
         "n_pos": integer("those with the outcome"),
         "p_value": number("one-sided p for no more excess misses than in the rest"),
-        "p_adjusted": number("the same, corrected over the regions (Holm)"),
+        "p_adjusted": number(
+            "the same, corrected over the regions (Holm, weighted by how far each stood out in the search)"
+        ),
     },
 )
 DISCOVERED_TRAITS: Final = declare(

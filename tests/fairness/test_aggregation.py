@@ -86,6 +86,13 @@ def test_p_is_adjusted_over_one_encoder_and_task():
     assert np.isnan(holm(p)[1])
 
 
+def test_weights_share_the_error_of_holm_s_procedure():
+    """By hand: p/w is .01, .03, .10; the smallest times all the weight, then what remains. Equal weights are no weights."""
+    p, weights = np.array([0.06, np.nan, 0.01, 0.05]), np.array([2.0, 9.0, 1.0, 0.5])
+    assert holm(p, weights)[[0, 2, 3]] == pytest.approx([0.075, 0.035, 0.075])
+    assert holm(p, np.full(4, 3.0)) == pytest.approx(holm(p), nan_ok=True)
+
+
 def test_another_view_of_the_same_weights_is_compared_by_its_mean():
     other = predictions("wide", sets={("logistic", "mean"): 3.0})
     rows = compared(pl.concat([predictions(), other]), alike={"e": ["wide"], "wide": ["e"]})

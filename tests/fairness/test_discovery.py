@@ -32,6 +32,7 @@ BY_NAME = {truth.name: replace(truth, patients=12_000, dim=32) for truth in TRUT
 PLANTED = BY_NAME["direction, 10 %, 37 points"]
 BY_RULE = BY_NAME["rules, 10 %, 37 points"]
 SETTINGS = FairnessSection()
+SHARES = (0.1, 0.2)
 
 
 def scored(n_patients=400, seed=0, shift=0.0):
@@ -119,10 +120,10 @@ def test_a_direction_is_a_ridge_regression_and_uncorrelated_with_the_score(dim):
 
 def test_the_size_of_a_region_is_chosen_out_of_fold_by_what_is_tested():
     search, _ = sides_of(drawn(PLANTED, np.random.default_rng(0))[0])
-    chosen, z = choose(search.x, search.scored, search.residual, 0)
+    chosen, z = choose(search.x, search.scored, search.residual, SHARES, 0)
     assert z > 4
     assert chosen.share == 0.1
-    assert choose(search.x, search.scored, np.random.default_rng(1).permutation(search.residual), 0)[1] < 3
+    assert choose(search.x, search.scored, np.random.default_rng(1).permutation(search.residual), SHARES, 0)[1] < 3
 
 
 def test_a_second_regression_turns_the_direction_towards_a_cluster_and_stays_where_there_is_none():
@@ -150,7 +151,7 @@ def test_regions_of_one_outcome_do_not_stand_out():
     rng = np.random.default_rng(0)
     x, log_odds = rng.normal(size=(400, 3)).astype(np.float32), rng.normal(size=400)
     lone = Scored(np.arange(400) == 7, log_odds, log_odds < 0.0, np.arange(400))
-    assert choose(x, lone, x[:, 0].astype(np.float64), 0)[1] == -np.inf
+    assert choose(x, lone, x[:, 0].astype(np.float64), SHARES, 0)[1] == -np.inf
 
 
 def test_rules_are_found_with_their_conditions_and_enough_patients():

@@ -18,7 +18,7 @@ from fmaudit_core.report.index.score_set_index import Key, Row, ScoreSetIndex, b
 _UDR: Final = "udr"
 _RECORD: Final = "record."
 _CONDITION: Final = re.compile(r"(?P<column>.*?) (?P<sign>!?=) (?P<level>.*)", re.DOTALL)
-_SHARES: Final = {0.1: "A tenth", 0.2: "A fifth", 0.3: "Three tenths"}
+_SHARES: Final = {0.05: "A twentieth", 0.1: "A tenth", 0.2: "A fifth", 0.3: "Three tenths"}
 
 
 @dataclass(frozen=True)

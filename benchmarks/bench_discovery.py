@@ -5,7 +5,7 @@ nothing, in severity (the distribution of scores), or in prevalence. A planted s
 patients, whose disease gets lower scores; it lies off in the embedding or is a combination of two columns of metadata.
 
 Required: something is found in at most 5 % of the nulls. A planted tenth that is missed 37 points more often is found in 90 %
-by its direction and in 63 % by rules. 23,000 studies x 1,152 take under 60 s.
+by its direction and in 63 % by rules, a twentieth that lies far off in 86 %. 23,000 studies x 1,152 take under 60 s.
 """
 
 from __future__ import annotations

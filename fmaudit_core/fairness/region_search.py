@@ -37,7 +37,7 @@ MOST_RULES: Final = 2
 RESAMPLES: Final = 10
 #: shares of the studies that a region of the embedding may have
 _SHARES: Final = (0.05, 0.1, 0.2, 0.3)
-#: patients with the outcome that such a region is expected to have in test, in those that it must have to be tested
+#: patients of the rarer outcome that such a region is expected to have in test, in those that it must have to be tested
 _ENOUGH: Final = 1.4
 #: standard errors that a region must stand out by, out of fold where it is searched for: one-sided 5 %
 _LEAST_Z: Final = 1.645
@@ -159,12 +159,9 @@ def _direction(
     search: Side, test: Side, resamples: Sequence[IntArray], settings: FairnessSection, seed: int
 ) -> list[Region]:
     """Return the top of the direction, if it stands out out of fold."""
-    searched, tested = (n_patients(side.scored.patient) for side in (search, test))
-    expected = (
-        tested * search.scored.n_patients / searched
-    )  # patients of test with the outcome; their labels are not looked at
-    least = math.ceil(100 * _ENOUGH * settings.test_from / expected) / 100
-    shares = sorted({max(one, least) for one in _SHARES})
+    shares = _shares(search.scored, test.scored, settings)
+    if not shares:
+        return []
     chosen, z = choose(search.x, search.scored, search.residual, shares, seed)
     if z < _LEAST_Z:
         return []
@@ -172,6 +169,17 @@ def _direction(
     again = [_top(chosen, search, test, np.repeat(np.arange(len(times)), times)) for times in resamples]
     stability = float(np.mean([jaccard(of_test, one) for one in again]))
     return [Region(DIRECTION, within, of_test, z, stability, share=chosen.share)]
+
+
+def _shares(search: Scored, test: Scored, settings: FairnessSection) -> list[float]:
+    """Return the shares that a region may have: enough of test to be tested, as far as one can know without its labels."""
+    rarer = min(n_patients(search.patient[search.y_true == outcome]) for outcome in (False, True))
+    expected = rarer * n_patients(test.patient) / n_patients(search.patient)
+    needed = _ENOUGH * settings.test_from
+    if 2 * needed > expected:  # not even half of test would be enough
+        return []
+    least = math.ceil(100 * needed / expected) / 100
+    return sorted({max(one, least) for one in _SHARES})
 
 
 def _top(chosen: Choice, search: Side, of: Side, rows: IntArray | slice = slice(None)) -> BoolArray:

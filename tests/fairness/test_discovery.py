@@ -251,6 +251,15 @@ def test_no_region_rests_on_few_patients_and_one_row_tells_that_nothing_stood_ou
         assert row["detectable"] > 0
 
 
+@pytest.mark.parametrize(("test_from", "least"), [(60, 0.15), (130, 0.35), (200, None)])
+def test_a_region_of_the_embedding_is_never_too_small_to_be_tested(test_from, least, monkeypatch):
+    monkeypatch.setattr("fmaudit_core.fairness.region_search.RESAMPLES", 1)
+    made = discover(drawn(PLANTED, np.random.default_rng(0))[0], FairnessSection(test_from=test_from)).subgroups
+    directions = made.filter(finder=DIRECTION)
+    assert directions["status"].to_list() == (["tested"] if least else [])
+    assert all(share >= least for share in directions["share"])
+
+
 def test_planted_subgroups_are_found_and_nulls_are_quiet(monkeypatch):
     """A short form of benchmarks/bench_discovery.py, with bounds that seeded draws can miss by chance in one of a hundred."""
     monkeypatch.setattr("fmaudit_core.fairness.region_search.RESAMPLES", 1)

@@ -1,9 +1,10 @@
-# Two doors: `make demo` and `make test`. Each does the set-up it needs.
+# `make demo` and `make test` each do the set-up they need.
 # the first interpreter that fmaudit is tested on; PYTHON=... takes another
 RUNS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for one in python3.11 python3.12 python3.13 python3; do $$one -c '$(RUNS)' 2>/dev/null && echo $$one && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+CREATE = test -x $(BIN)/python || $(or $(PYTHON),$(error No Python 3.11, 3.12 or 3.13 is on the path. Install one, or set PYTHON)) -m venv $(VENV)
 DEMO := demo
 # idle OpenMP threads that spin take the cores from the ones that work
 export OMP_WAIT_POLICY ?= passive
@@ -46,11 +47,11 @@ clean:
 	rm -rf $(VENV) $(DEMO) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/.demo-ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(or $(PYTHON),$(error No Python 3.11, 3.12 or 3.13 is on the path. Install one, or set PYTHON)) -m venv $(VENV)
+	$(CREATE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
 
 $(VENV)/.test-ready: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(or $(PYTHON),$(error No Python 3.11, 3.12 or 3.13 is on the path. Install one, or set PYTHON)) -m venv $(VENV)
+	$(CREATE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $@

@@ -38,12 +38,8 @@ def with_acquisition(
         Number of patients that a text needs to be a level; those of fewer are together `RARE`.
     """
     columns = {name: column for name in attributes if (column := acquisition_column(name)) is not None}
-    known = studies.select("study_id", "patient_id").join(
-        acquisition.select("study_id", *dict.fromkeys(columns.values())),
-        on="study_id",
-        how="left",
-        maintain_order="left",
-    )
+    facts = acquisition.select("study_id", *dict.fromkeys(columns.values()))
+    known = studies.select("study_id", "patient_id").join(facts, on="study_id", how="left", maintain_order="left")
     levels = [_levels(known, column, section, at_least).alias(name) for name, column in columns.items()]
     return studies.with_columns(levels)
 

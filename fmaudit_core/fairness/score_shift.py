@@ -74,12 +74,9 @@ def cross_rows(cohort: ScoreSets, attributes: Sequence[str], settings: FairnessS
             for first in shown:
                 for second in shown:
                     tested = status[first] == status[second] == "tested"
-                    of_pair = named(key) | {"attribute": attribute, "positives_of": first, "negatives_of": second}
-                    yield (
-                        of_pair
-                        | {"status": "tested" if tested else "interval_only"}
-                        | _cross(of, first, second, settings)
-                    )
+                    pair = {"attribute": attribute, "positives_of": first, "negatives_of": second}
+                    pair["status"] = "tested" if tested else "interval_only"
+                    yield named(key) | pair | _cross(of, first, second, settings)
 
 
 def _cross(of: Mapping[str, Studies], first: str, second: str, settings: FairnessSection) -> dict[str, Any]:

@@ -51,11 +51,10 @@ def written_beside(target: Path, *, durable: bool = True) -> Iterator[Path]:
                 if has_ended(left.name.split(".")[-3]):
                     left.unlink(missing_ok=True)
             yield temporary
+            temporary.chmod(0o644)
             if durable:
                 with temporary.open("rb") as written:
                     os.fsync(written.fileno())
-            temporary.chmod(0o644)
-            if durable:
                 check_publishing()
             temporary.replace(target)
     finally:

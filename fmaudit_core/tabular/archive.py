@@ -90,9 +90,7 @@ def _safe(member: tarfile.TarInfo, name: str) -> PurePosixPath:
     path = PurePosixPath(member.name)
     if not (member.isfile() or member.isdir()):
         raise CohortError(
-            "holds a link or a device file, which is refused.",
-            where=name,
-            fix="Unpack it yourself and give the folder.",
+            "holds a link or a device, which is refused.", where=name, fix="Unpack it yourself and give the folder."
         )
     if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in (path.parts[0] if path.parts else ""):
         raise CohortError(

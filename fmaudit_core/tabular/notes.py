@@ -53,9 +53,8 @@ def note_levels(name: str, levels: Levels, notes: Notes, unit: str) -> None:
         f"{codes}; tested like others: write NA if they are",
     )
     for kept, *others in levels.merged:
-        notes.add(
-            f"{name} merged by case and spacing", len(others), "spellings", f"{kept!r}: {', '.join(map(repr, others))}"
-        )
+        merged = f"{kept!r}: {', '.join(map(repr, others))}"
+        notes.add(f"{name} merged by case and spacing", len(others), "spellings", merged)
 
 
 def note_labels(name: str, labels: ReadLabels, notes: Notes, unit: str) -> None:
@@ -80,12 +79,8 @@ def note_similar_ids(frame: pl.DataFrame, notes: Notes) -> None:
     lower = lower.str.replace_all(r"\s", "").str.replace(r"^(\d+)\.0+$", "${1}")
     alike = ids.group_by(lower.alias("lower")).agg(n=pl.col("patient_id").n_unique(), splits=pl.col("split").n_unique())
     n = alike.filter((pl.col("n") > 1) & (pl.col("splits") > 1)).height
-    notes.add(
-        "patient ids that differ by case, spacing or .0 only, in different splits",
-        n,
-        "ids",
-        "they may be the same patient",
-    )
+    note = "patient ids that differ by case, spacing or .0 only, in different splits"
+    notes.add(note, n, "ids", "they may be the same patient")
 
 
 def note_changing_people(frame: pl.DataFrame, attributes: Sequence[str], notes: Notes) -> None:

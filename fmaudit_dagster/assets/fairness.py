@@ -75,27 +75,20 @@ def training_counts(work: Work) -> Iterator[Result]:
 def discovered_subgroups(work: Work) -> Iterator[Result]:
     """Subgroups that nobody named: found in training and validation, tested on test, described."""
     found = discover(searched_studies(work.workspace, work.cell), work.workspace.audit.fairness)
-    frames = {
-        "discovered_subgroups": found.subgroups,
-        "discovered_traits": found.traits,
-        "discovered_members": found.members,
-    }
-    yield work.publish(
-        frames, outcome=counted(found.subgroups, "status"), confirmed=int(found.subgroups["confirmed"].sum())
-    )
+    frames = {f"discovered_{name}": getattr(found, name) for name in ("subgroups", "traits", "members")}
+    confirmed = int(found.subgroups["confirmed"].sum())
+    yield work.publish(frames, outcome=counted(found.subgroups, "status"), confirmed=confirmed)
 
 
 def _plots(found: Assessment, settings: FairnessSection) -> Mapping[str, Mapping[str, Any]]:
     """Return the metadata and plots of the primary metric."""
-    primary_rows, primary = pl.col("metric") == settings.primary_metric, settings.primary_pooling
+    name, primary = settings.primary_metric, settings.primary_pooling
+    primary_rows = pl.col("metric") == name
     metrics = of_primary_score_set(found.subgroup_metrics.filter(primary_rows), primary).drop_nulls("value")
     gaps = of_primary_score_set(found.fairness_gaps.filter(primary_rows), primary)
     values = dict(metrics.select("subgroup", "value").iter_rows())
     return {
-        "subgroup_metrics": {
-            settings.primary_metric: bars(values, top=1.0),
-            **trends(values, f"{settings.primary_metric}: "),
-        },
+        "subgroup_metrics": {name: bars(values, top=1.0), **trends(values, f"{name}: ")},
         "fairness_gaps": {
             "gap": bars(dict(gaps.drop_nulls("gap").select("attribute", "gap").iter_rows()), top=1.0),
             **trends(dict(gaps.select("attribute", "gap").iter_rows()), "gap: "),

@@ -30,8 +30,7 @@ def print_findings(reports: Path) -> None:
     if not summary.exists():
         return
     audit = json.loads(summary.read_text(encoding="utf-8"))
-    found = audit["findings"]
-    titles = audit["config"].get("task_titles", {})
+    found, titles = audit["findings"], audit["config"].get("task_titles", {})
     confirmatory = [row for row in found if row["confirmatory"]]
     console = Console(width=max(Console().width, _LEAST_WIDTH))
     table = Table(title="Findings of the declared family", title_justify="left")
@@ -61,11 +60,8 @@ def print_findings(reports: Path) -> None:
     if helping:
         console.print("\nWhat would help")
     for row in helping:
-        console.print(
-            f"- {row['encoder']}, {task_title(row['task'])}: {row['sentence']}",
-            markup=False,
-            highlight=False,
-        )
+        task = task_title(row["task"], titles)
+        console.print(f"- {row['encoder']}, {task}: {row['sentence']}", markup=False, highlight=False)
     others = sum(row["verdict"] == "disparity" for row in found if not row["confirmatory"])
     console.print(f"{others} of {len(found) - len(confirmatory)} exploratory comparisons show a disparity as well.")
     click.echo(f"Report: {page}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import pytest
 
 from fmaudit_core.report.documents.comparison_page import Comparison
 from fmaudit_core.report.export import ReportFiles, write_report
+from fmaudit_core.storage.report_layout import JSON
 from fmaudit_core.storage.warehouse import WHOLE, Cell
 from fmaudit_dagster.cli.comparison_table import print_comparison
 from fmaudit_dagster.cli.findings_table import print_findings
@@ -47,6 +49,22 @@ def test_names_that_look_like_markup_are_printed_as_they_are(
     cells = [line for line in lines if line.startswith("\N{BOX DRAWINGS LIGHT VERTICAL}")]
     assert any(MARKED in line for line in cells)
     assert any(line.startswith(f"- {MARKED}, ") and f"in the subgroup {MARKED}" in line for line in lines)
+
+
+def test_a_title_of_the_audit_is_printed_wherever_its_task_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    reports = _report(tmp_path, "mine").folder
+    audit = json.loads((reports / JSON).read_text())
+    audit["config"]["task_titles"] = {"pe": "Clots"}
+    audit["recommendations"] = [{"encoder": "mine", "task": "pe", "sentence": "No strategy helps."}]
+    (reports / JSON).write_text(json.dumps(audit))
+    print_findings(reports)
+    printed = capsys.readouterr().out
+    assert "- mine, Clots: No strategy helps." in printed.partition("What would help")[2]
+    assert "Clots" in printed.partition("What would help")[0]
+    assert "Pulmonary embolism:" not in printed
 
 
 def test_a_compared_subgroup_that_looks_like_markup_is_printed_as_it_is(

@@ -9,7 +9,7 @@ from typing import Final
 import numba
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import false_discovery_control
+import scipy
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -127,5 +127,5 @@ def benjamini_hochberg(p: Float64Array) -> Float64Array:
     """q-values of Benjamini & Hochberg (1995); NaN stays NaN and counts for nothing."""
     out, known = np.full(len(p), np.nan), ~np.isnan(p)
     if known.any():
-        out[known] = false_discovery_control(p[known])
+        out[known] = scipy.stats.false_discovery_control(p[known])
     return out

@@ -6,9 +6,9 @@ import math
 from typing import Final
 
 import numpy as np
+import scipy
 from scipy.optimize import brentq
 from scipy.special import ndtri, owens_t
-from scipy.stats import chi2, ncx2
 
 from fmaudit_core.fairness.planned_cohort import Design, drawn_cohort
 
@@ -125,7 +125,7 @@ def _more_subgroups(n_groups: int, alpha: float, power: float) -> float:
     """Return how many times more patients a test of all subgroups needs than one of two subgroups."""
 
     def noncentrality(degrees: int) -> float:
-        limit = chi2.isf(alpha, degrees)
-        return float(brentq(lambda size: ncx2.sf(limit, degrees, size) - power, 1e-6, 1e4))
+        limit = scipy.stats.chi2.isf(alpha, degrees)
+        return float(brentq(lambda size: scipy.stats.ncx2.sf(limit, degrees, size) - power, 1e-6, 1e4))
 
     return noncentrality(n_groups - 1) / noncentrality(1)

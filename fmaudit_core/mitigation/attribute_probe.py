@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fmaudit_core.fairness.auroc import structural_components
 from fmaudit_core.fairness.cluster_sizes import n_patients
@@ -67,7 +67,7 @@ def separability(
     ranked = [_ranked(code[some], score[some], patient[some]) for some in parts]
     auroc, se = (float(np.mean(one)) for one in zip(*ranked, strict=True))
     smallest = int(np.bincount(code, minlength=k).min())
-    low, high = _interval(auroc, se, smallest, float(norm.ppf(0.5 + confidence / 2)))
+    low, high = _interval(auroc, se, smallest, float(ndtri(0.5 + confidence / 2)))
     return Separability(
         macro_f1=macro_f1(code, score.argmax(axis=1), k),
         balanced_auroc=auroc,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,7 +18,7 @@ from fmaudit_core.encoders.spec import EncoderSpec
 from fmaudit_core.imaging.window import View
 from fmaudit_core.pipeline.workspace import Workspace
 from fmaudit_core.storage.digests import digest, files_digest, frame_digest
-from fmaudit_core.storage.warehouse import WHOLE, Cell, WarehouseError
+from fmaudit_core.storage.warehouse import WHOLE, Cell, WarehouseError, unreadable
 from fmaudit_core.tables.cohort import CT_VIEWS
 from fmaudit_core.tables.findings import UNAUDITED
 
@@ -240,6 +240,15 @@ def embeddings_version(path: Path) -> str | None:
         The file is there and cannot be read: taken for missing, hours of encoding would be repeated.
     """
     try:
-        return read_provenance(path).get("version")
-    except EncoderError:
+        file = path.stat()
+        return _version_in(path, (file.st_dev, file.st_ino, file.st_ctime_ns, file.st_size))
+    except (EncoderError, FileNotFoundError):
         return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+@lru_cache(maxsize=1024)
+def _version_in(path: Path, _file: tuple[int, ...]) -> str | None:
+    """Return the version in a file, read once for as long as the file is the same: opening a database takes most of a look."""
+    return read_provenance(path).get("version")

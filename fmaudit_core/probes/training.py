@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+import scipy
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -122,7 +122,7 @@ def ranked_auroc(y: BoolArray, score: Float64Array) -> float:
     With intervals: `fairness/auroc.py`.
     """
     positive = int(y.sum())
-    ranks = rankdata(score)
+    ranks = scipy.stats.rankdata(score)
     return float((ranks[y].sum() - positive * (positive + 1) / 2) / (positive * (len(y) - positive)))
 
 

@@ -30,6 +30,15 @@ AUDIT = {
 }
 
 
+#: the same with one task and no mitigation; without `efficientnet_lite0`, of few steps
+SMALL = {
+    "tasks": ["pe"],
+    "probes": {"c_grid": [0.01, 1.0], "poolings": ["mean"]},
+    "mitigation": {"enabled": False},
+    "cohort": {"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
+}
+
+
 #: exploratory steps, which read nearly everything
 EXPLORED = {"training_counts", "discovered_subgroups"}
 #: side of the slices: a network of real weights in a tenth of the time
@@ -71,13 +80,7 @@ def small_source(tmp_path_factory):
     """A small audited workspace: one encoder, one task, no mitigation; every step forced, on an empty workspace."""
 
     def make(folder):
-        workspace = write_audit(
-            folder,
-            tasks=["pe"],
-            probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
-            mitigation={"enabled": False},
-            cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
-        )
+        workspace = write_audit(folder, **SMALL)
         (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
         assert run_prepared(workspace, everything=True).failures == {}
 
@@ -94,6 +97,13 @@ def copy_of(workspace, folder):
     """A copy of a workspace, with all it has made, in a folder."""
     shutil.copytree(workspace.audit_yaml.parent, folder / "copy", copy_function=shutil.copy2)
     return open_workspace(folder / "copy" / "audit.yaml")
+
+
+def reconfigured(workspace, **changes):
+    """The workspace with other settings in its audit.yaml."""
+    raw = yaml.safe_load(workspace.audit_yaml.read_text()) | changes
+    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
+    return open_workspace(workspace.audit_yaml)
 
 
 def run(workspace, **options):

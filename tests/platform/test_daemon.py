@@ -24,7 +24,7 @@ from fmaudit_core.pipeline.versions import is_fresh
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_dagster.execution.instance import prepare
 from fmaudit_dagster.metadata import EMPTY
-from tests.platform.conftest import EXPLORED, made, run, write_audit
+from tests.platform.conftest import EXPLORED, SMALL, made, run, write_audit
 from tests.platform.dagster_ui import backfilled, browser_page, keep_picture, materialize_everything, wait_for
 from tests.platform.test_ui import answering, ask, free_port
 
@@ -38,14 +38,7 @@ CHAIN = {*WHOLE_ENCODER, "probe_predictions", *FAIRNESS_TABLES, *EXPLORED}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """An audited workspace of one encoder, and the address of its UI; what its servers say goes to a file."""
-    workspace = write_audit(
-        tmp_path_factory.mktemp("landing"),
-        tasks=["pe"],
-        automation={"landing_interval_s": 1},
-        probes={"c_grid": [0.01, 1.0], "poolings": ["mean"]},
-        mitigation={"enabled": False},
-        cohort={"kind": "phantom", "n_studies": 120, "n_slices": 4, "matrix_px": 64},
-    )
+    workspace = write_audit(tmp_path_factory.mktemp("landing"), automation={"landing_interval_s": 1}, **SMALL)
     (workspace.audit.encoders / "efficientnet_lite0.yaml").unlink()
     assert run(workspace).failures == {}
     with serving(workspace) as address:

@@ -8,21 +8,16 @@ import shutil
 import signal
 from concurrent.futures import ProcessPoolExecutor
 
-import yaml
-
 from fmaudit_core.common.progress import silent
 from fmaudit_core.pipeline.stale_steps import Next, StaleStep
 from fmaudit_core.pipeline.steps import step_of
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import WHOLE, Cell
-from tests.platform.conftest import made, run
+from tests.platform.conftest import made, reconfigured, run
 
 
 def with_two_tasks(workspace):
-    raw = yaml.safe_load(workspace.audit_yaml.read_text())
-    raw["tasks"] = ["pe", "mortality_12m"]
-    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
-    return open_workspace(workspace.audit_yaml)
+    return reconfigured(workspace, tasks=["pe", "mortality_12m"])
 
 
 def test_several_steps_at_a_time_make_the_tables_of_one_after_the_other(small, tmp_path, monkeypatch):

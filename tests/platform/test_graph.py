@@ -15,7 +15,7 @@ from fmaudit_core.probes.primary_score_set import of_primary_probe
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.fairness import SCORE_WARNINGS
 from fmaudit_core.tables.schemas import TABLES
-from tests.platform.conftest import EXPLORED, made, run, write_audit
+from tests.platform.conftest import AUDIT, EXPLORED, SMALL, made, reconfigured, run, write_audit
 from tests.report.reading import Page, without_plotly
 
 CONTRACT = {
@@ -108,12 +108,8 @@ def test_every_cell_holds_the_probes_of_each_modality_and_the_findings_speak_of_
 
 
 def test_other_windows_redo_the_record_and_what_reads_it(copied):
-    raw = yaml.safe_load(copied.audit_yaml.read_text())
-    raw["ehr"] |= {"windows_days": [90], "cutoff": "inspect"}
-    copied.audit_yaml.write_text(yaml.safe_dump(raw | {"mitigation": {"enabled": False}}))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    changed = open_workspace(copied.audit_yaml)
+    record = AUDIT["ehr"] | {"windows_days": [90], "cutoff": "inspect"}
+    changed = reconfigured(copied, ehr=record, mitigation={"enabled": False})
     redone = {line.split()[0] for line in made(run(changed, encoders=["hu_histogram"], tasks=["pe"]))}
     assert redone == {
         "ehr_features", "ehr_fits", "fusion_fits", "probe_predictions", *FAIRNESS_TABLES, *EXPLORED, "audit_findings",
@@ -123,16 +119,11 @@ def test_other_windows_redo_the_record_and_what_reads_it(copied):
     assert "By the rule of the INSPECT baseline" in (changed.reports / "index.html").read_text()
 
 
-def test_imaging_alone_leaves_the_record_out_and_says_so(copied):
-    raw = yaml.safe_load(copied.audit_yaml.read_text())
-    raw |= {"probes": {"modalities": ["ct"]}, "mitigation": {"enabled": False}}
-    copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    changed = open_workspace(copied.audit_yaml)
+def test_imaging_alone_leaves_the_record_out_and_says_so(small):
+    changed = reconfigured(small, probes=SMALL["probes"] | {"modalities": ["ct"]})
     redone = {line.split()[0] for line in made(run(changed))}
     assert redone == {"probe_predictions", *FAIRNESS_TABLES, *EXPLORED, "audit_findings", "audit_report"}
-    assert set(changed.warehouse.read("probe_predictions", CELLS[0])["modality"]) == {"ct"}
+    assert set(changed.warehouse.read("probe_predictions", Cell("hu_histogram", "pe"))["modality"]) == {"ct"}
     assert changed.warehouse.read("modality_comparisons").is_empty()
     page = (changed.reports / "index.html").read_text()
     assert "none, or left out: imaging alone" in page
@@ -165,13 +156,8 @@ def test_a_second_run_does_nothing(audited):
 
 def test_other_thresholds_redo_the_statistics_and_no_more(copied):
     before = read_provenance(copied.warehouse.embeddings_path("hu_histogram"))
-    raw = yaml.safe_load(copied.audit_yaml.read_text())
-    raw["fairness"]["alpha"] = 0.01
-    copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    changed = open_workspace(copied.audit_yaml)
-    redone = {line.split()[0] for line in made(run(changed))}
+    changed = reconfigured(copied, fairness=AUDIT["fairness"] | {"alpha": 0.01})
+    redone = {line.split()[0] for line in made(run(changed, encoders=["hu_histogram"], tasks=["pe"]))}
     assert redone - {"training_counts"} == {
         *FAIRNESS_TABLES,
         "discovered_subgroups",
@@ -215,53 +201,43 @@ def test_every_strategy_was_held_against_the_probe_and_advice_was_given(audited)
 
 
 def test_more_epochs_train_again_and_redo_what_descends_from_them(copied):
-    raw = yaml.safe_load(copied.audit_yaml.read_text())
-    raw["mitigation"]["epochs"] = 2
-    copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
+    changed = reconfigured(copied, mitigation=AUDIT["mitigation"] | {"epochs": 2})
+    redone = {line.split()[0] for line in made(run(changed, encoders=["hu_histogram"], tasks=["pe"]))}
     assert redone == {"mitigation_scores", "mitigation_results", "mitigation_capacity", "audit_report"}
 
 
 def test_mitigation_can_be_left_out(copied):
-    raw = yaml.safe_load(copied.audit_yaml.read_text())
-    raw["mitigation"] = {"enabled": False}
-    raw["fairness"]["alpha"] = 0.02
-    copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    redone = {line.split()[0] for line in made(run(open_workspace(copied.audit_yaml)))}
+    changed = reconfigured(copied, fairness=AUDIT["fairness"] | {"alpha": 0.02}, mitigation={"enabled": False})
+    redone = {line.split()[0] for line in made(run(changed, encoders=["hu_histogram"], tasks=["pe"]))}
     assert redone - {"training_counts"} == {*FAIRNESS_TABLES, "discovered_subgroups", "audit_findings", "audit_report"}
 
 
-def test_a_new_encoder_runs_its_own_chain_and_the_findings(copied):
-    spec = yaml.safe_load((copied.audit.encoders / "hu_histogram.yaml").read_text())
+def test_a_new_encoder_runs_its_own_chain_and_the_findings(small):
+    spec = yaml.safe_load((small.audit.encoders / "hu_histogram.yaml").read_text())
     spec |= {"name": "every_second", "view": {"values": "int16", "stride": 2}, "control": False}
-    (copied.audit.encoders / "second.yaml").write_text(yaml.safe_dump(spec))
-    redone = made(run(copied))
+    (small.audit.encoders / "second.yaml").write_text(yaml.safe_dump(spec))
+    redone = made(run(small))
     # the headers were read again, which the search for subgroups reads
     others = {line.split()[0] for line in redone if line.split()[1] not in ("every_second", "whole")}
     assert others <= {"discovered_subgroups"}
     assert {line.split()[0] for line in redone if line.endswith("whole")} == {
         "acquisition",
         "ct_slices",
-        "mitigation_capacity",
         "audit_findings",
         "audit_report",
     }
-    assert "every_second" in copied.warehouse.read("audit_findings")["encoder"].to_list()
-    assert run(copied).made == []
+    assert "every_second" in small.warehouse.read("audit_findings")["encoder"].to_list()
+    assert run(small).made == []
 
 
-def test_an_encoder_that_fails_never_hides_the_others(copied):
-    spec = yaml.safe_load((copied.audit.encoders / "hu_histogram.yaml").read_text())
-    (copied.audit.encoders / "wrong.yaml").write_text(yaml.safe_dump(spec | {"name": "wrong", "dim": 81}))
-    (copied.audit.encoders / "broken.yaml").write_text("{")
-    outcome = run(copied)
+def test_an_encoder_that_fails_never_hides_the_others(small):
+    spec = yaml.safe_load((small.audit.encoders / "hu_histogram.yaml").read_text())
+    (small.audit.encoders / "wrong.yaml").write_text(yaml.safe_dump(spec | {"name": "wrong", "dim": 81}))
+    (small.audit.encoders / "broken.yaml").write_text("{")
+    outcome = run(small)
     assert list(outcome.failures) == ["study_embeddings (wrong)"]
     assert "hu_histogram needs a view" in outcome.failures["study_embeddings (wrong)"]
-    assert set(copied.warehouse.read("audit_findings")["encoder"]) == {"efficientnet_lite0", "hu_histogram"}
+    assert set(small.warehouse.read("audit_findings")["encoder"]) == {"hu_histogram"}
 
 
 def test_a_lost_slice_entry_and_a_lost_table_are_made_again(copied):
@@ -271,7 +247,7 @@ def test_a_lost_slice_entry_and_a_lost_table_are_made_again(copied):
 
 
 def test_one_encoder_and_task_alone(tmp_path):
-    workspace = write_audit(tmp_path)
+    workspace = write_audit(tmp_path, **SMALL | {"tasks": ["pe", "mortality_12m"]})
     outcome = run(workspace, encoders=["hu_histogram"], tasks=["pe"])
     assert workspace.warehouse.cells("fairness_gaps") == [Cell("hu_histogram", "pe")]
     assert not workspace.warehouse.embeddings_path("efficientnet_lite0").exists()

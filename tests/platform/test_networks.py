@@ -6,7 +6,6 @@ import shutil
 
 import polars as pl
 import pytest
-import yaml
 
 from fmaudit_core.encoders.registry import shipped_specs
 from fmaudit_core.encoders.spec import load_spec
@@ -17,17 +16,14 @@ from fmaudit_core.pipeline.steps import FAIRNESS_TABLES, step_of
 from fmaudit_core.pipeline.versions import stale_tables
 from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.storage.warehouse import Cell
-from tests.platform.conftest import EXPLORED, made, run
+from tests.platform.conftest import EXPLORED, made, reconfigured, run
 
 NETWORKS = {"seeds": 2, "shapes": [[8], [12, 6]], "epochs": 3, "patience": 2, "components": 16}
 ENCODER = "efficientnet_lite0"
 
 
 def with_probes(workspace, **settings):
-    raw = yaml.safe_load(workspace.audit_yaml.read_text())
-    raw["probes"] = settings
-    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
-    return open_workspace(workspace.audit_yaml)
+    return reconfigured(workspace, probes=settings)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,9 @@ import json
 
 import dagster as dg
 import polars as pl
-import yaml
 
 from fmaudit_core.pipeline.steps import COHORT_TABLES
-from fmaudit_core.pipeline.workspace import open_workspace
-from tests.platform.conftest import made, run
+from tests.platform.conftest import made, reconfigured, run
 from tests.platform.test_next_steps import land
 
 
@@ -28,12 +26,6 @@ def look(workspace, name, cursor=None):
         return getattr(sensors, name)(context)
 
 
-def reconfigured(workspace, **changes):
-    raw = yaml.safe_load(workspace.audit_yaml.read_text()) | changes
-    workspace.audit_yaml.write_text(yaml.safe_dump(raw))
-    return open_workspace(workspace.audit_yaml)
-
-
 def test_the_registry_is_looked_at_once_while_nothing_changes(copied):
     first = look(copied, "registry_sensor")
     assert isinstance(first, dg.SensorResult)
@@ -48,15 +40,15 @@ def test_the_registry_is_looked_at_once_while_nothing_changes(copied):
     assert json.loads(third.cursor)["quiet"] is None
 
 
-def test_a_version_that_comes_back_is_made_again(copied):
+def test_a_version_that_comes_back_is_made_again(small):
     keys = []
     for variant in ("a", "b", "a"):
-        land(copied, "second", variant=variant)
-        (request,) = look(copied, "registry_sensor").run_requests
+        land(small, "second", variant=variant)
+        (request,) = look(small, "registry_sensor").run_requests
         keys.append(request.run_key)
         if len(keys) == 3:
             break
-        assert "study_embeddings second" in made(run(copied, encoders=["second"], tasks=["pe"]))
+        assert "study_embeddings second" in made(run(small, encoders=["second"], tasks=["pe"]))
     assert len(set(keys)) == 3
     assert keys[0].rsplit(":", 1)[0] == keys[2].rsplit(":", 1)[0]
 

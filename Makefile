@@ -51,7 +51,8 @@ $(VENV)/.demo-ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
 	touch $@
 
+# bytecode of the modules that are used is written when they are imported: a minute less than that of all
 $(VENV)/.test-ready: pyproject.toml constraints.txt
 	$(CREATE)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[all,dev]'
 	touch $@

@@ -26,7 +26,7 @@ try_wheel() {
   local python="$1" folder
   folder="$(mktemp -d -p "$scratch")"
   "$python" -m venv "$folder/env"
-  "$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check -c "$constraints" "$scratch"/fmaudit-*.whl
+  "$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -c "$constraints" "$scratch"/fmaudit-*.whl
   cd "$folder"
   env/bin/python - <<'PYTHON'
 import numpy as np
@@ -56,7 +56,7 @@ PYTHON
   if env/bin/fmaudit -c phantom.yaml run 2>printed.txt; then echo "fmaudit run worked without its extra" >&2; exit 1; fi
   grep -q "fmaudit\[platform\]" printed.txt
 
-  env/bin/python -m pip install --quiet --disable-pip-version-check -c "$constraints" "$(echo "$scratch"/fmaudit-*.whl)[platform]"
+  env/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c "$constraints" "$(echo "$scratch"/fmaudit-*.whl)[platform]"
   mkdir audit && cp cohort.csv vectors.npz audit
   env/bin/fmaudit -c audit/audit.yaml init --table audit/cohort.csv >/dev/null
   printf 'mitigation: {enabled: false}\n' >>audit/audit.yaml

@@ -8,7 +8,6 @@ import io
 import polars as pl
 import pydicom
 import pytest
-import yaml
 from PIL import Image
 
 from fmaudit_core.imaging.slices import SliceStore
@@ -19,6 +18,7 @@ from fmaudit_core.pipeline.workspace import open_workspace
 from fmaudit_core.report.page import render_page
 from fmaudit_core.storage.warehouse import Cell
 from fmaudit_core.tables.fairness import DISCOVERED_MEMBERS, DISCOVERED_SUBGROUPS
+from tests.platform.conftest import reconfigured
 
 CELL = Cell("efficientnet_lite0", "pe")
 KEY = {
@@ -49,9 +49,7 @@ def with_regions(workspace, regions, *, images=True):
             version = workspace.warehouse.version(name, cell)
             shown = frame if cell == CELL else frame.clear()
             workspace.warehouse.publish(name, shown, version=version, cell=cell)
-    settings = yaml.safe_load(workspace.audit_yaml.read_text())
-    workspace.audit_yaml.write_text(yaml.safe_dump(settings | {"report": {"images": images}}))
-    return open_workspace(workspace.audit_yaml)
+    return reconfigured(workspace, report={"images": images})
 
 
 @pytest.fixture

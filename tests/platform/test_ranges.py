@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dagster as dg
-import yaml
 
 from fmaudit_core.encoders.errors import EncoderError
 from fmaudit_core.pipeline.steps import FAIRNESS_TABLES
 from fmaudit_core.storage.atomic_write import PublishError
 from fmaudit_core.storage.warehouse import Cell
-from tests.platform.conftest import made, run
+from tests.platform.conftest import made, reconfigured, run
 from tests.platform.test_next_steps import land
 
 ENCODERS = ("efficientnet_lite0", "hu_histogram")
@@ -156,11 +155,7 @@ def test_a_partition_with_nothing_to_make_is_recorded_with_the_reason(copied):
 
 
 def test_what_had_nothing_to_make_is_made_once_it_has(copied):
-    raw = yaml.safe_load(copied.audit_yaml.read_text()) | {"covariates": ["sex"]}
-    copied.audit_yaml.write_text(yaml.safe_dump(raw))
-    from fmaudit_core.pipeline.workspace import open_workspace
-
-    again = made(run(open_workspace(copied.audit_yaml), encoders=["hu_histogram"], tasks=["pe"]))
+    again = made(run(reconfigured(copied, covariates=["sex"]), encoders=["hu_histogram"], tasks=["pe"]))
     assert "adjusted_gaps hu_histogram x pe" in again
 
 
